@@ -1,0 +1,18 @@
+"""Constants, settings, errors and types: what everything else may use. No torch here."""
+
+from .constants import REGISTRY_KEYS, SCVI_TOOLS_VERSION
+from .errors import nearest_first, unknown_name
+from .lazy import optional
+from .settings import Settings, settings
+from .version import __version__
+
+__all__ = [
+    "REGISTRY_KEYS",
+    "SCVI_TOOLS_VERSION",
+    "Settings",
+    "__version__",
+    "nearest_first",
+    "optional",
+    "settings",
+    "unknown_name",
+]

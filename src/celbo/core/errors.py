@@ -1,0 +1,40 @@
+"""Errors that say what came, what was wanted and what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["nearest_first", "unknown_name"]
+
+
+def nearest_first(given: object, known: Iterable[object], limit: int = 10) -> list[str]:
+    """Names in ``known``, the ones most like ``given`` first, at most ``limit`` of them."""
+    target = str(given).lower()
+    scored = [(-difflib.SequenceMatcher(None, target, str(name).lower()).ratio(), i, str(name)) for i, name in enumerate(known)]
+    return [name for _, _, name in sorted(scored)[:limit]]
+
+
+def unknown_name(what: str, given: object, known: Iterable[object]) -> str:
+    """Message for a name that does not exist.
+
+    Parameters
+    ----------
+    what
+        What was looked up, for example ``"column of adata.obs"``.
+    given
+        The name that was asked for.
+    known
+        The names that exist.
+
+    Returns
+    -------
+    One sentence with the nearest existing names first, for example
+    ``No column of adata.obs is called 'bach'. Did you mean 'batch'? There are: 'batch', 'donor'.``
+    """
+    known = list(known)
+    if not known:
+        return f"No {what} is called {given!r}: there are none."
+    near = nearest_first(given, known)
+    close = difflib.get_close_matches(str(given).lower(), [name.lower() for name in near], n=1)
+    hint = f" Did you mean {next(n for n in near if n.lower() == close[0])!r}?" if close else ""
+    more = f" and {len(known) - len(near)} more" if len(known) > len(near) else ""
+    return f"No {what} is called {given!r}.{hint} There are: {', '.join(map(repr, near))}{more}."

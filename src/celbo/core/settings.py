@@ -1,0 +1,134 @@
+"""Process-wide settings, with scvi-tools' names."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Literal
+
+__all__ = ["Settings", "settings"]
+
+logger = logging.getLogger("celbo")
+
+
+class Settings:
+    """What holds for every model of this process unless a call says otherwise.
+
+    Parameters
+    ----------
+    verbosity
+        Level of the ``celbo`` logger (10 debug, 20 info, 30 warning).
+    progress_bar_style
+        Accepted for scvi-tools' sake; celbo has one progress bar.
+    batch_size
+        Cells a minibatch in inference, and in training when ``batch_size`` is falsy.
+    seed
+        Seed of models, splits, loaders and sampling when a call gives none. ``None``: fresh randomness each time.
+        The global generators of numpy and torch are never touched.
+    logging_dir
+        Where loggers and checkpoints write when no folder is given; made only when something is written.
+    dl_num_workers, dl_persistent_workers
+        Kept for scvi-tools' sake: celbo's loaders read in the calling process.
+    warnings_stacklevel
+        ``stacklevel`` of celbo's warnings.
+    """
+
+    def __init__(
+        self,
+        verbosity: int = logging.INFO,
+        progress_bar_style: Literal["rich", "tqdm"] = "rich",
+        batch_size: int = 128,
+        seed: int | None = None,
+        logging_dir: str | Path = "./scvi_log/",
+        dl_num_workers: int = 0,
+        dl_persistent_workers: bool = False,
+        warnings_stacklevel: int = 2,
+    ) -> None:
+        self.progress_bar_style = progress_bar_style
+        self.batch_size = batch_size
+        self.seed = seed
+        self.logging_dir = logging_dir
+        self.dl_num_workers = dl_num_workers
+        self.dl_persistent_workers = dl_persistent_workers
+        self.warnings_stacklevel = warnings_stacklevel
+        self.jax_preallocate_gpu_memory = False
+        self.mlflow_set_tracking_uri = ""
+        self.mlflow_set_experiment = "mlflow_experiment"
+        self._num_threads: int | None = None
+        self.verbosity = verbosity
+
+    @property
+    def batch_size(self) -> int:
+        """Cells a minibatch."""
+        return self._batch_size
+
+    @batch_size.setter
+    def batch_size(self, value: int) -> None:
+        if int(value) < 1:
+            raise ValueError(f"settings.batch_size must be at least 1, got {value!r}.")
+        self._batch_size = int(value)
+
+    @property
+    def seed(self) -> int | None:
+        """Default seed, or None."""
+        return self._seed
+
+    @seed.setter
+    def seed(self, value: int | None) -> None:
+        if value is not None and not 0 <= int(value) < 2**32:
+            raise ValueError(f"settings.seed must be None or an integer in [0, 2**32), got {value!r}.")
+        self._seed = None if value is None else int(value)
+
+    @property
+    def logging_dir(self) -> Path:
+        """Folder of logs and checkpoints."""
+        return self._logging_dir
+
+    @logging_dir.setter
+    def logging_dir(self, value: str | Path) -> None:
+        self._logging_dir = Path(value)
+
+    @property
+    def num_threads(self) -> int | None:
+        """Threads of torch in this process; None leaves torch's own choice."""
+        return self._num_threads
+
+    @num_threads.setter
+    def num_threads(self, value: int | None) -> None:
+        self._num_threads = value
+        if value is not None:
+            import torch
+
+            torch.set_num_threads(int(value))
+
+    @property
+    def verbosity(self) -> int:
+        """Level of the ``celbo`` logger."""
+        return self._verbosity
+
+    @verbosity.setter
+    def verbosity(self, level: int | str) -> None:
+        self._verbosity = logging.getLevelNamesMapping()[level.upper()] if isinstance(level, str) else int(level)
+        logger.setLevel(self._verbosity)
+        if not logger.handlers:
+            self.reset_logging_handler()
+
+    def reset_logging_handler(self) -> None:
+        """Write celbo's messages to stderr, plainly, and nowhere else."""
+        logger.handlers.clear()
+        logger.addHandler(_StderrHandler())
+        logger.propagate = False
+
+
+class _StderrHandler(logging.StreamHandler):
+    """Looks ``sys.stderr`` up for each message, so that capture and redirection work."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+        self.setFormatter(logging.Formatter("%(message)s"))
+
+    @property
+    def stream(self):  # type: ignore[override]  # noqa: ANN201
+        return sys.stderr
+
+
+settings = Settings()
