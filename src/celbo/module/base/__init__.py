@@ -1,0 +1,6 @@
+"""The contract between a model's maths and everything around it."""
+
+from .lossoutput import LossOutput
+from .module import BaseModuleClass, auto_move_data
+
+__all__ = ["BaseModuleClass", "LossOutput", "auto_move_data"]

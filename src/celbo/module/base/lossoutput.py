@@ -1,0 +1,245 @@
+"""LossOutput: the one record by which a model hands its loss to training, logging and early stopping.
+
+The record asks nothing of a framework beyond arrays with ``shape``, ``dtype`` and arithmetic, so PyTorch tensors, JAX arrays
+and numpy arrays all serve; neither framework is imported here (see :mod:`celbo.module.base.pytree` for how both learn of it).
+
+Axes: n observations of the minibatch.
+"""
+
+import dataclasses
+import math
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
+
+import numpy as np
+
+from .pytree import register_with_loaded_frameworks
+
+__all__ = ["LossOutput"]
+
+Array = Any
+"""A PyTorch tensor, a JAX array or a numpy array."""
+
+_DERIVED = ("reconstruction_loss_sum", "kl_local_sum", "kl_global_sum")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LossOutput:
+    r"""Loss of one minibatch and the components of its evidence lower bound.
+
+    .. math:: \mathrm{ELBO} = -\,\underbrace{\textstyle\sum_n -\log p(x_n \mid z_n)}_{\text{reconstruction\_loss}}
+              -\,\underbrace{\textstyle\sum_n \mathrm{KL}(q(z_n) \,\|\, p(z_n))}_{\text{kl\_local}}
+              -\,\underbrace{\mathrm{KL}(q(\theta) \,\|\, p(\theta))}_{\text{kl\_global}}
+
+    Variational, MLE, MAP and EM models all use it: a term that a model does not have is left out and becomes a plain zero.
+
+    Parameters
+    ----------
+    loss
+        What is differentiated: an array of one element, or a dict of such, which is summed.
+    reconstruction_loss
+        Negative log-likelihood per observation in nats, ``(n,)``, or a dict of such (one entry a modality). Always a dict
+        afterwards; a bare array becomes ``{"reconstruction_loss": array}``.
+    kl_local
+        KL divergence of the per-observation latents, ``(n,)``, or a dict of such; never weighted. A dict afterwards.
+    kl_global
+        KL divergence (or negative log-prior) of the global latents: one element, or a dict of such. A dict afterwards.
+    classification_loss
+        Classification term; needs ``logits`` and ``true_labels`` beside it.
+    logits
+        Classifier's unnormalised log-probabilities, ``(n, c)``.
+    true_labels
+        Integer labels, ``(n,)`` or ``(n, 1)``.
+    extra_metrics
+        Name -> scalar array or number (or a dict of those) to be logged beside the ELBO; None means empty.
+    n_obs_minibatch
+        Observations of the minibatch; taken from the first reconstruction term's length when not given.
+    reconstruction_loss_sum, kl_local_sum, kl_global_sum
+        Derived: sums over dict values and observations, attached to the graph. Always recomputed; a value passed is replaced.
+
+    Raises
+    ------
+    TypeError
+        A term that is not an array (a Python float as ``loss``, say).
+    ValueError
+        A ``loss`` or ``kl_global`` of more than one element; neither ``reconstruction_loss`` nor ``n_obs_minibatch``;
+        a 0-d reconstruction term without ``n_obs_minibatch``; ``classification_loss`` without ``logits`` or ``true_labels``.
+
+    Notes
+    -----
+    Frozen: :meth:`replace` gives a changed copy with the derived fields recomputed. A pytree in PyTorch and in JAX
+    (``n_obs_minibatch`` is static), so it passes through ``jax.jit``, ``grad(has_aux=True)``, ``vmap`` and ``lax.scan``.
+    Subclasses are dataclasses too, ``@dataclass(frozen=True, eq=False)``, and may add fields with defaults.
+
+    Examples
+    --------
+    >>> import torch
+    >>> nll_n, kl_n = torch.tensor([3.0, 5.0]), torch.tensor([1.0, 1.0])
+    >>> out = LossOutput(loss=(nll_n + kl_n).mean(), reconstruction_loss=nll_n, kl_local=kl_n)
+    >>> out.n_obs_minibatch, float(out.reconstruction_loss_sum), float(out.kl_global_sum)
+    (2, 8.0, 0.0)
+    """
+
+    loss: Array
+    reconstruction_loss: Any = None
+    kl_local: Any = None
+    kl_global: Any = None
+    classification_loss: Any = None
+    logits: Array | None = None
+    true_labels: Array | None = None
+    extra_metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
+    n_obs_minibatch: int | None = None
+    reconstruction_loss_sum: Array = None
+    kl_local_sum: Array = None
+    kl_global_sum: Array = None
+
+    def __post_init__(self) -> None:
+        loss = _summed_loss(self.loss)
+        zero = _plain_zero(loss)
+        n_given = self.n_obs_minibatch is not None
+        if not n_given and self.reconstruction_loss is None:
+            raise ValueError(
+                "LossOutput got neither reconstruction_loss nor n_obs_minibatch, so the number of observations is unknown: "
+                "pass reconstruction_loss of shape (n,), or n_obs_minibatch=n."
+            )
+        reconstruction_loss = _per_observation("reconstruction_loss", self.reconstruction_loss, zero)
+        kl_local = _per_observation("kl_local", self.kl_local, zero)
+        kl_global = _one_number_each("kl_global", self.kl_global, zero)
+        self._check_classification()
+        self._set(
+            loss=loss,
+            reconstruction_loss=reconstruction_loss,
+            kl_local=kl_local,
+            kl_global=kl_global,
+            extra_metrics={} if self.extra_metrics is None else self.extra_metrics,
+            n_obs_minibatch=int(self.n_obs_minibatch) if n_given else _length_of_first(reconstruction_loss),
+            reconstruction_loss_sum=_total(reconstruction_loss, zero),
+            kl_local_sum=_total(kl_local, zero),
+            kl_global_sum=_total(kl_global, zero),
+            _n_obs_inferred=not n_given,
+        )
+        register_with_loaded_frameworks(type(self))
+
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def _check_classification(self) -> None:
+        if self.classification_loss is None:
+            return
+        missing = [name for name in ("logits", "true_labels") if getattr(self, name) is None]
+        if missing:
+            raise ValueError(
+                "Must provide `logits` and `true_labels` if `classification_loss` is provided: "
+                f"LossOutput got classification_loss without {' and '.join(missing)}."
+            )
+
+    def replace(self, **updates: Any) -> Self:
+        """Changed copy, with the sums, and an ``n_obs_minibatch`` that was inferred, worked out again.
+
+        Parameters
+        ----------
+        **updates
+            Fields of the record by name.
+
+        Raises
+        ------
+        TypeError
+            A name that is not a field.
+        """
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in _DERIVED}
+        if self._n_obs_inferred:  # type: ignore[attr-defined]
+            values["n_obs_minibatch"] = None
+        return type(self)(**values | updates)
+
+    __replace__ = replace
+
+    @property
+    def extra_metrics_keys(self) -> Iterable[str]:
+        """Names of the extra metrics."""
+        return self.extra_metrics.keys()
+
+    @staticmethod
+    def dict_sum(dictionary: Any) -> Any:
+        """Sum of a dict's values; anything else is returned as it came."""
+        return sum(dictionary.values()) if isinstance(dictionary, Mapping) else dictionary
+
+
+def _is_array(value: object) -> bool:
+    return getattr(value, "shape", None) is not None and getattr(value, "dtype", None) is not None
+
+
+def _require_array(field: str, value: object, wanted: str) -> None:
+    if not _is_array(value):
+        raise TypeError(f"LossOutput.{field} must be {wanted} (tensor or array), got a {type(value).__name__}: {value!r}.")
+
+
+def _require_one_element(field: str, value: Any) -> None:
+    if math.prod(value.shape) != 1:
+        raise ValueError(
+            f"LossOutput.{field} must have one element, shape (), got shape {tuple(value.shape)}: "
+            "reduce it first, for example with .mean() or .sum()."
+        )
+
+
+def _summed_loss(loss: Any) -> Array:
+    if isinstance(loss, Mapping) and not loss:
+        raise ValueError("LossOutput.loss is an empty dict: give at least one term of one element, shape ().")
+    terms = {f"loss[{key!r}]": term for key, term in loss.items()} if isinstance(loss, Mapping) else {"loss": loss}
+    for field, term in terms.items():
+        _require_array(field, term, "an array of one element, shape ()")
+        _require_one_element(field, term)
+    return sum(terms.values()) if isinstance(loss, Mapping) else loss
+
+
+def _plain_zero(loss: Array) -> Array:
+    """Zero of the loss's dtype and device, without its graph; not ``0 * loss``, which a NaN loss would make NaN."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(loss, torch.Tensor):
+        return loss.new_zeros(())
+    if isinstance(loss, np.generic | np.ndarray):
+        return np.zeros((), dtype=loss.dtype)
+    return loss.__array_namespace__().zeros((), dtype=loss.dtype)
+
+
+def _as_dict(field: str, value: Any, zero: Array) -> dict[str, Any]:
+    if value is None:
+        return {field: zero}
+    return dict(value) if isinstance(value, Mapping) else {field: value}
+
+
+def _per_observation(field: str, value: Any, zero: Array) -> dict[str, Array]:
+    terms = _as_dict(field, value, zero)
+    for key, term in terms.items():
+        _require_array(field if key == field else f"{field}[{key!r}]", term, "an array with one entry per observation, shape (n,)")
+    return terms
+
+
+def _one_number_each(field: str, value: Any, zero: Array) -> dict[str, Array]:
+    terms = _as_dict(field, value, zero)
+    for key, term in terms.items():
+        if isinstance(term, int | float):
+            terms[key] = zero + term
+            continue
+        name = field if key == field else f"{field}[{key!r}]"
+        _require_array(name, term, "one number, shape ()")
+        _require_one_element(name, term)
+    return terms
+
+
+def _length_of_first(terms: dict[str, Array]) -> int:
+    if not terms:
+        raise ValueError("LossOutput.reconstruction_loss is an empty dict and n_obs_minibatch is not given: pass n_obs_minibatch=n.")
+    key, first = next(iter(terms.items()))
+    if len(first.shape) == 0:
+        raise ValueError(
+            f"LossOutput.reconstruction_loss[{key!r}] has shape (), wanted one entry per observation, shape (n,): "
+            "return it unreduced, or pass n_obs_minibatch=n beside the reduced value."
+        )
+    return int(first.shape[0])
+
+
+def _total(terms: dict[str, Array], zero: Array) -> Array:
+    sums = [term.sum() for term in terms.values()]
+    return sum(sums[1:], start=sums[0]) if sums else zero

@@ -1,0 +1,145 @@
+"""BaseModuleClass: what a model's maths must provide, and the way a minibatch takes through it."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .binding import Binding
+from .lossoutput import LossOutput
+
+__all__ = ["BaseModuleClass", "auto_move_data"]
+
+Outputs = dict[str, Any]
+"""What ``inference`` and ``generative`` return: tensors and distributions by name."""
+
+
+def auto_move_data(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Move a method's tensor arguments (also inside dicts, lists and tuples) to the module's device.
+
+    Parameters
+    ----------
+    fn
+        Method of a :class:`BaseModuleClass`.
+
+    Returns
+    -------
+    The method, with the same signature.
+    """
+
+    @functools.wraps(fn)
+    def moved(self: "BaseModuleClass", *args: Any, **kwargs: Any) -> Any:
+        device = self.device
+        return fn(self, *(_to(arg, device) for arg in args), **{name: _to(arg, device) for name, arg in kwargs.items()})
+
+    return moved
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value if value.device == device else value.to(device, non_blocking=True)
+    if isinstance(value, dict):
+        return {key: _to(item, device) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_to(item, device) for item in value)
+    return value
+
+
+class BaseModuleClass(nn.Module):
+    r"""Abstract module: networks and ELBO of a model, without any notion of AnnData.
+
+    A subclass writes three methods. Their arguments are bound by name: first to the outputs of the step before, then to the
+    minibatch by the names of :data:`~celbo.module.base.binding.ARGUMENT_KEYS` (``x``, ``batch_index``, ``y``, ``cat_covs``,
+    ``cont_covs``, ``size_factor``) or by the registry key itself.
+
+    - ``inference(x, ...) -> dict``: encode; posterior distributions such as ``qz`` and samples such as ``z``.
+    - ``generative(z, library, ...) -> dict``: decode; distributions such as ``px`` and priors such as ``pz``.
+    - ``loss(tensors, inference_outputs, generative_outputs, ...) -> LossOutput``; an argument ``kl_weight`` receives the
+      warm-up weight of the step, an argument ``n_obs`` the number of training observations.
+
+    Code written for scvi-tools that overrides ``_get_inference_input(tensors)`` or
+    ``_get_generative_input(tensors, inference_outputs)`` works as it does there.
+    """
+
+    _inference_binding: Binding
+    _generative_binding: Binding
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._inference_binding = Binding.of(cls.inference)
+        cls._generative_binding = Binding.of(cls.generative)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the parameters; an error names more than one."""
+        devices = {parameter.device for parameter in self.parameters()}
+        if len(devices) > 1:
+            raise RuntimeError(f"{type(self).__name__} has parameters on several devices: {sorted(map(str, devices))}.")
+        return devices.pop() if devices else torch.device("cpu")
+
+    def on_load(self, model: Any, **kwargs: Any) -> None:
+        """Hook run on a freshly loaded module before its weights are put in."""
+
+    def forward(
+        self,
+        tensors: Mapping[str, Tensor],
+        get_inference_input_kwargs: dict[str, Any] | None = None,
+        get_generative_input_kwargs: dict[str, Any] | None = None,
+        inference_kwargs: dict[str, Any] | None = None,
+        generative_kwargs: dict[str, Any] | None = None,
+        loss_kwargs: dict[str, Any] | None = None,
+        compute_loss: bool = True,
+    ) -> tuple[Outputs, Outputs] | tuple[Outputs, Outputs, LossOutput]:
+        """Encode, decode and, unless told otherwise, compute the loss of one minibatch.
+
+        Parameters
+        ----------
+        tensors
+            Minibatch by registry key.
+        get_inference_input_kwargs, get_generative_input_kwargs
+            Further arguments of ``_get_inference_input`` and ``_get_generative_input``.
+        inference_kwargs, generative_kwargs, loss_kwargs
+            Further arguments of the three methods; they win over what is bound by name.
+        compute_loss
+            Whether to call ``loss``.
+
+        Returns
+        -------
+        Inference outputs, generative outputs and, with ``compute_loss``, the :class:`LossOutput`.
+        """
+        inference_kwargs = inference_kwargs or {}
+        generative_kwargs = generative_kwargs or {}
+        inference_input = self._get_inference_input(tensors, **(get_inference_input_kwargs or {}))
+        inference_outputs = self.inference(**{**inference_input, **inference_kwargs})
+        generative_input = self._get_generative_input(tensors, inference_outputs, **(get_generative_input_kwargs or {}))
+        generative_outputs = self.generative(**{**generative_input, **generative_kwargs})
+        if not compute_loss:
+            return inference_outputs, generative_outputs
+        loss = self.loss(tensors, inference_outputs, generative_outputs, **(loss_kwargs or {}))
+        return inference_outputs, generative_outputs, loss
+
+    def _get_inference_input(self, tensors: Mapping[str, Tensor], **kwargs: Any) -> dict[str, Any]:
+        return self._inference_binding.collect(tensors)
+
+    def _get_generative_input(
+        self, tensors: Mapping[str, Tensor], inference_outputs: Mapping[str, Any], **kwargs: Any
+    ) -> dict[str, Any]:
+        return {**self._generative_binding.collect(inference_outputs, tensors), **kwargs}
+
+    def inference(self, *args: Any, **kwargs: Any) -> Outputs:
+        """Encode a minibatch; see the class."""
+        raise NotImplementedError(f"{type(self).__name__} must define inference().")
+
+    def generative(self, *args: Any, **kwargs: Any) -> Outputs:
+        """Decode latents; see the class."""
+        raise NotImplementedError(f"{type(self).__name__} must define generative().")
+
+    def loss(self, *args: Any, **kwargs: Any) -> LossOutput:
+        """Loss of a minibatch; see the class."""
+        raise NotImplementedError(f"{type(self).__name__} must define loss().")
+
+    def sample(self, *args: Any, **kwargs: Any) -> Any:
+        """Draw from the posterior predictive distribution."""
+        raise NotImplementedError(f"{type(self).__name__} does not sample from its posterior predictive distribution.")
