@@ -4,7 +4,7 @@
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,15 +53,13 @@ class Binding:
             optional=tuple(p.name for p in named if p.default is not p.empty),
         )
 
-    def collect(self, *sources: Mapping[str, Any], given: Iterable[str] = ()) -> dict[str, Any]:
+    def collect(self, *sources: Mapping[str, Any]) -> dict[str, Any]:
         """Values of the arguments, taken from the first source that has them.
 
         Parameters
         ----------
         *sources
             Mappings searched in order, first by argument name, then by registry key; the last one is the minibatch.
-        given
-            Names that the caller passes himself.
 
         Raises
         ------
@@ -70,8 +68,6 @@ class Binding:
         """
         bound = {}
         for name in (*self.required, *self.optional):
-            if name in given:
-                continue
             if name == _WHOLE_BATCH:
                 bound[name] = sources[-1]
                 continue
@@ -80,7 +76,9 @@ class Binding:
                 bound[name] = value
             elif name in self.required:
                 have = sorted({str(key) for source in sources for key in source})
-                raise KeyError(f"{self.owner} needs {name!r}, which is not among what this minibatch has: {', '.join(have)}.")
+                raise KeyError(
+                    f"{self.owner} needs {name!r}, which is not among what this minibatch has: {', '.join(have)}."
+                )
         return bound
 
 

@@ -1,7 +1,8 @@
 """LossOutput: the one record by which a model hands its loss to training, logging and early stopping.
 
-The record asks nothing of a framework beyond arrays with ``shape``, ``dtype`` and arithmetic, so PyTorch tensors, JAX arrays
-and numpy arrays all serve; neither framework is imported here (see :mod:`celbo.module.base.pytree` for how both learn of it).
+The record asks nothing of a framework beyond arrays with ``shape``, ``dtype`` and arithmetic, so PyTorch tensors, JAX
+arrays and numpy arrays all serve; neither framework is imported here (:mod:`celbo.module.base.pytree` tells how both
+learn of it).
 
 Axes: n observations of the minibatch.
 """
@@ -32,15 +33,16 @@ class LossOutput:
               -\,\underbrace{\textstyle\sum_n \mathrm{KL}(q(z_n) \,\|\, p(z_n))}_{\text{kl\_local}}
               -\,\underbrace{\mathrm{KL}(q(\theta) \,\|\, p(\theta))}_{\text{kl\_global}}
 
-    Variational, MLE, MAP and EM models all use it: a term that a model does not have is left out and becomes a plain zero.
+    Variational, MLE, MAP and EM models all use it: a term that a model does not have is left out and becomes a plain
+    zero.
 
     Parameters
     ----------
     loss
         What is differentiated: an array of one element, or a dict of such, which is summed.
     reconstruction_loss
-        Negative log-likelihood per observation in nats, ``(n,)``, or a dict of such (one entry a modality). Always a dict
-        afterwards; a bare array becomes ``{"reconstruction_loss": array}``.
+        Negative log-likelihood per observation in nats, ``(n,)``, or a dict of such (one entry a modality). Always a
+        dict afterwards; a bare array becomes ``{"reconstruction_loss": array}``.
     kl_local
         KL divergence of the per-observation latents, ``(n,)``, or a dict of such; never weighted. A dict afterwards.
     kl_global
@@ -56,20 +58,23 @@ class LossOutput:
     n_obs_minibatch
         Observations of the minibatch; taken from the first reconstruction term's length when not given.
     reconstruction_loss_sum, kl_local_sum, kl_global_sum
-        Derived: sums over dict values and observations, attached to the graph. Always recomputed; a value passed is replaced.
+        Derived: sums over dict values and observations, attached to the graph. Always recomputed; a value passed is
+        replaced.
 
     Raises
     ------
     TypeError
-        A term that is not an array (a Python float as ``loss``, say).
+        A term that is not an array (a Python float as ``loss``, say), or ``extra_metrics`` that is not a mapping.
     ValueError
         A ``loss`` or ``kl_global`` of more than one element; neither ``reconstruction_loss`` nor ``n_obs_minibatch``;
-        a 0-d reconstruction term without ``n_obs_minibatch``; ``classification_loss`` without ``logits`` or ``true_labels``.
+        a 0-d reconstruction term without ``n_obs_minibatch``; an ``n_obs_minibatch`` that is not a whole number or is
+        negative; ``classification_loss`` without ``logits`` or ``true_labels``.
 
     Notes
     -----
-    Frozen: :meth:`replace` gives a changed copy with the derived fields recomputed. A pytree in PyTorch and in JAX
-    (``n_obs_minibatch`` is static), so it passes through ``jax.jit``, ``grad(has_aux=True)``, ``vmap`` and ``lax.scan``.
+    Frozen: :meth:`replace` gives a changed copy with the derived fields recomputed (``dataclasses.replace`` cannot know
+    that ``n_obs_minibatch`` was inferred and keeps the old one). A pytree in PyTorch and in JAX (``n_obs_minibatch`` is
+    static), so it passes through ``jax.jit``, ``grad(has_aux=True)``, ``vmap`` and ``lax.scan``.
     Subclasses are dataclasses too, ``@dataclass(frozen=True, eq=False)``, and may add fields with defaults.
 
     Examples
@@ -100,8 +105,8 @@ class LossOutput:
         n_given = self.n_obs_minibatch is not None
         if not n_given and self.reconstruction_loss is None:
             raise ValueError(
-                "LossOutput got neither reconstruction_loss nor n_obs_minibatch, so the number of observations is unknown: "
-                "pass reconstruction_loss of shape (n,), or n_obs_minibatch=n."
+                "LossOutput got neither reconstruction_loss nor n_obs_minibatch, so the number of observations is "
+                "unknown: pass reconstruction_loss of shape (n,), or n_obs_minibatch=n."
             )
         reconstruction_loss = _per_observation("reconstruction_loss", self.reconstruction_loss, zero)
         kl_local = _per_observation("kl_local", self.kl_local, zero)
@@ -112,13 +117,17 @@ class LossOutput:
             reconstruction_loss=reconstruction_loss,
             kl_local=kl_local,
             kl_global=kl_global,
-            extra_metrics={} if self.extra_metrics is None else self.extra_metrics,
-            n_obs_minibatch=int(self.n_obs_minibatch) if n_given else _length_of_first(reconstruction_loss),
+            extra_metrics=_metrics(self.extra_metrics),
+            n_obs_minibatch=_whole(self.n_obs_minibatch) if n_given else _length_of_first(reconstruction_loss),
             reconstruction_loss_sum=_total(reconstruction_loss, zero),
             kl_local_sum=_total(kl_local, zero),
             kl_global_sum=_total(kl_global, zero),
             _n_obs_inferred=not n_given,
         )
+        register_with_loaded_frameworks(type(self))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._set(**state)
         register_with_loaded_frameworks(type(self))
 
     def _set(self, **values: Any) -> None:
@@ -148,7 +157,8 @@ class LossOutput:
         TypeError
             A name that is not a field.
         """
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in _DERIVED}
+        names = (field.name for field in dataclasses.fields(self))
+        values = {name: getattr(self, name) for name in names if name not in _DERIVED}
         if self._n_obs_inferred:  # type: ignore[attr-defined]
             values["n_obs_minibatch"] = None
         return type(self)(**values | updates)
@@ -172,7 +182,10 @@ def _is_array(value: object) -> bool:
 
 def _require_array(field: str, value: object, wanted: str) -> None:
     if not _is_array(value):
-        raise TypeError(f"LossOutput.{field} must be {wanted} (tensor or array), got a {type(value).__name__}: {value!r}.")
+        raise TypeError(
+            f"LossOutput.{field} must be a tensor or array {wanted}, got a {type(value).__name__}: {value!r}. "
+            "Return the tensor itself, not its .item() and not a list."
+        )
 
 
 def _require_one_element(field: str, value: Any) -> None:
@@ -188,7 +201,7 @@ def _summed_loss(loss: Any) -> Array:
         raise ValueError("LossOutput.loss is an empty dict: give at least one term of one element, shape ().")
     terms = {f"loss[{key!r}]": term for key, term in loss.items()} if isinstance(loss, Mapping) else {"loss": loss}
     for field, term in terms.items():
-        _require_array(field, term, "an array of one element, shape ()")
+        _require_array(field, term, "of one element, shape ()")
         _require_one_element(field, term)
     return sum(terms.values()) if isinstance(loss, Mapping) else loss
 
@@ -200,7 +213,8 @@ def _plain_zero(loss: Array) -> Array:
         return loss.new_zeros(())
     if isinstance(loss, np.generic | np.ndarray):
         return np.zeros((), dtype=loss.dtype)
-    return loss.__array_namespace__().zeros((), dtype=loss.dtype)
+    xp = loss.__array_namespace__()
+    return xp.reshape(xp.zeros_like(loss, dtype=loss.dtype), ())
 
 
 def _as_dict(field: str, value: Any, zero: Array) -> dict[str, Any]:
@@ -209,10 +223,14 @@ def _as_dict(field: str, value: Any, zero: Array) -> dict[str, Any]:
     return dict(value) if isinstance(value, Mapping) else {field: value}
 
 
+def _path(field: str, key: str) -> str:
+    return field if key == field else f"{field}[{key!r}]"
+
+
 def _per_observation(field: str, value: Any, zero: Array) -> dict[str, Array]:
     terms = _as_dict(field, value, zero)
     for key, term in terms.items():
-        _require_array(field if key == field else f"{field}[{key!r}]", term, "an array with one entry per observation, shape (n,)")
+        _require_array(_path(field, key), term, "with one entry per observation, shape (n,)")
     return terms
 
 
@@ -222,20 +240,36 @@ def _one_number_each(field: str, value: Any, zero: Array) -> dict[str, Array]:
         if isinstance(term, int | float):
             terms[key] = zero + term
             continue
-        name = field if key == field else f"{field}[{key!r}]"
-        _require_array(name, term, "one number, shape ()")
-        _require_one_element(name, term)
+        _require_array(_path(field, key), term, "of one element, shape ()")
+        _require_one_element(_path(field, key), term)
     return terms
+
+
+def _metrics(value: Any) -> dict[str, Any]:
+    if value is not None and not isinstance(value, Mapping):
+        raise TypeError(
+            f"LossOutput.extra_metrics must be a dict of name -> number or scalar array, got a {type(value).__name__}: "
+            f"{value!r}. Give the value a name: extra_metrics={{'my_metric': value}}."
+        )
+    return dict(value or {})
+
+
+def _whole(n_obs: Any) -> int:
+    if int(n_obs) != n_obs or n_obs < 0:
+        raise ValueError(f"LossOutput.n_obs_minibatch must be a whole number of observations, got {n_obs!r}.")
+    return int(n_obs)
 
 
 def _length_of_first(terms: dict[str, Array]) -> int:
     if not terms:
-        raise ValueError("LossOutput.reconstruction_loss is an empty dict and n_obs_minibatch is not given: pass n_obs_minibatch=n.")
+        raise ValueError(
+            "LossOutput.reconstruction_loss is an empty dict and n_obs_minibatch is not given: pass n_obs_minibatch=n."
+        )
     key, first = next(iter(terms.items()))
     if len(first.shape) == 0:
         raise ValueError(
-            f"LossOutput.reconstruction_loss[{key!r}] has shape (), wanted one entry per observation, shape (n,): "
-            "return it unreduced, or pass n_obs_minibatch=n beside the reduced value."
+            f"LossOutput.{_path('reconstruction_loss', key)} has shape (), wanted one entry per observation, shape "
+            "(n,): return it unreduced, or pass n_obs_minibatch=n beside the reduced value."
         )
     return int(first.shape[0])
 

@@ -50,14 +50,14 @@ def _to(value: Any, device: torch.device) -> Any:
 class BaseModuleClass(nn.Module):
     r"""Abstract module: networks and ELBO of a model, without any notion of AnnData.
 
-    A subclass writes three methods. Their arguments are bound by name: first to the outputs of the step before, then to the
-    minibatch by the names of :data:`~celbo.module.base.binding.ARGUMENT_KEYS` (``x``, ``batch_index``, ``y``, ``cat_covs``,
-    ``cont_covs``, ``size_factor``) or by the registry key itself.
+    A subclass writes three methods. Their arguments are bound by name: first to the outputs of the step before, then to
+    the minibatch by the names of :data:`~celbo.module.base.binding.ARGUMENT_KEYS` (``x``, ``batch_index``, ``y``,
+    ``cat_covs``, ``cont_covs``, ``size_factor``) or by the registry key itself.
 
     - ``inference(x, ...) -> dict``: encode; posterior distributions such as ``qz`` and samples such as ``z``.
     - ``generative(z, library, ...) -> dict``: decode; distributions such as ``px`` and priors such as ``pz``.
-    - ``loss(tensors, inference_outputs, generative_outputs, ...) -> LossOutput``; an argument ``kl_weight`` receives the
-      warm-up weight of the step, an argument ``n_obs`` the number of training observations.
+    - ``loss(tensors, inference_outputs, generative_outputs, ...) -> LossOutput``; an argument ``kl_weight`` receives
+      the warm-up weight of the step, an argument ``n_obs`` the number of training observations.
 
     Code written for scvi-tools that overrides ``_get_inference_input(tensors)`` or
     ``_get_generative_input(tensors, inference_outputs)`` works as it does there.

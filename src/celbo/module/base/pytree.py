@@ -1,6 +1,7 @@
 """Teach PyTorch and JAX that a dataclass record is a tree of arrays, each only once it is loaded.
 
-Registering happens when a record is made, with the frameworks found in ``sys.modules``: who never imports JAX never pays for it.
+Registering happens when a record is made, with the frameworks found in ``sys.modules``: who never imports JAX never
+pays for it. A record made before JAX was imported is one opaque leaf to JAX until the next record of its class is made.
 Unflattening skips ``__post_init__``: inside a transformation leaves may be tracers, ``None`` or placeholder objects.
 """
 
@@ -18,10 +19,11 @@ _registered: dict[str, set[type]] = {"torch": set(), "jax": set()}
 
 def register_with_loaded_frameworks(cls: type) -> None:
     """Register ``cls`` as a pytree node with torch and with jax, where they are loaded and do not know it yet."""
-    if cls not in _registered["torch"] and "torch.utils._pytree" in sys.modules:
+    # A module set to None in sys.modules is blocked, not loaded.
+    if cls not in _registered["torch"] and sys.modules.get("torch.utils._pytree") is not None:
         _registered["torch"].add(cls)
         _register_torch(cls)
-    if cls not in _registered["jax"] and "jax" in sys.modules:
+    if cls not in _registered["jax"] and sys.modules.get("jax") is not None:
         _registered["jax"].add(cls)
         _register_jax(cls)
 
@@ -35,7 +37,7 @@ def _static(record: Any) -> tuple[Any, ...]:
 
 
 def _rebuild(cls: type, leaves: dict[str, Any], static: tuple[Any, ...]) -> Any:
-    record = object.__new__(cls)
+    record: Any = object.__new__(cls)
     for name in _leaf_names(cls):
         object.__setattr__(record, name, leaves.get(name))
     for name, value in zip(_STATIC, static, strict=True):
@@ -51,12 +53,20 @@ def _register_torch(cls: type) -> None:
         present = tuple(name for name in _leaf_names(cls) if getattr(record, name) is not None)
         return [getattr(record, name) for name in present], (present, _static(record))
 
+    def flatten_with_keys(record: Any) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
+        children, context = flatten(record)
+        return [(_pytree.GetAttrKey(name), child) for name, child in zip(context[0], children, strict=True)], context
+
     def unflatten(children: Iterable[Any], context: tuple[Any, ...]) -> Any:
         present, static = context
         return _rebuild(cls, dict(zip(present, children, strict=True)), static)
 
     _pytree.register_pytree_node(
-        cls, flatten, unflatten, serialized_type_name=f"{cls.__module__}.{cls.__qualname__}"
+        cls,
+        flatten,
+        unflatten,
+        serialized_type_name=f"{cls.__module__}.{cls.__qualname__}",
+        flatten_with_keys_fn=flatten_with_keys,
     )
 
 
