@@ -1,0 +1,196 @@
+"""Minibatches of cells."""
+
+import inspect
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..core import settings, unknown_name
+from .dataset import AnnTorchDataset
+from .row_source import as_indices
+from .sampler import EpochSampler, Shard
+
+if TYPE_CHECKING:
+    from ..data import AnnDataManager
+
+__all__ = ["AnnDataLoader"]
+
+logger = logging.getLogger("celbo")
+
+WORKER_OPTIONS = frozenset(
+    {
+        "num_workers",
+        "persistent_workers",
+        "prefetch_factor",
+        "timeout",
+        "worker_init_fn",
+        "multiprocessing_context",
+        "in_order",
+    }
+)
+"""Options of torch's DataLoader about worker processes. There are none here; the minibatches are the same."""
+
+
+class AnnDataLoader:
+    """Minibatches of registered data, rows in the order asked; iterating again gives the next epoch.
+
+    Each minibatch is a dict of fresh tensors by registry key: ``X`` ``(n, g)`` float32, fields of ``obs`` ``(n, 1)``,
+    of ``obsm`` ``(n, k)``; ``batch``, ``labels``, ``extra_categorical_covs`` and ``ind_x`` are int64, all else float32.
+
+    Parameters
+    ----------
+    adata_manager
+        Manager of an AnnData that was set up.
+    indices
+        Cells to read: row numbers in any order, with repeats if you like, or a boolean mask. None: all.
+    batch_size
+        Cells a minibatch; None or 0 takes ``celbo.settings.batch_size``.
+    shuffle
+        Give every epoch its own order.
+    sampler
+        Instead of the loader's own order: an iterable with ``len()``, each item of which is the positions in
+        ``indices`` that make up one minibatch.
+    drop_last
+        Leave out a last minibatch that is not full.
+    drop_dataset_tail
+        With ``distributed_sampler``: leave out the cells that cannot be shared out evenly, instead of repeating some.
+    data_and_attributes
+        Registry keys to read, as a list or as a dict of key to dtype. None: every key with one row a cell.
+    iter_ndarray
+        Give numpy arrays instead of tensors.
+    distributed_sampler
+        Give this process its share of the cells (``torch.distributed`` must have a process group).
+    load_sparse_tensor
+        Keys stored sparse come out as torch CSR tensors.
+    seed
+        Of the shuffling. None: ``celbo.settings.seed``, and fresh randomness where that is None too. The global random
+        generators are neither read nor changed.
+    merge_small_tail
+        A last minibatch of 1 or 2 cells joins the one before it. For training, where batch normalisation cannot work
+        with them; no cell is lost.
+    pin_memory
+        Give tensors in pinned memory where a CUDA device is there.
+    dataset
+        The tables to read from, when another loader of the same manager has them already; it then decides on
+        ``data_and_attributes`` and ``load_sparse_tensor``.
+    **kwargs
+        ``num_workers`` and torch's other options about worker processes: accepted and without effect, since
+        minibatches are read in the calling process.
+
+    Raises
+    ------
+    IndexError
+        When ``indices`` names a cell that does not exist.
+    TypeError
+        For an unknown keyword.
+    ValueError
+        For ``sampler`` together with ``shuffle``, or ``distributed_sampler`` without a process group.
+    """
+
+    def __init__(
+        self,
+        adata_manager: "AnnDataManager",
+        indices: Any = None,
+        batch_size: int | None = 128,
+        shuffle: bool = False,
+        sampler: Any = None,
+        drop_last: bool = False,
+        drop_dataset_tail: bool = False,
+        data_and_attributes: list[str] | dict[str, Any] | None = None,
+        iter_ndarray: bool = False,
+        distributed_sampler: bool = False,
+        load_sparse_tensor: bool = False,
+        *,
+        seed: int | None = None,
+        merge_small_tail: bool = False,
+        pin_memory: bool = False,
+        dataset: AnnTorchDataset | None = None,
+        **kwargs: Any,
+    ) -> None:
+        _check_options(kwargs)
+        self.adata_manager = adata_manager
+        self.tables = _tables(adata_manager, data_and_attributes, load_sparse_tensor, dataset)
+        n = len(self.tables)
+        self.indices = np.arange(n, dtype=np.int64) if indices is None else as_indices(indices, n, what="cell").copy()
+        self.dataset = torch.utils.data.Subset(self.tables, self.indices)  # type: ignore[arg-type]
+        self.batch_size = int(batch_size or settings.batch_size)
+        self.drop_last, self.drop_dataset_tail, self.iter_ndarray = drop_last, drop_dataset_tail, iter_ndarray
+        self.pin_memory = pin_memory and torch.cuda.is_available()
+        if sampler is not None and (shuffle or distributed_sampler):
+            raise ValueError("A `sampler` sets the order itself: pass it without `shuffle` and `distributed_sampler`.")
+        self.sampler: Any = (
+            sampler
+            if sampler is not None
+            else EpochSampler(
+                len(self.indices),
+                self.batch_size,
+                shuffle=shuffle,
+                drop_last=drop_last,
+                merge_small_tail=merge_small_tail,
+                seed=seed,
+                shard=Shard.of_process_group(drop_dataset_tail) if distributed_sampler else Shard(),
+            )
+        )
+
+    def __len__(self) -> int:
+        """Minibatches an epoch."""
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """One epoch of minibatches."""
+        for positions in self.sampler:
+            yield self._finish(self.tables.fetch(self.indices[np.atleast_1d(positions)]))
+
+    def _finish(self, batch: dict[str, Tensor]) -> dict[str, Any]:
+        if self.iter_ndarray:
+            return {key: value.numpy() for key, value in batch.items()}
+        if self.pin_memory:
+            return {key: value.pin_memory() for key, value in batch.items()}
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loader stands, to go on exactly there: seed, epoch, minibatches of it that were handed out.
+
+        Raises
+        ------
+        TypeError
+            When the order comes from a ``sampler`` of the caller, whose state is the caller's to keep.
+        """
+        return self._own_sampler().state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where the loader stood that gave ``state``; the next iteration starts after its last minibatch."""
+        self._own_sampler().load_state_dict(state)
+
+    def _own_sampler(self) -> EpochSampler:
+        if not isinstance(self.sampler, EpochSampler):
+            kind = type(self.sampler).__name__
+            raise TypeError(
+                f"This loader's order comes from a {kind} that was passed as `sampler`: keep the state of that one."
+            )
+        return self.sampler
+
+
+def _tables(
+    manager: "AnnDataManager", keys: list[str] | dict[str, Any] | None, sparse: bool, given: AnnTorchDataset | None
+) -> AnnTorchDataset:
+    if given is None:
+        return AnnTorchDataset(manager, keys, sparse)
+    if keys is not None or sparse:
+        raise ValueError("`dataset` already says which keys to read and how: leave out the other two arguments.")
+    return given
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    known = [*list(inspect.signature(AnnDataLoader).parameters)[:-1], *sorted(WORKER_OPTIONS)]
+    for name in options:
+        if name not in WORKER_OPTIONS:
+            raise TypeError(unknown_name("argument of AnnDataLoader", name, known))
+    if options.get("num_workers"):
+        logger.debug(
+            "num_workers=%s has no effect: minibatches are read in the calling process.", options["num_workers"]
+        )

@@ -1,0 +1,144 @@
+"""What every storage of a cells x features table can do: give rows, dense, in the order asked.
+
+Dims: n cells asked for, g features.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["RowSource", "as_indices", "check_numeric"]
+
+
+class RowSource(ABC):
+    """Rows of one table, whatever it is stored as.
+
+    Parameters
+    ----------
+    shape
+        Rows and columns as stored.
+    dtype
+        Of the rows that come out.
+    columns
+        Stored column of each column that comes out, ``(g,)``; None for all of them as they lie. This is how genes in
+        another order, or a subset of them, are read without a copy of the table.
+
+    Raises
+    ------
+    ValueError
+        When the table is not two-dimensional.
+    IndexError
+        When ``columns`` names a column that does not exist.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any, columns: np.ndarray | None = None) -> None:
+        if len(shape) != 2:
+            raise ValueError(f"A table of cells x features has 2 dimensions, this one has shape {tuple(shape)}.")
+        self.n_rows = int(shape[0])
+        self.dtype = np.dtype(dtype)
+        self.columns = None if columns is None else as_indices(columns, int(shape[1]), what="column")
+        self.n_columns = int(shape[1]) if self.columns is None else len(self.columns)
+        self._torch_dtype = torch.from_numpy(np.empty(0, self.dtype)).dtype
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return self.n_rows
+
+    def take(self, indices: Any, out: Tensor | None = None) -> Tensor:
+        """Dense rows, in the order asked.
+
+        Parameters
+        ----------
+        indices
+            Row numbers ``(n,)``, in any order and with repeats, or a boolean mask over all rows.
+        out
+            Where to write them, ``(n, g)`` of this source's dtype, contiguous, on the CPU; None makes a fresh tensor.
+
+        Returns
+        -------
+        ``(n, g)`` tensor: row ``i`` is the stored row ``indices[i]``.
+
+        Raises
+        ------
+        IndexError
+            When an index is negative or past the last row.
+        ValueError
+            When ``out`` has another shape or dtype.
+        """
+        rows_n = as_indices(indices, self.n_rows)
+        if out is not None and (tuple(out.shape) != (len(rows_n), self.n_columns) or out.dtype != self._torch_dtype):
+            wanted = f"{self._torch_dtype} of shape {(len(rows_n), self.n_columns)}"
+            raise ValueError(f"`out` is {out.dtype} of shape {tuple(out.shape)}, but these rows are {wanted}.")
+        if out is not None and not out.is_contiguous():
+            raise ValueError("`out` must be contiguous; pass a tensor made by torch.empty.")
+        return self.gather(rows_n, out)
+
+    def gather(self, rows_n: np.ndarray, out: Tensor | None = None) -> Tensor:
+        """As :meth:`take`, for int64 row numbers that were checked before."""
+        if out is None:
+            out = torch.empty((len(rows_n), self.n_columns), dtype=self._torch_dtype)
+        self.fill(rows_n, out.numpy())
+        return out
+
+    @abstractmethod
+    def fill(self, rows_n: np.ndarray, out_ng: np.ndarray) -> None:
+        """Write the stored rows ``rows_n`` (int64, in range) over ``out_ng``."""
+
+
+def as_indices(indices: Any, n: int, what: str = "row") -> np.ndarray:
+    """Row numbers as a fresh-or-shared int64 array, checked.
+
+    Parameters
+    ----------
+    indices
+        Integers in ``[0, n)``, or a boolean mask of length ``n``, as a list, array or Series.
+    n
+        Number of rows there are.
+    what
+        The word for them in a message.
+
+    Raises
+    ------
+    IndexError
+        For a negative or too large index, or a mask of another length.
+    TypeError
+        For anything but integers and booleans.
+    """
+    given = np.asarray(indices)
+    if given.size == 0 and given.dtype != bool:
+        return np.empty(0, np.int64)
+    if given.dtype == bool:
+        return _from_mask(given, n, what)
+    if given.dtype.kind not in "iu" or given.ndim != 1:
+        raise TypeError(
+            f"{what.capitalize()} indices are a flat list of integers or a boolean mask, "
+            f"got an array of {given.dtype} with shape {given.shape}."
+        )
+    if given.min() < 0 or given.max() >= n:
+        wrong = given[(given < 0) | (given >= n)]
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise IndexError(f"No {what} {', '.join(map(str, wrong[:5]))}{more}: there are {n}, counted from 0 to {n - 1}.")
+    return np.ascontiguousarray(given, dtype=np.int64)
+
+
+def _from_mask(mask: np.ndarray, n: int, what: str) -> np.ndarray:
+    if mask.shape != (n,):
+        raise IndexError(
+            f"A boolean mask over {what}s needs one entry for each of the {n}, this one has shape {mask.shape}."
+        )
+    return np.flatnonzero(mask)
+
+
+def check_numeric(dtype: np.dtype, what: str) -> None:
+    """Refuse a table of text or objects.
+
+    Raises
+    ------
+    TypeError
+        When ``dtype`` is neither boolean, integer nor real.
+    """
+    if dtype.kind not in "biuf":
+        raise TypeError(f"{what} holds {dtype}, not numbers: convert it to a numeric dtype first.")

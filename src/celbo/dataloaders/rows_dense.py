@@ -1,0 +1,47 @@
+"""Rows of dense tables in memory."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .row_source import RowSource, check_numeric
+
+__all__ = ["DenseRows", "frame_rows"]
+
+NARROW = 64
+"""Tables up to this many columns are converted to the wanted dtype once; wider ones row by row as they are read."""
+
+
+class DenseRows(RowSource):
+    """Rows of a numpy array, ``(n,)`` (one column) or ``(n, g)``.
+
+    Codes and covariates are turned into the wanted dtype once. A wide matrix of another dtype stays as it is, because
+    a converted copy would need as much memory again, and each minibatch is converted as it is gathered.
+    """
+
+    def __init__(self, array: np.ndarray, dtype: Any = np.float32, columns: np.ndarray | None = None) -> None:
+        array = np.asarray(array)
+        array = array.reshape(-1, 1) if array.ndim == 1 else array
+        check_numeric(array.dtype, "The array")
+        super().__init__(array.shape, dtype, columns)
+        if array.shape[1] <= NARROW:
+            array = np.ascontiguousarray(array, dtype=self.dtype)
+        self._array = array
+
+    def fill(self, rows_n: np.ndarray, out_ng: np.ndarray) -> None:
+        """Write the stored rows ``rows_n`` over ``out_ng``."""
+        if self.columns is not None:
+            out_ng[...] = self._array[rows_n][:, self.columns]
+        elif self._array.dtype == self.dtype:
+            # the indices are known to be in range, and any mode but "clip" would go through a second buffer
+            np.take(self._array, rows_n, axis=0, out=out_ng, mode="clip")
+        else:
+            out_ng[...] = self._array[rows_n]
+
+
+def frame_rows(frame: pd.DataFrame, dtype: Any = np.float32, columns: np.ndarray | None = None) -> DenseRows:
+    """Rows of a DataFrame, converted once, since pandas may keep every column apart."""
+    values = frame.to_numpy()
+    check_numeric(values.dtype, "The DataFrame")
+    return DenseRows(np.ascontiguousarray(values, dtype=dtype), dtype, columns)

@@ -1,0 +1,256 @@
+"""Cells into training, validation and test sets: pure functions of sizes, seeds and columns."""
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..core import settings, unknown_name
+from .row_source import as_indices
+
+__all__ = ["Split", "apportion", "split_by_column", "split_indices", "split_sizes", "split_with_indexing"]
+
+SETS = ("train", "validation", "test")
+DEFAULT_TRAIN_SIZE = 0.9
+
+
+@dataclass(frozen=True)
+class Split:
+    """Three disjoint sets of cells.
+
+    Attributes
+    ----------
+    train, validation, test
+        Row numbers, int64, in the order in which the split drew them.
+    """
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+def split_sizes(n: int, train_size: float | None = None, validation_size: float | None = None) -> tuple[int, int]:
+    """Numbers of training and validation cells among ``n``.
+
+    ``ceil(train_size * n)`` train; ``floor(validation_size * n)`` validate, or all others when it is not given.
+
+    Parameters
+    ----------
+    n
+        Number of cells.
+    train_size
+        Fraction in (0, 1]; None is 0.9.
+    validation_size
+        Fraction in [0, 1), at most ``1 - train_size``; None is the rest.
+
+    Raises
+    ------
+    ValueError
+        For fractions out of range, or no cells at all.
+    """
+    train_size = DEFAULT_TRAIN_SIZE if train_size is None else float(train_size)
+    if n < 1:
+        raise ValueError("There are no cells to split.")
+    if not 0 < train_size <= 1:
+        raise ValueError(
+            f"Invalid train_size. Must be: 0 < train_size <= 1, the fraction of cells to train on; got {train_size}."
+        )
+    if validation_size is None:
+        n_train = math.ceil(train_size * n)
+        return n_train, n - n_train
+    if not 0 <= validation_size < 1:
+        raise ValueError(
+            "Invalid validation_size. Must be 0 <= validation_size < 1, the fraction of cells to validate on; "
+            f"got {validation_size}."
+        )
+    if train_size + validation_size > 1 + 1e-12:
+        raise ValueError(
+            "train_size + validation_size must be between 0 and 1, "
+            f"got {train_size} + {validation_size} = {train_size + validation_size}."
+        )
+    n_validation = math.floor(n * validation_size)
+    return min(math.ceil(train_size * n), n - n_validation), n_validation  # 0.55 * 100 rounds up to 56 in binary
+
+
+def split_indices(
+    n: int,
+    train_size: float | None = None,
+    validation_size: float | None = None,
+    shuffle: bool = True,
+    seed: int | None = None,
+    stratify_by: Any = None,
+) -> Split:
+    """Split ``n`` cells at random, or in the order they lie.
+
+    Parameters
+    ----------
+    n
+        Number of cells.
+    train_size, validation_size
+        See :func:`split_sizes`; the rest is the test set.
+    shuffle
+        Draw at random; otherwise the first cells validate, the next train, the last test.
+    seed
+        Same seed, same split, and the same as scvi-tools'. None: fresh randomness. Global generators stay untouched.
+    stratify_by
+        One value a cell, ``(n,)``. Every value keeps its share of each set up to rounding, and every value with
+        2 cells or more has at least one in the training set. Missing values count as a value of their own.
+
+    Returns
+    -------
+    Sets that partition ``0 .. n - 1`` exactly. No cell moves on account of a batch size.
+
+    Raises
+    ------
+    ValueError
+        For sizes out of range, ``stratify_by`` of another length, or more values than training cells.
+    """
+    n_train, n_validation = split_sizes(n, train_size, validation_size)
+    # the legacy generator because its stream is what scvi-tools' splits are made of
+    order_n = np.random.RandomState(seed).permutation(n) if shuffle else np.arange(n)
+    order_n = order_n.astype(np.int64, copy=False)
+    if stratify_by is not None:
+        return _stratified(order_n, n_train, n_validation, stratify_by)
+    return Split(
+        train=order_n[n_validation : n_validation + n_train],
+        validation=order_n[:n_validation],
+        test=order_n[n_validation + n_train :],
+    )
+
+
+def _stratified(order_n: np.ndarray, n_train: int, n_validation: int, values: Any) -> Split:
+    if len(values) != len(order_n):
+        raise ValueError(f"stratify_by has {len(values)} values for {len(order_n)} cells.")
+    code_n = pd.factorize(np.asarray(values), use_na_sentinel=False)[0][order_n]
+    count_c = np.bincount(code_n)
+    n_needed = int((count_c >= 2).sum())
+    if n_train < n_needed:
+        raise ValueError(
+            f"stratify_by has {n_needed} values with 2 cells or more, but only {n_train} cells are to train: "
+            "raise train_size."
+        )
+    train_c = apportion(count_c, n_train, least_c=(count_c >= 2).astype(np.int64))
+    validation_c = apportion(count_c - train_c, n_validation)
+    rank_n = pd.Series(code_n).groupby(code_n).cumcount().to_numpy()  # how many of its value came before it
+    in_validation = rank_n < validation_c[code_n]
+    in_train = ~in_validation & (rank_n < (validation_c + train_c)[code_n])
+    return Split(order_n[in_train], order_n[in_validation], order_n[~in_train & ~in_validation])
+
+
+def apportion(count_c: np.ndarray, total: int, least_c: np.ndarray | None = None) -> np.ndarray:
+    """Whole parts of ``total``, in proportion to ``count_c`` as nearly as can be.
+
+    Parameters
+    ----------
+    count_c
+        Size of each category, which is also the most it can get.
+    total
+        Sum of the parts, at most the sum of ``count_c`` and at least that of ``least_c``.
+    least_c
+        Least part of each category; None is 0.
+
+    Returns
+    -------
+    ``(c,)`` int64 that sums to ``total``; without ``least_c`` within 1 of the exact share.
+    """
+    least_c = np.zeros_like(count_c) if least_c is None else least_c
+    ideal_c = count_c * (total / max(int(count_c.sum()), 1))
+    part_c = np.maximum(np.floor(ideal_c).astype(np.int64), least_c)
+    while (missing := total - int(part_c.sum())) != 0:
+        step = 1 if missing > 0 else -1
+        free_c = part_c < count_c if step > 0 else part_c > least_c
+        part_c[np.argmax(np.where(free_c, step * (ideal_c - part_c), -np.inf))] += step
+    return part_c
+
+
+def split_with_indexing(n: int, external_indexing: Sequence[Any]) -> Split:
+    """Split given as lists of cells.
+
+    Parameters
+    ----------
+    n
+        Number of cells.
+    external_indexing
+        Training, validation and test cells: up to three lists or arrays of row numbers, or boolean masks of length
+        ``n``. Missing or None ones are empty. They are not changed.
+
+    Raises
+    ------
+    ValueError
+        For more than three sets, no training cell, cells that do not exist, a cell twice in a set or in two sets.
+
+    Warns
+    -----
+    UserWarning
+        When some cells are in no set, with how many.
+    """
+    if len(external_indexing) > len(SETS):
+        raise ValueError(f"external_indexing is [train, validation, test], got {len(external_indexing)} sets.")
+    given = [*external_indexing, *[None] * (len(SETS) - len(external_indexing))]
+    sets = [_checked_set(indices, n, name) for indices, name in zip(given, SETS)]
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        _check_overlap(sets, first, second)
+    if not len(sets[0]):
+        raise ValueError("external_indexing has no training cells: its first set is empty.")
+    _warn_unused(n - sum(map(len, sets)), n, "external_indexing")
+    return Split(*sets)
+
+
+def split_by_column(values: Any, name: str = "column") -> Split:
+    """Split given as one of ``"train"``, ``"validation"`` and ``"test"`` for each cell.
+
+    Parameters
+    ----------
+    values
+        ``(n,)``; a cell with a missing value is in no set, which is warned about.
+    name
+        Of the column, for messages.
+
+    Raises
+    ------
+    ValueError
+        For another value, or no training cell.
+    """
+    value_n = pd.Series(np.asarray(values, dtype=object))
+    for value in value_n.dropna().unique():
+        if value not in SETS:
+            raise ValueError(unknown_name(f"set of cells in {name!r}", value, SETS))
+    sets = [np.flatnonzero((value_n == which).to_numpy()) for which in SETS]
+    if not len(sets[0]):
+        raise ValueError(f"{name!r} has no cell with the value 'train'.")
+    _warn_unused(int(value_n.isna().sum()), len(value_n), repr(name))
+    return Split(*sets)
+
+
+def _checked_set(indices: Any, n: int, name: str) -> np.ndarray:
+    try:
+        rows_n = as_indices([] if indices is None else indices, n, what="cell").copy()
+    except (IndexError, TypeError) as error:
+        raise ValueError(f"external_indexing, {name} set: {error}") from error
+    value_u, count_u = np.unique(rows_n, return_counts=True)
+    if len(value_u) < len(rows_n):
+        raise ValueError(f"external_indexing, {name} set: {_some(value_u[count_u > 1])} more than once.")
+    return rows_n
+
+
+def _check_overlap(sets: list[np.ndarray], first: int, second: int) -> None:
+    shared = np.intersect1d(sets[first], sets[second])
+    if len(shared):
+        raise ValueError(
+            f"external_indexing: {_some(shared)} both in the {SETS[first]} set and in the {SETS[second]} set."
+        )
+
+
+def _some(cells: np.ndarray) -> str:
+    more = f" and {len(cells) - 5} more" if len(cells) > 5 else ""
+    return f"cell {', '.join(map(str, cells[:5]))}{more} is there"
+
+
+def _warn_unused(unused: int, n: int, what: str) -> None:
+    if unused:
+        message = f"{unused} of {n} cells are in no set of {what}: they take no part in training, validation or test."
+        warnings.warn(message, UserWarning, stacklevel=settings.warnings_stacklevel + 1)

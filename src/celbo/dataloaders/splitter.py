@@ -1,0 +1,144 @@
+"""The three loaders of a training run."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..core import settings, unknown_name
+from .dataset import AnnTorchDataset
+from .loader import AnnDataLoader
+from .split import Split, split_by_column, split_indices, split_with_indexing
+
+if TYPE_CHECKING:
+    from ..data import AnnDataManager
+
+__all__ = ["DataSplitter"]
+
+
+class DataSplitter:
+    """Splits cells into training, validation and test sets and makes a loader of each.
+
+    Parameters
+    ----------
+    adata_manager
+        Manager of an AnnData that was set up.
+    train_size
+        Fraction of cells to train on, in (0, 1]; None is 0.9.
+    validation_size
+        Fraction to validate on; None is all others. What is left is the test set.
+    shuffle_set_split
+        Draw the sets at random; otherwise the first cells validate, the next train, the last test.
+    load_sparse_tensor
+        Keys stored sparse come out as torch CSR tensors, to be made dense on the device by
+        :meth:`on_after_batch_transfer`.
+    pin_memory
+        Give tensors in pinned memory where a CUDA device is there.
+    external_indexing
+        The sets themselves, ``[train, validation, test]``, as row numbers or boolean masks.
+    seed
+        Of the split and of the training order. None: ``celbo.settings.seed``, fresh randomness where that is None too.
+    stratify_by
+        Column of ``adata.obs`` of which each value keeps its share in every set.
+    split_by
+        Column of ``adata.obs`` that holds ``"train"``, ``"validation"`` or ``"test"`` for each cell.
+    **kwargs
+        For the loaders: ``batch_size``, ``drop_last`` (training only) and all else of
+        :class:`~celbo.dataloaders.AnnDataLoader`.
+
+    Attributes
+    ----------
+    train_idx, val_idx, test_idx
+        Row numbers of each set, int64.
+    n_train, n_val
+        How many there are.
+    split
+        The three as a :class:`~celbo.dataloaders.Split`.
+
+    Notes
+    -----
+    The sets are those of scvi-tools for the same seed and sizes, except that no cell is moved to another set, or
+    dropped, because of what ``n_train`` leaves modulo the batch size: a last training batch of 1 or 2 cells joins the
+    one before it.
+    """
+
+    def __init__(
+        self,
+        adata_manager: "AnnDataManager",
+        train_size: float | None = None,
+        validation_size: float | None = None,
+        shuffle_set_split: bool = True,
+        load_sparse_tensor: bool = False,
+        pin_memory: bool = False,
+        external_indexing: list[Any] | None = None,
+        *,
+        seed: int | None = None,
+        stratify_by: str | None = None,
+        split_by: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.adata_manager = adata_manager
+        self.train_size, self.validation_size = train_size, validation_size
+        self.shuffle_set_split, self.external_indexing = shuffle_set_split, external_indexing
+        self.load_sparse_tensor, self.pin_memory = load_sparse_tensor, pin_memory
+        self.seed = settings.seed if seed is None else seed
+        self.stratify_by, self.split_by = stratify_by, split_by
+        self.drop_last = bool(kwargs.pop("drop_last", False))
+        self.data_loader_kwargs = dict(kwargs)
+        self.split = self._split()
+        self.train_idx, self.val_idx, self.test_idx = self.split.train, self.split.validation, self.split.test
+        self.n_train, self.n_val = len(self.train_idx), len(self.val_idx)
+        self._tables: AnnTorchDataset | None = None
+
+    def _split(self) -> Split:
+        _check_one_way(external_indexing=self.external_indexing, split_by=self.split_by, stratify_by=self.stratify_by)
+        n = self.adata_manager.adata.shape[0]
+        if self.external_indexing is not None:
+            return split_with_indexing(n, self.external_indexing)
+        if self.split_by is not None:
+            return split_by_column(self._obs(self.split_by), self.split_by)
+        values = None if self.stratify_by is None else self._obs(self.stratify_by)
+        return split_indices(n, self.train_size, self.validation_size, self.shuffle_set_split, self.seed, values)
+
+    def _obs(self, column: str) -> np.ndarray:
+        obs = self.adata_manager.adata.obs
+        if column not in obs:
+            raise KeyError(unknown_name("column of adata.obs", column, obs.columns))
+        return obs[column].to_numpy()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Nothing is left to do: the sets are made with the splitter and stay the same. Here for Lightning's sake."""
+
+    def _loader(self, indices: np.ndarray, **kwargs: Any) -> AnnDataLoader | None:
+        if not len(indices):
+            return None
+        options = {"pin_memory": self.pin_memory} | kwargs | self.data_loader_kwargs
+        asked = options.pop("data_and_attributes", None)
+        if self._tables is None:  # once for the three loaders: a CSC matrix would be converted for each
+            self._tables = AnnTorchDataset(self.adata_manager, asked, self.load_sparse_tensor)
+        return AnnDataLoader(self.adata_manager, indices, dataset=self._tables, **options)
+
+    def train_dataloader(self) -> AnnDataLoader | None:
+        """Loader of the training cells, in another order each epoch."""
+        return self._loader(
+            self.train_idx, shuffle=True, drop_last=self.drop_last, merge_small_tail=True, seed=self.seed
+        )
+
+    def val_dataloader(self) -> AnnDataLoader | None:
+        """Loader of the validation cells in the order of ``val_idx``, or None when there are none."""
+        return self._loader(self.val_idx)
+
+    def test_dataloader(self) -> AnnDataLoader | None:
+        """Loader of the test cells in the order of ``test_idx``, or None when there are none."""
+        return self._loader(self.test_idx)
+
+    def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int = 0) -> dict[str, Tensor]:
+        """Minibatch with its sparse tensors made dense, on the device they lie on."""
+        return {key: value.to_dense() if value.layout != torch.strided else value for key, value in batch.items()}
+
+
+def _check_one_way(**ways: Any) -> None:
+    given = [name for name, value in ways.items() if value is not None]
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} are different ways to split the cells: pass one of them.")
