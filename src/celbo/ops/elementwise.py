@@ -1,19 +1,22 @@
 r"""Log-probabilities of counts, entry by entry, exact in the precision they are given.
 
-The textbook form of the negative binomial adds terms as large as :math:`x \log x` that cancel to a few nats, so that float32 keeps no
-digit of it at large counts or large :math:`\theta`. Here every log-probability is a sum of terms of one sign, after Loader (2000):
+The textbook form of the negative binomial adds terms as large as :math:`x \log x` that cancel to a few nats, so
+that float32 keeps no digit of it at large counts or large :math:`\theta`. Here every log-probability is a sum of small terms,
+after Loader (2000):
 
 .. math::
     \log \mathrm{Pois}(x; \mu) &= -\delta(x) - \tfrac12 \log 2\pi x - D(x, \mu) \\
-    \log \mathrm{NB}(x; \mu, \theta) &= \delta(n) - \delta(\theta) - \tfrac12 \log(1 + x/\theta) - \delta(x) - \tfrac12 \log 2\pi x
-        - D(x, n\mu/m) - D(\theta, n\theta/m), \quad n = x + \theta,\ m = \mu + \theta
+    \log \mathrm{NB}(x; \mu, \theta) &= \delta(n) - \delta(\theta) - \tfrac12 \log(1 + x/\theta)
+        - \delta(x) - \tfrac12 \log 2\pi x\\
+        &\quad - D(x, n\mu/m) - D(\theta, n\theta/m), \qquad n = x + \theta,\ m = \mu + \theta
 
 with Stirling's error :math:`\delta(z) = \log\Gamma(z+1) - (z+\frac12)\log z + z - \frac12\log 2\pi` and the deviance
-:math:`D(x, a) = x \log(x/a) + a - x \ge 0`. At :math:`x = 0` the two are :math:`-\mu` and :math:`-\theta\log(1 + \mu/\theta)`.
+:math:`D(x, a) = x \log(x/a) + a - x \ge 0`. At :math:`x = 0` the two are :math:`-\mu` and
+:math:`-\theta\log(1 + \mu/\theta)`.
 The Poisson limit of large :math:`\theta` needs no branch: it is what remains of the formula.
 
-Shapes broadcast; any float dtype (half precision is computed in float32); everything is in nats and differentiable in every argument,
-by closed forms that do not cancel either.
+Shapes broadcast; any float dtype (half precision is computed in float32); everything is in nats and differentiable in
+every argument, by closed forms that do not cancel either.
 
 References
 ----------
@@ -41,7 +44,7 @@ _NEAR = 0.15  # |v| below which the series of atanh is taken
 
 
 class _Precision(NamedTuple):
-    """Where the asymptotic series starts and how many terms it and the series of atanh need; θ is kept in [theta_min, theta_max]."""
+    """Where the asymptotic series starts, how many terms it and that of atanh need, and the range θ is kept in."""
 
     start: float
     n_stirling: int
@@ -50,8 +53,8 @@ class _Precision(NamedTuple):
     theta_max: float
 
 
-# Truncation errors are below a rounding error of the leading term. Outside of the θ range nothing changes any more: above it
-# NB equals Poisson for counts and means up to 1e6, below it NB is a point mass at zero.
+# Truncation errors are below a rounding error of the leading term. Outside of the θ range nothing changes any more:
+# above it NB equals Poisson for counts and means up to 1e6, below it NB is a point mass at zero.
 _PRECISION = {
     torch.float32: _Precision(start=3.0, n_stirling=5, n_atanh=5, theta_min=1e-30, theta_max=1e18),
     torch.float64: _Precision(start=8.0, n_stirling=8, n_atanh=10, theta_min=1e-200, theta_max=1e100),
@@ -79,7 +82,7 @@ def log_gamma_ratio(x: Tensor, theta: Tensor) -> Tensor:
 
 
 def nb_log_prob(x: Tensor, mu: Tensor, theta: Tensor) -> Tensor:
-    r"""Negative binomial with mean :math:`\mu` and inverse dispersion :math:`\theta`: variance :math:`\mu + \mu^2/\theta`.
+    r"""Negative binomial with mean :math:`\mu` and variance :math:`\mu + \mu^2/\theta`.
 
     .. math:: \log\frac{\Gamma(x+\theta)}{\Gamma(\theta)\,x!}
               + \theta\log\frac{\theta}{\theta+\mu} + x\log\frac{\mu}{\theta+\mu}
@@ -348,7 +351,7 @@ def _in_range(theta: Tensor) -> Tensor:
 
 
 def _prepare(*tensors: Tensor) -> tuple[list[Tensor], Callable[[Tensor], Tensor]]:
-    """The tensors in the dtype to compute in, axes along which they only repeat made 1 long, and what to do to the result."""
+    """The tensors, unexpanded, in the dtype to compute in; and what gives the result its shape and dtype."""
     shape = torch.broadcast_shapes(*(tensor.shape for tensor in tensors))
     dtype = reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
     dtype = dtype if dtype.is_floating_point else torch.get_default_dtype()

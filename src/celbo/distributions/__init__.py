@@ -1,0 +1,19 @@
+"""Distributions of counts and of the latent space, one family a file."""
+
+from .base import CountDistribution
+from .beta_binomial import BetaBinomial
+from .negative_binomial import NegativeBinomial
+from .negative_binomial_mixture import NegativeBinomialMixture
+from .normal import Normal
+from .poisson import Poisson
+from .zero_inflated_negative_binomial import ZeroInflatedNegativeBinomial
+
+__all__ = [
+    "BetaBinomial",
+    "CountDistribution",
+    "NegativeBinomial",
+    "NegativeBinomialMixture",
+    "Normal",
+    "Poisson",
+    "ZeroInflatedNegativeBinomial",
+]

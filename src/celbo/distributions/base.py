@@ -1,0 +1,70 @@
+"""What the families share: how they print, how ``sample_shape`` is read, and the sum over features."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, constraints
+
+from ..core import unknown_name
+
+__all__ = ["CountDistribution", "Shape", "describe", "extended", "normalized"]
+
+Shape: TypeAlias = torch.Size | list[int] | tuple[int, ...]
+
+
+class CountDistribution(Distribution):
+    """A distribution of counts, one entry a feature, that can be summed over features.
+
+    Subclasses give ``log_prob``; those that can do better than summing it override :meth:`log_prob_sum`.
+    """
+
+    support: constraints.Constraint = constraints.nonnegative_integer
+
+    def log_prob_sum(self, value: Tensor) -> Tensor:
+        """Log-probability summed over the last dimension (the features).
+
+        Parameters
+        ----------
+        value
+            Counts, ``(..., g)``.
+
+        Returns
+        -------
+        Log-probabilities in nats, ``(...)``.
+        """
+        return self.log_prob(value).sum(-1)
+
+    def warn_outside_support(self, value: Tensor) -> None:
+        """Warn, as scvi-tools does, when arguments are validated and ``value`` is no count."""
+        if self._validate_args and not bool(self.support.check(value).all()):
+            message = f"{type(self).__name__}.log_prob: some values are not counts (integers >= 0)."
+            warnings.warn(message, UserWarning, stacklevel=3)
+
+
+def describe(distribution: Distribution, **parameters: Tensor | None) -> str:
+    """One line with the shape of every parameter that was given, or its value where it has one entry."""
+    shown = {name: p for name, p in parameters.items() if p is not None}
+    texts = (f"{name}: {p.item():.4g}" if p.numel() == 1 else f"{name}: {tuple(p.shape)}" for name, p in shown.items())
+    return f"{type(distribution).__name__}({', '.join(texts)})"
+
+
+def normalized(distribution: Distribution, key: str, **known: Tensor | None) -> Tensor:
+    """The entry of ``known`` called ``key``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such entry.
+    """
+    if key not in known:
+        raise ValueError(unknown_name(f"normalized value of {type(distribution).__name__}", key, known))
+    return known[key]  # type: ignore[return-value]  # scale is None where nobody gave one, as in scvi-tools
+
+
+def extended(distribution: Distribution, sample_shape: Shape | None) -> torch.Size:
+    """Shape of a sample."""
+    return distribution._extended_shape(torch.Size(sample_shape or ()))
