@@ -1,0 +1,34 @@
+"""Training: plans, schedules and recipes, the loop, callbacks, history."""
+
+from .base import Plan
+from .callbacks import Callback, LearningRateMonitor, LoudEarlyStopping, SaveCheckpoint
+from .config import KwargsLike, TrainerConfig, TrainingPlanConfig, merge_kwargs
+from .history import History
+from .keys import METRIC_KEYS
+from .metrics import ElboMetric
+from .nonfinite import NonFiniteLossError
+from .plan import TrainingPlan
+from .recipes import RECIPES, Recipe
+from .runner import TrainRunner
+from .trainer import Trainer
+
+__all__ = [
+    "METRIC_KEYS",
+    "RECIPES",
+    "Callback",
+    "ElboMetric",
+    "History",
+    "KwargsLike",
+    "LearningRateMonitor",
+    "LoudEarlyStopping",
+    "NonFiniteLossError",
+    "Plan",
+    "Recipe",
+    "SaveCheckpoint",
+    "TrainRunner",
+    "Trainer",
+    "TrainerConfig",
+    "TrainingPlan",
+    "TrainingPlanConfig",
+    "merge_kwargs",
+]

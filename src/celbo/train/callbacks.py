@@ -1,0 +1,265 @@
+"""Callbacks with Lightning's hook names: early stopping, checkpoints, the learning rate's trace.
+
+Callbacks written for Lightning work too: hooks are called by name, and only those that a callback defines.
+"""
+
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from ..core import settings, unknown_name
+from .nonfinite import copy_weights
+
+if TYPE_CHECKING:
+    from .base import Plan
+    from .trainer import Trainer
+
+__all__ = ["HOOKS", "Callback", "KeepBest", "LearningRateMonitor", "LoudEarlyStopping", "SaveCheckpoint", "find_metric"]
+
+logger = logging.getLogger("celbo")
+
+HOOKS = (
+    "setup",
+    "on_fit_start",
+    "on_train_start",
+    "on_train_epoch_start",
+    "on_train_batch_start",
+    "on_before_optimizer_step",
+    "on_train_batch_end",
+    "on_validation_start",
+    "on_validation_epoch_start",
+    "on_validation_epoch_end",
+    "on_validation_end",
+    "on_train_epoch_end",
+    "on_train_end",
+    "on_fit_end",
+    "on_exception",
+    "teardown",
+)
+
+
+class Callback:
+    """Hooks of a training run; a subclass defines those it wants, by Lightning's names (:data:`HOOKS`).
+
+    Every hook is called as ``hook(trainer, plan, ...)``: ``on_train_batch_start`` with ``(batch, batch_idx)``,
+    ``on_train_batch_end`` with ``(outputs, batch, batch_idx)``, ``on_exception`` with the exception, ``setup`` and ``teardown``
+    with ``stage="fit"``.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must be kept to resume exactly."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Put a kept state back."""
+
+
+def find_metric(metrics: Mapping[str, float], name: str, who: str) -> float:
+    """A metric by name, or an error that lists those there are."""
+    if name not in metrics:
+        raise KeyError(f"{who}: {unknown_name('metric of this training', name, metrics)}")
+    return metrics[name]
+
+
+class _Best:
+    """The best value of a metric so far."""
+
+    def __init__(self, mode: str, min_delta: float = 0.0) -> None:
+        if mode not in ("min", "max"):
+            raise ValueError(f"mode must be 'min' or 'max', got {mode!r}.")
+        self.sign = 1.0 if mode == "min" else -1.0
+        self.min_delta = abs(min_delta)
+        self.value: float | None = None
+
+    def improves(self, value: float) -> bool:
+        """Whether ``value`` is better by more than ``min_delta``; it is the best from then on."""
+        better = math.isfinite(value) and (
+            self.value is None or self.sign * value < self.sign * self.value - self.min_delta
+        )
+        if better:
+            self.value = value
+        return better
+
+
+class LoudEarlyStopping(Callback):
+    """Stop when a validation metric has not improved for a while, and say why.
+
+    Parameters
+    ----------
+    monitor
+        Name of the metric; the unweighted validation ELBO by default.
+    min_delta
+        Smallest change that counts as an improvement.
+    patience
+        Validations without improvement before training stops.
+    mode
+        ``"min"`` or ``"max"``.
+    warmup_epochs
+        Validations at the start that are not looked at.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "elbo_validation",
+        min_delta: float = 0.0,
+        patience: int = 45,
+        mode: str = "min",
+        warmup_epochs: int = 0,
+        verbose: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        self.monitor, self.patience, self.warmup_epochs = monitor, patience, warmup_epochs
+        self.best = _Best(mode, min_delta)
+        self.wait_count = 0
+        self.n_checks = 0
+        self.stopped_epoch: int | None = None
+
+    @property
+    def best_score(self) -> float | None:
+        """The best value seen."""
+        return self.best.value
+
+    def on_validation_end(self, trainer: "Trainer", plan: "Plan") -> None:
+        """Look at the metric."""
+        self.n_checks += 1
+        if self.n_checks <= self.warmup_epochs:
+            return
+        value = float(find_metric(trainer.callback_metrics, self.monitor, "early stopping"))
+        self.wait_count = 0 if self.best.improves(value) else self.wait_count + 1
+        if self.wait_count >= self.patience:
+            self.stopped_epoch = trainer.current_epoch
+            trainer.stop(
+                f"{self.monitor} did not improve in the last {self.wait_count} validations; best {_short(self.best.value)}"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counters and best value."""
+        return {"best": self.best.value, "wait_count": self.wait_count, "n_checks": self.n_checks}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Put them back."""
+        self.best.value = state_dict["best"]
+        self.wait_count, self.n_checks = state_dict["wait_count"], state_dict["n_checks"]
+
+
+class KeepBest(Callback):
+    """Keep the weights of the epoch with the best metric in memory and put them back at the end.
+
+    Parameters
+    ----------
+    monitor
+        Name of the metric.
+    mode
+        ``"min"`` or ``"max"``.
+    """
+
+    def __init__(self, monitor: str = "elbo_validation", mode: str = "min") -> None:
+        self.monitor = monitor
+        self.best = _Best(mode)
+        self.best_epoch: int | None = None
+        self._weights: dict[str, Tensor] = {}
+
+    def on_validation_end(self, trainer: "Trainer", plan: "Plan") -> None:
+        """Copy the weights when the metric is the best so far."""
+        if self.best.improves(float(find_metric(trainer.callback_metrics, self.monitor, "keeping the best weights"))):
+            self.best_epoch = trainer.current_epoch
+            self._weights = copy_weights(trainer.raw_module, self._weights)
+
+    def on_train_end(self, trainer: "Trainer", plan: "Plan") -> None:
+        """Put the best weights back, unless they are the last ones."""
+        if self._weights and self.best_epoch != trainer.last_validated_epoch:
+            trainer.raw_module.load_state_dict(self._weights)
+            logger.info(f"Weights of epoch {self.best_epoch} kept: best {self.monitor} {_short(self.best.value)}.")
+
+
+class SaveCheckpoint(Callback):
+    """Save the model as an archive whenever a metric is the best so far.
+
+    Parameters
+    ----------
+    dirpath
+        Folder of the checkpoints; ``settings.logging_dir`` when not given.
+    filename
+        Template of a checkpoint's folder with ``{epoch}``, ``{step}`` and ``{monitor}``.
+    monitor
+        Metric to follow.
+    load_best_on_end
+        Put the best checkpoint's weights back when training ends.
+    check_nan_gradients
+        Accepted: celbo stops on a non-finite loss by itself.
+    mode
+        ``"min"`` or ``"max"``.
+    save_top_k
+        Checkpoints that are kept, the best ones.
+    """
+
+    def __init__(
+        self,
+        dirpath: str | Path | None = None,
+        filename: str | None = None,
+        monitor: str = "validation_loss",
+        load_best_on_end: bool = False,
+        check_nan_gradients: bool = False,
+        mode: str = "min",
+        save_top_k: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        self.dirpath = Path(dirpath) if dirpath is not None else settings.logging_dir / "checkpoints"
+        self.filename = filename or "{epoch}-{step}-{monitor}"
+        self.monitor, self.load_best_on_end, self.save_top_k = monitor, load_best_on_end, save_top_k
+        self.sign = 1.0 if mode == "min" else -1.0
+        self.saved: list[tuple[float, Path]] = []
+
+    @property
+    def best_model_path(self) -> str:
+        """Folder of the best checkpoint; empty before the first."""
+        return str(self.saved[0][1]) if self.saved else ""
+
+    @property
+    def best_model_score(self) -> float | None:
+        """Metric of the best checkpoint."""
+        return self.sign * self.saved[0][0] if self.saved else None
+
+    def on_validation_end(self, trainer: "Trainer", plan: "Plan") -> None:
+        """Save when the metric is among the best."""
+        value = float(find_metric(trainer.callback_metrics, self.monitor, "checkpointing"))
+        score = self.sign * value
+        if not math.isfinite(value) or (len(self.saved) >= self.save_top_k and score >= self.saved[-1][0]):
+            return
+        name = self.filename.format(
+            epoch=f"epoch={trainer.current_epoch}",
+            step=f"step={trainer.global_step}",
+            monitor=f"{self.monitor}={value:.6g}",
+            **trainer.callback_metrics,
+        )
+        path = self.dirpath / name
+        trainer.save_model(path)
+        self.saved = sorted([*self.saved, (score, path)], key=lambda pair: pair[0])
+        while len(self.saved) > self.save_top_k:
+            trainer.remove_model(self.saved.pop()[1])
+
+    def on_train_end(self, trainer: "Trainer", plan: "Plan") -> None:
+        """Put the best weights back, where asked for."""
+        if self.load_best_on_end and self.saved:
+            trainer.load_weights(self.saved[0][1])
+
+
+class LearningRateMonitor(Callback):
+    """Trace of the learning rate in the history, as ``lr-Adam`` by step."""
+
+    def __init__(self, logging_interval: str | None = None, **kwargs: Any) -> None:
+        self.logging_interval = logging_interval
+
+    def on_train_epoch_end(self, trainer: "Trainer", plan: "Plan") -> None:
+        """Note the rate of every optimizer."""
+        for i, optimizer in enumerate(trainer.optimizers):
+            name = f"lr-{type(optimizer).__name__}" + (f"-{i}" if i else "")
+            trainer.history.add(trainer.global_step, {name: float(optimizer.param_groups[0]["lr"])}, "step")
+
+
+def _short(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4f}"

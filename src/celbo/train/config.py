@@ -1,0 +1,117 @@
+"""Plan and trainer settings as objects, and how they combine with keyword arguments."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Protocol
+
+__all__ = ["KwargsLike", "TrainerConfig", "TrainingPlanConfig", "merge_kwargs"]
+
+
+class _HasToKwargs(Protocol):
+    def to_kwargs(self) -> dict[str, Any]: ...
+
+
+KwargsLike = Mapping[str, Any] | _HasToKwargs
+
+
+def _flatten(config: Any, nested: str) -> dict[str, Any]:
+    kwargs = {f.name: getattr(config, f.name) for f in fields(config) if f.name != nested}
+    return kwargs | getattr(config, nested)
+
+
+@dataclass
+class TrainingPlanConfig:
+    """Arguments of :class:`~celbo.train.TrainingPlan`, with scvi-tools' defaults; see there."""
+
+    optimizer: Literal["Adam", "AdamW", "Custom"] = "Adam"
+    optimizer_creator: Any = None
+    lr: float = 1e-3
+    update_only_decoder: bool = False
+    weight_decay: float = 1e-6
+    eps: float = 0.01
+    n_steps_kl_warmup: int | None = None
+    n_epochs_kl_warmup: int | None = 400
+    reduce_lr_on_plateau: bool = False
+    lr_factor: float = 0.6
+    lr_patience: int = 30
+    lr_threshold: float = 0.0
+    lr_scheduler_metric: Literal["elbo_validation", "reconstruction_loss_validation", "kl_local_validation"] = (
+        "elbo_validation"
+    )
+    lr_min: float = 0.0
+    max_kl_weight: float = 1.0
+    min_kl_weight: float = 0.0
+    compile: bool = False
+    compile_kwargs: dict[str, Any] | None = None
+    on_step: bool | None = False
+    on_epoch: bool | None = True
+    loss_kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def to_kwargs(self) -> dict[str, Any]:
+        """As keyword arguments of the plan."""
+        return _flatten(self, "loss_kwargs")
+
+
+@dataclass
+class TrainerConfig:
+    """Arguments of :class:`~celbo.train.Trainer`, with scvi-tools' defaults; see there."""
+
+    accelerator: str | None = None
+    devices: list[int] | str | int | None = None
+    benchmark: bool = True
+    check_val_every_n_epoch: int | None = None
+    max_epochs: int = 400
+    default_root_dir: str | None = None
+    enable_checkpointing: bool = False
+    checkpointing_monitor: str = "validation_loss"
+    num_sanity_val_steps: int = 0
+    enable_model_summary: bool = False
+    early_stopping: bool = False
+    early_stopping_monitor: Literal["elbo_validation", "reconstruction_loss_validation", "kl_local_validation"] = (
+        "elbo_validation"
+    )
+    early_stopping_min_delta: float = 0.0
+    early_stopping_patience: int = 45
+    early_stopping_warmup_epochs: int = 0
+    early_stopping_mode: Literal["min", "max"] = "min"
+    enable_progress_bar: bool = True
+    progress_bar_refresh_rate: int = 1
+    simple_progress_bar: bool = True
+    logger: Any = None
+    log_every_n_steps: int = 10
+    learning_rate_monitor: bool = False
+    log_save_dir: str | None = None
+    extra_kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def to_kwargs(self) -> dict[str, Any]:
+        """As keyword arguments of the trainer."""
+        return _flatten(self, "extra_kwargs")
+
+
+def merge_kwargs(config: KwargsLike | None, overrides: KwargsLike | None, *, name: str) -> dict[str, Any]:
+    """Settings of a config object with keyword arguments over them.
+
+    Parameters
+    ----------
+    config, overrides
+        Mappings, or objects with ``to_kwargs()``; None is empty. ``overrides`` win.
+    name
+        What is configured, for messages.
+
+    Raises
+    ------
+    TypeError
+        Anything else.
+    """
+    return _as_dict(config, f"{name}_config") | _as_dict(overrides, f"{name}_kwargs")
+
+
+def _as_dict(settings: KwargsLike | None, argument: str) -> dict[str, Any]:
+    if settings is None:
+        return {}
+    if isinstance(settings, Mapping):
+        return dict(settings)
+    to_kwargs = getattr(settings, "to_kwargs", None)
+    if not callable(to_kwargs):
+        raise TypeError(f"{argument} must be a mapping or have to_kwargs(), got a {type(settings).__name__}.")
+    return dict(to_kwargs())

@@ -1,0 +1,60 @@
+"""History: numbers by name and epoch (or step), in the shape of scvi-tools' ``model.history``."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+__all__ = ["History"]
+
+
+class History:
+    """Rows of metrics, gathered epoch by epoch.
+
+    Parameters
+    ----------
+    before
+        History of an earlier training that this one continues: ``{name: DataFrame}``.
+    """
+
+    def __init__(self, before: Mapping[str, pd.DataFrame] | None = None) -> None:
+        self._index_name: dict[str, str] = {}
+        self._index: dict[str, list[int]] = {}
+        self._values: dict[str, list[float]] = {}
+        for name, frame in (before or {}).items():
+            self._index_name[name] = str(frame.index.name or "epoch")
+            self._index[name] = [int(i) for i in frame.index]
+            self._values[name] = [float(v) for v in frame.iloc[:, 0]]
+        by_epoch = [index[-1] for name, index in self._index.items() if index and self._index_name[name] == "epoch"]
+        self.first_epoch = max(by_epoch, default=-1) + 1
+        by_step = [index[-1] for name, index in self._index.items() if index and self._index_name[name] == "step"]
+        self.first_step = max(by_step, default=-1) + 1
+
+    def add(self, at: int, row: Mapping[str, float], index_name: str = "epoch") -> None:
+        """Add a row of metrics at an epoch or step counted from the start of this training."""
+        offset = self.first_epoch if index_name == "epoch" else self.first_step
+        for name, value in row.items():
+            self._index_name.setdefault(name, index_name)
+            self._index.setdefault(name, []).append(at + offset)
+            self._values.setdefault(name, []).append(float(value))
+
+    def frames(self) -> dict[str, pd.DataFrame]:
+        """``{name: DataFrame}``, one column of that name, the index called ``epoch`` or ``step``."""
+        return {
+            name: pd.DataFrame({name: values}, index=pd.Index(self._index[name], name=self._index_name[name]))
+            for name, values in self._values.items()
+        }
+
+    def table(self) -> pd.DataFrame:
+        """All metrics by epoch as one table."""
+        return epoch_table(self.frames())
+
+    def write_csv(self, path: str | Path) -> None:
+        """Write :meth:`table`."""
+        self.table().to_csv(path)
+
+
+def epoch_table(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The frames indexed by epoch, joined into one table."""
+    by_epoch = [frame for frame in frames.values() if frame.index.name == "epoch"]
+    return pd.concat(by_epoch, axis=1) if by_epoch else pd.DataFrame(index=pd.Index([], name="epoch"))

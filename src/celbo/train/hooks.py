@@ -1,0 +1,35 @@
+"""Callbacks by hook name: looked up once, so that a hook nobody has costs a dictionary look-up a step."""
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from .callbacks import HOOKS
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+__all__ = ["Hooks"]
+
+
+class Hooks:
+    """Calls the callbacks of a run.
+
+    Parameters
+    ----------
+    callbacks
+        Objects with methods of the names in :data:`~celbo.train.callbacks.HOOKS`; each needs only those it wants.
+    """
+
+    def __init__(self, callbacks: Iterable[Any]) -> None:
+        self._by_name: dict[str, list[Callable[..., Any]]] = {}
+        for callback in callbacks:
+            methods = dict(inspect.getmembers(callback, callable))
+            for name in HOOKS:
+                if name in methods:
+                    self._by_name.setdefault(name, []).append(methods[name])
+
+    def call(self, hook: str, trainer: "Trainer", *args: Any, **kwargs: Any) -> None:
+        """Call a hook of every callback that has it."""
+        for method in self._by_name.get(hook, ()):
+            method(trainer, trainer.plan, *args, **kwargs)

@@ -1,0 +1,145 @@
+"""The loop itself: an epoch of training, an epoch of validation.
+
+A minibatch travels one way: loader -> device -> ``plan.training_step`` -> backward -> optimizer -> schedules -> metrics -> history.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+__all__ = ["batches_in", "run_epoch"]
+
+
+def batches_in(loader: Any, limit: float | None) -> int | None:
+    """Minibatches an epoch: the loader's length, cut to ``limit`` (a number or, as a float, a share); None if unknown."""
+    try:
+        n = len(loader)
+    except TypeError:
+        return limit if isinstance(limit, int) else None
+    if limit is None:
+        return n
+    return min(n, limit) if isinstance(limit, int) else max(1, int(n * limit))
+
+
+def run_epoch(trainer: "Trainer") -> dict[str, float]:
+    """Train one epoch, validate where due, and return the epoch's row of the history."""
+    plan = trainer.plan
+    kl_weight = plan.kl_weight  # as the epoch begins
+    _train(trainer)
+    trainer.callback_metrics |= _metrics(trainer, "train")
+    validation = _validate(trainer) if trainer.validates_now else {}
+    plan.on_train_epoch_end()
+    trainer.call("on_train_epoch_end")
+    row = {**validation, **_metrics(trainer, "train")}  # again: hooks may have logged
+    if kl_weight is not None:
+        row["kl_weight"] = float(kl_weight)
+    trainer.record(row)
+    _step_schedulers(trainer, "epoch")
+    return row
+
+
+def _train(trainer: "Trainer") -> None:
+    plan = trainer.plan
+    plan.train()
+    plan.train_epoch_metrics.reset()
+    plan.enter_stage("train")
+    trainer.guard.start_epoch()
+    plan.on_train_epoch_start()
+    trainer.call("on_train_epoch_start")
+    n_done = 0
+    for batch_idx, batch in enumerate(_first(trainer.train_loader, trainer.num_training_batches)):
+        _training_batch(trainer, trainer.engine.to_device(batch), batch_idx)
+        n_done += 1
+        if 0 < trainer.max_steps <= trainer.global_step:
+            break
+    if not n_done:
+        raise ValueError("The training loader gave no minibatch: the training split is empty.")
+
+
+def _training_batch(trainer: "Trainer", batch: Any, batch_idx: int) -> None:
+    plan = trainer.plan
+    trainer.call("on_train_batch_start", batch, batch_idx)
+    output = plan.training_step(batch, batch_idx)
+    if plan.automatic_optimization:
+        loss = output["loss"] if isinstance(output, Mapping) else output
+        where = f"epoch {trainer.current_epoch}, step {trainer.global_step}"
+        rows = getattr(trainer.train_loader, "last_indices", None)  # loaders of others need not say
+        trainer.guard.check(loss, plan.last_loss_output, batch, batch_idx, rows, where)
+        _optimize(trainer, loss, batch_idx)
+    else:
+        trainer.global_step += 1
+    trainer.call("on_train_batch_end", output, batch, batch_idx)
+    if plan.step_values:
+        trainer.record_step(plan.step_values)
+        plan.step_values = {}
+
+
+def _optimize(trainer: "Trainer", loss: Tensor, batch_idx: int) -> None:
+    accumulate = trainer.accumulate_grad_batches
+    trainer.engine.backward(loss / accumulate if accumulate > 1 else loss)
+    if (batch_idx + 1) % accumulate and batch_idx + 1 != trainer.num_training_batches:
+        return
+    for optimizer in trainer.optimizers:
+        _clip(trainer, optimizer)
+        trainer.call("on_before_optimizer_step", optimizer)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    trainer.global_step += 1
+    _step_schedulers(trainer, "step")
+
+
+def _clip(trainer: "Trainer", optimizer: torch.optim.Optimizer) -> None:
+    if trainer.gradient_clip_val is None:
+        return
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    if trainer.gradient_clip_algorithm == "norm":
+        torch.nn.utils.clip_grad_norm_(parameters, trainer.gradient_clip_val)
+    else:
+        torch.nn.utils.clip_grad_value_(parameters, trainer.gradient_clip_val)
+
+
+def _step_schedulers(trainer: "Trainer", interval: str) -> None:
+    for link in trainer.lr_links:
+        if link.interval == interval:
+            link.step(trainer.callback_metrics)
+
+
+@torch.no_grad()
+def _validate(trainer: "Trainer") -> dict[str, float]:
+    plan, loader = trainer.plan, trainer.val_loader
+    plan.eval()
+    plan.validation_epoch_metrics.reset()
+    plan.enter_stage("validation")
+    trainer.call("on_validation_start")
+    plan.on_validation_epoch_start()
+    trainer.call("on_validation_epoch_start")
+    for batch_idx, batch in enumerate(_first(loader, batches_in(loader, trainer.limit_val_batches))):
+        plan.validation_step(trainer.engine.to_device(batch), batch_idx)
+    metrics = _metrics(trainer, "validation")
+    trainer.callback_metrics |= metrics
+    trainer.last_validated_epoch = trainer.current_epoch
+    plan.on_validation_epoch_end()
+    trainer.call("on_validation_epoch_end")
+    trainer.call("on_validation_end")
+    metrics = _metrics(trainer, "validation")
+    plan.enter_stage("train")
+    return metrics
+
+
+def _metrics(trainer: "Trainer", split: str) -> dict[str, float]:
+    plan = trainer.plan
+    if split == "train":
+        return plan.train_epoch_metrics.compute(plan.n_obs_training, trainer.engine.sum_over_processes)
+    return plan.validation_epoch_metrics.compute(plan.n_obs_validation, trainer.engine.sum_over_processes)
+
+
+def _first(loader: Any, n: int | None) -> Iterator[Any]:
+    for i, batch in enumerate(loader):
+        if i == n:
+            return
+        yield batch

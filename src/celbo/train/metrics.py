@@ -1,0 +1,177 @@
+"""Epoch metrics from the minibatches' :class:`LossOutput` records.
+
+Over the minibatches b of a split (R, K, G the record's three sums, n its observations, N observations of the split):
+``reconstruction_loss = ΣR/Σn``, ``kl_local = ΣK/Σn``, ``kl_global = mean_b G``, ``elbo = reconstruction_loss + kl_local + kl_global/N``
+(a negative ELBO, in nats per observation), everything else an n-weighted mean.
+
+Sums are kept in float64 on the device and read by the host once an epoch; over processes they are added before the division.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..module.base import LossOutput
+
+__all__ = ["ElboMetric", "EpochMetrics", "scalar_extra_metrics"]
+
+_ELBO_SUMS = ("reconstruction_loss", "kl_local", "kl_global")
+
+
+def scalar_extra_metrics(loss_output: LossOutput) -> dict[str, Any]:
+    """The extra metrics that can be logged: numbers and one-element arrays, those of a nested dict as ``name_key``."""
+    flat: dict[str, Any] = {}
+    for name, value in loss_output.extra_metrics.items():
+        parts = {f"{name}_{key}": part for key, part in value.items()} if isinstance(value, Mapping) else {name: value}
+        flat |= {key: part for key, part in parts.items() if not isinstance(part, Tensor) or part.numel() == 1}
+    return flat
+
+
+class EpochMetrics:
+    """Sums of one split's minibatches.
+
+    Parameters
+    ----------
+    mode
+        ``"train"`` or ``"validation"``: the suffix of the names.
+    """
+
+    def __init__(self, mode: str) -> None:
+        self.mode = mode
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the minibatches seen."""
+        self._names: list[str] = []
+        self._sums: Tensor | None = None
+        self._kept: dict[str, tuple[Tensor, float]] = {}
+        self.n_obs = 0
+        self.n_batches = 0
+
+    def update(self, loss_output: LossOutput) -> None:
+        """Add a minibatch."""
+        n = loss_output.n_obs_minibatch
+        weighted = {self._loss_name: loss_output.loss, **scalar_extra_metrics(loss_output)}
+        names = [*_ELBO_SUMS, *weighted]
+        with torch.no_grad():
+            device = loss_output.loss.device
+            elbo = (loss_output.reconstruction_loss_sum, loss_output.kl_local_sum, loss_output.kl_global_sum)
+            sums = torch.stack([_double(v, device) for v in elbo] + [_double(v, device) * n for v in weighted.values()])
+            if self._sums is None or names != self._names:
+                self._sums = self._aligned(names, sums)
+            else:
+                self._sums += sums
+        self.n_obs += n
+        self.n_batches += 1
+
+    def _aligned(self, names: list[str], sums: Tensor) -> Tensor:
+        """First minibatch, or one with other extra metrics than those before: join by name."""
+        if self._sums is None:
+            self._names = names
+            return sums
+        index = {name: i for i, name in enumerate(self._names)}
+        for name in names:
+            index.setdefault(name, len(index))
+        joined = self._sums.new_zeros(len(index))
+        joined[: len(self._names)] = self._sums
+        joined[[index[name] for name in names]] += sums
+        self._names = list(index)
+        return joined
+
+    def keep(self, name: str, value: Tensor | float, weight: float) -> None:
+        """Add to the weighted mean of a free-standing name (what a plan's ``log`` gives)."""
+        value = _double(value, value.device if isinstance(value, Tensor) else torch.device("cpu")).detach() * weight
+        total, total_weight = self._kept.get(name, (0.0, 0.0))
+        self._kept[name] = (total + value, total_weight + weight)
+
+    @property
+    def _loss_name(self) -> str:
+        return f"{self.mode}_loss"
+
+    def compute(self, n_obs_total: int | None, reduce: Callable[[Tensor], Tensor] | None = None) -> dict[str, float]:
+        """Metrics of the epoch by the names of ``model.history``.
+
+        Parameters
+        ----------
+        n_obs_total
+            Observations N of the split; None or below 1 counts as 1.
+        reduce
+            Sums a tensor over processes, where there are several.
+        """
+        metrics = self._elbo_metrics(n_obs_total, reduce)
+        for name, (total, weight) in self._kept.items():
+            pair = torch.stack([torch.as_tensor(total, dtype=torch.float64), torch.tensor(weight, dtype=torch.float64)])
+            total_sum, weight_sum = (pair if reduce is None else reduce(pair)).tolist()
+            metrics[name] = total_sum / weight_sum
+        return metrics
+
+    def _elbo_metrics(self, n_obs_total: int | None, reduce: Callable[[Tensor], Tensor] | None) -> dict[str, float]:
+        if self._sums is None:
+            return {}
+        counts = torch.tensor([self.n_obs, self.n_batches], dtype=torch.float64, device=self._sums.device)
+        table = torch.cat([self._sums, counts])
+        *sums, n_obs, n_batches = (table if reduce is None else reduce(table)).tolist()
+        means = {name: total / n_obs for name, total in zip(self._names, sums, strict=True)}
+        kl_global = sums[_ELBO_SUMS.index("kl_global")] / n_batches
+        elbo = means["reconstruction_loss"] + means["kl_local"] + kl_global / max(n_obs_total or 1, 1)
+        extra = {f"{name}_{self.mode}": means[name] for name in self._names[len(_ELBO_SUMS) :] if name != self._loss_name}
+        return {
+            self._loss_name: means[self._loss_name],
+            f"elbo_{self.mode}": elbo,
+            f"reconstruction_loss_{self.mode}": means["reconstruction_loss"],
+            f"kl_local_{self.mode}": means["kl_local"],
+            f"kl_global_{self.mode}": kl_global,
+            **extra,
+        }
+
+
+def _double(value: Any, device: torch.device) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.detach().reshape(()).double()
+    return torch.tensor(float(value), dtype=torch.float64, device=device)
+
+
+class ElboMetric:
+    """One component of the ELBO over an epoch, for plans that keep their metrics themselves.
+
+    Parameters
+    ----------
+    name
+        Which of the values given to :meth:`update` is summed.
+    mode
+        ``"train"`` or ``"validation"``.
+    interval
+        ``"obs"``: mean over observations; ``"batch"``: mean over minibatches.
+    """
+
+    def __init__(self, name: str, mode: str, interval: str) -> None:
+        if interval not in ("obs", "batch"):
+            raise ValueError(f"interval must be 'obs' or 'batch', got {interval!r}.")
+        self._name, self._mode, self._interval = name, mode, interval
+        self.reset()
+
+    @property
+    def name(self) -> str:
+        """Name in the history."""
+        return f"{self._name}_{self._mode}"
+
+    def reset(self) -> None:
+        """Forget the minibatches seen."""
+        self.elbo_component: Any = torch.zeros((), dtype=torch.float64)
+        self.n_obs: Any = 0
+        self.n_batches: Any = 0
+
+    def update(self, **kwargs: Any) -> None:
+        """Add a minibatch: needs the component by its name and ``n_obs_minibatch``."""
+        for needed in (self._name, "n_obs_minibatch"):
+            if needed not in kwargs:
+                raise ValueError(f"Missing {needed!r} value in metrics update.")
+        self.elbo_component = self.elbo_component + torch.as_tensor(kwargs[self._name]).detach().double().cpu()
+        self.n_obs = self.n_obs + int(kwargs["n_obs_minibatch"])
+        self.n_batches = self.n_batches + 1
+
+    def compute(self) -> Tensor:
+        """The mean; NaN before the first update."""
+        return self.elbo_component / (self.n_obs if self._interval == "obs" else self.n_batches)

@@ -1,0 +1,140 @@
+"""What went wrong when a loss is not finite: which term, which cells, which parameter."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..module.base import LossOutput
+
+__all__ = ["FiniteGuard", "NonFiniteLossError", "copy_weights", "explain_nonfinite"]
+
+_SHOWN = 5
+
+
+class NonFiniteLossError(FloatingPointError):
+    """The training loss became NaN or infinite.
+
+    Attributes
+    ----------
+    rows
+        Rows of the data with a non-finite term; empty if none can be named.
+    from_data
+        Whether the minibatch itself is not finite, so that training anew cannot help.
+    """
+
+    def __init__(self, message: str, rows: Sequence[int] = (), from_data: bool = False) -> None:
+        super().__init__(message)
+        self.rows = list(rows)
+        self.from_data = from_data
+
+
+def explain_nonfinite(
+    module: nn.Module,
+    loss: Tensor,
+    loss_output: LossOutput | None,
+    batch: Any,
+    rows: Sequence[int] | None,
+    where: str,
+) -> NonFiniteLossError:
+    """The error for a non-finite loss.
+
+    Parameters
+    ----------
+    module
+        Whose parameters are looked through.
+    loss, loss_output
+        The loss of the step and, where the plan has it, the record.
+    batch
+        The minibatch.
+    rows
+        Rows of the data in the minibatch, where the loader says.
+    where
+        For example ``"epoch 3, step 71"``.
+    """
+    findings, positions = [], []
+    for name, term in _terms(loss_output):
+        bad = _bad_positions(term)
+        if bad:
+            findings.append(f"{name} of {len(bad)} of {term.shape[0]} cells" if term.dim() else name)
+            positions += bad if term.dim() else []
+    findings += [f"parameter {name}" for name, p in module.named_parameters() if not torch.isfinite(p).all()][:_SHOWN]
+    inputs = [f"input {key!r} of the minibatch" for key, value in _inputs(batch) if not torch.isfinite(value).all()]
+    findings += inputs
+    cells = sorted(set(positions))
+    named = [int(rows[i]) for i in cells if i < len(rows)] if rows is not None else []
+    message = f"Training stopped at {where}: the loss is {loss.item()}."
+    if findings:
+        message += f" Not finite: {'; '.join(findings)}."
+    if named:
+        message += f" Rows of the data: {', '.join(map(str, named[:_SHOWN]))}{' ...' if len(named) > _SHOWN else ''}."
+    return NonFiniteLossError(message, named, bool(inputs))
+
+
+def _terms(record: LossOutput | None) -> Iterator[tuple[str, Tensor]]:
+    if record is None:
+        return
+    for field in ("reconstruction_loss", "kl_local", "kl_global"):
+        for key, term in getattr(record, field).items():
+            yield (field if key == field else f"{field}[{key!r}]"), term
+    if record.classification_loss is not None:
+        yield "classification_loss", record.classification_loss
+
+
+def _bad_positions(term: Tensor) -> list[int]:
+    bad = ~torch.isfinite(term.detach())
+    if term.dim() == 0:
+        return [0] if bool(bad) else []
+    return torch.nonzero(bad.flatten(1).any(1) if term.dim() > 1 else bad).flatten().tolist()
+
+
+def _inputs(batch: Any) -> Iterator[tuple[str, Tensor]]:
+    for part in batch if isinstance(batch, tuple | list) else [batch]:
+        if isinstance(part, Mapping):
+            yield from ((k, v) for k, v in part.items() if isinstance(v, Tensor) and v.is_floating_point() and not v.is_sparse_csr)
+
+
+class FiniteGuard:
+    """Stops a run at the first non-finite loss and keeps the last finite weights.
+
+    Parameters
+    ----------
+    module
+        The module being trained.
+    check_every
+        Minibatches between looks at the loss: reading it stalls an accelerator.
+    """
+
+    def __init__(self, module: nn.Module, check_every: int = 1) -> None:
+        self.module = module
+        self.check_every = check_every
+        self._weights: dict[str, Tensor] = {}
+
+    def start_epoch(self) -> None:
+        """Keep a copy of the weights, if they are finite."""
+        if self._weights_are_finite():
+            self._weights = copy_weights(self.module, self._weights)
+
+    def check(self, loss: Tensor, record: LossOutput | None, batch: Any, batch_idx: int, rows: Any, where: str) -> None:
+        """Raise :class:`NonFiniteLossError` for a loss that is not finite, with the last finite weights put back."""
+        if batch_idx % self.check_every or math.isfinite(loss.item()):
+            return
+        error = explain_nonfinite(self.module, loss, record, batch, rows, where)
+        if self._weights and not self._weights_are_finite():
+            self.module.load_state_dict(self._weights)
+        raise error
+
+    def _weights_are_finite(self) -> bool:
+        return all(bool(torch.isfinite(p).all()) for p in self.module.parameters())
+
+
+def copy_weights(module: nn.Module, into: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copy of a module's state dict, in the tensors of an earlier copy where there is one."""
+    state = module.state_dict()
+    if into.keys() != state.keys():
+        return {name: value.detach().clone() for name, value in state.items()}
+    for name, value in state.items():
+        into[name].copy_(value)
+    return into

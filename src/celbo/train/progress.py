@@ -1,0 +1,86 @@
+"""One progress bar, or one line an epoch, or silence."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+__all__ = ["Progress", "make_progress"]
+
+
+class Progress(Protocol):
+    """What the loop tells about itself."""
+
+    def start(self, n_epochs: int) -> None:
+        """Training begins."""
+
+    def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """An epoch ended."""
+
+    def close(self) -> None:
+        """Training ended, however it did."""
+
+
+class Silent:
+    """Says nothing."""
+
+    def start(self, n_epochs: int) -> None:
+        """Nothing."""
+
+    def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class Lines(Silent):
+    """One line an epoch on stderr."""
+
+    def start(self, n_epochs: int) -> None:
+        """Note the number of epochs."""
+        self.n_epochs = n_epochs
+
+    def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Print the epoch's line."""
+        print(f"epoch {epoch + 1}/{self.n_epochs}  {_figures(metrics)}", file=sys.stderr, flush=True)
+
+
+class Bar(Silent):
+    """A rich progress bar on stderr, gone from the screen's way when done."""
+
+    def start(self, n_epochs: int) -> None:
+        """Draw the bar."""
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        columns = ("Training", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        self._bar: Any = RichProgress(*columns, TextColumn("{task.fields[figures]}"), console=Console(stderr=True))
+        self._task = self._bar.add_task("epochs", total=n_epochs, figures="")
+        self._bar.start()
+
+    def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Move the bar."""
+        self._bar.update(self._task, completed=epoch + 1, figures=_figures(metrics))
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self._bar.stop()
+
+
+def _figures(metrics: Mapping[str, float]) -> str:
+    shown = {"train_loss": "loss", "elbo_train": "ELBO", "elbo_validation": "validation ELBO"}
+    return "  ".join(f"{label} {metrics[name]:.1f}" for name, label in shown.items() if name in metrics)
+
+
+def make_progress(verbose: int) -> Progress:
+    """The progress for a verbosity.
+
+    Parameters
+    ----------
+    verbose
+        0: silent. 1: a bar on a terminal or in a notebook, nothing where output is kept in a file. 2: one line an epoch.
+    """
+    if verbose >= 2:
+        return Lines()
+    return Bar() if verbose == 1 and (sys.stderr.isatty() or "ipykernel" in sys.modules) else Silent()

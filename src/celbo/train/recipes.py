@@ -1,0 +1,90 @@
+"""Recipes: named sets of plan and loop settings, one row each.
+
+``one_cycle`` is celbo's own; ``classic`` is scvi-tools' defaults to the letter.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..core import unknown_name
+from .schedules import max_epochs_classic
+
+__all__ = ["RECIPES", "Recipe", "default_recipe", "find_recipe", "use_default_recipe"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of a training run; explicit arguments of ``train`` win over them.
+
+    Attributes
+    ----------
+    name
+        What the user types.
+    max_epochs
+        Epochs from the number of cells and the batch size.
+    plan_kwargs
+        Arguments of the training plan.
+    keep_best
+        Whether the weights of the epoch with the best validation ELBO are put back at the end.
+    retries
+        How often a run that diverged starts anew, with a quarter of the learning rate.
+    """
+
+    name: str
+    max_epochs: Callable[[int, int], int]
+    plan_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    keep_best: bool = False
+    retries: int = 0
+
+
+_MIN_STEPS = 800
+_MIN_EPOCHS = 3
+
+
+def _one_cycle_epochs(n_obs: int, batch_size: int) -> int:
+    steps_an_epoch = max(1, math.ceil(0.9 * n_obs / batch_size))
+    return max(_MIN_EPOCHS, math.ceil(_MIN_STEPS / steps_an_epoch))
+
+
+RECIPES: Mapping[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name="one_cycle",
+            max_epochs=_one_cycle_epochs,
+            plan_kwargs={"lr": 2e-2, "lr_schedule": "one_cycle", "n_epochs_kl_warmup": None},
+            keep_best=True,
+            retries=2,
+        ),
+        Recipe(name="classic", max_epochs=lambda n_obs, batch_size: max_epochs_classic(n_obs)),
+    )
+}
+
+_default = "one_cycle"
+
+
+def find_recipe(name: str | None) -> Recipe:
+    """The recipe of that name; None is the process's default.
+
+    Raises
+    ------
+    ValueError
+        Names the recipes that exist, nearest first.
+    """
+    name = _default if name is None else name
+    if name not in RECIPES:
+        raise ValueError(unknown_name("recipe", name, RECIPES))
+    return RECIPES[name]
+
+
+def default_recipe() -> str:
+    """Name of the recipe that ``train`` takes when none is given."""
+    return _default
+
+
+def use_default_recipe(name: str) -> None:
+    """Make a recipe the process's default (what ``celbo.compat.install_as_scvi`` does with ``classic``)."""
+    global _default
+    _default = find_recipe(name).name

@@ -1,0 +1,79 @@
+"""TrainRunner: train a plan and write the outcome into the model."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from .base import Plan
+from .config import KwargsLike, merge_kwargs
+from .history import History
+from .nonfinite import NonFiniteLossError
+from .trainer import Trainer
+
+__all__ = ["TrainRunner"]
+
+_NAMED = 5
+
+
+class TrainRunner:
+    """Runs a training and leaves the model trained.
+
+    Parameters
+    ----------
+    model
+        The model: gets history, indices of the split, its module in evaluation mode, and the trainer.
+    training_plan
+        The plan of its module.
+    data_splitter
+        Gives the loaders, ``n_train``, ``n_val`` and the indices of the sets.
+    max_epochs, accelerator, devices
+        As in :class:`~celbo.train.Trainer`.
+    trainer_config, **trainer_kwargs
+        Further arguments of the trainer; keyword arguments win.
+    """
+
+    _trainer_cls = Trainer
+
+    def __init__(
+        self,
+        model: Any,
+        training_plan: Plan,
+        data_splitter: Any,
+        max_epochs: int,
+        accelerator: str = "auto",
+        devices: int | Sequence[int] | str = "auto",
+        trainer_config: KwargsLike | None = None,
+        **trainer_kwargs: Any,
+    ) -> None:
+        kwargs = merge_kwargs(trainer_config, trainer_kwargs, name="trainer")
+        kwargs |= {"max_epochs": max_epochs, "accelerator": accelerator, "devices": devices}
+        self.model, self.training_plan, self.data_splitter = model, training_plan, data_splitter
+        if getattr(training_plan, "reduce_lr_on_plateau", False):
+            kwargs.setdefault("learning_rate_monitor", True)
+        self.trainer = self._trainer_cls(**kwargs)
+
+    def __call__(self) -> None:
+        """Train."""
+        model, splitter, plan = self.model, self.data_splitter, self.training_plan
+        splitter.setup("fit")
+        plan.n_obs_training, plan.n_obs_validation = splitter.n_train, splitter.n_val
+        self.trainer.model = model
+        self.trainer.history = History(model.history_ or {})
+        try:
+            self.trainer.fit(plan, datamodule=splitter)
+        except NonFiniteLossError as error:
+            raise self._with_names(error) from None
+        finally:
+            model.module.eval()
+        model.history_ = self.trainer.history.frames()
+        model.train_indices, model.validation_indices = splitter.train_idx, splitter.val_idx
+        model.test_indices = splitter.test_idx
+        model.is_trained_ = True
+        model.trainer = self.trainer
+
+    def _with_names(self, error: NonFiniteLossError) -> NonFiniteLossError:
+        """The same error with the cells' names: only here the data are known."""
+        if not error.rows or self.model.adata is None:
+            return error
+        names = [str(self.model.adata.obs_names[row]) for row in error.rows]
+        listed = ", ".join(map(repr, names[:_NAMED])) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+        return NonFiniteLossError(f"{error} Cells: {listed}.", error.rows, error.from_data)
