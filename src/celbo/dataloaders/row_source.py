@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["RowSource", "as_indices", "check_numeric"]
+__all__ = ["RowSource", "as_indices", "check_numeric", "select_columns"]
 
 
 class RowSource(ABC):
@@ -23,13 +23,14 @@ class RowSource(ABC):
     dtype
         Of the rows that come out.
     columns
-        Stored column of each column that comes out, ``(g,)``; None for all of them as they lie. This is how genes in
-        another order, or a subset of them, are read without a copy of the table.
+        Stored column of each column that comes out, ``(g,)``, none of them twice; -1 for one that is not stored and
+        comes out as zeros; None for all as they lie. This is how genes in another order, or some of them, are read
+        without a copy of the table.
 
     Raises
     ------
     ValueError
-        When the table is not two-dimensional.
+        When the table is not two-dimensional, or a column is asked for twice.
     IndexError
         When ``columns`` names a column that does not exist.
     """
@@ -39,7 +40,7 @@ class RowSource(ABC):
             raise ValueError(f"A table of cells x features has 2 dimensions, this one has shape {tuple(shape)}.")
         self.n_rows = int(shape[0])
         self.dtype = np.dtype(dtype)
-        self.columns = None if columns is None else as_indices(columns, int(shape[1]), what="column")
+        self.columns = None if columns is None else _checked_columns(np.asarray(columns), int(shape[1]))
         self.n_columns = int(shape[1]) if self.columns is None else len(self.columns)
         self._torch_dtype = torch.from_numpy(np.empty(0, self.dtype)).dtype
 
@@ -86,6 +87,22 @@ class RowSource(ABC):
     @abstractmethod
     def fill(self, rows_n: np.ndarray, out_ng: np.ndarray) -> None:
         """Write the stored rows ``rows_n`` (int64, in range) over ``out_ng``."""
+
+
+def select_columns(block_nh: np.ndarray, columns_g: np.ndarray | None) -> np.ndarray:
+    """Columns of a dense block as :class:`RowSource` means them, ``(n, g)``."""
+    if columns_g is None:
+        return block_nh
+    block_ng = block_nh[:, columns_g]
+    block_ng[:, columns_g < 0] = 0
+    return block_ng
+
+
+def _checked_columns(columns_g: np.ndarray, n_stored: int) -> np.ndarray:
+    stored = as_indices(columns_g[columns_g != -1], n_stored, what="column")
+    if len(np.unique(stored)) < len(stored):
+        raise ValueError("`columns` asks for the same stored column twice.")
+    return columns_g.astype(np.int64)
 
 
 def as_indices(indices: Any, n: int, what: str = "row") -> np.ndarray:

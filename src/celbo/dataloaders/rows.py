@@ -34,7 +34,7 @@ def rows(array: Any, dtype: Any = np.float32, columns: np.ndarray | None = None)
     dtype
         Of the rows that come out.
     columns
-        Stored column of each column that comes out; None for all of them as they lie.
+        Stored column of each column that comes out, -1 for one of zeros; None for all of them as they lie.
 
     Raises
     ------

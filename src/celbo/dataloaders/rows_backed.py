@@ -14,7 +14,7 @@ from anndata.abc import CSCDataset, CSRDataset
 from scipy import sparse
 
 from ..core import settings
-from .row_source import RowSource, check_numeric
+from .row_source import RowSource, check_numeric, select_columns
 from .rows_sparse import CSRRows, SparseRows
 
 __all__ = ["BackedCSRRows", "DaskRows", "HDF5Rows", "SortedRows", "ZarrRows", "backed_csc_rows", "runs"]
@@ -41,7 +41,7 @@ class SortedRows(RowSource):
         if not len(ascending_u):
             return
         block_ug = self.read(ascending_u)
-        out_ng[...] = (block_ug if self.columns is None else block_ug[:, self.columns])[place_n]
+        out_ng[...] = select_columns(block_ug, self.columns)[place_n]
 
 
 class HDF5Rows(SortedRows):

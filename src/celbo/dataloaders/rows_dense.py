@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .row_source import RowSource, check_numeric
+from .row_source import RowSource, check_numeric, select_columns
 
 __all__ = ["DenseRows", "frame_rows"]
 
@@ -32,7 +32,7 @@ class DenseRows(RowSource):
     def fill(self, rows_n: np.ndarray, out_ng: np.ndarray) -> None:
         """Write the stored rows ``rows_n`` over ``out_ng``."""
         if self.columns is not None:
-            out_ng[...] = self._array[rows_n][:, self.columns]
+            out_ng[...] = select_columns(self._array[rows_n], self.columns)
         elif self._array.dtype == self.dtype:
             # the indices are known to be in range, and any mode but "clip" would go through a second buffer
             np.take(self._array, rows_n, axis=0, out=out_ng, mode="clip")

@@ -30,7 +30,7 @@ class SparseRows(RowSource):
 
     def __init__(self, shape: tuple[int, ...], dtype: Any, columns: np.ndarray | None = None) -> None:
         super().__init__(shape, dtype, columns)
-        self._place_of_column = None if self.columns is None else _inverse_permutation(self.columns, shape[1])
+        self._place_of_column = None if self.columns is None else _inverse(self.columns, shape[1])
 
     @abstractmethod
     def stored_csr(self, rows_n: np.ndarray) -> sparse.csr_matrix | sparse.csr_array:
@@ -41,10 +41,9 @@ class SparseRows(RowSource):
         block = self.stored_csr(rows_n)
         if block.dtype != self.dtype:
             block.data = block.data.astype(self.dtype)
-        if self._place_of_column is not None:  # a reordering only renames the columns of the entries
-            parts = (block.data, self._place_of_column[block.indices], block.indptr)
-            return sparse.csr_array(parts, shape=block.shape)
-        return block if self.columns is None else block[:, self.columns]
+        if self._place_of_column is None:
+            return block
+        return _renamed(block, self._place_of_column, self.n_columns)
 
     def fill(self, rows_n: np.ndarray, out_ng: np.ndarray) -> None:
         """Write the stored rows ``rows_n`` over ``out_ng``; zeros included."""
@@ -59,7 +58,7 @@ class SparseRows(RowSource):
         block = self.csr(rows_n)
         block.sum_duplicates()  # torch takes them as they are and later disagrees with itself
         indptr, indices, values = (torch.from_numpy(part) for part in (block.indptr, block.indices, block.data))
-        return torch.sparse_csr_tensor(indptr, indices, values, size=block.shape)
+        return torch.sparse_csr_tensor(indptr, indices, values, size=block.shape, check_invariants=False)
 
 
 class CSRRows(SparseRows):
@@ -86,17 +85,26 @@ class CSRRows(SparseRows):
     def row_sums_n(self) -> np.ndarray:
         """Sum of each row over this source's columns, ``(n_rows,)`` float64: the library sizes. Computed once."""
         blocks = (np.arange(start, min(start + BLOCK, self.n_rows)) for start in range(0, self.n_rows, BLOCK))
-        sums = [np.asarray(self.csr(block).sum(axis=1, dtype=np.float64)).reshape(-1) for block in blocks]
+        sums = [np.asarray(self.csr(block).astype(np.float64).sum(axis=1)).reshape(-1) for block in blocks]
         return np.concatenate(sums) if sums else np.zeros(0)
 
 
-def _inverse_permutation(columns_g: np.ndarray, n: int) -> np.ndarray | None:
-    """Where each stored column goes, or None when ``columns_g`` is a selection rather than a reordering."""
-    if len(columns_g) != n or len(np.unique(columns_g)) != n:
-        return None
-    place_g = np.empty(n, np.int32)
-    place_g[columns_g] = np.arange(n, dtype=np.int32)
-    return place_g
+def _inverse(columns_g: np.ndarray, n_stored: int) -> np.ndarray:
+    """Column in which each stored column comes out, -1 where it does not."""
+    place_h = np.full(n_stored, -1, np.int32)
+    given = np.flatnonzero(columns_g >= 0)
+    place_h[columns_g[given]] = given
+    return place_h
+
+
+def _renamed(block: sparse.csr_matrix | sparse.csr_array, place_h: np.ndarray, n_columns: int) -> sparse.csr_array:
+    """Entries moved to the columns ``place_h`` gives them, and left out where it gives -1."""
+    data, indices, indptr = block.data, place_h[block.indices], block.indptr
+    keep = indices >= 0
+    if not keep.all():
+        data, indices = data[keep], indices[keep]
+        indptr = np.concatenate([[0], np.cumsum(keep)])[indptr]
+    return sparse.csr_array((data, indices, indptr), shape=(block.shape[0], n_columns))
 
 
 def csc_rows(

@@ -1,0 +1,236 @@
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import sparse
+
+from celbo.dataloaders import CSRRows, rows
+from celbo.dataloaders.row_source import as_indices
+from celbo.dataloaders.rows_backed import runs
+
+SHAPE = (23, 9)
+ORDERS = {
+    "forward": np.arange(23),
+    "backward": np.arange(23)[::-1],
+    "scattered": np.array([7, 3, 21, 0, 12]),
+    "repeats": np.array([5, 5, 2, 22, 5, 2]),
+    "one": np.array([22]),
+    "none": np.array([], dtype=np.int64),
+    "run": np.arange(4, 17),
+}
+
+
+@pytest.fixture
+def x(rng):
+    return rng.poisson(0.6, SHAPE).astype(np.float32)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_rows_come_in_the_order_asked(storage, order, x):
+    got = rows(storage(x)).take(ORDERS[order])
+    assert got.dtype == torch.float32
+    np.testing.assert_array_equal(got.numpy(), x[ORDERS[order]])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "int64", "uint16", "uint8"])
+def test_stored_dtypes_come_out_as_asked(storage, dtype, x):
+    source = rows(storage(x.astype(dtype)))
+    np.testing.assert_array_equal(source.take([4, 1, 4]).numpy(), x[[4, 1, 4]])
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int64, np.int32])
+def test_asked_dtype(storage, dtype, x):
+    got = rows(storage(x), dtype).take([20, 3]).numpy()
+    assert got.dtype == dtype
+    np.testing.assert_array_equal(got, x[[20, 3]].astype(dtype))
+
+
+@pytest.mark.parametrize(
+    "columns", [[8, 7, 6, 5, 4, 3, 2, 1, 0], [3, 0, 8], [2, 5, 1, 0, 3, 4, 8, 7, 6], [-1, 8, -1, 2]]
+)
+def test_columns_reorder_select_and_pad(storage, columns, x):
+    source = rows(storage(x), columns=np.array(columns))
+    assert source.n_columns == len(columns)
+    padded = np.concatenate([x, np.zeros((len(x), 1), np.float32)], axis=1)  # column -1 is the one of zeros
+    np.testing.assert_array_equal(source.take([11, 2, 11]).numpy(), padded[[11, 2, 11]][:, columns])
+
+
+def test_size_is_known(storage, x):
+    source = rows(storage(x))
+    assert (source.n_rows, source.n_columns, len(source)) == (23, 9, 23)
+
+
+def test_random_orders_of_wide_rows(storage, rng):
+    x = rng.poisson(0.3, (200, 90)).astype(np.float64)
+    source = rows(storage(x))
+    for _ in range(3):
+        order = rng.integers(0, 200, 40)
+        np.testing.assert_array_equal(source.take(order).numpy(), x[order])
+
+
+def test_out_is_filled_whole(storage, x):
+    out = torch.full((3, 9), 7.0)
+    got = rows(storage(x)).take([9, 0, 9], out=out)
+    assert got is out
+    np.testing.assert_array_equal(out.numpy(), x[[9, 0, 9]])
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        (torch.empty(2, 9), r"shape \(3, 9\)"),
+        (torch.empty(3, 9, dtype=torch.float64), "float32"),
+        (torch.empty(9, 3).T, "contiguous"),
+    ],
+)
+def test_unfit_out_is_refused(out, message, x):
+    with pytest.raises(ValueError, match=message):
+        rows(x).take([1, 2, 3], out=out)
+
+
+@pytest.mark.parametrize(("index", "named"), [([1, -1], "-1"), ([23], "23"), ([0, 99, 1], "99")])
+def test_index_out_of_range_is_named(storage, index, named, x):
+    with pytest.raises(IndexError, match=rf"row {named}: there are 23"):
+        rows(storage(x)).take(index)
+
+
+def test_mask_takes_its_rows(x):
+    mask = np.zeros(23, bool)
+    mask[[3, 19]] = True
+    np.testing.assert_array_equal(rows(x).take(mask).numpy(), x[[3, 19]])
+    with pytest.raises(IndexError, match="mask"):
+        rows(x).take(mask[:5])
+
+
+@pytest.mark.parametrize("wrong", [[0.5, 1.0], [[1, 2]], ["a"]])
+def test_what_is_no_index_is_refused(wrong):
+    with pytest.raises(TypeError, match="list of integers"):
+        as_indices(wrong, 10)
+
+
+@pytest.mark.parametrize("array", [sparse.coo_array((3, 4)), sparse.lil_matrix((3, 4)), [[1, 2]], "X"])
+def test_unknown_storage_is_named(array):
+    with pytest.raises(TypeError, match=rf"{type(array).__qualname__}\. Supported are: .*csr_array"):
+        rows(array)
+
+
+@pytest.mark.parametrize("array", [np.array([["a"]]), pd.DataFrame({"a": ["x"]}), np.array([[1j]])])
+def test_tables_of_no_numbers_are_refused(array):
+    with pytest.raises(TypeError, match="not numbers"):
+        rows(array)
+
+
+def test_one_dimension_is_one_column_and_three_are_refused():
+    assert rows(np.arange(4)).take([3]).tolist() == [[3.0]]
+    with pytest.raises(ValueError, match=r"shape \(2, 2, 2\)"):
+        rows(np.zeros((2, 2, 2)))
+
+
+def test_columns_are_checked(x):
+    with pytest.raises(IndexError, match="column 9"):
+        rows(x, columns=np.array([0, 9]))
+    with pytest.raises(ValueError, match="same stored column twice"):
+        rows(x, columns=np.array([0, 4, 4]))
+
+
+def test_rows_are_fresh_each_time(storage, x):
+    source = rows(storage(x))
+    first = source.take([1, 2])
+    first.zero_()
+    np.testing.assert_array_equal(source.take([1, 2]).numpy(), x[[1, 2]])
+
+
+def test_memory_of_csr_is_shared(x):
+    matrix = sparse.csr_matrix(x)
+    source = rows(matrix)
+    assert isinstance(source, CSRRows)
+    for mine, theirs in (
+        (source.values, matrix.data),
+        (source.indices, matrix.indices),
+        (source.indptr, matrix.indptr),
+    ):
+        assert np.shares_memory(mine, theirs)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+@pytest.mark.parametrize("columns", [None, [8, 0, 1, 2, 3, 4, 5, 6, 7], [4, 2]])
+def test_rows_that_stay_sparse(sparse_storage, columns, x):
+    source = rows(sparse_storage(x), columns=columns)
+    got = source.take_sparse([6, 2, 6])
+    assert got.layout == torch.sparse_csr
+    wanted = x[[6, 2, 6]] if columns is None else x[[6, 2, 6]][:, columns]
+    assert got.values().numel() == np.count_nonzero(wanted)
+    np.testing.assert_array_equal(got.to_dense().numpy(), wanted)
+
+
+@pytest.mark.parametrize("columns", [None, [1, 0, 2, 3, 4, 5, 6, 7, 8], [0, 4]])
+def test_row_sums(x, columns, monkeypatch):
+    monkeypatch.setattr("celbo.dataloaders.rows_sparse.BLOCK", 7)
+    source = rows(sparse.csr_matrix(x), columns=columns)
+    wanted = x if columns is None else x[:, columns]
+    np.testing.assert_array_equal(source.row_sums_n, wanted.sum(1, dtype=np.float64))
+    assert source.row_sums_n is source.row_sums_n
+
+
+def test_row_sums_of_large_counts_are_exact():
+    x = np.full((2, 3), 2.0**24 - 1, np.float32)
+    x[:, 0] = 1
+    np.testing.assert_array_equal(rows(sparse.csr_array(x)).row_sums_n, x.astype(np.float64).sum(1))
+
+
+def test_view_of_anndata(x):
+    view = anndata.AnnData(sparse.csr_matrix(x))[[5, 1, 8]]
+    np.testing.assert_array_equal(rows(view.X).take([2, 0]).numpy(), x[[8, 5]])
+
+
+def test_csc_is_converted_once_and_said(x, monkeypatch):
+    said = []
+    monkeypatch.setattr(
+        "celbo.dataloaders.rows_sparse.logger.debug", lambda message, *args: said.append(message % args)
+    )
+    source = rows(sparse.csc_matrix(x))
+    source.take([1])
+    source.take([2])
+    assert said == ["A 23 x 9 matrix in CSC form is converted to CSR once, to read its rows."]
+
+
+def test_backed_csc_is_loaded_with_a_warning(x, tmp_path):
+    anndata.AnnData(sparse.csc_matrix(x)).write_h5ad(tmp_path / "csc.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "csc.h5ad", backed="r")
+    with pytest.warns(UserWarning, match="loaded into memory and converted to CSR"):
+        source = rows(backed.X)
+    np.testing.assert_array_equal(source.take([9, 4]).numpy(), x[[9, 4]])
+    backed.file.close()
+
+
+@pytest.mark.parametrize("convert", [np.asarray, sparse.csr_matrix])
+def test_closed_file_is_said(x, tmp_path, convert):
+    anndata.AnnData(convert(x)).write_h5ad(tmp_path / "closed.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "closed.h5ad", backed="r")
+    source = rows(backed.X)
+    backed.file.close()
+    with pytest.raises(ValueError, match="closed"):
+        source.take([1])
+
+
+def test_dask_without_known_shape_is_refused(x):
+    import dask.array
+
+    array = dask.array.from_array(x)
+    with pytest.raises(ValueError, match="compute_chunk_sizes"):
+        rows(array[array[:, 0] > 0])
+
+
+@pytest.mark.parametrize(
+    ("ascending", "gap", "stretches"),
+    [
+        ([3], 0, [(3, 4)]),
+        ([0, 1, 2], 0, [(0, 3)]),
+        ([0, 2, 3, 9], 0, [(0, 1), (2, 4), (9, 10)]),
+        ([0, 2, 3, 9], 1, [(0, 4), (9, 10)]),
+        ([0, 2, 3, 9], 5, [(0, 10)]),
+    ],
+)
+def test_runs(ascending, gap, stretches):
+    assert runs(np.array(ascending), gap) == stretches
