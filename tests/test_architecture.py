@@ -1,0 +1,380 @@
+"""The house keeps its own rules: which room may import which, what a file must have, how long things may grow.
+
+The rules are those of docs/architecture.md. Tables of exceptions may only shrink: a row that is no longer needed fails
+the test.
+"""
+
+import ast
+import graphlib
+import itertools
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PACKAGE = REPOSITORY / "src" / "celbo"
+
+CHAINS = (
+    "core < ops < {distributions, nn} < module < train < model < {external, report, cli, compat}",
+    "core < data < dataloaders < {train, posterior}",
+    "{module, distributions} < posterior < model",
+    "core < io < model",
+)
+"""What is left of `<` may be imported by what is right of it. These very lines stand in docs/architecture.md."""
+
+ABOVE_ALL = {"testing": "model", "__main__": "cli"}
+"""Rooms outside the chains: each may import the room named and everything below that."""
+
+HEAVY = ("torch", "anndata", "pandas", "numba", "jax", "matplotlib", "lightning_fabric")
+"""Packages that `import celbo` must not load."""
+
+FORBIDDEN = {"core": {"torch", "anndata", "pandas", "jax"}, "data": {"torch", "jax"}, "io": {"anndata", "jax"}}
+"""Packages that no module-level import of a room may name."""
+
+FORBIDDEN_EVERYWHERE = {"data": {"torch", "jax"}}
+"""Packages that a room may not name even inside a function."""
+
+IMPORT_NAMES = {"scikit-learn": "sklearn"}
+"""Distribution name -> import name, where the two differ."""
+
+TOP_LEVEL_OPTIONAL: set[tuple[str, str]] = set()
+"""(file, package): optional packages imported at module level, in files that are only imported with them."""
+
+DYNAMIC_IMPORTS = {"__init__.py", "core/lazy.py"}
+"""Files that may import by a name worked out at run time, which the checks here cannot see through."""
+
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 60
+"""Signs to think at. Docstrings of a function do not count."""
+
+# Exceptions: these tables may only shrink.
+
+LONG_FILES: dict[str, int] = {}
+"""File -> lines it may have."""
+
+LONG_FUNCTIONS: dict[str, int] = {}
+"""file:function -> lines it may have."""
+
+LOCAL_IMPORTS_IN_FUNCTIONS: set[tuple[str, str]] = {("__init__.py", "celbo.core")}
+"""(file, module): imports inside a function that are not of a third-party package."""
+
+NO_DOCSTRING: set[str] = {"module/__init__.py"}
+NO_ALL: set[str] = {"module/__init__.py"}
+"""Files without a docstring at the top, without `__all__`."""
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import statement's target, in the file that holds it."""
+
+    file: str
+    line: int
+    target: str
+    inside_function: bool
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line} imports {self.target}"
+
+
+class House:
+    """A package on disk, read but never run."""
+
+    def __init__(self, folder: Path):
+        self.name = folder.name
+        self.folder = folder
+        self.files = {path.relative_to(folder).as_posix(): ast.parse(path.read_text()) for path in folder.rglob("*.py")}
+        self.modules = {self.module_of(file): file for file in self.files}
+        self.imports = [found for file, tree in self.files.items() for found in self._imports(file, tree)]
+
+    def module_of(self, file: str) -> str:
+        """Dotted name of a file: ``data/manager.py`` is ``celbo.data.manager``."""
+        parts = (self.name, *file.removesuffix(".py").split("/"))
+        return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+    def room_of(self, module: str) -> str:
+        """First name below the root; the root itself is ``""``."""
+        return module.split(".")[1] if "." in module else ""
+
+    def is_own(self, target: str) -> bool:
+        return target.split(".")[0] == self.name
+
+    def _imports(self, file: str, tree: ast.Module) -> Iterator[Import]:
+        for node, inside in _walk(tree):
+            if isinstance(node, ast.Import):
+                targets = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                base = self._absolute(file, node)
+                # `from . import sibling` names a module, `from .sibling import thing` something in one.
+                names_rooms = file == "__init__.py" and base == self.name
+                inner = [f"{base}.{alias.name}" for alias in node.names]
+                targets = [name if names_rooms or name in self.modules else base for name in inner]
+            else:
+                continue
+            for target in dict.fromkeys(targets):
+                yield Import(file, node.lineno, target, inside)
+
+    def _absolute(self, file: str, node: ast.ImportFrom) -> str:
+        if node.level == 0:
+            return str(node.module)
+        package = (self.name, *file.split("/")[:-1])
+        above = package[: len(package) - node.level + 1]
+        return ".".join((*above, *([node.module] if node.module else [])))
+
+
+def _walk(node: ast.AST, inside: bool = False) -> Iterator[tuple[ast.AST, bool]]:
+    """Every node, with whether a function holds it."""
+    for child in ast.iter_child_nodes(node):
+        within = inside or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        yield child, within
+        yield from _walk(child, within)
+
+
+def rooms_below(chains: tuple[str, ...]) -> dict[str, set[str]]:
+    """Room -> every room that it may import, from lines such as ``a < {b, c} < d``."""
+    direct: dict[str, set[str]] = {}
+    for chain in chains:
+        steps = [set(re.findall(r"\w+", step)) for step in chain.split("<")]
+        for lower, upper in itertools.pairwise(steps):
+            for room in upper:
+                direct.setdefault(room, set()).update(lower)
+    below: dict[str, set[str]] = {}
+    order = graphlib.TopologicalSorter(direct).static_order()
+    for room in order:
+        below[room] = direct.get(room, set()).union(*(below[lower] for lower in direct.get(room, set())))
+    return below
+
+
+def layering_faults(house: House) -> list[str]:
+    """Imports that go up, or sideways between siblings."""
+    below = rooms_below(CHAINS)
+    below |= {room: below[highest] | {highest} for room, highest in ABOVE_ALL.items()}
+    below[""] = set(below)  # The root names its rooms for type checkers; what it loads is tested by running it.
+    faults = []
+    for found in house.imports:
+        if not house.is_own(found.target):
+            continue
+        room, target = house.room_of(house.module_of(found.file)), house.room_of(found.target)
+        if room not in below:
+            faults.append(f"{found.file}: room {room!r} stands in no chain of docs/architecture.md")
+        elif target not in below[room] | {room}:
+            faults.append(f"{found}: {room} may import {sorted(below[room])}")
+    return faults
+
+
+def root_imports(house: House) -> list[str]:
+    """Imports of the package root, and absolute imports of the package."""
+    return [
+        str(found)
+        for found in house.imports
+        if found.target == house.name or (found.target.split(".")[0] == house.name and _is_absolute(house, found))
+    ]
+
+
+def _is_absolute(house: House, found: Import) -> bool:
+    nodes = [node for node, _ in _walk(house.files[found.file]) if getattr(node, "lineno", None) == found.line]
+    return any(isinstance(node, ast.Import) or (isinstance(node, ast.ImportFrom) and node.level == 0) for node in nodes)
+
+
+def cycle(house: House) -> list[str] | None:
+    """Modules of one import cycle, or None; imports inside functions count."""
+    graph: dict[str, set[str]] = {module: set() for module in house.modules}
+    for found in house.imports:
+        if house.is_own(found.target):
+            graph[house.module_of(found.file)].add(found.target)
+    try:
+        tuple(graphlib.TopologicalSorter(graph).static_order())
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return None
+
+
+def is_third_party(house: House, target: str) -> bool:
+    top = target.split(".")[0]
+    return top != house.name and top not in sys.stdlib_module_names
+
+
+def function_lengths(house: House) -> dict[str, int]:
+    """file:function -> lines without the docstring and without decorators."""
+    lengths = {}
+    for file, tree in house.files.items():
+        for node, _ in _walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                docstring = node.body[0] if ast.get_docstring(node) is not None else None
+                written = docstring.end_lineno - docstring.lineno + 1 if docstring else 0
+                name = f"{file}:{node.name}"
+                lengths[name] = max(lengths.get(name, 0), node.end_lineno - node.lineno + 1 - written)
+    return lengths
+
+
+def has_all(tree: ast.Module) -> bool:
+    targets = [
+        target
+        for node in tree.body
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+    ]
+    return any(isinstance(target, ast.Name) and target.id == "__all__" for target in targets)
+
+
+def too_long(lengths: dict[str, int], limit: int, allowed: dict[str, int]) -> list[str]:
+    """What is longer than it may be, and rows of the table of exceptions that are no longer needed."""
+    grown = [f"{name} has {n} lines" for name, n in lengths.items() if n > allowed.get(name, limit)]
+    stale = [f"take {name} out of the table, it is fine now" for name in allowed if lengths.get(name, 0) <= limit]
+    return grown + stale
+
+
+@pytest.fixture(scope="module")
+def house() -> House:
+    return House(PACKAGE)
+
+
+class TestHouse:
+    def test_the_document_says_the_same(self):
+        text = (REPOSITORY / "docs" / "architecture.md").read_text()
+        assert [chain for chain in CHAINS if f"`{chain}`" not in text] == []
+
+    def test_imports_go_down_only(self, house):
+        assert layering_faults(house) == []
+
+    def test_nobody_imports_the_root_and_imports_are_relative(self, house):
+        assert root_imports(house) == []
+
+    def test_no_cycles(self, house):
+        assert cycle(house) is None
+
+    def test_external_models_do_not_import_each_other(self, house):
+        def model_of(module: str) -> list[str]:
+            return module.split(".")[2:3]
+
+        faults = [
+            str(found)
+            for found in house.imports
+            if found.file.startswith("external/") and found.target.startswith("celbo.external.")
+            if model_of(house.module_of(found.file)) not in ([], model_of(found.target))
+        ]
+        assert faults == []
+
+    def test_imports_in_functions_are_of_third_party_packages(self, house):
+        local = {(f.file, f.target) for f in house.imports if f.inside_function and not is_third_party(house, f.target)}
+        assert local == LOCAL_IMPORTS_IN_FUNCTIONS
+
+    def test_packages_that_a_room_does_without(self, house):
+        faults = []
+        for found in house.imports:
+            room, top = house.room_of(house.module_of(found.file)), found.target.split(".")[0]
+            table = FORBIDDEN_EVERYWHERE if found.inside_function else FORBIDDEN
+            if top in table.get(room, set()):
+                faults.append(str(found))
+        assert faults == []
+
+    def test_optional_packages_are_imported_late(self, house):
+        extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        names = {
+            re.split(r"[\[<>=~! ]", need)[0] for extra, needs in extras.items() if extra != "test" for need in needs
+        }
+        optional = {IMPORT_NAMES.get(name, name) for name in names}
+        early = {(f.file, f.target.split(".")[0]) for f in house.imports if not f.inside_function}
+        assert {(file, top) for file, top in early if top in optional} == TOP_LEVEL_OPTIONAL
+
+    def test_imports_by_name_worked_out_at_run_time(self, house):
+        def imports_dynamically(tree: ast.Module) -> bool:
+            return any(
+                isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in {"import_module", "__import__"}
+                for node in ast.walk(tree)
+            )
+
+        assert {file for file, tree in house.files.items() if imports_dynamically(tree)} == DYNAMIC_IMPORTS
+
+    def test_file_lengths(self, house):
+        lengths = {file: len((PACKAGE / file).read_text().splitlines()) for file in house.files}
+        assert too_long(lengths, MAX_FILE_LINES, LONG_FILES) == []
+
+    def test_function_lengths(self, house):
+        assert too_long(function_lengths(house), MAX_FUNCTION_LINES, LONG_FUNCTIONS) == []
+
+    def test_no_underscore_in_front_of_a_name(self):
+        paths = [path.relative_to(PACKAGE) for path in PACKAGE.rglob("*") if "__pycache__" not in path.parts]
+        hidden = [path.as_posix() for path in paths if path.name.startswith("_")]
+        assert [path for path in hidden if Path(path).name not in {"__init__.py", "__main__.py"}] == []
+
+    def test_every_file_starts_with_a_docstring(self, house):
+        assert {file for file, tree in house.files.items() if not ast.get_docstring(tree)} == NO_DOCSTRING
+
+    def test_every_module_names_what_is_public(self, house):
+        without = {file for file, tree in house.files.items() if not has_all(tree) and not file.endswith("__main__.py")}
+        assert without == NO_ALL
+
+    def test_every_package_folder_has_a_face(self):
+        folders = {path.parent for path in PACKAGE.rglob("*.py")}
+        assert [folder.name for folder in folders if not (folder / "__init__.py").exists()] == []
+
+
+def test_importing_the_root_loads_nothing_heavy():
+    code = f"import sys, celbo; print([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+class TestTheChecksThemselves:
+    """On a small package with one fault each: a check that cannot fail protects nothing."""
+
+    @pytest.fixture
+    def build(self, tmp_path):
+        def build(**files: str) -> House:
+            for name, text in {"": "", **files}.items():
+                folder = tmp_path / "celbo" / Path(*name.split("__")) if name else tmp_path / "celbo"
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / "__init__.py").write_text(text)
+            return House(tmp_path / "celbo")
+
+        return build
+
+    def test_order(self):
+        below = rooms_below(CHAINS)
+        assert below["core"] == set()
+        assert below["nn"] == {"core", "ops"}
+        assert below["posterior"] == {"core", "ops", "distributions", "nn", "module", "data", "dataloaders"}
+        assert below["io"] == {"core"}
+        assert {"train", "posterior", "io"} < below["model"]
+        assert "report" not in below["cli"]
+
+    def test_upward_and_sideways(self, build):
+        house = build(core="from ..ops import f", ops="", nn="from .. import distributions", distributions="")
+        assert len(layering_faults(house)) == 2
+
+    def test_upward_inside_a_function(self, build):
+        assert layering_faults(build(core="def f():\n    from ..ops import g", ops=""))
+
+    def test_downward_is_fine(self, build):
+        house = build(core="", ops="from ..core import f", module__base="from ...ops import f", module="")
+        assert layering_faults(house) == []
+        assert cycle(house) is None
+
+    def test_unknown_room(self, build):
+        assert "stands in no chain" in layering_faults(build(attic="from ..core import f", core=""))[0]
+
+    @pytest.mark.parametrize("text", ["from .. import f", "import celbo", "from celbo import f", "import celbo.ops"])
+    def test_root(self, build, text):
+        assert root_imports(build(core=text, ops=""))
+
+    def test_relative_import_of_a_room_is_not_the_root(self, build):
+        assert root_imports(build(ops="from .. import core", core="")) == []
+
+    def test_cycle(self, build):
+        assert set(cycle(build(data="from .a import f", data__a="def f():\n    from .. import data"))) >= {"celbo.data"}
+
+    def test_lengths(self):
+        assert too_long({"a": 5, "b": 9}, 6, {}) == ["b has 9 lines"]
+        assert too_long({"b": 9}, 6, {"b": 9}) == []
+        assert too_long({"b": 10}, 6, {"b": 9}) == ["b has 10 lines"]
+        assert too_long({"b": 6}, 6, {"b": 9}) == ["take b out of the table, it is fine now"]
+
+    def test_docstrings_do_not_count(self, build):
+        house = build(core='def f():\n    """One.\n\n    Two.\n    """\n    return 1')
+        assert function_lengths(house) == {"core/__init__.py:f": 2}
