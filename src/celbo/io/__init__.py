@@ -1,0 +1,25 @@
+"""Archives: celbo's own (safetensors and JSON), and a reader and writer of scvi-tools' that never runs what a file
+says.
+
+Nothing here knows modules or AnnData: dictionaries of arrays and documents go in and come out.
+"""
+
+from .archive import Archive, is_archive, read_archive, write_archive
+from .errors import ArchiveError, ArchiveNotFoundError
+from .scvi import ScviArchive, is_scvi_archive, read_scvi_archive
+from .scvi_write import write_scvi_archive
+from .unpickle_torch import Constraint
+
+__all__ = [
+    "Archive",
+    "ArchiveError",
+    "ArchiveNotFoundError",
+    "Constraint",
+    "ScviArchive",
+    "is_archive",
+    "is_scvi_archive",
+    "read_archive",
+    "read_scvi_archive",
+    "write_archive",
+    "write_scvi_archive",
+]

@@ -1,9 +1,10 @@
-"""Read a pickle into a tree of plain data and inert nodes. Nothing named in the pickle is imported, called or built here.
+"""Read a pickle into a tree of plain data and inert nodes. Nothing named in the pickle is imported, called or built
+here.
 
-A pickle is a small program for a stack machine. This one runs the program with every import turned into a :class:`Name` and every call
-into a :class:`Call`: two records that say what was asked for. What may become of them is decided afterwards, by
-:mod:`celbo.io.unpickle`, against a table of what an archive may hold. Python's ``pickletools.genops`` splits the bytes
-into opcodes (it runs nothing either).
+A pickle is a small program for a stack machine. This one runs the program with every import turned into a
+:class:`Name` and every call into a :class:`Call`: two records that say what was asked for. What may become of them is
+decided afterwards, by :mod:`celbo.io.unpickle`, against a table of what an archive may hold. Python's
+``pickletools.genops`` splits the bytes into opcodes (it runs nothing either).
 """
 
 import pickletools
@@ -269,13 +270,14 @@ def run_pickle(data: BytesIO, references: list[PersistentId] | None = None) -> A
 
     Returns
     -------
-    Plain values (None, bool, int, float, str, bytes, tuple, list), :class:`DictItems`, :class:`SetItems`, :class:`Name`, :class:`Call`
-    and :class:`PersistentId`. The tree may share parts and may even contain itself.
+    Plain values (None, bool, int, float, str, bytes, tuple, list), :class:`DictItems`, :class:`SetItems`,
+    :class:`Name`, :class:`Call` and :class:`PersistentId`. The tree may share parts and may even contain itself.
 
     Raises
     ------
     ArchiveError
-        The program is cut short, malformed, or uses an instruction no archive needs (extension registry, out-of-band buffers, ``INST``, ``OBJ``).
+        The program is cut short, malformed, or uses an instruction no archive needs (extension registry, out-of-band
+        buffers, ``INST``, ``OBJ``).
     """
     machine = _Machine()
     try:

@@ -1,8 +1,8 @@
 """Read a file of ``torch.save`` without ``torch.load``: the zip of torch 1.6 and later, and the plain stream before it.
 
-Zip: ``{root}/data.pkl`` is the pickle, ``{root}/data/{key}`` the bytes of each storage, ``{root}/byteorder`` their byte order; all entries are
-stored uncompressed. Stream: four pickles (a magic number, the protocol 1001, the writer's system, the object), then a pickled list of
-storage keys, then for each its number of elements (int64) and its bytes.
+Zip: ``{root}/data.pkl`` is the pickle, ``{root}/data/{key}`` the bytes of each storage, ``{root}/byteorder`` their
+byte order; all entries are stored uncompressed. Stream: four pickles (a magic number, the protocol 1001, the writer's
+system, the object), then a pickled list of storage keys, then for each its number of elements (int64) and its bytes.
 """
 
 import struct

@@ -1,10 +1,11 @@
 """pandas' part of what an unpickled archive may hold: frames, series, indices and their arrays, rebuilt from columns.
 
-pandas itself unpickles through its private block manager, whose layout differs between its versions. Here the pickled layout (pandas 1, 2
-and 3) is read as data, and the frame is made with the public constructors of whichever pandas is installed. Text columns of
-pandas 3 (``str``) become object columns of ``str`` with NaN for missing ones.
+pandas itself unpickles through its private block manager, whose layout differs between its versions. Here the pickled
+layout (pandas 1, 2 and 3) is read as data, and the frame is made with the public constructors of whichever pandas is
+installed. Text columns of pandas 3 (``str``) become object columns of ``str`` with NaN for missing ones.
 """
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -68,8 +69,8 @@ def _label(name: Any) -> Any:
 
 
 def _range_index(r: Rebuilder, fields: dict[str, Any]) -> pd.RangeIndex:
-    bounds = [r.of(_need(fields, part), int) for part in ("start", "stop", "step")]
-    index = pd.RangeIndex(*bounds, name=_label(r.value(fields.get("name"))))
+    start, stop, step = (r.of(_need(fields, part), int) for part in ("start", "stop", "step"))
+    index = pd.RangeIndex(start, stop, step, name=_label(r.value(fields.get("name"))))
     r.charge(8 * len(index))
     return index
 
@@ -172,7 +173,7 @@ def _backed_array(r: Rebuilder, call: Call) -> Any:
     return _BACKED[kind](dtype, _one_dimensional(values))
 
 
-def _categorical(dtype: Any, codes: np.ndarray) -> pd.Categorical:
+def _categorical(dtype: Any, codes: np.ndarray) -> Any:
     if not isinstance(dtype, pd.CategoricalDtype):
         raise ArchiveError("a categorical has no categories")
     return pd.Categorical.from_codes(codes, dtype=dtype)
@@ -251,12 +252,12 @@ def _arrow_restore(r: Rebuilder, call: Call) -> list[str | None]:
     r.charge(8 * length)
     valid_bits, ends, text = (buffer or b"" for buffer in buffers)
     bounds = np.frombuffer(ends, _ARROW_OFFSETS[kind])[offset : offset + length + 1].tolist()
-    if len(bounds) != length + 1 or any(not 0 <= a <= b <= len(text) for a, b in zip(bounds, bounds[1:], strict=False)):
+    if len(bounds) != length + 1 or any(not 0 <= a <= b <= len(text) for a, b in pairwise(bounds)):
         raise ArchiveError("an Arrow text array's offsets are damaged")
     valid = np.unpackbits(np.frombuffer(valid_bits, np.uint8), bitorder="little")[offset : offset + length].astype(bool)
     if buffers[0] is not None and len(valid) != length:
         raise ArchiveError("an Arrow text array's validity bits are damaged")
-    texts = [bytes(text[a:b]).decode() for a, b in zip(bounds, bounds[1:], strict=False)]
+    texts = [bytes(text[a:b]).decode() for a, b in pairwise(bounds)]
     return [t if buffers[0] is None or valid[i] else None for i, t in enumerate(texts)]
 
 
