@@ -1,0 +1,85 @@
+"""Every example of the documentation runs, each page in a process and a folder of its own; warnings are errors."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+RUNNER = Path(__file__).with_name("run_page.py")
+PAGES = sorted([REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("**/*.md")])
+IMPORT_NAMES = {"scikit-learn": "sklearn"}
+
+
+def optional_packages() -> list[str]:
+    """Import names of what the extras of celbo install."""
+    extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    names = {re.split(r"[\[<>=~! ]", need)[0] for extra, needs in extras.items() if extra != "test" for need in needs}
+    return sorted(IMPORT_NAMES.get(name, name) for name in names)
+
+
+def run_page(page: Path, folder: Path, *optional: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "MPLBACKEND": "Agg", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-W", "error", str(RUNNER), str(page), *optional]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
+def test_examples_run(page, tmp_path):
+    done = run_page(page, tmp_path, *optional_packages())
+    assert done.returncode == 0, done.stderr
+    skipped = [line.removeprefix("SKIPPED ") for line in done.stdout.splitlines() if line.startswith("SKIPPED ")]
+    if skipped:
+        pytest.skip("; ".join(skipped))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
+def test_python_is_fenced_so_that_it_is_found(page):
+    """A block opened by ```py, ```Python or an indented fence would silently never run."""
+    fences = re.findall(r"^[ \t]*```[ \t]*py\w*", page.read_text(), re.MULTILINE | re.IGNORECASE)
+    assert {fence for fence in fences if fence != "```python"} == set()
+
+
+class TestTheRunnerItself:
+    @pytest.fixture
+    def page(self, tmp_path):
+        def page(text: str) -> Path:
+            path = tmp_path / "page.md"
+            path.write_text(text)
+            return path
+
+        return page
+
+    def test_blocks_share_a_namespace(self, page, tmp_path):
+        text = "```python\na = 1\n```\ntext\n```python\nassert a == 1; print('ran')\n```\n"
+        done = run_page(page(text), tmp_path)
+        assert done.returncode == 0
+        assert done.stdout == "ran\n"
+
+    def test_an_error_names_the_line_of_the_page(self, page, tmp_path):
+        done = run_page(page("# Title\n\n```python\na = 1\nassert a == 2\n```\n"), tmp_path)
+        assert done.returncode != 0
+        assert "page.md" in done.stderr
+        assert "line 5" in done.stderr
+
+    def test_warnings_are_errors(self, page, tmp_path):
+        assert run_page(page("```python\nimport warnings\nwarnings.warn('x')\n```\n"), tmp_path).returncode != 0
+
+    def test_no_run(self, page, tmp_path):
+        assert run_page(page("```python no-run\nraise ValueError\n```\n"), tmp_path).returncode == 0
+
+    def test_unknown_mark(self, page, tmp_path):
+        assert "unknown mark" in run_page(page("```python norun\n1\n```\n"), tmp_path).stderr
+
+    def test_absent_optional_package_is_a_skip_with_its_reason(self, page, tmp_path):
+        path = page("```python\nimport no_such_package_xyz\n```\n")
+        done = run_page(path, tmp_path, "no_such_package_xyz")
+        assert done.stdout == "SKIPPED page.md:2 needs no_such_package_xyz, which is not installed\n"
+        assert run_page(path, tmp_path).returncode != 0
+
+    def test_optional_packages_have_names_that_python_knows(self):
+        assert {"jax", "sklearn", "zarr"} <= set(optional_packages())
