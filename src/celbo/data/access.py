@@ -1,0 +1,49 @@
+"""Reading one place of an AnnData, with errors that list what is there."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from ..core import unknown_name
+from .constants import PREFIX
+
+__all__ = ["anndata_array", "anndata_value", "place", "require_key"]
+
+_KINDS = {
+    "obs": "column of adata.obs",
+    "var": "column of adata.var",
+    "obsm": "entry of adata.obsm",
+    "varm": "entry of adata.varm",
+    "layers": "layer of adata.layers",
+    "uns": "entry of adata.uns",
+}
+
+
+def place(attr_name: str, attr_key: str | None) -> str:
+    """How a user would type it: ``adata.X``, ``adata.obs['batch']``."""
+    return f"adata.{attr_name}" if attr_key is None else f"adata.{attr_name}[{attr_key!r}]"
+
+
+def require_key(adata: AnnData, attr_name: str, attr_key: str | None) -> None:
+    """Raise a ``KeyError`` that lists the existing keys, nearest first, unless ``attr_key`` is one of them."""
+    existing: Iterable[str] = getattr(adata, attr_name).keys()
+    if attr_key not in existing:
+        mine = [key for key in existing if not str(key).startswith(PREFIX)]
+        raise KeyError(unknown_name(_KINDS[attr_name], attr_key, mine))
+
+
+def anndata_value(adata: AnnData, attr_name: str, attr_key: str | None) -> Any:
+    """What lies at a place of the AnnData, as it lies there."""
+    if attr_key is None:
+        return getattr(adata, attr_name)
+    require_key(adata, attr_name, attr_key)
+    return getattr(adata, attr_name)[attr_key]
+
+
+def anndata_array(adata: AnnData, attr_name: str, attr_key: str | None) -> Any:
+    """As :func:`anndata_value`, with a column of ``obs`` or ``var`` as an array of shape ``(n, 1)``."""
+    value = anndata_value(adata, attr_name, attr_key)
+    return np.asarray(value)[:, None] if isinstance(value, pd.Series) else value

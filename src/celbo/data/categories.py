@@ -1,0 +1,159 @@
+"""Categories and codes: which values a column takes, and the integer that stands for each."""
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from ..core import nearest_first, settings
+
+__all__ = ["encode", "extend_mapping", "unknown_categories", "used_categories", "warn_if_rare"]
+
+_FEW = 3
+_SHOWN = 5
+
+
+def used_categories(column: pd.Series, where: str) -> np.ndarray:
+    """Distinct values of a column, in their own order: that of the categories if it has some, sorted if not.
+
+    Categories that no cell has are left out: they would become batches or classes without data.
+
+    Parameters
+    ----------
+    column
+        One value a cell, of any dtype that can be compared.
+    where
+        How errors call it, for example ``"adata.obs['batch']"``.
+
+    Returns
+    -------
+    ``(c,)`` array: numbers and booleans keep their dtype, everything else is ``object``.
+
+    Raises
+    ------
+    ValueError
+        When a cell has no value (NaN, None); says how many and names the first ones.
+    TypeError
+        When the values are of kinds that cannot be sorted, such as ``1`` and ``"1"``.
+    """
+    _require_complete(column, where)
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        categories = column.cat.remove_unused_categories().cat.categories
+    else:
+        categories = _sorted_unique(column, where)
+    array = categories.to_numpy()
+    return array if array.dtype.kind in "biuf" else array.astype(object)
+
+
+def _require_complete(column: pd.Series, where: str) -> None:
+    missing_n = column.isna().to_numpy()
+    if missing_n.any():
+        rows = ", ".join(repr(str(name)) for name in column.index[missing_n][:_SHOWN])
+        more = ", ..." if missing_n.sum() > _SHOWN else ""
+        raise ValueError(
+            f"{where} has no value for {int(missing_n.sum())} of {len(column)} cells: {rows}{more}. "
+            f"Give them a category of their own, for example "
+            f"{where} = {where}.astype(object).fillna('unknown'), or leave these cells out."
+        )
+
+
+def _sorted_unique(column: pd.Series, where: str) -> pd.Index:
+    unique = pd.Index(column.unique())
+    try:
+        return unique.sort_values()
+    except TypeError as error:
+        kinds = sorted({type(value).__name__ for value in unique})
+        raise TypeError(
+            f"{where} mixes values of different types ({', '.join(kinds)}) that cannot be sorted. "
+            f"Make them one type: {where} = {where}.astype(str)"
+        ) from error
+
+
+def unknown_categories(categories: np.ndarray, mapping: np.ndarray) -> list:
+    """The entries of ``categories`` that are not in ``mapping``, sorted where they can be."""
+    unknown = [value for value, known in zip(categories, pd.Index(categories).isin(mapping)) if not known]
+    try:
+        return sorted(unknown)
+    except TypeError:
+        return unknown
+
+
+def extend_mapping(mapping: np.ndarray, new: Sequence) -> np.ndarray:
+    """``mapping`` with new categories behind it, so that the old codes stay what they are.
+
+    The dtype is kept where it can hold the new values and is ``object`` otherwise (never text for numbers).
+    """
+    if not len(new):
+        return mapping
+    tail = np.asarray(new)
+    if mapping.dtype.kind in "biuf" and tail.dtype.kind == mapping.dtype.kind:
+        return np.concatenate([mapping, tail])
+    return np.array([*mapping, *new], dtype=object)
+
+
+def encode(column: pd.Series, mapping: np.ndarray, where: str) -> np.ndarray:
+    """Code of each cell: the position of its value in ``mapping``.
+
+    Parameters
+    ----------
+    column
+        ``(n,)`` values.
+    mapping
+        ``(c,)`` categories, position = code.
+    where
+        How errors call the column.
+
+    Returns
+    -------
+    ``(n,)`` integers of the smallest signed type that can hold ``c``.
+
+    Raises
+    ------
+    ValueError
+        When a value is missing, or is not in the mapping; the known ones are listed, nearest first.
+    """
+    categories = used_categories(column, where)
+    unknown = unknown_categories(categories, mapping)
+    if unknown:
+        raise ValueError(_unknown_message(unknown, mapping, where))
+    codes_c = pd.Index(mapping).get_indexer(pd.Index(categories))
+    within_n = pd.Categorical(column, categories=pd.Index(categories)).codes
+    return codes_c[within_n].astype(_code_dtype(len(mapping)))
+
+
+def _code_dtype(n_categories: int) -> type[np.signedinteger]:
+    return next(kind for kind in (np.int8, np.int16, np.int32) if n_categories <= np.iinfo(kind).max)
+
+
+def _unknown_message(unknown: list, mapping: np.ndarray, where: str) -> str:
+    known = nearest_first(unknown[0], mapping)
+    more = f" and {len(mapping) - len(known)} more" if len(mapping) > len(known) else ""
+    shown = ", ".join(repr(_plain(value)) for value in unknown[:_SHOWN]) + (", ..." if len(unknown) > _SHOWN else "")
+    message = (
+        f"Category {shown} of {where} not found in source registry, whose categories are "
+        f"{', '.join(map(repr, known))}{more}. Cannot transfer setup without `extend_categories = True`."
+    )
+    if {str(value) for value in unknown} & {str(value) for value in mapping}:
+        kinds = type(_plain(unknown[0])).__name__, type(_plain(mapping[0])).__name__
+        message += (
+            f" They look alike but are of type {kinds[0]} here and {kinds[1]} in the registry: convert the column."
+        )
+    return message
+
+
+def _plain(value: object) -> object:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def warn_if_rare(codes_n: np.ndarray, mapping: np.ndarray, where: str) -> None:
+    """One ``UserWarning`` that names the categories with fewer than three cells, if there are any."""
+    count_c = np.bincount(codes_n, minlength=len(mapping))
+    rare = [f"{_plain(mapping[code])!r} ({count_c[code]})" for code in np.flatnonzero((count_c > 0) & (count_c < _FEW))]
+    if rare:
+        shown = ", ".join(rare[:10]) + (f" and {len(rare) - 10} more" if len(rare) > 10 else "")
+        warnings.warn(
+            f"Category {shown} of {where} has fewer than {_FEW} cells. Models may not train properly.",
+            UserWarning,
+            stacklevel=settings.warnings_stacklevel,
+        )

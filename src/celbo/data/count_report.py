@@ -1,0 +1,229 @@
+"""What a pass over a count matrix found, and what to do about it."""
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ..core import settings
+
+__all__ = ["KINDS", "CountReport", "Finding", "TotalsSummary"]
+
+logger = logging.getLogger("celbo")
+
+KINDS = ("nan", "inf", "negative", "noninteger")
+"""Kinds of entries that are no counts."""
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing to know about a matrix.
+
+    Parameters
+    ----------
+    severity
+        ``"error"``: no model can be trained on this; ``"warning"``: probably the wrong matrix; ``"info"``.
+    message
+        What, how many, and the first few by name.
+    fix
+        What to type or do.
+    """
+
+    severity: Literal["error", "warning", "info"]
+    message: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.fix}"
+
+
+@dataclass(frozen=True)
+class TotalsSummary:
+    """Total counts per cell: smallest, median, mean, largest."""
+
+    min: float
+    median: float
+    mean: float
+    max: float
+
+
+@dataclass(frozen=True, eq=False)
+class CountReport:
+    """What :func:`celbo.data.check_counts` found in a matrix of ``n_cells`` by ``n_genes``.
+
+    Parameters
+    ----------
+    n_cells, n_genes
+        Its shape.
+    n_nan, n_inf, n_negative, n_noninteger
+        Entries that are no counts. A negative fraction counts as both; infinities count as nothing else.
+    n_empty_cells, n_empty_genes
+        Cells without, genes without any nonzero entry.
+    first
+        First few names for each of ``"nan"``, ``"inf"``, ``"negative"``, ``"noninteger"``, ``"empty_cells"`` (cells
+        in the order of the matrix) and ``"empty_genes"``.
+    n_cells_with
+        Cells that have such an entry, by the same four kinds.
+    max
+        Largest entry.
+    nnz
+        Nonzero entries; stored zeros do not count.
+    total_per_cell
+        ``(n,)`` float64, sums over genes.
+    genes_per_cell
+        ``(n,)`` int64, nonzero entries of each cell.
+    cells_per_gene
+        ``(g,)`` int64, nonzero entries of each gene.
+    """
+
+    n_cells: int
+    n_genes: int
+    n_nan: int
+    n_inf: int
+    n_negative: int
+    n_noninteger: int
+    n_empty_cells: int
+    n_empty_genes: int
+    first: Mapping[str, tuple[str, ...]]
+    n_cells_with: Mapping[str, int]
+    max: float
+    nnz: int
+    total_per_cell: np.ndarray
+    genes_per_cell: np.ndarray
+    cells_per_gene: np.ndarray
+
+    @classmethod
+    def from_tally(
+        cls,
+        entries: Mapping[str, int],
+        rows: Mapping[str, np.ndarray],
+        maximum: float,
+        totals_n: np.ndarray,
+        genes_n: np.ndarray,
+        cells_g: np.ndarray,
+        obs_names: Sequence[str] | None,
+        var_names: Sequence[str] | None,
+    ) -> "CountReport":
+        """Report of a finished pass; ``rows`` are ``(n,)`` flags by kind."""
+        first = {kind: _first_names(rows[kind], obs_names) if kind in rows else () for kind in KINDS}
+        first["empty_cells"] = _first_names(genes_n == 0, obs_names)
+        first["empty_genes"] = _first_names(cells_g == 0, var_names)
+        return cls(
+            n_cells=len(totals_n),
+            n_genes=len(cells_g),
+            **{f"n_{kind}": entries[kind] for kind in KINDS},
+            n_empty_cells=int(np.count_nonzero(genes_n == 0)),
+            n_empty_genes=int(np.count_nonzero(cells_g == 0)),
+            first=first,
+            n_cells_with={kind: int(rows[kind].sum()) if kind in rows else 0 for kind in KINDS},
+            max=maximum,
+            nnz=int(cells_g.sum()),
+            total_per_cell=totals_n,
+            genes_per_cell=genes_n,
+            cells_per_gene=cells_g,
+        )
+
+    @property
+    def density(self) -> float:
+        """Share of entries that are not zero."""
+        return self.nnz / max(self.n_cells * self.n_genes, 1)
+
+    @property
+    def totals(self) -> TotalsSummary:
+        """Total counts per cell, summarised."""
+        t_n = self.total_per_cell
+        if not len(t_n):
+            return TotalsSummary(0.0, 0.0, 0.0, 0.0)
+        return TotalsSummary(float(t_n.min()), float(np.median(t_n)), float(t_n.mean()), float(t_n.max()))
+
+    @property
+    def is_counts(self) -> bool:
+        """Whether every entry is a finite, non-negative whole number."""
+        return not (self.n_nan or self.n_inf or self.n_negative or self.n_noninteger)
+
+    def findings(self, where: str = "The matrix", elsewhere: Sequence[str] = ()) -> list[Finding]:
+        """What to know, worst first.
+
+        Parameters
+        ----------
+        where
+            How messages call the matrix, for example ``"adata.X"``.
+        elsewhere
+            What to type for other matrices that hold counts, for example ``["layer='counts'"]``.
+        """
+        found = [self._impossible(kind, word, where) for kind, word in _IMPOSSIBLE.items()]
+        found += [self._fractions(where, elsewhere), self._empty("cells", where), self._empty("genes", where)]
+        return [finding for finding in found if finding is not None]
+
+    def _impossible(self, kind: str, word: str, where: str) -> Finding | None:
+        count = getattr(self, f"n_{kind}")
+        if not count:
+            return None
+        message = f"{where} holds {count} {word} {_plural(count, 'value')} in {self._cells(kind)}."
+        return Finding("error", message, _IMPOSSIBLE_FIX[kind])
+
+    def _fractions(self, where: str, elsewhere: Sequence[str]) -> Finding | None:
+        if not self.n_noninteger:
+            return None
+        message = (
+            f"{where} does not contain unnormalized count data: {self.n_noninteger} of {self.nnz} nonzero values are "
+            f"not whole numbers, in {self._cells('noninteger')}. Are you sure this is what you want?"
+        )
+        if elsewhere:
+            fix = f"Counts are elsewhere in this AnnData; use {' or '.join(elsewhere)}."
+        else:
+            fix = "Models of counts want raw counts; if a layer holds them, name it: layer='counts'."
+        return Finding("warning", message, fix)
+
+    def _empty(self, axis: Literal["cells", "genes"], where: str) -> Finding | None:
+        count, total = (self.n_empty_cells, self.n_cells) if axis == "cells" else (self.n_empty_genes, self.n_genes)
+        if not count:
+            return None
+        names = _listed(self.first[f"empty_{axis}"], count)
+        message = f"{where}: {count} of {total} {axis} have no counts ({names})."
+        return Finding("info", message, f"They teach a model nothing: sc.pp.filter_{axis}(adata, min_counts=1).")
+
+    def _cells(self, kind: str) -> str:
+        count = self.n_cells_with[kind]
+        return f"{count} of {self.n_cells} cells ({_listed(self.first[kind], count)})"
+
+    def raise_if_bad(self, where: str = "The matrix") -> None:
+        """Raise a ``ValueError`` for NaN, infinite and negative entries; says how many, in which cells, and the fix."""
+        errors = [str(finding) for finding in self.findings(where) if finding.severity == "error"]
+        if errors:
+            raise ValueError(" ".join(errors))
+
+    def tell(self, where: str = "The matrix", elsewhere: Sequence[str] = ()) -> None:
+        """Say the rest: values that are not whole as a ``UserWarning``, empty cells and genes to the log."""
+        for finding in self.findings(where, elsewhere):
+            if finding.severity == "warning":
+                warnings.warn(str(finding), UserWarning, stacklevel=settings.warnings_stacklevel)
+            elif finding.severity == "info":
+                logger.info("%s", finding)
+
+
+_IMPOSSIBLE = {"nan": "NaN", "inf": "infinite", "negative": "negative"}
+
+_IMPOSSIBLE_FIX = {
+    "nan": "Find out where they come from, or set them to 0, before setup.",
+    "inf": "Find out where they come from, or leave these cells out, before setup.",
+    "negative": "Counts cannot be negative: scaled or corrected values may be in the place of the counts; "
+    "pass the layer that holds raw counts (layer='counts').",
+}
+
+
+def _first_names(flags: np.ndarray, names: Sequence[str] | None) -> tuple[str, ...]:
+    return tuple(str(i) if names is None else str(names[i]) for i in np.flatnonzero(flags)[:_SHOWN])
+
+
+def _listed(names: Sequence[str], count: int) -> str:
+    return ", ".join(map(repr, names)) + (", ..." if count > len(names) else "")
+
+
+def _plural(count: int, noun: str) -> str:
+    return noun if count == 1 else f"{noun}s"

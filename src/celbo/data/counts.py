@@ -1,0 +1,169 @@
+"""Are these counts? An exact answer over every entry, in one pass and bounded memory."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .blocks import CompressedBlock, DenseBlock, blocks, shape_of
+from .count_report import KINDS, CountReport
+
+__all__ = ["check_counts", "is_count_matrix", "looks_like_reads"]
+
+
+def check_counts(
+    x: Any,
+    *,
+    obs_names: Sequence[str] | None = None,
+    var_names: Sequence[str] | None = None,
+    chunk_rows: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> CountReport:
+    """Look at every entry of a count matrix once.
+
+    Parameters
+    ----------
+    x
+        ``(n, g)`` counts in any storage that :func:`celbo.data.blocks.blocks` reads. Neither copied nor changed.
+    obs_names, var_names
+        Names for the report, ``(n,)`` and ``(g,)``; positions are shown without them.
+    chunk_rows
+        Rows (columns of a CSC matrix) that are looked at together. Default: about 2**18 stored values.
+    progress
+        Called with (done, total) after every piece, in rows or columns.
+
+    Returns
+    -------
+    What was found; see :class:`CountReport`. Nothing is raised for bad counts: ask the report.
+
+    Notes
+    -----
+    Duplicate entries of a sparse matrix (the same row and column stored twice) are looked at one by one.
+    """
+    n, g = shape_of(x)
+    tally = _Tally(n, g)
+    for block in blocks(x, chunk_rows):
+        tally.add(block)
+        if progress is not None:
+            progress(block.stop, g if isinstance(block, CompressedBlock) and block.by_column else n)
+    return tally.report(obs_names, var_names)
+
+
+def is_count_matrix(x: Any) -> bool:
+    """Whether every entry is a finite, non-negative whole number; stops at the first piece that has another."""
+    return not any(_is_suspicious(_stored(block)) for block in blocks(x))
+
+
+def looks_like_reads(x: Any) -> bool:
+    """Whether twos are more frequent than ones, as in reads of ATAC-seq, which come in pairs: a fragment's two ends."""
+    ones = twos = 0
+    for block in blocks(x):
+        values = _stored(block)
+        ones += int(np.count_nonzero(values == 1))
+        twos += int(np.count_nonzero(values == 2))
+    return twos > ones
+
+
+def _stored(block: DenseBlock | CompressedBlock) -> np.ndarray:
+    return block.values if isinstance(block, DenseBlock) else block.data
+
+
+def _is_suspicious(values: np.ndarray) -> bool:
+    """Whether anything here is no count; cheap, so that clean pieces cost two passes."""
+    if values.size == 0 or values.dtype.kind in "bu":
+        return False
+    if values.dtype.kind == "i":
+        return bool(values.min() < 0)
+    # min and max hand a NaN on, and no comparison holds for it
+    if not (values.min() >= 0 and values.max() < np.inf):
+        return True
+    return not np.array_equal(values, np.rint(values))
+
+
+def _offending(values: np.ndarray) -> dict[str, np.ndarray]:
+    """For each kind of fault, where it is; each entry is of one kind at most, negative fractions of both."""
+    nan, inf = np.isnan(values), np.isinf(values)
+    finite = ~(nan | inf)
+    with np.errstate(invalid="ignore"):
+        return {
+            "nan": nan,
+            "inf": inf,
+            "negative": finite & (values < 0),
+            "noninteger": finite & (values != np.rint(values)),
+        }
+
+
+class _Tally:
+    """Running totals of one pass over a matrix."""
+
+    def __init__(self, n: int, g: int) -> None:
+        self.entries = dict.fromkeys(KINDS, 0)
+        self.rows: dict[str, np.ndarray] = {}
+        self.maximum = 0.0
+        self.totals_n = np.zeros(n)
+        self.genes_n = np.zeros(n, dtype=np.int64)
+        self.cells_g = np.zeros(g, dtype=np.int64)
+
+    def add(self, block: DenseBlock | CompressedBlock) -> None:
+        values = _stored(block)
+        if values.size == 0:
+            return
+        # a whole piece of NaN has no maximum; fmax passes over NaN elsewhere
+        top = np.fmax.reduce(values, axis=None)
+        self.maximum = float(np.fmax(self.maximum, top))
+        if _is_suspicious(values):
+            self._add_faults(block, values)
+        if isinstance(block, DenseBlock):
+            self._add_dense(block)
+        else:
+            self._add_compressed(block)
+
+    def _add_faults(self, block: DenseBlock | CompressedBlock, values: np.ndarray) -> None:
+        for kind, where in _offending(values).items():
+            count = int(np.count_nonzero(where))
+            if count:
+                self.entries[kind] += count
+                flags_n = self.rows.setdefault(kind, np.zeros(len(self.totals_n), dtype=bool))
+                flags_n[_rows_of(block, where)] = True
+
+    def _add_dense(self, block: DenseBlock) -> None:
+        nonzero = block.values != 0
+        self.totals_n[block.start : block.stop] = block.values.sum(axis=1, dtype=np.float64)
+        self.genes_n[block.start : block.stop] = np.count_nonzero(nonzero, axis=1)
+        self.cells_g += np.count_nonzero(nonzero, axis=0)
+
+    def _add_compressed(self, block: CompressedBlock) -> None:
+        major = self.cells_g if block.by_column else self.genes_n
+        minor = self.genes_n if block.by_column else self.cells_g
+        stop = block.start + len(block.indptr) - 1
+        nonzero = block.data != 0
+        if nonzero.all():
+            major[block.start : stop] = np.diff(block.indptr)
+            minor += np.bincount(block.indices, minlength=len(minor))
+        else:
+            major[block.start : stop] = _segment_sums(nonzero, block.indptr)
+            minor += np.bincount(block.indices[nonzero], minlength=len(minor))
+        if block.by_column:
+            self.totals_n += np.bincount(block.indices, weights=block.data, minlength=len(self.totals_n))
+        else:
+            self.totals_n[block.start : stop] = _segment_sums(block.data, block.indptr)
+
+    def report(self, obs_names: Sequence[str] | None, var_names: Sequence[str] | None) -> CountReport:
+        return CountReport.from_tally(
+            self.entries, self.rows, self.maximum, self.totals_n, self.genes_n, self.cells_g, obs_names, var_names
+        )
+
+
+def _rows_of(block: DenseBlock | CompressedBlock, where: np.ndarray) -> np.ndarray:
+    if isinstance(block, DenseBlock):
+        return block.start + np.flatnonzero(where.any(axis=1))
+    return block.row_of_entry()[where]
+
+
+def _segment_sums(values: np.ndarray, indptr: np.ndarray) -> np.ndarray:
+    """Sum of each row's stored values in float64; ``reduceat`` has no empty segments, so those are left at 0."""
+    sums = np.zeros(len(indptr) - 1)
+    filled = np.diff(indptr) > 0
+    if filled.any():
+        sums[filled] = np.add.reduceat(values, indptr[:-1][filled], dtype=np.float64)
+    return sums

@@ -1,0 +1,49 @@
+"""Fields: what a model reads from an AnnData, one kind a file, under scvi-tools' names."""
+
+from .arraylike import ArrayLikeField, BaseArrayLikeField, ObsmField, VarmField
+from .base import BaseAnnDataField
+from .categorical import CategoricalDataFrameField, CategoricalObsField, CategoricalVarField
+from .dataframe import BaseDataFrameField, NumericalDataFrameField, NumericalObsField, NumericalVarField
+from .joint import (
+    BaseJointField,
+    CategoricalJointField,
+    CategoricalJointObsField,
+    CategoricalJointVarField,
+    NumericalJointField,
+    NumericalJointObsField,
+    NumericalJointVarField,
+)
+from .labels import LabelsWithUnlabeledObsField
+from .layer import LayerField
+from .protein import ProteinObsmField
+from .uns import BaseUnsField, StringUnsField
+
+AnnDataField = BaseAnnDataField
+
+__all__ = [
+    "AnnDataField",
+    "ArrayLikeField",
+    "BaseAnnDataField",
+    "BaseArrayLikeField",
+    "BaseDataFrameField",
+    "BaseJointField",
+    "BaseUnsField",
+    "CategoricalDataFrameField",
+    "CategoricalJointField",
+    "CategoricalJointObsField",
+    "CategoricalJointVarField",
+    "CategoricalObsField",
+    "CategoricalVarField",
+    "LabelsWithUnlabeledObsField",
+    "LayerField",
+    "NumericalDataFrameField",
+    "NumericalJointField",
+    "NumericalJointObsField",
+    "NumericalJointVarField",
+    "NumericalObsField",
+    "NumericalVarField",
+    "ObsmField",
+    "ProteinObsmField",
+    "StringUnsField",
+    "VarmField",
+]

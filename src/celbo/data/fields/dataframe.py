@@ -1,0 +1,123 @@
+"""Numbers in a column of ``obs`` or ``var``."""
+
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from rich.table import Table
+
+from ..access import anndata_value, require_key
+from ..tables import table
+from .base import BaseAnnDataField
+
+__all__ = ["BaseDataFrameField", "NumericalDataFrameField", "NumericalObsField", "NumericalVarField", "require_numbers"]
+
+
+class BaseDataFrameField(BaseAnnDataField):
+    """A column of ``adata.obs`` or ``adata.var``.
+
+    Parameters
+    ----------
+    registry_key
+        Name under which models know it.
+    attr_key
+        Column name; None leaves the field empty.
+    field_type
+        ``"obs"`` or ``"var"``.
+    required
+        Whether None is an error.
+    """
+
+    def __init__(
+        self,
+        registry_key: str,
+        attr_key: str | None,
+        field_type: Literal["obs", "var"] | None = None,
+        required: bool = True,
+    ) -> None:
+        if field_type not in ("obs", "var"):
+            raise ValueError(f"field_type of {registry_key!r} must be 'obs' or 'var', got {field_type!r}.")
+        if required and attr_key is None:
+            raise ValueError(
+                f"`attr_key` cannot be `None` if `required=True`. Please provide an `attr_key` for {registry_key!r}."
+            )
+        require_one_name(registry_key, attr_key)
+        super().__init__(registry_key, field_type, attr_key, is_empty=attr_key is None)
+
+
+def require_one_name(registry_key: str, attr_key: object) -> None:
+    """Raise a ``TypeError`` for a list of columns where one is meant."""
+    if isinstance(attr_key, (list, tuple, set, np.ndarray, pd.Index)):
+        raise TypeError(
+            f"The field {registry_key!r} takes one column name, got {attr_key!r}. "
+            "Several categorical columns go to categorical_covariate_keys, several continuous ones to "
+            "continuous_covariate_keys."
+        )
+
+
+def require_numbers(column: pd.Series, where: str) -> None:
+    """Raise unless every cell has a finite number.
+
+    Raises
+    ------
+    TypeError
+        When the column holds something else than numbers or booleans.
+    ValueError
+        When a number is missing or infinite; says how many and names the first cells.
+    """
+    if not (pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_bool_dtype(column.dtype)):
+        raise TypeError(
+            f"{where} is of dtype {column.dtype}, numbers are wanted. Convert it ({where}.astype(float)), "
+            "or name it where categories are taken."
+        )
+    bad_n = ~np.isfinite(column.to_numpy(dtype=np.float64, na_value=np.nan))
+    if bad_n.any():
+        rows = ", ".join(repr(str(name)) for name in column.index[bad_n][:5])
+        raise ValueError(
+            f"{where} is NaN or infinite for {int(bad_n.sum())} of {len(column)} rows: {rows}"
+            f"{', ...' if bad_n.sum() > 5 else ''}. Fill these in, or leave the rows out."
+        )
+
+
+class NumericalDataFrameField(BaseDataFrameField):
+    """A column of numbers, read where it lies."""
+
+    def validate_field(self, adata: AnnData) -> None:
+        """Raise when the column does not exist or has anything but finite numbers."""
+        if self.attr_key is not None:
+            require_key(adata, self.attr_name, self.attr_key)
+            require_numbers(anndata_value(adata, self.attr_name, self.attr_key), self.place)
+
+    def register_field(self, adata: AnnData) -> dict[str, Any]:
+        """Check the column; there is nothing to remember."""
+        self.validate_field(adata)
+        return {}
+
+    def transfer_field(self, state_registry: dict[str, Any], adata_target: AnnData, **kwargs: Any) -> dict[str, Any]:
+        """As :meth:`register_field`."""
+        return self.register_field(adata_target)
+
+    def get_summary_stats(self, _state_registry: dict[str, Any]) -> dict[str, int]:
+        """No sizes."""
+        return {}
+
+    def view_state_registry(self, _state_registry: dict[str, Any]) -> Table | None:
+        """Where the numbers lie."""
+        if self.is_empty:
+            return None
+        return table(f"{self.registry_key} State Registry", ["Source Location"], [[self.place]])
+
+
+class NumericalObsField(NumericalDataFrameField):
+    """A number for each cell: ``adata.obs[attr_key]``. See :class:`BaseDataFrameField`."""
+
+    def __init__(self, registry_key: str, attr_key: str | None, required: bool = True) -> None:
+        super().__init__(registry_key, attr_key, field_type="obs", required=required)
+
+
+class NumericalVarField(NumericalDataFrameField):
+    """A number for each gene: ``adata.var[attr_key]``. See :class:`BaseDataFrameField`."""
+
+    def __init__(self, registry_key: str, attr_key: str | None, required: bool = True) -> None:
+        super().__init__(registry_key, attr_key, field_type="var", required=required)

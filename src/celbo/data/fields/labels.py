@@ -1,0 +1,132 @@
+"""Labels of which some cells have none."""
+
+import logging
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from ...core import nearest_first, settings
+from ..categories import encode, extend_mapping, unknown_categories, used_categories
+from .categorical import CategoricalObsField
+
+__all__ = ["LabelsWithUnlabeledObsField"]
+
+logger = logging.getLogger("celbo")
+
+
+class LabelsWithUnlabeledObsField(CategoricalObsField):
+    """A label for each cell, where one label means "not labelled". That one always gets the last code.
+
+    It changes places with the label that would have been last: ``[a, unknown, b, c]`` becomes ``[a, c, b, unknown]``.
+
+    Parameters
+    ----------
+    registry_key
+        Name under which models know it.
+    obs_key
+        Column of ``adata.obs``. None: every cell has the label 0.
+    unlabeled_category
+        The label that means "not labelled". It gets a code also when no cell has it.
+    """
+
+    UNLABELED_CATEGORY = "unlabeled_category"
+
+    def __init__(self, registry_key: str, obs_key: str | None, unlabeled_category: str | int | float) -> None:
+        super().__init__(registry_key, obs_key)
+        if pd.isna(unlabeled_category):
+            raise ValueError(
+                f"unlabeled_category must be a label, got {unlabeled_category!r}. Give the unlabelled cells a name, "
+                f"for example {self.source_place} = {self.source_place}.astype(object).fillna('Unknown'), and pass it."
+            )
+        self._unlabeled_category = unlabeled_category
+
+    def register_field(self, adata: AnnData) -> dict[str, Any]:
+        """Find the labels, put the unlabelled one last, write the codes."""
+        self.validate_field(adata)
+        column = self.source_column(adata)
+        labels = used_categories(column, self.source_place)
+        self._say_unused(column, labels)
+        mapping = _unlabeled_last(labels, self._unlabeled_category)
+        if len(mapping) > len(labels):
+            self._say_all_labelled(labels)
+        return self._labelled(self._write(adata, column, mapping, is_new=True), self._unlabeled_category)
+
+    def transfer_field(
+        self,
+        state_registry: dict[str, Any],
+        adata_target: AnnData,
+        *,
+        allow_missing_labels: bool = False,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Write the codes that the source's labels give.
+
+        Labels are never extended (a classifier's outputs stand for them): give cells with a label that the source
+        does not know the unlabelled category.
+
+        Parameters
+        ----------
+        state_registry
+            The source's state.
+        adata_target
+            Data to fit to it.
+        allow_missing_labels
+            When ``adata_target.obs`` has no such column, take every cell as unlabelled, with a warning.
+        """
+        mapping = np.asarray(state_registry[self.CATEGORICAL_MAPPING_KEY])
+        unlabeled = state_registry.get(self.UNLABELED_CATEGORY, self._unlabeled_category)
+        if self.UNLABELED_CATEGORY not in state_registry:
+            mapping = _unlabeled_last(mapping, unlabeled)
+        is_missing = not self.is_default and self._original_attr_key not in adata_target.obs
+        if allow_missing_labels and is_missing:
+            return self._labelled(self._write_unlabeled(adata_target, mapping, unlabeled), unlabeled)
+        self.validate_field(adata_target)
+        self._require_same_origin(state_registry)
+        column = self.source_column(adata_target)
+        self._require_known(column, mapping, unlabeled)
+        return self._labelled(self._write(adata_target, column, mapping), unlabeled)
+
+    def _require_known(self, column: pd.Series, mapping: np.ndarray, unlabeled: object) -> None:
+        unknown = unknown_categories(used_categories(column, self.source_place), mapping)
+        if not unknown:
+            return
+        try:
+            encode(column, mapping, self.source_place)
+        except ValueError as error:
+            raise ValueError(
+                f"{error} Labels cannot be extended, because the classifier's outputs stand for them: give these cells "
+                f"the label {unlabeled!r}."
+            ) from None
+
+    def _write_unlabeled(self, adata: AnnData, mapping: np.ndarray, unlabeled: object) -> dict[str, Any]:
+        warnings.warn(
+            f"{self.source_place} does not exist: every cell is taken as {unlabeled!r} (unlabelled).",
+            UserWarning,
+            stacklevel=settings.warnings_stacklevel,
+        )
+        column = pd.Series([unlabeled] * adata.n_obs, index=adata.obs_names, dtype=object)
+        return self._write(adata, column, mapping)
+
+    def _labelled(self, state: dict[str, Any], unlabeled: object) -> dict[str, Any]:
+        return {**state, self.UNLABELED_CATEGORY: unlabeled}
+
+    def _say_all_labelled(self, labels: np.ndarray) -> None:
+        logger.info(
+            "No cell of %s is %r, so all cells count as labelled. The labels are: %s.",
+            self.source_place,
+            self._unlabeled_category,
+            ", ".join(nearest_first(self._unlabeled_category, labels)),
+        )
+
+
+def _unlabeled_last(labels: np.ndarray, unlabeled: object) -> np.ndarray:
+    """The labels with ``unlabeled`` in the last place: swapped there, or appended when it is none of them."""
+    position = np.flatnonzero(labels == unlabeled)
+    if not len(position):
+        return extend_mapping(labels, [unlabeled])
+    mapping = labels.copy()
+    mapping[position[0]], mapping[-1] = labels[-1], labels[position[0]]
+    return mapping

@@ -1,0 +1,130 @@
+"""The count matrix: ``adata.X`` or a layer."""
+
+import logging
+import warnings
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+from rich.table import Table
+
+from ...core import REGISTRY_KEYS, settings
+from ..access import anndata_value, require_key
+from ..counts import check_counts, is_count_matrix, looks_like_reads
+from ..genes import align_genes
+from .base import BaseAnnDataField
+
+__all__ = ["LayerField"]
+
+logger = logging.getLogger("celbo")
+
+
+class LayerField(BaseAnnDataField):
+    """A matrix of cells by genes, ``adata.X`` or ``adata.layers[layer]``. It is neither copied nor changed.
+
+    Parameters
+    ----------
+    registry_key
+        Name under which models know it; ``"X"`` gives the summary statistics ``n_vars`` and ``n_cells``,
+        another key gives ``n_{key}``.
+    layer
+        Key of ``adata.layers``; None for ``adata.X``.
+    is_count_data
+        Check every entry at setup (:func:`celbo.data.check_counts`).
+    correct_data_format
+        Accepted for scvi-tools' sake. celbo's loaders take any memory layout as it is.
+    check_fragment_counts
+        Warn when the counts look like reads (mostly even) instead of fragments.
+    """
+
+    N_OBS_KEY = "n_obs"
+    N_CELLS_KEY = "n_cells"
+    N_VARS_KEY = "n_vars"
+    COLUMN_NAMES_KEY = "column_names"
+
+    def __init__(
+        self,
+        registry_key: str,
+        layer: str | None,
+        is_count_data: bool = True,
+        correct_data_format: bool = True,
+        check_fragment_counts: bool = False,
+    ) -> None:
+        super().__init__(registry_key, "X" if layer is None else "layers", layer)
+        self.is_count_data = is_count_data
+        self.correct_data_format = correct_data_format
+        self.check_fragment_counts = check_fragment_counts
+        self.count_stat_key = self.N_VARS_KEY if registry_key == REGISTRY_KEYS.X_KEY else f"n_{registry_key}"
+
+    def validate_field(self, adata: AnnData) -> None:
+        """Raise a ``KeyError`` for a layer that does not exist, a ``ValueError`` when there is no matrix."""
+        if self.attr_key is not None:
+            require_key(adata, self.attr_name, self.attr_key)
+        if anndata_value(adata, self.attr_name, self.attr_key) is None:
+            raise ValueError(f"{self.place} is None: put the counts there, or name the layer that holds them.")
+
+    def register_field(self, adata: AnnData) -> dict[str, Any]:
+        """Check the counts and note the sizes and gene names."""
+        self.validate_field(adata)
+        self._check(adata)
+        return self._state(adata, self.column_names(adata))
+
+    def transfer_field(self, state_registry: dict[str, Any], adata_target: AnnData, **kwargs: Any) -> dict[str, Any]:
+        """Check the counts and match the genes by name with those of the source.
+
+        Raises
+        ------
+        ValueError
+            When genes of the source are missing, or names occur twice; the first of them are named.
+        """
+        self.validate_field(adata_target)
+        reference = np.asarray(state_registry[self.COLUMN_NAMES_KEY])
+        align_genes(self.column_names(adata_target), reference, where="adata_target.var_names").raise_if_missing()
+        self._check(adata_target)
+        return self._state(adata_target, reference)
+
+    def column_names(self, adata: AnnData) -> np.ndarray:
+        """Gene names of an AnnData, ``(g,)``, as they are called in it."""
+        return np.asarray(adata.var_names, dtype=object)
+
+    def _state(self, adata: AnnData, names: np.ndarray) -> dict[str, Any]:
+        return {self.N_OBS_KEY: adata.n_obs, self.N_VARS_KEY: len(names), self.COLUMN_NAMES_KEY: names}
+
+    def get_summary_stats(self, state_registry: dict[str, Any]) -> dict[str, int]:
+        """``n_vars`` and ``n_cells`` for the key ``"X"``, else ``n_{key}``."""
+        stats = {self.count_stat_key: state_registry[self.N_VARS_KEY]}
+        if self.registry_key == REGISTRY_KEYS.X_KEY:
+            stats[self.N_CELLS_KEY] = state_registry[self.N_OBS_KEY]
+        return stats
+
+    def view_state_registry(self, _state_registry: dict[str, Any]) -> Table | None:
+        """Nothing to show."""
+        return None
+
+    def _check(self, adata: AnnData) -> None:
+        if self.is_count_data:
+            self._check_counts(adata)
+        x = anndata_value(adata, self.attr_name, self.attr_key)
+        if self.check_fragment_counts and looks_like_reads(x):
+            warnings.warn(
+                f"{self.place} looks like reads, not fragments: twos are more frequent than ones. "
+                "Halve the counts (rounding up) to get fragments.",
+                UserWarning,
+                stacklevel=settings.warnings_stacklevel,
+            )
+
+    def _check_counts(self, adata: AnnData) -> None:
+        x = anndata_value(adata, self.attr_name, self.attr_key)
+        report = check_counts(x, obs_names=adata.obs_names, var_names=adata.var_names)
+        report.raise_if_bad(self.place)
+        elsewhere = self._count_places(adata) if report.n_noninteger else []
+        report.tell(self.place, elsewhere)
+
+    def _count_places(self, adata: AnnData) -> list[str]:
+        """What to type instead, for each other matrix of this AnnData that holds counts."""
+        options = [f"layer={key!r}" for key, x in adata.layers.items() if key != self.attr_key and is_count_matrix(x)]
+        if self.attr_key is not None and adata.X is not None and is_count_matrix(adata.X):
+            options.insert(0, "layer=None")
+        if adata.raw is not None and is_count_matrix(adata.raw.X):
+            options.append("adata.layers['counts'] = adata.raw[:, adata.var_names].X and layer='counts'")
+        return options

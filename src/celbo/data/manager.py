@@ -1,0 +1,381 @@
+"""The manager: one model's view of one AnnData, and the registry that describes it."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, Self
+from uuid import uuid4
+
+import numpy as np
+from anndata import AnnData
+from rich.console import Console
+from rich.pretty import Pretty
+
+from ..core import SCVI_TOOLS_VERSION
+from .access import place
+from .attrdict import attrdict
+from .constants import (
+    ATTR_KEY,
+    ATTR_NAME,
+    DATA_REGISTRY,
+    FIELD_REGISTRIES,
+    MANAGER_UUID,
+    MOD_KEY,
+    MODEL_NAME,
+    SCVI_VERSION,
+    SETUP_ARGS,
+    SETUP_METHOD_NAME,
+    STATE_REGISTRY,
+    SUMMARY_STATS,
+    UUID,
+)
+from .fields import ArrayLikeField, BaseAnnDataField, LayerField
+from .genes import GeneMatch, align_genes
+from .registry import data_registry_of, field_registry_of, state_registry_of, summary_stats_of
+from .tables import table
+
+__all__ = ["AnnDataManager", "AnnDataManagerValidationCheck"]
+
+logger = logging.getLogger("celbo")
+
+
+@dataclass
+class AnnDataManagerValidationCheck:
+    """What to check before an AnnData is registered.
+
+    Parameters
+    ----------
+    check_if_view
+        Refuse views: setup writes columns, and a view would silently become a copy.
+    check_fully_paired_mudata
+        For MuData: every modality has every cell.
+    """
+
+    check_if_view: bool = True
+    check_fully_paired_mudata: bool = True
+
+
+class AnnDataManager:
+    """Registers an AnnData for a model and says afterwards where everything is.
+
+    What registration adds to the AnnData: ``uns["_scvi_uuid"]`` (its identity), ``uns["_scvi_manager_uuid"]`` (who
+    registered it last) and the ``_scvi_`` columns of its fields. Nothing else is written; the matrix is not touched.
+
+    Parameters
+    ----------
+    fields
+        What the model reads.
+    setup_method_args
+        ``{"model_name": ..., "setup_method_name": ..., "setup_args": {...}}`` of the call that made this manager; goes
+        into the registry.
+    validation_checks
+        What to check first. Default: everything.
+    """
+
+    def __init__(
+        self,
+        fields: list[BaseAnnDataField] | None = None,
+        setup_method_args: dict[str, Any] | None = None,
+        validation_checks: AnnDataManagerValidationCheck | None = None,
+    ) -> None:
+        self.id = str(uuid4())
+        self.adata: AnnData | None = None
+        self.fields = list(fields or [])
+        self.validation_checks = validation_checks or AnnDataManagerValidationCheck()
+        self._registry: dict[str, Any] = {
+            SCVI_VERSION: SCVI_TOOLS_VERSION,
+            MODEL_NAME: None,
+            SETUP_ARGS: None,
+            **(setup_method_args or {}),
+            FIELD_REGISTRIES: defaultdict(dict),
+        }
+        self._transfer_kwargs: dict[str, Any] = {}
+        self._matches: dict[str, GeneMatch] = {}
+
+    # -- registration ----------------------------------------------------------------------------------------------
+
+    def register_fields(
+        self, adata: AnnData, source_registry: Mapping[str, Any] | None = None, **transfer_kwargs: Any
+    ) -> None:
+        """Register an AnnData: check its data, write the codes, fill the registry.
+
+        Parameters
+        ----------
+        adata
+            Not a view.
+        source_registry
+            Registry of an earlier setup, whose categories and gene order hold here too. None: they are found anew.
+        transfer_kwargs
+            For the fields' ``transfer_field``: ``extend_categories``, ``allow_missing_labels``.
+
+        Raises
+        ------
+        AssertionError
+            When this manager has an AnnData already.
+        KeyError, TypeError, ValueError
+            From the fields: a place that does not exist, counts that are none, cells without a category, unknown
+            categories, missing genes.
+        """
+        if self.adata is not None:
+            raise AssertionError("Existing AnnData object registered with this Manager instance.")
+        self._check(adata)
+        for field in self.fields:
+            _require_same_shape_of_setup(field, source_registry)
+            if not field.is_empty and source_registry is None:
+                field.validate_field(adata)
+        # the mark goes first: if a field fails half way, older managers still see that their columns may be gone
+        adata.uns.setdefault(UUID, str(uuid4()))
+        adata.uns[MANAGER_UUID] = self.id
+        for field in self.fields:
+            self._add_field(field, adata, source_registry, transfer_kwargs)
+        self._registry[UUID] = adata.uns[UUID]
+        self._transfer_kwargs = transfer_kwargs
+        self.adata = adata
+        self._match_columns()
+
+    def register_new_fields(self, fields: list[BaseAnnDataField]) -> None:
+        """Add fields to a registered AnnData; one whose registry key exists takes the old one's place."""
+        adata = self._registered()
+        for field in fields:
+            field.validate_field(adata)
+        for field in fields:
+            self._add_field(field, adata, None, {})
+        replaced = {field.registry_key for field in fields}
+        self.fields = [field for field in self.fields if field.registry_key not in replaced] + list(fields)
+        self._match_columns()
+
+    def transfer_fields(self, adata_target: AnnData, **kwargs: Any) -> Self:
+        """Manager of another AnnData with the categories and the gene order of this one.
+
+        Parameters
+        ----------
+        adata_target
+            Not a view. A copy of the registered AnnData gets an identity of its own.
+        kwargs
+            ``extend_categories=True`` puts unknown categories behind the known ones,
+            ``allow_missing_labels=True`` takes cells as unlabelled when the label column is missing.
+
+        Returns
+        -------
+        A new manager. Genes of another order, or among more, are matched by name: see :meth:`get_column_indexer`.
+        """
+        self._registered()
+        if self.is_copy(adata_target):
+            adata_target.uns[UUID] = str(uuid4())
+        manager = type(self)(self.fields, self._setup_method_args(), self.validation_checks)
+        manager.register_fields(adata_target, self._registry, **kwargs)
+        return manager
+
+    def validate(self) -> None:
+        """Make sure that the AnnData is as this manager left it.
+
+        When another manager registered it since, the ``_scvi_`` columns are written again, with the categories
+        known here.
+
+        Raises
+        ------
+        ValueError
+            When cells or genes were added, removed or renamed since setup.
+        """
+        adata = self._registered()
+        self._check(adata)
+        self._require_unchanged(adata)
+        if adata.uns.get(MANAGER_UUID) == self.id:
+            return
+        source = deepcopy(self._registry)
+        adata.uns[MANAGER_UUID] = self.id
+        for field in self.fields:
+            self._add_field(field, adata, source, self._transfer_kwargs)
+
+    def update_setup_method_args(self, setup_method_args: dict[str, Any]) -> None:
+        """Change setup arguments in the registry, for example after minification."""
+        self._registry[SETUP_ARGS] = {**(self._registry[SETUP_ARGS] or {}), **setup_method_args}
+
+    def is_copy(self, adata: AnnData) -> bool:
+        """Whether this is another object with the identity of the registered AnnData: ``adata.copy()`` makes such."""
+        return self.adata is not None and adata is not self.adata and adata.uns.get(UUID) == self.adata_uuid
+
+    def require_same_object(self, adata: AnnData) -> None:
+        """Raise a ``ValueError`` when ``adata`` is a copy of the registered AnnData (see :meth:`is_copy`)."""
+        if self.is_copy(adata):
+            raise ValueError(
+                "The provided AnnData object does not match the AnnData object previously provided for setup. Did you "
+                "make a copy? Call setup_anndata on the copy, or pass the object that was set up."
+            )
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    @property
+    def adata_uuid(self) -> str:
+        """Identity of the registered AnnData."""
+        self._registered()
+        return self._registry[UUID]
+
+    @property
+    def registry(self) -> dict[str, Any]:
+        """Everything that setup found out; scvi-tools' layout to the letter."""
+        return self._registry
+
+    @property
+    def data_registry(self) -> attrdict:
+        """Where each field's data lie."""
+        self._registered()
+        return data_registry_of(self._registry)
+
+    @property
+    def summary_stats(self) -> attrdict:
+        """Sizes: ``n_vars``, ``n_cells``, ``n_batch``, ..."""
+        self._registered()
+        return summary_stats_of(self._registry)
+
+    def get_from_registry(self, registry_key: str) -> Any:
+        """The data of a field, as they lie in the AnnData (dense, sparse, backed, DataFrame).
+
+        Columns are in the AnnData's own order; :meth:`get_column_indexer` says where the model's are among them. A
+        column of ``obs`` or ``var`` comes as ``(n, 1)``.
+
+        Raises
+        ------
+        KeyError
+            When no such field is registered, or setup named no data for it.
+        """
+        adata = self._registered()
+        if not field_registry_of(self._registry, registry_key)[DATA_REGISTRY]:
+            raise KeyError(f"Setup named no data for {registry_key!r}: the field is empty.")
+        return self._field(registry_key).get_field_data(adata)
+
+    def get_state_registry(self, registry_key: str) -> attrdict:
+        """What setup learnt about a field: categories, column names."""
+        self._registered()
+        return state_registry_of(self._registry, registry_key)
+
+    def get_column_indexer(self, registry_key: str) -> np.ndarray | None:
+        """Which columns of the data make a minibatch, in the model's order.
+
+        Parameters
+        ----------
+        registry_key
+            A field with named columns: a matrix of genes, a table in ``obsm``.
+
+        Returns
+        -------
+        ``(g,)`` integers: column ``j`` of the model is column ``indexer[j]`` of :meth:`get_from_registry`. None when
+        the columns are the model's already.
+        """
+        field_registry_of(self._registry, registry_key)
+        match = self._matches.get(registry_key)
+        return None if match is None or match.is_identity else match.indexer
+
+    # -- showing ---------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def view_setup_method_args(registry: Mapping[str, Any]) -> None:
+        """Print the call that set the AnnData up."""
+        if registry[MODEL_NAME] is not None and registry[SETUP_ARGS] is not None:
+            console = Console()
+            console.print(f"Setup via `{registry[MODEL_NAME]}.{registry[SETUP_METHOD_NAME]}` with arguments:")
+            console.print(Pretty(registry[SETUP_ARGS]))
+
+    def view_registry(self, hide_state_registries: bool = False) -> None:
+        """Print the registry as tables: the call, the sizes, the places, and what each field learnt."""
+        self._registered()
+        console = Console()
+        console.print(f"Anndata setup with scvi-tools version {self._registry[SCVI_VERSION]}.\n")
+        self.view_setup_method_args(self._registry)
+        console.print(self._summary_table(), self._places_table())
+        if not hide_state_registries:
+            for field in self.fields:
+                shown = field.view_state_registry(self.get_state_registry(field.registry_key))
+                if shown is not None:
+                    console.print(shown)
+
+    def _summary_table(self) -> Any:
+        return table("Summary Statistics", ["Summary Stat Key", "Value"], sorted(self.summary_stats.items()))
+
+    def _places_table(self) -> Any:
+        rows = [[key, _shown_place(where)] for key, where in self.data_registry.items()]
+        return table("Data Registry", ["Registry Key", "scvi-tools Location"], rows)
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _registered(self) -> AnnData:
+        if self.adata is None:
+            raise AssertionError("AnnData object not registered. Please call register_fields.")
+        return self.adata
+
+    def _check(self, adata: AnnData) -> None:
+        if not isinstance(adata, AnnData):
+            raise TypeError(f"An AnnData is wanted, got {type(adata).__module__}.{type(adata).__qualname__}.")
+        if self.validation_checks.check_if_view and adata.is_view:
+            raise ValueError(
+                "Please run `adata = adata.copy()`: this AnnData is a view of another one, and setup writes to it."
+            )
+
+    def _field(self, registry_key: str) -> BaseAnnDataField:
+        return next(field for field in self.fields if field.registry_key == registry_key)
+
+    def _add_field(
+        self, field: BaseAnnDataField, adata: AnnData, source: Mapping[str, Any] | None, kwargs: Mapping[str, Any]
+    ) -> None:
+        state: dict[str, Any] = {}
+        if not field.is_empty and source is None:
+            state = field.register_field(adata)
+        elif not field.is_empty and source is not None:
+            state = field.transfer_field(source[FIELD_REGISTRIES][field.registry_key][STATE_REGISTRY], adata, **kwargs)
+        self._registry[FIELD_REGISTRIES][field.registry_key] = {
+            DATA_REGISTRY: field.get_data_registry(),
+            STATE_REGISTRY: state,
+            SUMMARY_STATS: field.get_summary_stats(state),
+        }
+
+    def _match_columns(self) -> None:
+        """Find each field's columns in the AnnData, and say it where they are not simply the same."""
+        adata = self._registered()
+        for field in self._fields_with_columns():
+            reference = self.get_state_registry(field.registry_key).column_names
+            match = align_genes(field.column_names(adata), reference, where=f"{field.place} of the new data")
+            if not match.is_identity:
+                logger.info("%s", match.summary())
+            self._matches[field.registry_key] = match
+
+    def _fields_with_columns(self) -> list[LayerField | ArrayLikeField]:
+        return [field for field in self.fields if isinstance(field, (LayerField, ArrayLikeField))]
+
+    def _require_unchanged(self, adata: AnnData) -> None:
+        for field in self._fields_with_columns():
+            state = self.get_state_registry(field.registry_key)
+            n_obs = state.get(LayerField.N_OBS_KEY, adata.n_obs)
+            if adata.n_obs != n_obs:
+                raise ValueError(
+                    f"The AnnData had {n_obs} cells at setup and has {adata.n_obs} now. Call setup_anndata again."
+                )
+            now = align_genes(field.column_names(adata), state.column_names, where=field.place)
+            if not np.array_equal(now.indexer, self._matches[field.registry_key].indexer):
+                raise ValueError(
+                    f"The columns of {field.place} changed since setup: {len(now.missing)} are missing, others may "
+                    "have moved. Call setup_anndata again."
+                )
+
+    def _setup_method_args(self) -> dict[str, Any]:
+        """The part of the registry that tells how it was made, for a manager that is made the same way."""
+        keys = (MODEL_NAME, SETUP_ARGS, SETUP_METHOD_NAME)
+        return {key: self._registry[key] for key in keys if key in self._registry}
+
+
+def _require_same_shape_of_setup(field: BaseAnnDataField, source: Mapping[str, Any] | None) -> None:
+    """Raise when the source registry has no such field, or one side names data for it and the other does not."""
+    if source is None:
+        return
+    had_data = bool(field_registry_of(source, field.registry_key)[DATA_REGISTRY])
+    if had_data == field.is_empty:
+        sides = ("has data", "names none") if had_data else ("has none", "names some")
+        raise ValueError(
+            f"The source registry {sides[0]} for {field.registry_key!r}, this setup {sides[1]}: set both up alike."
+        )
+
+
+def _shown_place(where: Mapping[str, Any]) -> str:
+    shown = place(where[ATTR_NAME], where[ATTR_KEY])
+    return shown.replace("adata.", f"adata.mod[{where[MOD_KEY]!r}].", 1) if MOD_KEY in where else shown

@@ -1,0 +1,52 @@
+"""What can be read off a registry alone, without the AnnData it came from."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..core import unknown_name
+from .attrdict import attrdict
+from .constants import DATA_REGISTRY, FIELD_REGISTRIES, STATE_REGISTRY, SUMMARY_STATS
+
+__all__ = ["data_registry_of", "field_registry_of", "state_registry_of", "summary_stats_of"]
+
+
+def field_registry_of(registry: Mapping[str, Any], registry_key: str) -> dict[str, Any]:
+    """The three parts (data, state, summary) that the registry holds for one field.
+
+    Raises
+    ------
+    KeyError
+        When no such field was registered; the registered ones are listed, nearest first.
+    """
+    fields = registry[FIELD_REGISTRIES]
+    if registry_key not in fields:
+        raise KeyError(unknown_name("registered field", registry_key, fields))
+    return fields[registry_key]
+
+
+def data_registry_of(registry: Mapping[str, Any]) -> attrdict:
+    """Where each field's data lie: ``{registry key: {attr_name, attr_key[, mod_key]}}``, empty fields left out."""
+    fields = registry[FIELD_REGISTRIES]
+    return attrdict({key: part[DATA_REGISTRY] for key, part in fields.items() if part[DATA_REGISTRY]}, recursive=True)
+
+
+def state_registry_of(registry: Mapping[str, Any], registry_key: str) -> attrdict:
+    """What setup learnt about one field: categories, column names."""
+    return attrdict(field_registry_of(registry, registry_key)[STATE_REGISTRY])
+
+
+def summary_stats_of(registry: Mapping[str, Any]) -> attrdict:
+    """The sizes of all fields together: ``n_vars``, ``n_cells``, ``n_batch``, ...
+
+    Raises
+    ------
+    RuntimeError
+        When two fields claim the same name.
+    """
+    stats: dict[str, Any] = {}
+    for key, part in registry[FIELD_REGISTRIES].items():
+        for name, value in part[SUMMARY_STATS].items():
+            if name in stats:
+                raise RuntimeError(f"Two fields give the summary statistic {name!r}; rename the registry key {key!r}.")
+            stats[name] = value
+    return attrdict(stats)
