@@ -1,0 +1,126 @@
+"""Numerics as pure functions. Row sums of count log-probabilities take the fastest form that fits, and say which it is.
+
+``"fused_cpu"`` takes parameters of float32 or less (``float16``, ``bfloat16``) in main memory. ``"reference"`` takes
+everything else, counts that require a gradient, and what ``torch.compile`` traces. Under ``torch.func`` transforms choose
+it with :func:`use_backend`. Where numba does not work the reference takes over, and a warning says why.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import ModuleType
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..core import unknown_name
+from . import fused_cpu, reference
+from .fused_cpu import COMPUTED_IN_FLOAT32, Family
+
+__all__ = ["backend_for", "nb_log_prob_sum", "poisson_log_prob_sum", "use_backend", "zinb_log_prob_sum"]
+
+Backend = Literal["fused_cpu", "reference"]
+_choice: ContextVar[Backend | Literal["auto"]] = ContextVar("celbo_ops_backend", default="auto")
+_CHOICES = ("auto", "fused_cpu", "reference")
+
+
+@contextmanager
+def use_backend(name: Backend | Literal["auto"]) -> Iterator[None]:
+    """Choose the form of the row sums inside a ``with`` block, in this thread or task only.
+
+    Parameters
+    ----------
+    name
+        ``"reference"``: plain torch. ``"fused_cpu"``: one pass on the CPU, and an error where it does not fit.
+        ``"auto"``: the fastest that fits, as outside of the block.
+
+    Raises
+    ------
+    ValueError
+        For another name.
+    """
+    if name not in _CHOICES:
+        raise ValueError(unknown_name("backend", name, _CHOICES))
+    token = _choice.set(name)
+    try:
+        yield
+    finally:
+        _choice.reset(token)
+
+
+def backend_for(tensor: Tensor) -> Backend:
+    """Which form would take a decoder's logits like this tensor.
+
+    Parameters
+    ----------
+    tensor
+        Only its device and dtype count.
+
+    Returns
+    -------
+    ``"fused_cpu"`` or ``"reference"``. Asking compiles nothing: a numba that does not work is noticed by the first sum.
+    """
+    choice = _choice.get()
+    if choice != "auto":
+        return choice
+    return "fused_cpu" if _fits(tensor) and not _broken else "reference"
+
+
+def nb_log_prob_sum(x: Tensor, scale_logits: Tensor, log_library: Tensor, log_theta: Tensor) -> Tensor:
+    """Negative binomial: :func:`.reference.nb_log_prob_sum`, in the fastest form that fits."""
+    form = _form("negative_binomial", x, scale_logits, log_library, log_theta)
+    return form.nb_log_prob_sum(x, scale_logits, log_library, log_theta)
+
+
+def zinb_log_prob_sum(
+    x: Tensor, scale_logits: Tensor, log_library: Tensor, log_theta: Tensor, zi_logits: Tensor
+) -> Tensor:
+    """Zero-inflated negative binomial: :func:`.reference.zinb_log_prob_sum`, in the fastest form that fits."""
+    form = _form("negative_binomial", x, scale_logits, log_library, log_theta, zi_logits)
+    return form.zinb_log_prob_sum(x, scale_logits, log_library, log_theta, zi_logits)
+
+
+def poisson_log_prob_sum(x: Tensor, scale_logits: Tensor, log_library: Tensor) -> Tensor:
+    """Poisson: :func:`.reference.poisson_log_prob_sum`, in the fastest form that fits."""
+    form = _form("poisson", x, scale_logits, log_library)
+    return form.poisson_log_prob_sum(x, scale_logits, log_library)
+
+
+def _form(family: Family, x: Tensor, *parameters: Tensor) -> ModuleType:
+    """The module whose functions to call."""
+    choice = _choice.get()
+    if choice == "reference":
+        return reference
+    fits = all(map(_fits, parameters)) and x.device.type == "cpu" and not x.requires_grad
+    if choice == "fused_cpu" and not fits:
+        kinds = ", ".join(f"{tensor.dtype} on {tensor.device}" for tensor in (x, *parameters))
+        raise ValueError(
+            f"The backend 'fused_cpu' was asked for and does not fit: {kinds}. It takes float32 or less on the CPU and "
+            "counts without a gradient; use_backend('auto') finds what fits."
+        )
+    if not fits or torch.compiler.is_compiling():
+        return reference
+    return fused_cpu if choice == "fused_cpu" or _works(family) else reference
+
+
+def _fits(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and tensor.dtype in COMPUTED_IN_FLOAT32
+
+
+_broken: dict[Family, str] = {}
+
+
+def _works(family: Family) -> bool:
+    """Whether numba can compile the family here; when it cannot, the first to ask is warned."""
+    if family in _broken:
+        return False
+    try:
+        fused_cpu.kernel(family)
+    except Exception as error:  # whatever is wrong with a user's numba, training goes on without it
+        _broken[family] = f"{type(error).__name__}: {error}"
+        message = f"numba cannot be used, count likelihoods take the slower plain torch form: {_broken[family]}"
+        warnings.warn(message, RuntimeWarning, stacklevel=4)
+        return False
+    return True

@@ -1,0 +1,177 @@
+r"""Row sums of count log-probabilities on the CPU, gradients written in the pass that computes the values.
+
+Same signatures and meaning as :mod:`.reference`, for tensors in main memory of float32 or less (half precision is
+computed in float32, its gradients come back in half precision). The loops are in ``kernels`` and are compiled by
+numba, once a machine: numba keeps the machine code next to the package, in the user's cache folder where that cannot
+be written, or where ``NUMBA_CACHE_DIR`` says.
+
+A gradient depends on the upstream gradient through one factor a row. The forward pass therefore leaves finished
+gradients behind and the backward pass multiplies. Where nothing requires a gradient only values are computed. A row's
+numbers are the same whatever the number of threads.
+
+Not here: gradients of counts, second derivatives, ``torch.func`` transforms, ``torch.compile``.
+"""
+
+import importlib
+import threading
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .reference import check_shapes
+from .threads import for_row_ranges
+
+__all__ = ["COMPUTED_IN_FLOAT32", "Family", "kernel", "nb_log_prob_sum", "poisson_log_prob_sum", "zinb_log_prob_sum"]
+
+Family = Literal["negative_binomial", "poisson"]
+COMPUTED_IN_FLOAT32 = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def nb_log_prob_sum(x: Tensor, scale_logits: Tensor, log_library: Tensor, log_theta: Tensor) -> Tensor:
+    """As :func:`.reference.nb_log_prob_sum`."""
+    check_shapes(x, scale_logits, log_library, log_theta)
+    return _apply(_NegativeBinomial, x, scale_logits, log_library, log_theta, None)
+
+
+def zinb_log_prob_sum(
+    x: Tensor, scale_logits: Tensor, log_library: Tensor, log_theta: Tensor, zi_logits: Tensor
+) -> Tensor:
+    """As :func:`.reference.zinb_log_prob_sum`."""
+    check_shapes(x, scale_logits, log_library, log_theta, zi_logits)
+    return _apply(_NegativeBinomial, x, scale_logits, log_library, log_theta, zi_logits)
+
+
+def poisson_log_prob_sum(x: Tensor, scale_logits: Tensor, log_library: Tensor) -> Tensor:
+    """As :func:`.reference.poisson_log_prob_sum`."""
+    check_shapes(x, scale_logits, log_library)
+    return _apply(_Poisson, x, scale_logits, log_library)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Autograd
+
+
+def _apply(function: type[torch.autograd.Function], x: Tensor, *parameters: Tensor | None) -> Tensor:
+    """Values, with gradients prepared where one will be asked for."""
+    if x.requires_grad:
+        raise ValueError(
+            "x requires a gradient, which the fused operation does not have: use_backend('reference') does."
+        )
+    given = [None if parameter is None else parameter.to(torch.float32) for parameter in parameters]
+    return function.apply(torch.is_grad_enabled(), x.to(torch.float32), *given)
+
+
+class _NegativeBinomial(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        grad_enabled: bool,
+        x: Tensor,
+        scale_logits: Tensor,
+        log_library: Tensor,
+        log_theta: Tensor,
+        zi_logits: Tensor | None,
+    ) -> Tensor:
+        needs = [grad_enabled and needed for needed in ctx.needs_input_grad]
+        n, g = x.shape
+        theta_rows = log_theta.reshape(-1, g)
+        values, grad_library = torch.empty(n), torch.empty(n)
+        nothing = torch.empty(0, g)
+        grad_logits = torch.empty(n, g) if any(needs) else nothing
+        grad_theta = torch.empty(n, g) if needs[4] else nothing
+        grad_zi = torch.empty(n, g) if any(needs) and zi_logits is not None else nothing
+        _run(
+            "negative_binomial",
+            *(x, scale_logits, log_library.reshape(n), theta_rows.exp(), theta_rows.neg().exp(), theta_rows),
+            nothing if zi_logits is None else zi_logits,
+            outputs=(values, grad_logits, grad_library, grad_theta, grad_zi),
+        )
+        ctx.save_for_backward(grad_logits, grad_library, grad_theta, grad_zi)
+        ctx.theta_shape = log_theta.shape
+        return values
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream_n: Tensor) -> tuple[Tensor | None, ...]:
+        grad_logits, grad_library, grad_theta, grad_zi = ctx.saved_tensors
+        _, _, needs_logits, needs_library, needs_theta, needs_zi = ctx.needs_input_grad
+        upstream = upstream_n.unsqueeze(1)
+        return (
+            None,
+            None,
+            grad_logits * upstream if needs_logits else None,
+            grad_library.unsqueeze(1) * upstream if needs_library else None,
+            _theta_gradient(grad_theta, upstream_n, ctx.theta_shape) if needs_theta else None,
+            grad_zi * upstream if needs_zi else None,
+        )
+
+
+def _theta_gradient(grad_ng: Tensor, upstream_n: Tensor, shape: torch.Size) -> Tensor:
+    """The upstream gradient times the rows', summed over cells where they share theta."""
+    shared = len(shape) == 1 or shape[0] == 1
+    return (upstream_n @ grad_ng).reshape(shape) if shared else grad_ng * upstream_n.unsqueeze(1)
+
+
+class _Poisson(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, grad_enabled: bool, x: Tensor, scale_logits: Tensor, log_library: Tensor) -> Tensor:
+        n, g = x.shape
+        values, grad_library = torch.empty(n), torch.empty(n)
+        grad_logits = torch.empty(n, g) if grad_enabled and any(ctx.needs_input_grad) else torch.empty(0, g)
+        _run("poisson", x, scale_logits, log_library.reshape(n), outputs=(values, grad_logits, grad_library))
+        ctx.save_for_backward(grad_logits, grad_library)
+        return values
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream_n: Tensor) -> tuple[Tensor | None, ...]:
+        grad_logits, grad_library = ctx.saved_tensors
+        upstream = upstream_n.unsqueeze(1)
+        needs_logits, needs_library = ctx.needs_input_grad[2:]
+        return (
+            None,
+            None,
+            grad_logits * upstream if needs_logits else None,
+            grad_library.unsqueeze(1) * upstream if needs_library else None,
+        )
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Kernels
+
+
+def _run(family: Family, *inputs: Tensor, outputs: tuple[Tensor, ...]) -> None:
+    """Fill ``outputs`` on all threads; ``inputs`` may have any strides."""
+    run = kernel(family)
+    arrays = [tensor.detach().contiguous().numpy() for tensor in inputs] + [tensor.numpy() for tensor in outputs]
+    n, g = arrays[0].shape
+
+    def work(start: int, stop: int) -> None:
+        run(*arrays, np.empty((6, g), np.float32), np.empty(g, np.intp), start, stop)
+
+    for_row_ranges(work, n, g)
+
+
+_kernels: dict[Family, Callable[..., None]] = {}
+_compiling = threading.Lock()
+
+
+def kernel(family: Family) -> Callable[..., None]:
+    """The compiled loop over rows; compiled, or read from numba's cache, at the first call.
+
+    Raises
+    ------
+    Exception
+        Whatever keeps numba from being imported or from compiling.
+    """
+    if family not in _kernels:
+        with _compiling:
+            if family not in _kernels:
+                # by name: numba takes long to import, and this module must not before it is needed
+                compiling = importlib.import_module(f"{__package__}.compiling")
+                _kernels[family] = compiling.compile_rows(family)
+    return _kernels[family]

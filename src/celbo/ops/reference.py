@@ -1,0 +1,151 @@
+r"""Row sums of count log-probabilities from a decoder's logits, in plain torch: the specification.
+
+The mean of gene :math:`g` in cell :math:`n` is :math:`\mu_{ng} = L_n\,\mathrm{softmax}(a_n)_g`, with :math:`\log L` and
+:math:`a` given. A gene whose share underflows keeps its log-probability and its gradient: below a floor :math:`\mu_0`,
+where :math:`\mu` has left every term but :math:`x \log\mu`, the mean is held at the floor and the rest added in logs,
+
+.. math:: \log p(x; \mu) = \log p(x; \mu_0) + x (\log\mu - \log\mu_0), \qquad \mu < \mu_0 .
+
+Any float dtype and device (half precision is computed in float32), differentiable in every argument.
+"""
+
+import torch
+from torch import Tensor
+
+from .elementwise import nb_log_prob, poisson_log_prob, zinb_log_prob
+
+__all__ = ["check_shapes", "nb_log_prob_sum", "poisson_log_prob_sum", "zinb_log_prob_sum"]
+
+# At these log-means mu / theta vanishes beside 1, while x / mu does not yet overflow.
+_LOG_MEAN_FLOOR = {torch.float32: -60.0, torch.float64: -500.0}
+
+
+def nb_log_prob_sum(x: Tensor, scale_logits: Tensor, log_library: Tensor, log_theta: Tensor) -> Tensor:
+    r"""Log-probability of each cell's counts under negative binomials.
+
+    .. math:: \sum_g \log \mathrm{NB}(x_{ng}; \mu_{ng}, \theta_{ng}), \qquad
+              \mu = \exp(\text{log\_library})\,\mathrm{softmax}(\text{scale\_logits})
+
+    Parameters
+    ----------
+    x
+        Raw counts, ``(n, g)``.
+    scale_logits
+        Logits of the genes' shares of a cell, ``(n, g)``.
+    log_library
+        Natural log of the total expected of a cell, ``(n, 1)``; -inf for an empty cell, whose mean is 0.
+    log_theta
+        Natural log of the inverse dispersion, ``(g,)``, ``(1, g)`` or ``(n, g)``. The variance is ``mu + mu^2 / theta``.
+
+    Returns
+    -------
+    ``(n,)`` log-probabilities in nats, summed over genes.
+
+    Raises
+    ------
+    ValueError
+        When a shape is another one; the message gives all of them.
+    """
+    check_shapes(x, scale_logits, log_library, log_theta)
+    x, scale_logits, log_library, log_theta = _to_common_dtype(x, scale_logits, log_library, log_theta)
+    mu, rest = _mean_and_rest(x, scale_logits, log_library)
+    return (nb_log_prob(x, mu, log_theta.exp()) + rest).sum(1)
+
+
+def zinb_log_prob_sum(
+    x: Tensor, scale_logits: Tensor, log_library: Tensor, log_theta: Tensor, zi_logits: Tensor
+) -> Tensor:
+    r"""Log-probability of each cell's counts under negative binomials whose counts are sometimes lost.
+
+    .. math:: \sum_g \log\left(\pi_{ng}\,[x_{ng} = 0] + (1-\pi_{ng})\,\mathrm{NB}(x_{ng}; \mu_{ng}, \theta_{ng})\right),
+              \qquad \pi = \mathrm{sigmoid}(\text{zi\_logits})
+
+    Parameters
+    ----------
+    x, scale_logits, log_library, log_theta
+        As in :func:`nb_log_prob_sum`.
+    zi_logits
+        Log-odds of an added zero, ``(n, g)``.
+
+    Returns
+    -------
+    ``(n,)`` log-probabilities in nats, summed over genes.
+
+    Raises
+    ------
+    ValueError
+        When a shape is another one; the message gives all of them.
+    """
+    check_shapes(x, scale_logits, log_library, log_theta, zi_logits)
+    x, scale_logits, log_library, log_theta, zi_logits = _to_common_dtype(
+        x, scale_logits, log_library, log_theta, zi_logits
+    )
+    mu, rest = _mean_and_rest(x, scale_logits, log_library)
+    return (zinb_log_prob(x, mu, log_theta.exp(), zi_logits) + rest).sum(1)
+
+
+def poisson_log_prob_sum(x: Tensor, scale_logits: Tensor, log_library: Tensor) -> Tensor:
+    r"""Log-probability of each cell's counts under Poisson distributions.
+
+    .. math:: \sum_g x_{ng} \log\mu_{ng} - \mu_{ng} - \log x_{ng}!
+
+    Parameters
+    ----------
+    x, scale_logits, log_library
+        As in :func:`nb_log_prob_sum`.
+
+    Returns
+    -------
+    ``(n,)`` log-probabilities in nats, summed over genes.
+
+    Raises
+    ------
+    ValueError
+        When a shape is another one; the message gives all of them.
+    """
+    check_shapes(x, scale_logits, log_library)
+    x, scale_logits, log_library = _to_common_dtype(x, scale_logits, log_library)
+    mu, rest = _mean_and_rest(x, scale_logits, log_library)
+    return (poisson_log_prob(x, mu) + rest).sum(1)
+
+
+def check_shapes(
+    x: Tensor,
+    scale_logits: Tensor,
+    log_library: Tensor,
+    log_theta: Tensor | None = None,
+    zi_logits: Tensor | None = None,
+) -> None:
+    """Raise a ``ValueError`` that names every shape unless all are as the functions of this file want them."""
+    n_g = tuple(scale_logits.shape)
+    fits = len(n_g) == 2 and n_g[1] > 0 and x.shape == n_g and log_library.shape == (n_g[0], 1)
+    if log_theta is not None:
+        fits = fits and tuple(log_theta.shape) in (n_g[1:], (1, *n_g[1:]), n_g)
+    if zi_logits is not None:
+        fits = fits and zi_logits.shape == n_g
+    if fits:
+        return
+    given = {"x": x, "scale_logits": scale_logits, "log_library": log_library, "log_theta": log_theta}
+    shapes = {name: tuple(v.shape) for name, v in (given | {"zi_logits": zi_logits}).items() if v is not None}
+    listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+    raise ValueError(
+        f"Shapes do not fit: {listed}. Wanted for n cells and g > 0 genes: x, scale_logits and zi_logits (n, g), "
+        "log_library (n, 1), log_theta (g,), (1, g) or (n, g)."
+    )
+
+
+def _to_common_dtype(x: Tensor, *parameters: Tensor) -> list[Tensor]:
+    """All in the widest float dtype of the parameters, at least float32."""
+    dtype = torch.float32
+    for parameter in parameters:
+        dtype = torch.promote_types(dtype, parameter.dtype)
+    return [tensor.to(dtype) for tensor in (x, *parameters)]
+
+
+def _mean_and_rest(x: Tensor, scale_logits: Tensor, log_library: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean, not below the floor where a count is not zero, and what this leaves out of the log-probability."""
+    log_mu = log_library + torch.log_softmax(scale_logits, dim=1)
+    floor = _LOG_MEAN_FLOOR[log_mu.dtype]
+    rest = x * (log_mu - floor).clamp(max=0)
+    is_zero = x == 0
+    return torch.where(is_zero, log_mu, log_mu.clamp(min=floor)).exp(), torch.where(is_zero, 0, rest)
