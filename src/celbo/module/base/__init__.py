@@ -1,6 +1,7 @@
 """The contract between a model's maths and everything around it."""
 
+from .embedding import EmbeddingModuleMixin
 from .lossoutput import LossOutput
 from .module import BaseModuleClass, auto_move_data
 
-__all__ = ["BaseModuleClass", "LossOutput", "auto_move_data"]
+__all__ = ["BaseModuleClass", "EmbeddingModuleMixin", "LossOutput", "auto_move_data"]

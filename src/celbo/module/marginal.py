@@ -1,0 +1,68 @@
+r"""Marginal log-likelihood of a variational autoencoder by importance sampling.
+
+.. math:: \log p(x_n) \approx \log \tfrac{1}{S} \sum_s
+          \frac{p(x_n \mid z_s, \ell_s)\,p(z_s)\,p(\ell_s)}{q(z_s \mid x_n)\,q(\ell_s \mid x_n)},
+          \qquad z_s, \ell_s \sim q
+
+Dims: n cells, k latents, s samples.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from ..core import REGISTRY_KEYS
+from .likelihoods import log_likelihood
+
+if TYPE_CHECKING:
+    from .vae import VAE
+
+__all__ = ["marginal_log_likelihood"]
+
+
+def marginal_log_likelihood(
+    module: "VAE",
+    tensors: Mapping[str, Tensor],
+    n_mc_samples: int,
+    n_mc_samples_per_pass: int,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Marginal log-likelihood of each cell, ``(n,)``, in nats; see :meth:`celbo.module.VAE.marginal_ll`."""
+    encoded = module.inference(**module._get_inference_input(tensors))
+    done = range(0, n_mc_samples, n_mc_samples_per_pass)
+    sizes = [min(n_mc_samples_per_pass, n_mc_samples - start) for start in done]
+    log_weights_sn = torch.cat([_log_weights(module, tensors, encoded, size, generator) for size in sizes])
+    return log_weights_sn.logsumexp(0) - math.log(n_mc_samples)
+
+
+def _log_weights(
+    module: "VAE",
+    tensors: Mapping[str, Tensor],
+    encoded: Mapping[str, Any],
+    n_samples: int,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Log of the importance weights, ``(s, n)``."""
+    qz, ql = encoded["qz"], encoded["ql"]
+    z_snk = _draw(qz, n_samples, generator)
+    library = encoded["library"].expand(n_samples, -1, -1) if ql is None else _draw(ql, n_samples, generator)
+    # A logistic normal is weighted where it is normal: z before the softmax.
+    drawn = {**encoded, "z": module.z_encoder.z_transformation(z_snk), "library": library}
+    decoded = module.generative(**module._get_generative_input(tensors, drawn))
+    x = tensors[REGISTRY_KEYS.X_KEY].to(z_snk.device)
+    log_weights_sn = log_likelihood(decoded["px"], x) + _log_ratio(decoded["pz"], qz, z_snk)
+    return log_weights_sn if ql is None else log_weights_sn + _log_ratio(decoded["pl"], ql, library)
+
+
+def _log_ratio(p: Distribution, q: Distribution, value: Tensor) -> Tensor:
+    return (p.log_prob(value) - q.log_prob(value)).sum(-1)
+
+
+def _draw(q: Any, n_samples: int, generator: torch.Generator | None) -> Tensor:
+    """``(s, *q.shape)`` samples of a normal distribution."""
+    noise = torch.randn((n_samples, *q.loc.shape), dtype=q.loc.dtype, device=q.loc.device, generator=generator)
+    return q.loc + q.scale * noise

@@ -1,0 +1,460 @@
+r"""Variational autoencoder of counts (scVI).
+
+.. math::
+
+    z_n &\sim N(0, I), \qquad \log \ell_n \sim N(\mu_{b_n}, \sigma^2_{b_n}) \text{ or observed} \\
+    \rho_n &= \mathrm{softmax}(f(z_n, b_n, \dots)), \qquad
+    x_{ng} \sim \mathrm{ZINB}(\ell_n \rho_{ng}, \theta_g, \pi_{ng}) \\
+    \mathcal{L} &= \tfrac{1}{N} \sum_n \left[ -\log p(x_n \mid z_n, \ell_n)
+        + w\,\mathrm{KL}(q(z_n) \,\|\, p(z_n)) + \mathrm{KL}(q(\ell_n) \,\|\, p(\ell_n)) \right]
+
+Dims: n cells, g genes, k latents, b batches, c classes, s samples.
+Reference: Lopez et al., Nature Methods 2018 (:cite:p:`Lopez18`).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Distribution, Normal, kl_divergence
+
+from ..core import REGISTRY_KEYS, unknown_name
+from ..distributions import Poisson
+from ..nn import DecoderSCVI, Encoder, LinearDecoderSCVI
+from ..nn.covariates import append_columns
+from .base import BaseModuleClass, EmbeddingModuleMixin, LossOutput, auto_move_data
+from .likelihoods import LIKELIHOODS, log_likelihood
+from .marginal import marginal_log_likelihood
+
+__all__ = ["VAE"]
+
+Dispersion = Literal["gene", "gene-batch", "gene-label", "gene-cell"]
+LatentDistribution = Literal["normal", "ln"]
+BatchRepresentation = Literal["one-hot", "embedding"]
+Placement = Literal["encoder", "decoder", "none", "both"]
+
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "dispersion": get_args(Dispersion),
+    "gene_likelihood": tuple(LIKELIHOODS),
+    "latent_distribution": get_args(LatentDistribution),
+    "batch_representation": get_args(BatchRepresentation),
+    "use_batch_norm": get_args(Placement),
+    "use_layer_norm": get_args(Placement),
+}
+
+
+class VAE(EmbeddingModuleMixin, BaseModuleClass):
+    """Variational autoencoder of counts.
+
+    Parameters
+    ----------
+    n_input, n_batch, n_labels
+        Numbers of genes, batches and labels.
+    n_hidden, n_latent, n_layers
+        Size of hidden layers, size of the latent space, number of hidden layers of encoder and decoder each.
+    n_continuous_cov, n_cats_per_cov
+        Number of continuous covariates; number of categories of each categorical one (the batch apart).
+    dropout_rate
+        Dropout of the encoders; the decoder has none.
+    dispersion
+        What the inverse dispersion is a parameter of: ``"gene"``, ``"gene-batch"``, ``"gene-label"``; with
+        ``"gene-cell"`` the decoder gives it.
+    log_variational
+        Whether the encoders see ``log(1 + x)``.
+    gene_likelihood
+        ``"zinb"``, ``"nb"``, ``"poisson"`` or ``"normal"``.
+    latent_distribution
+        ``"normal"``, or ``"ln"`` (logistic normal: latents on the simplex).
+    encode_covariates
+        Whether the encoders see the covariates.
+    deeply_inject_covariates
+        Whether covariates enter each hidden layer, or the first only.
+    batch_representation
+        ``"one-hot"``, or ``"embedding"`` (learned).
+    use_batch_norm, use_layer_norm
+        Where: ``"encoder"``, ``"decoder"``, ``"none"`` or ``"both"``.
+    use_size_factor_key
+        Whether (any true value) size factors take the place of the library; the scale is then a softplus.
+    use_observed_lib_size
+        Whether the library is the cell's total count, or a latent variable.
+    extra_payload_autotune
+        Whether the loss carries ``z``, ``batch`` and ``labels`` as extra metrics.
+    library_log_means, library_log_vars
+        Mean and variance of the log library in each batch, ``(1, b)``; required for a latent library.
+    var_activation
+        Makes the encoders' variance positive; ``torch.exp`` when not given.
+    extra_encoder_kwargs, extra_decoder_kwargs, batch_embedding_kwargs
+        Further arguments of :class:`~celbo.nn.Encoder`, :class:`~celbo.nn.DecoderSCVI` and
+        :meth:`~celbo.module.base.EmbeddingModuleMixin.init_embedding`.
+
+    Raises
+    ------
+    ValueError
+        An option that does not exist; a dispersion per batch or label without batches or labels; a latent library
+        without its prior.
+    """
+
+    library_log_means: Tensor
+    library_log_vars: Tensor
+
+    def __init__(
+        self,
+        n_input: int,
+        n_batch: int = 0,
+        n_labels: int = 0,
+        n_hidden: int = 128,
+        n_latent: int = 10,
+        n_layers: int = 1,
+        n_continuous_cov: int = 0,
+        n_cats_per_cov: list[int] | None = None,
+        dropout_rate: float = 0.1,
+        dispersion: Dispersion = "gene",
+        log_variational: bool = True,
+        gene_likelihood: Literal["zinb", "nb", "poisson", "normal"] = "zinb",
+        latent_distribution: LatentDistribution = "normal",
+        encode_covariates: bool = False,
+        deeply_inject_covariates: bool = True,
+        batch_representation: BatchRepresentation = "one-hot",
+        use_batch_norm: Placement = "both",
+        use_layer_norm: Placement = "none",
+        use_size_factor_key: bool = False,
+        use_observed_lib_size: bool = True,
+        extra_payload_autotune: bool = False,
+        library_log_means: np.ndarray | None = None,
+        library_log_vars: np.ndarray | None = None,
+        var_activation: Callable[[Tensor], Tensor] | None = None,
+        extra_encoder_kwargs: dict[str, Any] | None = None,
+        extra_decoder_kwargs: dict[str, Any] | None = None,
+        batch_embedding_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        _check_choices(
+            dispersion=dispersion,
+            gene_likelihood=gene_likelihood,
+            latent_distribution=latent_distribution,
+            batch_representation=batch_representation,
+            use_batch_norm=use_batch_norm,
+            use_layer_norm=use_layer_norm,
+        )
+        self.dispersion = dispersion
+        self.n_latent = n_latent
+        self.log_variational = log_variational
+        self.gene_likelihood = gene_likelihood
+        self.n_batch = n_batch
+        self.n_input = n_input
+        self.n_labels = n_labels
+        self.n_hidden = n_hidden
+        self.n_layers = n_layers
+        self.latent_distribution = latent_distribution
+        self.encode_covariates = encode_covariates
+        self.use_size_factor_key = use_size_factor_key
+        self.use_observed_lib_size = use_observed_lib_size
+        self.extra_payload_autotune = extra_payload_autotune
+        self.batch_representation = batch_representation
+
+        if dispersion != "gene-cell":
+            self.px_r = nn.Parameter(torch.randn(self._dispersion_shape()))
+        if not use_observed_lib_size:
+            self._keep_library_prior(library_log_means, library_log_vars)
+
+        # What goes with the input of each network: dense columns appended to it, categories whose codes are gathered.
+        self.n_cat_list = list(n_cats_per_cov or [])
+        self.n_dense_covariates = n_continuous_cov
+        if batch_representation == "embedding":
+            self.init_embedding(REGISTRY_KEYS.BATCH_KEY, n_batch, **(batch_embedding_kwargs or {}))
+            self.n_dense_covariates += self.get_embedding(REGISTRY_KEYS.BATCH_KEY).embedding_dim
+        else:
+            self.n_cat_list.insert(0, n_batch)
+
+        def encoder(n_output: int, n_encoder_layers: int, distribution: str) -> Encoder:
+            return Encoder(
+                n_input + self.n_dense_covariates * encode_covariates,
+                n_output,
+                n_cat_list=self.n_cat_list if encode_covariates else None,
+                n_layers=n_encoder_layers,
+                n_hidden=n_hidden,
+                dropout_rate=dropout_rate,
+                distribution=distribution,
+                inject_covariates=deeply_inject_covariates,
+                use_batch_norm=use_batch_norm in ("encoder", "both"),
+                use_layer_norm=use_layer_norm in ("encoder", "both"),
+                var_activation=var_activation,
+                return_dist=True,
+                **(extra_encoder_kwargs or {}),
+            )
+
+        self.z_encoder = encoder(n_latent, n_layers, latent_distribution)
+        self.l_encoder = encoder(1, 1, "normal")  # always there, as in scvi-tools' archives
+        self.decoder: DecoderSCVI | LinearDecoderSCVI = DecoderSCVI(
+            n_latent + self.n_dense_covariates,
+            n_input,
+            n_cat_list=self.n_cat_list,
+            n_layers=n_layers,
+            n_hidden=n_hidden,
+            inject_covariates=deeply_inject_covariates,
+            use_batch_norm=use_batch_norm in ("decoder", "both"),
+            use_layer_norm=use_layer_norm in ("decoder", "both"),
+            scale_activation="softplus" if use_size_factor_key else "softmax",
+            **(extra_decoder_kwargs or {}),
+        )
+
+    def _dispersion_shape(self) -> tuple[int, ...]:
+        if self.dispersion == "gene":
+            return (self.n_input,)
+        n_groups, argument = (
+            (self.n_batch, "n_batch") if self.dispersion == "gene-batch" else (self.n_labels, "n_labels")
+        )
+        if n_groups < 1:
+            raise ValueError(f"dispersion={self.dispersion!r} needs {argument} of at least 1, got {n_groups}.")
+        return (self.n_input, n_groups)
+
+    def _keep_library_prior(self, log_means: np.ndarray | None, log_vars: np.ndarray | None) -> None:
+        if log_means is None or log_vars is None:
+            raise ValueError(
+                "use_observed_lib_size=False makes the library a latent variable: "
+                "give its prior, library_log_means and library_log_vars, each of shape (1, n_batch)."
+            )
+        self.register_buffer("library_log_means", torch.as_tensor(log_means, dtype=torch.float32))
+        self.register_buffer("library_log_vars", torch.as_tensor(log_vars, dtype=torch.float32))
+
+    def _with_covariates(
+        self, x: Tensor, batch_index: Tensor, cont_covs: Tensor | None, cat_covs: Tensor | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Input of a network with the dense covariates appended, and the codes that its layers gather."""
+        columns = [] if cont_covs is None else [cont_covs]
+        codes = [] if cat_covs is None else list(cat_covs.split(1, dim=-1))
+        if self.batch_representation == "embedding":
+            columns.append(self.compute_embedding(REGISTRY_KEYS.BATCH_KEY, batch_index))
+        else:
+            codes.insert(0, batch_index)
+        return append_columns(x, *columns), codes
+
+    @auto_move_data
+    def inference(
+        self,
+        x: Tensor,
+        batch_index: Tensor,
+        cont_covs: Tensor | None = None,
+        cat_covs: Tensor | None = None,
+        n_samples: int = 1,
+    ) -> dict[str, Tensor | Distribution | None]:
+        """Encode cells.
+
+        Parameters
+        ----------
+        x
+            Counts, ``(n, g)``.
+        batch_index
+            Codes, ``(n, 1)``.
+        cont_covs, cat_covs
+            ``(n, k)`` each.
+        n_samples
+            With more than 1 the samples get a leading dimension, without gradient.
+
+        Returns
+        -------
+        ``z`` ``(n, k)``; ``library`` ``(n, 1)``, the natural log (observed in an empty cell: ``-inf``); ``qz``; ``ql``,
+        None for an observed library.
+        """
+        encoded, codes = x.log1p() if self.log_variational else x, list[Tensor]()
+        if self.encode_covariates:
+            encoded, codes = self._with_covariates(encoded, batch_index, cont_covs, cat_covs)
+        qz, z = self.z_encoder(encoded, *codes)
+        ql, library = None, x.sum(-1, keepdim=True).log()
+        if not self.use_observed_lib_size:
+            ql, library = self.l_encoder(encoded, *codes)
+        if n_samples > 1:
+            z = self.z_encoder.z_transformation(qz.sample((n_samples,)))
+            library = library.expand(n_samples, -1, -1) if ql is None else ql.sample((n_samples,))
+        return {"z": z, "qz": qz, "ql": ql, "library": library}
+
+    def _get_generative_input(
+        self, tensors: Mapping[str, Tensor], inference_outputs: Mapping[str, Any], **kwargs: Any
+    ) -> dict[str, Any]:
+        bound = super()._get_generative_input(tensors, inference_outputs, **kwargs)
+        if REGISTRY_KEYS.SIZE_FACTOR_KEY in tensors:
+            bound["size_factor"] = tensors[
+                REGISTRY_KEYS.SIZE_FACTOR_KEY
+            ].log()  # the minibatch has it on the natural scale
+        return bound
+
+    @auto_move_data
+    def generative(
+        self,
+        z: Tensor,
+        library: Tensor,
+        batch_index: Tensor,
+        cont_covs: Tensor | None = None,
+        cat_covs: Tensor | None = None,
+        size_factor: Tensor | None = None,
+        y: Tensor | None = None,
+        transform_batch: Tensor | int | None = None,
+    ) -> dict[str, Distribution | None]:
+        """Decode latents.
+
+        Parameters
+        ----------
+        z
+            ``(n, k)`` or ``(s, n, k)``.
+        library
+            Natural log of the library, ``(n, 1)`` or ``(s, n, 1)``.
+        batch_index
+            Codes, ``(n, 1)``.
+        cont_covs, cat_covs
+            ``(n, k)`` each.
+        size_factor
+            Natural log of the size factor, ``(n, 1)``; takes the place of ``library`` where the module is built for it.
+        y
+            Label codes, ``(n, 1)``; looked at for ``dispersion="gene-label"``.
+        transform_batch
+            Batch that all cells are decoded as.
+
+        Returns
+        -------
+        ``px``; ``pz``; ``pl``, None for an observed library.
+        """
+        if transform_batch is not None:
+            batch_index = torch.ones_like(batch_index) * transform_batch
+        if self.use_size_factor_key:
+            library = _required("size_factor", size_factor, "the module was built with use_size_factor_key")
+        decoded, codes = self._with_covariates(z, batch_index, cont_covs, cat_covs)
+        likelihood = LIKELIHOODS[self.gene_likelihood]
+        scale_logits, log_theta, zi_logits = self.decoder.logits(
+            self.dispersion, decoded, *codes, use_dropout=likelihood.zero_inflated
+        )
+        if log_theta is None:
+            log_theta = self._log_theta(batch_index, y)
+        px = likelihood(
+            scale_logits,
+            library,
+            log_theta,
+            zi_logits,
+            activation=self.decoder.scale,
+            is_softmax=self.decoder.is_softmax,
+        )
+        pz = Normal(torch.zeros_like(z), torch.ones_like(z), validate_args=False)
+        return {"px": px, "pl": self._library_prior(batch_index), "pz": pz}
+
+    def _log_theta(self, batch_index: Tensor, y: Tensor | None) -> Tensor:
+        """Log inverse dispersion that is a parameter: ``(g,)``, or gathered for each cell, ``(n, g)``."""
+        if self.dispersion == "gene":
+            return self.px_r
+        codes = batch_index
+        if self.dispersion == "gene-label":
+            codes = _required("y", y, 'the module was built with dispersion="gene-label"')
+        return F.embedding(codes.squeeze(-1), self.px_r.t())
+
+    def _library_prior(self, batch_index: Tensor) -> Normal | None:
+        if self.use_observed_lib_size:
+            return None
+        mean_n1, var_n1 = self.library_log_means[0][batch_index], self.library_log_vars[0][batch_index]
+        return Normal(mean_n1, var_n1.sqrt(), validate_args=False)
+
+    def loss(
+        self,
+        tensors: Mapping[str, Tensor],
+        inference_outputs: Mapping[str, Any],
+        generative_outputs: Mapping[str, Any],
+        kl_weight: Tensor | float = 1.0,
+    ) -> LossOutput:
+        """Negative evidence lower bound, the KL of the latents weighted by ``kl_weight``.
+
+        Returns
+        -------
+        ``kl_local`` has the entries ``kl_divergence_l`` (0 for an observed library) and ``kl_divergence_z``.
+        """
+        qz, ql = inference_outputs["qz"], inference_outputs["ql"]
+        nll_n = -log_likelihood(generative_outputs["px"], tensors[REGISTRY_KEYS.X_KEY])
+        kl_z_n = kl_divergence(qz, generative_outputs["pz"]).sum(-1)
+        kl_l_n = torch.zeros_like(kl_z_n) if ql is None else kl_divergence(ql, generative_outputs["pl"]).sum(-1)
+        return LossOutput(
+            loss=(nll_n + kl_weight * kl_z_n + kl_l_n).mean(),
+            reconstruction_loss=nll_n,
+            kl_local={"kl_divergence_l": kl_l_n, "kl_divergence_z": kl_z_n},
+            extra_metrics=self._autotune_payload(tensors, inference_outputs) if self.extra_payload_autotune else {},
+        )
+
+    def _autotune_payload(self, tensors: Mapping[str, Tensor], inference_outputs: Mapping[str, Any]) -> dict[str, Any]:
+        keys = (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.LABELS_KEY)
+        return {"z": inference_outputs["z"], **{key: tensors[key] for key in keys}}
+
+    @torch.no_grad()
+    def sample(
+        self,
+        tensors: Mapping[str, Tensor],
+        n_samples: int = 1,
+        max_poisson_rate: float = 1e8,
+        generative_kwargs: dict[str, Any] | None = None,
+    ) -> Tensor:
+        """Draw counts from the posterior predictive distribution.
+
+        Parameters
+        ----------
+        tensors
+            Minibatch by registry key.
+        n_samples
+            Samples a cell, each with latents of its own.
+        max_poisson_rate
+            Poisson rates above this are set to it.
+        generative_kwargs
+            Further arguments of :meth:`generative`.
+
+        Returns
+        -------
+        ``(n, g)``, or ``(n, g, s)`` for more than one sample, on the CPU.
+        """
+        inference_kwargs = {"n_samples": n_samples}
+        _, outputs = self.forward(
+            tensors, inference_kwargs=inference_kwargs, generative_kwargs=generative_kwargs, compute_loss=False
+        )[:2]
+        px = outputs["px"]
+        if isinstance(px, Poisson):
+            px = Poisson(px.rate.clamp(max=max_poisson_rate), validate_args=False)
+        x = px.sample().cpu()
+        return x.permute(1, 2, 0) if n_samples > 1 else x
+
+    @torch.no_grad()
+    def marginal_ll(
+        self,
+        tensors: Mapping[str, Tensor],
+        n_mc_samples: int,
+        return_mean: bool = False,
+        n_mc_samples_per_pass: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> Tensor | float:
+        """Marginal log-likelihood by importance sampling from the posterior (:mod:`celbo.module.marginal`).
+
+        Parameters
+        ----------
+        tensors
+            Minibatch by registry key.
+        n_mc_samples
+            Samples a cell in all.
+        return_mean
+            Whether to return the mean over cells.
+        n_mc_samples_per_pass
+            Samples that go through the decoder at once. It bears on memory only.
+        generator
+            Source of randomness, on the module's device; PyTorch's global one when not given.
+
+        Returns
+        -------
+        ``(n,)`` on the CPU in nats, or its mean.
+        """
+        ll_n = marginal_log_likelihood(self, tensors, n_mc_samples, n_mc_samples_per_pass, generator).cpu()
+        return ll_n.mean().item() if return_mean else ll_n
+
+
+def _check_choices(**given: str) -> None:
+    for name, choice in given.items():
+        if choice not in _CHOICES[name]:
+            raise ValueError(unknown_name(f"choice of {name}", choice, _CHOICES[name]))
+
+
+def _required(name: str, value: Tensor | None, because: str) -> Tensor:
+    if value is None:
+        raise ValueError(f"generative() needs `{name}`, because {because}, and got None.")
+    return value

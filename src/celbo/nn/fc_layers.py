@@ -1,0 +1,170 @@
+"""Fully connected layers into which covariates are injected."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .covariates import append_columns, covariate_widths, linear_with_covariates
+
+__all__ = ["FCLayers"]
+
+
+class FCLayers(nn.Module):
+    r"""Stack of fully connected layers that see covariates beside their input.
+
+    .. math:: h_{i+1} = \mathrm{dropout}(\phi(\mathrm{norm}(W_i\,[h_i,\, u,\, e_{c_1},\, e_{c_2}, \dots]^\top + b_i)))
+
+    with continuous covariates :math:`u` and one-hot covariates :math:`e_c` in the first layer only, or in each.
+
+    Parameters
+    ----------
+    n_in, n_out
+        Size of input and output.
+    n_cat_list
+        Number of categories of each categorical covariate. One of a single category takes no column.
+    n_cont
+        Number of continuous covariates (``cont`` of :meth:`forward`).
+    n_layers
+        Number of layers.
+    n_hidden
+        Size of the layers between the first and the last.
+    dropout_rate
+        Probability with which an output is dropped in training; 0 leaves the dropout out.
+    use_batch_norm
+        Batch normalization with momentum 0.01 and eps 0.001.
+    use_layer_norm
+        Layer normalization without learned scale and shift.
+    use_activation
+        Whether to apply ``activation_fn``.
+    bias
+        Whether the linear layers have a bias.
+    inject_covariates
+        Covariates enter each layer (True) or the first only.
+    activation_fn
+        Class of the activation, called without arguments.
+
+    Notes
+    -----
+    The columns of a layer's weight are ``[input | continuous | categorical 0 | categorical 1 | ...]``. The children of
+    each layer are called 0 (linear), 1 (batch norm), 2 (layer norm), 3 (activation), 4 (dropout), None where absent, so
+    that the ``state_dict`` is scvi-tools'.
+    """
+
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        n_cat_list: Iterable[int] | None = None,
+        n_cont: int = 0,
+        n_layers: int = 1,
+        n_hidden: int = 128,
+        dropout_rate: float = 0.1,
+        use_batch_norm: bool = True,
+        use_layer_norm: bool = False,
+        use_activation: bool = True,
+        bias: bool = True,
+        inject_covariates: bool = True,
+        activation_fn: type[nn.Module] | Callable[[], nn.Module] = nn.ReLU,
+    ) -> None:
+        super().__init__()
+        self.inject_covariates = inject_covariates
+        self.n_cat_list = covariate_widths(n_cat_list)
+        self.n_cov = n_cont + sum(self.n_cat_list)
+        self.fc_layers = nn.Sequential()
+        sizes = [n_in, *[n_hidden] * (n_layers - 1), n_out]
+        for i in range(n_layers):
+            block = (
+                nn.Linear(sizes[i] + self.n_cov * self.inject_into_layer(i), sizes[i + 1], bias=bias),
+                nn.BatchNorm1d(sizes[i + 1], momentum=0.01, eps=0.001) if use_batch_norm else None,
+                nn.LayerNorm(sizes[i + 1], elementwise_affine=False) if use_layer_norm else None,
+                activation_fn() if use_activation else None,
+                nn.Dropout(p=dropout_rate) if dropout_rate > 0 else None,
+            )
+            self.fc_layers.add_module(f"Layer {i}", nn.Sequential(*block))  # type: ignore[arg-type]
+
+    def inject_into_layer(self, layer_num: int) -> bool:
+        """Whether covariates enter the layer of that number."""
+        return layer_num == 0 or self.inject_covariates
+
+    def forward(self, x: Tensor, *cat_list: Tensor | None, cont: Tensor | None = None) -> Tensor:
+        """Run the layers.
+
+        Parameters
+        ----------
+        x
+            ``(n, n_in)`` or ``(s, n, n_in)``.
+        *cat_list
+            One a categorical covariate: codes ``(n, 1)``, or rows of weights ``(n, n_cat)``. More than the layers were
+            built for are not looked at.
+        cont
+            Continuous covariates, ``(n, n_cont)``.
+
+        Returns
+        -------
+        ``(n, n_out)`` or ``(s, n, n_out)``.
+
+        Raises
+        ------
+        ValueError, IndexError
+            See :func:`~celbo.nn.covariates.linear_with_covariates`.
+        """
+        columns = () if cont is None else (cont,)
+        for i, (linear, batch_norm, *rest) in enumerate(self._blocks()):
+            if self.inject_into_layer(i):
+                dense = append_columns(x, *columns)
+                x = linear_with_covariates(dense, linear.weight, linear.bias, self.n_cat_list, cat_list)
+            else:
+                x = linear(x)
+            if batch_norm is not None:
+                x = _batch_normalized(x, batch_norm)
+            for step in rest:
+                if step is not None:
+                    x = step(x)
+        return x
+
+    def set_online_update_hooks(self, hook_first_layer: bool = True) -> None:
+        """Let training move nothing but the weights of covariates.
+
+        Gradients of the other columns of the linear weights, and of the biases, become zero; normalization layers are
+        left alone.
+
+        Parameters
+        ----------
+        hook_first_layer
+            Whether this holds for the first layer too.
+        """
+        self.hooks = []
+        for i, (linear, *_) in enumerate(self._blocks()):
+            if i == 0 and not hook_first_layer:
+                continue
+            n_free = self.n_cov if self.inject_into_layer(i) else 0
+            self.hooks.append(linear.weight.register_hook(_keep_last_columns(n_free)))
+            if linear.bias is not None:
+                self.hooks.append(linear.bias.register_hook(torch.zeros_like))
+
+    def _blocks(self) -> Iterator[Any]:
+        """The layers, each an iterable of linear, batch norm, layer norm, activation, dropout (None where absent)."""
+        return iter(self.fc_layers)
+
+
+def _keep_last_columns(n_columns: int) -> Callable[[Tensor], Tensor]:
+    """Hook that sets a gradient ``(h, i)`` to zero but for its last columns."""
+
+    def hook(grad: Tensor) -> Tensor:
+        kept = torch.zeros_like(grad)
+        start = grad.shape[1] - n_columns
+        kept[:, start:] = grad[:, start:]
+        return kept
+
+    return hook
+
+
+def _batch_normalized(x: Tensor, batch_norm: nn.Module) -> Tensor:
+    """Batch normalization over cells; in training each sample of ``(s, n, h)`` has statistics of its own."""
+    if x.dim() == 2:
+        return batch_norm(x)
+    if batch_norm.training:
+        return torch.stack([batch_norm(slice_nh) for slice_nh in x])
+    return batch_norm(x.flatten(0, -2)).view_as(x)
