@@ -7,6 +7,15 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from celbo.data import AnnDataManager
+from celbo.data.fields import (
+    CategoricalJointObsField,
+    CategoricalObsField,
+    LayerField,
+    NumericalJointObsField,
+    StringUnsField,
+)
+
 
 def uncanonical(x):
     """CSR with every nonzero stored as two entries, columns unsorted."""
@@ -93,20 +102,6 @@ def storage(request, tmp_path):
     return lambda x: STORAGES[request.param](x, tmp_path)
 
 
-class FakeManager:
-    def __init__(self, adata, data_registry):
-        self.adata = adata
-        self.data_registry = data_registry
-
-    def get_from_registry(self, key):
-        entry = self.data_registry[key]
-        value = getattr(self.adata, entry["attr_name"])
-        if entry["attr_key"] is None:
-            return value
-        column = value[entry["attr_key"]]
-        return np.asarray(column)[:, None] if entry["attr_name"] == "obs" else column
-
-
 N_CELLS, N_GENES = 50, 6
 
 
@@ -115,26 +110,34 @@ def adata(rng):
     """Counts whose first gene is the row number, so that any row tells which cell it is."""
     x = rng.poisson(1.0, (N_CELLS, N_GENES)).astype(np.float32)
     x[:, 0] = np.arange(N_CELLS)
-    obs = {"_scvi_batch": (np.arange(N_CELLS) % 3).astype(np.int8), "_scvi_labels": np.zeros(N_CELLS, np.int8)}
+    x[:, 1] = 1
+    obs = {
+        "tech": pd.Categorical([f"t{i % 3}" for i in range(N_CELLS)]),
+        "donor": pd.Categorical([f"d{i % 5}" for i in range(N_CELLS)]),
+        "score": rng.normal(size=N_CELLS),
+    }
     adata = anndata.AnnData(sparse.csr_matrix(x), obs=pd.DataFrame(obs, index=[f"cell{i}" for i in range(N_CELLS)]))
-    adata.obs["donor"] = pd.Categorical([f"d{i % 5}" for i in range(N_CELLS)])
-    adata.obsm["_scvi_extra_categorical_covs"] = pd.DataFrame(
-        {"a": adata.obs["_scvi_batch"], "b": adata.obs["_scvi_labels"]}, index=adata.obs_names
-    )
-    adata.obsm["_scvi_extra_continuous_covs"] = pd.DataFrame({"c": rng.normal(size=N_CELLS)}, index=adata.obs_names)
+    adata.var_names = [f"gene{i}" for i in range(N_GENES)]
+    adata.uns["kind"] = "none"
     return adata
 
 
 @pytest.fixture
-def manager(adata):
-    """Manager of ``adata`` with batch, labels and covariates."""
-    entries = {
-        "X": ("X", None),
-        "batch": ("obs", "_scvi_batch"),
-        "labels": ("obs", "_scvi_labels"),
-        "extra_categorical_covs": ("obsm", "_scvi_extra_categorical_covs"),
-        "extra_continuous_covs": ("obsm", "_scvi_extra_continuous_covs"),
-        "minify_type": ("uns", "kind"),
-    }
-    registry = {key: {"attr_name": name, "attr_key": where} for key, (name, where) in entries.items()}
-    return FakeManager(adata, registry)
+def fields():
+    """Fields of every kind that has one row a cell, and one that has not."""
+    return [
+        LayerField("X", None, is_count_data=True),
+        CategoricalObsField("batch", "tech"),
+        CategoricalObsField("labels", None),
+        CategoricalJointObsField("extra_categorical_covs", ["donor", "tech"]),
+        NumericalJointObsField("extra_continuous_covs", ["score"]),
+        StringUnsField("minify_type", "kind"),
+    ]
+
+
+@pytest.fixture
+def manager(adata, fields):
+    """Manager of ``adata``."""
+    manager = AnnDataManager(fields)
+    manager.register_fields(adata)
+    return manager

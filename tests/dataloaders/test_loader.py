@@ -151,13 +151,26 @@ def test_distributed_needs_a_process_group(manager):
 
 
 def test_backed_anndata_in_any_order(manager, adata, tmp_path):
-    wanted = adata.X.toarray()
     adata.write_h5ad(tmp_path / "backed.h5ad")
-    manager.adata = anndata.read_h5ad(tmp_path / "backed.h5ad", backed="r")
+    backed = anndata.read_h5ad(tmp_path / "backed.h5ad", backed="r")
     order = [40, 3, 3, 17, 0]
-    got = torch.cat([batch["X"] for batch in AnnDataLoader(manager, order, batch_size=2)])
-    np.testing.assert_array_equal(got.numpy(), wanted[order])
-    manager.adata.file.close()
+    for in_order, wanted in zip(
+        AnnDataLoader(manager.transfer_fields(backed), order, batch_size=2), AnnDataLoader(manager, order, batch_size=2)
+    ):
+        assert {key: value.tolist() for key, value in in_order.items()} == {
+            key: value.tolist() for key, value in wanted.items()
+        }
+    backed.file.close()
+
+
+def test_genes_come_in_the_models_order(manager, adata, rng):
+    x = np.concatenate([adata.X.toarray(), rng.poisson(1.0, (50, 3))], axis=1)
+    names = np.array([*adata.var_names, "other1", "other2", "other3"])
+    order = np.array([8, 3, 0, 6, 5, 1, 7, 2, 4])
+    query = anndata.AnnData(sparse.csr_matrix(x[:, order]), obs=adata.obs[["tech", "donor", "score"]], uns={"kind": ""})
+    query.var_names = names[order]
+    batch = next(iter(AnnDataLoader(manager.transfer_fields(query), [7, 3])))
+    np.testing.assert_array_equal(batch["X"].numpy(), adata.X.toarray()[[7, 3]])
 
 
 def test_dataset_like_the_peers(manager, adata):
@@ -184,6 +197,6 @@ def test_dataset_like_the_peers(manager, adata):
 
 
 def test_table_without_a_reader_is_named_by_its_key(manager, adata):
-    adata.obs["_scvi_batch"] = "a"
+    adata.obs["_scvi_batch"] = "a"  # someone wrote over the codes
     with pytest.raises(TypeError, match="Registry key 'batch'"):
         AnnTorchDataset(manager)

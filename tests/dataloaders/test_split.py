@@ -200,7 +200,7 @@ def test_split_in_a_column():
     assert [part.tolist() for part in sets(split)] == [[1, 3], [2], [0]]
     with pytest.warns(UserWarning, match="1 of 3 cells are in no set of 'fold'"):
         assert split_by_column(["train", None, "test"], "fold").train.tolist() == [0]
-    with pytest.raises(ValueError, match="'valid'. Did you mean 'validation'"):
+    with pytest.raises(ValueError, match=r"'valid'\. Did you mean 'validation'"):
         split_by_column(["train", "valid"])
     with pytest.raises(ValueError, match="no cell with the value 'train'"):
         split_by_column(["test", "test"])

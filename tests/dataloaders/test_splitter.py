@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from celbo.core import settings
+from celbo.data import AnnDataManager
 from celbo.dataloaders import AnnDataLoader, DataSplitter, split_indices
 
 
@@ -109,3 +110,8 @@ def test_sparse_minibatches_are_made_dense_after_the_transfer(manager, adata):
     dense = splitter.on_after_batch_transfer(batch, 0)
     np.testing.assert_array_equal(dense["X"].numpy(), adata.X.toarray()[splitter.val_idx])
     assert dense["batch"] is batch["batch"]
+
+
+def test_manager_without_anndata_is_said(fields):
+    with pytest.raises(ValueError, match="has no AnnData yet"):
+        DataSplitter(AnnDataManager(fields))

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from anndata import AnnData
 from torch import Tensor
 
 from ..core import REGISTRY_KEYS, unknown_name
@@ -14,7 +15,7 @@ from .rows_sparse import SparseRows
 if TYPE_CHECKING:
     from ..data import AnnDataManager
 
-__all__ = ["AnnTorchDataset", "keys_of_rows"]
+__all__ = ["AnnTorchDataset", "keys_of_rows", "registered"]
 
 INTEGER_KEYS = frozenset(
     {REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.LABELS_KEY, REGISTRY_KEYS.CAT_COVS_KEY, REGISTRY_KEYS.INDICES_KEY}
@@ -26,7 +27,7 @@ PER_CELL = frozenset({"X", "layers", "obs", "obsm"})
 
 
 class AnnTorchDataset(torch.utils.data.Dataset):
-    """Registered data of some cells, as numpy arrays by registry key.
+    """Registered data of some cells, as numpy arrays by registry key, genes in the model's order.
 
     Parameters
     ----------
@@ -53,7 +54,10 @@ class AnnTorchDataset(torch.utils.data.Dataset):
         self.load_sparse_tensor = load_sparse_tensor
         self.keys_and_dtypes = _keys_and_dtypes(getitem_tensors, keys_of_rows(adata_manager))
         self.data = {key: self.get_data(key) for key in self.keys_and_dtypes}
-        self.sources = {key: _open(key, self.data[key], dtype) for key, dtype in self.keys_and_dtypes.items()}
+        self.sources = {
+            key: _open(key, self.data[key], dtype, adata_manager.get_column_indexer(key))
+            for key, dtype in self.keys_and_dtypes.items()
+        }
 
     @property
     def registered_keys(self) -> list[str]:
@@ -61,12 +65,12 @@ class AnnTorchDataset(torch.utils.data.Dataset):
         return keys_of_rows(self.adata_manager)
 
     def get_data(self, key: str) -> Any:
-        """Whole table behind a registry key, as it lies in the AnnData."""
+        """Whole table behind a registry key as it lies in the AnnData, its genes in the AnnData's own order."""
         return self.adata_manager.get_from_registry(key)
 
     def __len__(self) -> int:
         """Number of cells."""
-        return self.adata_manager.adata.shape[0]
+        return registered(self.adata_manager).n_obs
 
     def __getitem__(self, indices: int | slice | list[int] | np.ndarray) -> dict[str, np.ndarray | Tensor]:
         """Rows in the order asked, two-dimensional even for a single one.
@@ -94,6 +98,19 @@ class AnnTorchDataset(torch.utils.data.Dataset):
         return as_indices(indices, len(self))
 
 
+def registered(adata_manager: "AnnDataManager") -> AnnData:
+    """AnnData of a manager.
+
+    Raises
+    ------
+    ValueError
+        When it has none yet.
+    """
+    if adata_manager.adata is None:
+        raise ValueError("This manager has no AnnData yet: call setup_anndata, or its register_fields, first.")
+    return adata_manager.adata
+
+
 def keys_of_rows(adata_manager: "AnnDataManager") -> list[str]:
     """Registry keys whose data have one row a cell (so not what lies in ``uns`` or ``varm``)."""
     return [key for key, entry in adata_manager.data_registry.items() if entry["attr_name"] in PER_CELL]
@@ -109,9 +126,9 @@ def _keys_and_dtypes(asked: list[str] | dict[str, Any] | None, registered: list[
     return {key: np.int64 if key in INTEGER_KEYS else np.float32 for key in wanted}
 
 
-def _open(key: str, array: Any, dtype: Any) -> RowSource:
+def _open(key: str, array: Any, dtype: Any, columns: np.ndarray | None) -> RowSource:
     try:
-        return rows(array, dtype)
+        return rows(array, dtype, columns)
     except (TypeError, ValueError) as error:
         raise type(error)(f"Registry key {key!r}: {error}") from error
 

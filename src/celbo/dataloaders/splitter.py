@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..core import settings, unknown_name
-from .dataset import AnnTorchDataset
+from .dataset import AnnTorchDataset, registered
 from .loader import AnnDataLoader
 from .split import Split, split_by_column, split_indices, split_with_indexing
 
@@ -93,7 +93,7 @@ class DataSplitter:
 
     def _split(self) -> Split:
         _check_one_way(external_indexing=self.external_indexing, split_by=self.split_by, stratify_by=self.stratify_by)
-        n = self.adata_manager.adata.shape[0]
+        n = registered(self.adata_manager).n_obs
         if self.external_indexing is not None:
             return split_with_indexing(n, self.external_indexing)
         if self.split_by is not None:
@@ -102,7 +102,7 @@ class DataSplitter:
         return split_indices(n, self.train_size, self.validation_size, self.shuffle_set_split, self.seed, values)
 
     def _obs(self, column: str) -> np.ndarray:
-        obs = self.adata_manager.adata.obs
+        obs = registered(self.adata_manager).obs
         if column not in obs:
             raise KeyError(unknown_name("column of adata.obs", column, obs.columns))
         return obs[column].to_numpy()
