@@ -48,8 +48,8 @@ class BetaBinomial(CountDistribution):
     .. math:: \mathrm{BB}(x; N, \alpha, \beta) = \frac{\mathrm{NB}(x; N\frac{\alpha}{s}, \alpha)\;
               \mathrm{NB}(N - x; N\frac{\beta}{s}, \beta)}{\mathrm{NB}(N; N, s)}, \qquad s = \alpha + \beta
 
-    which is how :meth:`log_prob` computes it: the three factors are exact and their logarithms small, whereas those of the
-    three beta functions cancel. More successes than trials have probability 0.
+    which is how :meth:`log_prob` computes it: the three factors are exact and their logarithms small, whereas those of
+    the three beta functions cancel. More successes than trials have probability 0.
     """
 
     arg_constraints = {

@@ -41,8 +41,8 @@ class Poisson(TorchPoisson, CountDistribution):  # type: ignore[misc]  # same su
     log_library: Tensor | None = None
 
     def __init__(self, rate: Tensor, validate_args: bool | None = None, scale: Tensor | None = None) -> None:
-        super().__init__(rate, validate_args=validate_args)
         self.scale = scale  # type: ignore[assignment]  # None where nobody gave one, as in scvi-tools
+        super().__init__(rate, validate_args=validate_args)
 
     @classmethod
     def from_logits(cls, scale_logits: Tensor, log_library: Tensor) -> Self:

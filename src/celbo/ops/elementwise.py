@@ -1,8 +1,8 @@
 r"""Log-probabilities of counts, entry by entry, exact in the precision they are given.
 
 The textbook form of the negative binomial adds terms as large as :math:`x \log x` that cancel to a few nats, so
-that float32 keeps no digit of it at large counts or large :math:`\theta`. Here every log-probability is a sum of small terms,
-after Loader (2000):
+that float32 keeps no digit of it at large counts or large :math:`\theta`. Here every log-probability is a sum of small
+terms, after Loader (2000):
 
 .. math::
     \log \mathrm{Pois}(x; \mu) &= -\delta(x) - \tfrac12 \log 2\pi x - D(x, \mu) \\
@@ -49,15 +49,15 @@ class _Precision(NamedTuple):
     start: float
     n_stirling: int
     n_atanh: int
-    theta_min: float
-    theta_max: float
+    smallest: float
+    largest: float
 
 
 # Truncation errors are below a rounding error of the leading term. Outside of the θ range nothing changes any more:
 # above it NB equals Poisson for counts and means up to 1e6, below it NB is a point mass at zero.
 _PRECISION = {
-    torch.float32: _Precision(start=3.0, n_stirling=5, n_atanh=5, theta_min=1e-30, theta_max=1e18),
-    torch.float64: _Precision(start=8.0, n_stirling=8, n_atanh=10, theta_min=1e-200, theta_max=1e100),
+    torch.float32: _Precision(start=3.0, n_stirling=5, n_atanh=5, smallest=1e-30, largest=1e18),
+    torch.float64: _Precision(start=8.0, n_stirling=8, n_atanh=10, smallest=1e-200, largest=1e100),
 }
 
 
@@ -282,6 +282,7 @@ class _ZeroInflated(Function):
 
 def _stirling_error(z: Tensor) -> Tensor:
     """δ(z) = log Γ(z + 1) - (z + 1/2) log z + z - log(2π)/2, for z > 0."""
+    z = _unexpand(z)
     start, n_terms, *_ = _PRECISION[z.dtype]
     inverse = 1 / z.clamp(min=start)
     series = inverse * _polynomial(_STIRLING[:n_terms], inverse * inverse)
@@ -303,6 +304,7 @@ def _digamma_excess(x: Tensor, theta: Tensor) -> Tensor:
 
 def _digamma_tail(z: Tensor) -> Tensor:
     """Log z - 1/(2z) - ψ(z), for z > 0."""
+    z = _unexpand(z)
     start, n_terms, *_ = _PRECISION[z.dtype]
     inverse = 1 / z.clamp(min=start)
     square = inverse * inverse
@@ -335,9 +337,9 @@ def _atanh_tail(v: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _relative_surplus(x: Tensor, mu: Tensor) -> Tensor:
-    """x/μ - 1, and -1 at x = 0 whatever μ is."""
-    zero = x == 0
-    return torch.where(zero, -1, (x - mu) / torch.where(zero, 1, mu))
+    """x/μ - 1, and -1 at x = 0 whatever μ is; finite at μ = 0, so that a mask can still remove it."""
+    floor = _PRECISION[mu.dtype].smallest
+    return torch.where(x == 0, -1, (x - mu) / mu.clamp(min=floor))
 
 
 def _polynomial(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
@@ -347,20 +349,24 @@ def _polynomial(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
 def _in_range(theta: Tensor) -> Tensor:
     """θ within the range where the formulas neither overflow nor underflow; NaN where it is negative."""
     limits = _PRECISION[theta.dtype]
-    return torch.where(theta < 0, math.nan, theta.clamp(limits.theta_min, limits.theta_max))
+    return torch.where(theta < 0, math.nan, theta.clamp(limits.smallest, limits.largest))
 
 
 def _prepare(*tensors: Tensor) -> tuple[list[Tensor], Callable[[Tensor], Tensor]]:
-    """The tensors, unexpanded, in the dtype to compute in; and what gives the result its shape and dtype."""
-    shape = torch.broadcast_shapes(*(tensor.shape for tensor in tensors))
+    """The tensors in the dtype to compute in, and what gives the result its own dtype."""
     dtype = reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
     dtype = dtype if dtype.is_floating_point else torch.get_default_dtype()
     compute = dtype if dtype in _PRECISION else torch.float32
-    return [_unexpand(tensor.to(compute)) for tensor in tensors], lambda result: result.expand(shape).to(dtype)
+    return [tensor.to(compute) for tensor in tensors], lambda result: result.to(dtype)
 
 
 def _unexpand(tensor: Tensor) -> Tensor:
-    """Undo ``expand``, so that a gene's gamma functions are computed once and not once a cell."""
+    """Undo ``expand``, so that a gene's gamma functions are computed once and not once a cell.
+
+    Only where no graph is recorded: the gradient would arrive at the first entry instead of at all of them.
+    """
+    if torch.is_grad_enabled():
+        return tensor
     for axis, (size, stride) in enumerate(zip(tensor.shape, tensor.stride(), strict=True)):
         if stride == 0 and size > 1:
             tensor = tensor.narrow(axis, 0, 1)
