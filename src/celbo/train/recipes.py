@@ -30,6 +30,8 @@ class Recipe:
         Whether the weights of the epoch with the best validation ELBO are put back at the end.
     retries
         How often a run that diverged starts anew, with a quarter of the learning rate.
+    early_stopping_waits
+        Whether early stopping, where asked for, waits for the end of the KL warm-up unless told how long to wait.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Recipe:
     plan_kwargs: Mapping[str, Any] = field(default_factory=dict)
     keep_best: bool = False
     retries: int = 0
+    early_stopping_waits: bool = True
 
 
 _MIN_STEPS = 800
@@ -58,7 +61,7 @@ RECIPES: Mapping[str, Recipe] = {
             keep_best=True,
             retries=2,
         ),
-        Recipe(name="classic", max_epochs=lambda n_obs, batch_size: max_epochs_classic(n_obs)),
+        Recipe(name="classic", max_epochs=lambda n_obs, batch_size: max_epochs_classic(n_obs), early_stopping_waits=False),
     )
 }
 

@@ -1,0 +1,58 @@
+"""Library sizes: moments of the log total counts, batch by batch."""
+
+from typing import Any
+
+import numpy as np
+
+from .blocks import DenseBlock, blocks, shape_of
+
+__all__ = ["library_size_moments", "total_counts"]
+
+
+def total_counts(x: Any) -> np.ndarray:
+    """Counts of each cell, summed over genes in one streaming pass.
+
+    Parameters
+    ----------
+    x
+        ``(n, g)`` counts on any storage.
+
+    Returns
+    -------
+    ``(n,)`` float64.
+    """
+    n, _ = shape_of(x)
+    total_n = np.zeros(n)
+    for block in blocks(x):
+        if isinstance(block, DenseBlock):
+            total_n[block.start : block.stop] += np.asarray(block.values, dtype=np.float64).sum(1)
+        else:
+            np.add.at(total_n, block.row_of_entry(), np.asarray(block.data, dtype=np.float64))
+    return total_n
+
+
+def library_size_moments(x: Any, batch_n: np.ndarray, n_batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and population variance of the log total counts of each batch's cells.
+
+    Parameters
+    ----------
+    x
+        ``(n, g)`` counts.
+    batch_n
+        Batch code of each cell.
+    n_batch
+        Number of batches.
+
+    Returns
+    -------
+    Means and variances, each ``(1, b)`` float32. Empty cells count as log 1 = 0, as in scvi-tools; a batch without cells has
+    mean 0 and variance 1.
+    """
+    total_n = total_counts(x)
+    log_n = np.log(np.where(total_n > 0, total_n, 1.0))
+    means, variances = np.zeros((1, n_batch), np.float32), np.ones((1, n_batch), np.float32)
+    for b in range(n_batch):
+        of_batch = log_n[np.asarray(batch_n).ravel() == b]
+        if of_batch.size:
+            means[0, b], variances[0, b] = of_batch.mean(), of_batch.var()
+    return means, variances

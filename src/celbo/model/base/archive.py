@@ -1,0 +1,199 @@
+"""Models to and from archives: celbo's own, and those that scvi-tools wrote."""
+
+import logging
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ... import io
+from ...core import SCVI_TOOLS_VERSION, __version__
+from ...data import read as read_data
+
+if TYPE_CHECKING:
+    from .model import BaseModelClass
+
+__all__ = ["Saved", "delete", "load_model", "pick_device", "read_saved", "save_model", "versions"]
+
+logger = logging.getLogger("celbo")
+
+_APART = ("registry_", "init_params_")
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A model as it lies in an archive.
+
+    Attributes
+    ----------
+    class_name
+        Name of the model's class; empty where an old archive does not say.
+    state_dict
+        Weights and buffers of the module.
+    registry, init_params
+        Setup of the training data; constructor arguments in scvi-tools' layout.
+    attributes
+        The other attributes whose names end in ``_``.
+    """
+
+    class_name: str
+    state_dict: dict[str, Tensor]
+    registry: dict[str, Any]
+    init_params: dict[str, dict[str, Any]]
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def init_kwargs(self) -> dict[str, Any]:
+        """Constructor arguments, flat."""
+        flat = dict(self.init_params.get("non_kwargs", {}))
+        for star in self.init_params.get("kwargs", {}).values():
+            flat |= star
+        return flat
+
+
+def save_model(
+    model: "BaseModelClass",
+    dir_path: str | Path,
+    prefix: str,
+    overwrite: bool,
+    save_anndata: bool,
+    anndata_write_kwargs: Mapping[str, Any],
+) -> None:
+    """Write a model; see :meth:`celbo.model.base.BaseModelClass.save`."""
+    if save_anndata and model.adata is None:
+        raise ValueError("save_anndata=True, but this model was loaded without data.")
+    attributes = {name: value for name, value in vars(model).items() if name.endswith("_") and name not in _APART}
+    document = {
+        "class": type(model).__name__,
+        "module": f"{type(model).__module__}.{type(model).__qualname__}",
+        "registry": model.registry_,
+        "init_params": model.init_params_,
+        "attributes": attributes,
+        "var_names": model.get_var_names(),
+        "versions": versions(),
+    }
+    io.write_archive(dir_path, model.module.state_dict(), document, prefix=prefix, overwrite=overwrite)
+    if save_anndata:
+        path = Path(dir_path) / f"{prefix}adata.h5ad"
+        partial = path.with_name(f"partial-{path.name}")
+        assert model.adata is not None
+        model.adata.write_h5ad(partial, **anndata_write_kwargs)
+        os.replace(partial, path)
+
+
+def versions() -> dict[str, str]:
+    """Versions of celbo, of the API it follows, and of what it computes with."""
+    installed = {name: metadata.version(name) for name in ("torch", "numpy", "anndata")}
+    return {"celbo": __version__, "scvi_tools_api": SCVI_TOOLS_VERSION, "python": platform.python_version(), **installed}
+
+
+def read_saved(dir_path: str | Path, prefix: str) -> Saved:
+    """Read an archive of either kind; nothing in it is executed.
+
+    Raises
+    ------
+    ArchiveError
+        No archive is there, or it is damaged.
+    """
+    if not io.is_archive(dir_path, prefix) and io.is_scvi_archive(dir_path, prefix):
+        return _from_scvi_tools(io.read_scvi_archive(dir_path, prefix))
+    arrays, document = io.read_archive(dir_path, prefix=prefix)
+    try:
+        return Saved(
+            document["class"], arrays, document["registry"], document["init_params"], document["attributes"]
+        )
+    except (KeyError, TypeError) as error:
+        raise io.ArchiveError(f"The archive in {dir_path} is not one of a model: {error} is missing.") from None
+
+
+def _from_scvi_tools(archive: io.ScviArchive) -> Saved:
+    attributes = dict(archive.attributes)
+    registry, init_params = attributes.pop("registry_", None), attributes.pop("init_params_", None)
+    if not isinstance(registry, dict) or not isinstance(init_params, dict):
+        raise io.ArchiveError(f"{archive.path} holds no registry or no constructor arguments: it is not a saved model.")
+    known = ("history_", "is_trained_", "train_indices_", "validation_indices_", "test_indices_")
+    kept = {name: value for name, value in attributes.items() if name in known or name.endswith("_")}
+    return Saved(registry.get("model_name") or "", archive.state_dict, registry, init_params, kept)
+
+
+def load_model(
+    cls: "type[BaseModelClass]",
+    dir_path: str | Path,
+    adata: Any,
+    accelerator: str,
+    device: int | str,
+    prefix: str,
+    allowed_classes_names_list: list[str] | None,
+) -> Any:
+    """Read a model; see :meth:`celbo.model.base.BaseModelClass.load`."""
+    saved = read_saved(dir_path, prefix)
+    if saved.class_name and saved.class_name not in (cls.__name__, *(allowed_classes_names_list or ())):
+        raise ValueError(
+            f"It appears you are loading a model from a different class: {dir_path} holds a {saved.class_name}, "
+            f"not a {cls.__name__}. Use {saved.class_name}.load."
+        )
+    adata = _find_data(dir_path, prefix) if adata is None else adata
+    model = _without_data(cls, saved) if adata is None or adata is False else _with_data(cls, saved, adata)
+    model.init_params_ = saved.init_params
+    for name, value in saved.attributes.items():
+        setattr(model, name, value)
+    model.module.on_load(model)
+    try:
+        model.module.load_state_dict(saved.state_dict)
+    except RuntimeError as error:
+        raise io.ArchiveError(f"The weights in {dir_path} do not fit {cls.__name__} as it was saved: {error}") from None
+    model.module.eval()
+    model.to_device(pick_device(accelerator, device))
+    return model
+
+
+def _find_data(dir_path: str | Path, prefix: str) -> Any:
+    path = Path(dir_path) / f"{prefix}adata.h5ad"
+    if path.is_file():
+        return read_data(path)
+    logger.info("No data were saved with this model and none were passed: pass adata= to its methods.")
+    return None
+
+
+def _with_data(cls: "type[BaseModelClass]", saved: Saved, adata: Any) -> Any:
+    cls._replay_setup(adata, saved.registry)
+    return cls(adata, **saved.init_kwargs)
+
+
+def _without_data(cls: "type[BaseModelClass]", saved: Saved) -> Any:
+    """A model whose constructor finds the registry instead of an AnnData."""
+    model = cls.__new__(cls)
+    model._registry_when_loading = saved.registry
+    model.__init__(adata=None, **saved.init_kwargs)  # type: ignore[misc]
+    return model
+
+
+def pick_device(accelerator: str = "auto", device: int | str = "auto") -> torch.device:
+    """The torch device for scvi-tools' pair of arguments.
+
+    Parameters
+    ----------
+    accelerator
+        ``"auto"`` (CUDA where there is any), ``"cpu"``, ``"gpu"``, ``"cuda"`` or ``"mps"``.
+    device
+        Index of the device, or ``"auto"``.
+    """
+    kind = {"auto": "cuda" if torch.cuda.is_available() else "cpu", "gpu": "cuda"}.get(accelerator, accelerator)
+    if kind == "cpu" or device == "auto":
+        return torch.device(kind)
+    return torch.device(kind, int(device))
+
+
+def delete(dir_path: str | Path) -> None:
+    """Remove the files of an archive, and the folder if it is empty then."""
+    folder = Path(dir_path)
+    for name in ("model.json", "model.safetensors", "adata.h5ad"):
+        (folder / name).unlink(missing_ok=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()

@@ -1,0 +1,39 @@
+"""Models and registries in words."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ...data import state_registry_of, summary_stats_of
+
+if TYPE_CHECKING:
+    from .model import BaseModelClass
+
+__all__ = ["registry_text", "setup_call_text", "summary_text"]
+
+
+def summary_text(model: "BaseModelClass") -> str:
+    """Class, arguments and state of a model."""
+    head = model._model_summary_string
+    if not head:
+        arguments = dict(model.init_params_.get("non_kwargs", {}))
+        for star in model.init_params_.get("kwargs", {}).values():
+            arguments |= star
+        listed = ", ".join(f"{name}: {value}" for name, value in arguments.items())
+        head = f"{type(model).__name__} model with the following parameters: \n{listed}."
+    status = "Trained" if model.is_trained_ else "Not Trained"
+    return f"{head}\nTraining status: {status}"
+
+
+def setup_call_text(registry: Mapping[str, Any]) -> str:
+    """The call that set the data up."""
+    arguments = ", ".join(f"{name}={value!r}" for name, value in (registry.get("setup_args") or {}).items())
+    return f"{registry['model_name']}.{registry.get('setup_method_name', 'setup_anndata')}(adata, {arguments})"
+
+
+def registry_text(registry: Mapping[str, Any], hide_state_registries: bool = False) -> str:
+    """Call, sizes and, unless hidden, what each field learnt."""
+    lines = [setup_call_text(registry), *(f"  {name}: {value}" for name, value in summary_stats_of(registry).items())]
+    if not hide_state_registries:
+        for key in registry["field_registries"]:
+            lines += [f"  {key}: {dict(state_registry_of(registry, key))}"]
+    return "\n".join(lines)

@@ -1,0 +1,465 @@
+"""BaseModelClass: the life of a model, from a set-up AnnData to an archive."""
+
+import inspect
+import logging
+from abc import ABCMeta
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from anndata import AnnData
+
+from ...core import REGISTRY_KEYS, settings
+from ...data import AnnDataManager, attrdict, data_registry_of, state_registry_of, summary_stats_of
+from ...dataloaders import AnnDataLoader
+from ...module.base import BaseModuleClass
+from ...ops.random import private_rng
+from . import archive, managers
+from .describe import registry_text, setup_call_text, summary_text
+from .sizes import build_module
+
+__all__ = ["BaseModelClass"]
+
+logger = logging.getLogger("celbo")
+
+_DATA_ARGUMENTS = ("adata", "registry")
+_DEFAULT_INIT_SEED = 0
+
+
+class _ModelMeta(ABCMeta):
+    """Notes the arguments a model was made with, so that no constructor has to."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        # One seed for the initial weights: a run is then fixed by train(seed=...) alone.
+        with private_rng(_DEFAULT_INIT_SEED if settings.seed is None else settings.seed):
+            model = super().__call__(*args, **kwargs)
+        if not model.init_params_:
+            bound = inspect.signature(cls.__init__).bind(model, *args, **kwargs)  # type: ignore[misc]
+            bound.apply_defaults()
+            model.init_params_ = _init_params(cls, bound.arguments)
+        return model
+
+
+def _init_params(cls: type, arguments: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Constructor arguments in scvi-tools' layout: ``{"kwargs": {name of **: {...}}, "non_kwargs": {...}}``."""
+    parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
+    named, star = {}, {}
+    for name, parameter in parameters.items():
+        if name == "self" or name in _DATA_ARGUMENTS or name not in arguments:
+            continue
+        (star if parameter.kind is parameter.VAR_KEYWORD else named)[name] = arguments[name]
+    return {"kwargs": star, "non_kwargs": named}
+
+
+class BaseModelClass(metaclass=_ModelMeta):
+    """Abstract model: data in, a module trained on them, answers out.
+
+    A subclass names its module in ``_module_cls`` and has a ``setup_anndata`` under
+    :func:`~celbo.model.base.setup_method`. Without a constructor of its own, keyword arguments go to the module; sizes
+    (``n_input``, ``n_batch``, ...) come from the registry by name.
+
+    Parameters
+    ----------
+    adata
+        AnnData set up with this class's ``setup_anndata``; None for a model whose data come later.
+    registry
+        Registry to take the sizes from when there is no AnnData.
+    **module_kwargs
+        Arguments of the module, for a subclass without a constructor.
+
+    Raises
+    ------
+    ValueError
+        An AnnData that was not set up, or is a copy of the one that was.
+    """
+
+    _module_cls: ClassVar[type[BaseModuleClass] | None] = None
+    _data_loader_cls: ClassVar[type] = AnnDataLoader
+    _OBSERVED_LIB_SIZE_KEY = "observed_lib_size"
+    _registry_when_loading: Mapping[str, Any] | None = None
+
+    def __init__(self, adata: AnnData | None = None, registry: Mapping[str, Any] | None = None, **module_kwargs: Any) -> None:
+        self._adata: AnnData | None = None
+        self._adata_manager: AnnDataManager | None = None
+        self.module: Any = None
+        self.trainer: Any = None
+        self.is_trained_ = False
+        self.train_indices_ = self.validation_indices_ = self.test_indices_ = None
+        self.history_: dict[str, Any] | None = None
+        self.init_params_: dict[str, dict[str, Any]] = {}
+        self.seed_: int | None = None
+        self.get_normalized_function_name_ = "get_normalized_expression"
+        self._model_summary_string = ""
+        self._take_data(adata, registry if registry is not None else self._registry_when_loading)
+        if type(self).__init__ is BaseModelClass.__init__ and self._module_cls is not None:
+            self._build_module(module_kwargs)
+
+    def _take_data(self, adata: AnnData | None, registry: Mapping[str, Any] | None) -> None:
+        if adata is not None:
+            manager = self._class_manager(adata)
+            self._adata, self._adata_manager = adata, manager
+            managers.keep_manager(self, manager)
+            self.registry_: Mapping[str, Any] = manager.registry
+        elif registry is not None:
+            self.registry_ = registry
+        else:
+            raise ValueError(f"{type(self).__name__} needs an AnnData that was set up, or registry= of one.")
+        self.summary_stats = summary_stats_of(self.registry_)
+
+    @classmethod
+    def _class_manager(cls, adata: AnnData) -> AnnDataManager:
+        manager = managers.kept_manager(cls, adata)
+        if manager is None:
+            copied = "_scvi_uuid" in adata.uns and "_celbo_managers" not in adata.__dict__
+            hint = " It carries the mark of a setup: did you make a copy, or read it from a file?" if copied else ""
+            raise ValueError(f"Please set up your AnnData with {cls.__name__}.setup_anndata first.{hint}")
+        manager.validate()
+        return manager
+
+    def _build_module(self, arguments: Mapping[str, Any]) -> None:
+        """Make ``self.module``: the model's arguments, and sizes from the registry."""
+        assert self._module_cls is not None
+        self.module = build_module(self._module_cls, self.registry_, arguments)
+
+    # Setup and managers.
+
+    @classmethod
+    def setup_anndata(cls, adata: AnnData, *args: Any, **kwargs: Any) -> None:
+        """Register an AnnData; a subclass defines it with :func:`~celbo.model.base.setup_method`."""
+        raise NotImplementedError(f"{cls.__name__} must define setup_anndata().")
+
+    @classmethod
+    def register_manager(cls, adata_manager: AnnDataManager) -> None:
+        """Keep the manager of a setup, for models of this class that are made from its AnnData."""
+        managers.keep_manager(cls, adata_manager)
+
+    def deregister_manager(self, adata: AnnData | None = None) -> None:
+        """Forget the manager of an AnnData that was passed for inference; None: of the training data."""
+        adata = self._adata if adata is None else adata
+        if adata is not None:
+            managers.forget_manager(self, adata)
+
+    def get_anndata_manager(self, adata: AnnData, required: bool = False) -> AnnDataManager | None:
+        """Manager that this model has for an AnnData.
+
+        Parameters
+        ----------
+        adata
+            The AnnData.
+        required
+            Whether having none is an error.
+        """
+        manager = managers.kept_manager(self, adata)
+        if manager is None and required:
+            raise ValueError(
+                f"This {type(self).__name__} has not seen this AnnData: pass it to a method of the model first, "
+                f"or set it up with {type(self).__name__}.setup_anndata."
+            )
+        return manager
+
+    def transfer_fields(self, adata: AnnData, **kwargs: Any) -> AnnData:
+        """Set an AnnData up like the training data (``extend_categories=True`` admits new categories); returns it."""
+        managers.keep_manager(self, self._manager_like_training(adata, **kwargs))
+        return adata
+
+    def _manager_like_training(self, adata: AnnData, **kwargs: Any) -> AnnDataManager:
+        if self._adata_manager is not None:
+            return self._adata_manager.transfer_fields(adata, **kwargs)
+        return self._replay_setup(adata, self.registry_, **kwargs)
+
+    @classmethod
+    def _replay_setup(cls, adata: AnnData, registry: Mapping[str, Any], **kwargs: Any) -> AnnDataManager:
+        """Repeat the setup that a registry tells of, with its categories and gene order."""
+        method = getattr(cls, registry.get("setup_method_name") or "setup_anndata")
+        method(adata, source_registry=registry, **dict(registry.get("setup_args") or {}), **kwargs)
+        manager = managers.kept_manager(cls, adata)
+        assert manager is not None
+        return manager
+
+    def _validate_anndata(
+        self, adata: AnnData | None = None, copy_if_view: bool = True, extend_categories: bool = False
+    ) -> AnnData:
+        """The AnnData to answer about: the training data if None, set up like them if it was not."""
+        if adata is None:
+            if self._adata is None:
+                raise ValueError("This model was loaded without data: pass adata=.")
+            adata = self._adata
+        if adata.is_view and copy_if_view:
+            adata = adata.copy()
+        manager = self.get_anndata_manager(adata)
+        if manager is None:
+            logger.info("Input AnnData not set up for this model: taking over the setup of the training data.")
+            self.transfer_fields(adata, **({"extend_categories": True} if extend_categories else {}))
+        else:
+            manager.validate()
+        return adata
+
+    def _make_data_loader(
+        self,
+        adata: AnnData,
+        indices: Iterable[Any] | None = None,
+        batch_size: int | None = None,
+        shuffle: bool = False,
+        data_loader_class: type | None = None,
+        **data_loader_kwargs: Any,
+    ) -> Any:
+        """Minibatches of an AnnData in the order of ``indices``."""
+        manager = self.get_anndata_manager(adata, required=True)
+        return (data_loader_class or self._data_loader_cls)(
+            manager,
+            indices=indices,
+            batch_size=batch_size or settings.batch_size,
+            shuffle=shuffle,
+            **data_loader_kwargs,
+        )
+
+    # Properties, by scvi-tools' names.
+
+    @property
+    def adata(self) -> AnnData | None:
+        """The training data; None for a model loaded without."""
+        return self._adata
+
+    @adata.setter
+    def adata(self, adata: AnnData) -> None:
+        self._validate_anndata(adata)
+        self._adata, self._adata_manager = adata, self.get_anndata_manager(adata, required=True)
+
+    @property
+    def adata_manager(self) -> AnnDataManager:
+        """Manager of the training data."""
+        if self._adata_manager is None:
+            raise ValueError("This model was loaded without data: set model.adata first.")
+        return self._adata_manager
+
+    @property
+    def registry(self) -> Mapping[str, Any]:
+        """What setup found out about the training data."""
+        return self.registry_
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the module."""
+        return self.module.device
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the model has been trained."""
+        return self.is_trained_
+
+    @is_trained.setter
+    def is_trained(self, value: bool) -> None:
+        self.is_trained_ = value
+
+    @property
+    def history(self) -> dict[str, Any] | None:
+        """``{metric: DataFrame}`` of training, indexed by epoch (or step); None before."""
+        return self.history_
+
+    @property
+    def train_indices(self) -> np.ndarray | None:
+        """Rows of the cells trained on."""
+        return self.train_indices_
+
+    @train_indices.setter
+    def train_indices(self, value: Any) -> None:
+        self.train_indices_ = value
+
+    @property
+    def validation_indices(self) -> np.ndarray | None:
+        """Rows of the cells validated on."""
+        return self.validation_indices_
+
+    @validation_indices.setter
+    def validation_indices(self, value: Any) -> None:
+        self.validation_indices_ = value
+
+    @property
+    def test_indices(self) -> np.ndarray | None:
+        """Rows of the cells left out."""
+        return self.test_indices_
+
+    @test_indices.setter
+    def test_indices(self, value: Any) -> None:
+        self.test_indices_ = value
+
+    @property
+    def get_normalized_function_name(self) -> str:
+        """Name of the method that gives normalized values."""
+        return self.get_normalized_function_name_
+
+    @get_normalized_function_name.setter
+    def get_normalized_function_name(self, value: str) -> None:
+        self.get_normalized_function_name_ = value
+
+    @property
+    def summary_string(self) -> str:
+        """What the model is, its arguments, and whether it is trained."""
+        return summary_text(self)
+
+    def __repr__(self) -> str:
+        return self.summary_string
+
+    # Looking things up.
+
+    def data_registry(self, registry_key: str) -> Any:
+        """Where a field's data lie in the AnnData."""
+        return data_registry_of(self.registry_)[registry_key]
+
+    def get_from_registry(self, adata: AnnData, registry_key: str) -> Any:
+        """The data of a field as they lie in an AnnData."""
+        manager = self.get_anndata_manager(adata, required=True)
+        assert manager is not None
+        return manager.get_from_registry(registry_key)
+
+    def get_state_registry(self, registry_key: str) -> attrdict:
+        """What setup learnt about a field: categories, column names."""
+        return state_registry_of(self.registry_, registry_key)
+
+    def get_setup_arg(self, setup_arg: str) -> Any:
+        """An argument of the setup call."""
+        return self.registry_["setup_args"][setup_arg]
+
+    def get_var_names(self, legacy_mudata_format: bool = False) -> np.ndarray:
+        """Names of the genes, in the model's order, ``(g,)``."""
+        return np.asarray(self.get_state_registry(REGISTRY_KEYS.X_KEY)["column_names"])
+
+    def update_setup_method_args(self, setup_method_args: dict[str, Any]) -> None:
+        """Change setup arguments in the registry."""
+        self.adata_manager.update_setup_method_args(setup_method_args)
+
+    def view_anndata_setup(self, adata: AnnData | None = None, hide_state_registries: bool = False) -> None:
+        """Print the setup of an AnnData; None: of the training data."""
+        manager = self.adata_manager if adata is None else self.get_anndata_manager(adata, required=True)
+        assert manager is not None
+        manager.view_registry(hide_state_registries=hide_state_registries)
+
+    def view_setup_method_args(self) -> None:
+        """Print the setup call."""
+        print(setup_call_text(self.registry_))
+
+    def view_registry(self, hide_state_registries: bool = False) -> None:
+        """Print the registry that the model carries, with or without its data."""
+        print(registry_text(self.registry_, hide_state_registries))
+
+    # Training and after.
+
+    def train(self, *args: Any, **kwargs: Any) -> None:
+        """Train; see :class:`~celbo.model.base.UnsupervisedTrainingMixin`."""
+        raise NotImplementedError(f"{type(self).__name__} must define train().")
+
+    def _check_if_trained(self, warn: bool = True, message: str | None = None) -> None:
+        if self.is_trained_:
+            return
+        message = message or "Trying to query inferred values from an untrained model. Please train the model first."
+        if not warn:
+            raise RuntimeError(message)
+        logger.warning(message)
+
+    def to_device(self, device: str | int | torch.device) -> None:
+        """Move the module."""
+        self.module.to(torch.device(device) if isinstance(device, str) else device)
+
+    def _get_init_params(self, locals: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """Constructor arguments from ``locals()``, for constructors written as scvi-tools has them."""
+        return _init_params(type(self), locals)
+
+    @classmethod
+    def _get_setup_method_args(cls, **locals: Any) -> dict[str, Any]:
+        """Setup call from ``locals()``, for setup methods written as scvi-tools has them."""
+        name = inspect.stack()[1].function
+        known = inspect.signature(getattr(cls, name)).parameters
+        arguments = {k: locals[k] for k, p in known.items() if k in locals and k != "adata" and p.kind is not p.VAR_KEYWORD}
+        return {"model_name": cls.__name__, "setup_method_name": name, "setup_args": arguments}
+
+    # Archives.
+
+    def save(
+        self,
+        dir_path: str,
+        prefix: str | None = None,
+        overwrite: bool = False,
+        save_anndata: bool = False,
+        save_kwargs: dict[str, Any] | None = None,
+        legacy_mudata_format: bool = False,
+        datamodule: Any = None,
+        **anndata_write_kwargs: Any,
+    ) -> None:
+        """Write the model as an archive of safetensors and JSON: no pickle, atomic.
+
+        Parameters
+        ----------
+        dir_path
+            Folder; made if it does not exist.
+        prefix
+            Put before the names of the files.
+        overwrite
+            Whether an archive that is there may be replaced.
+        save_anndata
+            Write the training data beside it as ``adata.h5ad``.
+        save_kwargs, legacy_mudata_format, datamodule
+            Accepted for scvi-tools' sake.
+        **anndata_write_kwargs
+            For ``AnnData.write_h5ad``.
+
+        Raises
+        ------
+        ValueError
+            An archive is there and ``overwrite`` is False.
+        """
+        archive.save_model(self, dir_path, prefix or "", overwrite, save_anndata, anndata_write_kwargs)
+
+    @classmethod
+    def load(
+        cls,
+        dir_path: str,
+        adata: AnnData | bool | None = None,
+        accelerator: str = "auto",
+        device: int | str = "auto",
+        prefix: str | None = None,
+        backup_url: str | None = None,
+        datamodule: Any = None,
+        allowed_classes_names_list: list[str] | None = None,
+    ) -> Self:
+        """Read a model from an archive.
+
+        Parameters
+        ----------
+        dir_path
+            Folder of the archive.
+        adata
+            Data to go on with, set up like the training data; None: those saved beside the model, if there are any; False: none.
+        accelerator, device
+            Where the module goes.
+        prefix
+            As in :meth:`save`.
+        backup_url, datamodule
+            Accepted for scvi-tools' sake.
+        allowed_classes_names_list
+            Names of other classes whose archives may be read.
+
+        Raises
+        ------
+        ValueError
+            The archive is damaged, or of another class.
+        """
+        return archive.load_model(cls, dir_path, adata, accelerator, device, prefix or "", allowed_classes_names_list)
+
+    @staticmethod
+    def load_registry(dir_path: str, prefix: str | None = None) -> dict[str, Any]:
+        """The registry in an archive."""
+        return archive.read_saved(dir_path, prefix or "").registry
+
+    @staticmethod
+    def view_setup_args(dir_path: str, prefix: str | None = None) -> None:
+        """Print the setup call in an archive."""
+        print(setup_call_text(archive.read_saved(dir_path, prefix or "").registry))
+
+    def load_weights(self, dir_path: Any) -> None:
+        """Put the weights of an archive of this very model into the module."""
+        self.module.load_state_dict(archive.read_saved(dir_path, "").state_dict)
+
+    def delete_archive(self, dir_path: Any) -> None:
+        """Remove an archive that :meth:`save` wrote, and its folder if nothing else is in it."""
+        archive.delete(dir_path)

@@ -1,0 +1,100 @@
+"""LinearSCVI: a variational autoencoder with an interpretable, linear decoder.
+
+Reference: Svensson, Gayoso, Yosef and Pachter, *Interpretable factor models of single-cell RNA-seq via variational autoencoders*,
+Bioinformatics 2020.
+"""
+
+from typing import Any, ClassVar, Literal
+
+import pandas as pd
+from anndata import AnnData
+
+from ..core import REGISTRY_KEYS
+from ..data.fields import BaseAnnDataField, CategoricalObsField, LayerField
+from ..module import LDVAE
+from .base import (
+    BaseModelClass,
+    RNASeqMixin,
+    UnsupervisedTrainingMixin,
+    VAEMixin,
+    library_arguments,
+    setup_method,
+)
+
+__all__ = ["LinearSCVI"]
+
+
+class LinearSCVI(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
+    r"""SCVI whose decoder is one linear layer: its weights are the genes' loadings on the latent factors.
+
+    .. math:: x_{ng} \mid z_n \sim \mathrm{NB}\bigl(\ell_n\, \mathrm{softmax}(W z_n + \beta_{b_n})_g,\; \theta_g\bigr)
+
+    Parameters
+    ----------
+    adata
+        AnnData set up with :meth:`setup_anndata`.
+    n_hidden, n_layers, dropout_rate
+        Width, depth and dropout of the encoder.
+    n_latent
+        Factors.
+    dispersion, gene_likelihood, use_observed_lib_size, latent_distribution
+        As in :class:`~celbo.model.SCVI`; here the library size is latent by default.
+    **model_kwargs
+        Further arguments of :class:`~celbo.module.LDVAE`.
+    """
+
+    _module_cls: ClassVar[type[LDVAE]] = LDVAE
+
+    def __init__(
+        self,
+        adata: AnnData,
+        n_hidden: int = 128,
+        n_latent: int = 10,
+        n_layers: int = 1,
+        dropout_rate: float = 0.1,
+        dispersion: Literal["gene", "gene-batch", "gene-label", "gene-cell"] = "gene",
+        gene_likelihood: Literal["zinb", "nb", "poisson"] = "nb",
+        use_observed_lib_size: bool = False,
+        latent_distribution: Literal["normal", "ln"] = "normal",
+        **model_kwargs: Any,
+    ) -> None:
+        super().__init__(adata)
+        arguments = {
+            "n_hidden": n_hidden,
+            "n_latent": n_latent,
+            "n_layers_encoder": n_layers,
+            "dropout_rate": dropout_rate,
+            "dispersion": dispersion,
+            "gene_likelihood": gene_likelihood,
+            "use_observed_lib_size": use_observed_lib_size,
+            "latent_distribution": latent_distribution,
+        }
+        self._build_module(arguments | library_arguments(self, use_observed_lib_size) | model_kwargs)
+
+    def get_loadings(self) -> pd.DataFrame:
+        """Loadings of the genes on the latent factors.
+
+        Returns
+        -------
+        ``(g, k)``, rows by gene name, columns ``Z_0``, ``Z_1``, ...
+        """
+        loadings_gk = self.module.get_loadings()
+        columns = [f"Z_{k}" for k in range(loadings_gk.shape[1])]
+        return pd.DataFrame(loadings_gk, index=self.get_var_names(), columns=columns)
+
+    @classmethod
+    @setup_method
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        batch_key: str | None = None,
+        labels_key: str | None = None,
+        layer: str | None = None,
+        **kwargs: Any,
+    ) -> list[BaseAnnDataField]:
+        """Register an AnnData with counts; see :meth:`celbo.model.SCVI.setup_anndata` for the arguments."""
+        return [
+            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True),
+            CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
+            CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key),
+        ]

@@ -1,0 +1,138 @@
+"""SCVI: single-cell variational inference.
+
+Reference: Lopez, Regier, Cole, Jordan and Yosef, *Deep generative modeling for single-cell transcriptomics*, Nature Methods 2018.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from anndata import AnnData
+
+from ..core import REGISTRY_KEYS
+from ..data.fields import (
+    BaseAnnDataField,
+    CategoricalJointObsField,
+    CategoricalObsField,
+    LayerField,
+    NumericalJointObsField,
+    NumericalObsField,
+)
+from ..module import VAE
+from .base import (
+    BaseModelClass,
+    EmbeddingMixin,
+    RNASeqMixin,
+    UnsupervisedTrainingMixin,
+    VAEMixin,
+    library_arguments,
+    setup_method,
+)
+
+__all__ = ["SCVI"]
+
+
+class SCVI(EmbeddingMixin, RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
+    r"""Variational autoencoder of UMI counts.
+
+    .. math::
+        z_n \sim N(0, I), \qquad
+        x_{ng} \mid z_n \sim \mathrm{ZINB}\bigl(\ell_n\, \mathrm{softmax}(f(z_n, b_n))_g,\; \theta_g,\; \pi_{ng}(z_n, b_n)\bigr)
+
+    Parameters
+    ----------
+    adata
+        AnnData set up with :meth:`setup_anndata`.
+    registry
+        Registry to take the sizes from when there is no AnnData.
+    n_hidden, n_latent, n_layers, dropout_rate
+        Width of the hidden layers, latent dimensions, hidden layers of encoder and decoder, dropout in the encoder.
+    dispersion
+        Whether the dispersion belongs to the ``"gene"``, differs by batch (``"gene-batch"``) or label (``"gene-label"``), or is
+        decoded for each cell (``"gene-cell"``).
+    gene_likelihood
+        ``"zinb"``, ``"nb"``, ``"poisson"`` or ``"normal"``.
+    use_observed_lib_size
+        Take the observed total counts as library size; otherwise it is a latent variable.
+    latent_distribution
+        ``"normal"`` or ``"ln"`` (logistic normal).
+    **kwargs
+        Further arguments of :class:`~celbo.module.VAE`.
+
+    Examples
+    --------
+    >>> import celbo
+    >>> adata = celbo.data.synthetic_iid(seed=0)
+    >>> celbo.model.SCVI.setup_anndata(adata, batch_key="batch")
+    >>> model = celbo.model.SCVI(adata, n_latent=5)
+    >>> model.train(max_epochs=2, verbose=0)
+    >>> model.get_latent_representation().shape
+    (400, 5)
+    """
+
+    _module_cls: ClassVar[type[VAE]] = VAE
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        registry: Mapping[str, Any] | None = None,
+        n_hidden: int = 128,
+        n_latent: int = 10,
+        n_layers: int = 1,
+        dropout_rate: float = 0.1,
+        dispersion: Literal["gene", "gene-batch", "gene-label", "gene-cell"] = "gene",
+        gene_likelihood: Literal["zinb", "nb", "poisson", "normal"] = "zinb",
+        use_observed_lib_size: bool = True,
+        latent_distribution: Literal["normal", "ln"] = "normal",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(adata, registry)
+        arguments = {
+            "n_hidden": n_hidden,
+            "n_latent": n_latent,
+            "n_layers": n_layers,
+            "dropout_rate": dropout_rate,
+            "dispersion": dispersion,
+            "gene_likelihood": gene_likelihood,
+            "use_observed_lib_size": use_observed_lib_size,
+            "latent_distribution": latent_distribution,
+        }
+        self._build_module(arguments | library_arguments(self, use_observed_lib_size) | kwargs)
+
+    @classmethod
+    @setup_method
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        layer: str | None = None,
+        batch_key: str | None = None,
+        labels_key: str | None = None,
+        size_factor_key: str | None = None,
+        categorical_covariate_keys: Sequence[str] | None = None,
+        continuous_covariate_keys: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> list[BaseAnnDataField]:
+        """Register an AnnData with counts.
+
+        Parameters
+        ----------
+        adata
+            Cells by genes; counts in ``X`` or in a layer. Not copied; see :class:`~celbo.data.AnnDataManager` for what is added.
+        layer
+            Layer with the counts; None: ``X``.
+        batch_key, labels_key
+            Columns of ``adata.obs`` with the batch and the label of each cell.
+        size_factor_key
+            Column with size factors, which take the place of the library size.
+        categorical_covariate_keys, continuous_covariate_keys
+            Columns with further covariates.
+        **kwargs
+            ``source_registry``, ``extend_categories``: take over the setup of other data.
+        """
+        return [
+            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True),
+            CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
+            CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key),
+            NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor_key, required=False),
+            CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical_covariate_keys),
+            NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, continuous_covariate_keys),
+        ]
