@@ -65,9 +65,9 @@ class NegativeBinomial(CountDistribution):
 
     arg_constraints = {"mu": constraints.nonnegative, "theta": constraints.nonnegative}
 
-    scale_logits: Tensor | None = None
-    log_library: Tensor | None = None
-    log_theta: Tensor | None = None
+    scale_logits: Tensor = None  # type: ignore[assignment]  # None unless made from logits, as the following
+    log_library: Tensor = None  # type: ignore[assignment]
+    log_theta: Tensor = None  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -115,17 +115,17 @@ class NegativeBinomial(CountDistribution):
     @lazy_property
     def scale(self) -> Tensor:
         """Expected share of each gene in its cell."""
-        return self.scale_logits.softmax(-1)  # type: ignore[union-attr]  # only missing where `scale` is set
+        return self.scale_logits.softmax(-1)
 
     @lazy_property
     def mu(self) -> Tensor:
         """Mean."""
-        return (self.log_library.exp() * self.scale).expand(self.batch_shape)  # type: ignore[union-attr]
+        return (self.log_library.exp() * self.scale).expand(self.batch_shape)
 
     @lazy_property
     def theta(self) -> Tensor:
         """Inverse dispersion."""
-        return self.log_theta.exp().expand(self.batch_shape)  # type: ignore[union-attr]
+        return self.log_theta.exp().expand(self.batch_shape)
 
     @property
     def mean(self) -> Tensor:

@@ -37,8 +37,8 @@ class Poisson(TorchPoisson, CountDistribution):  # type: ignore[misc]  # same su
     A subclass of :class:`torch.distributions.Poisson`, so that ``kl_divergence`` knows it.
     """
 
-    scale_logits: Tensor | None = None
-    log_library: Tensor | None = None
+    scale_logits: Tensor = None  # type: ignore[assignment]  # None unless made from logits, as the following
+    log_library: Tensor = None  # type: ignore[assignment]
 
     def __init__(self, rate: Tensor, validate_args: bool | None = None, scale: Tensor | None = None) -> None:
         self.scale = scale  # type: ignore[assignment]  # None where nobody gave one, as in scvi-tools
@@ -69,12 +69,12 @@ class Poisson(TorchPoisson, CountDistribution):  # type: ignore[misc]  # same su
     @lazy_property
     def scale(self) -> Tensor:
         """Expected share of each gene in its cell."""
-        return self.scale_logits.softmax(-1)  # type: ignore[union-attr]  # only missing where `scale` is set
+        return self.scale_logits.softmax(-1)
 
     @lazy_property
     def rate(self) -> Tensor:
         """Mean."""
-        return self.log_library.exp() * self.scale  # type: ignore[union-attr]
+        return self.log_library.exp() * self.scale
 
     def get_normalized(self, key: str) -> Tensor:
         """The mean (``"mu"``) or the ``scale`` handed over at construction (``"scale"``)."""

@@ -40,8 +40,8 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
 
     Notes
     -----
-    Unlike scvi-tools' this has the right ``batch_shape``, the variance of the inflated distribution, keeps the shape of
-    its values when ``theta`` has one dimension, and warns of values that are no counts only when ``validate_args``.
+    Unlike scvi-tools' it has the right ``batch_shape``, keeps the shape of values when ``theta`` has one dimension,
+    and warns of values that are no counts only when ``validate_args``.
     """
 
     arg_constraints = {**NegativeBinomial.arg_constraints, "zi_logits": constraints.real}

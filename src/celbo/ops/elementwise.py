@@ -201,7 +201,7 @@ class _NegativeBinomial(Function):
     @staticmethod
     def forward(x: Tensor, mu: Tensor, theta: Tensor) -> Tensor:
         zero = x == 0
-        x = torch.where(zero, 1, x)  # any count, where the other branch is taken
+        x = x + zero  # any count, where the other branch is taken
         n, m = x + theta, mu + theta
         share = theta / m
         surplus = (x - mu) * share
@@ -236,7 +236,7 @@ class _Poisson(Function):
     @staticmethod
     def forward(x: Tensor, rate: Tensor) -> Tensor:
         zero = x == 0
-        x = torch.where(zero, 1, x)
+        x = x + zero
         return torch.where(zero, -rate, -_log_inverse_mode(x) - _deviance(x, rate, x - rate, torch.log(x / rate)))
 
     @staticmethod
@@ -331,7 +331,7 @@ def _log1p_minus(u: Tensor, log_ratio: Tensor) -> Tensor:
 def _atanh_tail(v: Tensor) -> tuple[Tensor, Tensor]:
     """Where ``v`` is near zero, and 2 (atanh v - v) there."""
     near = v.abs() < _NEAR
-    v = torch.where(near, v, 0)
+    v = v.clamp(-_NEAR, _NEAR)
     square = v * v
     return near, v * square * _polynomial(_ATANH[: _PRECISION[v.dtype].n_atanh], square)
 
@@ -343,7 +343,8 @@ def _relative_surplus(x: Tensor, mu: Tensor) -> Tensor:
 
 
 def _polynomial(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
-    return reduce(lambda value, c: value * x + c, reversed(coefficients[:-1]), torch.full_like(x, coefficients[-1]))
+    *rest, last = coefficients
+    return reduce(lambda value, c: value * x + c, reversed(rest[:-1]), last * x + rest[-1])
 
 
 def _in_range(theta: Tensor) -> Tensor:
