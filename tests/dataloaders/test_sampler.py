@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from celbo.core import settings
 from celbo.dataloaders.sampler import EpochSampler, Shard, batch_edges
@@ -138,3 +139,12 @@ def test_shards_without_a_seed_agree_on_the_order():
 def test_no_process_group_is_said():
     with pytest.raises(ValueError, match="init_process_group"):
         Shard.of_process_group(False)
+
+
+def test_shard_of_a_process_group(tmp_path):
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        assert Shard.of_process_group(True) == Shard(rank=0, size=1, drop_tail=True)
+    finally:
+        torch.distributed.destroy_process_group()

@@ -9,7 +9,6 @@ from celbo.data import AnnDataManager
 from celbo.data.fields import CategoricalObsField, LayerField
 from celbo.dataloaders import AnnDataLoader, AnnTorchDataset, DataSplitter, rows
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:Category .* has fewer than 3 cells")  # the data are small on purpose
 
 
