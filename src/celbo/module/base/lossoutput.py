@@ -22,8 +22,6 @@ __all__ = ["LossOutput"]
 Array = Any
 """A PyTorch tensor, a JAX array or a numpy array."""
 
-_DERIVED = ("reconstruction_loss_sum", "kl_local_sum", "kl_global_sum")
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LossOutput:
@@ -157,8 +155,7 @@ class LossOutput:
         TypeError
             A name that is not a field.
         """
-        names = (field.name for field in dataclasses.fields(self))
-        values = {name: getattr(self, name) for name in names if name not in _DERIVED}
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         if self._n_obs_inferred:  # type: ignore[attr-defined]
             values["n_obs_minibatch"] = None
         return type(self)(**values | updates)
