@@ -17,6 +17,7 @@ reader looks under both names and takes the file with the right digest. Other fi
 
 import hashlib
 import json
+import logging
 import os
 import re
 from os import PathLike
@@ -40,6 +41,7 @@ __all__ = ["Archive", "is_archive", "read_archive", "write_archive"]
 FORMAT = 1
 """Number of the format written here; higher ones are refused."""
 MAX_DOCUMENT_BYTES = 256 * 2**20
+logger = logging.getLogger("celbo")
 _HEAD = re.compile(rb'\{"sha256": "([0-9a-f]{64})", ')
 _DIGEST_LETTERS = 16
 
@@ -146,7 +148,7 @@ def _packed(arrays: dict[str, Any], document: dict[str, Any]) -> tuple[bytes, by
     if reserved:
         raise ArchiveError(
             f"The array name {reserved[0]!r} begins with {STORED!r}, which archives keep for themselves. Choose "
-            f"another name."
+            "another name."
         )
     encoded, set_aside = encode(document)
     kinds = {name: _kind(name, array) for name, array in (arrays | set_aside).items()}
@@ -162,7 +164,7 @@ def _kind(name: str, array: Any) -> dict[str, Any] | None:
     if not isinstance(array, np.ndarray):
         raise ArchiveError(
             f"The array {name!r} is a {type(array).__name__}: pass a tensor or a numpy array, and other things "
-            f"in the document."
+            "in the document."
         )
     return {"dtype": checked_dtype(array.dtype, f"the array {name!r}"), "shape": list(array.shape)}
 
@@ -175,7 +177,7 @@ def _stored(name: str, array: Any) -> Tensor:
     if array.layout != torch.strided or array.dtype == torch.complex128 or array.is_quantized:
         raise ArchiveError(
             f"The tensor {name!r} ({array.dtype}, {array.layout}) is of a kind that archives do not hold. Make "
-            f"it a plain dense one."
+            "it a plain dense one."
         )
     # A copy of its own memory: safetensors refuses tensors that share.
     return array.detach().to("cpu", copy=True).contiguous()
@@ -216,8 +218,11 @@ def _commit(files: _Files, tensors: bytes, body: bytes) -> None:
     except BaseException:
         _finish_interrupted(files)
         raise
-    os.replace(in_transit, files.tensors)
-    sync_folder(files.folder)
+    try:
+        os.replace(in_transit, files.tensors)
+        sync_folder(files.folder)
+    except OSError as error:  # the archive is whole all the same: it is read under either name
+        logger.warning("%s keeps its temporary name (%s); the next save puts it right.", in_transit, error.strerror)
 
 
 def _finish_interrupted(files: _Files) -> None:
@@ -284,7 +289,7 @@ def _bytes_of(path: Path) -> bytes:
     except FileNotFoundError as error:
         raise ArchiveNotFoundError(
             f"{path} is not there. Name the folder that the model was saved to, and its prefix if it had one; "
-            f"copy all of its files."
+            "copy all of its files."
         ) from error
     except OSError as error:
         raise ArchiveError(f"{path} cannot be read: {error.strerror or error}.") from error
@@ -302,7 +307,7 @@ def _read_body(files: _Files) -> dict[str, Any]:
     if hashlib.sha256(rest).hexdigest().encode() != head[1]:
         raise ArchiveError(
             f"{path} was changed or cut short after it was saved: its checksum is wrong. Copy it again, or save "
-            f"the model again."
+            "the model again."
         )
     try:
         body = json.loads(b"{" + rest)

@@ -131,9 +131,11 @@ def _encoder(kind: type) -> Encoder | None:
 
 def _unknown(value: Any, place: str) -> str:
     if isinstance(value, FunctionType | BuiltinFunctionType | MethodType | type):
-        what = f"the {'class' if isinstance(value, type) else 'function'} {getattr(value, '__qualname__', "
-        f"value)!r}: archives hold no code"
-        return f"{place} is {what}. Pass a name, or set it on the model after loading."
+        sort = "class" if isinstance(value, type) else "function"
+        return (
+            f"{place} is the {sort} {value.__qualname__!r}: archives hold no code. "
+            "Pass a name instead, or set it on the model after loading."
+        )
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
     return f"{place} is of the type {kind!r}, which archives do not hold. Pass plain Python, numpy or pandas values."
 

@@ -29,7 +29,7 @@ def checked_dtype(dtype: np.dtype[Any], place: str) -> str:
     ):
         raise ArchiveError(
             f"{place} has the numpy dtype {dtype}, which archives do not hold. Convert it to a plain number or "
-            f"text dtype."
+            "text dtype."
         )
     return dtype.str
 

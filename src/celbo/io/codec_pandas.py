@@ -27,8 +27,8 @@ def encode_values(w: Writer, values: Any) -> Any:
     if isinstance(dtype, pd.CategoricalDtype):
         return w.encode(pd.Categorical(values))
     if str(dtype) in _MASKED_DTYPES:
-        series = pd.Series(values)
-        filled = series.fillna(0).to_numpy(dtype=_MASKED_DTYPES[str(dtype)].numpy_dtype)
+        series, numpy_dtype = pd.Series(values), _MASKED_DTYPES[str(dtype)].numpy_dtype
+        filled = series.to_numpy(dtype=numpy_dtype, na_value=numpy_dtype.type(0))
         return {
             "$": "pandas.masked",
             "dtype": str(dtype),
@@ -40,7 +40,7 @@ def encode_values(w: Writer, values: Any) -> Any:
         return {"$": "pandas.text", "dtype": str(dtype), "v": texts}
     raise ArchiveError(
         f"{w.place} has the pandas dtype {str(dtype)!r}, which archives do not hold. Convert it to numbers, "
-        f"text or categories."
+        "text or categories."
     )
 
 

@@ -11,7 +11,7 @@ __all__ = ["replacing", "sync_folder", "writing_into"]
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the folder's own entries (renames) survive a power cut, where the system can (Windows cannot open folders)."""
+    """Make the folder's own entries (renames) survive a power cut; Windows cannot open folders, so not there."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -29,7 +29,7 @@ def sync_file(path: Path) -> None:
 
 @contextlib.contextmanager
 def writing_into(folder: Path) -> Iterator[None]:
-    """Make the folder if it is not there, and turn what the disk refuses into an :class:`ArchiveError` that names it."""
+    """Make the folder if it is not there; what the disk refuses becomes an :class:`ArchiveError` that names it."""
     made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def writing_into(folder: Path) -> Iterator[None]:
         reason = error.strerror or str(error)
         raise ArchiveError(
             f"Nothing was saved to {folder}: {reason}. What lay there before is unchanged; free some room or "
-            f"name a folder you may write to."
+            "name a folder you may write to."
         ) from error
     except BaseException:
         _remove_if_empty(folder, made)

@@ -1,4 +1,4 @@
-"""Read scvi-tools' archives: ``model.pt`` of version 0.15 and later, and the three files of older ones. No code in them can run."""
+"""Read scvi-tools' archives: ``model.pt`` of 0.15 and later, or the three files before. None of their code runs."""
 
 from dataclasses import dataclass, field
 from os import PathLike
@@ -115,7 +115,7 @@ def check_state_dict(path: Path, tensors: dict[Any, Any]) -> None:
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise ArchiveError(
                 f"{path} is no model of scvi-tools: the weight {str(key)[:80]!r} is a {type(value).__name__}, "
-                f"no tensor."
+                "no tensor."
             )
 
 

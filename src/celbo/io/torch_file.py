@@ -31,7 +31,7 @@ ReadStorage = Callable[[str, torch.dtype, int], Tensor]
 
 
 def _byte_budget(n_file_bytes: int) -> int:
-    """Array bytes a file may declare: what it holds, several times over (text becomes pointers, views are copied), and some room."""
+    """Array bytes a file may declare: its own size several times over (text becomes pointers), and some room."""
     return 8 * n_file_bytes + 2**26
 
 

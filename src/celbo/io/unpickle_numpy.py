@@ -62,8 +62,7 @@ def _from_bytes(r: Rebuilder, raw: Any, dtype: np.dtype[Any], shape_node: Any, f
     if math.prod(shape) * dtype.itemsize != len(raw):
         raise ArchiveError(f"an array of shape {shape} and dtype {dtype} comes with {len(raw)} bytes")
     flat = np.zeros(math.prod(shape), dtype) if not len(raw) else np.frombuffer(raw, dtype)
-    array = flat.reshape(shape, order="F" if fortran else "C")
-    return array.astype(dtype.newbyteorder("="), copy=True)
+    return flat.reshape(shape, order="F" if fortran else "C").copy()
 
 
 def _object_array(r: Rebuilder, elements: Any, shape_node: Any, fortran: bool) -> np.ndarray:

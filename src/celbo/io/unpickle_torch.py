@@ -113,7 +113,7 @@ def _tensor(r: Rebuilder, call: Call) -> Tensor:
 
 
 def _tensor_with_dtype(r: Rebuilder, call: Call) -> Tensor:
-    """Untyped storage and an explicit element type: ``(storage, offset, size, stride, requires_grad, hooks, dtype, ...)``."""
+    """As :func:`_tensor`, of an untyped storage; the seventh argument is the element type."""
     if not 7 <= len(call.args) <= 8:
         raise ArchiveError("a tensor is written in an unknown way")
     node, offset, size, stride = call.args[:4]
