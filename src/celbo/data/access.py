@@ -29,7 +29,7 @@ def place(attr_name: str, attr_key: str | None) -> str:
 
 def require_key(adata: AnnData, attr_name: str, attr_key: str | None) -> None:
     """Raise a ``KeyError`` that lists the existing keys, nearest first, unless ``attr_key`` is one of them."""
-    existing: Iterable[str] = getattr(adata, attr_name).keys()
+    existing: Iterable[str | None] = getattr(adata, attr_name).keys()
     if attr_key not in existing:
         mine = [key for key in existing if not str(key).startswith(PREFIX)]
         raise KeyError(unknown_name(_KINDS[attr_name], attr_key, mine))

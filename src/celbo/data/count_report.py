@@ -74,7 +74,7 @@ class CountReport:
     nnz
         Nonzero entries; stored zeros do not count.
     total_per_cell
-        ``(n,)`` float64, sums over genes.
+        ``(n,)`` float64, sums over genes (NaN where a cell holds NaN, or infinities of both signs).
     genes_per_cell
         ``(n,)`` int64, nonzero entries of each cell.
     cells_per_gene

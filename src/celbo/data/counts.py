@@ -113,10 +113,11 @@ class _Tally:
         self.maximum = float(np.fmax(self.maximum, top))
         if _is_suspicious(values):
             self._add_faults(block, values)
-        if isinstance(block, DenseBlock):
-            self._add_dense(block)
-        else:
-            self._add_compressed(block)
+        with np.errstate(invalid="ignore"):  # inf - inf in a sum: such a cell's total is NaN, and it is reported
+            if isinstance(block, DenseBlock):
+                self._add_dense(block)
+            else:
+                self._add_compressed(block)
 
     def _add_faults(self, block: DenseBlock | CompressedBlock, values: np.ndarray) -> None:
         for kind, where in _offending(values).items():

@@ -126,7 +126,8 @@ class AnnDataManager:
             if not field.is_empty and source_registry is None:
                 field.validate_field(adata)
         # the mark goes first: if a field fails half way, older managers still see that their columns may be gone
-        adata.uns.setdefault(UUID, str(uuid4()))
+        if UUID not in adata.uns:
+            adata.uns[UUID] = str(uuid4())
         adata.uns[MANAGER_UUID] = self.id
         for field in self.fields:
             self._add_field(field, adata, source_registry, transfer_kwargs)

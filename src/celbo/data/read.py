@@ -38,7 +38,7 @@ def read(path: str | Path) -> anndata.AnnData:
 def _read_h5ad(path: Path) -> anndata.AnnData:
     try:
         return anndata.read_h5ad(path)
-    except (OSError, KeyError, ValueError, TypeError, anndata.io.AnnDataReadError) as error:
+    except (OSError, KeyError, ValueError, TypeError) as error:
         raise _damaged(path, error) from error
 
 

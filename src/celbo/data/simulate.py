@@ -227,5 +227,6 @@ def _as_anndata(truth: _Truth, x_ng: sp.csr_matrix, chosen: dict[str, Any], keep
     return adata
 
 
-def _categorical(name: str, code_n: np.ndarray, n_categories: int) -> pd.Categorical:
-    return pd.Categorical.from_codes(code_n.astype(np.intp), [f"{name}_{i}" for i in range(n_categories)])
+def _categorical(name: str, code_n: np.ndarray, n_categories: int) -> "pd.Categorical[str]":
+    names = pd.Index([f"{name}_{i}" for i in range(n_categories)])
+    return pd.Categorical.from_codes(code_n.astype(np.intp), names)

@@ -1,0 +1,248 @@
+import warnings
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+from celbo.data import fields as f
+
+
+@pytest.fixture
+def adata():
+    n = 12
+    i = np.arange(n)
+    obs = pd.DataFrame(
+        {
+            "batch": np.array(["a", "b"])[i % 2],
+            "levels": pd.Categorical(np.array(["y", "x"])[i % 2], categories=["z", "y", "w", "x"]),
+            "holes": np.where(i % 3 == 0, None, "q"),
+            "nan": np.where(i % 4 == 1, np.nan, 1.0),
+            "number": i * 0.5,
+            "flag": i % 2 == 0,
+            "mixed": np.array([1, "1"], dtype=object)[i % 2],
+            "int": np.array([7, 3])[i % 2],
+        },
+        index=[f"cell{k}" for k in i],
+    )
+    made = anndata.AnnData(np.ones((n, 3), dtype=np.float32), obs=obs)
+    made.layers["counts"] = np.ones((n, 3))
+    return made
+
+
+def test_unused_categories_are_dropped_and_named(adata, log):
+    state = f.CategoricalObsField("labels", "levels").register_field(adata)
+    assert state["categorical_mapping"].tolist() == ["y", "x"]
+    assert adata.obs["_scvi_labels"].tolist() == [0, 1] * 6
+    assert any("2 unused categories (z, w)" in message for message in log)
+    joint = f.CategoricalJointObsField("c", ["levels"]).register_field(adata)
+    assert joint["n_cats_per_key"] == [2]
+    labels = f.LabelsWithUnlabeledObsField("labels", "levels", "y").register_field(adata)
+    assert labels["categorical_mapping"].tolist() == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("column", "expected", "first"),
+    [("flag", [False, True], [1, 0]), ("int", [3, 7], [1, 0]), ("number", list(np.arange(12) * 0.5), [0, 1])],
+)
+@pytest.mark.filterwarnings("ignore:Category:UserWarning")
+def test_bool_and_numeric_columns_are_categories_too(adata, column, expected, first):
+    state = f.CategoricalObsField("labels", column).register_field(adata)
+    assert state["categorical_mapping"].tolist() == expected
+    assert state["categorical_mapping"].dtype == adata.obs[column].dtype
+    assert adata.obs["_scvi_labels"].tolist()[:2] == first
+
+
+def test_codes_take_a_type_that_holds_them(adata):
+    n = 300
+    many = anndata.AnnData(
+        np.ones((3 * n, 1)),
+        obs=pd.DataFrame({"c": [f"{k:03}" for k in range(n)] * 3}, index=[f"{k}" for k in range(3 * n)]),
+    )
+    f.CategoricalObsField("batch", "c").register_field(many)
+    assert many.obs["_scvi_batch"].dtype == np.int16
+    assert many.obs["_scvi_batch"].tolist() == list(range(n)) * 3
+
+
+def test_missing_categories_are_counted_and_named(adata):
+    with pytest.raises(ValueError, match=r"adata.obs\['holes'\] has no value for 4 of 12 cells: 'cell0', 'cell3'"):
+        f.CategoricalObsField("batch", "holes").register_field(adata)
+    with pytest.raises(ValueError, match="no value for 3 of 12 cells: 'cell1', 'cell5', 'cell9'"):
+        f.CategoricalJointObsField("c", ["batch", "nan"]).register_field(adata)
+    assert "_scvi_batch" not in adata.obs
+
+
+def test_mixed_types_cannot_be_sorted(adata):
+    with pytest.raises(TypeError, match=r"mixes values of different types \(int, str\).*astype\(str\)"):
+        f.CategoricalObsField("batch", "mixed").register_field(adata)
+
+
+def test_numbers_and_their_text_are_different_categories(adata):
+    field = f.CategoricalObsField("batch", "int")
+    state = field.register_field(adata)
+    adata.obs["int"] = adata.obs["int"].astype(str)
+    with pytest.raises(ValueError, match="They look alike but are of type str here and int in the registry"):
+        field.transfer_field(state, adata)
+
+
+def test_rare_categories_warn_once_with_their_names(adata):
+    adata.obs["rare"] = ["a"] * 9 + ["b"] * 2 + ["c"]
+    with pytest.warns(
+        UserWarning, match=r"Category 'b' \(2\), 'c' \(1\) of adata.obs\['rare'\] has fewer than 3"
+    ) as seen:
+        state = f.CategoricalObsField("batch", "rare").register_field(adata)
+    assert len(seen) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        f.CategoricalObsField("batch", "rare").transfer_field(state, adata)
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        (f.CategoricalObsField("batch", "bacth"), "column of adata.obs is called 'bacth'. Did you mean 'batch'"),
+        (f.NumericalObsField("s", "numbr"), "Did you mean 'number'"),
+        (f.CategoricalJointObsField("c", ["batch", "levls"]), "Did you mean 'levels'"),
+        (f.NumericalJointObsField("c", ["numbers"]), "Did you mean 'number'"),
+        (f.LayerField("X", "count"), "layer of adata.layers is called 'count'. Did you mean 'counts'"),
+        (f.ObsmField("p", "protein"), "entry of adata.obsm is called 'protein': there are none"),
+        (f.StringUnsField("u", "type"), "entry of adata.uns"),
+    ],
+)
+def test_missing_keys_list_the_nearest(adata, field, message):
+    with pytest.raises(KeyError, match=message):
+        field.register_field(adata)
+
+
+def test_own_columns_are_not_suggested(adata):
+    f.CategoricalObsField("batch", "batch").register_field(adata)
+    with pytest.raises(KeyError) as raised:
+        f.CategoricalObsField("labels", "scvi_batch").register_field(adata)
+    assert "'_scvi_batch'" not in str(raised.value)
+
+
+def test_one_name_is_a_list_of_one_and_a_list_is_no_name(adata):
+    state = f.CategoricalJointObsField("c", "batch").register_field(adata)
+    assert state["field_keys"] == ["batch"]
+    assert f.NumericalJointObsField("c", ("number",)).attr_keys == ["number"]
+    for make in (f.CategoricalObsField, f.NumericalObsField, f.StringUnsField, f.ObsmField):
+        with pytest.raises(TypeError, match="takes one column name"):
+            make("batch", ["batch"])
+    with pytest.raises(TypeError, match="takes a list of column names, got 3"):
+        f.CategoricalJointObsField("c", 3)
+    with pytest.raises(ValueError, match="names columns twice: 'batch'"):
+        f.CategoricalJointObsField("c", ["batch", "batch"])
+
+
+def test_required_fields_want_a_name():
+    with pytest.raises(ValueError, match="`attr_key` cannot be `None`"):
+        f.NumericalObsField("s", None)
+    with pytest.raises(ValueError, match="`uns_key` cannot be `None`"):
+        f.StringUnsField("s", None)
+    assert f.NumericalObsField("s", None, required=False).is_empty
+    with pytest.raises(ValueError, match="requires that `batch_field is not None`"):
+        f.ProteinObsmField("p", "protein")
+
+
+def test_numbers_must_be_finite_numbers(adata):
+    with pytest.raises(ValueError, match="NaN or infinite for 3 of 12 rows: 'cell1', 'cell5', 'cell9'"):
+        f.NumericalObsField("s", "nan").register_field(adata)
+    with pytest.raises(TypeError, match=r"adata.obs\['batch'\] is of dtype .*numbers are wanted"):
+        f.NumericalJointObsField("c", ["number", "batch"]).register_field(adata)
+    assert f.NumericalObsField("s", "flag").register_field(adata) == {}
+
+
+def test_unlabeled_swaps_with_the_last_place(adata):
+    adata.obs["labels"] = np.array(["T", "Unknown", "A", "Z"])[np.arange(12) % 4]
+    state = f.LabelsWithUnlabeledObsField("labels", "labels", "A").register_field(adata)
+    assert state["categorical_mapping"].tolist() == ["Z", "T", "Unknown", "A"]
+    assert adata.obs["_scvi_labels"].tolist() == [1, 2, 3, 0] * 3
+    assert state["unlabeled_category"] == "A"
+
+
+def test_unlabeled_of_another_type_than_the_labels(adata, log):
+    state = f.LabelsWithUnlabeledObsField("labels", "int", "Unknown").register_field(adata)
+    assert state["categorical_mapping"].tolist() == [3, 7, "Unknown"]
+    assert adata.obs["_scvi_labels"].tolist() == [1, 0] * 6
+    assert any("all cells count as labelled" in message for message in log)
+    with pytest.raises(ValueError, match="unlabeled_category must be a label, got None"):
+        f.LabelsWithUnlabeledObsField("labels", "int", None)
+
+
+def test_labels_are_never_extended(adata):
+    field = f.LabelsWithUnlabeledObsField("labels", "batch", "b")
+    state = field.register_field(adata)
+    adata.obs["batch"] = ["a", "new"] * 6
+    with pytest.raises(ValueError, match=r"'new'.*Labels cannot be extended.*give these cells the label 'b'"):
+        field.transfer_field(state, adata, extend_categories=True)
+
+
+def test_missing_label_column_can_mean_unlabelled(adata):
+    field = f.LabelsWithUnlabeledObsField("labels", "batch", "a")
+    state = field.register_field(adata)
+    del adata.obs["batch"]
+    with pytest.raises(KeyError, match=r"No column of adata.obs is called 'batch'"):
+        field.transfer_field(state, adata)
+    with pytest.warns(UserWarning, match="every cell is taken as 'a'"):
+        field.transfer_field(state, adata, allow_missing_labels=True)
+    assert (adata.obs["_scvi_labels"] == 1).all()
+    assert "batch" not in adata.obs
+
+
+def test_protein_mask_follows_the_columns_of_the_source(adata):
+    codes = f.CategoricalObsField("batch", "batch")
+    codes.register_field(adata)
+    protein = np.ones((12, 3), dtype=int)
+    protein[::2, 1] = 0
+    for form in (protein, sp.csr_matrix(protein), pd.DataFrame(protein, index=adata.obs_names)):
+        adata.obsm["p"] = form
+        state = f.ProteinObsmField("proteins", "p", batch_field=codes).register_field(adata)
+        assert {key: mask.tolist() for key, mask in state["protein_batch_mask"].items()} == {
+            "0": [True, False, True],
+            "1": [True, True, True],
+        }
+    adata.obsm["p"] = pd.DataFrame(protein, index=adata.obs_names, columns=["x", "y", "z"])
+    field = f.ProteinObsmField("proteins", "p", batch_field=codes)
+    state = field.register_field(adata)
+    adata.obsm["p"] = adata.obsm["p"][["y", "z", "x"]]
+    assert field.transfer_field(state, adata)["protein_batch_mask"]["0"].tolist() == [True, False, True]
+
+
+def test_column_names_must_fit_the_table(adata):
+    adata.obsm["p"], adata.uns["names"] = np.ones((12, 3)), np.array(["a", "b"])
+    with pytest.raises(ValueError, match=r"has 2 names, adata.obsm\['p'\] has 3 columns"):
+        f.ObsmField("p", "p", colnames_uns_key="names").register_field(adata)
+
+
+def test_reads_are_told_from_fragments(adata):
+    adata.X = np.tile([2.0, 4.0, 2.0], (12, 1))
+    with pytest.warns(UserWarning, match="looks like reads, not fragments"):
+        f.LayerField("X", None, check_fragment_counts=True).register_field(adata)
+    adata.X = np.tile([1.0, 2.0, 1.0], (12, 1))
+    f.LayerField("X", None, check_fragment_counts=True).register_field(adata)
+
+
+def test_bad_counts_say_where_the_counts_are(adata):
+    adata.X[11, 2] = 0.5
+    adata.raw = adata.copy()
+    adata.raw.X[11, 2] = 1
+    with pytest.warns(
+        UserWarning, match=r"adata.X does not contain unnormalized count data: 1 of 36.*'cell11'"
+    ) as seen:
+        f.LayerField("X", None).register_field(adata)
+    assert "use layer='counts' or adata.layers['counts'] = adata.raw" in str(seen[0].message)
+    assert seen[0].category is UserWarning
+    adata.layers["counts"] += 0.5
+    adata.X[11, 2] = 1
+    with pytest.warns(UserWarning, match=r"adata.layers\['counts'\] does not.*use layer=None"):
+        f.LayerField("X", "counts").register_field(adata)
+    f.LayerField("X", "counts", is_count_data=False).register_field(adata)
+    adata.X[3, 0] = np.nan
+    with pytest.raises(ValueError, match=r"adata.X holds 1 NaN value in 1 of 12 cells \('cell3'\)"):
+        f.LayerField("X", None).register_field(adata)
+
+
+def test_no_matrix_is_an_error():
+    with pytest.raises(ValueError, match=r"adata.X is None"):
+        f.LayerField("X", None).register_field(anndata.AnnData(obs=pd.DataFrame(index=["a"])))
