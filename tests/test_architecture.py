@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "src" / "celbo"
 
 CHAINS = (
-    "core < ops < {distributions, nn} < module < train < model < {external, report, cli, compat}",
+    "core < ops < {distributions, nn} < module < train < model < external < {report, compat} < cli",
     "core < data < dataloaders < {train, posterior}",
     "{module, distributions} < posterior < model",
     "core < io < model",
@@ -67,13 +67,12 @@ LONG_FUNCTIONS: dict[str, int] = {"module/vae.py:__init__": 100, "train/trainer.
 """file:function -> lines it may have."""
 
 LOCAL_IMPORTS_IN_FUNCTIONS: set[tuple[str, str]] = {
-    ("__init__.py", "celbo.core"),
     ("data/read.py", "celbo.core"),
 }
 """(file, module): imports inside a function that are not of a third-party package."""
 
 NO_DOCSTRING: set[str] = set()
-NO_ALL: set[str] = {"core/version.py"}
+NO_ALL: set[str] = set()
 """Files without a docstring at the top, without `__all__`."""
 
 
@@ -360,7 +359,7 @@ class TestTheChecksThemselves:
         assert below["posterior"] == {"core", "ops", "distributions", "nn", "module", "data", "dataloaders"}
         assert below["io"] == {"core"}
         assert {"train", "posterior", "io"} < below["model"]
-        assert "report" not in below["cli"]
+        assert "report" in below["cli"]
 
     def test_upward_and_sideways(self, build):
         house = build(core="from ..ops import f", ops="", nn="from .. import distributions", distributions="")

@@ -6,10 +6,24 @@ Importing the root costs nothing: subpackages load when they are first named.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .core import REGISTRY_KEYS, __version__, settings
+from .core import REGISTRY_KEYS, __version__, settings, unknown_name
 
 if TYPE_CHECKING:
-    from . import compat, data, dataloaders, distributions, external, io, model, module, nn, posterior, report, testing, train
+    from . import (
+        compat,
+        data,
+        dataloaders,
+        distributions,
+        external,
+        io,
+        model,
+        module,
+        nn,
+        posterior,
+        report,
+        testing,
+        train,
+    )
 
 _SUBPACKAGES = (
     "compat",
@@ -28,14 +42,12 @@ _SUBPACKAGES = (
     "train",
 )
 
-__all__ = ["REGISTRY_KEYS", "__version__", "settings", *_SUBPACKAGES]  # noqa: PLE0604
+__all__ = ["REGISTRY_KEYS", "__version__", "settings", *_SUBPACKAGES]
 
 
 def __getattr__(name: str) -> Any:
     if name in _SUBPACKAGES:
         return importlib.import_module(f".{name}", __name__)
-    from .core import unknown_name
-
     raise AttributeError(unknown_name("attribute of celbo", name, __all__))
 
 

@@ -9,7 +9,10 @@ __all__ = ["nearest_first", "unknown_name"]
 def nearest_first(given: object, known: Iterable[object], limit: int = 10) -> list[str]:
     """Names in ``known``, the ones most like ``given`` first, at most ``limit`` of them."""
     target = str(given).lower()
-    scored = [(-difflib.SequenceMatcher(None, target, str(name).lower()).ratio(), i, str(name)) for i, name in enumerate(known)]
+    scored = [
+        (-difflib.SequenceMatcher(None, target, str(name).lower()).ratio(), i, str(name))
+        for i, name in enumerate(known)
+    ]
     return [name for _, _, name in sorted(scored)[:limit]]
 
 

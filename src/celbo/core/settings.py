@@ -3,7 +3,7 @@
 import logging
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 __all__ = ["Settings", "settings"]
 
@@ -127,7 +127,8 @@ class _StderrHandler(logging.StreamHandler):
         self.setFormatter(logging.Formatter("%(message)s"))
 
     @property
-    def stream(self):  # type: ignore[override]  # noqa: ANN201
+    def stream(self) -> Any:  # type: ignore[override]
+        """Where messages go."""
         return sys.stderr
 
 

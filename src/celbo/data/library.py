@@ -45,8 +45,8 @@ def library_size_moments(x: Any, batch_n: np.ndarray, n_batch: int) -> tuple[np.
 
     Returns
     -------
-    Means and variances, each ``(1, b)`` float32. Empty cells count as log 1 = 0, as in scvi-tools; a batch without cells has
-    mean 0 and variance 1.
+    Means and variances, each ``(1, b)`` float32. Empty cells count as log 1 = 0, as in scvi-tools; a batch without
+    cells has mean 0 and variance 1.
     """
     total_n = total_counts(x)
     log_n = np.log(np.where(total_n > 0, total_n, 1.0))

@@ -1,7 +1,7 @@
 """LinearSCVI: a variational autoencoder with an interpretable, linear decoder.
 
-Reference: Svensson, Gayoso, Yosef and Pachter, *Interpretable factor models of single-cell RNA-seq via variational autoencoders*,
-Bioinformatics 2020.
+Reference: Svensson, Gayoso, Yosef and Pachter, *Interpretable factor models of single-cell RNA-seq via variational
+autoencoders*, Bioinformatics 2020.
 """
 
 from typing import Any, ClassVar, Literal

@@ -1,9 +1,10 @@
 """SCVI: single-cell variational inference.
 
-Reference: Lopez, Regier, Cole, Jordan and Yosef, *Deep generative modeling for single-cell transcriptomics*, Nature Methods 2018.
+Reference: Lopez, Regier, Cole, Jordan and Yosef, *Deep generative modeling for single-cell transcriptomics*, Nature
+Methods 2018.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from anndata import AnnData
@@ -36,7 +37,8 @@ class SCVI(EmbeddingMixin, RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, Bas
 
     .. math::
         z_n \sim N(0, I), \qquad
-        x_{ng} \mid z_n \sim \mathrm{ZINB}\bigl(\ell_n\, \mathrm{softmax}(f(z_n, b_n))_g,\; \theta_g,\; \pi_{ng}(z_n, b_n)\bigr)
+        x_{ng} \mid z_n \sim \mathrm{ZINB}\bigl(\ell_n\, \mathrm{softmax}(f(z_n, b_n))_g,\;
+            \theta_g,\; \pi_{ng}(z_n, b_n)\bigr)
 
     Parameters
     ----------
@@ -47,8 +49,8 @@ class SCVI(EmbeddingMixin, RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, Bas
     n_hidden, n_latent, n_layers, dropout_rate
         Width of the hidden layers, latent dimensions, hidden layers of encoder and decoder, dropout in the encoder.
     dispersion
-        Whether the dispersion belongs to the ``"gene"``, differs by batch (``"gene-batch"``) or label (``"gene-label"``), or is
-        decoded for each cell (``"gene-cell"``).
+        Whether the dispersion belongs to the ``"gene"``, differs by batch (``"gene-batch"``) or label
+        (``"gene-label"``), or is decoded for each cell (``"gene-cell"``).
     gene_likelihood
         ``"zinb"``, ``"nb"``, ``"poisson"`` or ``"normal"``.
     use_observed_lib_size
@@ -107,8 +109,8 @@ class SCVI(EmbeddingMixin, RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, Bas
         batch_key: str | None = None,
         labels_key: str | None = None,
         size_factor_key: str | None = None,
-        categorical_covariate_keys: Sequence[str] | None = None,
-        continuous_covariate_keys: Sequence[str] | None = None,
+        categorical_covariate_keys: list[str] | None = None,
+        continuous_covariate_keys: list[str] | None = None,
         **kwargs: Any,
     ) -> list[BaseAnnDataField]:
         """Register an AnnData with counts.
@@ -116,7 +118,8 @@ class SCVI(EmbeddingMixin, RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, Bas
         Parameters
         ----------
         adata
-            Cells by genes; counts in ``X`` or in a layer. Not copied; see :class:`~celbo.data.AnnDataManager` for what is added.
+            Cells by genes; counts in ``X`` or in a layer. Not copied; see :class:`~celbo.data.AnnDataManager` for
+            what is added.
         layer
             Layer with the counts; None: ``X``.
         batch_key, labels_key

@@ -22,8 +22,8 @@ def fresh_seed(seed: int | None) -> int:
 
     Returns
     -------
-    A seed in [0, 2**31). For None it comes from torch's initial seed and a counter: new at every call, yet the same sequence
-    in a process that began with ``torch.manual_seed``, whose stream is not advanced.
+    A seed in [0, 2**31). For None it comes from torch's initial seed and a counter: new at every call, yet the same
+    sequence in a process that began with ``torch.manual_seed``, whose stream is not advanced.
     """
     if seed is not None:
         return int(seed)

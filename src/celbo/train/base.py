@@ -1,7 +1,7 @@
 """What a training plan is to the loop: Lightning's method names on a plain ``nn.Module``.
 
-Plans written for Lightning (``training_step``, ``validation_step``, ``configure_optimizers``, ``log``, manual optimization) run on
-the loop as they are; a plan knows its trainer only through the few attributes below.
+Plans written for Lightning (``training_step``, ``validation_step``, ``configure_optimizers``, ``log``, manual
+optimization) run on the loop as they are; a plan knows its trainer only through the few attributes below.
 """
 
 from collections.abc import Mapping
@@ -22,14 +22,14 @@ __all__ = ["Plan"]
 class Plan(nn.Module):
     """Abstract training plan.
 
-    A subclass gives ``training_step(batch, batch_idx) -> loss``, ``configure_optimizers()`` and, where there is something to
-    validate, ``validation_step(batch, batch_idx)``.
+    A subclass gives ``training_step(batch, batch_idx) -> loss``, ``configure_optimizers()`` and, where there is
+    something to validate, ``validation_step(batch, batch_idx)``.
 
     Attributes
     ----------
     automatic_optimization
-        Whether the loop runs backward and the optimizer; if False, ``training_step`` does, through :meth:`optimizers` and
-        :meth:`manual_backward`.
+        Whether the loop runs backward and the optimizer; if False, ``training_step`` does, through :meth:`optimizers`
+        and :meth:`manual_backward`.
     train_epoch_metrics, validation_epoch_metrics
         Sums of the running epoch; :meth:`log` adds to the one of the running stage.
     on_step
@@ -53,6 +53,7 @@ class Plan(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self._trainer: Trainer | None = None
+        self.module: Any = None
         self.train_epoch_metrics = EpochMetrics("train")
         self.validation_epoch_metrics = EpochMetrics("validation")
         self.step_values: dict[str, Tensor | float] = {}
@@ -140,7 +141,7 @@ class Plan(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must define configure_optimizers().")
 
     def scale_learning_rate(self, factor: float) -> None:
-        """Change the learning rate of the optimizers that :meth:`configure_optimizers` will make (after a run that diverged)."""
+        """Change the learning rate of the optimizers to be made, after a run that diverged."""
         raise NotImplementedError(f"{type(self).__name__} does not say how to scale its learning rate.")
 
     def optimizers(self) -> Any:
@@ -182,5 +183,3 @@ class Plan(nn.Module):
 
     def on_validation_epoch_end(self) -> None:
         """Hook."""
-
-

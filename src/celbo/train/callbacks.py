@@ -46,8 +46,8 @@ class Callback:
     """Hooks of a training run; a subclass defines those it wants, by Lightning's names (:data:`HOOKS`).
 
     Every hook is called as ``hook(trainer, plan, ...)``: ``on_train_batch_start`` with ``(batch, batch_idx)``,
-    ``on_train_batch_end`` with ``(outputs, batch, batch_idx)``, ``on_exception`` with the exception, ``setup`` and ``teardown``
-    with ``stage="fit"``.
+    ``on_train_batch_end`` with ``(outputs, batch, batch_idx)``, ``on_exception`` with the exception, ``setup`` and
+    ``teardown`` with ``stage="fit"``.
     """
 
     def state_dict(self) -> dict[str, Any]:
@@ -132,9 +132,8 @@ class LoudEarlyStopping(Callback):
         self.wait_count = 0 if self.best.improves(value) else self.wait_count + 1
         if self.wait_count >= self.patience:
             self.stopped_epoch = trainer.current_epoch
-            trainer.stop(
-                f"{self.monitor} did not improve in the last {self.wait_count} validations; best {_short(self.best.value)}"
-            )
+            best = _short(self.best.value)
+            trainer.stop(f"{self.monitor} did not improve in the last {self.wait_count} validations; best {best}")
 
     def state_dict(self) -> dict[str, Any]:
         """Counters and best value."""
@@ -237,15 +236,15 @@ class SaveCheckpoint(Callback):
             **trainer.callback_metrics,
         )
         path = self.dirpath / name
-        trainer.save_model(path)
+        trainer.model.save(str(path), overwrite=True)
         self.saved = sorted([*self.saved, (score, path)], key=lambda pair: pair[0])
         while len(self.saved) > self.save_top_k:
-            trainer.remove_model(self.saved.pop()[1])
+            trainer.model.delete_archive(self.saved.pop()[1])
 
     def on_train_end(self, trainer: "Trainer", plan: "Plan") -> None:
         """Put the best weights back, where asked for."""
         if self.load_best_on_end and self.saved:
-            trainer.load_weights(self.saved[0][1])
+            trainer.model.load_weights(self.saved[0][1])
 
 
 class LearningRateMonitor(Callback):

@@ -14,7 +14,6 @@ from .base import Plan
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lightning_fabric import Fabric
 
 __all__ = ["Engine"]
 
@@ -74,11 +73,11 @@ class Engine:
         raw = plan.module
         plan.to(self.device)
         if not self.plain:
-            plan.module = self.fabric.setup_module(raw, move_to_device=False)  # type: ignore[arg-type]
-        return raw  # type: ignore[return-value]
+            plan.module = self.fabric.setup_module(raw, move_to_device=False)
+        return raw
 
     def set_up_optimizers(self, optimizers: list[torch.optim.Optimizer]) -> list[torch.optim.Optimizer]:
-        """Let the strategy and the precision into the optimizers, where there is more than one process or a scaled gradient."""
+        """Let strategy and precision into the optimizers, where there are several processes or a scaled gradient."""
         return optimizers if self.plain else [self.fabric.setup_optimizers(o) for o in optimizers]  # type: ignore[misc]
 
     def to_device(self, batch: Any) -> Any:

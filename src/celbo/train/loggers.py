@@ -14,8 +14,8 @@ def make_loggers(chosen: Any, folder: str | Path | None) -> list[Any]:
     Parameters
     ----------
     chosen
-        None or False: none, the history is always kept. ``"csv"`` (or True), ``"tensorboard"``; a logger of Fabric or Lightning;
-        a list of them.
+        None or False: none, the history is always kept. ``"csv"`` (or True), ``"tensorboard"``; a logger of Fabric or
+        Lightning; a list of them.
     folder
         Where named loggers write; ``settings.logging_dir`` when not given.
     """

@@ -1,6 +1,7 @@
 """The loop itself: an epoch of training, an epoch of validation.
 
-A minibatch travels one way: loader -> device -> ``plan.training_step`` -> backward -> optimizer -> schedules -> metrics -> history.
+A minibatch travels one way: loader -> device -> ``plan.training_step`` -> backward -> optimizer -> schedules ->
+metrics -> history.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,7 @@ __all__ = ["batches_in", "run_epoch"]
 
 
 def batches_in(loader: Any, limit: float | None) -> int | None:
-    """Minibatches an epoch: the loader's length, cut to ``limit`` (a number or, as a float, a share); None if unknown."""
+    """Minibatches an epoch: the loader's length cut to ``limit``, a number or a share; None if unknown."""
     try:
         n = len(loader)
     except TypeError:

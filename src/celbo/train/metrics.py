@@ -1,10 +1,11 @@
 """Epoch metrics from the minibatches' :class:`LossOutput` records.
 
 Over the minibatches b of a split (R, K, G the record's three sums, n its observations, N observations of the split):
-``reconstruction_loss = ΣR/Σn``, ``kl_local = ΣK/Σn``, ``kl_global = mean_b G``, ``elbo = reconstruction_loss + kl_local + kl_global/N``
-(a negative ELBO, in nats per observation), everything else an n-weighted mean.
+``reconstruction_loss = ΣR/Σn``, ``kl_local = ΣK/Σn``, ``kl_global = mean_b G``, ``elbo = reconstruction_loss +
+kl_local + kl_global/N`` (a negative ELBO, in nats per observation), everything else an n-weighted mean.
 
-Sums are kept in float64 on the device and read by the host once an epoch; over processes they are added before the division.
+Sums are kept in float64 on the device and read by the host once an epoch; over processes they are added before the
+division.
 """
 
 from collections.abc import Callable, Mapping
@@ -52,7 +53,7 @@ class EpochMetrics:
 
     def update(self, loss_output: LossOutput) -> None:
         """Add a minibatch."""
-        n = loss_output.n_obs_minibatch
+        n = int(loss_output.n_obs_minibatch or 0)
         weighted = {self._loss_name: loss_output.loss, **scalar_extra_metrics(loss_output)}
         names = [*_ELBO_SUMS, *weighted]
         with torch.no_grad():
@@ -116,7 +117,9 @@ class EpochMetrics:
         means = {name: total / n_obs for name, total in zip(self._names, sums, strict=True)}
         kl_global = sums[_ELBO_SUMS.index("kl_global")] / n_batches
         elbo = means["reconstruction_loss"] + means["kl_local"] + kl_global / max(n_obs_total or 1, 1)
-        extra = {f"{name}_{self.mode}": means[name] for name in self._names[len(_ELBO_SUMS) :] if name != self._loss_name}
+        extra = {
+            f"{name}_{self.mode}": means[name] for name in self._names[len(_ELBO_SUMS) :] if name != self._loss_name
+        }
         return {
             self._loss_name: means[self._loss_name],
             f"elbo_{self.mode}": elbo,

@@ -93,7 +93,11 @@ def _bad_positions(term: Tensor) -> list[int]:
 def _inputs(batch: Any) -> Iterator[tuple[str, Tensor]]:
     for part in batch if isinstance(batch, tuple | list) else [batch]:
         if isinstance(part, Mapping):
-            yield from ((k, v) for k, v in part.items() if isinstance(v, Tensor) and v.is_floating_point() and not v.is_sparse_csr)
+            yield from (
+                (k, v)
+                for k, v in part.items()
+                if isinstance(v, Tensor) and v.is_floating_point() and not v.is_sparse_csr
+            )
 
 
 class FiniteGuard:

@@ -36,7 +36,8 @@ class TrainingPlan(Plan):
     n_steps_kl_warmup, n_epochs_kl_warmup
         Length of the linear KL warm-up; epochs win when both are set; 0 or None: no warm-up.
     reduce_lr_on_plateau, lr_factor, lr_patience, lr_threshold, lr_scheduler_metric, lr_min
-        Multiply the learning rate by ``lr_factor`` once ``lr_scheduler_metric`` has not fallen for ``lr_patience`` epochs.
+        Multiply the learning rate by ``lr_factor`` once ``lr_scheduler_metric`` has not fallen for ``lr_patience``
+        epochs.
     max_kl_weight, min_kl_weight
         Where the KL weight ends and begins.
     compile, compile_kwargs
@@ -89,10 +90,14 @@ class TrainingPlan(Plan):
         super().__init__()
         self.optimizer_name = _one_of("optimizer", optimizer, ("Adam", "AdamW", "Custom"))
         if optimizer == "Custom" and optimizer_creator is None:
-            raise ValueError("optimizer='Custom' needs optimizer_creator, a function of the parameters that returns an optimizer.")
+            raise ValueError(
+                "optimizer='Custom' needs optimizer_creator, a function of the parameters that returns an optimizer."
+            )
         self.lr_schedule = _one_of("lr_schedule", lr_schedule, ("constant", "one_cycle"))
         if reduce_lr_on_plateau and lr_schedule == "one_cycle":
-            raise ValueError("reduce_lr_on_plateau needs lr_schedule='constant' (recipe='classic'): a one-cycle schedule fixes the rate.")
+            raise ValueError(
+                "reduce_lr_on_plateau needs recipe='classic': a one-cycle schedule fixes the learning rate."
+            )
         schedules.kl_weight(0, 0, n_epochs_kl_warmup, n_steps_kl_warmup, max_kl_weight, min_kl_weight)
         self.module = torch.compile(module, **(compile_kwargs or {})) if compile else module
         self.optimizer_creator = optimizer_creator
@@ -135,7 +140,7 @@ class TrainingPlan(Plan):
         """Epochs until the KL weight is at its maximum, rounded up."""
         if self.n_epochs_kl_warmup:
             return self.n_epochs_kl_warmup
-        steps_an_epoch = max(1, self.trainer.num_training_batches)
+        steps_an_epoch = max(1, self.trainer.num_training_batches or 1)
         return -(-(self.n_steps_kl_warmup or 0) // steps_an_epoch)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -199,7 +204,9 @@ class TrainingPlan(Plan):
             config["lr_scheduler"] = {"scheduler": self._plateau(optimizer), "monitor": self.lr_scheduler_metric}
         elif self.lr_schedule == "one_cycle":
             n_steps, fraction = self.trainer.estimated_stepping_batches, self.lr_warmup_fraction
-            rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedules.one_cycle(step, n_steps, fraction))
+            rate = torch.optim.lr_scheduler.LambdaLR(
+                optimizer, lambda step: schedules.one_cycle(step, n_steps, fraction)
+            )
             config["lr_scheduler"] = {"scheduler": rate, "interval": "step"}
         return config
 

@@ -79,7 +79,8 @@ def make_progress(verbose: int) -> Progress:
     Parameters
     ----------
     verbose
-        0: silent. 1: a bar on a terminal or in a notebook, nothing where output is kept in a file. 2: one line an epoch.
+        0: silent. 1: a bar on a terminal or in a notebook, nothing where output is kept in a file. 2: one line an
+        epoch.
     """
     if verbose >= 2:
         return Lines()

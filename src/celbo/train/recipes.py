@@ -61,7 +61,9 @@ RECIPES: Mapping[str, Recipe] = {
             keep_best=True,
             retries=2,
         ),
-        Recipe(name="classic", max_epochs=lambda n_obs, batch_size: max_epochs_classic(n_obs), early_stopping_waits=False),
+        Recipe(
+            name="classic", max_epochs=lambda n_obs, batch_size: max_epochs_classic(n_obs), early_stopping_waits=False
+        ),
     )
 }
 

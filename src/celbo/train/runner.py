@@ -75,5 +75,7 @@ class TrainRunner:
         if not error.rows or self.model.adata is None:
             return error
         names = [str(self.model.adata.obs_names[row]) for row in error.rows]
-        listed = ", ".join(map(repr, names[:_NAMED])) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+        listed = ", ".join(map(repr, names[:_NAMED])) + (
+            f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        )
         return NonFiniteLossError(f"{error} Cells: {listed}.", error.rows, error.from_data)

@@ -66,7 +66,7 @@ def one_cycle(step: int, n_steps: int, warmup_fraction: float = 0.1) -> float:
 
 
 def max_epochs_classic(n_obs: int, epochs_cap: int = 400, decay_at_n_obs: int = 20_000) -> int:
-    """scvi-tools' number of epochs: 400 up to 20,000 cells, then fewer, so that the number of cells seen stays the same.
+    """scvi-tools' number of epochs: 400 up to 20,000 cells, then fewer, so that as many cells are seen.
 
     Parameters
     ----------

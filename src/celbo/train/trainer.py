@@ -29,7 +29,8 @@ __all__ = ["Trainer"]
 
 logger = logging.getLogger("celbo")
 
-# Switches of Lightning's Trainer that change nothing here: what they turn on celbo does anyway, or has no equivalent of.
+# Switches of Lightning's Trainer that change nothing here: what they turn on celbo does anyway, or has no equivalent
+# of.
 _WITHOUT_EFFECT = (
     "barebones",
     "benchmark",

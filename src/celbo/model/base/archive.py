@@ -90,7 +90,12 @@ def save_model(
 def versions() -> dict[str, str]:
     """Versions of celbo, of the API it follows, and of what it computes with."""
     installed = {name: metadata.version(name) for name in ("torch", "numpy", "anndata")}
-    return {"celbo": __version__, "scvi_tools_api": SCVI_TOOLS_VERSION, "python": platform.python_version(), **installed}
+    return {
+        "celbo": __version__,
+        "scvi_tools_api": SCVI_TOOLS_VERSION,
+        "python": platform.python_version(),
+        **installed,
+    }
 
 
 def read_saved(dir_path: str | Path, prefix: str) -> Saved:
@@ -105,9 +110,7 @@ def read_saved(dir_path: str | Path, prefix: str) -> Saved:
         return _from_scvi_tools(io.read_scvi_archive(dir_path, prefix))
     arrays, document = io.read_archive(dir_path, prefix=prefix)
     try:
-        return Saved(
-            document["class"], arrays, document["registry"], document["init_params"], document["attributes"]
-        )
+        return Saved(document["class"], arrays, document["registry"], document["init_params"], document["attributes"])
     except (KeyError, TypeError) as error:
         raise io.ArchiveError(f"The archive in {dir_path} is not one of a model: {error} is missing.") from None
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 from ...data import state_registry_of, summary_stats_of
 
 if TYPE_CHECKING:
-    from .model import BaseModelClass
+    from .face import ModelFace
 
 __all__ = ["registry_text", "setup_call_text", "summary_text"]
 
 
-def summary_text(model: "BaseModelClass") -> str:
+def summary_text(model: "ModelFace") -> str:
     """Class, arguments and state of a model."""
     head = model._model_summary_string
     if not head:

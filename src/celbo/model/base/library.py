@@ -25,8 +25,8 @@ def library_arguments(model: "BaseModelClass", use_observed_lib_size: bool) -> d
 
     Returns
     -------
-    ``use_size_factor_key`` and, for a latent library, ``library_log_means`` and ``library_log_vars``, each ``(1, b)``: of the data,
-    or placeholders that the weights of an archive will replace.
+    ``use_size_factor_key`` and, for a latent library, ``library_log_means`` and ``library_log_vars``, each ``(1,
+    b)``: of the data, or placeholders that the weights of an archive will replace.
     """
     fields = model.registry_["field_registries"]
     has_factor = bool(fields.get(REGISTRY_KEYS.SIZE_FACTOR_KEY, {}).get("data_registry"))

@@ -1,6 +1,7 @@
 """Where a model finds the manager of an AnnData.
 
-Managers hang on the AnnData object itself, weakly keyed by the class or model they belong to: they live as long as both do, a copy of
+Managers hang on the AnnData object itself, weakly keyed by the class or model they belong to: they live as long as
+both do, a copy of
 the AnnData has none (which is how a copy is told from the original), and nothing is kept alive by a global table.
 """
 

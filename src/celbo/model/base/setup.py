@@ -24,8 +24,8 @@ def setup_method(fields_of: Callable[..., Sequence[BaseAnnDataField]]) -> Callab
 
     Returns
     -------
-    The setup method: it registers ``adata`` with those fields, writes the call into the registry and keeps the manager. Keywords
-    ``source_registry``, ``extend_categories`` and ``allow_missing_labels`` go to the registration.
+    The setup method: it registers ``adata`` with those fields, writes the call into the registry and keeps the
+    manager. Keywords ``source_registry``, ``extend_categories`` and ``allow_missing_labels`` go to the registration.
 
     Raises
     ------

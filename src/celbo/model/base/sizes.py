@@ -22,7 +22,8 @@ def module_sizes(registry: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns
     -------
-    ``n_input`` genes, ``n_batch``, ``n_labels``, ``n_continuous_cov``, ``n_cats_per_cov`` and every other summary statistic.
+    ``n_input`` genes, ``n_batch``, ``n_labels``, ``n_continuous_cov``, ``n_cats_per_cov`` and every other summary
+    statistic.
     """
     stats = summary_stats_of(registry)
     sizes = dict(stats) | {"n_input": stats.get("n_vars", 0)}

@@ -55,7 +55,12 @@ def train_model(
     n_obs = datamodule.n_train + (datamodule.n_val or 0)
     max_epochs = max_epochs or chosen.max_epochs(n_obs, batch_size or settings.batch_size)
     plan = model._training_plan_cls(model.module, **(dict(chosen.plan_kwargs) | plan_kwargs))
-    options = {"keep_best": chosen.keep_best, "retries": chosen.retries, "seed": seed, "verbose": verbose}
+    options: dict[str, Any] = {
+        "keep_best": chosen.keep_best,
+        "retries": chosen.retries,
+        "seed": seed,
+        "verbose": verbose,
+    }
     if chosen.early_stopping_waits:
         options["early_stopping_warmup_epochs"] = None
     runner = model._train_runner_cls(
@@ -134,18 +139,21 @@ class UnsupervisedTrainingMixin:
         early_stopping
             Stop when the validation ELBO no longer improves.
         datasplitter_kwargs
-            For :class:`~celbo.dataloaders.DataSplitter`: ``external_indexing=[train, validation, test]``, ``stratify_by``,
-            ``split_by``, ``drop_last``.
+            For :class:`~celbo.dataloaders.DataSplitter`: ``external_indexing=[train, validation, test]``,
+            ``stratify_by``, ``split_by``, ``drop_last``.
         plan_config, plan_kwargs
             For :class:`~celbo.train.TrainingPlan`: ``lr``, ``n_epochs_kl_warmup``, ...; win over the recipe.
         datamodule
             Loaders of your own: an object with ``train_dataloader()``, ``val_dataloader()``, ``n_train`` and ``n_val``.
         trainer_config, **trainer_kwargs
-            For :class:`~celbo.train.Trainer`: ``callbacks``, ``logger``, ``check_val_every_n_epoch``, ``gradient_clip_val``, ...
+            For :class:`~celbo.train.Trainer`: ``callbacks``, ``logger``, ``check_val_every_n_epoch``,
+            ``gradient_clip_val``, ...
         recipe
-            ``"one_cycle"`` (default; a one-cycle learning rate, the best weights kept) or ``"classic"`` (scvi-tools' defaults).
+            ``"one_cycle"`` (default; a one-cycle learning rate, the best weights kept) or ``"classic"`` (scvi-tools'
+            defaults).
         seed
-            Fixes split, order and noise; None: ``celbo.settings.seed``, or fresh randomness. Global generators are untouched.
+            Fixes split, order and noise; None: ``celbo.settings.seed``, or fresh randomness. Global generators are
+            untouched.
         verbose
             0: silent, 1: a progress bar, 2: one line an epoch.
 

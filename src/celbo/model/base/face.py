@@ -1,0 +1,177 @@
+"""The names by which users of scvi-tools ask a model about itself: properties and look-ups, no logic."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from anndata import AnnData
+
+from ...core import REGISTRY_KEYS
+from ...data import AnnDataManager, attrdict, data_registry_of, state_registry_of
+from . import managers
+from .describe import registry_text, setup_call_text, summary_text
+
+__all__ = ["ModelFace"]
+
+
+class ModelFace:
+    """State of a model, and how it is asked for."""
+
+    module: Any
+    history_: dict[str, Any] | None
+    is_trained_: bool
+    train_indices_: Any
+    validation_indices_: Any
+    test_indices_: Any
+    registry_: Mapping[str, Any]
+    init_params_: dict[str, dict[str, Any]]
+    get_normalized_function_name_: str
+    _adata: AnnData | None
+    _adata_manager: AnnDataManager | None
+    _model_summary_string: str
+
+    # Managers.
+
+    def deregister_manager(self, adata: AnnData | None = None) -> None:
+        """Forget the manager of an AnnData that was passed for inference; None: of the training data."""
+        adata = self._adata if adata is None else adata
+        if adata is not None:
+            managers.forget_manager(self, adata)
+
+    def get_anndata_manager(self, adata: AnnData, required: bool = False) -> AnnDataManager | None:
+        """Manager that this model has for an AnnData.
+
+        Parameters
+        ----------
+        adata
+            The AnnData.
+        required
+            Whether having none is an error.
+        """
+        manager = managers.kept_manager(self, adata)
+        if manager is None and required:
+            raise ValueError(
+                f"This {type(self).__name__} has not seen this AnnData: pass it to a method of the model first, "
+                f"or set it up with {type(self).__name__}.setup_anndata."
+            )
+        return manager
+
+    # Properties.
+
+    @property
+    def adata_manager(self) -> AnnDataManager:
+        """Manager of the training data."""
+        if self._adata_manager is None:
+            raise ValueError("This model was loaded without data: set model.adata first.")
+        return self._adata_manager
+
+    @property
+    def registry(self) -> Mapping[str, Any]:
+        """What setup found out about the training data."""
+        return self.registry_
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the module."""
+        return self.module.device
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the model has been trained."""
+        return self.is_trained_
+
+    @is_trained.setter
+    def is_trained(self, value: bool) -> None:
+        self.is_trained_ = value
+
+    @property
+    def history(self) -> dict[str, Any] | None:
+        """``{metric: DataFrame}`` of training, indexed by epoch (or step); None before."""
+        return self.history_
+
+    @property
+    def train_indices(self) -> np.ndarray | None:
+        """Rows of the cells trained on."""
+        return self.train_indices_
+
+    @train_indices.setter
+    def train_indices(self, value: Any) -> None:
+        self.train_indices_ = value
+
+    @property
+    def validation_indices(self) -> np.ndarray | None:
+        """Rows of the cells validated on."""
+        return self.validation_indices_
+
+    @validation_indices.setter
+    def validation_indices(self, value: Any) -> None:
+        self.validation_indices_ = value
+
+    @property
+    def test_indices(self) -> np.ndarray | None:
+        """Rows of the cells left out."""
+        return self.test_indices_
+
+    @test_indices.setter
+    def test_indices(self, value: Any) -> None:
+        self.test_indices_ = value
+
+    @property
+    def get_normalized_function_name(self) -> str:
+        """Name of the method that gives normalized values."""
+        return self.get_normalized_function_name_
+
+    @get_normalized_function_name.setter
+    def get_normalized_function_name(self, value: str) -> None:
+        self.get_normalized_function_name_ = value
+
+    @property
+    def summary_string(self) -> str:
+        """What the model is, its arguments, and whether it is trained."""
+        return summary_text(self)
+
+    def __repr__(self) -> str:
+        return self.summary_string
+
+    # Looking things up.
+
+    def data_registry(self, registry_key: str) -> Any:
+        """Where a field's data lie in the AnnData."""
+        return data_registry_of(self.registry_)[registry_key]
+
+    def get_from_registry(self, adata: AnnData, registry_key: str) -> Any:
+        """The data of a field as they lie in an AnnData."""
+        manager = self.get_anndata_manager(adata, required=True)
+        assert manager is not None
+        return manager.get_from_registry(registry_key)
+
+    def get_state_registry(self, registry_key: str) -> attrdict:
+        """What setup learnt about a field: categories, column names."""
+        return state_registry_of(self.registry_, registry_key)
+
+    def get_setup_arg(self, setup_arg: str) -> Any:
+        """An argument of the setup call."""
+        return self.registry_["setup_args"][setup_arg]
+
+    def get_var_names(self, legacy_mudata_format: bool = False) -> np.ndarray:
+        """Names of the genes, in the model's order, ``(g,)``."""
+        return np.asarray(self.get_state_registry(REGISTRY_KEYS.X_KEY)["column_names"])
+
+    def update_setup_method_args(self, setup_method_args: dict[str, Any]) -> None:
+        """Change setup arguments in the registry."""
+        self.adata_manager.update_setup_method_args(setup_method_args)
+
+    def view_anndata_setup(self, adata: AnnData | None = None, hide_state_registries: bool = False) -> None:
+        """Print the setup of an AnnData; None: of the training data."""
+        manager = self.adata_manager if adata is None else self.get_anndata_manager(adata, required=True)
+        assert manager is not None
+        manager.view_registry(hide_state_registries=hide_state_registries)
+
+    def view_setup_method_args(self) -> None:
+        """Print the setup call."""
+        print(setup_call_text(self.registry_))
+
+    def view_registry(self, hide_state_registries: bool = False) -> None:
+        """Print the registry that the model carries, with or without its data."""
+        print(registry_text(self.registry_, hide_state_registries))
