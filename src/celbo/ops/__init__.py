@@ -1,8 +1,8 @@
 """Numerics as pure functions. Row sums of count log-probabilities take the fastest form that fits, and say which it is.
 
 ``"fused_cpu"`` takes parameters of float32 or less (``float16``, ``bfloat16``) in main memory. ``"reference"`` takes
-everything else, counts that require a gradient, and what ``torch.compile`` traces. Under ``torch.func`` transforms choose
-it with :func:`use_backend`. Where numba does not work the reference takes over, and a warning says why.
+everything else, counts that require a gradient, and what ``torch.compile`` traces. Under ``torch.func`` transforms
+choose it with :func:`use_backend`. Where numba does not work the reference takes over, and a warning says why.
 """
 
 import warnings

@@ -41,7 +41,9 @@ def compile_rows(family: str) -> Callable[..., None]:
     function, signature = ROWS[family]
     dispatcher = _dispatcher(function)
     started = time.perf_counter()
-    announcement = _Announcement(f"Compiling the {family.replace('_', ' ')} for this machine, once: about 3 seconds.")
+    announcement = _Announcement(
+        f"Compiling the {family.replace('_', ' ')} likelihood for this machine, once: about 3 s."
+    )
     with event.install_listener("numba:compile", announcement):
         dispatcher.compile(signature.args)
     logger.debug("%s kernel ready after %.2f s", family, time.perf_counter() - started)

@@ -20,7 +20,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .reference import check_shapes
 from .threads import for_row_ranges
@@ -95,8 +94,8 @@ class _NegativeBinomial(torch.autograd.Function):
         return values
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, upstream_n: Tensor) -> tuple[Tensor | None, ...]:
+        _refuse_second_derivatives()
         grad_logits, grad_library, grad_theta, grad_zi = ctx.saved_tensors
         _, _, needs_logits, needs_library, needs_theta, needs_zi = ctx.needs_input_grad
         upstream = upstream_n.unsqueeze(1)
@@ -107,6 +106,15 @@ class _NegativeBinomial(torch.autograd.Function):
             grad_library.unsqueeze(1) * upstream if needs_library else None,
             _theta_gradient(grad_theta, upstream_n, ctx.theta_shape) if needs_theta else None,
             grad_zi * upstream if needs_zi else None,
+        )
+
+
+def _refuse_second_derivatives() -> None:
+    """In a backward pass gradients are enabled only by ``create_graph``; its result would wrongly be a constant."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "The fused sum of log-probabilities has no second derivatives, and create_graph=True asks for them: "
+            "compute it under celbo.ops.use_backend('reference')."
         )
 
 
@@ -127,8 +135,8 @@ class _Poisson(torch.autograd.Function):
         return values
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, upstream_n: Tensor) -> tuple[Tensor | None, ...]:
+        _refuse_second_derivatives()
         grad_logits, grad_library = ctx.saved_tensors
         upstream = upstream_n.unsqueeze(1)
         needs_logits, needs_library = ctx.needs_input_grad[2:]

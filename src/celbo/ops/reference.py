@@ -35,7 +35,7 @@ def nb_log_prob_sum(x: Tensor, scale_logits: Tensor, log_library: Tensor, log_th
     log_library
         Natural log of the total expected of a cell, ``(n, 1)``; -inf for an empty cell, whose mean is 0.
     log_theta
-        Natural log of the inverse dispersion, ``(g,)``, ``(1, g)`` or ``(n, g)``. The variance is ``mu + mu^2 / theta``.
+        Natural log of the inverse dispersion, ``(g,)``, ``(1, g)`` or ``(n, g)``; the variance is mu + mu^2 / theta.
 
     Returns
     -------
