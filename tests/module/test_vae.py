@@ -330,7 +330,10 @@ def test_marginal_ll_does_not_depend_on_the_pass(tensors, torch_rng, monkeypatch
 
     def estimate(per_pass):
         rows = iter(noise)
-        draw = lambda q, n_samples, _: q.loc + q.scale * torch.stack([next(rows) for _ in range(n_samples)])  # noqa: E731
+
+        def draw(q, n_samples, generator):
+            return q.loc + q.scale * torch.stack([next(rows) for _ in range(n_samples)])
+
         monkeypatch.setattr("celbo.module.marginal._draw", draw)
         return module.marginal_ll(tensors, 7, n_mc_samples_per_pass=per_pass)
 

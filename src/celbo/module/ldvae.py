@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ..nn import LinearDecoderSCVI
+from .options import Dispersion, GeneLikelihood, LatentDistribution
 from .vae import VAE
 
 __all__ = ["LDVAE"]
@@ -53,12 +54,12 @@ class LDVAE(VAE):
         n_latent: int = 10,
         n_layers_encoder: int = 1,
         dropout_rate: float = 0.1,
-        dispersion: str = "gene",
+        dispersion: Dispersion = "gene",
         log_variational: bool = True,
-        gene_likelihood: str = "nb",
+        gene_likelihood: GeneLikelihood = "nb",
         use_batch_norm: bool = True,
         bias: bool = False,
-        latent_distribution: str = "normal",
+        latent_distribution: LatentDistribution = "normal",
         use_observed_lib_size: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -72,10 +73,10 @@ class LDVAE(VAE):
             n_latent=n_latent,
             n_layers=n_layers_encoder,
             dropout_rate=dropout_rate,
-            dispersion=dispersion,  # type: ignore[arg-type]
+            dispersion=dispersion,
             log_variational=log_variational,
-            gene_likelihood=gene_likelihood,  # type: ignore[arg-type]
-            latent_distribution=latent_distribution,  # type: ignore[arg-type]
+            gene_likelihood=gene_likelihood,
+            latent_distribution=latent_distribution,
             use_observed_lib_size=use_observed_lib_size,
             **kwargs,
         )

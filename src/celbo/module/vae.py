@@ -13,37 +13,24 @@ Reference: Lopez et al., Nature Methods 2018 (:cite:p:`Lopez18`).
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal, kl_divergence
 
-from ..core import REGISTRY_KEYS, unknown_name
+from ..core import REGISTRY_KEYS
 from ..distributions import Poisson
 from ..nn import DecoderSCVI, Encoder, LinearDecoderSCVI
 from ..nn.covariates import append_columns
 from .base import BaseModuleClass, EmbeddingModuleMixin, LossOutput, auto_move_data
+from .dispersion import dispersion_shape, log_theta_of
 from .likelihoods import LIKELIHOODS, log_likelihood
 from .marginal import marginal_log_likelihood
+from .options import BatchRepresentation, Dispersion, GeneLikelihood, LatentDistribution, Placement, check_choices
 
 __all__ = ["VAE"]
-
-Dispersion = Literal["gene", "gene-batch", "gene-label", "gene-cell"]
-LatentDistribution = Literal["normal", "ln"]
-BatchRepresentation = Literal["one-hot", "embedding"]
-Placement = Literal["encoder", "decoder", "none", "both"]
-
-_CHOICES: Mapping[str, tuple[str, ...]] = {
-    "dispersion": get_args(Dispersion),
-    "gene_likelihood": tuple(LIKELIHOODS),
-    "latent_distribution": get_args(LatentDistribution),
-    "batch_representation": get_args(BatchRepresentation),
-    "use_batch_norm": get_args(Placement),
-    "use_layer_norm": get_args(Placement),
-}
 
 
 class VAE(EmbeddingModuleMixin, BaseModuleClass):
@@ -113,7 +100,7 @@ class VAE(EmbeddingModuleMixin, BaseModuleClass):
         dropout_rate: float = 0.1,
         dispersion: Dispersion = "gene",
         log_variational: bool = True,
-        gene_likelihood: Literal["zinb", "nb", "poisson", "normal"] = "zinb",
+        gene_likelihood: GeneLikelihood = "zinb",
         latent_distribution: LatentDistribution = "normal",
         encode_covariates: bool = False,
         deeply_inject_covariates: bool = True,
@@ -131,7 +118,7 @@ class VAE(EmbeddingModuleMixin, BaseModuleClass):
         batch_embedding_kwargs: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        _check_choices(
+        check_choices(
             dispersion=dispersion,
             gene_likelihood=gene_likelihood,
             latent_distribution=latent_distribution,
@@ -156,7 +143,7 @@ class VAE(EmbeddingModuleMixin, BaseModuleClass):
         self.batch_representation = batch_representation
 
         if dispersion != "gene-cell":
-            self.px_r = nn.Parameter(torch.randn(self._dispersion_shape()))
+            self.px_r = nn.Parameter(torch.randn(dispersion_shape(dispersion, n_input, n_batch, n_labels)))
         if not use_observed_lib_size:
             self._keep_library_prior(library_log_means, library_log_vars)
 
@@ -200,16 +187,6 @@ class VAE(EmbeddingModuleMixin, BaseModuleClass):
             scale_activation="softplus" if use_size_factor_key else "softmax",
             **(extra_decoder_kwargs or {}),
         )
-
-    def _dispersion_shape(self) -> tuple[int, ...]:
-        if self.dispersion == "gene":
-            return (self.n_input,)
-        n_groups, argument = (
-            (self.n_batch, "n_batch") if self.dispersion == "gene-batch" else (self.n_labels, "n_labels")
-        )
-        if n_groups < 1:
-            raise ValueError(f"dispersion={self.dispersion!r} needs {argument} of at least 1, got {n_groups}.")
-        return (self.n_input, n_groups)
 
     def _keep_library_prior(self, log_means: np.ndarray | None, log_vars: np.ndarray | None) -> None:
         if log_means is None or log_vars is None:
@@ -319,14 +296,18 @@ class VAE(EmbeddingModuleMixin, BaseModuleClass):
         if transform_batch is not None:
             batch_index = torch.ones_like(batch_index) * transform_batch
         if self.use_size_factor_key:
-            library = _required("size_factor", size_factor, "the module was built with use_size_factor_key")
+            if size_factor is None:
+                raise ValueError(
+                    "generative() needs `size_factor`, because the module was built with use_size_factor_key."
+                )
+            library = size_factor
         decoded, codes = self._with_covariates(z, batch_index, cont_covs, cat_covs)
         likelihood = LIKELIHOODS[self.gene_likelihood]
         scale_logits, log_theta, zi_logits = self.decoder.logits(
             self.dispersion, decoded, *codes, use_dropout=likelihood.zero_inflated
         )
         if log_theta is None:
-            log_theta = self._log_theta(batch_index, y)
+            log_theta = log_theta_of(self.px_r, self.dispersion, batch_index, y)
         px = likelihood(
             scale_logits,
             library,
@@ -337,15 +318,6 @@ class VAE(EmbeddingModuleMixin, BaseModuleClass):
         )
         pz = Normal(torch.zeros_like(z), torch.ones_like(z), validate_args=False)
         return {"px": px, "pl": self._library_prior(batch_index), "pz": pz}
-
-    def _log_theta(self, batch_index: Tensor, y: Tensor | None) -> Tensor:
-        """Log inverse dispersion that is a parameter: ``(g,)``, or gathered for each cell, ``(n, g)``."""
-        if self.dispersion == "gene":
-            return self.px_r
-        codes = batch_index
-        if self.dispersion == "gene-label":
-            codes = _required("y", y, 'the module was built with dispersion="gene-label"')
-        return F.embedding(codes.squeeze(-1), self.px_r.t())
 
     def _library_prior(self, batch_index: Tensor) -> Normal | None:
         if self.use_observed_lib_size:
@@ -446,15 +418,3 @@ class VAE(EmbeddingModuleMixin, BaseModuleClass):
         """
         ll_n = marginal_log_likelihood(self, tensors, n_mc_samples, n_mc_samples_per_pass, generator).cpu()
         return ll_n.mean().item() if return_mean else ll_n
-
-
-def _check_choices(**given: str) -> None:
-    for name, choice in given.items():
-        if choice not in _CHOICES[name]:
-            raise ValueError(unknown_name(f"choice of {name}", choice, _CHOICES[name]))
-
-
-def _required(name: str, value: Tensor | None, because: str) -> Tensor:
-    if value is None:
-        raise ValueError(f"generative() needs `{name}`, because {because}, and got None.")
-    return value
