@@ -1,0 +1,61 @@
+"""What a trained module says about cells: pure functions of a module and minibatches, arrays on the CPU out."""
+
+from .comparisons import Comparison, comparisons
+from .correlation import feature_correlation
+from .differential import (
+    Hypothesis,
+    Pairs,
+    differential_effects,
+    estimate_delta,
+    estimate_pseudocount,
+    expected_fdr,
+)
+from .differential_table import Counts, Sampling, differential_expression, split_options
+from .embedding import aggregated_posterior, batch_representation, latent_representation
+from .expression import Weighting, normalized_expression, sampled_expression
+from .importance import importance_weights
+from .likelihood import (
+    elbo,
+    latent_library_size,
+    likelihood_parameters,
+    marginal_ll,
+    reconstruction_error,
+)
+from .names import batch_codes, gene_columns
+from .passes import evaluating
+from .predictive import posterior_predictive_sample
+from .raw_counts import GroupMeans, group_means
+
+__all__ = [
+    "Comparison",
+    "Counts",
+    "GroupMeans",
+    "Hypothesis",
+    "Pairs",
+    "Sampling",
+    "Weighting",
+    "aggregated_posterior",
+    "batch_codes",
+    "batch_representation",
+    "comparisons",
+    "differential_effects",
+    "differential_expression",
+    "elbo",
+    "estimate_delta",
+    "estimate_pseudocount",
+    "evaluating",
+    "expected_fdr",
+    "feature_correlation",
+    "gene_columns",
+    "group_means",
+    "importance_weights",
+    "latent_library_size",
+    "latent_representation",
+    "likelihood_parameters",
+    "marginal_ll",
+    "normalized_expression",
+    "posterior_predictive_sample",
+    "reconstruction_error",
+    "sampled_expression",
+    "split_options",
+]

@@ -1,0 +1,206 @@
+r"""Importance weights of posterior samples, which make up for a posterior that is only approximate.
+
+Samples come from the mixture of the cells' approximate posteriors; the weights turn them into samples of the mixture
+of the exact ones,
+
+.. math:: w(z_i) \propto \frac{\sum_a p(x_a \mid z_i)\,p(z_i) / p(x_a)}{\sum_a q(z_i \mid x_a)},
+
+with :math:`p(x_a)` from importance sampling of its own and anchors :math:`a` drawn from the group.
+
+Dims: i samples, a anchors, n cells, k latents.
+Reference: Boyeau et al., PNAS 2023, doi:10.1073/pnas.2209124120.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Normal
+
+from ..core import REGISTRY_KEYS
+from ..distributions import CountDistribution
+from ..module.base import BaseModuleClass
+from .embedding import is_logistic_normal
+from .likelihood import MarginalModule
+from .passes import Batches, LoaderOf, Minibatch, Rows, decode, encode, evaluating, size_of
+
+__all__ = ["importance_pool", "importance_weights", "weights_from_logs"]
+
+_ROWS = 2**11
+"""Samples decoded at once for one anchor."""
+
+
+def weights_from_logs(
+    log_prior_i: Tensor, log_px_ai: Tensor, log_evidence_a: Tensor, log_q_ai: Tensor, truncation: bool = False
+) -> Tensor:
+    r"""Normalized weights from log-densities.
+
+    Parameters
+    ----------
+    log_prior_i
+        :math:`\log p(z_i)`, ``(i,)``.
+    log_px_ai, log_q_ai
+        :math:`\log p(x_a \mid z_i)` and :math:`\log q(z_i \mid x_a)`, ``(a, i)``.
+    log_evidence_a
+        :math:`\log p(x_a)`, ``(a,)``.
+    truncation
+        Cut weights at :math:`\bar w \sqrt{I}` (truncated importance sampling), which bounds their variance.
+
+    Returns
+    -------
+    ``(i,)`` float64, summing to 1.
+    """
+    log_target = log_prior_i.double() + (log_px_ai.double() - log_evidence_a.double()[:, None]).logsumexp(0)
+    log_w = log_target - log_q_ai.double().logsumexp(0)
+    if truncation:
+        n = len(log_w)
+        log_w = log_w.clamp(max=float(log_w.logsumexp(0)) - math.log(n) + math.log(n) / 2)
+    return (log_w - log_w.logsumexp(0)).exp()
+
+
+def importance_weights(
+    module: BaseModuleClass,
+    anchors: Batches,
+    z_ik: Tensor,
+    *,
+    truncation: bool = False,
+    n_mc_samples: int = 500,
+    n_mc_samples_per_pass: int = 250,
+    seed: int | None = None,
+) -> np.ndarray:
+    """Weights of samples of the latents.
+
+    Parameters
+    ----------
+    module
+        Has normal latents and a method ``marginal_ll``.
+    anchors
+        Minibatches of the cells that stand for the group.
+    z_ik
+        Samples from the group's posteriors, ``(i, k)``.
+    truncation
+        See :func:`weights_from_logs`.
+    n_mc_samples, n_mc_samples_per_pass
+        See :func:`~celbo.posterior.marginal_ll`.
+    seed
+        Seed of the anchors' marginal likelihood.
+
+    Returns
+    -------
+    ``(i,)`` float64, summing to 1.
+
+    Raises
+    ------
+    ValueError
+        For logistic-normal latents, which have no density here.
+    NotImplementedError
+        When the module has no ``marginal_ll``.
+
+    Notes
+    -----
+    Every sample is decoded as if it were each anchor (its library, its covariates): time is anchors times samples.
+    """
+    with evaluating(module, seed):
+        return _weights(module, anchors, z_ik, truncation, n_mc_samples, n_mc_samples_per_pass)
+
+
+def _weights(
+    module: BaseModuleClass, anchors: Batches, z_ik: Tensor, truncation: bool, n_samples: int, per_pass: int
+) -> np.ndarray:
+    evidence_of = _require_densities(module)
+    log_px, log_q, log_evidence = Rows(None), Rows(None), Rows(None)
+    for tensors in anchors:
+        log_evidence.append(
+            evidence_of.marginal_ll(tensors, n_mc_samples=n_samples, n_mc_samples_per_pass=min(n_samples, per_pass))
+        )
+        encoded = encode(module, tensors)
+        for a in range(size_of(tensors)):
+            qz = Normal(encoded["qz"].loc[a], encoded["qz"].scale[a])
+            log_q.append(qz.log_prob(z_ik).sum(-1)[None])
+            log_px.append(_log_likelihood_i(module, tensors, encoded, a, z_ik)[None])
+    log_prior_i = Normal(0.0, 1.0).log_prob(z_ik).sum(-1).cpu()
+    log_px_ai, log_evidence_a, log_q_ai = (torch.from_numpy(rows.array()) for rows in (log_px, log_evidence, log_q))
+    return weights_from_logs(log_prior_i, log_px_ai, log_evidence_a, log_q_ai, truncation).numpy()
+
+
+def _log_likelihood_i(
+    module: BaseModuleClass, tensors: Minibatch, encoded: dict[str, Any], anchor: int, z_ik: Tensor
+) -> Tensor:
+    """Log-likelihood of one anchor's counts at every sample, ``(i,)``."""
+    one = slice(anchor, anchor + 1)
+    log_px_i = torch.empty(len(z_ik))
+    for rows in _parts(len(z_ik)):
+        z = z_ik[rows]
+        repeated = {key: value[one].expand(len(z), *value.shape[1:]) for key, value in tensors.items()}
+        drawn = {"z": z, "library": encoded["library"][one].expand(len(z), -1)}
+        px = decode(module, repeated, drawn)["px"]
+        log_px_i[rows] = _log_prob_sum(px, repeated[REGISTRY_KEYS.X_KEY].to(z.device)).cpu()
+    return log_px_i
+
+
+def _parts(n: int) -> Iterator[slice]:
+    return (slice(start, start + _ROWS) for start in range(0, n, _ROWS))
+
+
+def _log_prob_sum(px: Distribution, x: Tensor) -> Tensor:
+    return px.log_prob_sum(x.contiguous()) if isinstance(px, CountDistribution) else px.log_prob(x).sum(-1)
+
+
+def _require_densities(module: BaseModuleClass) -> MarginalModule:
+    if is_logistic_normal(module):
+        raise ValueError(
+            "weights='importance' needs the density of the latents, which a logistic normal "
+            "(latent_distribution='ln') does not have here: use weights='uniform'."
+        )
+    if not isinstance(module, MarginalModule):
+        raise NotImplementedError(f"{type(module).__name__} has no marginal_ll, which importance weights need.")
+    return module
+
+
+def importance_pool(
+    module: BaseModuleClass,
+    loader_of: LoaderOf,
+    cells_n: np.ndarray,
+    n_rows: int,
+    rng: np.random.Generator,
+    *,
+    max_cells: int,
+    truncation: bool,
+    n_mc_samples: int,
+    n_mc_samples_per_pass: int,
+) -> tuple[np.ndarray, Tensor]:
+    """Draw latents of a group in proportion to their importance weights; inside ``evaluating``.
+
+    Parameters
+    ----------
+    module, truncation, n_mc_samples, n_mc_samples_per_pass
+        See :func:`importance_weights`.
+    loader_of, cells_n, n_rows
+        See :func:`~celbo.posterior.sampled_expression`. The pool has ``n_rows // n + 1`` samples of each cell, or one
+        of each of ``n_rows`` cells where there are more cells than that.
+    rng
+        Source of randomness.
+    max_cells
+        Anchors at most.
+
+    Returns
+    -------
+    Cell ``(n_rows,)`` and latents ``(n_rows, k)`` of each draw.
+    """
+    if not len(cells_n):
+        raise ValueError("There are no cells to draw from.")
+    _require_densities(module)
+    pool = rng.choice(cells_n, n_rows, replace=False) if len(cells_n) > n_rows else cells_n
+    n_samples = 1 if len(cells_n) > n_rows else n_rows // len(cells_n) + 1
+    latents = Rows(len(pool), axis=1)
+    for tensors in loader_of(pool):
+        z = encode(module, tensors, n_samples)["z"]
+        latents.append(z.reshape(n_samples, -1, z.shape[-1]))
+    z_ik = torch.from_numpy(latents.array()).flatten(0, 1).to(module.device)
+    anchors = rng.choice(cells_n, max_cells, replace=False) if len(cells_n) > max_cells else cells_n
+    weights_i = _weights(module, loader_of(anchors), z_ik, truncation, n_mc_samples, n_mc_samples_per_pass)
+    chosen = rng.choice(len(weights_i), n_rows, p=weights_i / weights_i.sum())
+    return np.tile(pool, n_samples)[chosen], z_ik[torch.from_numpy(chosen).to(z_ik.device)]

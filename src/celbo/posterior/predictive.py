@@ -1,0 +1,69 @@
+"""Counts drawn from the posterior predictive distribution.
+
+Dims: n cells, g genes, s samples.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from ..core import optional
+from ..module.base import BaseModuleClass
+from .passes import Batches, evaluating
+
+__all__ = ["posterior_predictive_sample"]
+
+
+def posterior_predictive_sample(
+    module: BaseModuleClass,
+    batches: Batches,
+    *,
+    n_samples: int = 1,
+    transform_batch: int | None = None,
+    genes: np.ndarray | None = None,
+    seed: int | None = None,
+) -> Any:
+    r"""Counts like those observed, :math:`\hat x_n \sim p(x \mid z_n),\; z_n \sim q(z \mid x_n)`.
+
+    Parameters
+    ----------
+    module
+        Its ``sample`` draws for one minibatch.
+    batches
+        Minibatches.
+    n_samples
+        Draws for each cell.
+    transform_batch
+        Code of the batch to decode as; None: each cell's own.
+    genes
+        Columns to give; None for all.
+    seed
+        See :func:`~celbo.posterior.passes.evaluating`.
+
+    Returns
+    -------
+    ``sparse.GCXS`` of ``(n, g)``, or ``(n, g, s)`` for more than one draw. Only entries other than zero are kept.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        When the package ``sparse`` is not installed.
+    """
+    sparse = optional("sparse", extra="sparse", purpose="posterior_predictive_sample")
+    decode_as = None if transform_batch is None else {"transform_batch": transform_batch}
+    coordinates: list[np.ndarray] = []
+    values: list[np.ndarray] = []
+    shape: tuple[int, ...] = ()
+    n = 0
+    with evaluating(module, seed):
+        for tensors in batches:
+            block = module.sample(tensors, n_samples=n_samples, generative_kwargs=decode_as).cpu().numpy()
+            block = block if genes is None else block[:, genes]
+            where = np.nonzero(block)
+            values.append(block[where])
+            coordinates.append(np.stack([where[0] + n, *where[1:]]))
+            n, shape = n + len(block), block.shape[1:]
+    if not values:
+        raise ValueError("There are no cells to draw for: `indices` (or the dataloader) is empty.")
+    drawn = sparse.COO(np.concatenate(coordinates, 1), np.concatenate(values), (n, *shape), has_duplicates=False)
+    return sparse.GCXS(drawn)
