@@ -1,0 +1,143 @@
+"""What the benchmarks share: running both sides, data, rows of ``results.csv``."""
+
+import argparse
+import csv
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results.csv"
+COLUMNS = (
+    "date",
+    "commit",
+    "benchmark",
+    "case",
+    "figure",
+    "tool",
+    "p20",
+    "p50",
+    "p80",
+    "unit",
+    "ratio",
+    "versions",
+    "machine",
+)
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """Parser with what every benchmark takes."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", default=os.environ.get("CELBO_PEER_PYTHON"), help="python with scvi-tools==1.4.2")
+    parser.add_argument("--dry", action="store_true", help="do not append to results.csv")
+    return parser
+
+
+def run_side(tool: str, python: str, task: dict) -> dict:
+    """Run ``side.py`` for one tool and return what it measured."""
+    with tempfile.TemporaryDirectory() as folder:
+        asked, answered = Path(folder) / "task.json", Path(folder) / "result.json"
+        asked.write_text(json.dumps(task | {"tool": "celbo" if tool == "celbo" else "scvi"}))
+        run = subprocess.run(
+            [python, "-W", "ignore", str(HERE / "side.py"), str(asked), str(answered)],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+        )
+        if run.returncode:
+            raise RuntimeError(f"{tool} failed on {task}:\n{run.stderr[-3000:]}")
+        return json.loads(answered.read_text())
+
+
+def both_sides(peer: str | None, task: dict) -> dict[str, dict]:
+    """The same task for scvi-tools and for celbo, one after the other."""
+    sides = {} if peer is None else {"scvi-tools": run_side("scvi-tools", peer, task)}
+    return sides | {"celbo": run_side("celbo", sys.executable, task)}
+
+
+def simulated(folder: Path, n_cells: int, n_genes: int, n_batches: int = 1, seed: int = 0) -> Path:
+    """An h5ad of simulated counts."""
+    from celbo.data import simulate_counts
+
+    path = folder / f"sim_{n_cells}_{n_genes}_{n_batches}_{seed}.h5ad"
+    if not path.exists():
+        simulate_counts(n_cells, n_genes, n_batches=n_batches, seed=seed).write_h5ad(path)
+    return path
+
+
+def percentiles(values) -> tuple[float, float, float]:
+    """p20, p50, p80."""
+    return tuple(float(v) for v in np.percentile(np.atleast_1d(values), (20, 50, 80)))
+
+
+def versions() -> str:
+    """What was measured with."""
+    from importlib import metadata
+
+    names = ("celbo", "torch", "numpy")
+    return " ".join(f"{name}={metadata.version(name)}" for name in names) + " scvi-tools=1.4.2"
+
+
+def machine() -> str:
+    """Where: processor and cores, nothing that names the host."""
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return f"{model}, {os.cpu_count()} cores"
+
+
+def commit() -> str:
+    """Short hash of the code that was measured."""
+    run = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True)
+    return run.stdout.strip() or "unknown"
+
+
+class Report:
+    """Rows of a benchmark: printed as they come, appended to ``results.csv`` at the end."""
+
+    def __init__(self, benchmark: str, dry: bool = False) -> None:
+        self.benchmark, self.dry = benchmark, dry
+        self.rows: list[dict] = []
+
+    def add(self, case: str, figure: str, unit: str, by_tool: dict, higher_is_better: bool = True) -> None:
+        """Add one figure of both tools; the ratio says how many times better celbo is."""
+        middle = {tool: percentiles(values) for tool, values in by_tool.items()}
+        ratio = None
+        if set(middle) == {"celbo", "scvi-tools"}:
+            ours, theirs = middle["celbo"][1], middle["scvi-tools"][1]
+            ratio = (ours / theirs if higher_is_better else theirs / ours) if ours and theirs else None
+        for tool, (p20, p50, p80) in middle.items():
+            row = {"case": case, "figure": figure, "tool": tool, "p20": p20, "p50": p50, "p80": p80, "unit": unit}
+            row["ratio"] = ratio if tool == "celbo" and ratio is not None else ""
+            self.rows.append(row)
+            shown = f"{ratio:8.2f}x" if row["ratio"] != "" else ""
+            print(f"{case:32s} {figure:28s} {tool:10s} {p50:12.4g} {unit:10s} {shown}", flush=True)
+
+    def write(self) -> None:
+        """Append the rows."""
+        if self.dry:
+            return
+        fixed = {
+            "date": datetime.date.today().isoformat(),
+            "commit": commit(),
+            "benchmark": self.benchmark,
+            "versions": versions(),
+            "machine": machine(),
+        }
+        new = not RESULTS.exists()
+        with RESULTS.open("a", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            if new:
+                writer.writeheader()
+            for row in self.rows:
+                writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in (fixed | row).items()})

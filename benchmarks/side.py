@@ -1,0 +1,162 @@
+"""One measurement of one tool, in a process of its own: ``python side.py TASK.json RESULT.json``.
+
+The same lines run with ``import celbo as scvi`` and with scvi-tools: the two differ only where a task says so in
+``celbo``/``peer``.
+"""
+
+import importlib
+import json
+import resource
+import sys
+import time
+import warnings
+
+
+def main() -> None:
+    task = json.load(open(sys.argv[1]))
+    warnings.filterwarnings("ignore")
+    result = MEASURES[task["measure"]](task)
+    with open(sys.argv[2], "w") as file:
+        json.dump(result, file)
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def load(task: dict):
+    """The library and the data, set up."""
+    scvi = importlib.import_module(task["tool"])
+    if task.get("threads"):
+        import torch
+
+        torch.set_num_threads(task["threads"])
+    import anndata
+
+    adata = anndata.read_h5ad(task["data"])
+    scvi.settings.seed = task.get("seed", 0)
+    scvi.model.SCVI.setup_anndata(adata, batch_key=task.get("batch_key"))
+    return scvi, adata
+
+
+def callback_class(task: dict):
+    if task["tool"] == "celbo":
+        return importlib.import_module("celbo.train").Callback
+    return importlib.import_module("lightning.pytorch.callbacks").Callback
+
+
+def clock(task: dict):
+    """A callback that notes when epochs end, and how long validation took."""
+
+    class Clock(callback_class(task)):
+        def __init__(self):
+            self.epochs, self.validation, self.started = [], 0.0, 0.0
+
+        def on_validation_start(self, trainer, plan):
+            self.started = time.perf_counter()
+
+        def on_validation_end(self, trainer, plan):
+            self.validation += time.perf_counter() - self.started
+
+        def on_train_epoch_end(self, trainer, plan):
+            self.epochs.append(time.perf_counter())
+
+    return Clock()
+
+
+def measure_step(task: dict) -> dict:
+    """Cells a second of each epoch, validation off."""
+    scvi, adata = load(task)
+    model = scvi.model.SCVI(adata, **task["model"])
+    times = clock(task)
+    off = {"check_val_every_n_epoch": 0, "verbose": 0} if task["tool"] == "celbo" else {"enable_progress_bar": False}
+    kwargs = {"max_epochs": task["epochs"], "train_size": 1.0, "accelerator": task.get("accelerator", "cpu")}
+    model.train(**kwargs, batch_size=128, callbacks=[times], **off, **(task.get(task["tool"]) or {}))
+    seconds = [b - a for a, b in zip(times.epochs[:-1], times.epochs[1:])]  # without the first, which warms up
+    return {"cells_per_second": [adata.n_obs / s for s in seconds]}
+
+
+def measure_memory(task: dict) -> dict:
+    """Peak resident memory after import and data, and after training."""
+    scvi, adata = load(task)
+    model = scvi.model.SCVI(adata)
+    before = peak_mb()
+    off = {"check_val_every_n_epoch": 0, "verbose": 0} if task["tool"] == "celbo" else {"enable_progress_bar": False}
+    model.train(max_epochs=2, accelerator="cpu", train_size=1.0, **off, **(task.get(task["tool"]) or {}))
+    return {"before_mb": before, "peak_mb": peak_mb()}
+
+
+def measure_training(task: dict) -> dict:
+    """A default training on a given split: when each epoch ended, its validation ELBO, and the latent space."""
+    import numpy as np
+
+    scvi, adata = load(task)
+    split = np.load(task["split"])
+    model = scvi.model.SCVI(adata)
+    times = clock(task)
+    quiet = {"verbose": 0} if task["tool"] == "celbo" else {"enable_progress_bar": False}
+    started = time.perf_counter()
+    model.train(
+        accelerator="cpu",
+        check_val_every_n_epoch=1,
+        datasplitter_kwargs={"external_indexing": [split["train"], split["validation"], split["test"]]},
+        callbacks=[times],
+        **quiet,
+        **(task.get(task["tool"]) or {}),
+    )
+    total = time.perf_counter() - started
+    np.save(task["latent"], model.get_latent_representation())
+    return {
+        "seconds": total,
+        "validation_seconds": times.validation,
+        "epoch_seconds": [t - started for t in times.epochs],
+        "elbo_validation": [float(v) for v in model.history["elbo_validation"].iloc[:, 0]],
+    }
+
+
+def measure_inference(task: dict) -> dict:
+    """Cells a second of the two commonest answers, of the untrained model's networks."""
+    scvi, adata = load(task)
+    model = scvi.model.SCVI(adata)
+    off = {"check_val_every_n_epoch": 0, "verbose": 0} if task["tool"] == "celbo" else {"enable_progress_bar": False}
+    model.train(max_epochs=1, accelerator="cpu", **off)
+    batches = list(adata.obs[task["batch_key"]].astype("category").cat.categories)[:3]
+    answers = {
+        "get_latent_representation": lambda: model.get_latent_representation(),
+        "get_normalized_expression": lambda: model.get_normalized_expression(
+            transform_batch=batches, return_numpy=True
+        ),
+    }
+    rates = {}
+    for name, answer in answers.items():
+        answer()
+        runs = []
+        for _ in range(task["repeats"]):
+            started = time.perf_counter()
+            answer()
+            runs.append(adata.n_obs / (time.perf_counter() - started))
+        rates[name] = runs
+    return rates
+
+
+def measure_import(task: dict) -> dict:
+    """Seconds of the import, and of the import and a first model."""
+    started = time.perf_counter()
+    scvi = importlib.import_module(task["tool"])
+    imported = time.perf_counter() - started
+    adata = scvi.data.synthetic_iid()
+    scvi.model.SCVI.setup_anndata(adata)
+    scvi.model.SCVI(adata)
+    return {"import": imported, "first_model": time.perf_counter() - started}
+
+
+MEASURES = {
+    "step": measure_step,
+    "memory": measure_memory,
+    "training": measure_training,
+    "inference": measure_inference,
+    "import": measure_import,
+}
+
+if __name__ == "__main__":
+    main()
