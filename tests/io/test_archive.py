@@ -248,7 +248,8 @@ def test_a_disk_that_refuses_leaves_the_old_archive_and_no_litter(folder, monkey
             outcome = str(error)
     # A refusal before the new document took its place must leave the old one; after it, the new one must be whole.
     assert calls >= min(at, 2)
-    # The third rename only gives the tensors their final name: the archive is whole under the other one, and only a warning tells.
+    # The third rename only gives the tensors their final name: the archive is whole under the other one, and only a
+    # warning tells.
     last = step == "replace" and at == 3
     assert (outcome is None) == (calls < at or last)
     assert outcome is None or "No space left on device" in outcome

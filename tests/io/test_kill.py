@@ -8,7 +8,8 @@ import pytest
 
 from celbo.io import read_archive, write_archive
 
-# One process imports torch and then forks a child a round: the child saves without end, the parent kills it and looks at the folder.
+# One process imports torch and then forks a child a round: the child saves without end, the parent kills it and
+# looks at the folder.
 ROUNDS = """
 import os, random, signal, sys, time
 import numpy as np, torch
