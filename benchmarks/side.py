@@ -13,7 +13,8 @@ import warnings
 
 
 def main() -> None:
-    task = json.load(open(sys.argv[1]))
+    with open(sys.argv[1]) as file:
+        task = json.load(file)
     warnings.filterwarnings("ignore")
     result = MEASURES[task["measure"]](task)
     with open(sys.argv[2], "w") as file:

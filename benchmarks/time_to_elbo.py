@@ -1,4 +1,4 @@
-"""Wall time to the best validation ELBO that scvi-tools reaches with its defaults, on the same split, and what the latent space is worth.
+"""Wall time to the best validation ELBO that scvi-tools reaches with its defaults, same split; quality of the latents.
 
 ``python -m benchmarks.time_to_elbo --data pbmc.h5ad --label cell_type [--seeds 0 1 2] [--peer PYTHON]``, or
 ``--simulate CELLS``.

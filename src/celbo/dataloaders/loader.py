@@ -81,6 +81,11 @@ class AnnDataLoader:
         ``num_workers`` and torch's other options about worker processes: accepted and without effect, since
         minibatches are read in the calling process.
 
+    Attributes
+    ----------
+    last_indices
+        Rows of the minibatch handed out last, in its order.
+
     Raises
     ------
     IndexError
@@ -118,6 +123,7 @@ class AnnDataLoader:
         self.indices = np.arange(n, dtype=np.int64) if indices is None else as_indices(indices, n, what="cell").copy()
         self.dataset = torch.utils.data.Subset(self.tables, self.indices)  # type: ignore[arg-type]
         self.batch_size = int(batch_size or settings.batch_size)
+        self.last_indices = np.empty(0, dtype=np.int64)
         self.drop_last, self.drop_dataset_tail, self.iter_ndarray = drop_last, drop_dataset_tail, iter_ndarray
         self.pin_memory = pin_memory and torch.cuda.is_available()
         if sampler is not None and (shuffle or distributed_sampler):
@@ -143,7 +149,8 @@ class AnnDataLoader:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """One epoch of minibatches."""
         for positions in self.sampler:
-            yield self._finish(self.tables.fetch(self.indices[np.atleast_1d(positions)]))
+            self.last_indices = self.indices[np.atleast_1d(positions)]
+            yield self._finish(self.tables.fetch(self.last_indices))
 
     def _finish(self, batch: dict[str, Tensor]) -> dict[str, Any]:
         if self.iter_ndarray:
