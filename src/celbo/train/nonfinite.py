@@ -54,23 +54,37 @@ def explain_nonfinite(
     where
         For example ``"epoch 3, step 71"``.
     """
-    findings, positions = [], []
+    findings: list[str] = []
+    bad_terms: set[int] = set()
     for name, term in _terms(loss_output):
         bad = _bad_positions(term)
-        if bad:
-            findings.append(f"{name} of {len(bad)} of {term.shape[0]} cells" if term.dim() else name)
-            positions += bad if term.dim() else []
-    findings += [f"parameter {name}" for name, p in module.named_parameters() if not torch.isfinite(p).all()][:_SHOWN]
-    inputs = [f"input {key!r} of the minibatch" for key, value in _inputs(batch) if not torch.isfinite(value).all()]
-    findings += inputs
-    cells = sorted(set(positions))
-    named = [int(rows[i]) for i in cells if i < len(rows)] if rows is not None else []
+        findings += [f"{name} of {len(bad)} of {term.shape[0]} cells" if term.dim() else name] if bad else []
+        bad_terms |= set(bad) if term.dim() else set()
+    bad_parameters = [name for name, p in module.named_parameters() if not torch.isfinite(p).all()]
+    findings += [f"parameter {name}" for name in bad_parameters[:_SHOWN]]
+    bad_inputs: set[int] = set()
+    for key, value in _inputs(batch):
+        bad = _bad_positions(value)
+        findings += [f"input {key!r} of {len(bad)} cells"] if bad else []
+        bad_inputs |= set(bad)
+    # A cell with a bad input spoils the others through batch normalisation: where inputs are bad, they are the culprits.
+    positions = sorted(bad_inputs or bad_terms)
+    named = [int(rows[i]) for i in positions if i < len(rows)] if rows is not None else []
     message = f"Training stopped at {where}: the loss is {loss.item()}."
     if findings:
         message += f" Not finite: {'; '.join(findings)}."
     if named:
         message += f" Rows of the data: {', '.join(map(str, named[:_SHOWN]))}{' ...' if len(named) > _SHOWN else ''}."
-    return NonFiniteLossError(message, named, bool(inputs))
+    message += f" {_advice(bool(bad_inputs), bool(bad_parameters))}"
+    return NonFiniteLossError(message, named, bool(bad_inputs))
+
+
+def _advice(from_data: bool, from_weights: bool) -> str:
+    if from_data:
+        return "Mend or leave out these cells and set the data up again."
+    if from_weights:
+        return "The weights diverged: try a smaller plan_kwargs={'lr': ...} or gradient_clip_val=10."
+    return "Try a smaller plan_kwargs={'lr': ...} or gradient_clip_val=10, and look at these cells' counts."
 
 
 def _terms(record: LossOutput | None) -> Iterator[tuple[str, Tensor]]:
