@@ -13,7 +13,7 @@ from .differential import (
 from .differential_table import Counts, Sampling, differential_expression, split_options
 from .embedding import aggregated_posterior, batch_representation, latent_representation
 from .expression import Weighting, normalized_expression, sampled_expression
-from .importance import importance_weights
+from .importance import importance_weights, some_cells
 from .likelihood import (
     elbo,
     latent_library_size,
@@ -57,5 +57,6 @@ __all__ = [
     "posterior_predictive_sample",
     "reconstruction_error",
     "sampled_expression",
+    "some_cells",
     "split_options",
 ]

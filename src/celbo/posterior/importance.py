@@ -20,14 +20,15 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Normal
 
-from ..core import REGISTRY_KEYS
+from ..core import REGISTRY_KEYS, settings
 from ..distributions import CountDistribution
 from ..module.base import BaseModuleClass
+from ..ops.random import fresh_seed
 from .embedding import is_logistic_normal
 from .likelihood import MarginalModule
 from .passes import Batches, LoaderOf, Minibatch, Rows, decode, encode, evaluating, size_of
 
-__all__ = ["importance_pool", "importance_weights", "weights_from_logs"]
+__all__ = ["importance_pool", "importance_weights", "some_cells", "weights_from_logs"]
 
 _ROWS = 2**11
 """Samples decoded at once for one anchor."""
@@ -160,6 +161,16 @@ def _require_densities(module: BaseModuleClass) -> MarginalModule:
     return module
 
 
+def some_cells(cells_n: np.ndarray, limit: int, seed: int | None = None) -> np.ndarray:
+    """At most ``limit`` of the cells, drawn without replacement; see :func:`~celbo.posterior.passes.evaluating`."""
+    rng = np.random.default_rng(fresh_seed(settings.seed if seed is None else seed))
+    return _some(cells_n, limit, rng)
+
+
+def _some(cells_n: np.ndarray, limit: int, rng: np.random.Generator) -> np.ndarray:
+    return rng.choice(cells_n, limit, replace=False) if len(cells_n) > limit else cells_n
+
+
 def importance_pool(
     module: BaseModuleClass,
     loader_of: LoaderOf,
@@ -193,14 +204,14 @@ def importance_pool(
     if not len(cells_n):
         raise ValueError("There are no cells to draw from.")
     _require_densities(module)
-    pool = rng.choice(cells_n, n_rows, replace=False) if len(cells_n) > n_rows else cells_n
+    pool = _some(cells_n, n_rows, rng)
     n_samples = 1 if len(cells_n) > n_rows else n_rows // len(cells_n) + 1
     latents = Rows(len(pool), axis=1)
     for tensors in loader_of(pool):
         z = encode(module, tensors, n_samples)["z"]
         latents.append(z.reshape(n_samples, -1, z.shape[-1]))
     z_ik = torch.from_numpy(latents.array()).flatten(0, 1).to(module.device)
-    anchors = rng.choice(cells_n, max_cells, replace=False) if len(cells_n) > max_cells else cells_n
-    weights_i = _weights(module, loader_of(anchors), z_ik, truncation, n_mc_samples, n_mc_samples_per_pass)
+    anchors = loader_of(_some(cells_n, max_cells, rng))
+    weights_i = _weights(module, anchors, z_ik, truncation, n_mc_samples, n_mc_samples_per_pass)
     chosen = rng.choice(len(weights_i), n_rows, p=weights_i / weights_i.sum())
     return np.tile(pool, n_samples)[chosen], z_ik[torch.from_numpy(chosen).to(z_ik.device)]
