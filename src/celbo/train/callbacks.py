@@ -28,10 +28,14 @@ HOOKS = (
     "on_train_start",
     "on_train_epoch_start",
     "on_train_batch_start",
+    "on_before_backward",
+    "on_after_backward",
     "on_before_optimizer_step",
     "on_train_batch_end",
     "on_validation_start",
     "on_validation_epoch_start",
+    "on_validation_batch_start",
+    "on_validation_batch_end",
     "on_validation_epoch_end",
     "on_validation_end",
     "on_train_epoch_end",
@@ -46,8 +50,8 @@ class Callback:
     """Hooks of a training run; a subclass defines those it wants, by Lightning's names (:data:`HOOKS`).
 
     Every hook is called as ``hook(trainer, plan, ...)``: ``on_train_batch_start`` with ``(batch, batch_idx)``,
-    ``on_train_batch_end`` with ``(outputs, batch, batch_idx)``, ``on_exception`` with the exception, ``setup`` and
-    ``teardown`` with ``stage="fit"``.
+    ``on_train_batch_end`` with ``(outputs, batch, batch_idx)`` where ``outputs["loss"]`` is the loss of the step,
+    ``on_exception`` with the exception, ``setup`` and ``teardown`` with ``stage="fit"``.
     """
 
     def state_dict(self) -> dict[str, Any]:
@@ -172,7 +176,8 @@ class KeepBest(Callback):
         """Put the best weights back, unless they are the last ones."""
         if self._weights and self.best_epoch != trainer.last_validated_epoch:
             trainer.raw_module.load_state_dict(self._weights)
-            logger.info(f"Weights of epoch {self.best_epoch} kept: best {self.monitor} {_short(self.best.value)}.")
+            if trainer.verbose:
+                logger.info(f"Weights of epoch {self.best_epoch} kept: best {self.monitor} {_short(self.best.value)}.")
 
 
 class SaveCheckpoint(Callback):

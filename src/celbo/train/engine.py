@@ -73,7 +73,7 @@ class Engine:
         raw = plan.module
         plan.to(self.device)
         if not self.plain:
-            plan.module = self.fabric.setup_module(raw, move_to_device=False)
+            plan.module = _Placed(raw, self.fabric)
         return raw
 
     def set_up_optimizers(self, optimizers: list[torch.optim.Optimizer]) -> list[torch.optim.Optimizer]:
@@ -94,6 +94,41 @@ class Engine:
     def sum_over_processes(self, tensor: Tensor) -> Tensor:
         """Sum of a tensor over all processes."""
         return tensor if self.world_size == 1 else self.fabric.all_reduce(tensor.to(self.device), reduce_op="sum")  # type: ignore[return-value]
+
+
+class _Sealed:
+    """What passes Fabric's wrappers as it is: they would round counts to the precision and take records apart."""
+
+    def __init__(self, content: Any) -> None:
+        self.content = content
+
+
+class _SealedModule(torch.nn.Module):
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, sealed: _Sealed) -> _Sealed:
+        args, kwargs = sealed.content
+        return _Sealed(self.module(*args, **kwargs))
+
+
+class _Placed(torch.nn.Module):
+    """A module whose forward goes through the strategy and the precision; all else is the module's own."""
+
+    def __init__(self, raw: torch.nn.Module, fabric: Any) -> None:
+        super().__init__()
+        self.raw = raw
+        self.wrapped = fabric.setup_module(_SealedModule(raw), move_to_device=False)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.wrapped(_Sealed((args, kwargs))).content
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("raw"), name)
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .optim import SchedulerLink
+
 if TYPE_CHECKING:
     from .trainer import Trainer
 
@@ -21,6 +23,11 @@ def batches_in(loader: Any, limit: float | None) -> int | None:
     try:
         n = len(loader)
     except TypeError:
+        if isinstance(limit, float) and limit != 1.0:
+            raise TypeError(
+                f"limit_train_batches={limit} (or limit_val_batches) is a share, but the loader has no length: "
+                "give a number of minibatches."
+            ) from None
         return limit if isinstance(limit, int) else None
     if limit is None:
         return n
@@ -54,16 +61,18 @@ def _train(trainer: "Trainer") -> None:
     trainer.call("on_train_epoch_start")
     n_done = 0
     for batch_idx, batch in enumerate(_first(trainer.train_loader, trainer.num_training_batches)):
-        _training_batch(trainer, trainer.engine.to_device(batch), batch_idx)
+        _training_batch(trainer, trainer.to_device(batch), batch_idx)
         n_done += 1
         if 0 < trainer.max_steps <= trainer.global_step:
             break
     if not n_done:
         raise ValueError("The training loader gave no minibatch: the training split is empty.")
+    if plan.automatic_optimization and n_done % trainer.accumulate_grad_batches:
+        _optimizer_step(trainer)  # nothing is left over for the next epoch
 
 
 def _training_batch(trainer: "Trainer", batch: Any, batch_idx: int) -> None:
-    plan = trainer.plan
+    plan, steps_before = trainer.plan, trainer.global_step
     trainer.call("on_train_batch_start", batch, batch_idx)
     output = plan.training_step(batch, batch_idx)
     if plan.automatic_optimization:
@@ -72,19 +81,25 @@ def _training_batch(trainer: "Trainer", batch: Any, batch_idx: int) -> None:
         rows = getattr(trainer.train_loader, "last_indices", None)  # loaders of others need not say
         trainer.guard.check(loss, plan.last_loss_output, batch, batch_idx, rows, where)
         _optimize(trainer, loss, batch_idx)
+        output = {**(output if isinstance(output, Mapping) else {}), "loss": loss.detach()}
     else:
         trainer.global_step += 1
     trainer.call("on_train_batch_end", output, batch, batch_idx)
-    if plan.step_values:
+    if plan.step_values and trainer.global_step > steps_before:
         trainer.record_step(plan.step_values)
         plan.step_values = {}
 
 
 def _optimize(trainer: "Trainer", loss: Tensor, batch_idx: int) -> None:
     accumulate = trainer.accumulate_grad_batches
+    trainer.call("on_before_backward", loss)
     trainer.engine.backward(loss / accumulate if accumulate > 1 else loss)
-    if (batch_idx + 1) % accumulate and batch_idx + 1 != trainer.num_training_batches:
-        return
+    trainer.call("on_after_backward")
+    if (batch_idx + 1) % accumulate == 0:
+        _optimizer_step(trainer)
+
+
+def _optimizer_step(trainer: "Trainer") -> None:
     for optimizer in trainer.optimizers:
         _clip(trainer, optimizer)
         trainer.call("on_before_optimizer_step", optimizer)
@@ -106,8 +121,13 @@ def _clip(trainer: "Trainer", optimizer: torch.optim.Optimizer) -> None:
 
 def _step_schedulers(trainer: "Trainer", interval: str) -> None:
     for link in trainer.lr_links:
-        if link.interval == interval:
+        if link.interval == interval and not _waits_for_validation(trainer, link):
             link.step(trainer.callback_metrics)
+
+
+def _waits_for_validation(trainer: "Trainer", link: SchedulerLink) -> bool:
+    by_validation = link.monitor is not None and "validation" in link.monitor and trainer.val_loader is not None
+    return by_validation and not trainer.validates_now
 
 
 @torch.no_grad()
@@ -120,7 +140,10 @@ def _validate(trainer: "Trainer") -> dict[str, float]:
     plan.on_validation_epoch_start()
     trainer.call("on_validation_epoch_start")
     for batch_idx, batch in enumerate(_first(loader, batches_in(loader, trainer.limit_val_batches))):
-        plan.validation_step(trainer.engine.to_device(batch), batch_idx)
+        batch = trainer.to_device(batch)
+        trainer.call("on_validation_batch_start", batch, batch_idx)
+        output = plan.validation_step(batch, batch_idx)
+        trainer.call("on_validation_batch_end", output, batch, batch_idx)
     metrics = _metrics(trainer, "validation")
     trainer.callback_metrics |= metrics
     trainer.last_validated_epoch = trainer.current_epoch

@@ -11,6 +11,7 @@ division.
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,8 +27,12 @@ def scalar_extra_metrics(loss_output: LossOutput) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in loss_output.extra_metrics.items():
         parts = {f"{name}_{key}": part for key, part in value.items()} if isinstance(value, Mapping) else {name: value}
-        flat |= {key: part for key, part in parts.items() if not isinstance(part, Tensor) or part.numel() == 1}
+        flat |= {key: part for key, part in parts.items() if _is_one_number(part)}
     return flat
+
+
+def _is_one_number(value: Any) -> bool:
+    return value.numel() == 1 if isinstance(value, Tensor) else np.size(value) == 1
 
 
 class EpochMetrics:
@@ -47,6 +52,7 @@ class EpochMetrics:
         """Forget the minibatches seen."""
         self._names: list[str] = []
         self._sums: Tensor | None = None
+        self._n_without: dict[str, int] = {}
         self._kept: dict[str, tuple[Tensor, float]] = {}
         self.n_obs = 0
         self.n_batches = 0
@@ -61,13 +67,13 @@ class EpochMetrics:
             elbo = (loss_output.reconstruction_loss_sum, loss_output.kl_local_sum, loss_output.kl_global_sum)
             sums = torch.stack([_double(v, device) for v in elbo] + [_double(v, device) * n for v in weighted.values()])
             if self._sums is None or names != self._names:
-                self._sums = self._aligned(names, sums)
+                self._sums = self._aligned(names, sums, n)
             else:
                 self._sums += sums
         self.n_obs += n
         self.n_batches += 1
 
-    def _aligned(self, names: list[str], sums: Tensor) -> Tensor:
+    def _aligned(self, names: list[str], sums: Tensor, n: int) -> Tensor:
         """First minibatch, or one with other extra metrics than those before: join by name."""
         if self._sums is None:
             self._names = names
@@ -78,6 +84,9 @@ class EpochMetrics:
         joined = self._sums.new_zeros(len(index))
         joined[: len(self._names)] = self._sums
         joined[[index[name] for name in names]] += sums
+        for name in index:  # observations of minibatches without it do not weigh in its mean
+            before = self._n_without.get(name, 0 if name in self._names else self.n_obs)
+            self._n_without[name] = before + (0 if name in names else n)
         self._names = list(index)
         return joined
 
@@ -111,10 +120,12 @@ class EpochMetrics:
     def _elbo_metrics(self, n_obs_total: int | None, reduce: Callable[[Tensor], Tensor] | None) -> dict[str, float]:
         if self._sums is None:
             return {}
-        counts = torch.tensor([self.n_obs, self.n_batches], dtype=torch.float64, device=self._sums.device)
+        n_with = [self.n_obs - self._n_without.get(name, 0) for name in self._names]
+        counts = torch.tensor([*n_with, self.n_batches], dtype=torch.float64, device=self._sums.device)
         table = torch.cat([self._sums, counts])
-        *sums, n_obs, n_batches = (table if reduce is None else reduce(table)).tolist()
-        means = {name: total / n_obs for name, total in zip(self._names, sums, strict=True)}
+        *numbers, n_batches = (table if reduce is None else reduce(table)).tolist()
+        sums, weights = numbers[: len(self._names)], numbers[len(self._names) :]
+        means = {name: total / n for name, total, n in zip(self._names, sums, weights, strict=True)}
         kl_global = sums[_ELBO_SUMS.index("kl_global")] / n_batches
         elbo = means["reconstruction_loss"] + means["kl_local"] + kl_global / max(n_obs_total or 1, 1)
         extra = {
@@ -133,7 +144,7 @@ class EpochMetrics:
 def _double(value: Any, device: torch.device) -> Tensor:
     if isinstance(value, Tensor):
         return value.detach().reshape(()).double()
-    return torch.tensor(float(value), dtype=torch.float64, device=device)
+    return torch.tensor(np.asarray(value).item(), dtype=torch.float64, device=device)
 
 
 class ElboMetric:

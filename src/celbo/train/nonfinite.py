@@ -67,7 +67,7 @@ def explain_nonfinite(
         bad = _bad_positions(value)
         findings += [f"input {key!r} of {len(bad)} cells"] if bad else []
         bad_inputs |= set(bad)
-    # A cell with a bad input spoils the others through batch normalisation: where inputs are bad, they are the culprits.
+    # A cell with a bad input spoils the others through batch normalisation: bad inputs are the culprits.
     positions = sorted(bad_inputs or bad_terms)
     named = [int(rows[i]) for i in positions if i < len(rows)] if rows is not None else []
     message = f"Training stopped at {where}: the loss is {loss.item()}."
@@ -131,7 +131,7 @@ class FiniteGuard:
         self._weights: dict[str, Tensor] = {}
 
     def start_epoch(self) -> None:
-        """Keep a copy of the weights, if they are finite."""
+        """Keep a copy of weights and buffers (the running means of batch normalisation too), if they are finite."""
         if self._weights_are_finite():
             self._weights = copy_weights(self.module, self._weights)
 
@@ -145,7 +145,7 @@ class FiniteGuard:
         raise error
 
     def _weights_are_finite(self) -> bool:
-        return all(bool(torch.isfinite(p).all()) for p in self.module.parameters())
+        return all(bool(torch.isfinite(t).all()) for t in self.module.state_dict().values() if t.is_floating_point())
 
 
 def copy_weights(module: nn.Module, into: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -54,7 +54,7 @@ class TrainRunner:
     def __call__(self) -> None:
         """Train."""
         model, splitter, plan = self.model, self.data_splitter, self.training_plan
-        splitter.setup("fit")
+        getattr(splitter, "setup", _nothing_to_set_up)("fit")
         plan.n_obs_training, plan.n_obs_validation = splitter.n_train, splitter.n_val
         self.trainer.model = model
         self.trainer.history = History(model.history_ or {})
@@ -65,8 +65,10 @@ class TrainRunner:
         finally:
             model.module.eval()
         model.history_ = self.trainer.history.frames()
-        model.train_indices, model.validation_indices = splitter.train_idx, splitter.val_idx
-        model.test_indices = splitter.test_idx
+        model.train_indices, model.validation_indices, model.test_indices = (
+            getattr(splitter, name, None)
+            for name in ("train_idx", "val_idx", "test_idx")  # data of others may have no rows
+        )
         model.is_trained_ = True
         model.trainer = self.trainer
 
@@ -79,3 +81,7 @@ class TrainRunner:
             f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         )
         return NonFiniteLossError(f"{error} Cells: {listed}.", error.rows, error.from_data)
+
+
+def _nothing_to_set_up(stage: str) -> None:
+    """For data modules that are ready as they are made."""

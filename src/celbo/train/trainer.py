@@ -230,6 +230,28 @@ class Trainer:
         """Backward pass under the run's precision and strategy."""
         self.engine.backward(loss, **kwargs)
 
+    def to_device(self, batch: Any) -> Any:
+        """Move a minibatch, and let the data module finish it there (sparse tensors are made dense)."""
+        batch = self.engine.to_device(batch)
+        return batch if self._finish_batch is None else self._finish_batch(batch, 0)
+
+    def save_model(self, path: Path) -> None:
+        """Write the model as it stands, trained up to here, as an archive."""
+        if self.model is None:
+            raise ValueError("Checkpoints are archives of a model: train through model.train, or set trainer.model.")
+        if self.is_global_zero:
+            self.model.is_trained_, self.model.history_ = True, self.history.frames()
+            self.model.save(path, overwrite=True)
+
+    def remove_model(self, path: Path) -> None:
+        """Remove an archive written by :meth:`save_model`."""
+        if self.is_global_zero:
+            self.model.delete_archive(path)
+
+    def load_weights(self, path: Path) -> None:
+        """Put the weights of an archive written by :meth:`save_model` back."""
+        self.model.load_weights(path)
+
     def call(self, hook: str, *args: Any, **kwargs: Any) -> None:
         """Call a hook of the callbacks."""
         self._hooks.call(hook, self, *args, **kwargs)
@@ -252,15 +274,17 @@ class Trainer:
         train_dataloaders, val_dataloaders
             Iterables of minibatches, unless a data module is given.
         datamodule
-            Object with ``setup``, ``train_dataloader`` and ``val_dataloader``.
+            Object with ``train_dataloader`` and ``val_dataloader``, set up.
 
         Raises
         ------
         NonFiniteLossError
             The loss became NaN or infinite, after the retries; the last finite weights are kept.
         """
+        self._finish_batch = getattr(
+            datamodule, "on_after_batch_transfer", None
+        )  # data modules of others need not have it
         if datamodule is not None:
-            datamodule.setup("fit")
             train_dataloaders, val_dataloaders = datamodule.train_dataloader(), datamodule.val_dataloader()
         keep_large_blocks()
         self.plan, self.train_loader = model, train_dataloaders
@@ -311,6 +335,7 @@ class Trainer:
             self._end()
         except Exception as error:
             self.call("on_exception", error)
+            self._finalize_loggers("failed")
             raise
         finally:
             progress.close()
@@ -327,8 +352,11 @@ class Trainer:
         self.plan.on_train_end()
         self.call("on_train_end")
         self.call("on_fit_end")
+        self._finalize_loggers("success")
+
+    def _finalize_loggers(self, status: str) -> None:
         for log in self.loggers:
-            log.finalize("success")
+            log.finalize(status)
 
     def _finished(self) -> bool:
         if self.should_stop and self.current_epoch >= self.min_epochs:
