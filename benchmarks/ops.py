@@ -13,6 +13,7 @@ from torch import Tensor
 
 from celbo import ops
 from celbo.ops import fused_cpu
+from celbo.ops.memory import keep_large_blocks
 
 SHAPES = ((128, 2000), (128, 8000), (1024, 2000), (16, 500))
 FAMILIES = ("zinb", "nb", "poisson")
@@ -58,6 +59,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=100)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    keep_large_blocks()  # as training does
     for family in ("negative_binomial", "poisson"):
         start = time.perf_counter()
         fused_cpu.kernel(family)

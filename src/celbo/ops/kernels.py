@@ -133,7 +133,7 @@ def sum_row(values: Floats) -> float:
 
 @njit(fastmath=STRICT, **INNER)
 def max_row(values: Floats) -> np.float32:
-    """Largest entry, found among the bits as integers: a maximum of floats would not vectorise. Anything if one is NaN."""
+    """Largest entry, among the bits as integers: a maximum of floats does not vectorise. Anything if one is NaN."""
     top = np.int32(-0x80000000)
     for j in range(values.size):
         bits = bits_of(values[j])
