@@ -1,5 +1,15 @@
 """What came of a training: metrics of the latent space, and one page with pictures."""
 
 from .metrics import BatchMixing, batch_mixing, graph_connectivity, knn_label_accuracy, nmi_ari
+from .report import model_report
+from .summary import ModelSummary
 
-__all__ = ["BatchMixing", "batch_mixing", "graph_connectivity", "knn_label_accuracy", "nmi_ari"]
+__all__ = [
+    "BatchMixing",
+    "ModelSummary",
+    "batch_mixing",
+    "graph_connectivity",
+    "knn_label_accuracy",
+    "model_report",
+    "nmi_ari",
+]

@@ -1,6 +1,7 @@
 """How good a latent space is: labels kept apart, batches mixed.
 
-Dims: n cells, k latents, b batches, c labels, m neighbours. Neighbours are exact, in Euclidean distance, and never the cell itself.
+Dims: n cells, k latents, b batches, c labels, m neighbours. Neighbours are exact, in Euclidean distance, and never the
+cell itself.
 """
 
 from dataclasses import dataclass
@@ -95,10 +96,11 @@ class BatchMixing:
     Attributes
     ----------
     foreign_share
-        Share of neighbours from other batches, as a multiple of what random neighbours would give: 0 for separate batches, 1
-        where the batch says nothing about the place.
+        Share of neighbours from other batches, as a multiple of what random neighbours would give: 0 for separate
+        batches, 1 where the batch says nothing about the place.
     ilisi
-        Median inverse Simpson's index of the batches around a cell, scaled so that 0 is one batch and 1 all in equal parts.
+        Median inverse Simpson's index of the batches around a cell, scaled so that 0 is one batch and 1 all in
+        equal parts.
     """
 
     foreign_share: float
@@ -112,8 +114,8 @@ def batch_mixing(latent: np.ndarray, batches: Any, k: int = 50, perplexity: floa
         \frac{\sum_n |\{j \in N_k(n): b_j \ne b_n\}| / k}{\sum_n |\{j \ne n: b_j \ne b_n\}| / (N - 1)}, \qquad
         \mathrm{iLISI} = \frac{\mathrm{median}_n \bigl(\sum_b p_{nb}^2\bigr)^{-1} - 1}{B - 1}
 
-    :math:`p_{nb}` is the weight of batch b among the :math:`3 \times` ``perplexity`` nearest neighbours of cell n, weighted by
-    :math:`e^{-\beta_n d_{nj}}` with :math:`\beta_n` such that the weights have that perplexity.
+    :math:`p_{nb}` is the weight of batch b among the :math:`3 \times` ``perplexity`` nearest neighbours of cell n,
+    weighted by :math:`e^{-\beta_n d_{nj}}` with :math:`\beta_n` such that the weights have that perplexity.
 
     Parameters
     ----------
@@ -133,8 +135,8 @@ def batch_mixing(latent: np.ndarray, batches: Any, k: int = 50, perplexity: floa
 
     References
     ----------
-    Korsunsky et al., *Fast, sensitive and accurate integration of single-cell data with Harmony*, Nature Methods 2019 (LISI);
-    Luecken et al., *Benchmarking atlas-level data integration*, Nature Methods 2022 (the scaling).
+    Korsunsky et al., *Fast, sensitive and accurate integration of single-cell data with Harmony*, Nature Methods 2019
+    (LISI); Luecken et al., *Benchmarking atlas-level data integration*, Nature Methods 2022 (the scaling).
     """
     code_n, name_b = _codes(batches, len(latent))
     if len(name_b) < 2:
@@ -153,8 +155,9 @@ def batch_mixing(latent: np.ndarray, batches: Any, k: int = 50, perplexity: floa
 
 
 def perplexity_weights(distance_nm: np.ndarray, perplexity: float) -> np.ndarray:
-    r"""Weights :math:`\propto e^{-\beta_n d_{nj}}` whose entropy is the logarithm of the perplexity, ``(n, m)``, by bisection of
-    :math:`\log \beta_n`. Neighbours at equal distances get equal weights, whatever the perplexity.
+    r"""Weights :math:`\propto e^{-\beta_n d_{nj}}` whose entropy is the logarithm of the perplexity, ``(n, m)``.
+
+    Found by bisection of :math:`\log \beta_n`. Equal distances get equal weights, whatever the perplexity.
     """
     spread_nm = distance_nm - distance_nm[:, :1]
     scale_n1 = np.where(spread_nm[:, -1:] > 0, spread_nm[:, -1:], 1.0)

@@ -1,0 +1,164 @@
+"""Pictures: data in, a matplotlib figure out. No global state of matplotlib is touched, and no name of the
+user's is drawn.
+
+Dims: n cells, g genes, k latents.
+"""
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["PALETTE", "as_data_uri", "gene_fit", "kl_by_dimension", "latent_scatter", "training_curves"]
+
+INK, MUTED, GRID = "#1f2933", "#5f6c7b", "#e4e7eb"
+TRAIN, VALIDATION = "#2463a8", "#d1661f"
+
+PALETTE = (
+    "#2463a8", "#d1661f", "#2f855a", "#b83280", "#7a5bbf", "#b7950b", "#2c9aa8", "#a33b3b", "#5c6f2a", "#8c5a3c",
+    "#6fa8dc", "#f0a868", "#7fbf9a", "#e59ac5", "#b3a1e0", "#ddc85a", "#86ccd6", "#d98c8c", "#a9b96f",
+)  # fmt: skip
+"""Colours of groups; those beyond the last share a grey."""
+
+OTHER = "#b0b7c1"
+
+
+def training_curves(history: pd.DataFrame) -> "Figure":
+    """Loss, ELBO and its parts by epoch, training and validation.
+
+    Parameters
+    ----------
+    history
+        Metrics by epoch, as of :func:`celbo.train.history.epoch_table`; what it lacks is left out.
+    """
+    panels = (
+        ("Loss", ("train_loss", "validation_loss")),
+        ("ELBO (negative, nats per cell)", ("elbo_train", "elbo_validation")),
+        ("Reconstruction (nats per cell)", ("reconstruction_loss_train", "reconstruction_loss_validation")),
+        ("KL of the cells' latents (nats per cell)", ("kl_local_train", "kl_local_validation")),
+    )
+    figure, axes = _figure(9.2, 5.4, 2, 2)
+    for ax, (title, names) in zip(axes, panels, strict=True):
+        _plain(ax, title)
+        for name, colour, label in zip(names, (TRAIN, VALIDATION), ("training", "validation"), strict=True):
+            _curve(ax, history, name, colour, label)
+        _set_window(ax)
+    axes[0].legend(frameon=False, labelcolor=INK, fontsize=9)
+    for ax in axes:
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    for ax in axes[2:]:
+        ax.set_xlabel("epoch", color=MUTED, fontsize=9)
+    return figure
+
+
+def _curve(ax: "Axes", history: pd.DataFrame, name: str, colour: str, label: str) -> None:
+    values = history[name].dropna() if name in history else pd.Series(dtype=float)
+    marker = "o" if len(values) < 3 else None
+    ax.plot(values.index + 1, values, color=colour, label=label, linewidth=1.6, marker=marker)
+
+
+def _set_window(ax: "Axes") -> None:
+    """Fit the frame to all epochs but the first, whose steep fall would flatten the rest."""
+    later = [line.get_ydata()[1:] for line in ax.get_lines() if len(line.get_ydata()) > 4]
+    if later:
+        values = np.concatenate([np.asarray(y, dtype=float) for y in later])
+        low, high = float(values.min()), float(values.max())
+        margin = 0.06 * (high - low) or 1.0
+        ax.set_ylim(low - margin, high + margin)
+
+
+def kl_by_dimension(kl_k: np.ndarray, is_active_k: np.ndarray) -> "Figure":
+    """KL divergence of each latent dimension, largest first; inactive ones in grey."""
+    order = np.argsort(-kl_k, kind="stable")
+    figure, (ax,) = _figure(9.2, 2.6, 1, 1)
+    _plain(ax, "KL divergence from the prior (nats per cell)")
+    colours = [TRAIN if is_active_k[k] else OTHER for k in order]
+    ax.bar(np.arange(len(order)), kl_k[order], color=colours, width=0.72)
+    step = max(1, len(order) // 30)
+    ax.set_xticks(np.arange(len(order))[::step], [f"{k}" for k in order[::step]])
+    ax.set_xlabel("latent dimension", color=MUTED, fontsize=9)
+    ax.grid(axis="x", visible=False)
+    return figure
+
+
+def latent_scatter(place_n2: np.ndarray, code_n: np.ndarray | None = None, seed: int = 0) -> "Figure":
+    """Cells on the first two principal components of the latent space.
+
+    Parameters
+    ----------
+    place_n2
+        ``(n, 2)``.
+    code_n
+        ``(n,)`` number of each cell's group, which is its colour; the legend is for the page to write.
+    seed
+        Of the order in which points are drawn, so that no group covers another.
+    """
+    figure, (ax,) = _figure(4.6, 4.3, 1, 1)
+    _plain(ax, "")
+    order = np.random.default_rng(seed).permutation(len(place_n2))
+    codes = np.zeros(len(place_n2), dtype=int) if code_n is None else code_n
+    colour_n = np.array([*PALETTE, OTHER])[np.minimum(codes, len(PALETTE))]
+    size = float(np.clip(9000 / max(len(place_n2), 1), 1.5, 14))
+    ax.scatter(*place_n2[order].T, s=size, c=colour_n[order], linewidths=0, alpha=0.75, rasterized=True)
+    ax.set_xlabel("PC 1", color=MUTED, fontsize=9)
+    ax.set_ylabel("PC 2", color=MUTED, fontsize=9)
+    return figure
+
+
+def gene_fit(
+    mean_observed_g: np.ndarray,
+    mean_predicted_g: np.ndarray,
+    zeros_observed_g: np.ndarray,
+    zeros_predicted_g: np.ndarray,
+) -> "Figure":
+    """Means and shares of zeros of each gene, observed against drawn from the model, with the line where both agree."""
+    figure, axes = _figure(9.2, 4.3, 1, 2)
+    _plain(axes[0], "Mean count of a gene")
+    _plain(axes[1], "Share of cells without a count")
+    positive_g = (mean_observed_g > 0) & (mean_predicted_g > 0)
+    _agreement(axes[0], mean_observed_g[positive_g], mean_predicted_g[positive_g])
+    axes[0].set_xscale("log")
+    axes[0].set_yscale("log")
+    _agreement(axes[1], zeros_observed_g, zeros_predicted_g)
+    for ax in axes:
+        ax.set_xlabel("observed", color=MUTED, fontsize=9)
+        ax.set_ylabel("predicted", color=MUTED, fontsize=9)
+    return figure
+
+
+def _agreement(ax: "Axes", observed_g: np.ndarray, predicted_g: np.ndarray) -> None:
+    ax.scatter(observed_g, predicted_g, s=7, color=TRAIN, alpha=0.45, linewidths=0, rasterized=True)
+    if len(observed_g):
+        ends = [min(observed_g.min(), predicted_g.min()), max(observed_g.max(), predicted_g.max())]
+        ax.plot(ends, ends, color=VALIDATION, linewidth=1.2)
+
+
+def as_data_uri(figure: "Figure") -> str:
+    """A figure as an SVG within a URI; its points are a picture inside the SVG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", dpi=200, metadata={"Date": None, "Creator": None})
+    return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _figure(width: float, height: float, n_rows: int, n_columns: int) -> "tuple[Figure, Sequence[Axes]]":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    grid: Any = figure.subplots(n_rows, n_columns, squeeze=False)
+    return figure, list(grid.ravel())
+
+
+def _plain(ax: "Axes", title: str) -> None:
+    ax.set_title(title, loc="left", color=INK, fontsize=10, pad=8)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color(MUTED)
+    ax.tick_params(colors=MUTED, labelsize=8.5)
+    ax.grid(color=GRID, linewidth=0.8)
+    ax.set_axisbelow(True)

@@ -1,0 +1,204 @@
+"""The report of a trained model: its summary, drawn and written as one page."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core import __version__
+from ..data import Finding, check_counts
+from . import figures
+from .page import Section, legend, notes, page, picture, table, tiles
+from .summary import ModelSummary, summarise
+
+__all__ = ["model_report", "render"]
+
+
+def model_report(
+    model: Any,
+    path: str | Path,
+    *,
+    title: str | None = None,
+    findings: Sequence[Finding] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    versions: Mapping[str, str] | None = None,
+    before: Mapping[str, float] | None = None,
+    seed: int = 0,
+) -> ModelSummary:
+    """Write what came of a training as one HTML file, pictures inside, readable offline.
+
+    Parameters
+    ----------
+    model
+        A trained model of counts, with its data. Batches and labels are those of its setup.
+    path
+        The file; one that is there is replaced when the new one is complete.
+    title
+        Heading; the class of the model when not given.
+    findings
+        What the check of the counts found; None: they are checked here.
+    settings, versions
+        Rows of the last table.
+    before
+        Metrics of another latent space of the same cells, to stand beside those of this model.
+    seed
+        Of the cells drawn and the counts predicted.
+
+    Returns
+    -------
+    The numbers behind the pictures.
+
+    Raises
+    ------
+    ValueError
+        For a model that was loaded without data.
+
+    Examples
+    --------
+    >>> import celbo
+    >>> adata = celbo.data.synthetic_iid(seed=0)
+    >>> celbo.model.SCVI.setup_anndata(adata, batch_key="batch")
+    >>> model = celbo.model.SCVI(adata)
+    >>> model.train(max_epochs=2, verbose=0)
+    >>> summary = celbo.report.model_report(model, "report.html")
+    >>> len(summary.kl_k)
+    10
+    """
+    summary = summarise(model, seed=seed)
+    if findings is None:
+        findings = count_findings(model)
+    text = render(model, summary, title or type(model).__name__, findings, settings or {}, versions or {}, before or {})
+    write_text(Path(path), text)
+    return summary
+
+
+def count_findings(model: Any) -> list[Finding]:
+    """What the check of the training counts finds."""
+    adata, where = model.adata, model.data_registry("X")
+    key = where["attr_key"]
+    x = adata.X if key is None else adata.layers[key]
+    place = "adata.X" if key is None else f"adata.layers[{key!r}]"
+    return check_counts(x, obs_names=adata.obs_names, var_names=adata.var_names).findings(place)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that there is a whole one at every moment."""
+    partial = path.with_name(f".partial-{path.name}")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def render(
+    model: Any,
+    summary: ModelSummary,
+    title: str,
+    findings: Sequence[Finding],
+    settings: Mapping[str, Any],
+    versions: Mapping[str, str],
+    before: Mapping[str, float],
+) -> str:
+    """The page as text."""
+    stats = model.summary_stats
+    lead = f"{type(model).__name__}: {stats['n_cells']:,} cells, {stats['n_vars']:,} genes"
+    lead += f", {stats['n_batch']:,} batches" if stats.get("n_batch", 1) > 1 else ""
+    sections = [_training(summary), _latent(summary), *_quality(summary, before), _dimensions(summary), _genes(summary)]
+    sections += [_checks(findings), *_settings(settings, versions)]
+    return page(title, lead, tiles(headline(summary)), sections, f"Written by celbo {__version__}.")
+
+
+def headline(summary: ModelSummary) -> dict[str, str]:
+    """Figures for the top of the page."""
+    history, found = summary.history, {}
+    found["epochs"] = f"{len(history):,}"
+    for label, name in (("validation ELBO, best", "elbo_validation"), ("training ELBO, last", "elbo_train")):
+        values = history[name].dropna() if name in history else []
+        if len(values):
+            found[label] = f"{values.min() if name == 'elbo_validation' else values.iloc[-1]:.2f}"
+    found["active latent dimensions"] = f"{int(summary.is_active_k.sum())} of {len(summary.kl_k)}"
+    return found
+
+
+def _training(summary: ModelSummary) -> Section:
+    title = "Training"
+    if not len(summary.history):
+        return Section(title, "Training was stopped before its first epoch was done: there are no curves.", "")
+    text = (
+        "Lower is better everywhere but in the KL panel, where there is no better. Validation should come to rest "
+        "and stay near training. The frames are those of the second epoch and later."
+    )
+    image = figures.as_data_uri(figures.training_curves(summary.history))
+    return Section(title, text, picture(image, "Curves of loss, ELBO, reconstruction and KL by epoch"))
+
+
+def _latent(summary: ModelSummary) -> Section:
+    text = (
+        f"{len(summary.place_n2):,} cells on the first two principal components of the latent space. "
+        "Batches should lie over one another, labels apart."
+    )
+    if not summary.group_n:
+        image = figures.as_data_uri(figures.latent_scatter(summary.place_n2))
+        return Section("Latent space", text, f'<div class="pair">{picture(image, "Cells in the latent space")}</div>')
+    drawn = [_coloured(summary.place_n2, title, name_n) for title, name_n in summary.group_n.items()]
+    return Section("Latent space", text, f'<div class="pair">{"".join(drawn)}</div>')
+
+
+def _coloured(place_n2: np.ndarray, title: str, name_n: np.ndarray) -> str:
+    name_c, code_n, count_c = np.unique(name_n.astype(str), return_inverse=True, return_counts=True)
+    order = np.argsort(-count_c, kind="stable")
+    rank_c = np.argsort(order)
+    colours = {str(name_c[c]): colour for c, colour in zip(order, figures.PALETTE, strict=False)}
+    more = len(name_c) - len(colours)
+    colours |= {f"{more} others": figures.OTHER} if more else {}
+    image = figures.as_data_uri(figures.latent_scatter(place_n2, rank_c[code_n]))
+    return picture(image, f"Cells in the latent space, coloured by {title}", f"by {title}", legend(colours))
+
+
+def _quality(summary: ModelSummary, before: Mapping[str, float]) -> list[Section]:
+    if not summary.metrics:
+        return []
+    text = (
+        "Label accuracy and connectivity: 1 is best. Batch mixing: 0 for batches apart, 1 where the batch says nothing."
+    )
+    rows: list[list[str]] = []
+    for name, value in summary.metrics.items():
+        rows.append([name, *([f"{before[name]:.3f}"] if before else []), f"{value:.3f}"])
+    head = ["", "PCA of log-normalised counts", "this model"] if before else ["", "this model"]
+    return [Section("Labels and batches", text, table(head, rows))]
+
+
+def _dimensions(summary: ModelSummary) -> Section:
+    n_active = int(summary.is_active_k.sum())
+    text = (
+        f"{n_active} of {len(summary.kl_k)} dimensions are active (their posterior means have a variance above 0.01). "
+        "Dimensions in grey carry nothing: with many of them, n_latent could be smaller."
+    )
+    image = figures.as_data_uri(figures.kl_by_dimension(summary.kl_k, summary.is_active_k))
+    return Section("Latent dimensions", text, picture(image, "KL divergence of each latent dimension"))
+
+
+def _genes(summary: ModelSummary) -> Section:
+    fit = summary.fit
+    text = (
+        f"Each point is a gene: counts observed in {fit.n_cells:,} cells against counts that the model draws for "
+        "the same cells. A model that fits has its points on the line."
+    )
+    drawn = figures.gene_fit(fit.mean_observed_g, fit.mean_predicted_g, fit.zeros_observed_g, fit.zeros_predicted_g)
+    return Section(
+        "Counts, observed and predicted", text, picture(figures.as_data_uri(drawn), "Means and zeros by gene")
+    )
+
+
+def _checks(findings: Sequence[Finding]) -> Section:
+    if not findings:
+        return Section(
+            "Input", "Every entry of the matrix was looked at: all are counts, no cell and no gene is empty.", ""
+        )
+    text = "What a look at every entry of the matrix found."
+    return Section("Input", text, notes((f.severity, f.message, f.fix) for f in findings))
+
+
+def _settings(settings: Mapping[str, Any], versions: Mapping[str, str]) -> list[Section]:
+    rows = [*settings.items(), *((f"version of {name}", version) for name, version in versions.items())]
+    return [Section("Settings and versions", "What to give to get this again.", table(["", ""], rows))] if rows else []
