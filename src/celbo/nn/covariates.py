@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..ops.linear import linear
+
 __all__ = ["append_columns", "covariate_widths", "linear_with_covariates"]
 
 
@@ -81,9 +83,9 @@ def linear_with_covariates(
         )
     needed = [position for position, width in enumerate(widths) if width]
     if not needed:
-        return F.linear(x, weight, bias)
+        return linear(x, weight, bias)
     dense, *blocks = weight.split([weight.shape[1] - sum(widths), *(widths[position] for position in needed)], dim=1)
-    y = F.linear(x, dense, bias)
+    y = linear(x, dense, bias)
     for position, block in zip(needed, blocks, strict=True):
         y = y + _columns_of(block, cat_list[position], position)
     return y

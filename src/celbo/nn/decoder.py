@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..core import unknown_name
 from .fc_layers import FCLayers
+from .linear import Linear
 
 __all__ = ["Decoder", "DecoderSCVI", "LinearDecoderSCVI"]
 
@@ -53,8 +54,8 @@ class Decoder(nn.Module):
         self.decoder = FCLayers(
             n_input, n_hidden, n_cat_list=n_cat_list, n_layers=n_layers, n_hidden=n_hidden, dropout_rate=0, **kwargs
         )
-        self.mean_decoder = nn.Linear(n_hidden, n_output)
-        self.var_decoder = nn.Linear(n_hidden, n_output)
+        self.mean_decoder = Linear(n_hidden, n_output)
+        self.var_decoder = Linear(n_hidden, n_output)
 
     def forward(self, x: Tensor, *cat_list: Tensor | None, cont: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean and variance, each ``(n, n_output)``, of latents ``(n, n_input)`` and covariates."""
@@ -114,9 +115,9 @@ class DecoderSCVI(nn.Module):
             use_layer_norm=use_layer_norm,
             **kwargs,
         )
-        self.px_scale_decoder = nn.Sequential(nn.Linear(n_hidden, n_output), _SCALE_ACTIVATIONS[scale_activation]())
-        self.px_r_decoder = nn.Linear(n_hidden, n_output)
-        self.px_dropout_decoder = nn.Linear(n_hidden, n_output)
+        self.px_scale_decoder = nn.Sequential(Linear(n_hidden, n_output), _SCALE_ACTIVATIONS[scale_activation]())
+        self.px_r_decoder = Linear(n_hidden, n_output)
+        self.px_dropout_decoder = Linear(n_hidden, n_output)
 
     def logits(
         self,

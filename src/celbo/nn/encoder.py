@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from .fc_layers import FCLayers
+from .linear import Linear
 
 __all__ = ["Encoder"]
 
@@ -67,8 +68,8 @@ class Encoder(nn.Module):
             dropout_rate=dropout_rate,
             **kwargs,
         )
-        self.mean_encoder = nn.Linear(n_hidden, n_output)
-        self.var_encoder = nn.Linear(n_hidden, n_output)
+        self.mean_encoder = Linear(n_hidden, n_output)
+        self.var_encoder = Linear(n_hidden, n_output)
         self.z_transformation = nn.Softmax(dim=-1) if distribution == "ln" else _identity
         self.var_activation = torch.exp if var_activation is None else var_activation
 

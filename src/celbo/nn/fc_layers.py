@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .covariates import append_columns, covariate_widths, linear_with_covariates
+from .linear import Linear
 
 __all__ = ["FCLayers"]
 
@@ -76,7 +77,7 @@ class FCLayers(nn.Module):
         sizes = [n_in, *[n_hidden] * (n_layers - 1), n_out]
         for i in range(n_layers):
             block = (
-                nn.Linear(sizes[i] + self.n_cov * self.inject_into_layer(i), sizes[i + 1], bias=bias),
+                Linear(sizes[i] + self.n_cov * self.inject_into_layer(i), sizes[i + 1], bias=bias),
                 nn.BatchNorm1d(sizes[i + 1], momentum=0.01, eps=0.001) if use_batch_norm else None,
                 nn.LayerNorm(sizes[i + 1], elementwise_affine=False) if use_layer_norm else None,
                 activation_fn() if use_activation else None,
