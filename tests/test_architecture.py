@@ -24,6 +24,7 @@ PACKAGE = REPOSITORY / "src" / "celbo"
 CHAINS = (
     "core < ops < {distributions, nn} < module < train < model < external < {report, compat} < cli",
     "core < data < dataloaders < {train, posterior}",
+    "data < utils < model",
     "{module, distributions} < posterior < model",
     "core < io < model",
 )

@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from .core import REGISTRY_KEYS, __version__, settings, unknown_name
+from .core.planned import PUBLIC_API, not_in_celbo_yet
 
 if TYPE_CHECKING:
     from . import (
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         report,
         testing,
         train,
+        utils,
     )
 
 _SUBPACKAGES = (
@@ -40,6 +42,7 @@ _SUBPACKAGES = (
     "report",
     "testing",
     "train",
+    "utils",
 )
 
 __all__ = ["REGISTRY_KEYS", "__version__", "settings", *_SUBPACKAGES]
@@ -48,6 +51,8 @@ __all__ = ["REGISTRY_KEYS", "__version__", "settings", *_SUBPACKAGES]
 def __getattr__(name: str) -> Any:
     if name in _SUBPACKAGES:
         return importlib.import_module(f".{name}", __name__)
+    if name in PUBLIC_API:
+        raise AttributeError(not_in_celbo_yet(f"scvi.{name}"), name=name)
     raise AttributeError(unknown_name("attribute of celbo", name, __all__))
 
 

@@ -2,6 +2,7 @@
 
 from anndata.io import read_csv, read_h5ad, read_loom, read_text
 
+from ..core.planned import planned_names
 from .attrdict import attrdict
 from .count_report import CountReport, Finding, TotalsSummary
 from .counts import check_counts
@@ -34,3 +35,5 @@ __all__ = [
     "synthetic_iid",
     "top_variable_genes",
 ]
+
+__getattr__ = planned_names(__name__)

@@ -1,5 +1,6 @@
 """Minibatches of cells: rows in the order asked from any storage, splits that lose no cell."""
 
+from ..core.planned import planned_names
 from .dataset import AnnTorchDataset
 from .loader import AnnDataLoader
 from .row_source import RowSource
@@ -18,3 +19,5 @@ __all__ = [
     "rows",
     "split_indices",
 ]
+
+__getattr__ = planned_names(__name__)

@@ -1,5 +1,6 @@
 """Distributions of counts and of the latent space, one family a file."""
 
+from ..core.planned import planned_names
 from .base import CountDistribution
 from .beta_binomial import BetaBinomial
 from .negative_binomial import NegativeBinomial
@@ -17,3 +18,5 @@ __all__ = [
     "Poisson",
     "ZeroInflatedNegativeBinomial",
 ]
+
+__getattr__ = planned_names(__name__)

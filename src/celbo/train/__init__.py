@@ -1,5 +1,6 @@
 """Training: plans, schedules and recipes, the loop, callbacks, history."""
 
+from ..core.planned import planned_names
 from .base import Plan
 from .callbacks import Callback, LearningRateMonitor, LoudEarlyStopping, SaveCheckpoint
 from .config import KwargsLike, TrainerConfig, TrainingPlanConfig, merge_kwargs
@@ -32,3 +33,5 @@ __all__ = [
     "TrainingPlanConfig",
     "merge_kwargs",
 ]
+
+__getattr__ = planned_names(__name__)

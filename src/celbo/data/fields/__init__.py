@@ -1,5 +1,6 @@
 """Fields: what a model reads from an AnnData, one kind a file, under scvi-tools' names."""
 
+from ...core.planned import planned_names
 from .arraylike import ArrayLikeField, BaseArrayLikeField, ObsmField, VarmField
 from .base import BaseAnnDataField
 from .categorical import CategoricalDataFrameField, CategoricalObsField, CategoricalVarField
@@ -47,3 +48,5 @@ __all__ = [
     "StringUnsField",
     "VarmField",
 ]
+
+__getattr__ = planned_names(__name__)

@@ -1,7 +1,10 @@
 """The contract between a model's maths and everything around it."""
 
+from ...core.planned import planned_names
 from .embedding import EmbeddingModuleMixin
 from .lossoutput import LossOutput
 from .module import BaseModuleClass, auto_move_data
 
 __all__ = ["BaseModuleClass", "EmbeddingModuleMixin", "LossOutput", "auto_move_data"]
+
+__getattr__ = planned_names(__name__)

@@ -1,0 +1,136 @@
+"""What scvi-tools has by which name, so that a name that celbo does not have yet says so.
+
+One table for all rooms. A name that exists in celbo is found before this table is asked, so rows need no upkeep: the
+table is scvi-tools' public API of :data:`~celbo.core.SCVI_TOOLS_VERSION` whole, and what is missing is worked out.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .constants import SCVI_TOOLS_VERSION
+
+__all__ = ["PUBLIC_API", "not_in_celbo_yet", "planned_names"]
+
+_NAMES = {
+    "data": """
+        AnnDataManager AnnDataManagerValidationCheck AnnTorchDataset add_dna_sequence annotation_simulation
+        brainlarge_dataset breast_cancer_dataset cellxgene cortex dataset_10x frontalcortex_dropseq
+        heart_cell_atlas_subsampled mouse_ob_dataset organize_cite_seq_10x organize_multiome_anndatas pbmc_dataset
+        pbmc_seurat_v4_cite_seq pbmcs_10x_cite_seq poisson_gene_selection prefrontalcortex_starmap
+        purified_pbmc_dataset read_10x_atac read_10x_multiome read_csv read_h5ad read_loom read_text
+        reads_to_fragments retina smfish spleen_lymph_cite_seq synthetic_iid""",
+    "data.fields": """
+        AnnDataField BaseAnnDataField BaseMuDataWrapperClass CategoricalJointObsField CategoricalJointVarField
+        CategoricalObsField CategoricalVarField LabelsWithUnlabeledObsField LayerField MuDataCategoricalJointObsField
+        MuDataCategoricalJointVarField MuDataCategoricalObsField MuDataCategoricalVarField
+        MuDataLabelsWithUnlabeledObsField MuDataLayerField MuDataNumericalJointObsField MuDataNumericalJointVarField
+        MuDataNumericalObsField MuDataNumericalVarField MuDataObsmField MuDataProteinLayerField MuDataVarmField
+        MuDataWrapper NumericalJointObsField NumericalJointVarField NumericalObsField NumericalVarField ObsmField
+        ProteinObsmField StringUnsField VarmField""",
+    "dataloaders": """
+        AnnDataLoader AnnTorchDataset BatchDistributedSampler CollectionAdapter ConcatDataLoader DataSplitter
+        DeviceBackedDataSplitter MappedCollectionDataModule SemiSupervisedDataLoader SemiSupervisedDataSplitter
+        TileDBDataModule""",
+    "distributions": """
+        BetaBinomial JaxNegativeBinomialMeanDisp NegativeBinomial NegativeBinomialMixture Normal Poisson
+        ZeroInflatedNegativeBinomial""",
+    "nn": """
+        Decoder DecoderSCVI DecoderTOTALVI Embedding Encoder EncoderTOTALVI FCLayers LinearDecoderSCVI MultiDecoder
+        MultiEncoder""",
+    "module": """
+        AmortizedLDAPyroModule AutoZIVAE Classifier JaxVAE LDVAE MRDeconv MULTIVAE MlxVAE PEAKVAE SCANVAE TOTALVAE VAE
+        VAEC""",
+    "module.base": """
+        BaseMinifiedModeModuleClass BaseModuleClass EmbeddingModuleMixin GaussianPrior JaxBaseModuleClass LossOutput
+        MogPrior PyroBaseModuleClass SupervisedModuleClass TrainStateWithState VampPrior auto_move_data
+        flax_configure""",
+    "model": "AUTOZI AmortizedLDA CondSCVI DestVI JaxSCVI LinearSCVI MULTIVI PEAKVI SCANVI SCVI TOTALVI mlxSCVI",
+    "model.base": """
+        ArchesMixin BaseMinifiedModeModelClass BaseModelClass BaseMudataMinifiedModeModelClass DifferentialComputation
+        EmbeddingMixin JaxTrainingMixin MlxTrainingMixin PyroJitGuideWarmup PyroModelGuideWarmup PyroSampleMixin
+        PyroSviTrainMixin RNASeqMixin SemisupervisedTrainingMixin UnsupervisedTrainingMixin VAEMixin""",
+    "model.utils": "get_minified_adata_scrna get_minified_mudata",
+    "train": """
+        AdversarialTrainingPlan AdversarialTrainingPlanConfig ClassifierTrainingPlan ClassifierTrainingPlanConfig
+        JaxModuleInit JaxTrainingPlan JaxTrainingPlanConfig LoudEarlyStopping LowLevelPyroTrainingPlan
+        LowLevelPyroTrainingPlanConfig METRIC_KEYS MlxTrainingPlan PyroTrainingPlan PyroTrainingPlanConfig
+        SaveCheckpoint ScibCallback SemiSupervisedAdversarialTrainingPlan SemiSupervisedAdversarialTrainingPlanConfig
+        SemiSupervisedTrainingPlan SemiSupervisedTrainingPlanConfig TrainRunner Trainer TrainerConfig TrainingPlan
+        TrainingPlanConfig merge_kwargs""",
+    "external": """
+        CYTOVI CellAssign ContrastiveVI Decipher GIMVI JaxMRVI METHYLANVI METHYLVI MRVI POISSONVI RESOLVI RNAStereoscope
+        SCAR SCBASSET SCVIVA SOLO SpatialStereoscope SysVI TOTALANVI Tangram TorchMRVI VELOVI""",
+    "external.cellassign": "CellAssign CellAssignModule",
+    "external.contrastivevi": "ContrastiveDataLoader ContrastiveDataSplitter ContrastiveVAE ContrastiveVI",
+    "external.cytovi": """
+        CYTOVI CYTOVI_REGISTRY_KEYS CytoVAE mask_markers merge_batches plot_biaxial plot_histogram read_fcs
+        register_nan_layer scale subsample transform_arcsinh write_fcs""",
+    "external.decipher": "Decipher DecipherPyroModule",
+    "external.decipher.utils": "Trajectory rotate_decipher_components",
+    "external.gimvi": "GIMVI JVAE",
+    "external.methylvi": """
+        BSSeqMixin BSSeqModuleMixin DecoderMETHYLVI METHYLANVAE METHYLANVI METHYLVAE METHYLVI
+        METHYLVI_REGISTRY_KEYS""",
+    "external.mrvi": "MRVI",
+    "external.mrvi_jax": "JaxMRVAE JaxMRVI",
+    "external.mrvi_torch": "TorchMRVAE TorchMRVI",
+    "external.poissonvi": "POISSONVI",
+    "external.resolvi": "RESOLVAE RESOLVI",
+    "external.scar": "SCAR SCAR_VAE",
+    "external.scbasset": "SCBASSET ScBassetModule",
+    "external.scviva": "DirichletDecoder NicheDecoder NicheLossOutput SCVIVA SCVIVA_REGISTRY_KEYS nicheVAE",
+    "external.scviva.differential_expression": "DifferentialExpressionResults adjusted_nearest_neighbors",
+    "external.solo": "SOLO",
+    "external.stereoscope": "RNADeconv RNAStereoscope SpatialDeconv SpatialStereoscope",
+    "external.sysvi": "SysVAE SysVI",
+    "external.tangram": "Tangram TangramMapper",
+    "external.totalanvi": "TOTALANVI",
+    "external.velovi": "VELOVAE VELOVI",
+    "utils": """
+        attrdict de_dsp dependencies device_selecting_PRNGKey error_on_missing_dependencies is_package_installed
+        mlflow_log_artifact mlflow_log_table mlflow_log_text mlflow_logger setup_anndata_dsp track
+        unsupported_if_adata_minified""",
+    "criticism": "PosteriorPredictiveCheck create_criticism_report",
+    "hub": "HubMetadata HubModel HubModelCardHelper",
+    "autotune": "AutotuneExperiment ScibTuneReportCheckpointCallback run_autotune",
+}
+
+PUBLIC_API: Mapping[str, frozenset[str]] = {room: frozenset(names.split()) for room, names in _NAMES.items()}
+"""Public module of scvi-tools, without the leading ``scvi.`` -> its public names."""
+
+_IMPORT_STATEMENT = "importlib._bootstrap"
+
+
+def not_in_celbo_yet(name: str) -> str:
+    """Message for a public name or module of scvi-tools that celbo does not have."""
+    return (
+        f"scvi-tools' {name} is not in celbo yet. docs/compatibility.md lists what is; "
+        f"scvi-tools {SCVI_TOOLS_VERSION} itself reads what `celbo export` writes."
+    )
+
+
+def planned_names(module: str) -> Callable[[str], Any]:
+    """The ``__getattr__`` of a package whose names are partly still to come.
+
+    Parameters
+    ----------
+    module
+        ``__name__`` of the package.
+
+    Returns
+    -------
+    A function that raises ``AttributeError`` for every name (``ImportError`` where a ``from ... import`` asks, because
+    Python would drop the message of the other), and tells what scvi-tools has from what nobody has.
+    """
+    room = module.partition(".")[2]
+
+    def __getattr__(name: str) -> Any:
+        if name not in PUBLIC_API.get(room, ()):
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        message = not_in_celbo_yet(f"scvi.{room}.{name}")
+        if sys._getframe(1).f_globals.get("__name__") == _IMPORT_STATEMENT:
+            raise ImportError(message, name=module)
+        raise AttributeError(message, name=name)
+
+    return __getattr__

@@ -1,0 +1,22 @@
+"""Small helpers under scvi-tools' names, for code of others that imports them."""
+
+from ..core.planned import planned_names
+from ..data.attrdict import attrdict
+from .dependencies import dependencies, error_on_missing_dependencies, is_package_installed
+from .docstrings import DocstringParts, de_dsp, setup_anndata_dsp
+from .minified import unsupported_if_adata_minified
+from .progress import track
+
+__all__ = [
+    "DocstringParts",
+    "attrdict",
+    "de_dsp",
+    "dependencies",
+    "error_on_missing_dependencies",
+    "is_package_installed",
+    "setup_anndata_dsp",
+    "track",
+    "unsupported_if_adata_minified",
+]
+
+__getattr__ = planned_names(__name__)

@@ -1,0 +1,36 @@
+"""A progress bar over a sequence."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal, TypeVar
+
+from rich.progress import track as rich_track
+
+__all__ = ["track"]
+
+Item = TypeVar("Item")
+
+
+def track(
+    sequence: Iterable[Item] | Sequence[Item],
+    description: str = "Working...",
+    disable: bool = False,
+    style: Literal["rich", "tqdm"] | None = None,
+    **kwargs: Any,
+) -> Iterator[Item]:
+    """Go through a sequence with a progress bar.
+
+    Parameters
+    ----------
+    sequence
+        What to go through.
+    description
+        Text before the bar.
+    disable
+        Show nothing.
+    style
+        Accepted for scvi-tools' sake; celbo has one bar.
+    **kwargs
+        ``total``: length of a sequence that does not know its own; others of tqdm are without effect.
+    """
+    total = kwargs.get("total")
+    return iter(rich_track(sequence, description=description, total=total, disable=disable, transient=True))
