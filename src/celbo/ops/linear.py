@@ -94,6 +94,6 @@ class _Linear(torch.autograd.Function):
 
 
 def _weight_gradient(grad_no: Tensor, x: Tensor) -> Tensor:
-    """``grad.T @ x``: oneDNN wants the longer operand contiguous, and copying the gradient is cheap beside the product."""
+    """``grad.T @ x``: oneDNN wants the longer operand contiguous, and copying the gradient is cheap beside it."""
     transposed = grad_no.t()
     return _product(transposed.contiguous() if transposed.shape[0] > x.shape[1] else transposed, x.t())
