@@ -1,5 +1,6 @@
 """What every model shares: its life, training and archives; and scvi-tools' mixins."""
 
+from ...core.planned import planned_names
 from .embeddingmixin import EmbeddingMixin
 from .library import library_arguments
 from .model import BaseModelClass
@@ -17,3 +18,5 @@ __all__ = [
     "library_arguments",
     "setup_method",
 ]
+
+__getattr__ = planned_names(__name__)
