@@ -16,6 +16,9 @@ Outputs = dict[str, Any]
 """What ``inference`` and ``generative`` return: tensors and distributions by name."""
 
 
+_CPU = torch.device("cpu")
+
+
 def auto_move_data(fn: Callable[..., Any]) -> Callable[..., Any]:
     """Move a method's tensor arguments (also inside dicts, lists and tuples) to the module's device.
 
@@ -31,7 +34,7 @@ def auto_move_data(fn: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(fn)
     def moved(self: "BaseModuleClass", *args: Any, **kwargs: Any) -> Any:
-        device = self.device
+        device = next((p.device for p in self.parameters()), _CPU)  # of the first: looking at all takes 50 us a call
         return fn(self, *(_to(arg, device) for arg in args), **{name: _to(arg, device) for name, arg in kwargs.items()})
 
     return moved
