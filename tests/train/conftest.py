@@ -1,5 +1,7 @@
 """A module whose every term is a column of its input, so that all figures of training can be worked out by hand."""
 
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -92,3 +94,18 @@ def fit(x_n3):
 def series():
     """One metric of a history as a list."""
     return lambda trainer, name: trainer.history.frames()[name][name].tolist()
+
+
+@pytest.fixture
+def said():
+    """What celbo's logger said at a level or above, in order."""
+
+    class Keeping(logging.Handler):
+        def emit(self, record):
+            records.append(record)
+
+    records: list[logging.LogRecord] = []
+    handler = Keeping()
+    logging.getLogger("celbo").addHandler(handler)
+    yield lambda level: [record.getMessage() for record in records if record.levelno >= level]
+    logging.getLogger("celbo").removeHandler(handler)

@@ -139,6 +139,11 @@ class LoudEarlyStopping(Callback):
             best = _short(self.best.value)
             trainer.stop(f"{self.monitor} did not improve in the last {self.wait_count} validations; best {best}")
 
+    def on_train_epoch_end(self, trainer: "Trainer", plan: "Plan") -> None:
+        """Where nothing is validated, every epoch is looked at."""
+        if trainer.val_loader is None:
+            self.on_validation_end(trainer, plan)
+
     def state_dict(self) -> dict[str, Any]:
         """Counters and best value."""
         return {"best": self.best.value, "wait_count": self.wait_count, "n_checks": self.n_checks}
@@ -171,6 +176,15 @@ class KeepBest(Callback):
         if self.best.improves(float(find_metric(trainer.callback_metrics, self.monitor, "keeping the best weights"))):
             self.best_epoch = trainer.current_epoch
             self._weights = copy_weights(trainer.raw_module, self._weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Best value, its epoch and weights."""
+        return {"best": self.best.value, "best_epoch": self.best_epoch, "weights": self._weights}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Put them back."""
+        self.best.value, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
+        self._weights = state_dict["weights"]
 
     def on_train_end(self, trainer: "Trainer", plan: "Plan") -> None:
         """Put the best weights back, unless they are the last ones."""
@@ -241,10 +255,15 @@ class SaveCheckpoint(Callback):
             **trainer.callback_metrics,
         )
         path = self.dirpath / name
-        trainer.model.save(str(path), overwrite=True)
+        trainer.save_model(path)
         self.saved = sorted([*self.saved, (score, path)], key=lambda pair: pair[0])
         while len(self.saved) > self.save_top_k:
             trainer.model.delete_archive(self.saved.pop()[1])
+
+    def on_train_epoch_end(self, trainer: "Trainer", plan: "Plan") -> None:
+        """Where nothing is validated, every epoch is looked at."""
+        if trainer.val_loader is None:
+            self.on_validation_end(trainer, plan)
 
     def on_train_end(self, trainer: "Trainer", plan: "Plan") -> None:
         """Put the best weights back, where asked for."""

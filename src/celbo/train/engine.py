@@ -40,8 +40,8 @@ class Engine:
         num_nodes: int = 1,
     ) -> None:
         with _quiet():
-            from lightning_fabric import Fabric
-
+            from lightning_fabric import Fabric  # sets its own logger's level, hence a block of its own
+        with _quiet():
             self.fabric: Fabric = Fabric(
                 accelerator=accelerator or "auto",
                 devices=1 if devices in ("auto", None, -1) and strategy == "auto" else devices,  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from ..core import unknown_name
 from ..ops.memory import keep_large_blocks
 from ..ops.random import private_rng
 from .base import Plan
-from .callbacks import KeepBest, LearningRateMonitor, LoudEarlyStopping, SaveCheckpoint
+from .callbacks import Callback, KeepBest, LearningRateMonitor, LoudEarlyStopping, SaveCheckpoint
 from .engine import Engine
 from .history import History
 from .hooks import Hooks
@@ -239,18 +239,12 @@ class Trainer:
         """Write the model as it stands, trained up to here, as an archive."""
         if self.model is None:
             raise ValueError("Checkpoints are archives of a model: train through model.train, or set trainer.model.")
-        if self.is_global_zero:
+        before = self.model.is_trained_, self.model.history_
+        try:
             self.model.is_trained_, self.model.history_ = True, self.history.frames()
-            self.model.save(path, overwrite=True)
-
-    def remove_model(self, path: Path) -> None:
-        """Remove an archive written by :meth:`save_model`."""
-        if self.is_global_zero:
-            self.model.delete_archive(path)
-
-    def load_weights(self, path: Path) -> None:
-        """Put the weights of an archive written by :meth:`save_model` back."""
-        self.model.load_weights(path)
+            self.model.save(str(path), overwrite=True)
+        finally:
+            self.model.is_trained_, self.model.history_ = before
 
     def call(self, hook: str, *args: Any, **kwargs: Any) -> None:
         """Call a hook of the callbacks."""
@@ -302,6 +296,7 @@ class Trainer:
     def _fit_with_retries(self) -> None:
         before = self.history.frames()
         initial = {name: value.clone() for name, value in self.raw_module.state_dict().items()} if self.retries else {}
+        noted = [(callback, callback.state_dict()) for callback in self._stateful if self.retries]
         for attempt in range(self.retries + 1):
             self._reset()
             self.history = History(before)
@@ -312,6 +307,8 @@ class Trainer:
                     raise
                 self.plan.scale_learning_rate(0.25)
                 self.raw_module.load_state_dict(initial)
+                for callback, state in noted:
+                    callback.load_state_dict(state)
                 logger.warning(f"{error} Starting anew with a quarter of the learning rate.")
 
     def _run(self) -> None:
@@ -375,7 +372,9 @@ class Trainer:
         if self.max_epochs == 1:  # a curve by epochs would be a single point
             self.plan.on_step = True
         keep_best = [KeepBest()] if self.keep_best and self.val_loader is not None else []
-        self._hooks = Hooks([*self.callbacks, *keep_best])
+        everyone = [*self.callbacks, *keep_best]
+        self._hooks = Hooks(everyone)
+        self._stateful = [callback for callback in everyone if isinstance(callback, Callback)]
 
     # Records.
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from ... import io
 from ...core import SCVI_TOOLS_VERSION, __version__
 from ...data import read as read_data
+from ...ops.random import private_rng
 
 if TYPE_CHECKING:
     from .model import BaseModelClass
@@ -173,7 +174,8 @@ def _without_data(cls: "type[BaseModelClass]", saved: Saved) -> Any:
     """A model whose constructor finds the registry instead of an AnnData."""
     model = cls.__new__(cls)
     model._registry_when_loading = saved.registry
-    model.__init__(adata=None, **saved.init_kwargs)  # type: ignore[misc]
+    with private_rng(0):  # initial weights are drawn, though those of the archive replace them
+        model.__init__(adata=None, **saved.init_kwargs)  # type: ignore[misc]
     return model
 
 

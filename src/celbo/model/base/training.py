@@ -53,7 +53,8 @@ def train_model(
             model.adata_manager, batch_size=batch_size or settings.batch_size, **({"seed": seed} | splitter_kwargs)
         )
     n_obs = datamodule.n_train + (datamodule.n_val or 0)
-    max_epochs = max_epochs or chosen.max_epochs(n_obs, batch_size or settings.batch_size)
+    if max_epochs is None:
+        max_epochs = chosen.max_epochs(n_obs, batch_size or settings.batch_size)
     plan = model._training_plan_cls(model.module, **(dict(chosen.plan_kwargs) | plan_kwargs))
     options: dict[str, Any] = {
         "keep_best": chosen.keep_best,
@@ -66,7 +67,8 @@ def train_model(
     runner = model._train_runner_cls(
         model, training_plan=plan, data_splitter=datamodule, max_epochs=max_epochs, **(options | trainer_kwargs)
     )
-    _say_unfinished_warmup(plan, max_epochs)
+    if verbose:
+        _say_unfinished_warmup(plan, max_epochs)
     runner()
     model.seed_ = seed
     model.recipe_ = chosen.name

@@ -1,0 +1,115 @@
+"""A loss that is not finite: what is said, what is kept, when training starts anew."""
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from celbo.module.base import BaseModuleClass, LossOutput
+from celbo.train import NonFiniteLossError, TrainingPlan
+
+
+class Net(BaseModuleClass):
+    """With batch normalisation, whose running means a single NaN spoils for good."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.linear = nn.BatchNorm1d(3), nn.Linear(3, 1)
+
+    def inference(self, x):
+        return {"h": self.linear(self.norm(x))}
+
+    def generative(self, h):
+        return {}
+
+    def loss(self, tensors, inference_outputs, generative_outputs):
+        rec_n = inference_outputs["h"].squeeze(-1) ** 2
+        return LossOutput(loss=rec_n.mean(), reconstruction_loss={"mine": rec_n}, kl_local=tensors["X"][:, 1])
+
+
+def all_finite(module):
+    return all(torch.isfinite(value).all() for value in module.state_dict().values())
+
+
+def test_names_term_cells_and_input(fit, x_n3, batches):
+    x_n3[[21, 40], 1] = torch.nan
+    module = Net()
+    rows = batches(x_n3[:60])
+    rows.last_indices = list(range(100, 164))
+    with pytest.raises(NonFiniteLossError, match=r"epoch 0, step 1") as caught:
+        fit(TrainingPlan(module), train=rows)
+    for said in ("reconstruction_loss['mine'] of 16 of 16 cells", "kl_local of 1 of 16 cells", "input 'X' of 1 cells"):
+        assert said in str(caught.value)
+    assert caught.value.rows == [105]  # the sixth cell of the second minibatch
+    assert caught.value.from_data
+
+
+def test_running_means_stay_finite(fit, x_n3, batches):
+    x_n3[21, 1] = torch.nan
+    module = Net()
+    with pytest.raises(NonFiniteLossError):
+        fit(TrainingPlan(module), train=batches(x_n3[:60]), retries=2)
+    assert all_finite(module)
+
+
+class Diverging(TrainingPlan):
+    """Weights blow up while the learning rate is above a bound."""
+
+    bound = 0.02
+
+    def on_train_epoch_end(self):
+        if self.lr > self.bound and self.current_epoch == 1:
+            with torch.no_grad():
+                self.module.linear.weight.fill_(torch.inf)
+
+
+def test_diverged_weights_start_anew_with_a_quarter_of_the_rate(fit, said):
+    plan = Diverging(Net(), lr=0.16)
+    start = {name: value.clone() for name, value in plan.module.state_dict().items()}
+    trainer = fit(plan, retries=2, max_epochs=4, keep_best=True)
+    assert plan.lr == pytest.approx(0.01)
+    assert trainer.history.frames()["elbo_train"].index.tolist() == [0, 1, 2, 3]
+    warnings = said(logging.WARNING)
+    assert len(warnings) == 2
+    assert all("parameter linear.weight" in message and "quarter" in message for message in warnings)
+    assert all_finite(plan.module)
+    fresh = Net()
+    fresh.load_state_dict(start)
+    again = fit(Diverging(fresh, lr=0.01), max_epochs=4, keep_best=True)
+    assert again.history.frames()["elbo_train"].shape == (4, 1)
+
+
+def test_a_retry_forgets_what_callbacks_noted(fit):
+    """Patience is not used up, nor the best value set, by the run that diverged."""
+
+    class Better(Diverging):
+        def validation_step(self, batch, batch_idx):
+            diverging = self.lr > self.bound
+            self.log("elbo_validation", 0.0 if diverging else 10.0 - self.current_epoch)
+
+    plan = Better(Net(), lr=0.04)
+    trainer = fit(plan, retries=1, max_epochs=6, keep_best=True, early_stopping=True, early_stopping_patience=2)
+    assert trainer.current_epoch == 6
+    assert trainer.last_validated_epoch == 5
+
+
+def test_no_more_retries(fit):
+    plan = Diverging(Net(), lr=100.0)
+    with pytest.raises(NonFiniteLossError, match=r"parameter linear\.weight") as caught:
+        fit(plan, retries=1, max_epochs=4)
+    assert not caught.value.from_data
+    assert all_finite(plan.module)
+    assert plan.lr == 25.0
+
+
+def test_hooks_hear_of_the_error(fit, x_n3, batches):
+    class Hears:
+        def on_exception(self, trainer, plan, exception):
+            heard.append(exception)
+
+    heard = []
+    x_n3[0] = torch.nan
+    with pytest.raises(NonFiniteLossError):
+        fit(TrainingPlan(Net()), train=batches(x_n3[:60]), callbacks=Hears())
+    assert isinstance(heard[0], NonFiniteLossError)

@@ -1,0 +1,171 @@
+"""TrainingPlan: its arguments, optimizers, schedules."""
+
+import pytest
+import torch
+from torch import nn
+
+from celbo.module.base import LossOutput
+from celbo.train import RECIPES, TrainerConfig, TrainingPlan, TrainingPlanConfig, merge_kwargs
+from celbo.train.optim import unpack_optimizers
+from celbo.train.recipes import find_recipe
+
+
+def test_unknown_keyword_names_the_nearest(module_cls):
+    with pytest.raises(TypeError, match="n_epochs_kl_warmup"):
+        TrainingPlan(module_cls(), n_epoch_kl_warmup=3)
+    with pytest.raises(ValueError, match="one_cycle"):
+        TrainingPlan(module_cls(), lr_schedule="one-cycle")
+    with pytest.raises(ValueError, match=r"min_kl_weight=1 is above max_kl_weight=0\.5"):
+        TrainingPlan(module_cls(), min_kl_weight=1, max_kl_weight=0.5)
+    with pytest.raises(ValueError, match="classic"):
+        TrainingPlan(module_cls(), lr_schedule="one_cycle", reduce_lr_on_plateau=True)
+
+
+def test_loss_kwargs_reach_the_loss(module_cls, fit):
+    class Asking(module_cls):
+        def loss(self, tensors, inference_outputs, generative_outputs, kl_weight=1.0, n_obs=1, extra=None):
+            seen.append((kl_weight, n_obs, extra))
+            return super().loss(tensors, inference_outputs, generative_outputs, kl_weight)
+
+    seen = []
+    fit(TrainingPlan(Asking(), extra="mine", n_epochs_kl_warmup=2), max_epochs=2)
+    # validation has the weight of the last training step, and n_obs of training, as in scvi-tools
+    assert seen == [(0.0, 60, "mine")] * 6 + [(0.5, 60, "mine")] * 6
+
+
+def test_loss_without_kl_weight_gets_none(fit, module_cls):
+    class Plain(module_cls):
+        def loss(self, tensors, inference_outputs, generative_outputs):
+            x_n = tensors["X"][:, 0] + 0 * self.w
+            return LossOutput(loss=x_n.mean(), reconstruction_loss=x_n)
+
+    fit(TrainingPlan(Plain()))
+    with pytest.raises(TypeError, match="unknown_thing"):
+        TrainingPlan(Plain(), unknown_thing=1)
+
+
+class Twin(nn.Module):
+    """A module with a decoder and a frozen part."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(2, 2), nn.Linear(2, 3)
+        self.frozen = nn.Parameter(torch.ones(2), requires_grad=False)
+
+    def loss(self, tensors, inference_outputs, generative_outputs):
+        raise AssertionError
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW"])
+def test_optimizer_settings(name):
+    optimizer = TrainingPlan(Twin(), optimizer=name).configure_optimizers()["optimizer"]
+    assert type(optimizer) is getattr(torch.optim, name)
+    (group,) = optimizer.param_groups
+    found = {key: group[key] for key in ("lr", "eps", "weight_decay", "betas")}
+    assert found == {"lr": 1e-3, "eps": 0.01, "weight_decay": 1e-6, "betas": (0.9, 0.999)}
+    assert len(group["params"]) == 4
+
+
+def test_only_the_decoder():
+    plan = TrainingPlan(Twin(), update_only_decoder=True)
+    params = plan.configure_optimizers()["optimizer"].param_groups[0]["params"]
+    assert {id(p) for p in params} == {id(p) for p in plan.module.decoder.parameters()}
+
+
+def test_one_cycle_rates(fit, module_cls):
+    """Each optimizer step has the rate of its place in the whole run."""
+
+    class Rates(TrainingPlan):
+        def training_step(self, batch, batch_idx):
+            seen.append(self.optimizers().param_groups[0]["lr"])
+            return super().training_step(batch, batch_idx)
+
+    seen = []
+    trainer = fit(Rates(module_cls(), lr=0.5, lr_schedule="one_cycle"), max_epochs=10)
+    assert trainer.estimated_stepping_batches == len(seen) == 40
+    assert seen[:4] == pytest.approx([0.125, 0.25, 0.375, 0.5])
+    assert max(seen) == 0.5
+    assert all(later < earlier for earlier, later in zip(seen[3:], seen[4:]))
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize(("kwargs", "n"), [({"max_steps": 7}, 7), ({"accumulate_grad_batches": 3}, 6)])
+def test_one_cycle_ends_with_the_run(fit, module_cls, kwargs, n):
+    trainer = fit(module=module_cls(), plan_kwargs={"lr_schedule": "one_cycle"}, **kwargs)
+    assert trainer.global_step == trainer.estimated_stepping_batches == n
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)
+
+
+def test_kl_weight_by_steps(fit, series):
+    trainer = fit(plan_kwargs={"n_epochs_kl_warmup": None, "n_steps_kl_warmup": 8})
+    assert series(trainer, "kl_weight") == [0.0, 0.5, 1.0]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own files, imported for compiling
+def test_compiled_module_trains_the_same(fit, series, module_cls):
+    compiled, plain = module_cls(pull=1.0), module_cls(pull=1.0)
+    plan = TrainingPlan(compiled, compile=True, compile_kwargs={"backend": "eager"})
+    trainer = fit(plan, keep_best=True)
+    assert series(trainer, "elbo_train") == series(fit(TrainingPlan(plain)), "elbo_train")
+    assert compiled.w.item() == plain.w.item() != 0
+
+
+class TestUnpackingOptimizers:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=1.0)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+
+    @pytest.mark.parametrize("shape", ["alone", "list", "dict", "pair", "dicts"])
+    def test_shapes(self, shape):
+        o, s = self.optimizer, self.schedule
+        given = {
+            "alone": o,
+            "list": [o],
+            "dict": {"optimizer": o, "lr_scheduler": {"scheduler": s, "interval": "step"}},
+            "pair": ([o], [s]),
+            "dicts": ({"optimizer": o, "lr_scheduler": s}, {"optimizer": o}),
+        }[shape]
+        optimizers, links = unpack_optimizers(given)
+        assert optimizers == ([o, o] if shape == "dicts" else [o])
+        expected = {"dict": ["step"], "pair": ["epoch"], "dicts": ["epoch"]}
+        assert [link.interval for link in links] == expected.get(shape, [])
+
+    def test_monitor_of_a_plateau(self):
+        _, (link,) = unpack_optimizers({"optimizer": self.optimizer, "lr_scheduler": self.plateau})
+        assert link.monitor == "validation_loss"
+
+    def test_nonsense(self):
+        with pytest.raises(TypeError, match="returned a int"):
+            unpack_optimizers(3)
+
+
+class TestConfigs:
+    def test_defaults_are_those_of_the_plan_and_the_trainer(self, module_cls):
+        TrainingPlan(module_cls(), **TrainingPlanConfig().to_kwargs())
+        assert TrainerConfig(extra_kwargs={"precision": "64"}).to_kwargs()["precision"] == "64"
+        assert TrainingPlanConfig(loss_kwargs={"extra": 1}).to_kwargs()["extra"] == 1
+
+    def test_keywords_win(self):
+        merged = merge_kwargs(TrainingPlanConfig(lr=0.5), {"lr": 0.25}, name="plan")
+        assert merged["lr"] == 0.25
+        assert merged["eps"] == 0.01
+        assert merge_kwargs(None, None, name="plan") == {}
+        with pytest.raises(TypeError, match="plan_config must be a mapping or have to_kwargs"):
+            merge_kwargs(3, None, name="plan")
+
+
+class TestRecipes:
+    def test_classic_is_scvi_tools(self):
+        classic = find_recipe("classic")
+        assert classic.max_epochs(40_000, 128) == 200
+        assert (dict(classic.plan_kwargs), classic.keep_best, classic.retries) == ({}, False, 0)
+
+    @pytest.mark.parametrize("n_obs", [50, 3_000, 40_000, 10**6])
+    def test_one_cycle_has_steps_enough(self, n_obs):
+        n_epochs = RECIPES["one_cycle"].max_epochs(n_obs, 128)
+        assert n_epochs >= 3
+        assert n_epochs * max(1, 0.9 * n_obs / 128) >= 700
+
+    def test_unknown(self):
+        with pytest.raises(ValueError, match="one_cycle"):
+            find_recipe("onecycle")
