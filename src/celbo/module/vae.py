@@ -197,6 +197,17 @@ class VAE(EmbeddingModuleMixin, BaseModuleClass):
         self.register_buffer("library_log_means", torch.as_tensor(log_means, dtype=torch.float32))
         self.register_buffer("library_log_vars", torch.as_tensor(log_vars, dtype=torch.float32))
 
+    def _encoder_input(
+        self, x: Tensor, batch_index: Tensor | None, cont_covs: Tensor | None, cat_covs: Tensor | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """What the encoders see of counts, and the codes that their layers gather."""
+        encoded = x.log1p() if self.log_variational else x
+        if not self.encode_covariates:
+            return encoded, []
+        if batch_index is None:
+            raise ValueError("This module's encoders see the batch (encode_covariates=True): give `batch_index`.")
+        return self._with_covariates(encoded, batch_index, cont_covs, cat_covs)
+
     def _with_covariates(
         self, x: Tensor, batch_index: Tensor, cont_covs: Tensor | None, cat_covs: Tensor | None
     ) -> tuple[Tensor, list[Tensor]]:
@@ -236,9 +247,7 @@ class VAE(EmbeddingModuleMixin, BaseModuleClass):
         ``z`` ``(n, k)``; ``library`` ``(n, 1)``, the natural log (observed in an empty cell: ``-inf``); ``qz``; ``ql``,
         None for an observed library.
         """
-        encoded, codes = x.log1p() if self.log_variational else x, list[Tensor]()
-        if self.encode_covariates:
-            encoded, codes = self._with_covariates(encoded, batch_index, cont_covs, cat_covs)
+        encoded, codes = self._encoder_input(x, batch_index, cont_covs, cat_covs)
         qz, z = self.z_encoder(encoded, *codes)
         ql, library = None, x.sum(-1, keepdim=True).log()
         if not self.use_observed_lib_size:

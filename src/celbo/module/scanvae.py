@@ -1,0 +1,279 @@
+r"""Variational autoencoder of counts and cell types (scANVI).
+
+.. math::
+
+    y_n &\sim \mathrm{Cat}(\pi), \qquad z_{2n} \sim N(0, I), \qquad
+    z_{1n} \sim N(\mu(z_{2n}, y_n), \sigma^2(z_{2n}, y_n)), \qquad x_n \sim p(x \mid z_{1n}) \text{ as in scVI} \\
+    \mathcal{L} &= \tfrac{1}{N} \sum_n \Big[ -\log p(x_n \mid z_{1n}) + \log q(z_{1n} \mid x_n)
+        - \textstyle\sum_y q_{ny} \log p(z_{1n} \mid z_{2ny}, y) \\
+    &\quad + w \big( \textstyle\sum_y q_{ny} \mathrm{KL}(q(z_2 \mid z_{1n}, y) \,\|\, N(0, I))
+        + \mathrm{KL}(q_n \,\|\, \pi) + \mathrm{KL}(q(\ell_n) \,\|\, p(\ell_n)) \big) \Big]
+        - \tfrac{r}{M} \sum_m \log q(y_m \mid x_m)
+
+with :math:`q_{ny} = q(y \mid z_{1n})` the classifier, and the last term over M labelled cells.
+
+Dims: n cells, g genes, k latents, c classes, m labelled cells.
+Reference: Xu, Lopez, Mehlman, Regier, Jordan and Yosef, Molecular Systems Biology 2021 (:cite:p:`Xu21`).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
+
+from ..core import REGISTRY_KEYS
+from ..nn import Decoder, Encoder
+from .base import LossOutput, auto_move_data
+from .classifier import Classifier
+from .likelihoods import log_likelihood
+from .options import Dispersion, GeneLikelihood, Placement
+from .vae import VAE
+
+__all__ = ["SCANVAE"]
+
+_LOGITS_SINCE = (1, 1)
+"""Version of scvi-tools since which its classifiers give logits."""
+
+
+class SCANVAE(VAE):
+    """Semi-supervised variational autoencoder: :class:`~celbo.module.VAE` with a class above the latents.
+
+    Label codes ``0 .. n_labels - 1`` are classes; ``n_labels`` is the code of a cell without label.
+
+    Parameters
+    ----------
+    n_input, n_batch, n_hidden, n_latent, n_layers, n_continuous_cov, n_cats_per_cov, dropout_rate, log_variational
+        See :class:`~celbo.module.VAE`.
+    n_labels
+        Number of classes, cells without label apart.
+    dispersion, gene_likelihood, use_observed_lib_size, use_batch_norm, use_layer_norm
+        See :class:`~celbo.module.VAE`. With ``"gene-label"`` each class has a dispersion, and cells without label
+        share one of their own: ``px_r`` is ``(g, c + 1)``.
+    y_prior
+        Prior probability of each class, ``(1, c)``; all equal when not given.
+    labels_groups, use_labels_groups
+        Classes in groups: not there, see Raises.
+    linear_classifier
+        Whether the classifier has no hidden layers.
+    classifier_parameters
+        Further arguments of :class:`~celbo.module.Classifier`.
+    **vae_kwargs
+        Further arguments of :class:`~celbo.module.VAE`.
+
+    Raises
+    ------
+    ValueError
+        No class at all.
+    NotImplementedError
+        ``use_labels_groups=True``.
+    """
+
+    y_prior: Tensor
+
+    def __init__(
+        self,
+        n_input: int,
+        n_batch: int = 0,
+        n_labels: int = 0,
+        n_hidden: int = 128,
+        n_latent: int = 10,
+        n_layers: int = 1,
+        n_continuous_cov: int = 0,
+        n_cats_per_cov: list[int] | None = None,
+        dropout_rate: float = 0.1,
+        dispersion: Dispersion = "gene",
+        log_variational: bool = True,
+        gene_likelihood: GeneLikelihood = "zinb",
+        use_observed_lib_size: bool = True,
+        y_prior: Tensor | None = None,
+        labels_groups: list[int] | None = None,
+        use_labels_groups: bool = False,
+        linear_classifier: bool = False,
+        classifier_parameters: dict[str, Any] | None = None,
+        use_batch_norm: Placement = "both",
+        use_layer_norm: Placement = "none",
+        **vae_kwargs: Any,
+    ) -> None:
+        if n_labels < 1:
+            raise ValueError(f"SCANVAE needs n_labels of at least 1 class, got {n_labels}.")
+        if use_labels_groups:
+            raise NotImplementedError("use_labels_groups: classes in groups are not written. Leave the argument out.")
+        super().__init__(
+            n_input=n_input,
+            n_batch=n_batch,
+            n_labels=n_labels + 1,  # cells without label have a code, hence a dispersion, too
+            n_hidden=n_hidden,
+            n_latent=n_latent,
+            n_layers=n_layers,
+            n_continuous_cov=n_continuous_cov,
+            n_cats_per_cov=n_cats_per_cov,
+            dropout_rate=dropout_rate,
+            dispersion=dispersion,
+            log_variational=log_variational,
+            gene_likelihood=gene_likelihood,
+            use_observed_lib_size=use_observed_lib_size,
+            use_batch_norm=use_batch_norm,
+            use_layer_norm=use_layer_norm,
+            **vae_kwargs,
+        )
+        self.n_labels = n_labels
+        prior_1c = torch.full((1, n_labels), 1 / n_labels) if y_prior is None else torch.as_tensor(y_prior)
+        self.y_prior = nn.Parameter(prior_1c.float().reshape(1, n_labels), requires_grad=False)
+        sizes = {"n_layers": n_layers, "n_hidden": n_hidden}
+        encoder_norm = _norm("encoder", use_batch_norm, use_layer_norm)
+        depth = {"n_layers": 0, "n_hidden": 0} if linear_classifier else sizes
+        options = {**depth, "dropout_rate": dropout_rate, "logits": True, **encoder_norm}
+        self.classifier = Classifier(n_latent, n_labels=n_labels, **(options | (classifier_parameters or {})))
+        self.encoder_z2_z1 = Encoder(
+            n_latent,
+            n_latent,
+            n_cat_list=[n_labels],
+            dropout_rate=dropout_rate,
+            return_dist=True,
+            **sizes,
+            **encoder_norm,
+        )
+        decoder_norm = _norm("decoder", use_batch_norm, use_layer_norm)
+        self.decoder_z1_z2 = Decoder(n_latent, n_latent, n_cat_list=[n_labels], **sizes, **decoder_norm)
+
+    def on_load(self, model: Any, **kwargs: Any) -> None:
+        """Let a classifier saved by scvi-tools before 1.1 give probabilities, as it did there.
+
+        Parameters
+        ----------
+        model
+            The model that is being loaded.
+        **kwargs
+            ``scvi_version``: version that the archive names.
+        """
+        if _version(kwargs.get("scvi_version")) < _LOGITS_SINCE:
+            self.classifier.append_softmax()
+
+    @auto_move_data
+    def classify(
+        self,
+        x: Tensor,
+        batch_index: Tensor | None = None,
+        cont_covs: Tensor | None = None,
+        cat_covs: Tensor | None = None,
+        use_posterior_mean: bool = True,
+    ) -> Tensor:
+        """Classify cells.
+
+        Parameters
+        ----------
+        x
+            Counts, ``(n, g)``.
+        batch_index, cont_covs, cat_covs
+            As in :meth:`~celbo.module.VAE.inference`; looked at where the encoder sees covariates.
+        use_posterior_mean
+            Classify the mean of the latents' posterior, or a draw from it.
+
+        Returns
+        -------
+        What the classifier gives, ``(n, c)``: logits, or probabilities (see ``classifier.logits``).
+        """
+        encoded, codes = self._encoder_input(x, batch_index, cont_covs, cat_covs)
+        qz, z = self.z_encoder(encoded, *codes)
+        return self.classifier(qz.loc if use_posterior_mean else z)
+
+    def classify_helper(self, z: Tensor) -> Tensor:
+        """What the classifier gives for latents ``(n, k)``."""
+        return self.classifier(z)
+
+    def classification_loss(self, labelled_dataset: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Cross-entropy of the labels of a labelled minibatch, at the mean of the latents' posterior.
+
+        Parameters
+        ----------
+        labelled_dataset
+            Minibatch by registry key; each label is a class.
+
+        Returns
+        -------
+        The labels ``(m, 1)``; the mean cross-entropy in nats; the log-probabilities' logits ``(m, c)``.
+        """
+        inputs = self._get_inference_input(labelled_dataset)
+        names = ("x", "batch_index", "cont_covs", "cat_covs")
+        output_mc = self.classify(**{name: inputs[name] for name in names if name in inputs})
+        labels_m1 = labelled_dataset[REGISTRY_KEYS.LABELS_KEY]
+        logits_mc = output_mc if self.classifier.logits else self.classifier.log_probs_of(output_mc)
+        return labels_m1, F.cross_entropy(logits_mc, labels_m1.reshape(-1).long()), logits_mc
+
+    def loss(
+        self,
+        tensors: Mapping[str, Tensor],
+        inference_outputs: Mapping[str, Any],
+        generative_outputs: Mapping[str, Any],
+        kl_weight: Tensor | float = 1.0,
+        labelled_tensors: Mapping[str, Tensor] | None = None,
+        classification_ratio: float | None = None,
+    ) -> LossOutput:
+        """Negative evidence lower bound and, for labelled cells, the classification loss; the formula is the file's.
+
+        Parameters
+        ----------
+        tensors, inference_outputs, generative_outputs
+            Minibatch, and what was made of it.
+        kl_weight
+            Weight of the KL divergences.
+        labelled_tensors
+            Minibatch of cells with a label.
+        classification_ratio
+            Weight of the classification loss; 1 when not given.
+
+        Returns
+        -------
+        ``reconstruction_loss`` holds the terms of ``z1`` too (they are not weighted); ``kl_local`` those of ``z2``, the
+        class and the library.
+        """
+        qz1, z1_nk, ql = inference_outputs["qz"], inference_outputs["z"], inference_outputs["ql"]
+        log_q_nc = self.classifier.log_probs(z1_nk)
+        q_nc = log_q_nc.exp()
+        nll_z1_nc, kl_z2_nc = self._class_terms(z1_nk)
+        nll_n = -log_likelihood(generative_outputs["px"], tensors[REGISTRY_KEYS.X_KEY])
+        reconstruction_n = nll_n + qz1.log_prob(z1_nk).sum(-1) + (q_nc * nll_z1_nc).sum(-1)
+        kl_n = (q_nc * (kl_z2_nc + log_q_nc - self.y_prior.log())).sum(-1)
+        if ql is not None:
+            kl_n = kl_n + kl_divergence(ql, generative_outputs["pl"]).sum(-1)
+        loss = (reconstruction_n + kl_weight * kl_n).mean()
+        classified: dict[str, Tensor] = {}
+        if labelled_tensors is not None:
+            labels, cross_entropy, logits = self.classification_loss(labelled_tensors)
+            loss = loss + (1.0 if classification_ratio is None else classification_ratio) * cross_entropy
+            classified = {"classification_loss": cross_entropy, "true_labels": labels, "logits": logits}
+        return LossOutput(
+            loss=loss,
+            reconstruction_loss=reconstruction_n,
+            kl_local=kl_n,
+            extra_metrics=self._autotune_payload(tensors, inference_outputs) if self.extra_payload_autotune else {},
+            **classified,
+        )
+
+    def _class_terms(self, z1_nk: Tensor) -> tuple[Tensor, Tensor]:
+        """For each class, ``(n, c)``: negative log-likelihood of ``z1``, and KL of ``z2``."""
+        n, c = len(z1_nk), self.n_labels
+        z1_cn_k = z1_nk.repeat(c, 1)
+        class_cn = torch.arange(c, device=z1_nk.device).repeat_interleave(n)
+        qz2, z2_cn_k = self.encoder_z2_z1(z1_cn_k, class_cn)
+        mean_cn_k, var_cn_k = self.decoder_z1_z2(z2_cn_k, class_cn)
+        pz1 = Normal(mean_cn_k, var_cn_k.sqrt(), validate_args=False)
+        pz2 = Normal(torch.zeros_like(z2_cn_k), torch.ones_like(z2_cn_k), validate_args=False)
+        nll_cn = -pz1.log_prob(z1_cn_k).sum(-1)
+        return nll_cn.view(c, n).t(), kl_divergence(qz2, pz2).sum(-1).view(c, n).t()
+
+
+def _norm(network: str, use_batch_norm: Placement, use_layer_norm: Placement) -> dict[str, bool]:
+    places = (network, "both")
+    return {"use_batch_norm": use_batch_norm in places, "use_layer_norm": use_layer_norm in places}
+
+
+def _version(text: str | None) -> tuple[int, int]:
+    """Major and minor number; that of today where an archive names none."""
+    if not text:
+        return _LOGITS_SINCE
+    major, minor, *_ = [*text.split("."), "0"]
+    return int(major), int(minor)
