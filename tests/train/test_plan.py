@@ -1,5 +1,7 @@
 """TrainingPlan: its arguments, optimizers, schedules."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -85,7 +87,7 @@ def test_one_cycle_rates(fit, module_cls):
     assert trainer.estimated_stepping_batches == len(seen) == 40
     assert seen[:4] == pytest.approx([0.125, 0.25, 0.375, 0.5])
     assert max(seen) == 0.5
-    assert all(later < earlier for earlier, later in zip(seen[3:], seen[4:]))
+    assert all(later < earlier for earlier, later in itertools.pairwise(seen[3:]))
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)
 
 

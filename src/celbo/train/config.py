@@ -14,7 +14,7 @@ class _HasToKwargs(Protocol):
 KwargsLike = Mapping[str, Any] | _HasToKwargs
 
 
-def _flatten(config: Any, nested: str) -> dict[str, Any]:
+def flatten_config(config: Any, nested: str) -> dict[str, Any]:
     kwargs = {f.name: getattr(config, f.name) for f in fields(config) if f.name != nested}
     return kwargs | getattr(config, nested)
 
@@ -49,7 +49,7 @@ class TrainingPlanConfig:
 
     def to_kwargs(self) -> dict[str, Any]:
         """As keyword arguments of the plan."""
-        return _flatten(self, "loss_kwargs")
+        return flatten_config(self, "loss_kwargs")
 
 
 @dataclass
@@ -85,7 +85,7 @@ class TrainerConfig:
 
     def to_kwargs(self) -> dict[str, Any]:
         """As keyword arguments of the trainer."""
-        return _flatten(self, "extra_kwargs")
+        return flatten_config(self, "extra_kwargs")
 
 
 def merge_kwargs(config: KwargsLike | None, overrides: KwargsLike | None, *, name: str) -> dict[str, Any]:

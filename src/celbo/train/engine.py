@@ -51,6 +51,8 @@ class Engine:
             )
             self.fabric.launch()
         # One process in full precision needs none of Fabric's wrappers, which cost a tenth of a millisecond a call.
+        self.mixed = str(precision).endswith("mixed")  # the networks compute in less; counts and likelihood do not
+        self._dtypes: dict[str, torch.dtype] = {}
         self.plain = self.fabric.world_size == 1 and str(precision) in ("32-true", "32")
 
     @property
@@ -73,8 +75,14 @@ class Engine:
         raw = plan.module
         plan.to(self.device)
         if not self.plain:
-            plan.module = _Placed(raw, self.fabric)
+            self._dtypes = {name: value.dtype for name, value in raw.state_dict().items()}
+            plan.module = _Placed(raw, self.fabric, seal=self.mixed)
         return raw
+
+    def release(self, raw: torch.nn.Module) -> None:
+        """Give a module back in the precision it came in."""
+        for name, value in [*raw.named_parameters(), *raw.named_buffers()]:
+            value.data = value.data.to(self._dtypes.get(name, value.dtype))
 
     def set_up_optimizers(self, optimizers: list[torch.optim.Optimizer]) -> list[torch.optim.Optimizer]:
         """Let strategy and precision into the optimizers, where there are several processes or a scaled gradient."""
@@ -108,21 +116,21 @@ class _SealedModule(torch.nn.Module):
         super().__init__()
         self.module = module
 
-    def forward(self, sealed: _Sealed) -> _Sealed:
-        args, kwargs = sealed.content
+    def forward(self, sealed: Any) -> _Sealed:
+        args, kwargs = sealed.content if isinstance(sealed, _Sealed) else sealed
         return _Sealed(self.module(*args, **kwargs))
 
 
 class _Placed(torch.nn.Module):
     """A module whose forward goes through the strategy and the precision; all else is the module's own."""
 
-    def __init__(self, raw: torch.nn.Module, fabric: Any) -> None:
+    def __init__(self, raw: torch.nn.Module, fabric: Any, seal: bool) -> None:
         super().__init__()
-        self.raw = raw
+        self.raw, self.seal = raw, seal
         self.wrapped = fabric.setup_module(_SealedModule(raw), move_to_device=False)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.wrapped(_Sealed((args, kwargs))).content
+        return self.wrapped(_Sealed((args, kwargs)) if self.seal else (args, kwargs)).content
 
     def __getattr__(self, name: str) -> Any:
         try:

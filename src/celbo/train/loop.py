@@ -39,13 +39,12 @@ def run_epoch(trainer: "Trainer") -> dict[str, float]:
     plan = trainer.plan
     kl_weight = plan.kl_weight  # as the epoch begins
     _train(trainer)
-    trainer.callback_metrics |= _metrics(trainer, "train")
+    weight = {} if kl_weight is None else {"kl_weight": float(kl_weight)}
+    trainer.callback_metrics |= _metrics(trainer, "train") | weight
     validation = _validate(trainer) if trainer.validates_now else {}
     plan.on_train_epoch_end()
     trainer.call("on_train_epoch_end")
-    row = {**validation, **_metrics(trainer, "train")}  # again: hooks may have logged
-    if kl_weight is not None:
-        row["kl_weight"] = float(kl_weight)
+    row = {**validation, **_metrics(trainer, "train"), **weight}  # again: hooks may have logged
     trainer.record(row)
     _step_schedulers(trainer, "epoch")
     return row

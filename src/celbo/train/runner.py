@@ -56,6 +56,10 @@ class TrainRunner:
         model, splitter, plan = self.model, self.data_splitter, self.training_plan
         getattr(splitter, "setup", _nothing_to_set_up)("fit")
         plan.n_obs_training, plan.n_obs_validation = splitter.n_train, splitter.n_val
+        model.train_indices, model.validation_indices, model.test_indices = (
+            getattr(splitter, name, None)
+            for name in ("train_idx", "val_idx", "test_idx")  # data of others may have no rows
+        )
         self.trainer.model = model
         self.trainer.history = History(model.history_ or {})
         try:
@@ -65,10 +69,6 @@ class TrainRunner:
         finally:
             model.module.eval()
         model.history_ = self.trainer.history.frames()
-        model.train_indices, model.validation_indices, model.test_indices = (
-            getattr(splitter, name, None)
-            for name in ("train_idx", "val_idx", "test_idx")  # data of others may have no rows
-        )
         model.is_trained_ = True
         model.trainer = self.trainer
 

@@ -241,7 +241,9 @@ class Trainer:
             raise ValueError("Checkpoints are archives of a model: train through model.train, or set trainer.model.")
         before = self.model.is_trained_, self.model.history_
         try:
-            self.model.is_trained_, self.model.history_ = True, self.history.frames()
+            history = History(self.history.frames())
+            history.add(0, self.callback_metrics)  # of the running epoch, which ends only after the validation
+            self.model.is_trained_, self.model.history_ = True, history.frames()
             self.model.save(str(path), overwrite=True)
         finally:
             self.model.is_trained_, self.model.history_ = before
@@ -291,6 +293,7 @@ class Trainer:
             with private_rng(self.seed, self.engine.device):
                 self._fit_with_retries()
         finally:
+            self.engine.release(self.raw_module)
             model.module, model.trainer = self.raw_module, None
 
     def _fit_with_retries(self) -> None:
