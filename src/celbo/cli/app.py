@@ -1,0 +1,140 @@
+"""The commands and their options; what they do is in :mod:`celbo.cli.runs`, which is imported when one of them runs."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..core import __version__
+from .errors import OneLineErrors
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    cls=OneLineErrors,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Input = Annotated[Path, typer.Argument(help="AnnData with raw counts: .h5ad or .zarr.", show_default=False)]
+ModelDir = Annotated[Path, typer.Argument(help="Folder of a run, or of a saved model.", show_default=False)]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run wrote there.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+Seed = Annotated[
+    int | None, typer.Option(min=0, max=2**32 - 1, help="Makes the run repeatable.", show_default="random")
+]
+
+
+def main() -> None:
+    """Entry point of the ``celbo`` script."""
+    # Threads that wait for one another busily cost a factor of 20 where other programs want the same processors: let them
+    # sleep instead. OpenMP reads this once, when torch is imported; whoever has set it keeps the choice.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    app(prog_name="celbo")
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"celbo {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    """Deep probabilistic models of single-cell counts: latent space, denoised expression, one report."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def train(
+    input: Input,
+    model: Annotated[str, typer.Option(help="scvi or linear_scvi.")] = "scvi",
+    layer: Annotated[str | None, typer.Option(help="Layer with the counts.", show_default="X")] = None,
+    batch_key: Annotated[str | None, typer.Option(help="Column of obs with the batch of each cell.")] = None,
+    labels_key: Annotated[str | None, typer.Option(help="Column of obs with the label of each cell.")] = None,
+    categorical_covariate: Annotated[list[str] | None, typer.Option(help="Further column of obs; repeatable.")] = None,
+    continuous_covariate: Annotated[list[str] | None, typer.Option(help="Further column of obs; repeatable.")] = None,
+    n_top_genes: Annotated[int | None, typer.Option(min=1, help="Most variable genes.", show_default="all")] = None,
+    n_latent: Annotated[int, typer.Option(min=1, help="Latent dimensions.")] = 10,
+    max_epochs: Annotated[int | None, typer.Option(min=1, help="Passes.", show_default="from the recipe")] = None,
+    recipe: Annotated[str, typer.Option(help="one_cycle, or classic (scvi-tools' defaults).")] = "one_cycle",
+    seed: Seed = None,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, cuda or mps.")] = "auto",
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder.", show_default="INPUT_celbo")] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a model and write a report.
+
+    The folder then holds the model, the embedding of the cells, the history and the report.
+
+    Ctrl-C ends training early and writes what there is.
+    """
+    from . import runs
+
+    options = runs.TrainOptions(
+        model=model,
+        layer=layer,
+        batch_key=batch_key,
+        labels_key=labels_key,
+        categorical_covariates=tuple(categorical_covariate or ()),
+        continuous_covariates=tuple(continuous_covariate or ()),
+        n_top_genes=n_top_genes,
+        n_latent=n_latent,
+        max_epochs=max_epochs,
+        recipe=recipe,
+        seed=seed,
+        accelerator=accelerator,
+    )
+    _leave(runs.train(input, options, output or Path(f"{input.stem}_celbo"), overwrite, quiet))
+
+
+@app.command()
+def embed(
+    model_dir: ModelDir,
+    input: Input,
+    output: Annotated[Path, typer.Option("-o", "--output", help="File to write: .h5ad.", show_default=False)],
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Embed cells by a trained model.
+
+    Genes are matched by name. The file then holds obs and obsm["X_celbo"].
+    """
+    from . import runs
+
+    runs.embed(model_dir, input, output, overwrite, quiet)
+
+
+@app.command()
+def info(model_dir: ModelDir) -> None:
+    """Say what a saved model is."""
+    from . import runs
+
+    runs.info(model_dir)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder.")] = Path("celbo_demo"),
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train on simulated cells.
+
+    Labels and batches are compared before and after; the folder is one as `train` writes.
+    """
+    from . import runs
+
+    _leave(runs.demo(output, overwrite, quiet))
+
+
+def _leave(code: Any) -> None:
+    if code:
+        raise typer.Exit(code)

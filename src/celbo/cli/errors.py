@@ -1,0 +1,62 @@
+"""How commands fail: one line and exit code 2 for wrong input, one line and exit code 1 for a fault of celbo's own."""
+
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+__all__ = ["INTERRUPTED", "OneLineErrors", "UserError", "one_line"]
+
+BUG, USER, INTERRUPTED = 1, 2, 130
+"""Exit codes."""
+
+
+class UserError(Exception):
+    """Input that cannot be worked with; the message says what to do."""
+
+
+# What the parser of the command line raises; typer has no public name for it in all of its versions.
+_ParserError = typer.BadParameter.__mro__[2]
+
+_OF_THE_USER = (UserError, ValueError, LookupError, OSError, ImportError, ArithmeticError, _ParserError)
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error on one line, Python arguments in it as the options they are here."""
+    if isinstance(error, _ParserError):
+        text = f"{error.format_message()} See --help."
+    elif isinstance(error, KeyError) and error.args:
+        text = str(error.args[0])  # str() of a KeyError is the repr of its message
+    else:
+        text = str(error)
+    text = " ".join(text.split()) or type(error).__name__
+    return re.sub(r"\blayer='([^']*)'", r"--layer \1", text)
+
+
+class OneLineErrors(TyperGroup):
+    """The group of all commands; ``--debug``, anywhere on the line, shows tracebacks."""
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:
+        """Run a command line and leave the process with its exit code."""
+        given = list(sys.argv[1:] if args is None else args)
+        extra["standalone_mode"] = False
+        try:
+            # In this mode the code of an Exit is returned; commands return None.
+            code = super().main([arg for arg in given if arg != "--debug"], prog_name, **extra)
+        except Exception as error:
+            if "--debug" in given:
+                raise
+            code = _tell(error)
+        sys.exit(code or 0)
+
+
+def _tell(error: Exception) -> int:
+    if isinstance(error, _OF_THE_USER):
+        typer.echo(f"celbo: {one_line(error)}", err=True)
+        return USER
+    hint = "a fault of celbo: the same line with --debug shows where"
+    typer.echo(f"celbo: {type(error).__name__}: {one_line(error)} ({hint})", err=True)
+    return BUG

@@ -1,0 +1,67 @@
+"""Saved models as the command line finds them."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ..core import unknown_name
+from ..data import summary_stats_of
+from ..io import is_archive, is_scvi_archive, read_archive
+from ..model.base.archive import Saved, read_saved
+from ..train.history import epoch_table
+from .errors import UserError
+
+__all__ = ["describe", "find_archive", "load_from"]
+
+
+def find_archive(folder: Path) -> Path:
+    """The folder of the archive: the one given, or ``model`` in it."""
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder}: give the folder of a run or of a saved model.")
+    for candidate in (folder, folder / "model"):
+        if is_archive(candidate) or is_scvi_archive(candidate):
+            return candidate
+    raise UserError(
+        f"There is no saved model in {folder}: neither model.json nor model.pt, here or in {folder / 'model'}."
+    )
+
+
+def load_from(folder: Path, classes: Iterable[Any]) -> Any:
+    """Load a model without its data; the archive says which of the classes it is."""
+    archive = find_archive(folder)
+    by_name = {cls.__name__: cls for cls in classes}
+    name = read_saved(archive, "").class_name
+    if name not in by_name:
+        raise UserError(unknown_name("model of the command line", name, by_name))
+    return by_name[name].load(str(archive), adata=False)
+
+
+def describe(folder: Path) -> dict[str, str]:
+    """What a saved model is, by heading."""
+    archive = find_archive(folder)
+    saved = read_saved(archive, "")
+    stats = summary_stats_of(saved.registry)
+    lines = {"model": saved.class_name or "unknown", "archive": str(archive)}
+    lines["trained on"] = f"{stats['n_cells']:,} cells, {stats['n_vars']:,} genes, {stats['n_batch']:,} batches"
+    setup = {name: value for name, value in saved.registry["setup_args"].items() if value}
+    lines["setup"] = _pairs(setup) or "counts in X, no batch"
+    lines["arguments"] = _pairs(saved.init_kwargs)
+    lines["weights"] = f"{sum(w.numel() for w in saved.state_dict.values()):,}"
+    lines |= _training(saved)
+    if is_archive(archive):
+        lines["versions"] = _pairs(read_archive(archive).document["versions"])
+    return lines
+
+
+def _training(saved: Saved) -> dict[str, str]:
+    if not saved.attributes.get("is_trained_"):
+        return {"training": "none"}
+    history = epoch_table(saved.attributes.get("history_") or {})
+    text = f"{len(history)} epochs"
+    text += f", best validation ELBO {history['elbo_validation'].min():.2f}" if "elbo_validation" in history else ""
+    known = {"recipe": saved.attributes.get("recipe_"), "seed": saved.attributes.get("seed_")}
+    return {"training": text, **{name: str(value) for name, value in known.items() if value is not None}}
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())
