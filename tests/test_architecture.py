@@ -50,6 +50,8 @@ TOP_LEVEL_OPTIONAL: set[tuple[str, str]] = set()
 
 DYNAMIC_IMPORTS = {
     "__init__.py": "rooms load when first named",
+    "compat/aliases.py": "public names of scvi-tools that a higher room has here",
+    "compat/finder.py": "the import hook of the name scvi: tables of names, checked by tests/compat",
     "core/lazy.py": "optional packages",
     "ops/fused_cpu.py": "numba is heavy: loaded with the first row sum",
 }

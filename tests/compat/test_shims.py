@@ -1,0 +1,208 @@
+"""The stand-ins for private functions compute what their names promise."""
+
+import importlib
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import torch
+
+import celbo
+from celbo.compat import as_scvi
+
+
+@pytest.fixture(autouse=True)
+def scvi():
+    with as_scvi():
+        yield
+
+
+@pytest.fixture(scope="module")
+def adata():
+    return celbo.data.synthetic_iid(batch_size=30, n_genes=12, seed=0)
+
+
+@pytest.fixture
+def manager(adata):
+    celbo.model.SCVI.setup_anndata(adata, batch_key="batch")
+    return celbo.model.SCVI(adata).adata_manager
+
+
+def private(path):
+    return importlib.import_module(f"scvi.{path}")
+
+
+class TestModelUtils:
+    def test_epochs(self):
+        epochs = private("model._utils").get_max_epochs_heuristic
+        assert [epochs(n) for n in (20_000, 40_000, 10**6)] == [400, 200, 8]
+
+    def test_devices(self):
+        parse = private("model._utils").parse_device_args
+        cpu = torch.device("cpu")
+        assert parse("cpu", "auto", return_device="torch") == ("cpu", 1, cpu)
+        assert parse("cpu", "auto") == ("cpu", 1)
+        assert parse("cpu", 2) == ("cpu", 2)
+        with pytest.raises(ValueError, match="One device is wanted"):
+            parse("cpu", [0, 1], validate_single_device=True)
+        with pytest.raises(NotImplementedError, match="return_device='torch'"):
+            parse("cpu", return_device="jax")
+
+    def test_batches_by_name(self, manager):
+        code = private("model._utils")._get_batch_code_from_category
+        assert code(manager, None) == [None]
+        assert code(manager, ["batch_1", "batch_0"]) == [1, 0]
+        with pytest.raises(ValueError, match="zz"):
+            code(manager, "zz")
+
+    def test_library_moments(self, manager, adata):
+        means, variances = private("model._utils")._init_library_size(manager, 2)
+        log_n = np.log(np.asarray(adata.X.sum(1)).ravel())
+        of = [log_n[adata.obs["batch"] == name] for name in ("batch_0", "batch_1")]
+        np.testing.assert_allclose(means, [[group.mean() for group in of]], rtol=1e-6)
+        np.testing.assert_allclose(variances, [[group.var() for group in of]], rtol=1e-5)
+
+    def test_raw_counts(self, manager, adata):
+        x = np.asarray(adata.X, dtype=np.float64)
+        cells1, cells2 = np.arange(5), np.arange(len(x)) >= 40
+        found = private("model._utils").scrna_raw_counts_properties(manager, cells1, cells2, var_idx=[3, 1])
+        np.testing.assert_allclose(found["raw_mean1"], x[cells1].mean(0)[[3, 1]])
+        np.testing.assert_allclose(found["non_zeros_proportion2"], (x[cells2] != 0).mean(0)[[3, 1]])
+        scaled = 1e4 * x / x.sum(1, keepdims=True)
+        np.testing.assert_allclose(found["raw_normalized_mean2"], scaled[cells2].mean(0)[[3, 1]])
+
+    def test_strategies(self):
+        distributed = private("model._utils").use_distributed_sampler
+        assert distributed("ddp_find_unused_parameters_true")
+        assert not distributed("auto")
+
+
+class TestDataUtils:
+    def test_attributes(self, adata):
+        get = private("data._utils").get_anndata_attribute
+        assert get(adata, "obs", "batch").shape == (60, 1)
+        assert get(adata, "X", None) is adata.X
+
+    def test_categories(self):
+        frame = pd.DataFrame({"a": list("yxyxyx")})
+        make = private("data._utils")._make_column_categorical
+        assert list(make(frame, "a", "_scvi_a")) == ["x", "y"]
+        assert list(frame["_scvi_a"]) == [1, 0] * 3
+        assert list(make(frame, "a", "again", categorical_dtype=pd.CategoricalDtype(["y", "x", "z"]))) == [
+            "y",
+            "x",
+            "z",
+        ]
+        assert list(frame["again"]) == [0, 1] * 3
+
+    def test_counts(self):
+        check = private("data._utils")._check_nonnegative_integers
+        assert check(np.array([[0.0, 3.0]]))
+        assert not check(pd.DataFrame([[0.5, 3.0]]))
+        assert not check(sp.csr_matrix(np.array([[-1.0, 3.0]])))
+
+    def test_views(self, adata):
+        check = private("data._utils")._check_if_view
+        view = adata[:5]
+        with pytest.raises(ValueError, match=r"adata = adata\.copy"):
+            check(view)
+        check(view, copy_if_view=True)
+        assert not view.is_view
+
+    @pytest.mark.parametrize("layout", ["csr", "csc"])
+    def test_sparse_tensors(self, layout):
+        x = sp.random(4, 5, 0.5, format=layout, random_state=0)
+        np.testing.assert_array_equal(private("data._utils").scipy_to_torch_sparse(x).to_dense().numpy(), x.toarray())
+        with pytest.raises(TypeError, match="CSR or CSC"):
+            private("data._utils").scipy_to_torch_sparse(x.tocoo())
+
+    def test_dtypes_and_minified(self, adata):
+        utils = private("data._utils")
+        assert utils.registry_key_to_default_dtype("batch") is np.int64
+        assert utils.registry_key_to_default_dtype("X") is np.float32
+        assert not utils._is_minified(adata)
+
+
+class TestOthers:
+    def test_split_sizes(self):
+        splitting = private("dataloaders._data_splitting")
+        assert splitting.validate_data_split(100, 0.9) == (90, 10)
+        assert splitting.validate_data_split(100, 0.55, 0.2) in [(55, 20), (56, 20)]
+        sets = [np.arange(50), np.arange(50, 80), np.arange(80, 100)]
+        assert splitting.validate_data_split_with_external_indexing(100, sets) == (50, 30)
+        with pytest.raises(ValueError, match="overlapping"):
+            splitting.validate_data_split_with_external_indexing(100, [np.arange(5), np.arange(4, 8), np.arange(0)])
+
+    def test_log_probabilities(self):
+        functions = private("distributions._negative_binomial")
+        x, mu, theta = torch.tensor([0.0, 3.0]), torch.tensor([2.0, 5.0]), torch.tensor([3.0, 0.5])
+        nb = celbo.distributions.NegativeBinomial(mu=mu, theta=theta)
+        torch.testing.assert_close(functions.log_nb_positive(x, mu, theta), nb.log_prob(x))
+        zinb = celbo.distributions.ZeroInflatedNegativeBinomial(mu=mu, theta=theta, zi_logits=theta)
+        torch.testing.assert_close(functions.log_zinb_positive(x, mu, theta, theta), zinb.log_prob(x))
+        count, logits = functions._convert_mean_disp_to_counts_logits(mu, theta)
+        torch.testing.assert_close(
+            functions._convert_counts_logits_to_mean_disp(count, logits)[0], mu, rtol=1e-5, atol=0
+        )
+
+    def test_distributions_in_parts(self):
+        parts = private("distributions._utils")
+        rate = torch.arange(1.0, 13.0).reshape(4, 3)
+        whole = celbo.distributions.Poisson(rate)
+        joined = parts.DistributionConcatenator()
+        for rows in (torch.tensor([0, 2]), torch.tensor([1])):
+            joined.store_distribution(parts.subset_distribution(whole, rows))
+        torch.testing.assert_close(joined.get_concatenated_distributions().rate, rate[[0, 2, 1]])
+        with pytest.raises(TypeError, match="one family"):
+            joined.store_distribution(celbo.distributions.Normal(rate, rate))
+
+    def test_labels_in_turn(self):
+        z = torch.arange(6.0).reshape(3, 2)
+        labels, repeated = private("module._utils").broadcast_labels(z, n_broadcast=2)
+        torch.testing.assert_close(labels, torch.tensor([[1.0, 0.0]] * 3 + [[0.0, 1.0]] * 3))
+        torch.testing.assert_close(repeated, torch.cat([z, z]))
+
+    def test_masked_softmax(self):
+        given = torch.tensor([[1.0, 50.0, 2.0]])
+        found = private("module._utils").masked_softmax(given, torch.tensor([[1.0, 0.0, 1.0]]))
+        torch.testing.assert_close(found, torch.tensor([[1.0, 0.0, np.e]]) / (1 + np.e))
+
+    def test_kl_weight(self):
+        assert private("train._trainingplans")._compute_kl_weight(100, 0, 400, None) == 0.25
+
+    def test_module_keys(self):
+        assert private("module._constants").MODULE_KEYS.KL_Z_KEY == "kl_divergence_z"
+
+    def test_discoveries(self):
+        probabilities = pd.Series([0.9, 0.99, 0.2], index=["a", "b", "c"])
+        called = private("model.base._de_core")._fdr_de_prediction(probabilities, fdr=0.06)
+        assert called.to_dict() == {"a": True, "b": True, "c": False}  # mean error of a and b: 0.055
+
+
+class TestArchivesInParts:
+    def test_load_initialize_and_check(self, adata, tmp_path):
+        save_load = private("model.base._save_load")
+        celbo.model.SCVI.setup_anndata(adata, batch_key="batch")
+        model = celbo.model.SCVI(adata, n_latent=3)
+        model.train(max_epochs=1, verbose=0)
+        model.save(str(tmp_path / "m"), save_anndata=True)
+        attributes, names, weights, found = save_load._load_saved_files(str(tmp_path / "m"), load_adata=True)
+        assert list(names) == list(adata.var_names) == list(save_load._get_var_names(found))
+        celbo.model.SCVI.setup_anndata(found, source_registry=attributes["registry_"], batch_key="batch")
+        again = save_load._initialize_model(celbo.model.SCVI, found, attributes["registry_"], attributes)
+        again.module.load_state_dict(weights)
+        assert again.is_trained_
+        assert again.module.n_latent == 3
+        np.testing.assert_array_equal(again.get_latent_representation(), model.get_latent_representation())
+        save_load._validate_var_names(found[:, ::-1], names)
+        with pytest.raises(ValueError, match="gene"):
+            save_load._validate_var_names(found[:, :5], names)
+
+    def test_no_data(self, adata, tmp_path):
+        celbo.model.SCVI.setup_anndata(adata)
+        celbo.model.SCVI(adata).save(str(tmp_path / "m"))
+        load = private("model.base._save_load")._load_saved_files
+        assert load(str(tmp_path / "m"), load_adata=False)[3] is None
+        with pytest.raises(ValueError, match="No data were saved"):
+            load(str(tmp_path / "m"), load_adata=True)
