@@ -166,8 +166,35 @@ def test_unlabeled_of_another_type_than_the_labels(adata, log):
     assert state["categorical_mapping"].tolist() == [3, 7, "Unknown"]
     assert adata.obs["_scvi_labels"].tolist() == [1, 0] * 6
     assert any("all cells count as labelled" in message for message in log)
-    with pytest.raises(ValueError, match="unlabeled_category must be a label, got None"):
-        f.LabelsWithUnlabeledObsField("labels", "int", None)
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        (["T", None, "A"], ["A", "T"]),
+        ([2.0, np.nan, 1.0], [1.0, 2.0]),
+        (pd.Categorical(["T", None, "A"], categories=["T", "B", "A"]), ["T", "A"]),
+    ],
+)
+@pytest.mark.parametrize("unlabeled", [None, np.nan, "Unknown"])
+def test_cells_without_a_value_are_unlabelled(adata, values, labels, unlabeled):
+    column = pd.Series(values).iloc[np.arange(12) % 3]
+    adata.obs["labels"] = column.set_axis(adata.obs_names)
+    field = f.LabelsWithUnlabeledObsField("labels", "labels", unlabeled)
+    state = field.register_field(adata)
+    assert state["categorical_mapping"].tolist() == [*labels, "Unknown"]
+    assert state["unlabeled_category"] == "Unknown"
+    codes = [2 if missing else labels.index(value) for value, missing in zip(column, column.isna())]
+    assert adata.obs["_scvi_labels"].tolist() == codes
+    again = field.transfer_field(state, adata)
+    assert again["categorical_mapping"].tolist() == [*labels, "Unknown"]
+    assert adata.obs["labels"].isna().sum() == 4
+
+
+def test_a_label_called_unknown_must_be_explained(adata):
+    adata.obs["labels"] = ["T", "Unknown", "A"] * 4
+    with pytest.raises(ValueError, match="pass unlabeled_category='Unknown' if these cells are not labelled"):
+        f.LabelsWithUnlabeledObsField("labels", "labels", None).register_field(adata)
 
 
 def test_labels_are_never_extended(adata):

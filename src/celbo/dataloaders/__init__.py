@@ -1,11 +1,13 @@
 """Minibatches of cells: rows in the order asked from any storage, splits that lose no cell."""
 
 from ..core.planned import planned_names
+from .concat import ConcatDataLoader
 from .dataset import AnnTorchDataset
 from .loader import AnnDataLoader
 from .row_source import RowSource
 from .rows import rows
 from .rows_sparse import CSRRows
+from .semisupervised import SemiSupervisedDataLoader, SemiSupervisedDataSplitter
 from .split import Split, split_indices
 from .splitter import DataSplitter
 
@@ -13,8 +15,11 @@ __all__ = [
     "AnnDataLoader",
     "AnnTorchDataset",
     "CSRRows",
+    "ConcatDataLoader",
     "DataSplitter",
     "RowSource",
+    "SemiSupervisedDataLoader",
+    "SemiSupervisedDataSplitter",
     "Split",
     "rows",
     "split_indices",

@@ -13,7 +13,7 @@ import torch
 
 from ..core import settings
 
-__all__ = ["EpochSampler", "Shard", "batch_edges"]
+__all__ = ["EpochSampler", "Shard", "batch_edges", "settled_seed"]
 
 SMALL_TAIL = 2
 """A last batch of up to this many cells is too small for batch normalisation and joins the one before it."""
@@ -125,7 +125,7 @@ class EpochSampler:
         if batch_size < 1:
             raise ValueError(f"batch_size is a number of cells, at least 1, got {batch_size!r}.")
         self.n, self.batch_size, self.shuffle, self.shard = int(n), int(batch_size), bool(shuffle), shard
-        self.seed = _settled_seed(seed, shard)
+        self.seed = settled_seed(seed, shard)
         self._edges = batch_edges(
             shard.count(self.n), self.batch_size, drop_last=drop_last, merge_small_tail=merge_small_tail
         )
@@ -175,7 +175,8 @@ class EpochSampler:
         self.epoch, self._resume_at = self._reached = (int(state["epoch"]), int(state["batch"]))
 
 
-def _settled_seed(seed: int | None, shard: Shard) -> int:
+def settled_seed(seed: int | None, shard: Shard = Shard()) -> int:
+    """The seed given, or that of ``celbo.settings``, or a fresh one (0 for several processes, which must agree)."""
     given = settings.seed if seed is None else seed
     if given is not None:
         return int(given)

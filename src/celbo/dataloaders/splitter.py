@@ -110,14 +110,14 @@ class DataSplitter:
     def setup(self, stage: str | None = None) -> None:
         """Nothing is left to do: the sets are made with the splitter and stay the same. Here for Lightning's sake."""
 
-    def _loader(self, indices: np.ndarray, **kwargs: Any) -> AnnDataLoader | None:
+    def _loader(self, indices: np.ndarray, loader_cls: type[Any] = AnnDataLoader, **kwargs: Any) -> Any:
         if not len(indices):
             return None
         options = {"pin_memory": self.pin_memory} | kwargs | self.data_loader_kwargs
         asked = options.pop("data_and_attributes", None)
         if self._tables is None:  # once for the three loaders: a CSC matrix would be converted for each
             self._tables = AnnTorchDataset(self.adata_manager, asked, self.load_sparse_tensor)
-        return AnnDataLoader(self.adata_manager, indices, dataset=self._tables, **options)
+        return loader_cls(self.adata_manager, indices=indices, dataset=self._tables, **options)
 
     def train_dataloader(self) -> AnnDataLoader | None:
         """Loader of the training cells, in another order each epoch."""

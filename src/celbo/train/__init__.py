@@ -11,6 +11,7 @@ from .nonfinite import NonFiniteLossError
 from .plan import TrainingPlan
 from .recipes import RECIPES, Recipe
 from .runner import TrainRunner
+from .semisupervised import SemiSupervisedTrainingPlan, SemiSupervisedTrainingPlanConfig
 from .trainer import Trainer
 
 __all__ = [
@@ -26,6 +27,8 @@ __all__ = [
     "Plan",
     "Recipe",
     "SaveCheckpoint",
+    "SemiSupervisedTrainingPlan",
+    "SemiSupervisedTrainingPlanConfig",
     "TrainRunner",
     "Trainer",
     "TrainerConfig",

@@ -112,7 +112,8 @@ class EpochMetrics:
         """
         metrics = self._elbo_metrics(n_obs_total, reduce)
         for name, (total, weight) in self._kept.items():
-            pair = torch.stack([torch.as_tensor(total, dtype=torch.float64), torch.tensor(weight, dtype=torch.float64)])
+            total = torch.as_tensor(total, dtype=torch.float64)
+            pair = torch.stack([total, total.new_tensor(weight)])  # on the device of the values
             total_sum, weight_sum = (pair if reduce is None else reduce(pair)).tolist()
             metrics[name] = total_sum / weight_sum
         return metrics

@@ -21,6 +21,7 @@ class LabelsWithUnlabeledObsField(CategoricalObsField):
     """A label for each cell, where one label means "not labelled". That one always gets the last code.
 
     It changes places with the label that would have been last: ``[a, unknown, b, c]`` becomes ``[a, c, b, unknown]``.
+    Cells without a value (NaN, None) are not labelled either.
 
     Parameters
     ----------
@@ -29,30 +30,49 @@ class LabelsWithUnlabeledObsField(CategoricalObsField):
     obs_key
         Column of ``adata.obs``. None: every cell has the label 0.
     unlabeled_category
-        The label that means "not labelled". It gets a code also when no cell has it.
+        The label that means "not labelled". It gets a code also when no cell has it. None or NaN: only cells without a
+        value are not labelled; they go by the name ``"Unknown"``.
     """
 
     UNLABELED_CATEGORY = "unlabeled_category"
+    DEFAULT_UNLABELED = "Unknown"
 
-    def __init__(self, registry_key: str, obs_key: str | None, unlabeled_category: str | int | float) -> None:
+    def __init__(
+        self, registry_key: str, obs_key: str | None, unlabeled_category: str | int | float | None = None
+    ) -> None:
         super().__init__(registry_key, obs_key)
-        if pd.isna(unlabeled_category):
-            raise ValueError(
-                f"unlabeled_category must be a label, got {unlabeled_category!r}. Give the unlabelled cells a name, "
-                f"for example {self.source_place} = {self.source_place}.astype(object).fillna('Unknown'), and pass it."
-            )
-        self._unlabeled_category = unlabeled_category
+        self._unlabeled_category = None if pd.isna(unlabeled_category) else unlabeled_category
 
     def register_field(self, adata: AnnData) -> dict[str, Any]:
-        """Find the labels, put the unlabelled one last, write the codes."""
+        """Find the labels, put the unlabelled one last, write the codes.
+
+        Raises
+        ------
+        ValueError
+            No ``unlabeled_category`` was given and a label is called ``"Unknown"``.
+        """
         self.validate_field(adata)
-        column = self.source_column(adata)
+        given = self.source_column(adata)
+        unlabeled = self._unlabeled_among(given)
+        column = _filled(given, unlabeled)
         labels = used_categories(column, self.source_place)
-        self._say_unused(column, labels)
-        mapping = _unlabeled_last(labels, self._unlabeled_category)
+        self._say_unused(given, labels)
+        mapping = _unlabeled_last(labels, unlabeled)
         if len(mapping) > len(labels):
-            self._say_all_labelled(labels)
-        return self._labelled(self._write(adata, column, mapping, is_new=True), self._unlabeled_category)
+            self._say_all_labelled(labels, unlabeled)
+        return self._labelled(self._write(adata, column, mapping, is_new=True), unlabeled)
+
+    def _unlabeled_among(self, column: pd.Series) -> str | int | float:
+        """The label that means "not labelled"."""
+        if self._unlabeled_category is not None:
+            return self._unlabeled_category
+        if (column == self.DEFAULT_UNLABELED).any():
+            raise ValueError(
+                f"{self.source_place} has cells labelled {self.DEFAULT_UNLABELED!r} and unlabeled_category is not "
+                f"given: pass unlabeled_category={self.DEFAULT_UNLABELED!r} if these cells are not labelled, another "
+                "name if they are."
+            )
+        return self.DEFAULT_UNLABELED
 
     def transfer_field(
         self,
@@ -77,7 +97,8 @@ class LabelsWithUnlabeledObsField(CategoricalObsField):
             When ``adata_target.obs`` has no such column, take every cell as unlabelled, with a warning.
         """
         mapping = np.asarray(state_registry[self.CATEGORICAL_MAPPING_KEY])
-        unlabeled = state_registry.get(self.UNLABELED_CATEGORY, self._unlabeled_category)
+        given = self.DEFAULT_UNLABELED if self._unlabeled_category is None else self._unlabeled_category
+        unlabeled = state_registry.get(self.UNLABELED_CATEGORY, given)
         if self.UNLABELED_CATEGORY not in state_registry:
             mapping = _unlabeled_last(mapping, unlabeled)
         is_missing = not self.is_default and self._original_attr_key not in adata_target.obs
@@ -85,7 +106,7 @@ class LabelsWithUnlabeledObsField(CategoricalObsField):
             return self._labelled(self._write_unlabeled(adata_target, mapping, unlabeled), unlabeled)
         self.validate_field(adata_target)
         self._require_same_origin(state_registry)
-        column = self.source_column(adata_target)
+        column = _filled(self.source_column(adata_target), unlabeled)
         self._require_known(column, mapping, unlabeled)
         return self._labelled(self._write(adata_target, column, mapping), unlabeled)
 
@@ -113,13 +134,23 @@ class LabelsWithUnlabeledObsField(CategoricalObsField):
     def _labelled(self, state: dict[str, Any], unlabeled: object) -> dict[str, Any]:
         return {**state, self.UNLABELED_CATEGORY: unlabeled}
 
-    def _say_all_labelled(self, labels: np.ndarray) -> None:
+    def _say_all_labelled(self, labels: np.ndarray, unlabeled: object) -> None:
         logger.info(
             "No cell of %s is %r, so all cells count as labelled. The labels are: %s.",
             self.source_place,
-            self._unlabeled_category,
-            ", ".join(nearest_first(self._unlabeled_category, labels)),
+            unlabeled,
+            ", ".join(nearest_first(unlabeled, labels)),
         )
+
+
+def _filled(column: pd.Series, unlabeled: object) -> pd.Series:
+    """The column with its missing values called ``unlabeled``; the other values keep their order and type."""
+    if not column.isna().any():
+        return column
+    categories = column.astype("category")
+    if unlabeled not in categories.cat.categories:
+        categories = categories.cat.add_categories([unlabeled])
+    return categories.fillna(unlabeled)
 
 
 def _unlabeled_last(labels: np.ndarray, unlabeled: object) -> np.ndarray:
