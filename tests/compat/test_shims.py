@@ -20,7 +20,7 @@ def scvi():
 
 @pytest.fixture(scope="module")
 def adata():
-    return celbo.data.synthetic_iid(batch_size=30, n_genes=12, seed=0)
+    return celbo.data.synthetic_iid(batch_size=30, n_genes=40, seed=0)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """``scvi.data._utils``: reading, checking and marking an AnnData."""
 
+import warnings
 from typing import Any
 from uuid import uuid4
 
@@ -51,7 +52,11 @@ def scipy_to_torch_sparse(x: Any) -> torch.Tensor:
         raise TypeError(f"A CSR or CSC matrix is wanted, got a {type(x).__name__}.")
     make = torch.sparse_csr_tensor if x.format == "csr" else torch.sparse_csc_tensor
     parts = (torch.as_tensor(part) for part in (x.indptr, x.indices, x.data))
-    return make(*parts, size=x.shape, check_invariants=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message="Sparse CS. tensor support is in beta"
+        )  # the layout is what was asked
+        return make(*parts, size=x.shape, check_invariants=False)
 
 
 def get_anndata_attribute(adata: Any, attr_name: str, attr_key: str | None, mod_key: str | None = None) -> Any:
