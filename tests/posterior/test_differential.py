@@ -114,7 +114,9 @@ class TestEstimates:
         assert estimate_delta(lfc) == pytest.approx(1.05, abs=0.05)
         assert estimate_delta(0.001 * lfc) == 0.1
         pairs = Pairs(2.0 ** lfc[None], np.ones((1, 1000)))
-        assert differential_effects(pairs, Hypothesis(mode="change", delta=None))["delta"][0] == pytest.approx(1.05, abs=0.05)
+        assert differential_effects(pairs, Hypothesis(mode="change", delta=None))["delta"][0] == pytest.approx(
+            1.05, abs=0.05
+        )
 
     def test_interval_is_the_shortest(self, rng):
         draws = rng.gamma(1.0, 1.0, size=(20_000, 1))

@@ -10,7 +10,7 @@ from celbo.posterior.passes import encode, evaluating
 
 
 def qz_of(module, loader):
-    (tensors,) = loader.tables, 
+    (tensors,) = (loader.tables,)
     with evaluating(module):
         return encode(module, tensors)["qz"]
 

@@ -10,7 +10,12 @@ from celbo.posterior.importance import some_cells, weights_from_logs
 
 class TestWeights:
     def test_formula(self, rng):
-        prior, px, evidence, q = rng.normal(size=7), rng.normal(size=(4, 7)), rng.normal(size=4), rng.normal(size=(4, 7))
+        prior, px, evidence, q = (
+            rng.normal(size=7),
+            rng.normal(size=(4, 7)),
+            rng.normal(size=4),
+            rng.normal(size=(4, 7)),
+        )
         expected = [
             np.exp(prior[i]) * sum(np.exp(px[a, i] - evidence[a]) for a in range(4)) / np.exp(q[:, i]).sum()
             for i in range(7)
