@@ -20,6 +20,7 @@ from ..data.fields import (
 )
 from ..module import VAE
 from .base import (
+    ArchesMixin,
     BaseModelClass,
     EmbeddingMixin,
     RNASeqMixin,
@@ -32,7 +33,7 @@ from .base import (
 __all__ = ["SCVI"]
 
 
-class SCVI(EmbeddingMixin, RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
+class SCVI(EmbeddingMixin, RNASeqMixin, VAEMixin, ArchesMixin, UnsupervisedTrainingMixin, BaseModelClass):
     r"""Variational autoencoder of UMI counts.
 
     .. math::

@@ -1,6 +1,7 @@
 """What every model shares: its life, training and archives; and scvi-tools' mixins."""
 
 from ...core.planned import planned_names
+from .archesmixin import ArchesMixin
 from .embeddingmixin import EmbeddingMixin
 from .library import library_arguments
 from .model import BaseModelClass
@@ -10,6 +11,7 @@ from .training import UnsupervisedTrainingMixin
 from .vaemixin import VAEMixin
 
 __all__ = [
+    "ArchesMixin",
     "BaseModelClass",
     "EmbeddingMixin",
     "RNASeqMixin",

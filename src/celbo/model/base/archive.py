@@ -20,7 +20,7 @@ from ...ops.random import private_rng
 if TYPE_CHECKING:
     from .model import BaseModelClass
 
-__all__ = ["Saved", "delete", "load_model", "pick_device", "read_saved", "save_model", "versions"]
+__all__ = ["Saved", "delete", "load_model", "pick_device", "read_saved", "save_model", "versions", "without_data"]
 
 logger = logging.getLogger("celbo")
 
@@ -143,7 +143,7 @@ def load_model(
             f"not a {cls.__name__}. Use {saved.class_name}.load."
         )
     adata = _find_data(dir_path, prefix) if adata is None else adata
-    model = _without_data(cls, saved) if adata is None or adata is False else _with_data(cls, saved, adata)
+    model = without_data(cls, saved) if adata is None or adata is False else _with_data(cls, saved, adata)
     model.init_params_ = saved.init_params
     for name, value in saved.attributes.items():
         setattr(model, name, value)
@@ -170,7 +170,7 @@ def _with_data(cls: "type[BaseModelClass]", saved: Saved, adata: Any) -> Any:
     return cls(adata, **saved.init_kwargs)
 
 
-def _without_data(cls: "type[BaseModelClass]", saved: Saved) -> Any:
+def without_data(cls: "type[BaseModelClass]", saved: Saved) -> Any:
     """A model whose constructor finds the registry instead of an AnnData."""
     model = cls.__new__(cls)
     model._registry_when_loading = saved.registry

@@ -2,8 +2,10 @@
 
 import inspect
 import logging
+import sys
 from abc import ABCMeta
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import torch
@@ -24,6 +26,7 @@ __all__ = ["BaseModelClass"]
 logger = logging.getLogger("celbo")
 
 _DATA_ARGUMENTS = ("adata", "registry")
+_SETUP_DATA = ("adata", "mdata")
 _DEFAULT_INIT_SEED = 0
 
 
@@ -79,6 +82,7 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
     _data_loader_cls: ClassVar[type] = AnnDataLoader
     _OBSERVED_LIB_SIZE_KEY = "observed_lib_size"
     _registry_when_loading: Mapping[str, Any] | None = None
+    _plan_defaults: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(
         self, adata: AnnData | None = None, registry: Mapping[str, Any] | None = None, **module_kwargs: Any
@@ -225,13 +229,16 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
         """Constructor arguments from ``locals()``, for constructors written as scvi-tools has them."""
         return _init_params(type(self), locals)
 
-    @classmethod
-    def _get_setup_method_args(cls, **locals: Any) -> dict[str, Any]:
-        """Setup call from ``locals()``, for setup methods written as scvi-tools has them."""
-        name = inspect.stack()[1].function
+    @staticmethod
+    def _get_setup_method_args(**setup_locals: Any) -> dict[str, Any]:
+        """Setup call from ``locals()``, in which ``cls`` is; for setup methods written as scvi-tools has them."""
+        cls = setup_locals["cls"]
+        name = sys._getframe(1).f_code.co_name
         known = inspect.signature(getattr(cls, name)).parameters
         arguments = {
-            k: locals[k] for k, p in known.items() if k in locals and k != "adata" and p.kind is not p.VAR_KEYWORD
+            key: setup_locals[key]
+            for key, parameter in known.items()
+            if key in setup_locals and key not in _SETUP_DATA and parameter.kind is not parameter.VAR_KEYWORD
         }
         return {"model_name": cls.__name__, "setup_method_name": name, "setup_args": arguments}
 

@@ -34,7 +34,8 @@ def train_model(
     Parameters
     ----------
     model
-        Has ``_data_splitter_cls``, ``_training_plan_cls`` and ``_train_runner_cls``.
+        Has ``_data_splitter_cls``, ``_training_plan_cls`` and ``_train_runner_cls``; in ``_plan_defaults`` what its plan
+        needs whatever the recipe says.
     recipe
         Name of the recipe, or None for the default.
     max_epochs
@@ -55,7 +56,8 @@ def train_model(
     n_obs = datamodule.n_train + (datamodule.n_val or 0)
     if max_epochs is None:
         max_epochs = chosen.max_epochs(n_obs, batch_size or settings.batch_size)
-    plan = model._training_plan_cls(model.module, **(dict(chosen.plan_kwargs) | plan_kwargs))
+    plan_kwargs = dict(chosen.plan_kwargs) | model._plan_defaults | plan_kwargs
+    plan = model._training_plan_cls(model.module, **plan_kwargs)
     options: dict[str, Any] = {
         "keep_best": chosen.keep_best,
         "retries": chosen.retries,
