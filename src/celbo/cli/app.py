@@ -29,8 +29,8 @@ Seed = Annotated[
 
 def main() -> None:
     """Entry point of the ``celbo`` script."""
-    # Threads that wait for one another busily cost a factor of 20 where other programs want the same processors: let them
-    # sleep instead. OpenMP reads this once, when torch is imported; whoever has set it keeps the choice.
+    # Threads that wait for one another busily cost a factor of 20 where other programs want the same processors: let
+    # them sleep instead. OpenMP reads this once, when torch is imported; whoever has set it keeps the choice.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app(prog_name="celbo")
 

@@ -19,7 +19,7 @@ class UserError(Exception):
 
 
 # What the parser of the command line raises; typer has no public name for it in all of its versions.
-_ParserError = typer.BadParameter.__mro__[2]
+_ParserError: Any = typer.BadParameter.__mro__[2]
 
 _OF_THE_USER = (UserError, ValueError, LookupError, OSError, ImportError, ArithmeticError, _ParserError)
 
@@ -39,7 +39,9 @@ def one_line(error: BaseException) -> str:
 class OneLineErrors(TyperGroup):
     """The group of all commands; ``--debug``, anywhere on the line, shows tracebacks."""
 
-    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:
+    def main(  # type: ignore[override]  # the parser's further arguments go through `extra`
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
+    ) -> Any:
         """Run a command line and leave the process with its exit code."""
         given = list(sys.argv[1:] if args is None else args)
         extra["standalone_mode"] = False

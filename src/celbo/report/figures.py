@@ -38,6 +38,8 @@ def training_curves(history: pd.DataFrame) -> "Figure":
     history
         Metrics by epoch, as of :func:`celbo.train.history.epoch_table`; what it lacks is left out.
     """
+    from matplotlib.ticker import MaxNLocator
+
     panels = (
         ("Loss", ("train_loss", "validation_loss")),
         ("ELBO (negative, nats per cell)", ("elbo_train", "elbo_validation")),
@@ -49,10 +51,10 @@ def training_curves(history: pd.DataFrame) -> "Figure":
         _plain(ax, title)
         for name, colour, label in zip(names, (TRAIN, VALIDATION), ("training", "validation"), strict=True):
             _curve(ax, history, name, colour, label)
-        _set_window(ax)
+        _set_window(ax, [history[name].dropna().to_numpy(float) for name in names if name in history])
     axes[0].legend(frameon=False, labelcolor=INK, fontsize=9)
     for ax in axes:
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     for ax in axes[2:]:
         ax.set_xlabel("epoch", color=MUTED, fontsize=9)
     return figure
@@ -64,11 +66,11 @@ def _curve(ax: "Axes", history: pd.DataFrame, name: str, colour: str, label: str
     ax.plot(values.index + 1, values, color=colour, label=label, linewidth=1.6, marker=marker)
 
 
-def _set_window(ax: "Axes") -> None:
+def _set_window(ax: "Axes", curves: Sequence[np.ndarray]) -> None:
     """Fit the frame to all epochs but the first, whose steep fall would flatten the rest."""
-    later = [line.get_ydata()[1:] for line in ax.get_lines() if len(line.get_ydata()) > 4]
+    later = [values[1:] for values in curves if len(values) > 4]
     if later:
-        values = np.concatenate([np.asarray(y, dtype=float) for y in later])
+        values = np.concatenate(later)
         low, high = float(values.min()), float(values.max())
         margin = 0.06 * (high - low) or 1.0
         ax.set_ylim(low - margin, high + margin)
@@ -106,7 +108,8 @@ def latent_scatter(place_n2: np.ndarray, code_n: np.ndarray | None = None, seed:
     codes = np.zeros(len(place_n2), dtype=int) if code_n is None else code_n
     colour_n = np.array([*PALETTE, OTHER])[np.minimum(codes, len(PALETTE))]
     size = float(np.clip(9000 / max(len(place_n2), 1), 1.5, 14))
-    ax.scatter(*place_n2[order].T, s=size, c=colour_n[order], linewidths=0, alpha=0.75, rasterized=True)
+    x_n, y_n = place_n2[order].T
+    ax.scatter(x_n, y_n, s=size, c=colour_n[order], linewidths=0, alpha=0.75, rasterized=True)
     ax.set_xlabel("PC 1", color=MUTED, fontsize=9)
     ax.set_ylabel("PC 2", color=MUTED, fontsize=9)
     return figure

@@ -113,7 +113,7 @@ def headline(summary: ModelSummary) -> dict[str, str]:
     history, found = summary.history, {}
     found["epochs"] = f"{len(history):,}"
     for label, name in (("validation ELBO, best", "elbo_validation"), ("training ELBO, last", "elbo_train")):
-        values = history[name].dropna() if name in history else []
+        values = history[name].dropna() if name in history else history.index[:0].to_series()
         if len(values):
             found[label] = f"{values.min() if name == 'elbo_validation' else values.iloc[-1]:.2f}"
     found["active latent dimensions"] = f"{int(summary.is_active_k.sum())} of {len(summary.kl_k)}"
