@@ -1,5 +1,7 @@
 """Contract tests that authors of models and distributions can run on their own."""
 
 from .distributions import check_distribution
+from .model import check_model
+from .module import check_module
 
-__all__ = ["check_distribution"]
+__all__ = ["check_distribution", "check_model", "check_module"]

@@ -233,7 +233,11 @@ class Trainer:
     def to_device(self, batch: Any) -> Any:
         """Move a minibatch, and let the data module finish it there (sparse tensors are made dense)."""
         batch = self.engine.to_device(batch)
-        return batch if self._finish_batch is None else self._finish_batch(batch, 0)
+        if self._finish_batch is None:
+            return batch
+        if isinstance(batch, tuple | list):  # several minibatches at once, as (all cells, labelled cells)
+            return type(batch)(self._finish_batch(part, 0) for part in batch)
+        return self._finish_batch(batch, 0)
 
     def save_model(self, path: Path) -> None:
         """Write the model as it stands, trained up to here, as an archive."""

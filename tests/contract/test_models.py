@@ -1,0 +1,91 @@
+"""Every model is one row: its data, setup and arguments."""
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+
+from celbo.data import synthetic_iid
+from celbo.model import SCVI, LinearSCVI
+from celbo.testing import check_model
+
+data = functools.partial(synthetic_iid, batch_size=20, n_genes=30, seed=0)
+SMALL = {"n_hidden": 6, "n_latent": 3}
+ROWS = {
+    "SCVI": (SCVI, {"batch_key": "batch", "labels_key": "labels"}, {}),
+    "SCVI_without_batches": (SCVI, {}, {"gene_likelihood": "nb"}),
+    "SCVI_latent_library": (SCVI, {"batch_key": "batch"}, {"use_observed_lib_size": False}),
+    "SCVI_embedding": (SCVI, {"batch_key": "batch"}, {"batch_representation": "embedding"}),
+    "LinearSCVI": (LinearSCVI, {"batch_key": "batch"}, {}),
+}
+
+
+@pytest.mark.usefixtures("global_rng_untouched")
+@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("sparse_format", [None, "csr_matrix"])
+def test_contract(row, sparse_format):
+    cls, setup, init = ROWS[row]
+    check_model(cls, functools.partial(data, sparse_format=sparse_format), setup=setup, init=SMALL | init)
+
+
+class Scribbles(SCVI):
+    def train(self, *args, **kwargs):
+        super().train(*args, **kwargs)
+        self.adata.X = self.adata.X + 1
+
+
+class SeedsTheProcess(SCVI):
+    def train(self, *args, **kwargs):
+        np.random.seed(0)  # what is found out
+        super().train(*args, **kwargs)
+
+
+class Sorts(SCVI):
+    def get_latent_representation(self, adata=None, indices=None, **kwargs):
+        return super().get_latent_representation(adata, None if indices is None else sorted(indices), **kwargs)
+
+
+class StaysInTraining(SCVI):
+    def train(self, *args, **kwargs):
+        super().train(*args, **kwargs)
+        self.module.train()
+
+
+class LosesAWeight(SCVI):
+    def save(self, *args, **kwargs):
+        with torch.no_grad():
+            self.module.px_r += 1
+        super().save(*args, **kwargs)
+        with torch.no_grad():
+            self.module.px_r -= 1.5
+
+
+class Unseeded(SCVI):
+    def train(self, *args, **kwargs):
+        super().train(*args, **(kwargs | {"seed": None}))
+
+
+@pytest.mark.parametrize(
+    ("broken", "complaint"),
+    [
+        (Scribbles, r"training leaves adata\.X as it was"),
+        (SeedsTheProcess, r"that of numpy\.random was changed"),
+        (Sorts, "in this order"),
+        (StaysInTraining, "evaluation mode after training"),
+        (LosesAWeight, "loaded with its data are the same, not px_r"),
+        (Unseeded, "two trainings with the same seed"),
+    ],
+)
+def test_contract_finds_a_breach(broken, complaint):
+    state = np.random.get_state()
+    try:
+        with pytest.raises(AssertionError, match=complaint):
+            check_model(broken, data, init=SMALL)
+    finally:
+        np.random.set_state(state)
+
+
+def test_history_that_lacks_a_name():
+    with pytest.raises(AssertionError, match="the history has accuracy; it has validation_loss, elbo_validation"):
+        check_model(SCVI, data, init=SMALL, history=["accuracy"])
