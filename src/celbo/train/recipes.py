@@ -24,6 +24,8 @@ class Recipe:
         What the user types.
     max_epochs
         Epochs from the number of cells and the batch size.
+    pretrained_epochs
+        As ``max_epochs``, for a module that begins with the weights of a trained model.
     plan_kwargs
         Arguments of the training plan.
     keep_best
@@ -36,19 +38,23 @@ class Recipe:
 
     name: str
     max_epochs: Callable[[int, int], int]
+    pretrained_epochs: Callable[[int, int], int]
     plan_kwargs: Mapping[str, Any] = field(default_factory=dict)
     keep_best: bool = False
     retries: int = 0
     early_stopping_waits: bool = True
 
 
-_MIN_STEPS = 800
-_MIN_EPOCHS = 3
+_FEWEST_STEPS = 1200
+_ENOUGH_STEPS = 3000
+_ENOUGH_EPOCHS = 10
 
 
 def _one_cycle_epochs(n_obs: int, batch_size: int) -> int:
+    """Ten passes, but at least 1,200 steps (batches mix late) and, above 38,000 cells, no more than 3,000 or one pass."""
     steps_an_epoch = max(1, math.ceil(0.9 * n_obs / batch_size))
-    return max(_MIN_EPOCHS, math.ceil(_MIN_STEPS / steps_an_epoch))
+    steps = max(_FEWEST_STEPS, min(_ENOUGH_EPOCHS * steps_an_epoch, _ENOUGH_STEPS))
+    return math.ceil(steps / steps_an_epoch)
 
 
 RECIPES: Mapping[str, Recipe] = {
@@ -57,12 +63,16 @@ RECIPES: Mapping[str, Recipe] = {
         Recipe(
             name="one_cycle",
             max_epochs=_one_cycle_epochs,
+            pretrained_epochs=_one_cycle_epochs,
             plan_kwargs={"lr": 2e-2, "lr_schedule": "one_cycle", "n_epochs_kl_warmup": None},
             keep_best=True,
             retries=2,
         ),
         Recipe(
-            name="classic", max_epochs=lambda n_obs, batch_size: max_epochs_classic(n_obs), early_stopping_waits=False
+            name="classic",
+            max_epochs=lambda n_obs, batch_size: max_epochs_classic(n_obs),
+            pretrained_epochs=lambda n_obs, batch_size: min(10, max(2, round(max_epochs_classic(n_obs) / 3))),
+            early_stopping_waits=False,
         ),
     )
 }
