@@ -21,7 +21,7 @@ from torch.distributions import Distribution, Gamma
 from ..core import unknown_name
 from ..distributions import NegativeBinomial, Poisson
 from ..module.base import BaseModuleClass
-from .passes import Batches, Rows, decode, encode, evaluating, sample_passes
+from .passes import Batches, Rows, decode, encode, evaluating, on_device, sample_passes
 
 __all__ = ["feature_correlation", "pearson", "spearman"]
 
@@ -89,7 +89,7 @@ def _denoised(
     module: BaseModuleClass, batches: Batches, code: int | None, n_samples: int, library_size: float
 ) -> Iterator[np.ndarray]:
     """Blocks of denoised draws, ``(r, g)``."""
-    for tensors in batches:
+    for tensors in on_device(batches, module):
         for encoded in sample_passes(encode(module, tensors, n_samples), n_samples, tensors):
             rate = _draw_rate(decode(module, tensors, encoded, code)["px"], library_size)
             yield rate.reshape(-1, rate.shape[-1]).cpu().numpy()

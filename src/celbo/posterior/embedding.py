@@ -17,7 +17,7 @@ from torch.distributions import (
 
 from ..core import REGISTRY_KEYS
 from ..module.base import BaseModuleClass, EmbeddingModuleMixin
-from .passes import Batches, Rows, encode, evaluating
+from .passes import Batches, Rows, encode, evaluating, on_device
 
 __all__ = ["aggregated_posterior", "batch_representation", "is_logistic_normal", "latent_representation"]
 
@@ -66,7 +66,7 @@ def latent_representation(
     """
     first, second = Rows(n_cells), Rows(n_cells)
     with evaluating(module, seed):
-        for tensors in batches:
+        for tensors in on_device(batches, module):
             encoded = encode(module, tensors)
             qz = encoded["qz"]
             if return_dist:
@@ -126,7 +126,6 @@ def batch_representation(module: BaseModuleClass, batches: Batches, *, n_cells: 
         )
     rows = Rows(n_cells)
     with evaluating(module):
-        for tensors in batches:
-            codes = tensors[REGISTRY_KEYS.BATCH_KEY].to(module.device)
-            rows.append(module.compute_embedding(REGISTRY_KEYS.BATCH_KEY, codes))
+        for tensors in on_device(batches, module):
+            rows.append(module.compute_embedding(REGISTRY_KEYS.BATCH_KEY, tensors[REGISTRY_KEYS.BATCH_KEY]))
     return rows.array()

@@ -19,7 +19,7 @@ from torch.distributions import Distribution
 
 from ..module.base import BaseModuleClass
 from .importance import importance_pool
-from .passes import Batches, LoaderOf, Minibatch, Rows, decode, encode, evaluating, sample_passes, size_of
+from .passes import Batches, LoaderOf, Minibatch, Rows, decode, encode, evaluating, on_device, sample_passes, size_of
 
 __all__ = ["Weighting", "draw_rows", "expression_rows", "normalized_expression", "sampled_expression"]
 
@@ -81,7 +81,7 @@ def normalized_expression(
     rows = Rows(n_cells, axis=0 if average else 1)
     with evaluating(module, seed):
         index = None if genes is None else torch.from_numpy(genes).to(module.device)
-        for tensors in batches:
+        for tensors in on_device(batches, module):
             n = size_of(tensors)
             draws = Rows(n_samples)
             total_ng: Any = 0
@@ -193,7 +193,7 @@ def expression_rows(
         drawn, z_rk = importance_pool(module, loader_of, cells_n, n_rows, rng, **vars(weighting))
     index = None if genes is None else torch.from_numpy(genes).to(module.device)
     rows, start = Rows(n_rows), 0
-    for tensors in loader_of(drawn):
+    for tensors in on_device(loader_of(drawn), module):
         part = slice(start, start := start + size_of(tensors))
         encoded = encode(module, tensors)
         if z_rk is not None:

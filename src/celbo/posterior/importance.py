@@ -26,7 +26,7 @@ from ..module.base import BaseModuleClass
 from ..ops.random import fresh_seed
 from .embedding import is_logistic_normal
 from .likelihood import MarginalModule
-from .passes import Batches, LoaderOf, Minibatch, Rows, decode, encode, evaluating, size_of
+from .passes import Batches, LoaderOf, Minibatch, Rows, decode, encode, evaluating, on_device, size_of
 
 __all__ = ["importance_pool", "importance_weights", "some_cells", "weights_from_logs"]
 
@@ -113,7 +113,7 @@ def _weights(
 ) -> np.ndarray:
     evidence_of = _require_densities(module)
     log_px, log_q, log_evidence = Rows(None), Rows(None), Rows(None)
-    for tensors in anchors:
+    for tensors in on_device(anchors, module):
         log_evidence.append(
             evidence_of.marginal_ll(tensors, n_mc_samples=n_samples, n_mc_samples_per_pass=min(n_samples, per_pass))
         )
@@ -138,7 +138,7 @@ def _log_likelihood_i(
         repeated = {key: value[one].expand(len(z), *value.shape[1:]) for key, value in tensors.items()}
         drawn = {"z": z, "library": encoded["library"][one].expand(len(z), -1)}
         px = decode(module, repeated, drawn)["px"]
-        log_px_i[rows] = _log_prob_sum(px, repeated[REGISTRY_KEYS.X_KEY].to(z.device)).cpu()
+        log_px_i[rows] = _log_prob_sum(px, repeated[REGISTRY_KEYS.X_KEY]).cpu()
     return log_px_i
 
 
@@ -207,7 +207,7 @@ def importance_pool(
     pool = _some(cells_n, n_rows, rng)
     n_samples = 1 if len(cells_n) > n_rows else n_rows // len(cells_n) + 1
     latents = Rows(len(pool), axis=1)
-    for tensors in loader_of(pool):
+    for tensors in on_device(loader_of(pool), module):
         z = encode(module, tensors, n_samples)["z"]
         latents.append(z.reshape(n_samples, -1, z.shape[-1]))
     z_ik = torch.from_numpy(latents.array()).flatten(0, 1).to(module.device)

@@ -12,7 +12,7 @@ from torch.distributions import Distribution, LogNormal
 
 from ..distributions import NegativeBinomial, Normal, Poisson, ZeroInflatedNegativeBinomial
 from ..module.base import BaseModuleClass, LossOutput
-from .passes import Batches, Minibatch, Rows, decode, encode, evaluating, sample_passes, size_of
+from .passes import Batches, Minibatch, Rows, decode, encode, evaluating, on_device, sample_passes, size_of
 
 __all__ = [
     "MarginalModule",
@@ -64,7 +64,7 @@ def elbo(
     """
     rows = Rows(n_cells)
     with evaluating(module, seed):
-        for tensors in batches:
+        for tensors in on_device(batches, module):
             output: LossOutput = module(tensors, **forward_kwargs)[2]
             loss_n = LossOutput.dict_sum(output.reconstruction_loss) + LossOutput.dict_sum(output.kl_local)
             rows.append(-loss_n)
@@ -90,7 +90,7 @@ def reconstruction_error(
     """
     rows: dict[str, Rows] = {}
     with evaluating(module, seed):
-        for tensors in batches:
+        for tensors in on_device(batches, module):
             output: LossOutput = module(tensors, **forward_kwargs)[2]
             for name, error_n in output.reconstruction_loss.items():  # type: ignore[union-attr]  # a dict once made
                 rows.setdefault(name, Rows(n_cells)).append(error_n)
@@ -152,7 +152,7 @@ def marginal_ll(
         raise ValueError(f"At least one sample is needed, got {n_mc_samples=}, {n_mc_samples_per_pass=}.")
     rows = Rows(n_cells)
     with evaluating(module, seed):
-        for tensors in batches:
+        for tensors in on_device(batches, module):
             rows.append(
                 module.marginal_ll(
                     tensors,
@@ -195,7 +195,7 @@ def likelihood_parameters(
     average = give_mean or n_samples == 1
     rows: dict[str, Rows] = {}
     with evaluating(module, seed):
-        for tensors in batches:
+        for tensors in on_device(batches, module):
             for name, values_sng in _parameters_of(module, tensors, n_samples, average).items():
                 block = values_sng[0] if average else values_sng
                 rows.setdefault(name, Rows(n_cells, axis=0 if average else 1)).append(block)
@@ -264,7 +264,7 @@ def latent_library_size(
     """
     rows = Rows(n_cells)
     with evaluating(module, seed):
-        for tensors in batches:
+        for tensors in on_device(batches, module):
             encoded = encode(module, tensors)
             ql = encoded.get("ql")
             if not give_mean:

@@ -15,7 +15,18 @@ from ..core import REGISTRY_KEYS, settings
 from ..module.base import BaseModuleClass
 from ..ops.random import private_rng
 
-__all__ = ["Batches", "LoaderOf", "Minibatch", "Rows", "decode", "encode", "evaluating", "sample_passes", "size_of"]
+__all__ = [
+    "Batches",
+    "LoaderOf",
+    "Minibatch",
+    "Rows",
+    "decode",
+    "encode",
+    "evaluating",
+    "on_device",
+    "sample_passes",
+    "size_of",
+]
 
 Minibatch = Mapping[str, Tensor]
 """Tensors of some cells by registry key."""
@@ -57,6 +68,13 @@ def evaluating(module: BaseModuleClass, seed: int | None = None) -> Iterator[np.
     finally:
         for part, training in modes:
             part.training = training
+
+
+def on_device(batches: Batches, module: BaseModuleClass) -> Iterator[dict[str, Tensor]]:
+    """The minibatches on the module's device, so that each table travels once however often it is decoded."""
+    device = module.device
+    for tensors in batches:
+        yield {key: table.to(device, non_blocking=True) for key, table in tensors.items() if table is not None}
 
 
 def size_of(tensors: Minibatch) -> int:

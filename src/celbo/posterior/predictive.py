@@ -9,7 +9,7 @@ import numpy as np
 
 from ..core import optional
 from ..module.base import BaseModuleClass
-from .passes import Batches, evaluating
+from .passes import Batches, evaluating, on_device
 
 __all__ = ["posterior_predictive_sample"]
 
@@ -56,7 +56,7 @@ def posterior_predictive_sample(
     shape: tuple[int, ...] = ()
     n = 0
     with evaluating(module, seed):
-        for tensors in batches:
+        for tensors in on_device(batches, module):
             block = module.sample(tensors, n_samples=n_samples, generative_kwargs=decode_as).cpu().numpy()
             block = block if genes is None else block[:, genes]
             where = np.nonzero(block)
