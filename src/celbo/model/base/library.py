@@ -1,5 +1,6 @@
 """Arguments of a module that depend on the library sizes of the data."""
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from .model import BaseModelClass
 
 __all__ = ["library_arguments"]
+
+logger = logging.getLogger("celbo")
 
 
 def library_arguments(model: "BaseModelClass", use_observed_lib_size: bool) -> dict[str, Any]:
@@ -40,4 +43,17 @@ def library_arguments(model: "BaseModelClass", use_observed_lib_size: bool) -> d
         manager = model.adata_manager
         batch_n = np.asarray(manager.get_from_registry(REGISTRY_KEYS.BATCH_KEY))
         moments = library_size_moments(manager.get_from_registry(REGISTRY_KEYS.X_KEY), batch_n, n_batch)
-    return arguments | {"library_log_means": moments[0], "library_log_vars": moments[1]}
+    return arguments | {"library_log_means": moments[0], "library_log_vars": _with_spread(moments[1])}
+
+
+def _with_spread(vars_1b: np.ndarray) -> np.ndarray:
+    """Variances above zero: a batch of one cell has none of its own, and the prior N(mean, 0) no density."""
+    flat_1b = ~(vars_1b > 0)
+    if not flat_1b.any():
+        return vars_1b
+    usual = float(vars_1b[~flat_1b].mean()) if not flat_1b.all() else 1.0
+    logger.warning(
+        f"{flat_1b.sum()} of {flat_1b.size} batches have no spread of library sizes (a single cell?): "
+        f"the prior takes the variance {usual:.3g}, the mean of the other batches'."
+    )
+    return np.where(flat_1b, usual, vars_1b).astype(vars_1b.dtype)
