@@ -1,6 +1,7 @@
 """The three loaders of a training run."""
 
-from typing import TYPE_CHECKING, Any
+import inspect
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from ..data import AnnDataManager
 
 __all__ = ["DataSplitter"]
+
+
+_OWN_OPTIONS = ("dataset", "merge_small_tail", "seed")
+"""Options of celbo's loader that scvi-tools' does not have."""
 
 
 class DataSplitter:
@@ -49,6 +54,8 @@ class DataSplitter:
 
     Attributes
     ----------
+    data_loader_cls
+        Class of the loaders; a subclass may name its own.
     train_idx, val_idx, test_idx
         Row numbers of each set, int64.
     n_train, n_val
@@ -62,6 +69,8 @@ class DataSplitter:
     dropped, because of what ``n_train`` leaves modulo the batch size: a last training batch of 1 or 2 cells joins the
     one before it.
     """
+
+    data_loader_cls: ClassVar[type[Any]] = AnnDataLoader
 
     def __init__(
         self,
@@ -110,14 +119,16 @@ class DataSplitter:
     def setup(self, stage: str | None = None) -> None:
         """Nothing is left to do: the sets are made with the splitter and stay the same. Here for Lightning's sake."""
 
-    def _loader(self, indices: np.ndarray, loader_cls: type[Any] = AnnDataLoader, **kwargs: Any) -> Any:
+    def _loader(self, indices: np.ndarray, loader_cls: type[Any] | None = None, **kwargs: Any) -> Any:
         if not len(indices):
             return None
+        loader_cls = loader_cls or self.data_loader_cls
         options = {"pin_memory": self.pin_memory} | kwargs | self.data_loader_kwargs
         asked = options.pop("data_and_attributes", None)
         if self._tables is None:  # once for the three loaders: a CSC matrix would be converted for each
             self._tables = AnnTorchDataset(self.adata_manager, asked, self.load_sparse_tensor)
-        return loader_cls(self.adata_manager, indices=indices, dataset=self._tables, **options)
+        options["dataset"] = self._tables
+        return loader_cls(self.adata_manager, indices=indices, **_understood(loader_cls, options))
 
     def train_dataloader(self) -> AnnDataLoader | None:
         """Loader of the training cells, in another order each epoch."""
@@ -136,6 +147,13 @@ class DataSplitter:
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Minibatch with its sparse tensors made dense, on the device they lie on."""
         return {key: value.to_dense() if value.layout != torch.strided else value for key, value in batch.items()}
+
+
+def _understood(loader_cls: type[Any], options: dict[str, Any]) -> dict[str, Any]:
+    """The options without those of celbo's own that a loader class of somebody else does not know."""
+    parameters = inspect.signature(loader_cls.__init__).parameters
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values()) and issubclass(loader_cls, AnnDataLoader)
+    return {name: v for name, v in options.items() if takes_all or name in parameters or name not in _OWN_OPTIONS}
 
 
 def _check_one_way(**ways: Any) -> None:

@@ -112,6 +112,9 @@ class TrainingPlan(Plan):
         self.on_step, self.on_epoch = on_step, on_epoch
         self.loss_kwargs = dict(loss_kwargs)
         self._loss_arguments = _check_loss_kwargs(module, loss_kwargs)
+        self._n_obs_training: int | None = None
+        if "kl_weight" in self._loss_arguments:  # from the start: plans of others renew it only where they find it
+            self.loss_kwargs["kl_weight"] = self.kl_weight
         self.initialize_train_metrics()
         self.initialize_val_metrics()
 
@@ -122,6 +125,17 @@ class TrainingPlan(Plan):
     def initialize_val_metrics(self) -> None:
         """Metric objects of the validation split; kept for plans that fill them themselves."""
         self.val_metrics: dict[str, ElboMetric] | EpochMetrics = self.validation_epoch_metrics
+
+    @property
+    def n_obs_training(self) -> int | None:  # type: ignore[override]
+        """Observations of the training split; ``module.loss`` gets them as ``n_obs`` where it has that argument."""
+        return self._n_obs_training
+
+    @n_obs_training.setter
+    def n_obs_training(self, n_obs: int | None) -> None:
+        self._n_obs_training = n_obs
+        if "n_obs" in self._loss_arguments and n_obs is not None:
+            self.loss_kwargs["n_obs"] = n_obs
 
     @property
     def kl_weight(self) -> float:  # type: ignore[override]
@@ -151,8 +165,6 @@ class TrainingPlan(Plan):
         """Loss of one minibatch under the current KL weight."""
         if "kl_weight" in self._loss_arguments:
             self.loss_kwargs["kl_weight"] = self.kl_weight
-        if "n_obs" in self._loss_arguments and self.n_obs_training is not None:
-            self.loss_kwargs["n_obs"] = self.n_obs_training
         loss_output = self._loss_output(batch)
         if self.on_step:
             self.step_values["train_loss"] = loss_output.loss.detach()
