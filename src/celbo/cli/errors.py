@@ -27,7 +27,7 @@ _OF_THE_USER = (UserError, ValueError, LookupError, OSError, ImportError, Arithm
 def one_line(error: BaseException) -> str:
     """The message of an error on one line, Python arguments in it as the options they are here."""
     if isinstance(error, _ParserError):
-        text = f"{error.format_message()} See --help."
+        text = f"{error.format_message().rstrip('.')}. See --help."
     elif isinstance(error, KeyError) and error.args:
         text = str(error.args[0])  # str() of a KeyError is the repr of its message
     else:

@@ -32,7 +32,7 @@ def speaking(quiet: bool) -> Iterator[None]:
     """
     before = settings.verbosity
     settings.verbosity = logging.ERROR if quiet else logging.INFO
-    logger.addFilter(_without_summary)
+    logger.addFilter(_is_news)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -44,7 +44,7 @@ def speaking(quiet: bool) -> Iterator[None]:
         typer.echo("celbo: interrupted; nothing was written.", err=True)
         raise typer.Exit(INTERRUPTED) from None
     finally:
-        logger.removeFilter(_without_summary)
+        logger.removeFilter(_is_news)
         settings.verbosity = before
 
 
@@ -54,6 +54,13 @@ def _show(message: Warning | str, category: type[Warning], *where: Any, **more: 
         print(f"celbo: {' '.join(str(message).split())}", file=sys.stderr)
 
 
-def _without_summary(record: logging.LogRecord) -> bool:
-    """The trainer's closing line is left out: the command ends with the figures of the weights that were kept."""
-    return not (record.module == "trainer" and record.levelno == logging.INFO)
+_SAID_ELSEWHERE = {
+    "trainer": "the command ends with the figures of the weights that were kept",
+    "model": "of course an input was not set up before",
+    "count_report": "empty cells and genes stand in the report",
+}
+"""File of celbo -> why what it has to say for information is left out."""
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.INFO or record.module not in _SAID_ELSEWHERE
