@@ -286,3 +286,21 @@ def test_samples_at_the_edges(torch_rng):
     assert bool((x[:, 0] == 0).all())
     assert bool((x[:, 1] < 1.01e8).all())  # rates are cut at 1e8
     assert bool((x[:, 1] > 0.99e8).all())
+
+
+@pytest.mark.parametrize("leading", [(4,), (2, 3)])
+@pytest.mark.parametrize("per_cell_theta", [False, True])
+def test_log_prob_sum_of_samples_equals_the_sum_over_genes(leading, per_cell_theta):
+    rng = torch.Generator().manual_seed(0)
+    n, g = 5, 7
+    x = torch.poisson(torch.full((n, g), 2.0), generator=rng)
+    scale_logits, zi_logits = (torch.randn(*leading, n, g, generator=rng) for _ in range(2))
+    log_library = torch.randn(*leading, n, 1, generator=rng) + 3
+    log_theta = torch.randn(*((n, g) if per_cell_theta else (g,)), generator=rng)
+    made = (
+        NegativeBinomial.from_logits(scale_logits, log_library, log_theta),
+        ZeroInflatedNegativeBinomial.from_logits(scale_logits, log_library, log_theta, zi_logits),
+        Poisson.from_logits(scale_logits, log_library),
+    )
+    for distribution in made:
+        torch.testing.assert_close(distribution.log_prob_sum(x), distribution.log_prob(x).sum(-1), rtol=1e-5, atol=1e-4)

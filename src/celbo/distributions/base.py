@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import TypeAlias
 
 import torch
@@ -11,7 +12,7 @@ from torch.distributions import Distribution, constraints
 
 from ..core import unknown_name
 
-__all__ = ["CountDistribution", "Shape", "describe", "extended", "normalized"]
+__all__ = ["CountDistribution", "Shape", "covers", "describe", "extended", "normalized", "sum_rows"]
 
 Shape: TypeAlias = torch.Size | list[int] | tuple[int, ...]
 
@@ -43,6 +44,42 @@ class CountDistribution(Distribution):
         if self._validate_args and not bool(self.support.check(value).all()):
             message = f"{type(self).__name__}.log_prob: some values are not counts (integers >= 0)."
             warnings.warn(message, UserWarning, stacklevel=3)
+
+
+def covers(scale_logits: Tensor | None, *others: Tensor) -> bool:
+    """Whether logits are there, of at least two dimensions, to whose shape the others can be repeated."""
+    if scale_logits is None or scale_logits.dim() < 2:
+        return False
+    shape = scale_logits.shape
+    return all(tensor.dim() and tensor.shape[-1] == shape[-1] for tensor in others) and (
+        torch.broadcast_shapes(shape, *(tensor.shape for tensor in others)) == shape
+    )
+
+
+def sum_rows(row_sum: Callable[..., Tensor], value: Tensor, scale_logits: Tensor, *parameters: Tensor) -> Tensor:
+    """Apply a sum over features of matrices to operands with any leading dimensions.
+
+    Parameters
+    ----------
+    row_sum
+        A sum of :mod:`celbo.ops`, of ``(n, g)`` values and logits.
+    value, *parameters
+        Repeatable to the logits' shape (``log_library`` but for its last dimension); of one dimension: left as it is.
+    scale_logits
+        ``(..., g)``.
+
+    Returns
+    -------
+    ``(...)``.
+    """
+    if scale_logits.dim() == 2 and value.shape == scale_logits.shape:
+        return row_sum(value, scale_logits, *parameters)
+    leading = scale_logits.shape[:-1]
+
+    def rows(tensor: Tensor) -> Tensor:
+        return tensor if tensor.dim() < 2 else tensor.expand(*leading, -1).reshape(-1, tensor.shape[-1])
+
+    return row_sum(*map(rows, (value.expand_as(scale_logits), scale_logits, *parameters))).reshape(leading)
 
 
 def describe(distribution: Distribution, **parameters: Tensor | None) -> str:

@@ -18,7 +18,7 @@ from torch.distributions.utils import broadcast_all, lazy_property
 
 from .. import ops
 from ..ops.elementwise import nb_log_prob
-from .base import CountDistribution, Shape, describe, extended, normalized
+from .base import CountDistribution, Shape, covers, describe, extended, normalized, sum_rows
 
 __all__ = ["NegativeBinomial"]
 
@@ -168,13 +168,9 @@ class NegativeBinomial(CountDistribution):
 
     def log_prob_sum(self, value: Tensor) -> Tensor:
         """Log-probability summed over genes; one fused pass where the distribution is made :meth:`from_logits`."""
-        if not self._is_matrix_like(value):
+        if not covers(self.scale_logits, value):
             return super().log_prob_sum(value)
-        return ops.nb_log_prob_sum(value, self.scale_logits, self.log_library, self.log_theta)
-
-    def _is_matrix_like(self, value: Tensor) -> bool:
-        """Whether the fused sums apply: logits and values are both ``(n, g)``."""
-        return self.scale_logits is not None and value.dim() == 2 and value.shape == self.scale_logits.shape
+        return sum_rows(ops.nb_log_prob_sum, value, self.scale_logits, self.log_library, self.log_theta)
 
     def expand(self, batch_shape: Shape, _instance: Any = None) -> Self:
         """The same distribution with more, repeated, entries."""

@@ -15,7 +15,7 @@ from torch.distributions.utils import lazy_property
 
 from .. import ops
 from ..ops.elementwise import poisson_log_prob
-from .base import CountDistribution, Shape, describe, extended, normalized
+from .base import CountDistribution, Shape, covers, describe, extended, normalized, sum_rows
 
 __all__ = ["Poisson"]
 
@@ -105,9 +105,9 @@ class Poisson(TorchPoisson, CountDistribution):  # type: ignore[misc]  # same su
 
     def log_prob_sum(self, value: Tensor) -> Tensor:
         """Log-probability summed over genes; one fused pass where the distribution is made :meth:`from_logits`."""
-        if self.scale_logits is None or value.dim() != 2 or value.shape != self.scale_logits.shape:
+        if not covers(self.scale_logits, value):
             return CountDistribution.log_prob_sum(self, value)
-        return ops.poisson_log_prob_sum(value, self.scale_logits, self.log_library)
+        return sum_rows(ops.poisson_log_prob_sum, value, self.scale_logits, self.log_library)
 
     def expand(self, batch_shape: Shape, _instance: Any = None) -> Self:
         """The same distribution with more, repeated, entries."""

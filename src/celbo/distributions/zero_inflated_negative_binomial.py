@@ -17,7 +17,7 @@ from torch.distributions.utils import broadcast_all, lazy_property
 
 from .. import ops
 from ..ops.elementwise import zinb_log_prob
-from .base import CountDistribution, Shape, describe
+from .base import CountDistribution, Shape, covers, describe, sum_rows
 from .negative_binomial import NegativeBinomial
 
 __all__ = ["ZeroInflatedNegativeBinomial"]
@@ -117,9 +117,10 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
 
     def log_prob_sum(self, value: Tensor) -> Tensor:
         """Log-probability summed over genes; one fused pass where the distribution is made :meth:`from_logits`."""
-        if not self._is_matrix_like(value) or self.zi_logits.shape != value.shape:
+        if not covers(self.scale_logits, value) or self.zi_logits.shape != self.scale_logits.shape:
             return CountDistribution.log_prob_sum(self, value)
-        return ops.zinb_log_prob_sum(value, self.scale_logits, self.log_library, self.log_theta, self.zi_logits)
+        parameters = (self.scale_logits, self.log_library, self.log_theta, self.zi_logits)
+        return sum_rows(ops.zinb_log_prob_sum, value, *parameters)
 
     def expand(self, batch_shape: Shape, _instance: Any = None) -> Self:
         """The same distribution with more, repeated, entries."""
