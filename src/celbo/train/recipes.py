@@ -51,7 +51,7 @@ _ENOUGH_EPOCHS = 10
 
 
 def _one_cycle_epochs(n_obs: int, batch_size: int) -> int:
-    """Ten passes, but at least 1,200 steps (batches mix late) and, above 38,000 cells, no more than 3,000 or one pass."""
+    """Ten passes, at least 1,200 steps (batches mix late), beyond 38,000 cells 3,000 steps or one pass."""
     steps_an_epoch = max(1, math.ceil(0.9 * n_obs / batch_size))
     steps = max(_FEWEST_STEPS, min(_ENOUGH_EPOCHS * steps_an_epoch, _ENOUGH_STEPS))
     return math.ceil(steps / steps_an_epoch)
