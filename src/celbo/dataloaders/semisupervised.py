@@ -199,6 +199,13 @@ class SemiSupervisedDataSplitter(DataSplitter):
         """Pairs of validation cells, or None when there are none."""
         return self._loader(self.val_idx, SemiSupervisedDataLoader)
 
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
+        """Minibatch or pair of them with its sparse tensors made dense, on the device they lie on."""
+        dense = super().on_after_batch_transfer
+        if isinstance(batch, tuple | list):
+            return tuple(None if part is None else dense(part) for part in batch)
+        return dense(batch)
+
     def test_dataloader(self) -> AnnDataLoader | None:
         """Loader of the test cells in the order of ``test_idx``, or None when there are none."""
         return self._loader(self.test_idx)

@@ -3,8 +3,9 @@
 from ..core.planned import planned_names
 from . import base
 from .linear_scvi import LinearSCVI
+from .scanvi import SCANVI
 from .scvi import SCVI
 
-__all__ = ["SCVI", "LinearSCVI", "base"]
+__all__ = ["SCANVI", "SCVI", "LinearSCVI", "base"]
 
 __getattr__ = planned_names(__name__)

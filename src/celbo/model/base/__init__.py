@@ -4,17 +4,21 @@ from ...core.planned import planned_names
 from .archesmixin import ArchesMixin
 from .embeddingmixin import EmbeddingMixin
 from .library import library_arguments
+from .minified import BaseMinifiedModeModelClass
 from .model import BaseModelClass
 from .rnaseqmixin import RNASeqMixin
+from .semisupervised import SemisupervisedTrainingMixin
 from .setup import setup_method
 from .training import UnsupervisedTrainingMixin
 from .vaemixin import VAEMixin
 
 __all__ = [
     "ArchesMixin",
+    "BaseMinifiedModeModelClass",
     "BaseModelClass",
     "EmbeddingMixin",
     "RNASeqMixin",
+    "SemisupervisedTrainingMixin",
     "UnsupervisedTrainingMixin",
     "VAEMixin",
     "library_arguments",

@@ -147,7 +147,7 @@ def load_model(
     model.init_params_ = saved.init_params
     for name, value in saved.attributes.items():
         setattr(model, name, value)
-    model.module.on_load(model)
+    model.module.on_load(model, scvi_version=saved.registry.get("scvi_version"))
     try:
         model.module.load_state_dict(saved.state_dict)
     except RuntimeError as error:

@@ -28,14 +28,15 @@ def train_model(
     splitter_kwargs: dict[str, Any],
     trainer_kwargs: dict[str, Any],
     datamodule: Any = None,
+    pretrained: bool = False,
 ) -> None:
     """Train a model under a recipe.
 
     Parameters
     ----------
     model
-        Has ``_data_splitter_cls``, ``_training_plan_cls`` and ``_train_runner_cls``; in ``_plan_defaults`` what its plan
-        needs whatever the recipe says.
+        Has ``_data_splitter_cls``, ``_training_plan_cls`` and ``_train_runner_cls``; in ``_plan_defaults`` what its
+        plan needs whatever the recipe says.
     recipe
         Name of the recipe, or None for the default.
     max_epochs
@@ -46,6 +47,8 @@ def train_model(
         What the user asked for; wins over the recipe.
     datamodule
         Loaders of the user's own, instead of a split of the training data.
+    pretrained
+        Whether the module begins with the weights of a trained model.
     """
     chosen = _recipe_for(model._training_plan_cls, find_recipe(recipe))
     seed = fresh_seed(settings.seed if seed is None else seed)
@@ -55,7 +58,8 @@ def train_model(
         )
     n_obs = datamodule.n_train + (datamodule.n_val or 0)
     if max_epochs is None:
-        max_epochs = chosen.max_epochs(n_obs, batch_size or settings.batch_size)
+        epochs_of = chosen.pretrained_epochs if pretrained else chosen.max_epochs
+        max_epochs = epochs_of(n_obs, batch_size or settings.batch_size)
     plan_kwargs = dict(chosen.plan_kwargs) | model._plan_defaults | plan_kwargs
     plan = model._training_plan_cls(model.module, **plan_kwargs)
     options: dict[str, Any] = {

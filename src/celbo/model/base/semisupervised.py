@@ -1,0 +1,232 @@
+"""SemisupervisedTrainingMixin: ``train`` and ``predict`` of models that learn labels."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from torch import Tensor
+
+from ...dataloaders import SemiSupervisedDataSplitter
+from ...posterior.classification import class_probabilities
+from ...train import KwargsLike, Plan, SemiSupervisedTrainingPlan, TrainRunner, merge_kwargs
+from .answering import asked
+from .training import train_model
+
+if TYPE_CHECKING:
+    from .model import BaseModelClass as Base
+else:
+    Base = object
+
+__all__ = ["SemisupervisedTrainingMixin"]
+
+
+class SemisupervisedTrainingMixin(Base):
+    """Training on cells of which some have labels, and prediction of labels.
+
+    Attributes
+    ----------
+    n_labels
+        Classes; cells without label are none of them.
+    classes
+        Their names, in the order of the classifier's outputs.
+    was_pretrained
+        Whether the module began with the weights of a trained model.
+    """
+
+    _data_splitter_cls: ClassVar[type] = SemiSupervisedDataSplitter
+    _training_plan_cls: ClassVar[type[Plan]] = SemiSupervisedTrainingPlan
+    _train_runner_cls: ClassVar[type[TrainRunner]] = TrainRunner
+
+    n_labels: int
+    classes: np.ndarray
+    was_pretrained: bool
+
+    def train(
+        self,
+        max_epochs: int | None = None,
+        n_samples_per_label: float | None = None,
+        check_val_every_n_epoch: int | None = None,
+        train_size: float | None = 0.9,
+        validation_size: float | None = None,
+        shuffle_set_split: bool = True,
+        batch_size: int = 128,
+        accelerator: str = "auto",
+        devices: int | Sequence[int] | str = "auto",
+        adversarial_classifier: bool | None = None,
+        datasplitter_kwargs: dict[str, Any] | None = None,
+        plan_config: KwargsLike | None = None,
+        plan_kwargs: KwargsLike | None = None,
+        datamodule: Any = None,
+        trainer_config: KwargsLike | None = None,
+        *,
+        recipe: str | None = None,
+        seed: int | None = None,
+        verbose: int = 1,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Train the model.
+
+        Parameters
+        ----------
+        max_epochs
+            Passes over the training cells; None: what the recipe says for this number of cells, fewer for a model made
+            from a trained one.
+        n_samples_per_label
+            Labelled cells of each label an epoch, drawn anew each epoch; None: all.
+        check_val_every_n_epoch
+            Epochs between validations; None: 1, and 0 turns validation off.
+        train_size, validation_size, shuffle_set_split
+            Fractions of the labelled cells, and of the others, to train on and to validate on (the rest).
+        batch_size
+            Cells a minibatch; as many labelled ones come with it.
+        accelerator, devices
+            Where to compute: ``"auto"``, ``"cpu"``, ``"gpu"``; number or list of devices.
+        adversarial_classifier
+            Accepted for scvi-tools' sake: only a model with such a classifier takes True.
+        datasplitter_kwargs
+            For :class:`~celbo.dataloaders.SemiSupervisedDataSplitter`: ``external_indexing``, ``stratify_by``, ...
+        plan_config, plan_kwargs
+            For :class:`~celbo.train.SemiSupervisedTrainingPlan`: ``classification_ratio``, ``lr``, ...; win over the
+            recipe.
+        datamodule
+            Loaders of your own that give pairs, with ``n_train`` and ``n_val``.
+        trainer_config, **trainer_kwargs
+            For :class:`~celbo.train.Trainer`: ``callbacks``, ``early_stopping``, ``logger``, ...
+        recipe, seed, verbose
+            As in :meth:`SCVI.train <celbo.model.SCVI.train>`.
+
+        Raises
+        ------
+        TypeError
+            An argument that nobody knows, with the nearest known one.
+        NonFiniteLossError
+            The loss became NaN or infinite. The last finite weights are kept.
+        """
+        if adversarial_classifier:
+            raise ValueError(f"{type(self).__name__} has no adversarial classifier: leave adversarial_classifier out.")
+        splitter_kwargs = {
+            "train_size": train_size,
+            "validation_size": validation_size,
+            "shuffle_set_split": shuffle_set_split,
+            "n_samples_per_label": None if n_samples_per_label is None else int(n_samples_per_label),
+        }
+        trainer = merge_kwargs(trainer_config, trainer_kwargs, name="trainer")
+        trainer |= {"accelerator": accelerator, "devices": devices}
+        if check_val_every_n_epoch is not None:
+            trainer["check_val_every_n_epoch"] = check_val_every_n_epoch
+        train_model(
+            self,
+            recipe=recipe,
+            max_epochs=max_epochs,
+            batch_size=batch_size,
+            seed=seed,
+            verbose=verbose,
+            plan_kwargs={"n_classes": self.n_labels} | merge_kwargs(plan_config, plan_kwargs, name="plan"),
+            splitter_kwargs=splitter_kwargs | (datasplitter_kwargs or {}),
+            trainer_kwargs=trainer,
+            datamodule=datamodule,
+            pretrained=self.was_pretrained,
+        )
+
+    def predict(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        soft: bool = False,
+        batch_size: int | None = None,
+        use_posterior_mean: bool = True,
+        ig_interpretability: bool = False,
+        ig_args: dict[str, Any] | None = None,
+        dataloader: Iterable[dict[str, Tensor]] | None = None,
+        *,
+        seed: int | None = None,
+    ) -> np.ndarray | pd.DataFrame:
+        """Predict the label of each cell.
+
+        Parameters
+        ----------
+        adata
+            Data; None: the training data. Cells without a column of labels are taken as unlabelled.
+        indices
+            Row numbers in any order or a boolean mask; None: all cells.
+        soft
+            Give the probability of each label instead of the most probable one.
+        batch_size
+            Cells a minibatch; None: ``celbo.settings.batch_size``.
+        use_posterior_mean
+            Classify the mean of the latents' posterior, or a draw from it.
+        ig_interpretability, ig_args
+            Attributions of integrated gradients: not there, see Raises.
+        dataloader
+            Minibatches to take instead of ``adata`` and ``indices``.
+        seed
+            Of the draws; None: ``celbo.settings.seed``, and fresh randomness where that is None too.
+
+        Returns
+        -------
+        Names of labels, ``(n,)``; with ``soft`` a frame of cells by labels, rows that sum to 1.
+
+        Raises
+        ------
+        RuntimeError
+            Before training.
+        NotImplementedError
+            ``ig_interpretability=True``.
+        """
+        if ig_interpretability:
+            raise _not_written("predict(ig_interpretability=True)")
+        self._check_if_trained(warn=False)
+        cells = asked(self, adata, indices, batch_size, dataloader)
+        probability_nc = class_probabilities(
+            self.module,
+            cells.batches,
+            use_posterior_mean=use_posterior_mean,
+            n_cells=cells.n_cells,
+            seed=seed,
+        )
+        if soft:
+            return pd.DataFrame(probability_nc, index=cells.names, columns=self.classes)
+        return self.classes[probability_nc.argmax(1)]
+
+    def _manager_like_training(self, adata: AnnData, **kwargs: Any) -> Any:
+        # Labels are what is asked for: data without them can be asked about.
+        return super()._manager_like_training(adata, **({"allow_missing_labels": True} | kwargs))
+
+    def shap_predict(self, *args: Any, **kwargs: Any) -> Any:
+        """Not there: see Raises.
+
+        Raises
+        ------
+        NotImplementedError
+            Always.
+        """
+        raise _not_written("shap_predict")
+
+    def shap_adata_predict(self, X: Any) -> Any:
+        """Not there: see Raises.
+
+        Raises
+        ------
+        NotImplementedError
+            Always.
+        """
+        raise _not_written("shap_adata_predict")
+
+    def get_ranked_features(self, adata: AnnData | None = None, attrs: np.ndarray | None = None) -> pd.DataFrame:
+        """Not there: see Raises.
+
+        Raises
+        ------
+        NotImplementedError
+            Always.
+        """
+        raise _not_written("get_ranked_features")
+
+
+def _not_written(verb: str) -> NotImplementedError:
+    return NotImplementedError(
+        f"{verb}: attributions of genes to labels are not written. Until they are: differential_expression(groupby=...) "
+        "on the predicted labels tells genes that mark them."
+    )

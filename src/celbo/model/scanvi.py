@@ -1,0 +1,266 @@
+"""SCANVI: single-cell annotation using variational inference.
+
+Reference: Xu, Lopez, Mehlman, Regier, Jordan and Yosef, *Probabilistic harmonization and annotation of single-cell
+transcriptomics data with deep generative models*, Molecular Systems Biology 2021.
+"""
+
+import warnings
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from anndata import AnnData
+
+from ..core import REGISTRY_KEYS, settings
+from ..data import state_registry_of
+from ..data.fields import (
+    BaseAnnDataField,
+    CategoricalJointObsField,
+    CategoricalObsField,
+    LabelsWithUnlabeledObsField,
+    LayerField,
+    NumericalJointObsField,
+    NumericalObsField,
+)
+from ..module import SCANVAE
+from .base import (
+    ArchesMixin,
+    BaseModelClass,
+    RNASeqMixin,
+    SemisupervisedTrainingMixin,
+    VAEMixin,
+    library_arguments,
+    setup_method,
+)
+from .scvi import SCVI
+
+__all__ = ["SCANVI"]
+
+_MAPPING = "categorical_mapping"
+_UNLABELED = LabelsWithUnlabeledObsField.UNLABELED_CATEGORY
+
+
+class SCANVI(RNASeqMixin, SemisupervisedTrainingMixin, VAEMixin, ArchesMixin, BaseModelClass):
+    r"""Variational autoencoder of UMI counts that learns cell types from cells of which some are labelled.
+
+    .. math::
+        y_n \sim \mathrm{Cat}(\pi), \qquad z_{2n} \sim N(0, I), \qquad z_{1n} \mid z_{2n}, y_n \sim N, \qquad
+        x_{ng} \mid z_{1n} \sim \mathrm{ZINB}(\dots) \text{ as in SCVI}
+
+    Parameters
+    ----------
+    adata
+        AnnData set up with :meth:`setup_anndata`.
+    registry
+        Registry to take the sizes from when there is no AnnData.
+    n_hidden, n_latent, n_layers, dropout_rate, dispersion, gene_likelihood, use_observed_lib_size
+        See :class:`~celbo.model.SCVI`.
+    linear_classifier
+        Whether the classifier of the latents has no hidden layers.
+    datamodule
+        Accepted for scvi-tools' sake; loaders of your own go to :meth:`train`.
+    **model_kwargs
+        Further arguments of :class:`~celbo.module.SCANVAE`.
+
+    Attributes
+    ----------
+    classes
+        Names of the labels, in the order of the classifier's outputs.
+    unlabeled_category_
+        Name of "not labelled".
+
+    Raises
+    ------
+    ValueError
+        Data in which no cell has a label.
+
+    Examples
+    --------
+    >>> import celbo
+    >>> adata = celbo.data.synthetic_iid(seed=0)
+    >>> adata.obs["labels"] = adata.obs["labels"].astype(object).where(adata.obs["batch"] == "batch_0")
+    >>> celbo.model.SCANVI.setup_anndata(adata, labels_key="labels", batch_key="batch")
+    >>> model = celbo.model.SCANVI(adata, n_latent=5)
+    >>> model.train(max_epochs=2, verbose=0, seed=0)
+    >>> model.predict(soft=True).shape
+    (400, 3)
+    """
+
+    _module_cls: ClassVar[type[SCANVAE]] = SCANVAE
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        registry: Mapping[str, Any] | None = None,
+        n_hidden: int = 128,
+        n_latent: int = 10,
+        n_layers: int = 1,
+        dropout_rate: float = 0.1,
+        dispersion: Literal["gene", "gene-batch", "gene-label", "gene-cell"] = "gene",
+        gene_likelihood: Literal["zinb", "nb", "poisson", "normal"] = "zinb",
+        use_observed_lib_size: bool = True,
+        linear_classifier: bool = False,
+        datamodule: Any = None,
+        **model_kwargs: Any,
+    ) -> None:
+        super().__init__(adata, registry)
+        labels = state_registry_of(self.registry_, REGISTRY_KEYS.LABELS_KEY)
+        self.classes = np.asarray(labels[_MAPPING])[:-1]
+        self.n_labels = len(self.classes)
+        self.unlabeled_category_ = labels[_UNLABELED]
+        self.was_pretrained = False
+        if not self.n_labels:
+            raise ValueError(
+                f"No cell has a label: all are {self.unlabeled_category_!r}. SCANVI learns from labelled cells; "
+                "use SCVI for data without labels."
+            )
+        arguments = {
+            "n_labels": self.n_labels,
+            "n_hidden": n_hidden,
+            "n_latent": n_latent,
+            "n_layers": n_layers,
+            "dropout_rate": dropout_rate,
+            "dispersion": dispersion,
+            "gene_likelihood": gene_likelihood,
+            "use_observed_lib_size": use_observed_lib_size,
+            "linear_classifier": linear_classifier,
+        }
+        self._build_module(arguments | library_arguments(self, use_observed_lib_size) | model_kwargs)
+
+    @classmethod
+    def from_scvi_model(
+        cls,
+        scvi_model: SCVI,
+        unlabeled_category: str | int | float | None = None,
+        labels_key: str | None = None,
+        adata: AnnData | None = None,
+        registry: Mapping[str, Any] | None = None,
+        **scanvi_kwargs: Any,
+    ) -> Self:
+        """Model that begins with the weights of a trained SCVI.
+
+        Parameters
+        ----------
+        scvi_model
+            The trained model.
+        unlabeled_category
+            As in :meth:`setup_anndata`.
+        labels_key
+            Column of ``adata.obs`` with the labels; None: the one that ``scvi_model`` was set up with.
+        adata
+            Data with the genes of ``scvi_model``'s; None: its training data.
+        registry
+            Registry of a SCANVI setup, for a model without data.
+        **scanvi_kwargs
+            Arguments of :class:`SCANVI` that SCVI does not have, such as ``linear_classifier``. The others are those
+            of ``scvi_model``; one that is given again is left out with a warning.
+
+        Raises
+        ------
+        RuntimeError
+            ``scvi_model`` is not trained.
+        ValueError
+            No ``labels_key``, here or in the setup of ``scvi_model``.
+        """
+        scvi_model._check_if_trained(warn=False, message="Passed in scvi model hasn't been trained yet.")
+        init = {**scvi_model.init_params_["non_kwargs"]}
+        for star in scvi_model.init_params_["kwargs"].values():
+            init |= star
+        _warn_ignored(sorted(init.keys() & scanvi_kwargs.keys()), init)
+        adata = scvi_model.adata if adata is None and registry is None else adata
+        if adata is not None:
+            source, arguments = _scanvi_setup(scvi_model.registry_, adata, labels_key, unlabeled_category)
+            cls.setup_anndata(adata, **arguments, source_registry=source)
+        model = cls(adata, registry, **(scanvi_kwargs | init))
+        model._take_weights(scvi_model)
+        return model
+
+    def _take_weights(self, scvi_model: SCVI) -> None:
+        weights = scvi_model.module.state_dict()
+        if scvi_model.module.dispersion == "gene-label":
+            old = state_registry_of(scvi_model.registry_, REGISTRY_KEYS.LABELS_KEY)[_MAPPING]
+            weights["px_r"] = _columns_by_label(weights["px_r"], old, [*self.classes, self.unlabeled_category_])
+        missing, unexpected = self.module.load_state_dict(weights, strict=False)
+        own = ("y_prior", "classifier.", "encoder_z2_z1.", "decoder_z1_z2.")
+        lost = [*unexpected, *(name for name in missing if not name.startswith(own))]
+        if lost:
+            raise ValueError(f"The weights of this SCVI do not fit SCANVI: {', '.join(lost)}.")
+        self.was_pretrained = True
+
+    @classmethod
+    @setup_method
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        labels_key: str,
+        unlabeled_category: str | int | float | None = None,
+        layer: str | None = None,
+        batch_key: str | None = None,
+        size_factor_key: str | None = None,
+        categorical_covariate_keys: list[str] | None = None,
+        continuous_covariate_keys: list[str] | None = None,
+        use_minified: bool = True,
+        **kwargs: Any,
+    ) -> list[BaseAnnDataField]:
+        """Register an AnnData with counts and labels.
+
+        Parameters
+        ----------
+        adata
+            Cells by genes; counts in ``X`` or in a layer. Not copied.
+        labels_key
+            Column of ``adata.obs`` with the label of each cell; cells with NaN are not labelled.
+        unlabeled_category
+            Label that means "not labelled" too. None: only NaN does.
+        layer, batch_key, size_factor_key, categorical_covariate_keys, continuous_covariate_keys
+            See :meth:`celbo.model.SCVI.setup_anndata`.
+        use_minified
+            Accepted for scvi-tools' sake.
+        **kwargs
+            ``source_registry``, ``extend_categories``, ``allow_missing_labels``: take over the setup of other data.
+        """
+        return [
+            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True),
+            CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
+            LabelsWithUnlabeledObsField(REGISTRY_KEYS.LABELS_KEY, labels_key, unlabeled_category),
+            NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor_key, required=False),
+            CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical_covariate_keys),
+            NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, continuous_covariate_keys),
+        ]
+
+
+def _warn_ignored(names: list[str], init: Mapping[str, Any]) -> None:
+    if names:
+        taken = ", ".join(f"{name}={init[name]!r}" for name in names)
+        warnings.warn(
+            f"from_scvi_model leaves out {', '.join(names)}: the SCVI model says {taken}.",
+            UserWarning,
+            stacklevel=settings.warnings_stacklevel + 1,
+        )
+
+
+def _scanvi_setup(
+    scvi_registry: Mapping[str, Any], adata: AnnData, labels_key: str | None, unlabeled: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """SCVI's registry with labels of which some may mean "not labelled", and the setup call that goes with it."""
+    arguments = dict(scvi_registry["setup_args"]) | {"unlabeled_category": unlabeled}
+    arguments["labels_key"] = labels_key or arguments.get("labels_key")
+    if arguments["labels_key"] is None:
+        raise ValueError("A `labels_key` is necessary as the scVI model was initialized without one.")
+    labels = LabelsWithUnlabeledObsField(REGISTRY_KEYS.LABELS_KEY, arguments["labels_key"], unlabeled)
+    source = deepcopy(dict(scvi_registry))
+    state = labels.register_field(adata)
+    source["field_registries"][REGISTRY_KEYS.LABELS_KEY] = {
+        "data_registry": labels.get_data_registry(),
+        "state_registry": state,
+        "summary_stats": labels.get_summary_stats(state),
+    }
+    return source, arguments
+
+
+def _columns_by_label(px_r_gc: torch.Tensor, old: Any, new: list[Any]) -> torch.Tensor:
+    """Dispersions of labels in another order; a label that is new gets the mean of all."""
+    column_of = {name: px_r_gc[:, code] for code, name in enumerate(old)}
+    return torch.stack([column_of.get(name, px_r_gc.mean(1)) for name in new], dim=1)
