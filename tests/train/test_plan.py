@@ -165,7 +165,7 @@ class TestRecipes:
     @pytest.mark.parametrize("n_obs", [50, 3_000, 40_000, 10**6])
     def test_one_cycle_has_steps_enough(self, n_obs):
         n_epochs = RECIPES["one_cycle"].max_epochs(n_obs, 128)
-        assert n_epochs >= 3
+        assert n_epochs >= 1
         assert n_epochs * max(1, 0.9 * n_obs / 128) >= 700
 
     def test_unknown(self):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..module.base import LossOutput
 from .base import Plan
 
 if TYPE_CHECKING:
@@ -116,9 +117,12 @@ class _SealedModule(torch.nn.Module):
         super().__init__()
         self.module = module
 
-    def forward(self, sealed: Any) -> _Sealed:
+    def forward(self, sealed: Any) -> tuple[list[Tensor], _Sealed]:
         args, kwargs = sealed.content if isinstance(sealed, _Sealed) else sealed
-        return _Sealed(self.module(*args, **kwargs))
+        outputs = self.module(*args, **kwargs)
+        # The loss is shown beside: strategies follow its graph to find the parameters that take no part.
+        parts = outputs if isinstance(outputs, tuple) else (outputs,)
+        return [part.loss for part in parts if isinstance(part, LossOutput)], _Sealed(outputs)
 
 
 class _Placed(torch.nn.Module):
@@ -130,7 +134,8 @@ class _Placed(torch.nn.Module):
         self.wrapped = fabric.setup_module(_SealedModule(raw), move_to_device=False)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.wrapped(_Sealed((args, kwargs)) if self.seal else (args, kwargs)).content
+        _, sealed = self.wrapped(_Sealed((args, kwargs)) if self.seal else (args, kwargs))
+        return sealed.content
 
     def __getattr__(self, name: str) -> Any:
         try:

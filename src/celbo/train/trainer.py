@@ -11,9 +11,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..core import unknown_name
 from ..ops.memory import keep_large_blocks
 from ..ops.random import private_rng
+from .arguments import as_list, refuse_unknown
 from .base import Plan
 from .callbacks import Callback, KeepBest, LearningRateMonitor, LoudEarlyStopping, SaveCheckpoint
 from .engine import Engine
@@ -28,22 +28,6 @@ from .progress import make_progress
 __all__ = ["Trainer"]
 
 logger = logging.getLogger("celbo")
-
-# Switches of Lightning's Trainer that change nothing here: what they turn on celbo does anyway, or has no equivalent
-# of.
-_WITHOUT_EFFECT = (
-    "barebones",
-    "benchmark",
-    "default_root_dir",
-    "detect_anomaly",
-    "deterministic",
-    "enable_model_summary",
-    "inference_mode",
-    "num_sanity_val_steps",
-    "progress_bar_refresh_rate",
-    "simple_progress_bar",
-    "use_distributed_sampler",
-)
 
 
 class Trainer:
@@ -128,7 +112,7 @@ class Trainer:
         retries: int = 0,
         **without_effect: Any,
     ) -> None:
-        _refuse_unknown(without_effect)
+        refuse_unknown(without_effect, inspect.signature(Trainer).parameters)
         if max_epochs is None or int(max_epochs) < 1:
             raise ValueError(f"max_epochs must be at least 1, got {max_epochs!r}.")
         self._engine_kwargs: dict[str, Any] = {
@@ -147,7 +131,7 @@ class Trainer:
         self.seed, self.retries = seed, retries
         self.verbose = verbose if enable_progress_bar else 0
         self.loggers = make_loggers(logger, log_save_dir)
-        self.callbacks: list[Any] = _as_list(callbacks)
+        self.callbacks: list[Any] = as_list(callbacks)
         self._stop_after_kl_warmup: LoudEarlyStopping | None = None
         if early_stopping:
             stopping = LoudEarlyStopping(
@@ -409,16 +393,3 @@ class Trainer:
         parts += [] if elbo is None else [f"validation ELBO {elbo:.2f}"]
         parts += [f"stopped: {self.stop_reason}"] if self.stop_reason else []
         logger.info(f"Trained {', '.join(parts)}.")
-
-
-def _as_list(callbacks: Any) -> list[Any]:
-    if callbacks is None:
-        return []
-    return list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
-
-
-def _refuse_unknown(kwargs: Mapping[str, Any]) -> None:
-    for name in kwargs:
-        if name not in _WITHOUT_EFFECT:
-            known = [p for p in inspect.signature(Trainer.__init__).parameters if p not in ("self", "without_effect")]
-            raise TypeError(unknown_name("argument of train", name, [*known, *_WITHOUT_EFFECT]))
