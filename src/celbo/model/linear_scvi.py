@@ -13,7 +13,7 @@ from ..core import REGISTRY_KEYS
 from ..data.fields import BaseAnnDataField, CategoricalObsField, LayerField
 from ..module import LDVAE
 from .base import (
-    BaseModelClass,
+    BaseMinifiedModeModelClass,
     RNASeqMixin,
     UnsupervisedTrainingMixin,
     VAEMixin,
@@ -24,7 +24,7 @@ from .base import (
 __all__ = ["LinearSCVI"]
 
 
-class LinearSCVI(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
+class LinearSCVI(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseMinifiedModeModelClass):
     r"""SCVI whose decoder is one linear layer: its weights are the genes' loadings on the latent factors.
 
     .. math:: x_{ng} \mid z_n \sim \mathrm{NB}\bigl(\ell_n\, \mathrm{softmax}(W z_n + \beta_{b_n})_g,\; \theta_g\bigr)
@@ -44,6 +44,8 @@ class LinearSCVI(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClas
     """
 
     _module_cls: ClassVar[type[LDVAE]] = LDVAE
+    _LATENT_QZM_KEY: ClassVar[str] = "ldvae_latent_qzm"
+    _LATENT_QZV_KEY: ClassVar[str] = "ldvae_latent_qzv"
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ from ..data.fields import (
 from ..module import VAE
 from .base import (
     ArchesMixin,
-    BaseModelClass,
+    BaseMinifiedModeModelClass,
     EmbeddingMixin,
     RNASeqMixin,
     UnsupervisedTrainingMixin,
@@ -33,7 +33,7 @@ from .base import (
 __all__ = ["SCVI"]
 
 
-class SCVI(EmbeddingMixin, RNASeqMixin, VAEMixin, ArchesMixin, UnsupervisedTrainingMixin, BaseModelClass):
+class SCVI(EmbeddingMixin, RNASeqMixin, VAEMixin, ArchesMixin, UnsupervisedTrainingMixin, BaseMinifiedModeModelClass):
     r"""Variational autoencoder of UMI counts.
 
     .. math::
@@ -73,6 +73,8 @@ class SCVI(EmbeddingMixin, RNASeqMixin, VAEMixin, ArchesMixin, UnsupervisedTrain
     """
 
     _module_cls: ClassVar[type[VAE]] = VAE
+    _LATENT_QZM_KEY: ClassVar[str] = "scvi_latent_qzm"
+    _LATENT_QZV_KEY: ClassVar[str] = "scvi_latent_qzv"
 
     def __init__(
         self,

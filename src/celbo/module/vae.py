@@ -24,7 +24,8 @@ from ..core import REGISTRY_KEYS
 from ..distributions import Poisson
 from ..nn import DecoderSCVI, Encoder, LinearDecoderSCVI
 from ..nn.covariates import append_columns
-from .base import BaseModuleClass, EmbeddingModuleMixin, LossOutput, auto_move_data
+from .base import BaseMinifiedModeModuleClass, EmbeddingModuleMixin, LossOutput, auto_move_data
+from .base.minified import stored_latents
 from .dispersion import dispersion_shape, log_theta_of
 from .likelihoods import LIKELIHOODS, log_likelihood
 from .marginal import marginal_log_likelihood
@@ -33,7 +34,7 @@ from .options import BatchRepresentation, Dispersion, GeneLikelihood, LatentDist
 __all__ = ["VAE"]
 
 
-class VAE(EmbeddingModuleMixin, BaseModuleClass):
+class VAE(EmbeddingModuleMixin, BaseMinifiedModeModuleClass):
     """Variational autoencoder of counts.
 
     Parameters
@@ -221,7 +222,7 @@ class VAE(EmbeddingModuleMixin, BaseModuleClass):
         return append_columns(x, *columns), codes
 
     @auto_move_data
-    def inference(
+    def _regular_inference(
         self,
         x: Tensor,
         batch_index: Tensor,
@@ -257,14 +258,19 @@ class VAE(EmbeddingModuleMixin, BaseModuleClass):
             library = library.expand(n_samples, -1, -1) if ql is None else ql.sample((n_samples,))
         return {"z": z, "qz": qz, "ql": ql, "library": library}
 
+    @auto_move_data
+    def _cached_inference(
+        self, qzm: Tensor, qzv: Tensor, observed_lib_size: Tensor, n_samples: int = 1
+    ) -> dict[str, Tensor | Distribution | None]:
+        return stored_latents(qzm, qzv, observed_lib_size, self.z_encoder.z_transformation, n_samples)
+
     def _get_generative_input(
         self, tensors: Mapping[str, Tensor], inference_outputs: Mapping[str, Any], **kwargs: Any
     ) -> dict[str, Any]:
         bound = super()._get_generative_input(tensors, inference_outputs, **kwargs)
         if REGISTRY_KEYS.SIZE_FACTOR_KEY in tensors:
-            bound["size_factor"] = tensors[
-                REGISTRY_KEYS.SIZE_FACTOR_KEY
-            ].log()  # the minibatch has it on the natural scale
+            # the minibatch has it on the natural scale
+            bound["size_factor"] = tensors[REGISTRY_KEYS.SIZE_FACTOR_KEY].log()
         return bound
 
     @auto_move_data
@@ -425,5 +431,6 @@ class VAE(EmbeddingModuleMixin, BaseModuleClass):
         -------
         ``(n,)`` on the CPU in nats, or its mean.
         """
+        self.require_counts(f"{type(self).__name__}.marginal_ll")
         ll_n = marginal_log_likelihood(self, tensors, n_mc_samples, n_mc_samples_per_pass, generator).cpu()
         return ll_n.mean().item() if return_mean else ll_n

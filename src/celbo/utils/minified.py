@@ -26,10 +26,12 @@ def unsupported_if_adata_minified(fn: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(fn)
     def checked(self: Any, *args: Any, **kwargs: Any) -> Any:
         if getattr(self, "minified_data_type", None) == _WITHOUT_COUNTS:
-            raise ValueError(
-                f"{fn.__name__} needs the counts, but this model's data are minified: only the latent posterior was "
-                "kept. Load the model with the full data, or minify with counts kept."
+            error = ValueError(f"The {fn.__qualname__} function currently does not support minified data.")
+            error.add_note(
+                "It needs the counts, and only the latent posterior was kept: load the model with the full data, or "
+                "minify with counts kept."
             )
+            raise error
         return fn(self, *args, **kwargs)
 
     return checked

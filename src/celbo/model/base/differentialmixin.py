@@ -8,7 +8,10 @@ from anndata import AnnData
 
 from ... import posterior
 from ...core import REGISTRY_KEYS
+from ...data import AnnDataManager
+from ...module.base.minified import LATENT_POSTERIOR
 from .answering import Weights, asked, codes_of_batches, weighting_of
+from .minified import minify_type_of
 
 if TYPE_CHECKING:
     from .model import BaseModelClass as Base
@@ -60,7 +63,7 @@ class DifferentialMixin(Base):
         delta
             None: estimated from the data (needs scikit-learn).
         all_stats
-            Add figures of the counts themselves.
+            Add figures of the counts themselves; minified data without counts have none.
         batch_correction
             Decode both groups as the same batches, so that batches do not count as differences.
         batchid1, batchid2
@@ -88,7 +91,6 @@ class DifferentialMixin(Base):
         cells = asked(self, adata, None, batch_size)
         assert cells.adata is not None
         manager: Any = self.get_anndata_manager(cells.adata, required=True)
-        key = REGISTRY_KEYS.X_KEY
         batches1, batches2 = self._corrected_batches(batchid1, batchid2) if batch_correction else (None, None)
         return posterior.differential_expression(
             self.module,
@@ -111,7 +113,7 @@ class DifferentialMixin(Base):
                 filter_outlier_cells=filter_outlier_cells,
                 **of_sampling,
             ),
-            counts=posterior.Counts(manager.get_from_registry(key), manager.get_column_indexer(key)),
+            counts=_counts_of(manager, needed=mode == "change" and of_hypothesis.get("pseudocounts") is None),
             all_stats=all_stats,
             fdr_target=fdr_target,
             seed=seed,
@@ -123,3 +125,16 @@ class DifferentialMixin(Base):
             codes_of_batches(self, every if batchid1 is None else batchid1),
             codes_of_batches(self, every if batchid2 is None else batchid2),
         )
+
+
+def _counts_of(manager: AnnDataManager, needed: bool) -> posterior.Counts | None:
+    """The counts; None where they were not kept, a ``ValueError`` if they are needed."""
+    key = REGISTRY_KEYS.X_KEY
+    if minify_type_of(manager.adata) != LATENT_POSTERIOR:
+        return posterior.Counts(manager.get_from_registry(key), manager.get_column_indexer(key))
+    if needed:
+        raise ValueError(
+            "mode='change' estimates its pseudocount from the counts, and these data are minified without them: give "
+            "pseudocounts=, for example 1e-5."
+        )
+    return None

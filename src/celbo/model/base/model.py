@@ -4,7 +4,7 @@ import inspect
 import logging
 import sys
 from abc import ABCMeta
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
@@ -13,10 +13,12 @@ from anndata import AnnData
 
 from ...core import settings
 from ...data import AnnDataManager, summary_stats_of
+from ...data.fields import BaseAnnDataField
 from ...dataloaders import AnnDataLoader
 from ...module.base import BaseModuleClass
 from ...ops.random import private_rng
 from . import archive, managers
+from .convert import convert_archive
 from .describe import setup_call_text
 from .face import ModelFace
 from .sizes import build_module
@@ -135,6 +137,11 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
     def setup_anndata(cls, adata: AnnData, *args: Any, **kwargs: Any) -> None:
         """Register an AnnData; a subclass defines it with :func:`~celbo.model.base.setup_method`."""
         raise NotImplementedError(f"{cls.__name__} must define setup_anndata().")
+
+    @classmethod
+    def _fields_of_setup(cls, adata: AnnData, fields: Sequence[BaseAnnDataField]) -> list[BaseAnnDataField]:
+        """Fields to register an AnnData with, from those that ``setup_anndata`` gives."""
+        return list(fields)
 
     @classmethod
     def register_manager(cls, adata_manager: AnnDataManager) -> None:
@@ -325,6 +332,26 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
     def view_setup_args(dir_path: str, prefix: str | None = None) -> None:
         """Print the setup call in an archive."""
         print(setup_call_text(archive.read_saved(dir_path, prefix or "").registry))
+
+    @classmethod
+    def convert_legacy_save(
+        cls,
+        dir_path: str,
+        output_dir_path: str,
+        overwrite: bool = False,
+        prefix: str | None = None,
+        **save_kwargs: Any,
+    ) -> None:
+        """Write an archive of this class that scvi-tools saved, of any version, as one of celbo's.
+
+        Parameters
+        ----------
+        dir_path, output_dir_path, overwrite, prefix
+            As in :func:`celbo.model.base.convert_archive`.
+        **save_kwargs
+            Accepted for scvi-tools' sake.
+        """
+        convert_archive(dir_path, output_dir_path, prefix=prefix or "", overwrite=overwrite, class_name=cls.__name__)
 
     def load_weights(self, dir_path: Any) -> None:
         """Put the weights of an archive of this very model into the module."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from ... import posterior
+from ...utils import unsupported_if_adata_minified
 from .answering import Weights, asked, codes_of_batches, weighting_of
 from .differentialmixin import DifferentialMixin
 
@@ -310,6 +311,7 @@ class RNASeqMixin(DifferentialMixin):
             seed=seed,
         )
 
+    @unsupported_if_adata_minified
     def get_latent_library_size(
         self,
         adata: AnnData | None = None,

@@ -48,7 +48,8 @@ def setup_method(fields_of: Callable[..., Sequence[BaseAnnDataField]]) -> Callab
             "setup_args": {name: bound.arguments[name] for name in own},
             "setup_method_name": fields_of.__name__,
         }
-        manager = AnnDataManager(list(fields_of(cls, adata, **call["setup_args"])), call)
+        fields = cls._fields_of_setup(adata, fields_of(cls, adata, **call["setup_args"]))
+        manager = AnnDataManager(fields, call)
         manager.register_fields(adata, **registration)
         cls.register_manager(manager)
 

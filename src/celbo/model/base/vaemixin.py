@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from ... import posterior
+from ...utils import unsupported_if_adata_minified
 from .answering import asked
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class VAEMixin(Base):
             seed=seed,
         )
 
+    @unsupported_if_adata_minified
     def get_elbo(
         self,
         adata: AnnData | None = None,
@@ -112,6 +114,7 @@ class VAEMixin(Base):
             self.module, cells.batches, return_mean=return_mean, n_cells=cells.n_cells, seed=seed, **kwargs
         )
 
+    @unsupported_if_adata_minified
     def get_reconstruction_error(
         self,
         adata: AnnData | None = None,
@@ -138,6 +141,7 @@ class VAEMixin(Base):
             self.module, cells.batches, return_mean=return_mean, n_cells=cells.n_cells, seed=seed, **kwargs
         )
 
+    @unsupported_if_adata_minified
     def get_marginal_ll(
         self,
         adata: AnnData | None = None,

@@ -3,8 +3,9 @@
 from ...core.planned import planned_names
 from .embedding import EmbeddingModuleMixin
 from .lossoutput import LossOutput
+from .minified import BaseMinifiedModeModuleClass
 from .module import BaseModuleClass, auto_move_data
 
-__all__ = ["BaseModuleClass", "EmbeddingModuleMixin", "LossOutput", "auto_move_data"]
+__all__ = ["BaseMinifiedModeModuleClass", "BaseModuleClass", "EmbeddingModuleMixin", "LossOutput", "auto_move_data"]
 
 __getattr__ = planned_names(__name__)
