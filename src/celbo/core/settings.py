@@ -30,6 +30,8 @@ class Settings:
         Kept for scvi-tools' sake: celbo's loaders read in the calling process.
     warnings_stacklevel
         ``stacklevel`` of celbo's warnings.
+    jax_preallocate_gpu_memory, mlflow_set_tracking_uri, mlflow_set_experiment
+        Kept for scvi-tools' sake, and without effect.
     """
 
     def __init__(
@@ -41,7 +43,10 @@ class Settings:
         logging_dir: str | Path = "./scvi_log/",
         dl_num_workers: int = 0,
         dl_persistent_workers: bool = False,
+        jax_preallocate_gpu_memory: bool = False,
         warnings_stacklevel: int = 2,
+        mlflow_set_tracking_uri: str = "",
+        mlflow_set_experiment: str = "mlflow_experiment",
     ) -> None:
         self.progress_bar_style = progress_bar_style
         self.batch_size = batch_size
@@ -50,9 +55,9 @@ class Settings:
         self.dl_num_workers = dl_num_workers
         self.dl_persistent_workers = dl_persistent_workers
         self.warnings_stacklevel = warnings_stacklevel
-        self.jax_preallocate_gpu_memory = False
-        self.mlflow_set_tracking_uri = ""
-        self.mlflow_set_experiment = "mlflow_experiment"
+        self.jax_preallocate_gpu_memory = jax_preallocate_gpu_memory
+        self.mlflow_set_tracking_uri = mlflow_set_tracking_uri
+        self.mlflow_set_experiment = mlflow_set_experiment
         self._num_threads: int | None = None
         self.verbosity = verbosity
 

@@ -2,6 +2,7 @@
 
 from ...core.planned import planned_names
 from .archesmixin import ArchesMixin
+from .convert import convert_archive, export_archive
 from .embeddingmixin import EmbeddingMixin
 from .library import library_arguments
 from .minified import BaseMinifiedModeModelClass
@@ -21,6 +22,8 @@ __all__ = [
     "SemisupervisedTrainingMixin",
     "UnsupervisedTrainingMixin",
     "VAEMixin",
+    "convert_archive",
+    "export_archive",
     "library_arguments",
     "setup_method",
 ]
