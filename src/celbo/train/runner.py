@@ -6,6 +6,7 @@ from typing import Any
 from .base import Plan
 from .config import KwargsLike, merge_kwargs
 from .history import History
+from .lightning import make_trainer
 from .nonfinite import NonFiniteLossError
 from .trainer import Trainer
 
@@ -49,7 +50,7 @@ class TrainRunner:
         self.model, self.training_plan, self.data_splitter = model, training_plan, data_splitter
         if getattr(training_plan, "reduce_lr_on_plateau", False):
             kwargs.setdefault("learning_rate_monitor", True)
-        self.trainer = self._trainer_cls(**kwargs)
+        self.trainer = make_trainer(self._trainer_cls, kwargs)
 
     def __call__(self) -> None:
         """Train."""
