@@ -1,6 +1,7 @@
 """TrainingPlan: its arguments, optimizers, schedules."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -159,14 +160,16 @@ class TestConfigs:
 class TestRecipes:
     def test_classic_is_scvi_tools(self):
         classic = find_recipe("classic")
-        assert classic.max_epochs(40_000, 128) == 200
+        assert classic.max_epochs(40_000, 128, 8) == 200
         assert (dict(classic.plan_kwargs), classic.keep_best, classic.retries) == ({}, False, 0)
 
     @pytest.mark.parametrize("n_obs", [50, 3_000, 40_000, 10**6])
-    def test_one_cycle_has_steps_enough(self, n_obs):
-        n_epochs = RECIPES["one_cycle"].max_epochs(n_obs, 128)
-        assert n_epochs >= 1
-        assert n_epochs * max(1, 0.9 * n_obs / 128) >= 700
+    @pytest.mark.parametrize(("n_batch", "fewest"), [(1, 800), (2, 1200)])
+    def test_one_cycle_has_steps_enough(self, n_obs, n_batch, fewest):
+        n_epochs = RECIPES["one_cycle"].max_epochs(n_obs, 128, n_batch)
+        steps_an_epoch = math.ceil(0.9 * n_obs / 128)
+        assert n_epochs * steps_an_epoch >= fewest
+        assert (n_epochs - 1) * steps_an_epoch < max(fewest, 3000)
 
     def test_unknown(self):
         with pytest.raises(ValueError, match="one_cycle"):

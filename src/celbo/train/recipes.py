@@ -23,7 +23,7 @@ class Recipe:
     name
         What the user types.
     max_epochs
-        Epochs from the number of cells and the batch size.
+        Epochs from the number of cells, of cells a minibatch, and of experimental batches.
     pretrained_epochs
         As ``max_epochs``, for a module that begins with the weights of a trained model.
     plan_kwargs
@@ -37,23 +37,24 @@ class Recipe:
     """
 
     name: str
-    max_epochs: Callable[[int, int], int]
-    pretrained_epochs: Callable[[int, int], int]
+    max_epochs: Callable[[int, int, int], int]
+    pretrained_epochs: Callable[[int, int, int], int]
     plan_kwargs: Mapping[str, Any] = field(default_factory=dict)
     keep_best: bool = False
     retries: int = 0
     early_stopping_waits: bool = True
 
 
-_FEWEST_STEPS = 1200
+_FEWEST_STEPS = 800
+_STEPS_TO_MIX = 1200
 _ENOUGH_STEPS = 3000
 _ENOUGH_EPOCHS = 10
 
 
-def _one_cycle_epochs(n_obs: int, batch_size: int) -> int:
-    """Ten passes, at least 1,200 steps (batches mix late), beyond 38,000 cells 3,000 steps or one pass."""
+def _one_cycle_epochs(n_obs: int, batch_size: int, n_batch: int) -> int:
+    """Ten passes, at least 800 steps, or 1,200 where batches must mix; beyond 38,000 cells 3,000 steps or one pass."""
     steps_an_epoch = max(1, math.ceil(0.9 * n_obs / batch_size))
-    steps = max(_FEWEST_STEPS, min(_ENOUGH_EPOCHS * steps_an_epoch, _ENOUGH_STEPS))
+    steps = max(_STEPS_TO_MIX if n_batch > 1 else _FEWEST_STEPS, min(_ENOUGH_EPOCHS * steps_an_epoch, _ENOUGH_STEPS))
     return math.ceil(steps / steps_an_epoch)
 
 
@@ -70,8 +71,8 @@ RECIPES: Mapping[str, Recipe] = {
         ),
         Recipe(
             name="classic",
-            max_epochs=lambda n_obs, batch_size: max_epochs_classic(n_obs),
-            pretrained_epochs=lambda n_obs, batch_size: min(10, max(2, round(max_epochs_classic(n_obs) / 3))),
+            max_epochs=lambda n_obs, batch_size, n_batch: max_epochs_classic(n_obs),
+            pretrained_epochs=lambda n_obs, batch_size, n_batch: min(10, max(2, round(max_epochs_classic(n_obs) / 3))),
             early_stopping_waits=False,
         ),
     )

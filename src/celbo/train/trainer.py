@@ -16,7 +16,7 @@ from ..ops.random import private_rng
 from .arguments import as_list, refuse_unknown
 from .base import Plan
 from .callbacks import Callback, KeepBest, LearningRateMonitor, LoudEarlyStopping, SaveCheckpoint
-from .engine import Engine
+from .fabric import make_engine
 from .history import History
 from .hooks import Hooks
 from .loggers import make_loggers
@@ -36,7 +36,7 @@ class Trainer:
     Parameters
     ----------
     accelerator, devices, strategy, precision, num_nodes
-        Where and how to compute; see :class:`~celbo.train.engine.Engine`.
+        Where and how to compute; see :func:`~celbo.train.fabric.make_engine`.
     max_epochs, min_epochs, max_steps
         When to end; ``max_steps=-1`` sets no limit.
     check_val_every_n_epoch
@@ -273,7 +273,7 @@ class Trainer:
         keep_large_blocks()
         self.plan, self.train_loader = model, train_dataloaders
         self.val_loader = val_dataloaders if self.check_val_every_n_epoch and self.limit_val_batches != 0 else None
-        self.engine = Engine(**self._engine_kwargs)
+        self.engine = make_engine(**self._engine_kwargs)
         self.raw_module = self.engine.place(model)
         model.trainer = self
         self._prepare_callbacks()

@@ -59,7 +59,7 @@ def train_model(
     n_obs = datamodule.n_train + (datamodule.n_val or 0)
     if max_epochs is None:
         epochs_of = chosen.pretrained_epochs if pretrained else chosen.max_epochs
-        max_epochs = epochs_of(n_obs, batch_size or settings.batch_size)
+        max_epochs = epochs_of(n_obs, batch_size or settings.batch_size, model.summary_stats.get("n_batch", 1))
     plan_kwargs = dict(chosen.plan_kwargs) | model._plan_defaults | plan_kwargs
     plan = model._training_plan_cls(model.module, **plan_kwargs)
     options: dict[str, Any] = {
