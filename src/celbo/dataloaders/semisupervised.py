@@ -116,7 +116,9 @@ class SemiSupervisedDataLoader(ConcatDataLoader):
         if self.n_samples_per_label is None:
             return self.labelled_indices
         generator = np.random.default_rng([self._seed, self._draws])
-        rows_by_label = [self.labelled_indices[self._label_of_labelled == c] for c in np.unique(self._label_of_labelled)]
+        rows_by_label = [
+            self.labelled_indices[self._label_of_labelled == c] for c in np.unique(self._label_of_labelled)
+        ]
         drawn = [generator.choice(r, min(len(r), self.n_samples_per_label), replace=False) for r in rows_by_label]
         return np.concatenate([self.labelled_indices[:0], *drawn])
 
@@ -156,7 +158,7 @@ class SemiSupervisedDataSplitter(DataSplitter):
         **kwargs: Any,
     ) -> None:
         if datamodule is not None:
-            raise ValueError("A datamodule has loaders of its own: pass it to train(datamodule=...), not to a splitter.")
+            raise ValueError("A datamodule has loaders of its own: pass it to train(datamodule=...) instead.")
         self.n_samples_per_label = n_samples_per_label
         super().__init__(
             adata_manager,
@@ -201,12 +203,10 @@ class SemiSupervisedDataSplitter(DataSplitter):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
         """Minibatch or pair of them with its sparse tensors made dense, on the device they lie on."""
-        dense = super().on_after_batch_transfer
         if isinstance(batch, tuple | list):
-            return tuple(None if part is None else dense(part) for part in batch)
-        return dense(batch)
+            return tuple(self.on_after_batch_transfer(part) for part in batch)
+        return None if batch is None else super().on_after_batch_transfer(batch)
 
     def test_dataloader(self) -> AnnDataLoader | None:
         """Loader of the test cells in the order of ``test_idx``, or None when there are none."""
         return self._loader(self.test_idx)
-

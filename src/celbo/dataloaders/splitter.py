@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..core import settings, unknown_name
+from .concat import ConcatDataLoader
 from .dataset import AnnTorchDataset, registered
 from .loader import AnnDataLoader
 from .split import Split, split_by_column, split_indices, split_with_indexing
@@ -152,7 +153,8 @@ class DataSplitter:
 def _understood(loader_cls: type[Any], options: dict[str, Any]) -> dict[str, Any]:
     """The options without those of celbo's own that a loader class of somebody else does not know."""
     parameters = inspect.signature(loader_cls.__init__).parameters
-    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values()) and issubclass(loader_cls, AnnDataLoader)
+    is_ours = issubclass(loader_cls, AnnDataLoader | ConcatDataLoader)
+    takes_all = is_ours and any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     return {name: v for name, v in options.items() if takes_all or name in parameters or name not in _OWN_OPTIONS}
 
 

@@ -122,22 +122,13 @@ class SCANVAE(VAE):
         self.n_labels = n_labels
         prior_1c = torch.full((1, n_labels), 1 / n_labels) if y_prior is None else torch.as_tensor(y_prior)
         self.y_prior = nn.Parameter(prior_1c.float().reshape(1, n_labels), requires_grad=False)
-        sizes = {"n_layers": n_layers, "n_hidden": n_hidden}
-        encoder_norm = _norm("encoder", use_batch_norm, use_layer_norm)
-        depth = {"n_layers": 0, "n_hidden": 0} if linear_classifier else sizes
-        options = {**depth, "dropout_rate": dropout_rate, "logits": True, **encoder_norm}
-        self.classifier = Classifier(n_latent, n_labels=n_labels, **(options | (classifier_parameters or {})))
-        self.encoder_z2_z1 = Encoder(
-            n_latent,
-            n_latent,
-            n_cat_list=[n_labels],
-            dropout_rate=dropout_rate,
-            return_dist=True,
-            **sizes,
-            **encoder_norm,
-        )
-        decoder_norm = _norm("decoder", use_batch_norm, use_layer_norm)
-        self.decoder_z1_z2 = Decoder(n_latent, n_latent, n_cat_list=[n_labels], **sizes, **decoder_norm)
+        sizes: dict[str, Any] = {"n_layers": n_layers, "n_hidden": n_hidden, "n_cat_list": [n_labels]}
+        encoding = {"dropout_rate": dropout_rate, **_norm("encoder", use_batch_norm, use_layer_norm)}
+        depth = {"n_layers": 0, "n_hidden": 0} if linear_classifier else {"n_layers": n_layers, "n_hidden": n_hidden}
+        options = depth | encoding | {"logits": True} | (classifier_parameters or {})
+        self.classifier = Classifier(n_latent, n_labels=n_labels, **options)
+        self.encoder_z2_z1 = Encoder(n_latent, n_latent, return_dist=True, **sizes, **encoding)
+        self.decoder_z1_z2 = Decoder(n_latent, n_latent, **sizes, **_norm("decoder", use_batch_norm, use_layer_norm))
 
     def on_load(self, model: Any, **kwargs: Any) -> None:
         """Let a classifier saved by scvi-tools before 1.1 give probabilities, as it did there.
@@ -240,7 +231,7 @@ class SCANVAE(VAE):
         if ql is not None:
             kl_n = kl_n + kl_divergence(ql, generative_outputs["pl"]).sum(-1)
         loss = (reconstruction_n + kl_weight * kl_n).mean()
-        classified: dict[str, Tensor] = {}
+        classified: dict[str, Any] = {}
         if labelled_tensors is not None:
             labels, cross_entropy, logits = self.classification_loss(labelled_tensors)
             loss = loss + (1.0 if classification_ratio is None else classification_ratio) * cross_entropy
@@ -266,7 +257,7 @@ class SCANVAE(VAE):
         return nll_cn.view(c, n).t(), kl_divergence(qz2, pz2).sum(-1).view(c, n).t()
 
 
-def _norm(network: str, use_batch_norm: Placement, use_layer_norm: Placement) -> dict[str, bool]:
+def _norm(network: str, use_batch_norm: Placement, use_layer_norm: Placement) -> dict[str, Any]:
     places = (network, "both")
     return {"use_batch_norm": use_batch_norm in places, "use_layer_norm": use_layer_norm in places}
 

@@ -6,7 +6,7 @@ Dims: n cells, c classes.
 import numpy as np
 
 from ..module import SCANVAE
-from .passes import Batches, Rows, evaluating
+from .passes import Batches, Rows, encode, evaluating
 
 __all__ = ["class_probabilities"]
 
@@ -24,7 +24,7 @@ def class_probabilities(
     Parameters
     ----------
     module
-        Any module with ``classify`` and ``classifier``.
+        Its ``inference`` gives ``qz`` and ``z``, its ``classifier`` takes them.
     batches
         Minibatches.
     use_posterior_mean
@@ -41,7 +41,7 @@ def class_probabilities(
     probabilities = Rows(n_cells)
     with evaluating(module, seed):
         for tensors in batches:
-            inputs = module._get_inference_input(tensors)
-            output_nc = module.classify(**inputs, use_posterior_mean=use_posterior_mean)
+            encoded = encode(module, tensors)
+            output_nc = module.classifier(encoded["qz"].loc if use_posterior_mean else encoded["z"])
             probabilities.append(module.classifier.log_probs_of(output_nc).exp())
     return probabilities.array()

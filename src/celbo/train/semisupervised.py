@@ -46,7 +46,9 @@ class SemiSupervisedTrainingPlan(TrainingPlan):
     ) -> None:
         super().__init__(module, classification_ratio=classification_ratio, **plan_kwargs)
         if "labelled_tensors" not in self._loss_arguments:
-            raise TypeError(f"{type(module).__name__}.loss has no argument 'labelled_tensors': use TrainingPlan for it.")
+            raise TypeError(
+                f"{type(module).__name__}.loss has no argument 'labelled_tensors': use TrainingPlan for it."
+            )
         self.n_classes = n_classes
 
     def _loss_output(self, batch: Any) -> LossOutput:
@@ -65,7 +67,8 @@ class SemiSupervisedTrainingPlan(TrainingPlan):
         super().compute_and_log_metrics(loss_output, metrics, mode)
         if loss_output.classification_loss is None:
             return
-        assert loss_output.logits is not None and loss_output.true_labels is not None
+        assert loss_output.logits is not None
+        assert loss_output.true_labels is not None
         values = {METRIC_KEYS.CLASSIFICATION_LOSS_KEY: loss_output.classification_loss}
         values |= classification_metrics(loss_output.logits.detach(), loss_output.true_labels)
         for key, value in values.items():

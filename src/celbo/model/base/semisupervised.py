@@ -227,6 +227,6 @@ class SemisupervisedTrainingMixin(Base):
 
 def _not_written(verb: str) -> NotImplementedError:
     return NotImplementedError(
-        f"{verb}: attributions of genes to labels are not written. Until they are: differential_expression(groupby=...) "
-        "on the predicted labels tells genes that mark them."
+        f"{verb}: attributions of genes to labels are not written. Until they are, "
+        "differential_expression(groupby=...) on the predicted labels tells the genes that mark them."
     )
