@@ -177,21 +177,23 @@ class LightningTrainer(Trainer):
             module = make_lightning_module(self._lightning.LightningModule, model, self)
             their_trainer = self._lightning.Trainer(**self._their_arguments())
             self.engine: Any = _LightningEngine(their_trainer, module)
-            self.guard = FiniteGuard(self.raw_module, 1)
-            model.trainer = self
-            self._prepare_callbacks()
-            try:
-                with private_rng(self.seed, self.engine.device):
-                    their_trainer.fit(
-                        module, _Batches(self.train_loader), self.val_loader and _Batches(self.val_loader)
-                    )
-            except Exception as error:
-                self.call("on_exception", error)
-                raise
-            finally:
-                model.trainer = None
-                model.to(self.engine.device)
+            self._run_theirs(their_trainer, module)
         self.interrupted = bool(their_trainer.interrupted)
+
+    def _run_theirs(self, their_trainer: Any, module: Any) -> None:
+        self.guard = FiniteGuard(self.raw_module, 1)
+        self.plan.trainer = self
+        self._prepare_callbacks()
+        validation = None if self.val_loader is None else _Batches(self.val_loader)
+        try:
+            with private_rng(self.seed, self.engine.device):
+                their_trainer.fit(module, _Batches(self.train_loader), validation)
+        except Exception as error:
+            self.call("on_exception", error)
+            raise
+        finally:
+            self.plan.trainer = None
+            self.plan.to(self.engine.device)
 
     def _their_arguments(self) -> dict[str, Any]:
         checkpoints = any("ModelCheckpoint" in {c.__name__ for c in type(cb).__mro__} for cb in self._their_callbacks)

@@ -10,7 +10,171 @@ from .optim import SchedulerLink
 if TYPE_CHECKING:
     from .lightning import LightningTrainer
 
-__all__ = ["make_lightning_module"]
+__all__ = ["PlanHooks", "make_lightning_module"]
+
+
+class PlanHooks:
+    """The hooks, to be put before ``lightning.pytorch.LightningModule``.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+    view
+        celbo's trainer: what plan and callbacks see.
+    """
+
+    trainer: Any
+    optimizers: Any
+    log_dict: Any
+
+    def __init__(self, plan: Plan, view: "LightningTrainer") -> None:
+        super().__init__()
+        self.plan, self.view = plan, view
+        self.automatic_optimization = plan.automatic_optimization
+        self._validation: dict[str, float] = {}
+        self._weight: dict[str, float] = {}
+
+    def configure_optimizers(self) -> Any:
+        """The plan's."""
+        return self.plan.configure_optimizers()
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Let the data module finish a minibatch."""
+        return self.view.to_device(batch)
+
+    # Training.
+
+    def setup(self, stage: str) -> None:
+        """Hook."""
+        self.view.call("setup", stage="fit")
+
+    def on_fit_start(self) -> None:
+        """Hook."""
+        self.view.call("on_fit_start")
+
+    def on_train_start(self) -> None:
+        """Hook."""
+        optimizers = self.optimizers(use_pl_optimizer=not self.plan.automatic_optimization)
+        self.view.optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        self.view.lr_links = [SchedulerLink(config.scheduler) for config in self.trainer.lr_scheduler_configs]
+        self.plan.on_train_start()
+        self.view.call("on_train_start")
+
+    def on_train_epoch_start(self) -> None:
+        """Hook."""
+        self.view.follow()
+        self._weight = {} if self.plan.kl_weight is None else {"kl_weight": float(self.plan.kl_weight)}
+        self._validation = {}
+        self.plan.train_epoch_metrics.reset()
+        self.plan.enter_stage("train")
+        self.view.guard.start_epoch()
+        self.plan.on_train_epoch_start()
+        self.view.call("on_train_epoch_start")
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Hook."""
+        self.view.follow()
+        self.view.call("on_train_batch_start", batch, batch_idx)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        """The plan's step, with a look at whether its loss is finite."""
+        output = self.plan.training_step(batch, batch_idx)
+        if self.plan.automatic_optimization:
+            loss = output["loss"] if isinstance(output, dict) else output
+            rows = getattr(self.view.train_loader, "last_indices", None)
+            where = f"epoch {self.view.current_epoch}, step {self.view.global_step}"
+            self.view.guard.check(loss, self.plan.last_loss_output, batch, batch_idx, rows, where)
+        return output
+
+    def on_before_backward(self, loss: torch.Tensor) -> None:
+        """Hook."""
+        self.view.call("on_before_backward", loss)
+
+    def on_after_backward(self) -> None:
+        """Hook."""
+        self.view.call("on_after_backward")
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Hook."""
+        self.view.call("on_before_optimizer_step", optimizer)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Hook."""
+        self.view.follow()
+        self.view.call("on_train_batch_end", outputs, batch, batch_idx)
+        if self.plan.step_values:
+            self.view.record_step(self.plan.step_values)
+            self.plan.step_values = {}
+
+    def on_train_epoch_end(self) -> None:
+        """Hook."""
+        self.plan.on_train_epoch_end()
+        self.view.call("on_train_epoch_end")
+        train = self._metrics("train")
+        self.view.record({**self._validation, **train, **self._weight})
+        self._tell(train)
+        if self.view.should_stop:
+            self.trainer.should_stop = True
+
+    def on_train_end(self) -> None:
+        """Hook."""
+        self.view.current_epoch = self.trainer.current_epoch
+        self.plan.on_train_end()
+        self.view.call("on_train_end")
+
+    def on_fit_end(self) -> None:
+        """Hook."""
+        self.view.call("on_fit_end")
+
+    def teardown(self, stage: str) -> None:
+        """Hook."""
+        self.view.call("teardown", stage="fit")
+
+    # Validation.
+
+    def on_validation_start(self) -> None:
+        """Hook."""
+        self.view.follow()
+        self.view.callback_metrics |= self._metrics("train") | self._weight
+        self.plan.validation_epoch_metrics.reset()
+        self.plan.enter_stage("validation")
+        self.view.call("on_validation_start")
+
+    def on_validation_epoch_start(self) -> None:
+        """Hook."""
+        self.plan.on_validation_epoch_start()
+        self.view.call("on_validation_epoch_start")
+
+    def validation_step(self, batch: Any, batch_idx: int) -> Any:
+        """The plan's step."""
+        return self.plan.validation_step(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Hook."""
+        self.view.callback_metrics |= self._metrics("validation")
+        self.view.last_validated_epoch = self.view.current_epoch
+        self.plan.on_validation_epoch_end()
+        self.view.call("on_validation_epoch_end")
+        self._validation = self._metrics("validation")
+        self._tell(self._validation)
+
+    def on_validation_end(self) -> None:
+        """Hook."""
+        self.view.call("on_validation_end")
+        self.plan.enter_stage("train")
+
+    # Metrics.
+
+    def _metrics(self, stage: str) -> dict[str, float]:
+        training = stage == "train"
+        metrics = self.plan.train_epoch_metrics if training else self.plan.validation_epoch_metrics
+        n_obs = self.plan.n_obs_training if training else self.plan.n_obs_validation
+        return metrics.compute(n_obs, self.view.engine.sum_over_processes)
+
+    def _tell(self, metrics: dict[str, float]) -> None:
+        """To Lightning's callbacks and loggers."""
+        self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=1)
 
 
 def make_lightning_module(base: type[Any], plan: Plan, view: "LightningTrainer") -> Any:
@@ -20,140 +184,7 @@ def make_lightning_module(base: type[Any], plan: Plan, view: "LightningTrainer")
     ----------
     base
         ``lightning.pytorch.LightningModule``; handed over, so that Lightning is imported only where it is used.
-    plan
-        The plan.
-    view
-        celbo's trainer: what plan and callbacks see.
+    plan, view
+        As in :class:`PlanHooks`.
     """
-
-    class PlanModule(base):
-        """Runs a plan of celbo's under Lightning."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.plan = plan
-            self.automatic_optimization = plan.automatic_optimization
-            self._validation: dict[str, float] = {}
-            self._weight: dict[str, float] = {}
-
-        def configure_optimizers(self) -> Any:
-            return plan.configure_optimizers()
-
-        def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-            return view.to_device(batch)
-
-        # Training.
-
-        def setup(self, stage: str) -> None:
-            view.call("setup", stage="fit")
-
-        def on_fit_start(self) -> None:
-            view.call("on_fit_start")
-
-        def on_train_start(self) -> None:
-            optimizers = self.optimizers(use_pl_optimizer=not plan.automatic_optimization)
-            view.optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
-            view.lr_links = [SchedulerLink(config.scheduler) for config in self.trainer.lr_scheduler_configs]
-            plan.on_train_start()
-            view.call("on_train_start")
-
-        def on_train_epoch_start(self) -> None:
-            view.follow()
-            self._weight = {} if plan.kl_weight is None else {"kl_weight": float(plan.kl_weight)}
-            self._validation = {}
-            plan.train_epoch_metrics.reset()
-            plan.enter_stage("train")
-            view.guard.start_epoch()
-            plan.on_train_epoch_start()
-            view.call("on_train_epoch_start")
-
-        def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-            view.follow()
-            view.call("on_train_batch_start", batch, batch_idx)
-
-        def training_step(self, batch: Any, batch_idx: int) -> Any:
-            output = plan.training_step(batch, batch_idx)
-            if plan.automatic_optimization:
-                loss = output["loss"] if isinstance(output, dict) else output
-                rows = getattr(view.train_loader, "last_indices", None)
-                where = f"epoch {view.current_epoch}, step {view.global_step}"
-                view.guard.check(loss, plan.last_loss_output, batch, batch_idx, rows, where)
-            return output
-
-        def on_before_backward(self, loss: torch.Tensor) -> None:
-            view.call("on_before_backward", loss)
-
-        def on_after_backward(self) -> None:
-            view.call("on_after_backward")
-
-        def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-            view.call("on_before_optimizer_step", optimizer)
-
-        def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-            view.follow()
-            view.call("on_train_batch_end", outputs, batch, batch_idx)
-            if plan.step_values:
-                view.record_step(plan.step_values)
-                plan.step_values = {}
-
-        def on_train_epoch_end(self) -> None:
-            plan.on_train_epoch_end()
-            view.call("on_train_epoch_end")
-            train = self._metrics("train")
-            view.record({**self._validation, **train, **self._weight})
-            self._tell(train)
-            if view.should_stop:
-                self.trainer.should_stop = True
-
-        def on_train_end(self) -> None:
-            view.current_epoch = self.trainer.current_epoch
-            plan.on_train_end()
-            view.call("on_train_end")
-
-        def on_fit_end(self) -> None:
-            view.call("on_fit_end")
-
-        def teardown(self, stage: str) -> None:
-            view.call("teardown", stage="fit")
-
-        # Validation.
-
-        def on_validation_start(self) -> None:
-            view.follow()
-            view.callback_metrics |= self._metrics("train") | self._weight
-            plan.validation_epoch_metrics.reset()
-            plan.enter_stage("validation")
-            view.call("on_validation_start")
-
-        def on_validation_epoch_start(self) -> None:
-            plan.on_validation_epoch_start()
-            view.call("on_validation_epoch_start")
-
-        def validation_step(self, batch: Any, batch_idx: int) -> Any:
-            return plan.validation_step(batch, batch_idx)
-
-        def on_validation_epoch_end(self) -> None:
-            view.callback_metrics |= self._metrics("validation")
-            view.last_validated_epoch = view.current_epoch
-            plan.on_validation_epoch_end()
-            view.call("on_validation_epoch_end")
-            self._validation = self._metrics("validation")
-            self._tell(self._validation)
-
-        def on_validation_end(self) -> None:
-            view.call("on_validation_end")
-            plan.enter_stage("train")
-
-        # Metrics.
-
-        def _metrics(self, stage: str) -> dict[str, float]:
-            training = stage == "train"
-            metrics = plan.train_epoch_metrics if training else plan.validation_epoch_metrics
-            n_obs = plan.n_obs_training if training else plan.n_obs_validation
-            return metrics.compute(n_obs, view.engine.sum_over_processes)
-
-        def _tell(self, metrics: dict[str, float]) -> None:
-            """To Lightning's callbacks and loggers."""
-            self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=1)
-
-    return PlanModule()
+    return type("PlanModule", (PlanHooks, base), {})(plan, view)

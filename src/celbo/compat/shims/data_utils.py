@@ -51,12 +51,12 @@ def scipy_to_torch_sparse(x: Any) -> torch.Tensor:
     if not sparse.issparse(x) or x.format not in ("csr", "csc"):
         raise TypeError(f"A CSR or CSC matrix is wanted, got a {type(x).__name__}.")
     make = torch.sparse_csr_tensor if x.format == "csr" else torch.sparse_csc_tensor
-    parts = (torch.as_tensor(part) for part in (x.indptr, x.indices, x.data))
+    indptr, indices, values = (torch.as_tensor(part) for part in (x.indptr, x.indices, x.data))
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", message="Sparse CS. tensor support is in beta"
         )  # the layout is what was asked
-        return make(*parts, size=x.shape, check_invariants=False)
+        return make(indptr, indices, values, size=x.shape, check_invariants=False)
 
 
 def get_anndata_attribute(adata: Any, attr_name: str, attr_key: str | None, mod_key: str | None = None) -> Any:

@@ -62,7 +62,9 @@ def _parameters(distribution: Distribution) -> dict[str, Any]:
 
 def subset_distribution(my_distribution: Distribution, index: Tensor, dim: int = 0) -> Distribution:
     """The same distribution of some observations only."""
-    parts = {name: value.index_select(dim, index) for name, value in _parameters(my_distribution).items()}
+    parts: dict[str, Any] = {
+        name: value.index_select(dim, index) for name, value in _parameters(my_distribution).items()
+    }
     return type(my_distribution)(**parts)
 
 
@@ -91,4 +93,5 @@ class DistributionConcatenator:
         """One distribution of all observations, in the order they came."""
         if self._cls is None:
             raise ValueError("No distribution was stored.")
-        return self._cls(**{name: torch.cat(parts, axis) for name, parts in self._parts.items()})
+        joined: dict[str, Any] = {name: torch.cat(parts, axis) for name, parts in self._parts.items()}
+        return self._cls(**joined)

@@ -70,7 +70,7 @@ def convert_archive(
         "var_names": archive.var_names,
         "versions": versions() | {"converted_from": str(registry.get("scvi_version", "before 0.15"))},
     }
-    io.write_archive(new, archive.state_dict, document, prefix=prefix, overwrite=overwrite)
+    io.write_archive(new, dict(archive.state_dict), document, prefix=prefix, overwrite=overwrite)
     _copy_data(old, new, prefix)
     return Path(new)
 
