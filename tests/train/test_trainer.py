@@ -1,5 +1,8 @@
 """The loop: epochs, steps, hooks, limits, plans of others."""
 
+import subprocess
+import sys
+
 import lightning_fabric
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ from torch import nn
 
 from celbo.train import Callback, Plan, TrainingPlan
 from celbo.train.callbacks import HOOKS
+from celbo.train.fabric import FabricEngine
 
 HISTORY = [
     *(f"{name}_validation" for name in ("elbo", "reconstruction_loss", "kl_local", "kl_global", "top")),
@@ -405,5 +409,20 @@ def test_lightning_callback_stops_training(fit):
     assert fit(callbacks=Stops(), max_epochs=9, min_epochs=4).current_epoch == 4
 
 
-def test_fabric_is_what_devices_go_through(fit):
-    assert isinstance(fit().engine.fabric, lightning_fabric.Fabric)
+@pytest.mark.parametrize("asked", [{"precision": "bf16-mixed"}, {"accelerator": "auto"}])
+def test_fabric_is_what_devices_go_through(fit, asked):
+    engine = fit(**asked).engine
+    plain = asked == {"accelerator": "auto"} and not torch.accelerator.is_available()
+    assert isinstance(engine, FabricEngine) is not plain
+    assert plain or isinstance(engine.fabric, lightning_fabric.Fabric)
+
+
+def test_one_process_on_the_cpu_does_not_import_fabric():
+    code = (
+        "import sys, celbo\n"
+        "adata = celbo.data.synthetic_iid(seed=0)\n"
+        "celbo.model.SCVI.setup_anndata(adata)\n"
+        "celbo.model.SCVI(adata).train(max_epochs=1, verbose=0, accelerator='cpu')\n"
+        "assert 'lightning_fabric' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
