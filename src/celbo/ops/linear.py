@@ -38,6 +38,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     if not _fits(x, weight):
         return F.linear(x, weight, bias)
+    # Columns cut out of a wider matrix, rows no longer end to end, send oneDNN to a path a hundred times as slow.
+    x, weight = x.contiguous(), weight.contiguous()
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
         return _Linear.apply(x, weight, bias)
     return _product(x, weight, bias)
@@ -84,6 +86,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_no: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
+        grad_no = grad_no.contiguous()
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
         if torch.is_grad_enabled():  # create_graph=True: the gradients must have gradients themselves
             grad_x, grad_weight = grad_no @ weight, grad_no.t() @ x
