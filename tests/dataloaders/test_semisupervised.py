@@ -93,6 +93,13 @@ class TestSplitter:
         none = SemiSupervisedDataSplitter(manager_of(["Unknown"] * 20), seed=0)
         assert [part for _, part in none.train_dataloader()] == [None]
 
+    @pytest.mark.filterwarnings("ignore:Category 'A' .1. .* has fewer than 3 cells:UserWarning")
+    def test_a_single_labelled_cell_is_too_few(self):
+        for labels, per_label in ((["A"] + ["Unknown"] * 20, None), (["A"] * 9 + ["Unknown"] * 20, 1)):
+            splitter = SemiSupervisedDataSplitter(manager_of(labels), train_size=1.0, n_samples_per_label=per_label)
+            with pytest.raises(ValueError, match="a single labelled cell to train on"):
+                splitter.train_dataloader()
+
     def test_a_datamodule_goes_elsewhere(self, manager):
         with pytest.raises(ValueError, match=r"train\(datamodule="):
             SemiSupervisedDataSplitter(manager, datamodule=object())

@@ -186,8 +186,14 @@ class SemiSupervisedDataSplitter(DataSplitter):
         return Split(rows[part.train], rows[part.validation], rows[part.test])
 
     def train_dataloader(self) -> SemiSupervisedDataLoader | None:  # type: ignore[override]
-        """Pairs of training cells, in another order each epoch."""
-        return self._loader(
+        """Pairs of training cells, in another order each epoch.
+
+        Raises
+        ------
+        ValueError
+            A single labelled cell an epoch: batch normalisation cannot work with one.
+        """
+        loader = self._loader(
             self.train_idx,
             SemiSupervisedDataLoader,
             n_samples_per_label=self.n_samples_per_label,
@@ -196,6 +202,12 @@ class SemiSupervisedDataSplitter(DataSplitter):
             merge_small_tail=True,
             seed=self.seed,
         )
+        if loader is not None and len(loader.subsample_labels()) == 1:
+            raise ValueError(
+                "There is a single labelled cell to train on, and batch normalisation needs two at least: label more "
+                "cells, or raise train_size or n_samples_per_label."
+            )
+        return loader
 
     def val_dataloader(self) -> SemiSupervisedDataLoader | None:  # type: ignore[override]
         """Pairs of validation cells, or None when there are none."""
