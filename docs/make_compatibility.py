@@ -48,7 +48,6 @@ MISSING_MEMBERS: dict[str, str] = {
     "scvi.train.SaveCheckpoint.on_exception": "the last finite weights are kept in any case",
     "scvi.train.SaveCheckpoint.on_save_checkpoint": "a checkpoint is an archive of the whole model",
     "scvi.train.SaveCheckpoint.on_train_batch_end": "a loss that is not finite stops training at that step",
-    "scvi.train.*TrainingPlan.use_sync_dist": "metrics of several processes are always summed",
 }
 """``Class.member`` (or a pattern) that celbo's class does without -> why. What is not listed is still to come."""
 

@@ -119,6 +119,15 @@ class TestPrivateNames:
         assert (VAE, FCLayers) == (celbo.module.VAE, celbo.nn.FCLayers)
         assert TrainingPlan is celbo.train.TrainingPlan
 
+    def test_public_names_that_are_missing_say_so_under_private_paths_too(self, scvi):
+        missing = sorted(name for name in PUBLIC_API["model"] if not hasattr(celbo.model, name))
+        if not missing:
+            pytest.skip("everything of scvi.model is there")
+        module = importlib.import_module("scvi.model._totalvi")
+        assert not hasattr(module, missing[0])
+        with pytest.raises(ImportError, match=f"scvi.model.{missing[0]} is not in celbo yet"):
+            exec(f"from scvi.model._totalvi import {missing[0]}")
+
     def test_what_is_not_served_is_named(self, scvi):
         with pytest.raises(ImportError, match=r"scvi\.model\._utils has no 'nothing': it serves .*_init"):
             from scvi.model._utils import nothing  # noqa: F401

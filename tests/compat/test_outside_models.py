@@ -5,6 +5,7 @@ The script asserts for itself and passes on scvi-tools 1.4.2 too.
 
 import sys
 
+import numpy as np
 import pytest
 
 from celbo.compat import as_scvi
@@ -83,3 +84,22 @@ class TestThePiecesThatOthersOverride:
         scheduler = model.trainer.lr_links[0].scheduler
         assert scheduler.best == pytest.approx(min(model.history["reconstruction_loss_validation"].iloc[:, 0]))
         assert scheduler.last_epoch == 6
+
+
+@pytest.mark.parametrize("names", [("qz_m", "qz_v"), ("qzm", "qzv")])
+def test_a_posterior_in_parts(outsider, model, names):
+    """Modules of scvi-tools' early 1.x give mean and variance of the latents in place of a distribution."""
+
+    class InParts(type(model.module)):
+        def inference(self, x, n_samples=1):
+            outputs = super().inference(x, n_samples)
+            qz = outputs.pop("qz")
+            del outputs["qz_m"], outputs["qz_v"]
+            return {**outputs, names[0]: qz.loc, names[1]: qz.scale**2}
+
+    model.is_trained_ = True
+    before = model.get_latent_representation()
+    model.module.__class__ = InParts
+    np.testing.assert_array_equal(model.get_latent_representation(), before)
+    mean, variance = model.get_latent_representation(return_dist=True)
+    assert mean.shape == variance.shape == (120, 3)

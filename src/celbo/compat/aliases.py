@@ -28,64 +28,59 @@ ADDED: Mapping[str, Mapping[str, Place]] = {
 
 _S = "compat.shims"
 
-PRIVATE: Mapping[str, tuple[str, ...]] = {
-    "_constants": ("core.constants",),
-    "_settings": (f"{_S}.package",),
-    "_types": (f"{_S}.package",),
-    "data._anntorchdataset": ("dataloaders.dataset",),
-    "data._constants": (f"{_S}.data_constants",),
-    "data._datasets": ("data",),
-    "data._manager": ("data.manager",),
-    "data._preprocessing": ("data",),
-    "data._read": ("data",),
-    "data._utils": (f"{_S}.data_utils",),
-    "data.fields._arraylike_field": ("data.fields",),
-    "data.fields._base_field": ("data.fields",),
-    "data.fields._dataframe_field": ("data.fields",),
-    "data.fields._layer_field": ("data.fields",),
-    "data.fields._protein": ("data.fields",),
-    "data.fields._scanvi": ("data.fields",),
-    "data.fields._uns_field": ("data.fields",),
-    "dataloaders._ann_dataloader": ("dataloaders",),
-    "dataloaders._data_splitting": (f"{_S}.data_splitting", "dataloaders"),
-    "distributions._beta_binomial": ("distributions",),
-    "distributions._negative_binomial": ("distributions", f"{_S}.distributions"),
-    "distributions._normal": ("distributions",),
-    "distributions._utils": (f"{_S}.distributions",),
-    "model._linear_scvi": ("model",),
-    "model._scvi": ("model", f"{_S}.model_utils"),
-    "model._utils": (f"{_S}.model_utils",),
-    "model.base._archesmixin": ("model.base", f"{_S}.save_load"),
-    "model.base._base_model": ("model.base", f"{_S}.model_class"),
-    "model.base._constants": (f"{_S}.save_load",),
-    "model.base._de_core": (f"{_S}.differential",),
-    "model.base._differential": (f"{_S}.differential",),
-    "model.base._embedding_mixin": ("model.base",),
-    "model.base._rnamixin": ("model.base",),
-    "model.base._save_load": (f"{_S}.save_load",),
-    "model.base._training_mixin": ("model.base",),
-    "model.base._utils": (f"{_S}.save_load", f"{_S}.differential"),
-    "model.base._vaemixin": ("model.base",),
-    "module._constants": (f"{_S}.module_utils",),
-    "module._utils": (f"{_S}.module_utils",),
-    "module._vae": ("module",),
-    "module.base._base_module": ("module.base",),
-    "module.base._decorators": ("module.base", f"{_S}.module_utils"),
-    "module.base._embedding_mixin": ("module.base",),
-    "nn._base_components": ("nn", f"{_S}.networks"),
-    "nn._embedding": ("nn",),
-    "nn._utils": (f"{_S}.networks",),
-    "train._callbacks": ("train",),
-    "train._config": ("train",),
-    "train._constants": ("train",),
-    "train._metrics": ("train",),
-    "train._trainer": ("train",),
-    "train._trainingplans": ("train", f"{_S}.training"),
-    "train._trainrunner": ("train",),
-    "utils._attrdict": ("utils",),
-    "utils._decorators": ("utils",),
-    "utils._dependencies": ("utils",),
-    "utils._docstrings": ("utils.docstrings",),
-    "utils._track": ("utils",),
+_ROOMS = {
+    "data": "_anntorchdataset _datasets _manager _preprocessing _read",
+    "data.fields": "_arraylike_field _base_field _dataframe_field _layer_field _mudata _protein _scanvi _uns_field",
+    "dataloaders": """
+        _ann_dataloader _anncollection _concat_dataloader _custom_dataloaders _data_splitting _samplers
+        _semi_dataloader""",
+    "distributions": "_beta_binomial _negative_binomial _normal",
+    "model": """
+        _amortizedlda _autozi _condscvi _destvi _jaxscvi _linear_scvi _multivi _peakvi _scanvi _scvi _totalvi""",
+    "model.base": """
+        _archesmixin _base_model _differential _embedding_mixin _pyromixin _rnamixin _training_mixin _vaemixin""",
+    "module": """
+        _amortizedlda _autozivae _classifier _mrdeconv _multivae _peakvae _scanvae _totalvae _vae _vaec""",
+    "module.base": "_base_module _decorators _embedding_mixin _priors _pyro",
+    "nn": "_base_components _embedding",
+    "train": "_callbacks _config _constants _metrics _trainer _trainingplans _trainrunner",
+    "utils": "_attrdict _decorators _dependencies _track",
 }
+"""Room -> private files of scvi-tools in which its public names are written."""
+
+_SHIMS = {
+    "_constants": ("core.constants",),
+    "_settings": ("compat.shims.package",),
+    "_types": ("compat.shims.package",),
+    "data._constants": ("compat.shims.data_constants",),
+    "data._utils": ("compat.shims.data_utils",),
+    "dataloaders._data_splitting": ("compat.shims.data_splitting",),
+    "distributions._negative_binomial": ("compat.shims.distributions",),
+    "distributions._utils": ("compat.shims.distributions",),
+    "model._scvi": ("compat.shims.model_utils",),
+    "model._utils": ("compat.shims.model_utils",),
+    "model.base._archesmixin": ("compat.shims.save_load",),
+    "model.base._base_model": ("compat.shims.model_class",),
+    "model.base._constants": ("compat.shims.save_load",),
+    "model.base._de_core": ("compat.shims.differential",),
+    "model.base._differential": ("compat.shims.differential",),
+    "model.base._save_load": ("compat.shims.save_load",),
+    "model.base._utils": ("compat.shims.save_load", "compat.shims.differential"),
+    "module._constants": ("compat.shims.module_utils",),
+    "module._utils": ("compat.shims.module_utils",),
+    "module.base._decorators": ("compat.shims.module_utils",),
+    "nn._base_components": ("compat.shims.networks",),
+    "nn._utils": ("compat.shims.networks",),
+    "train._trainingplans": ("compat.shims.training",),
+    "utils._docstrings": ("utils.docstrings",),
+}
+"""Private module of scvi-tools -> modules of celbo that have its private names."""
+
+
+def _private() -> dict[str, tuple[str, ...]]:
+    of_rooms = {f"{room}.{file}": (room,) for room, files in _ROOMS.items() for file in files.split()}
+    return {path: of_rooms.get(path, ()) + _SHIMS.get(path, ()) for path in sorted({*of_rooms, *_SHIMS})}
+
+
+PRIVATE: Mapping[str, tuple[str, ...]] = _private()
 """Private module of scvi-tools -> modules of celbo in which its names are looked up, in this order."""

@@ -6,11 +6,12 @@ table is scvi-tools' public API of :data:`~celbo.core.SCVI_TOOLS_VERSION` whole,
 
 import sys
 from collections.abc import Callable, Mapping
+from types import FrameType
 from typing import Any
 
 from .constants import SCVI_TOOLS_VERSION
 
-__all__ = ["PUBLIC_API", "not_in_celbo_yet", "planned_names"]
+__all__ = ["PUBLIC_API", "missing_name", "not_in_celbo_yet", "planned_names"]
 
 _NAMES = {
     "data": """
@@ -110,6 +111,28 @@ def not_in_celbo_yet(name: str) -> str:
     )
 
 
+def missing_name(message: str, name: str, module: str, asked_by: FrameType) -> Exception:
+    """The error for a name that a module does not have.
+
+    Parameters
+    ----------
+    message
+        Why not.
+    name, module
+        What was asked for, and of which module.
+    asked_by
+        Frame that called the module's ``__getattr__``.
+
+    Returns
+    -------
+    An ``AttributeError``, so that ``hasattr`` works; an ``ImportError`` where a ``from ... import`` asks, because
+    Python would replace the message of the other by one of its own.
+    """
+    if asked_by.f_globals.get("__name__") == _IMPORT_STATEMENT:
+        return ImportError(message, name=module)
+    return AttributeError(message, name=name)
+
+
 def planned_names(module: str) -> Callable[[str], Any]:
     """The ``__getattr__`` of a package whose names are partly still to come.
 
@@ -120,8 +143,8 @@ def planned_names(module: str) -> Callable[[str], Any]:
 
     Returns
     -------
-    A function that raises ``AttributeError`` for every name (``ImportError`` where a ``from ... import`` asks, because
-    Python would drop the message of the other), and tells what scvi-tools has from what nobody has.
+    A function that raises for every name, and tells what scvi-tools has from what nobody has; see
+    :func:`missing_name`.
     """
     room = module.partition(".")[2]
 
@@ -129,8 +152,6 @@ def planned_names(module: str) -> Callable[[str], Any]:
         if name not in PUBLIC_API.get(room, ()):
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
         message = not_in_celbo_yet(f"scvi.{room}.{name}")
-        if sys._getframe(1).f_globals.get("__name__") == _IMPORT_STATEMENT:
-            raise ImportError(message, name=module)
-        raise AttributeError(message, name=name)
+        raise missing_name(message, name, module, sys._getframe(1))
 
     return __getattr__

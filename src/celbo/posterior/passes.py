@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributions import Normal
 
 from ..core import REGISTRY_KEYS, settings
 from ..module.base import BaseModuleClass
@@ -27,6 +28,9 @@ __all__ = [
     "sample_passes",
     "size_of",
 ]
+
+_POSTERIOR_IN_PARTS = (("qzm", "qzv"), ("qz_m", "qz_v"))
+"""Names under which modules written for scvi-tools give mean and variance of the latents."""
 
 Minibatch = Mapping[str, Tensor]
 """Tensors of some cells by registry key."""
@@ -83,9 +87,16 @@ def size_of(tensors: Minibatch) -> int:
 
 
 def encode(module: BaseModuleClass, tensors: Minibatch, n_samples: int = 1) -> dict[str, Any]:
-    """What ``module.inference`` gives for a minibatch, with ``n_samples`` draws of the latents."""
+    """What ``module.inference`` gives for a minibatch, with ``n_samples`` draws of the latents.
+
+    Modules of others that give the posterior as mean ``qz_m`` and variance ``qz_v`` get ``qz`` beside them.
+    """
     more = {"n_samples": n_samples} if n_samples > 1 else {}
-    return module.inference(**{**module._get_inference_input(tensors), **more})
+    encoded = module.inference(**{**module._get_inference_input(tensors), **more})
+    for mean, variance in _POSTERIOR_IN_PARTS:
+        if "qz" not in encoded and mean in encoded and variance in encoded:
+            encoded["qz"] = Normal(encoded[mean], encoded[variance].sqrt())
+    return encoded
 
 
 def decode(

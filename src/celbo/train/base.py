@@ -40,6 +40,8 @@ class Plan(nn.Module):
         Record of the last minibatch, for the explanation of a non-finite loss.
     kl_weight, kl_warmup_epochs
         KL weight of the current step and epochs until it is at its maximum, for plans that have one.
+    use_sync_dist
+        What plans written for scvi-tools pass on to :meth:`log`; metrics of several processes are always summed.
     """
 
     automatic_optimization = True
@@ -49,6 +51,7 @@ class Plan(nn.Module):
     last_loss_output: LossOutput | None = None
     kl_weight: float | None = None
     kl_warmup_epochs: int = 0
+    use_sync_dist = False
 
     def __init__(self) -> None:
         super().__init__()

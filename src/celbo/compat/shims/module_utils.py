@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["MODULE_KEYS", "_move_data_to_device", "broadcast_labels", "masked_softmax"]
+__all__ = ["MODULE_KEYS", "_MODULE_KEYS", "_move_data_to_device", "broadcast_labels", "masked_softmax"]
 
 
-class _ModuleKeys(NamedTuple):
+class _MODULE_KEYS(NamedTuple):
     X_KEY: str = "x"
     Z_KEY: str = "z"
     QZ_KEY: str = "qz"
@@ -28,7 +28,7 @@ class _ModuleKeys(NamedTuple):
     KL_Z_KEY: str = "kl_divergence_z"
 
 
-MODULE_KEYS = _ModuleKeys()
+MODULE_KEYS = _MODULE_KEYS()
 
 
 def _move_data_to_device(batch: Any, device: torch.device) -> Any:

@@ -11,7 +11,14 @@ from ...data import align_genes
 from ...data import read as read_data
 from ...model.base.archive import Saved, read_saved
 
-__all__ = ["SAVE_KEYS", "_get_var_names", "_initialize_model", "_load_saved_files", "_validate_var_names"]
+__all__ = [
+    "SAVE_KEYS",
+    "_get_loaded_data",
+    "_get_var_names",
+    "_initialize_model",
+    "_load_saved_files",
+    "_validate_var_names",
+]
 
 
 class _SaveKeys(NamedTuple):
@@ -51,6 +58,24 @@ def _load_saved_files(
     if map_location is not None:
         weights = {name: tensor.to(map_location) for name, tensor in weights.items()}
     return attributes, _names(saved), weights, _data(dir_path, prefix or "") if load_adata else None
+
+
+def _get_loaded_data(
+    reference_model: Any, device: Any = None, adata: Any = None
+) -> tuple[dict[str, Any], np.ndarray, dict[str, torch.Tensor], dict[str, Any]]:
+    """A reference model, or its archive, as attributes, gene names, weights and (empty) Pyro parameters."""
+    if isinstance(reference_model, str):
+        return *_load_saved_files(reference_model, load_adata=False, map_location=device)[:3], {
+            "params": {},
+            "constraints": {},
+        }
+    attributes = {name: value for name, value in vars(reference_model).items() if name.endswith("_")}
+    weights = {name: tensor.clone() for name, tensor in reference_model.module.state_dict().items()}
+    return attributes, np.asarray(reference_model.get_var_names()), weights, _no_pyro()
+
+
+def _no_pyro() -> dict[str, Any]:
+    return {"params": {}, "constraints": {}}
 
 
 def _names(saved: Saved) -> np.ndarray:
