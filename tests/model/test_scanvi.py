@@ -9,7 +9,7 @@ import torch
 
 from celbo.data import synthetic_iid
 from celbo.model import SCANVI, SCVI
-from celbo.train import Callback
+from celbo.train import RECIPES, Callback
 
 KINDS = ["B", "NK", "T"]
 
@@ -232,10 +232,13 @@ class TestFromSCVI:
         np.testing.assert_array_equal(model.get_latent_representation(), latent)
         np.testing.assert_array_equal(source.get_latent_representation(), latent)
 
-    def test_trains_a_tenth_as_long(self, scvi, quick):
+    @pytest.mark.parametrize(("recipe", "n_epochs"), [("classic", 10), ("one_cycle", 200)])
+    def test_trains_for_fewer_epochs(self, scvi, quick, recipe, n_epochs):
         model = SCANVI.from_scvi_model(scvi(), "Unknown")
-        quick(model, max_epochs=None, recipe="classic")
-        assert len(model.history["train_loss"]) == 10
+        fewer = RECIPES[recipe].pretrained_epochs(150, 128, 2)
+        assert fewer == n_epochs < RECIPES[recipe].max_epochs(150, 128, 2)
+        quick(model, max_epochs=None, recipe=recipe, max_steps=30)
+        assert model.trainer.max_epochs == n_epochs
 
     def test_archive(self, scvi, quick, tmp_path, adata):
         model = quick(SCANVI.from_scvi_model(scvi(), "Unknown", linear_classifier=True))

@@ -64,7 +64,7 @@ RECIPES: Mapping[str, Recipe] = {
         Recipe(
             name="one_cycle",
             max_epochs=_one_cycle_epochs,
-            pretrained_epochs=_one_cycle_epochs,
+            pretrained_epochs=lambda *sizes: math.ceil(_one_cycle_epochs(*sizes) / 3),
             plan_kwargs={"lr": 2e-2, "lr_schedule": "one_cycle", "n_epochs_kl_warmup": None},
             keep_best=True,
             retries=2,
