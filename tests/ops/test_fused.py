@@ -320,6 +320,7 @@ def test_after_fork(monkeypatch):
     expected = fused_cpu.nb_log_prob_sum(x, *parameters)  # the parent's threads are up
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # forking with threads is what is tested; python and jax advise against
+        child = os.fork()
     if child == 0:
         os._exit(0 if torch.equal(fused_cpu.nb_log_prob_sum(x, *parameters), expected) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
