@@ -121,6 +121,30 @@ def info(model_dir: ModelDir) -> None:
 
 
 @app.command()
+def convert(
+    old: Annotated[Path, typer.Argument(help="Folder of a model that scvi-tools saved.", show_default=False)],
+    new: Annotated[Path, typer.Argument(help="Folder to write.", show_default=False)],
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a model of scvi-tools as a safe archive of celbo's; nothing in the old one is executed."""
+    from . import runs
+
+    runs.convert(old, new, overwrite)
+
+
+@app.command()
+def export(
+    new: Annotated[Path, typer.Argument(help="Folder of a model that celbo saved.", show_default=False)],
+    old: Annotated[Path, typer.Argument(help="Folder to write.", show_default=False)],
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a model of celbo's as an archive that scvi-tools 1.4.2 loads."""
+    from . import runs
+
+    runs.export(new, old, overwrite)
+
+
+@app.command()
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder.")] = Path("celbo_demo"),
     overwrite: Overwrite = False,

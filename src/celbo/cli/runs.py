@@ -19,6 +19,7 @@ from ..core import unknown_name
 from ..data import Finding, check_counts, read, simulate_counts, top_variable_genes
 from ..model import SCVI, LinearSCVI
 from ..model.base.archive import versions
+from ..model.base.convert import convert_archive, export_archive
 from ..report import ModelSummary, model_report
 from ..report.projection import log_normalised, principal_components
 from ..report.summary import latent_metrics
@@ -26,10 +27,10 @@ from ..train import RECIPES
 from ..train.history import epoch_table
 from .errors import INTERRUPTED, UserError
 from .output import new_file, new_folder
-from .saved import describe, load_from
+from .saved import describe, find_archive, load_from
 from .voice import speaking
 
-__all__ = ["MODELS", "TrainOptions", "demo", "embed", "info", "train"]
+__all__ = ["MODELS", "TrainOptions", "convert", "demo", "embed", "export", "info", "train"]
 
 MODELS = {"scvi": SCVI, "linear_scvi": LinearSCVI}
 """What ``--model`` may be."""
@@ -136,6 +137,18 @@ def info(model_dir: Path) -> None:
         lines = describe(model_dir)
     for name, value in lines.items():
         typer.echo(f"{name:18}{value}")
+
+
+def convert(old: Path, new: Path, overwrite: bool) -> None:
+    """Write a model of scvi-tools as an archive of celbo's."""
+    with speaking(quiet=False):
+        typer.echo(f"Written: {convert_archive(find_archive(old), new, overwrite=overwrite)}")
+
+
+def export(new: Path, old: Path, overwrite: bool) -> None:
+    """Write a model of celbo's as an archive of scvi-tools'."""
+    with speaking(quiet=False):
+        typer.echo(f"Written: {export_archive(find_archive(new), old, overwrite=overwrite)}")
 
 
 def _check_options(options: TrainOptions) -> None:
