@@ -13,8 +13,8 @@ test: $(VENV)/.stamp-test lint types
 	$(BIN)/python -m pytest -q
 
 lint: $(VENV)/.stamp-test
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks docs
+	$(BIN)/ruff format --check src tests benchmarks docs
 
 types: $(VENV)/.stamp-test
 	$(BIN)/mypy

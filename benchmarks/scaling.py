@@ -1,4 +1,4 @@
-"""What a step costs: classic recipe, cells a second against cells, genes, batches and latent size, one varied at a time.
+"""Classic recipe: cells a second against cells, genes, batches and latent size, one varied at a time.
 
 ``python -m benchmarks.scaling [--peer PYTHON]``
 """

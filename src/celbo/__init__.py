@@ -10,7 +10,7 @@ from .core import REGISTRY_KEYS, __version__, settings, unknown_name
 from .core.planned import PUBLIC_API, not_in_celbo_yet
 
 if TYPE_CHECKING:
-    from . import (
+    from . import (  # noqa: F401  (what __getattr__ gives)
         compat,
         data,
         dataloaders,
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         model,
         module,
         nn,
+        ops,
         posterior,
         report,
         testing,

@@ -143,7 +143,7 @@ class LabelsWithUnlabeledObsField(CategoricalObsField):
         )
 
 
-def _filled(column: pd.Series, unlabeled: object) -> pd.Series:
+def _filled(column: pd.Series, unlabeled: Any) -> pd.Series:
     """The column with its missing values called ``unlabeled``; the other values keep their order and type."""
     if not column.isna().any():
         return column
