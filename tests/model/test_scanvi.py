@@ -186,6 +186,11 @@ def test_same_seed_same_weights(scanvi, quick, global_rng_untouched):
     assert any(not torch.equal(a[name], c[name]) for name in a)
 
 
+def test_classic_is_the_default_recipe(scanvi, quick):
+    assert quick(scanvi()).recipe_ == "classic"
+    assert quick(scanvi(), recipe="one_cycle").recipe_ == "one_cycle"
+
+
 def test_split_holds_every_cell_once(trained):
     both = np.concatenate([trained.train_indices, trained.validation_indices])
     assert sorted(both.tolist()) == list(range(150))

@@ -11,7 +11,7 @@ from typing import Any
 from ..core import unknown_name
 from .schedules import max_epochs_classic
 
-__all__ = ["RECIPES", "Recipe", "default_recipe", "find_recipe", "use_default_recipe"]
+__all__ = ["RECIPES", "UNPROVEN", "Recipe", "default_recipe", "find_recipe", "use_default_recipe"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,14 @@ RECIPES: Mapping[str, Recipe] = {
     )
 }
 
+UNPROVEN: Mapping[str, str] = {"SemiSupervisedTrainingPlan": "classic"}
+"""Name of a plan class -> recipe taken by default where ``one_cycle`` is not shown to be as good.
+
+Semi-supervised: on sorted blood cells, 25 labelled cells a class, 1,000 genes, ``classic`` (400 epochs) gets 0.967 and
+0.965 of the other labels right (seeds 0 and 1), ``one_cycle`` 0.960 and 0.957 in a tenth of the steps, 0.964 and 0.960
+in a fifth.
+"""
+
 _default = "one_cycle"
 
 
@@ -95,9 +103,16 @@ def find_recipe(name: str | None) -> Recipe:
     return RECIPES[name]
 
 
-def default_recipe() -> str:
-    """Name of the recipe that ``train`` takes when none is given."""
-    return _default
+def default_recipe(plan_cls: type | None = None) -> str:
+    """Name of the recipe that ``train`` takes when none is given.
+
+    Parameters
+    ----------
+    plan_cls
+        Class of the plan: it, or one that it derives from, may have a row in :data:`UNPROVEN`.
+    """
+    names = () if plan_cls is None else (cls.__name__ for cls in plan_cls.__mro__)
+    return next((UNPROVEN[name] for name in names if name in UNPROVEN), _default)
 
 
 def use_default_recipe(name: str) -> None:

@@ -9,7 +9,7 @@ from ...core import settings
 from ...dataloaders import DataSplitter
 from ...ops.random import fresh_seed
 from ...train import KwargsLike, Plan, TrainingPlan, TrainRunner, merge_kwargs
-from ...train.recipes import Recipe, find_recipe
+from ...train.recipes import Recipe, default_recipe, find_recipe
 
 __all__ = ["UnsupervisedTrainingMixin", "train_model"]
 
@@ -50,7 +50,8 @@ def train_model(
     pretrained
         Whether the module begins with the weights of a trained model.
     """
-    chosen = _recipe_for(model._training_plan_cls, find_recipe(recipe))
+    plan_cls = model._training_plan_cls
+    chosen = _recipe_for(plan_cls, find_recipe(recipe or default_recipe(plan_cls)))
     seed = fresh_seed(settings.seed if seed is None else seed)
     if datamodule is None:
         datamodule = model._data_splitter_cls(
@@ -61,7 +62,7 @@ def train_model(
         epochs_of = chosen.pretrained_epochs if pretrained else chosen.max_epochs
         max_epochs = epochs_of(n_obs, batch_size or settings.batch_size, model.summary_stats.get("n_batch", 1))
     plan_kwargs = dict(chosen.plan_kwargs) | model._plan_defaults | plan_kwargs
-    plan = model._training_plan_cls(model.module, **plan_kwargs)
+    plan = plan_cls(model.module, **plan_kwargs)
     options: dict[str, Any] = {
         "keep_best": chosen.keep_best,
         "retries": chosen.retries,
