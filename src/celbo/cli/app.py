@@ -1,6 +1,5 @@
 """The commands and their options; what they do is in :mod:`celbo.cli.runs`, which is imported when one of them runs."""
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,9 +28,6 @@ Seed = Annotated[
 
 def main() -> None:
     """Entry point of the ``celbo`` script."""
-    # Threads that wait for one another busily cost a factor of 20 where other programs want the same processors: let
-    # them sleep instead. OpenMP reads this once, when torch is imported; whoever has set it keeps the choice.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app(prog_name="celbo")
 
 
