@@ -164,7 +164,7 @@ class TestRecipes:
         assert (dict(classic.plan_kwargs), classic.keep_best, classic.retries) == ({}, False, 0)
 
     @pytest.mark.parametrize("n_obs", [50, 3_000, 40_000, 10**6])
-    @pytest.mark.parametrize(("n_batch", "fewest"), [(1, 800), (2, 1200)])
+    @pytest.mark.parametrize(("n_batch", "fewest"), [(1, 700), (2, 1200)])
     def test_one_cycle_has_steps_enough(self, n_obs, n_batch, fewest):
         n_epochs = RECIPES["one_cycle"].max_epochs(n_obs, 128, n_batch)
         steps_an_epoch = math.ceil(0.9 * n_obs / 128)

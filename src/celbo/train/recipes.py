@@ -45,14 +45,14 @@ class Recipe:
     early_stopping_waits: bool = True
 
 
-_FEWEST_STEPS = 800
+_FEWEST_STEPS = 700
 _STEPS_TO_MIX = 1200
 _ENOUGH_STEPS = 3000
 _ENOUGH_EPOCHS = 10
 
 
 def _one_cycle_epochs(n_obs: int, batch_size: int, n_batch: int) -> int:
-    """Ten passes, at least 800 steps, or 1,200 where batches must mix; beyond 38,000 cells 3,000 steps or one pass."""
+    """Ten passes, at least 700 steps, or 1,200 where batches must mix; beyond 38,000 cells 3,000 steps or one pass."""
     steps_an_epoch = max(1, math.ceil(0.9 * n_obs / batch_size))
     steps = max(_STEPS_TO_MIX if n_batch > 1 else _FEWEST_STEPS, min(_ENOUGH_EPOCHS * steps_an_epoch, _ENOUGH_STEPS))
     return math.ceil(steps / steps_an_epoch)
