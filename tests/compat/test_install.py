@@ -66,10 +66,25 @@ class TestPublicNames:
         missing = sorted(name for name in PUBLIC_API["external"] if not hasattr(celbo.external, name))
         if not missing:
             pytest.skip("everything of scvi.external is there")
-        with pytest.raises(ImportError, match=f"scvi-tools' scvi.external.{missing[0]} is not in celbo yet"):
-            exec(f"from scvi.external import {missing[0]}")
+        message = f"scvi-tools' scvi.external.{missing[0]} is not in celbo yet"
+        imported: dict = {}
+        exec(f"from scvi.external import {missing[0]}", imported)
+        stand_in = imported[missing[0]]
+        with pytest.raises(NotImplementedError, match=message):
+            stand_in()
+        with pytest.raises(NotImplementedError, match=message):
+            stand_in.setup_anndata(None)
+        subclass = type(stand_in)("Sub", (stand_in,), {"__doc__": stand_in.__doc__})
+        with pytest.raises(NotImplementedError, match=message):
+            subclass()
         with pytest.raises(AttributeError, match="not in celbo yet"):
             getattr(scvi.external, missing[0])
+        assert not hasattr(scvi.external, missing[0])
+
+    def test_names_that_are_missing_without_the_stand_in_library(self):
+        missing = sorted(name for name in PUBLIC_API["external"] if not hasattr(celbo.external, name))
+        with pytest.raises(ImportError, match=f"scvi-tools' scvi.external.{missing[0]} is not in celbo yet"):
+            exec(f"from celbo.external import {missing[0]}")
 
     def test_modules_that_scvi_tools_does_not_have(self, scvi):
         with pytest.raises(ModuleNotFoundError, match=r"scvi-tools 1\.4\.2 has no such public module"):

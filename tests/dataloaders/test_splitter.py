@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from celbo.core import settings
-from celbo.data import AnnDataManager
+from celbo.data import AnnDataManager, synthetic_iid
 from celbo.dataloaders import AnnDataLoader, DataSplitter, split_indices
+from celbo.model import SCVI
 
 
 def cells(loader):
@@ -115,3 +116,11 @@ def test_sparse_minibatches_are_made_dense_after_the_transfer(manager, adata):
 def test_manager_without_anndata_is_said(fields):
     with pytest.raises(ValueError, match="has no AnnData yet"):
         DataSplitter(AnnDataManager(fields))
+
+
+def test_an_unknown_argument_is_named_with_the_splitters_own():
+    adata = synthetic_iid(batch_size=20, seed=0)
+    SCVI.setup_anndata(adata)
+    model = SCVI(adata)
+    with pytest.raises(TypeError, match="'stratify'.*Did you mean 'stratify_by'"):
+        model.train(max_epochs=1, verbose=0, datasplitter_kwargs={"stratify": "batch"})

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ..core.planned import give_stand_ins
 from ..train.recipes import default_recipe, use_default_recipe
 from .finder import CelboFinder
 
@@ -23,8 +24,9 @@ def install_as_scvi() -> None:
 
     The modules are the same objects under both names, so ``isinstance`` holds across them. ``scvi.__version__`` is the
     scvi-tools release whose API celbo follows. Training takes scvi-tools' own defaults (``recipe="classic"``) unless a
-    call says otherwise. Private modules of scvi-tools that code of others is known to import are stood in for
-    (:data:`celbo.compat.aliases.PRIVATE`). Calling it again changes nothing.
+    call says otherwise. A public name that celbo does not have yet can be imported; using it is a
+    ``NotImplementedError`` that says so. Private modules of scvi-tools that code of others is known to import are stood
+    in for (:data:`celbo.compat.aliases.PRIVATE`). Calling it again changes nothing.
 
     Raises
     ------
@@ -52,6 +54,7 @@ def install_as_scvi() -> None:
         )
     _recipe_before = default_recipe()
     use_default_recipe("classic")
+    give_stand_ins(True)
     sys.meta_path.insert(0, _finder)
 
 
@@ -62,6 +65,7 @@ def uninstall() -> None:
         return
     sys.meta_path.remove(_finder)
     _finder.forget()
+    give_stand_ins(False)
     if _recipe_before is not None:
         use_default_recipe(_recipe_before)
     _recipe_before = None

@@ -4,6 +4,8 @@ One table for all rooms. A name that exists in celbo is found before this table 
 table is scvi-tools' public API of :data:`~celbo.core.SCVI_TOOLS_VERSION` whole, and what is missing is worked out.
 """
 
+import dis
+import functools
 import sys
 from collections.abc import Callable, Mapping
 from types import FrameType
@@ -11,7 +13,7 @@ from typing import Any
 
 from .constants import SCVI_TOOLS_VERSION
 
-__all__ = ["PUBLIC_API", "missing_name", "not_in_celbo_yet", "planned_names"]
+__all__ = ["PUBLIC_API", "give_stand_ins", "missing_name", "not_in_celbo_yet", "planned_names", "stand_in"]
 
 _NAMES = {
     "data": """
@@ -151,7 +153,46 @@ def planned_names(module: str) -> Callable[[str], Any]:
     def __getattr__(name: str) -> Any:
         if name not in PUBLIC_API.get(room, ()):
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        message = not_in_celbo_yet(f"scvi.{room}.{name}")
-        raise missing_name(message, name, module, sys._getframe(1))
+        full_name, asked_by = f"scvi.{room}.{name}", sys._getframe(1)
+        if _stand_ins_wanted and _is_import(asked_by):
+            return stand_in(full_name)
+        raise missing_name(not_in_celbo_yet(full_name), name, module, asked_by)
 
     return __getattr__
+
+
+def _is_import(asked_by: FrameType) -> bool:
+    """Whether a ``from ... import`` asks: the import machinery looks first, the statement itself fetches then."""
+    if asked_by.f_globals.get("__name__") == _IMPORT_STATEMENT:
+        return True
+    return asked_by.f_lasti >= 0 and asked_by.f_code.co_code[asked_by.f_lasti] == dis.opmap["IMPORT_FROM"]
+
+
+_stand_ins_wanted = False
+
+
+def give_stand_ins(wanted: bool) -> None:
+    """Whether ``from ... import NAME`` of a missing name gives a :func:`stand_in` instead of an ``ImportError``.
+
+    Code written for scvi-tools imports many names and may use few: it should fail where it uses one that is missing.
+    """
+    global _stand_ins_wanted
+    _stand_ins_wanted = wanted
+
+
+class _Missing(type):
+    """Class of stand-ins: making an instance, or asking for anything public, says what is missing."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError(cls.__doc__)
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise NotImplementedError(cls.__doc__)
+
+
+@functools.cache
+def stand_in(full_name: str) -> type:
+    """A class under a missing name, which may be imported and subclassed; using it is a ``NotImplementedError``."""
+    return _Missing(full_name.rpartition(".")[2], (), {"__doc__": not_in_celbo_yet(full_name)})

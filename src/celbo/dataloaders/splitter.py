@@ -10,7 +10,7 @@ from torch import Tensor
 from ..core import settings, unknown_name
 from .concat import ConcatDataLoader
 from .dataset import AnnTorchDataset, registered
-from .loader import AnnDataLoader
+from .loader import WORKER_OPTIONS, AnnDataLoader
 from .split import Split, split_by_column, split_indices, split_with_indexing
 
 if TYPE_CHECKING:
@@ -94,6 +94,8 @@ class DataSplitter:
         self.load_sparse_tensor, self.pin_memory = load_sparse_tensor, pin_memory
         self.seed = settings.seed if seed is None else seed
         self.stratify_by, self.split_by = stratify_by, split_by
+        if self.data_loader_cls is AnnDataLoader:
+            _refuse_unknown(type(self), kwargs)
         self.drop_last = bool(kwargs.pop("drop_last", False))
         self.data_loader_kwargs = dict(kwargs)
         self.split = self._split()
@@ -156,6 +158,15 @@ def _understood(loader_cls: type[Any], options: dict[str, Any]) -> dict[str, Any
     is_ours = issubclass(loader_cls, AnnDataLoader | ConcatDataLoader)
     takes_all = is_ours and any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     return {name: v for name, v in options.items() if takes_all or name in parameters or name not in _OWN_OPTIONS}
+
+
+def _refuse_unknown(splitter_cls: type[Any], kwargs: dict[str, Any]) -> None:
+    """Say at once, and with the splitter's own names too, what a loader would refuse later."""
+    of_loader = [*inspect.signature(AnnDataLoader).parameters, *WORKER_OPTIONS]
+    for name in kwargs:
+        if name not in of_loader:
+            known = {*inspect.signature(splitter_cls).parameters, *of_loader} - {"adata_manager", "kwargs"}
+            raise TypeError(unknown_name("argument of the data splitter (datasplitter_kwargs)", name, sorted(known)))
 
 
 def _check_one_way(**ways: Any) -> None:
