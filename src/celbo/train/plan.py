@@ -10,6 +10,7 @@ from torch import Tensor
 from ..core import unknown_name
 from ..module.base import BaseModuleClass, LossOutput
 from . import schedules
+from .adam import Adam
 from .base import Plan
 from .metrics import ElboMetric, EpochMetrics
 
@@ -203,9 +204,10 @@ class TrainingPlan(Plan):
         if self.optimizer_name == "Custom":
             assert self.optimizer_creator is not None
             return self.optimizer_creator
-        cls = torch.optim.Adam if self.optimizer_name == "Adam" else torch.optim.AdamW
-        # one pass over all weights instead of a dozen small ones per tensor
-        return lambda params: cls(params, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay, fused=True)
+        settings = {"lr": self.lr, "eps": self.eps, "weight_decay": self.weight_decay}
+        if self.optimizer_name == "Adam":
+            return lambda params: Adam(params, **settings)
+        return lambda params: torch.optim.AdamW(params, fused=True, **settings)
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Optimizer of the parameters that require gradients, with the schedule in Lightning's form."""
