@@ -62,7 +62,8 @@ class Twin(nn.Module):
 @pytest.mark.parametrize("name", ["Adam", "AdamW"])
 def test_optimizer_settings(name):
     optimizer = TrainingPlan(Twin(), optimizer=name).configure_optimizers()["optimizer"]
-    assert type(optimizer) is getattr(torch.optim, name)
+    assert isinstance(optimizer, getattr(torch.optim, name))
+    assert type(optimizer).__name__ == name  # the name of the learning rate in the history
     (group,) = optimizer.param_groups
     found = {key: group[key] for key in ("lr", "eps", "weight_decay", "betas")}
     assert found == {"lr": 1e-3, "eps": 0.01, "weight_decay": 1e-6, "betas": (0.9, 0.999)}
