@@ -122,5 +122,5 @@ def test_an_unknown_argument_is_named_with_the_splitters_own():
     adata = synthetic_iid(batch_size=20, seed=0)
     SCVI.setup_anndata(adata)
     model = SCVI(adata)
-    with pytest.raises(TypeError, match="'stratify'.*Did you mean 'stratify_by'"):
+    with pytest.raises(TypeError, match=r"'stratify'.*Did you mean 'stratify_by'"):
         model.train(max_epochs=1, verbose=0, datasplitter_kwargs={"stratify": "batch"})
