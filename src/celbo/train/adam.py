@@ -51,11 +51,21 @@ class Adam(torch.optim.Adam):
         """One step on the gradients that the parameters have."""
         loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
-            lists: tuple[list[Tensor], ...] = ([], [], [], [], [], [])
-            has_complex = self._init_group(group, *lists)
+            trained: list[Tensor] = []
+            gradients: list[Tensor] = []
+            means: list[Tensor] = []
+            squares: list[Tensor] = []
+            largest_squares: list[Tensor] = []
+            steps: list[Tensor] = []
+            has_complex = self._init_group(group, trained, gradients, means, squares, largest_squares, steps)
             beta1, beta2 = group["betas"]
             adam(
-                *lists,
+                trained,
+                gradients,
+                means,
+                squares,
+                largest_squares,
+                steps,
                 fused=True,
                 foreach=False,
                 capturable=group["capturable"],

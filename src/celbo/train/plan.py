@@ -204,7 +204,7 @@ class TrainingPlan(Plan):
         if self.optimizer_name == "Custom":
             assert self.optimizer_creator is not None
             return self.optimizer_creator
-        settings = {"lr": self.lr, "eps": self.eps, "weight_decay": self.weight_decay}
+        settings: dict[str, Any] = {"lr": self.lr, "eps": self.eps, "weight_decay": self.weight_decay}
         if self.optimizer_name == "Adam":
             return lambda params: Adam(params, **settings)
         return lambda params: torch.optim.AdamW(params, fused=True, **settings)
