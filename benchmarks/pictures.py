@@ -28,7 +28,7 @@ def newest(benchmark: str, figure: str) -> dict[str, dict[str, float]]:
 
 def throughput() -> Figure:
     """Bars of the classic recipe's training throughput."""
-    cases = newest("step", "training")
+    cases = dict(sorted(newest("step", "training").items(), key=lambda case: (len(case[0].split()[0]), case[0])))
     figure = Figure(figsize=(6.4, 2.8), layout="constrained")
     axes = figure.subplots()
     for i, (tool, colour) in enumerate(COLOURS.items()):
@@ -38,7 +38,7 @@ def throughput() -> Figure:
     for k, rates in enumerate(cases.values()):
         if len(rates) == 2:
             axes.text(k, rates["celbo"], f"{rates['celbo'] / rates['scvi-tools']:.1f}x", ha="center", va="bottom")
-    axes.set_xticks([k + 0.2 for k in range(len(cases))], list(cases))
+    axes.set_xticks([k + 0.2 for k in range(len(cases))], [case.replace(", ", "\n") for case in cases])
     axes.set_ylabel("cells / s")
     axes.set_title("Training, step for step (classic recipe)", loc="left")
     axes.legend(frameon=False)
