@@ -259,7 +259,7 @@ def _figures(model: Any, summary: ModelSummary, clock: _Clock) -> dict[str, Any]
     elbo = history["elbo_validation"].dropna() if "elbo_validation" in history else pd.Series(dtype=float)
     return {
         "epochs": len(history),
-        "seconds": round(seconds, 3),
+        "seconds": round(seconds, 6),
         "cells_per_second": round(n_cells / seconds, 1) if seconds else None,
         "elbo_validation": float(elbo.min()) if len(elbo) else None,
         "n_active": int(summary.is_active_k.sum()),
