@@ -1,9 +1,8 @@
 """Rows shared out over torch's own threads: for compiled code that releases the interpreter lock.
 
 torch's OpenMP threads wait busily for the next piece of work, so threads of another pool would have to share the
-processors with them:
-measured, a second pool gained nothing. Where torch brings GNU's OpenMP (its Linux builds), the work is therefore
-handed to that very team; elsewhere, and in a forked child, to a pool.
+processors with them: measured, a second pool gained nothing. Where torch brings GNU's OpenMP (its Linux builds), the
+work is therefore handed to that very team; elsewhere, and in a forked child, to a pool.
 """
 
 import ctypes

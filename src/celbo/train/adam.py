@@ -1,9 +1,8 @@
 """Adam in one fused pass, without loading torch's compiler.
 
 torch's optimizers import ``torch._dynamo`` when they are made and at each step, to tell a compiler that is not there
-to leave them alone.
-That import takes a second, a sixth of a whole training on a few thousand cells. The numbers are those of
-``torch.optim.Adam(fused=True)``.
+to leave them alone. That import takes a second, a sixth of a whole training on a few thousand cells. The numbers are
+those of ``torch.optim.Adam(fused=True)``.
 
 Reference: Kingma and Ba, *Adam: a method for stochastic optimization*, 2015.
 """
