@@ -93,7 +93,7 @@ def measure_training(task: dict) -> dict:
 
     scvi, adata = load(task)
     split = np.load(task["split"])
-    model = scvi.model.SCVI(adata)
+    model = scvi.model.SCVI(adata, **task.get("model", {}))
     times = clock(task)
     quiet = {"verbose": 0} if task["tool"] == "celbo" else {"enable_progress_bar": False}
     started = time.perf_counter()
