@@ -40,13 +40,13 @@ def arguments(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def run_side(tool: str, python: str, task: dict) -> dict:
-    """Run ``side.py`` for one tool and return what it measured."""
+def run_side(tool: str, python: str, task: dict, script: str = "side.py") -> dict:
+    """Run ``side.py``, or another script of this folder, for one tool and return what it measured."""
     with tempfile.TemporaryDirectory() as folder:
         asked, answered = Path(folder) / "task.json", Path(folder) / "result.json"
         asked.write_text(json.dumps(task | {"tool": "celbo" if tool == "celbo" else "scvi"}))
         run = subprocess.run(
-            [python, "-W", "ignore", str(HERE / "side.py"), str(asked), str(answered)],
+            [python, "-W", "ignore", str(HERE / script), str(asked), str(answered)],
             cwd=folder,
             capture_output=True,
             text=True,
