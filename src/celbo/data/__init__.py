@@ -11,6 +11,7 @@ from .manager import AnnDataManager, AnnDataManagerValidationCheck
 from .read import read
 from .registry import data_registry_of, state_registry_of, summary_stats_of
 from .simulate import simulate_counts
+from .simulate_spots import simulate_spots
 from .synthetic import synthetic_iid
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "read_loom",
     "read_text",
     "simulate_counts",
+    "simulate_spots",
     "state_registry_of",
     "summary_stats_of",
     "synthetic_iid",
