@@ -70,10 +70,30 @@ def test_processes_are_added_before_the_division():
     for n, part in [(4, first), (9, second), (3, second)]:
         whole.update(record(n, 2.0, a=torch.tensor(float(n))))
         part.update(record(n, 2.0, a=torch.tensor(float(n))))
-    other = []
-    second.compute(16, lambda tensor: other.append(tensor) or tensor)
-    together = first.compute(16, lambda tensor: tensor + other[0])
+    together = first.compute(16, lambda mine: [mine, second.totals()])
     assert together == pytest.approx(whole.compute(16), rel=1e-14)
+
+
+def test_a_process_may_lack_what_others_have():
+    """No minibatch at all, or none with a certain metric: it still takes part."""
+    without, with_it = EpochMetrics("validation"), EpochMetrics("validation")
+    with_it.update(record(4, 2.0, a=torch.tensor(3.0)))
+    with_it.keep("accuracy", 0.5, 4)
+    with_it.update(record(4, 2.0))
+    for parts in ([without.totals(), with_it.totals()], [with_it.totals(), without.totals()]):
+        assert without.compute(8, lambda mine, parts=parts: parts) == with_it.compute(8)
+
+
+def test_sums_go_on_from_a_checkpoint():
+    whole, first, second = EpochMetrics("train"), EpochMetrics("train"), EpochMetrics("train")
+    for n, part in [(4, first), (9, second), (3, second)]:
+        for metrics in (whole, part):
+            metrics.update(record(n, 0.1, **({"a": torch.tensor(float(n))} if n != 9 else {})))
+            metrics.keep("b", torch.tensor(0.3), n)
+        if part is first:
+            second.load_state_dict(first.state_dict())
+            first.update(record(100, 1.0))  # what was saved is not the same memory
+    assert second.compute(16) == whole.compute(16)
 
 
 def test_extra_metrics_that_can_be_logged():

@@ -101,6 +101,17 @@ class ConcatDataLoader:
         """Rows of the first part of the minibatch handed out last, in its order."""
         return self.dataloaders[0].last_indices
 
+    @property
+    def last_weight(self) -> float:
+        """Cells of the first part of the last minibatch over an equal share of it, see :class:`AnnDataLoader`."""
+        return self.dataloaders[0].last_weight
+
+    def take_share(self, rank: int, size: int) -> None:
+        """Read the share of one of several processes from now on, of each set."""
+        for loader in self.dataloaders:
+            loader.take_share(rank, size)
+        self.largest_dl = max(self.dataloaders, key=len)
+
     def __len__(self) -> int:
         """Minibatches an epoch."""
         return len(self.largest_dl)
@@ -111,9 +122,12 @@ class ConcatDataLoader:
         self.epoch, self._resume_at = epoch + 1, 0
         self._begin_epoch(epoch)
         streams = [self._endless(loader, epoch, first) for loader in self.dataloaders]
+        longest = self.dataloaders.index(self.largest_dl)
         for batch in range(first, len(self)):
             self._reached = (epoch, batch + 1) if batch + 1 < len(self) else (epoch + 1, 0)
-            yield tuple(next(stream) for stream in streams)
+            parts = tuple(next(stream) for stream in streams)
+            if parts[longest] is not None:  # else other processes have all the cells of it
+                yield parts
 
     def _begin_epoch(self, epoch: int) -> None:
         """Hook of subclasses whose sets change from epoch to epoch (their sizes do not)."""
@@ -127,7 +141,7 @@ class ConcatDataLoader:
         position = {"epoch": epoch * passes_an_epoch + first // n, "batch": first % n}
         loader.load_state_dict(loader.state_dict() | position)
         while True:
-            yield from loader
+            yield from loader.parts()
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands, to go on exactly there."""

@@ -148,9 +148,28 @@ class AnnDataLoader:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """One epoch of minibatches."""
+        return (batch for batch in self.parts() if batch is not None)
+
+    def parts(self) -> Iterator[dict[str, Any] | None]:
+        """One epoch of minibatches; None where other processes have all the cells of one."""
         for positions in self.sampler:
             self.last_indices = self.indices[np.atleast_1d(positions)]
-            yield self._finish(self.tables.fetch(self.last_indices))
+            yield self._finish(self.tables.fetch(self.last_indices)) if len(self.last_indices) else None
+
+    @property
+    def last_weight(self) -> float:
+        """Cells of the minibatch handed out last over an equal share of it, where processes share minibatches."""
+        return self.sampler.last_weight if isinstance(self.sampler, EpochSampler) else 1.0
+
+    def take_share(self, rank: int, size: int) -> None:
+        """Read the share of one of several processes from now on: the cells of every minibatch are shared out.
+
+        Raises
+        ------
+        TypeError
+            When the order comes from a ``sampler`` of the caller, who must share it out.
+        """
+        self._own_sampler().take_share(rank, size)
 
     def _finish(self, batch: dict[str, Tensor]) -> dict[str, Any]:
         if self.iter_ndarray:
@@ -177,7 +196,8 @@ class AnnDataLoader:
         if not isinstance(self.sampler, EpochSampler):
             kind = type(self.sampler).__name__
             raise TypeError(
-                f"This loader's order comes from a {kind} that was passed as `sampler`: keep the state of that one."
+                f"This loader's order comes from a {kind} that was passed as `sampler`: keep the state of that one, "
+                "and share it out among processes where there are several."
             )
         return self.sampler
 

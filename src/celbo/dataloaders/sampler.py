@@ -19,7 +19,14 @@ SMALL_TAIL = 2
 """A last batch of up to this many cells is too small for batch normalisation and joins the one before it."""
 
 
-def batch_edges(n: int, batch_size: int, *, drop_last: bool = False, merge_small_tail: bool = False) -> np.ndarray:
+def batch_edges(
+    n: int,
+    batch_size: int,
+    *,
+    drop_last: bool = False,
+    merge_small_tail: bool = False,
+    small_tail: int = SMALL_TAIL,
+) -> np.ndarray:
     """Edges of the minibatches over ``n`` positions: batch ``i`` is ``edges[i]:edges[i + 1]``.
 
     Parameters
@@ -32,6 +39,8 @@ def batch_edges(n: int, batch_size: int, *, drop_last: bool = False, merge_small
         Leave out a last batch that is not full. Nothing else ever leaves a position out.
     merge_small_tail
         A last batch of 1 or 2 positions joins the batch before it, where there is one.
+    small_tail
+        Another number than 2.
 
     Returns
     -------
@@ -41,7 +50,7 @@ def batch_edges(n: int, batch_size: int, *, drop_last: bool = False, merge_small
     tail = n - int(edges[-1])
     if tail == 0 or drop_last:
         return edges
-    if merge_small_tail and tail <= SMALL_TAIL and len(edges) > 1:
+    if merge_small_tail and tail <= small_tail and len(edges) > 1:
         edges[-1] = n
         return edges
     return np.append(edges, n)
@@ -58,11 +67,15 @@ class Shard:
     drop_tail
         Leave out up to ``size - 1`` positions so that all processes have equally many; otherwise positions from the
         front are given out twice for the same purpose.
+    exact
+        Give out every position once: the processes share each minibatch, so that together they do what one process
+        does with minibatches ``size`` times as large. The last one may leave a process one position less, or none.
     """
 
     rank: int = 0
     size: int = 1
     drop_tail: bool = False
+    exact: bool = False
 
     @classmethod
     def of_process_group(cls, drop_tail: bool) -> "Shard":
@@ -82,11 +95,13 @@ class Shard:
 
     def count(self, n: int) -> int:
         """How many of ``n`` positions a process gets."""
+        if self.exact:
+            return n  # shared out minibatch by minibatch
         return n // self.size if self.drop_tail else -(-n // self.size)
 
     def share(self, order_n: np.ndarray) -> np.ndarray:
         """Part for this process of an epoch's order: every ``size``-th position, from ``rank`` on."""
-        if self.size == 1 or not len(order_n):
+        if self.size == 1 or self.exact or not len(order_n):
             return order_n
         return np.resize(order_n, self.count(len(order_n)) * self.size)[self.rank :: self.size]
 
@@ -109,6 +124,11 @@ class EpochSampler:
     shard
         The part of each epoch that this process takes. All processes need the same seed: None is 0
         when there are several.
+
+    Attributes
+    ----------
+    last_weight
+        Positions of the last minibatch over an equal share of it: 1, save for a last one of uneven shares.
     """
 
     def __init__(
@@ -124,17 +144,35 @@ class EpochSampler:
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size is a number of cells, at least 1, got {batch_size!r}.")
-        self.n, self.batch_size, self.shuffle, self.shard = int(n), int(batch_size), bool(shuffle), shard
+        self.n, self.batch_size, self.shuffle = int(n), int(batch_size), bool(shuffle)
+        self._drop_last, self._merge_small_tail = drop_last, merge_small_tail
         self.seed = settled_seed(seed, shard)
-        self._edges = batch_edges(
-            shard.count(self.n), self.batch_size, drop_last=drop_last, merge_small_tail=merge_small_tail
-        )
+        self._take(shard)
+        self.last_weight = 1.0
         self.epoch = 0
         self._resume_at = 0
         self._reached = (0, 0)
 
+    def _take(self, shard: Shard) -> None:
+        self.shard = shard
+        together = shard.size if shard.exact else 1
+        self._edges = batch_edges(
+            shard.count(self.n),
+            self.batch_size * together,
+            drop_last=self._drop_last,
+            merge_small_tail=self._merge_small_tail,
+            small_tail=SMALL_TAIL * together,
+        )
+
+    def take_share(self, rank: int, size: int) -> None:
+        """Give out the share of one of several processes from now on, each position to one of them: see ``exact`` of
+        :class:`Shard`. The processes need the same seed.
+        """
+        if self.shard.size == 1:  # whoever asked for another way of sharing keeps it
+            self._take(Shard(rank, size, exact=True))
+
     def __len__(self) -> int:
-        """Minibatches an epoch."""
+        """Minibatches an epoch, of all processes together."""
         return len(self._edges) - 1
 
     def order(self, epoch: int) -> np.ndarray:
@@ -144,13 +182,21 @@ class EpochSampler:
         return np.random.default_rng([self.seed, epoch]).permutation(self.n)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """One epoch: the positions of each minibatch, ``(batch_size,)`` int64."""
+        """One epoch: the positions of each minibatch, ``(batch_size,)`` int64; an ``exact`` share may be empty."""
         epoch, first = self.epoch, self._resume_at
         self.epoch, self._resume_at = epoch + 1, 0
         mine = self.shard.share(self.order(epoch))
         for batch in range(first, len(self)):
             self._reached = (epoch, batch + 1) if batch + 1 < len(self) else (epoch + 1, 0)
-            yield mine[self._edges[batch] : self._edges[batch + 1]]
+            yield self._my_part(mine[self._edges[batch] : self._edges[batch + 1]])
+
+    def _my_part(self, positions: np.ndarray) -> np.ndarray:
+        """Positions of a minibatch for this process, and in ``last_weight`` how much more they are than its share."""
+        if not self.shard.exact:
+            return positions
+        mine = positions[self.shard.rank :: self.shard.size]
+        self.last_weight = len(mine) * self.shard.size / len(positions)
+        return mine
 
     def state_dict(self) -> dict[str, Any]:
         """Where the epochs stand: the minibatch after the last one handed out. Plain integers, fit for JSON."""

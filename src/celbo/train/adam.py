@@ -18,6 +18,8 @@ from torch.optim.adam import adam
 __all__ = ["Adam"]
 
 _add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+_state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+_load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
 
 
 class Adam(torch.optim.Adam):
@@ -39,6 +41,14 @@ class Adam(torch.optim.Adam):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Take in further parameters."""
         _add_param_group(self, param_group)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Settings and moments, for a checkpoint."""
+        return _state_dict(self)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Put them back."""
+        _load_state_dict(self, state_dict)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Let go of the gradients, or set them to zero."""

@@ -147,6 +147,17 @@ class Plan(nn.Module):
         """Change the learning rate of the optimizers to be made, after a run that diverged."""
         raise NotImplementedError(f"{type(self).__name__} does not say how to scale its learning rate.")
 
+    def resume_state(self) -> dict[str, Any]:
+        """What a checkpoint must keep of the plan beside its weights: plain values and tensors that change in training.
+
+        A plan with further state (a generator, a counter) overrides this and :meth:`load_resume_state`.
+        """
+        return {"step_values": dict(self.step_values)}
+
+    def load_resume_state(self, state: Mapping[str, Any]) -> None:
+        """Put it back."""
+        self.step_values = dict(state["step_values"])
+
     def optimizers(self) -> Any:
         """The optimizer, or the list of them (for manual optimization)."""
         optimizers = self.trainer.optimizers

@@ -5,7 +5,7 @@ Callbacks written for Lightning work too: hooks are called by name, and only tho
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from .base import Plan
     from .trainer import Trainer
 
-__all__ = ["HOOKS", "Callback", "KeepBest", "LearningRateMonitor", "LoudEarlyStopping", "SaveCheckpoint", "find_metric"]
+__all__ = [
+    "HOOKS",
+    "Callback",
+    "KeepBest",
+    "LearningRateMonitor",
+    "LoudEarlyStopping",
+    "SaveCheckpoint",
+    "find_metric",
+    "refuse_without_validation",
+]
 
 logger = logging.getLogger("celbo")
 
@@ -146,12 +155,23 @@ class LoudEarlyStopping(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Counters and best value."""
-        return {"best": self.best.value, "wait_count": self.wait_count, "n_checks": self.n_checks}
+        counters = {"wait_count": self.wait_count, "n_checks": self.n_checks, "stopped_epoch": self.stopped_epoch}
+        return {"best": self.best.value, **counters}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Put them back."""
         self.best.value = state_dict["best"]
         self.wait_count, self.n_checks = state_dict["wait_count"], state_dict["n_checks"]
+        self.stopped_epoch = state_dict["stopped_epoch"]
+
+
+def refuse_without_validation(callbacks: Iterable[Any]) -> None:
+    """Raise ``ValueError`` for an early stopping that waits for a metric of a validation set that is not there."""
+    if any(isinstance(callback, LoudEarlyStopping) and "validation" in callback.monitor for callback in callbacks):
+        raise ValueError(
+            "Can't run Early Stopping with validation monitor with no validation set: "
+            "give validation_size, or early_stopping=False."
+        )
 
 
 class KeepBest(Callback):
@@ -184,13 +204,13 @@ class KeepBest(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Put them back."""
         self.best.value, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
-        self._weights = state_dict["weights"]
+        self._weights = dict(state_dict["weights"])
 
     def on_train_end(self, trainer: "Trainer", plan: "Plan") -> None:
         """Put the best weights back, unless they are the last ones."""
         if self._weights and self.best_epoch != trainer.last_validated_epoch:
             trainer.raw_module.load_state_dict(self._weights)
-            if trainer.verbose:
+            if trainer.verbose and trainer.is_global_zero:
                 logger.info(f"Weights of epoch {self.best_epoch} kept: best {self.monitor} {_short(self.best.value)}.")
 
 
@@ -258,12 +278,22 @@ class SaveCheckpoint(Callback):
         trainer.save_model(path)
         self.saved = sorted([*self.saved, (score, path)], key=lambda pair: pair[0])
         while len(self.saved) > self.save_top_k:
-            trainer.model.delete_archive(self.saved.pop()[1])
+            path = self.saved.pop()[1]
+            if trainer.is_global_zero:
+                trainer.model.delete_archive(path)
 
     def on_train_epoch_end(self, trainer: "Trainer", plan: "Plan") -> None:
         """Where nothing is validated, every epoch is looked at."""
         if trainer.val_loader is None:
             self.on_validation_end(trainer, plan)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Metrics and folders of the checkpoints."""
+        return {"saved": [[score, str(path)] for score, path in self.saved]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Put them back."""
+        self.saved = [(score, Path(path)) for score, path in state_dict["saved"]]
 
     def on_train_end(self, trainer: "Trainer", plan: "Plan") -> None:
         """Put the best weights back, where asked for."""

@@ -28,6 +28,11 @@ class Engine:
         """Number of processes."""
         return 1
 
+    @property
+    def rank(self) -> int:
+        """Number of this process, from 0."""
+        return 0
+
     def place(self, plan: Plan) -> torch.nn.Module:
         """Put a plan on the device, wrap its module where needed, and return the bare module."""
         plan.to(self.device)
@@ -48,6 +53,20 @@ class Engine:
         """Backward pass."""
         loss.backward(**kwargs)
 
-    def sum_over_processes(self, tensor: Tensor) -> Tensor:
-        """Sum of a tensor over all processes."""
-        return tensor
+    def gather(self, value: Any) -> list[Any]:
+        """What each process has, by rank; in all processes."""
+        return [value]
+
+    def any_process(self, flag: bool) -> bool:
+        """Whether a flag is set in one process at least; in all processes."""
+        return flag
+
+    def agree_on_buffers(self, raw: torch.nn.Module) -> None:
+        """Give all processes the first one's running means, before they look at validation data."""
+
+    def precision_state(self) -> dict[str, Any]:
+        """What reduced precision keeps from step to step (the loss scale)."""
+        return {}
+
+    def load_precision_state(self, state: dict[str, Any]) -> None:
+        """Put it back."""

@@ -36,13 +36,32 @@ def make_engine(
         ``"auto"`` (one device), a number, or a list of indices.
     strategy, precision, num_nodes
         As in Fabric: ``"auto"``, ``"ddp"``, ``"fsdp"``; ``"32-true"``, ``"bf16-mixed"``, ``"16-mixed"``.
+
+    Notes
+    -----
+    Under ``torchrun`` with several processes, ``"auto"`` is all of them, with the strategy ``"ddp"``. That strategy
+    finds unused parameters: a VAE that takes the library size from the data carries an encoder of it all the same.
     """
+    devices, num_nodes, strategy = _as_launched(devices, num_nodes, strategy)
     alone = devices in ("auto", None, 1) and num_nodes == 1 and int(os.environ.get("WORLD_SIZE", "1")) == 1
     plain = strategy == "auto" and str(precision) in _FULL_PRECISION
     on_cpu = accelerator == "cpu" or (accelerator in ("auto", None) and not torch.accelerator.is_available())
     if alone and plain and on_cpu:
         return Engine()
     return FabricEngine(accelerator, devices, strategy, precision, num_nodes)
+
+
+def _as_launched(devices: Any, num_nodes: int, strategy: str) -> tuple[Any, int, str]:
+    """What ``"auto"`` is in a process that torchrun started."""
+    n = int(os.environ.get("WORLD_SIZE", "1"))
+    if n == 1 or "TORCHELASTIC_RUN_ID" not in os.environ:
+        return devices, num_nodes, strategy
+    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    return (
+        here if devices in ("auto", None) else devices,
+        n // here if num_nodes == 1 else num_nodes,
+        "ddp" if strategy == "auto" else strategy,
+    )
 
 
 class FabricEngine(Engine):
@@ -72,7 +91,7 @@ class FabricEngine(Engine):
             self.fabric = Fabric(
                 accelerator=accelerator or "auto",
                 devices=1 if devices in ("auto", None) and strategy == "auto" else devices,  # type: ignore[arg-type]
-                strategy=strategy,
+                strategy="ddp_find_unused_parameters_true" if strategy == "ddp" else strategy,
                 precision=precision,  # type: ignore[arg-type]
                 num_nodes=num_nodes,
             )
@@ -126,9 +145,40 @@ class FabricEngine(Engine):
         else:
             self.fabric.backward(loss, **kwargs)
 
-    def sum_over_processes(self, tensor: Tensor) -> Tensor:
-        """Sum of a tensor over all processes."""
-        return tensor if self.world_size == 1 else self.fabric.all_reduce(tensor.to(self.device), reduce_op="sum")  # type: ignore[return-value]
+    @property
+    def rank(self) -> int:
+        """Number of this process, from 0."""
+        return self.fabric.global_rank
+
+    def gather(self, value: Any) -> list[Any]:
+        """What each process has, by rank; in all processes."""
+        if self.world_size == 1:
+            return [value]
+        gathered: list[Any] = [None] * self.world_size
+        torch.distributed.all_gather_object(gathered, value)
+        return gathered
+
+    def any_process(self, flag: bool) -> bool:
+        """Whether a flag is set in one process at least; in all processes."""
+        if self.world_size == 1:
+            return flag
+        raised = torch.tensor([float(flag)], device=self.device)
+        torch.distributed.all_reduce(raised, torch.distributed.ReduceOp.MAX)
+        return bool(raised.item())
+
+    def agree_on_buffers(self, raw: torch.nn.Module) -> None:
+        """Give all processes the first one's running means, before they look at validation data."""
+        if self.world_size > 1:
+            for buffer in raw.buffers():
+                torch.distributed.broadcast(buffer, 0)
+
+    def precision_state(self) -> dict[str, Any]:
+        """What reduced precision keeps from step to step (the loss scale)."""
+        return dict(self.fabric.strategy.precision.state_dict())
+
+    def load_precision_state(self, state: dict[str, Any]) -> None:
+        """Put it back."""
+        self.fabric.strategy.precision.load_state_dict(state)
 
 
 class _Sealed:
@@ -156,10 +206,16 @@ class _Placed(torch.nn.Module):
 
     def __init__(self, raw: torch.nn.Module, fabric: Any, seal: bool) -> None:
         super().__init__()
-        self.raw, self.seal = raw, seal
+        self.raw, self.seal, self.fabric = raw, seal, fabric
+        # Processes may have different numbers of validation minibatches: there nobody waits for the others.
+        plain = fabric.strategy.precision.precision in _FULL_PRECISION
+        self.alone_without_gradient = fabric.world_size > 1 and (seal or plain)
         self.wrapped = fabric.setup_module(_SealedModule(raw), move_to_device=False)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if self.alone_without_gradient and not torch.is_grad_enabled():
+            with self.fabric.autocast():
+                return self.raw(*args, **kwargs)
         _, sealed = self.wrapped(_Sealed((args, kwargs)) if self.seal else (args, kwargs))
         return sealed.content
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -37,6 +38,22 @@ class History:
             self._index_name.setdefault(name, index_name)
             self._index.setdefault(name, []).append(at + offset)
             self._values.setdefault(name, []).append(float(value))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Every row, for a checkpoint."""
+        return {
+            "index_name": self._index_name,
+            "index": self._index,
+            "values": self._values,
+            "first": [self.first_epoch, self.first_step],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put kept rows back in place of all there are."""
+        self._index_name = dict(state["index_name"])
+        self._index = {name: list(index) for name, index in state["index"].items()}
+        self._values = {name: list(values) for name, values in state["values"].items()}
+        self.first_epoch, self.first_step = state["first"]
 
     def frames(self) -> dict[str, pd.DataFrame]:
         """``{name: DataFrame}``, one column of that name, the index called ``epoch`` or ``step``."""

@@ -93,6 +93,12 @@ def make_trainer(trainer_cls: type[Trainer], kwargs: dict[str, Any]) -> Trainer:
     needs = needs_lightning(kwargs)
     if not needs:
         return trainer_cls(**{name: value for name, value in kwargs.items() if name not in LIGHTNING_ONLY})
+    checkpoints = [name for name in ("resume", "checkpoint_every", "checkpoint_dir") if kwargs.get(name) is not None]
+    if checkpoints:
+        raise ValueError(
+            f"{checkpoints[0]} needs celbo's own loop, and {needs[0]} needs Lightning's Trainer: leave one of them "
+            "out, or let Lightning's ModelCheckpoint keep the state of such a run."
+        )
     trainer = LightningTrainer(**kwargs)
     logger.info(f"Training under Lightning's Trainer: celbo's own loop does not have {', '.join(needs)}.")
     return trainer
@@ -135,9 +141,13 @@ class _LightningEngine:
         """Backward pass of manual optimization."""
         self.module.manual_backward(loss, **kwargs)
 
-    def sum_over_processes(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Sum of a tensor over all processes."""
-        return self.trainer.strategy.reduce(tensor.to(self.device), reduce_op="sum")
+    def gather(self, value: Any) -> list[Any]:
+        """What each process has, by rank; in all processes."""
+        if self.trainer.world_size == 1:
+            return [value]
+        gathered: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(gathered, value)
+        return gathered
 
 
 class LightningTrainer(Trainer):
@@ -172,7 +182,7 @@ class LightningTrainer(Trainer):
             train_dataloaders, val_dataloaders = datamodule.train_dataloader(), datamodule.val_dataloader()
         self.plan, self.train_loader, self.raw_module = model, train_dataloaders, model.module
         self.val_loader = val_dataloaders if self.check_val_every_n_epoch and self.limit_val_batches != 0 else None
-        self._reset()
+        self.reset()
         with _quiet():
             module = make_lightning_module(self._lightning.LightningModule, model, self)
             their_trainer = self._lightning.Trainer(**self._their_arguments())

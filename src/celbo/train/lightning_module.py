@@ -170,7 +170,7 @@ class PlanHooks:
         training = stage == "train"
         metrics = self.plan.train_epoch_metrics if training else self.plan.validation_epoch_metrics
         n_obs = self.plan.n_obs_training if training else self.plan.n_obs_validation
-        return metrics.compute(n_obs, self.view.engine.sum_over_processes)
+        return metrics.compute(n_obs, self.view.engine.gather)
 
     def _tell(self, metrics: dict[str, float]) -> None:
         """To Lightning's callbacks and loggers."""

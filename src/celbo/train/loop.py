@@ -1,10 +1,11 @@
 """The loop itself: an epoch of training, an epoch of validation.
 
 A minibatch travels one way: loader -> device -> ``plan.training_step`` -> backward -> optimizer -> schedules ->
-metrics -> history.
+metrics -> history. An epoch can begin in its middle, where a resumed run was.
 """
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,9 +38,11 @@ def batches_in(loader: Any, limit: float | None) -> int | None:
 def run_epoch(trainer: "Trainer") -> dict[str, float]:
     """Train one epoch, validate where due, and return the epoch's row of the history."""
     plan = trainer.plan
-    kl_weight = plan.kl_weight  # as the epoch begins
-    _train(trainer)
-    weight = {} if kl_weight is None else {"kl_weight": float(kl_weight)}
+    if not trainer.batches_done:
+        _begin_epoch(trainer)
+    if not trainer.epoch_is_trained:
+        _train(trainer)
+    weight = {} if trainer.epoch_kl_weight is None else {"kl_weight": trainer.epoch_kl_weight}
     trainer.callback_metrics |= _metrics(trainer, "train") | weight
     validation = _validate(trainer) if trainer.validates_now else {}
     plan.on_train_epoch_end()
@@ -50,24 +53,40 @@ def run_epoch(trainer: "Trainer") -> dict[str, float]:
     return row
 
 
-def _train(trainer: "Trainer") -> None:
+def _begin_epoch(trainer: "Trainer") -> None:
     plan = trainer.plan
+    trainer.epoch_kl_weight = None if plan.kl_weight is None else float(plan.kl_weight)  # as the epoch begins
     plan.train()
     plan.train_epoch_metrics.reset()
     plan.enter_stage("train")
-    trainer.guard.start_epoch()
     plan.on_train_epoch_start()
     trainer.call("on_train_epoch_start")
-    n_done = 0
-    for batch_idx, batch in enumerate(_first(trainer.train_loader, trainer.num_training_batches)):
-        _training_batch(trainer, trainer.to_device(batch), batch_idx)
-        n_done += 1
+
+
+def _train(trainer: "Trainer") -> None:
+    """The minibatches of an epoch that are still to do: all of them, unless the run was resumed within it."""
+    plan = trainer.plan
+    plan.train()
+    plan.enter_stage("train")
+    trainer.guard.start_epoch()
+    for batch in itertools.islice(trainer.train_loader, _batches_left(trainer)):
+        _training_batch(trainer, trainer.to_device(batch), trainer.batches_done)
+        trainer.batches_done += 1
+        trainer.checkpointing.batch_done()
         if 0 < trainer.max_steps <= trainer.global_step:
             break
-    if not n_done:
+    if not trainer.batches_done:
         raise ValueError("The training loader gave no minibatch: the training split is empty.")
-    if plan.automatic_optimization and n_done % trainer.accumulate_grad_batches:
+    if plan.automatic_optimization and trainer.batches_done % trainer.accumulate_grad_batches:
         _optimizer_step(trainer)  # nothing is left over for the next epoch
+    trainer.epoch_is_trained = True
+
+
+def _batches_left(trainer: "Trainer") -> int | None:
+    if 0 < trainer.max_steps <= trainer.global_step:
+        return 0
+    n = trainer.num_training_batches
+    return None if n is None else n - trainer.batches_done
 
 
 def _training_batch(trainer: "Trainer", batch: Any, batch_idx: int) -> None:
@@ -92,6 +111,9 @@ def _training_batch(trainer: "Trainer", batch: Any, batch_idx: int) -> None:
 def _optimize(trainer: "Trainer", loss: Tensor, batch_idx: int) -> None:
     accumulate = trainer.accumulate_grad_batches
     trainer.call("on_before_backward", loss)
+    # Processes average their gradients; where they have unlike shares of a minibatch, so must their weights be.
+    weight = getattr(trainer.train_loader, "last_weight", 1.0)  # loaders of others need not say
+    loss = loss if weight == 1.0 else loss * weight
     trainer.engine.backward(loss / accumulate if accumulate > 1 else loss)
     trainer.call("on_after_backward")
     if (batch_idx + 1) % accumulate == 0:
@@ -132,17 +154,21 @@ def _waits_for_validation(trainer: "Trainer", link: SchedulerLink) -> bool:
 @torch.no_grad()
 def _validate(trainer: "Trainer") -> dict[str, float]:
     plan, loader = trainer.plan, trainer.val_loader
+    trainer.checkpointing.validation_begins()
+    trainer.engine.agree_on_buffers(trainer.raw_module)
     plan.eval()
     plan.validation_epoch_metrics.reset()
     plan.enter_stage("validation")
     trainer.call("on_validation_start")
     plan.on_validation_epoch_start()
     trainer.call("on_validation_epoch_start")
-    for batch_idx, batch in enumerate(_first(loader, batches_in(loader, trainer.limit_val_batches))):
+    batches = itertools.islice(loader, batches_in(loader, trainer.limit_val_batches))
+    for batch_idx, batch in enumerate(batches):
         batch = trainer.to_device(batch)
         trainer.call("on_validation_batch_start", batch, batch_idx)
         output = plan.validation_step(batch, batch_idx)
         trainer.call("on_validation_batch_end", output, batch, batch_idx)
+        trainer.checkpointing.validation_batch_done()
     metrics = _metrics(trainer, "validation")
     trainer.callback_metrics |= metrics
     trainer.last_validated_epoch = trainer.current_epoch
@@ -151,18 +177,12 @@ def _validate(trainer: "Trainer") -> dict[str, float]:
     trainer.call("on_validation_end")
     metrics = _metrics(trainer, "validation")
     plan.enter_stage("train")
+    trainer.checkpointing.validation_done()
     return metrics
 
 
 def _metrics(trainer: "Trainer", split: str) -> dict[str, float]:
     plan = trainer.plan
     if split == "train":
-        return plan.train_epoch_metrics.compute(plan.n_obs_training, trainer.engine.sum_over_processes)
-    return plan.validation_epoch_metrics.compute(plan.n_obs_validation, trainer.engine.sum_over_processes)
-
-
-def _first(loader: Any, n: int | None) -> Iterator[Any]:
-    for i, batch in enumerate(loader):
-        if i == n:
-            return
-        yield batch
+        return plan.train_epoch_metrics.compute(plan.n_obs_training, trainer.engine.gather)
+    return plan.validation_epoch_metrics.compute(plan.n_obs_validation, trainer.engine.gather)

@@ -9,6 +9,7 @@ division.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ class EpochMetrics:
     def update(self, loss_output: LossOutput) -> None:
         """Add a minibatch."""
         n = int(loss_output.n_obs_minibatch or 0)
-        weighted = {self._loss_name: loss_output.loss, **scalar_extra_metrics(loss_output)}
+        weighted = {f"{self.mode}_loss": loss_output.loss, **scalar_extra_metrics(loss_output)}
         names = [*_ELBO_SUMS, *weighted]
         with torch.no_grad():
             device = loss_output.loss.device
@@ -96,50 +97,90 @@ class EpochMetrics:
         total, total_weight = self._kept.get(name, (0.0, 0.0))
         self._kept[name] = (total + value, total_weight + weight)
 
-    @property
-    def _loss_name(self) -> str:
-        return f"{self.mode}_loss"
+    def state_dict(self) -> dict[str, Any]:
+        """The sums so far, for a checkpoint."""
+        kept = {name: [total, weight] for name, (total, weight) in self._kept.items()}
+        return {
+            "names": self._names,
+            "sums": self._sums,
+            "n_without": self._n_without,
+            "kept": kept,
+            "n_obs": self.n_obs,
+            "n_batches": self.n_batches,
+        }
 
-    def compute(self, n_obs_total: int | None, reduce: Callable[[Tensor], Tensor] | None = None) -> dict[str, float]:
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device | str = "cpu") -> None:
+        """Put kept sums back, to add to them on a device."""
+        sums = state["sums"]
+        self._names, self._n_without = list(state["names"]), dict(state["n_without"])
+        self._sums = None if sums is None else sums.clone().to(device)
+        self._kept = {name: (total.clone().to(device), weight) for name, (total, weight) in state["kept"].items()}
+        self.n_obs, self.n_batches = state["n_obs"], state["n_batches"]
+
+    def totals(self) -> "Totals":
+        """The sums so far as plain numbers: the one time an epoch that the device is read."""
+        sums = [] if self._sums is None else self._sums.tolist()
+        by_name = zip(self._names, sums, strict=True)
+        return Totals(
+            {name: (total, self.n_obs - self._n_without.get(name, 0)) for name, total in by_name},
+            {name: (float(total), weight) for name, (total, weight) in self._kept.items()},
+            self.n_batches,
+        )
+
+    def compute(self, n_obs_total: int | None, gather: Callable[[Any], list[Any]] | None = None) -> dict[str, float]:
         """Metrics of the epoch by the names of ``model.history``.
 
         Parameters
         ----------
         n_obs_total
             Observations N of the split; None or below 1 counts as 1.
-        reduce
-            Sums a tensor over processes, where there are several.
+        gather
+            Gives what each process has, where there are several.
         """
-        metrics = self._elbo_metrics(n_obs_total, reduce)
-        for name, (total, weight) in self._kept.items():
-            total = torch.as_tensor(total, dtype=torch.float64)
-            pair = torch.stack([total, total.new_tensor(weight)])  # on the device of the values
-            total_sum, weight_sum = (pair if reduce is None else reduce(pair)).tolist()
-            metrics[name] = total_sum / weight_sum
-        return metrics
+        mine = self.totals()
+        return _means(mine if gather is None else Totals.sum(gather(mine)), self.mode, max(n_obs_total or 1, 1))
 
-    def _elbo_metrics(self, n_obs_total: int | None, reduce: Callable[[Tensor], Tensor] | None) -> dict[str, float]:
-        if self._sums is None:
-            return {}
-        n_with = [self.n_obs - self._n_without.get(name, 0) for name in self._names]
-        counts = torch.tensor([*n_with, self.n_batches], dtype=torch.float64, device=self._sums.device)
-        table = torch.cat([self._sums, counts])
-        *numbers, n_batches = (table if reduce is None else reduce(table)).tolist()
-        sums, weights = numbers[: len(self._names)], numbers[len(self._names) :]
-        means = {name: total / n for name, total, n in zip(self._names, sums, weights, strict=True)}
-        kl_global = sums[_ELBO_SUMS.index("kl_global")] / n_batches
-        elbo = means["reconstruction_loss"] + means["kl_local"] + kl_global / max(n_obs_total or 1, 1)
-        extra = {
-            f"{name}_{self.mode}": means[name] for name in self._names[len(_ELBO_SUMS) :] if name != self._loss_name
-        }
-        return {
-            self._loss_name: means[self._loss_name],
-            f"elbo_{self.mode}": elbo,
-            f"reconstruction_loss_{self.mode}": means["reconstruction_loss"],
-            f"kl_local_{self.mode}": means["kl_local"],
-            f"kl_global_{self.mode}": kl_global,
-            **extra,
-        }
+
+@dataclass
+class Totals:
+    """Sums over minibatches, of one process or of all.
+
+    Attributes
+    ----------
+    weighted
+        Name in the records -> sum, and observations that had it.
+    kept
+        Name of a free-standing number -> sum, and weight.
+    n_batches
+        Minibatches.
+    """
+
+    weighted: dict[str, tuple[float, float]] = field(default_factory=dict)
+    kept: dict[str, tuple[float, float]] = field(default_factory=dict)
+    n_batches: int = 0
+
+    @classmethod
+    def sum(cls, parts: "list[Totals]") -> "Totals":
+        """The sums of several processes added up, by name: one may have minibatches with metrics that others lack."""
+        together = cls(n_batches=sum(part.n_batches for part in parts))
+        for part in parts:
+            for into, values in ((together.weighted, part.weighted), (together.kept, part.kept)):
+                for name, (total, weight) in values.items():
+                    before, weight_before = into.get(name, (0.0, 0.0))
+                    into[name] = (before + total, weight_before + weight)
+        return together
+
+
+def _means(totals: Totals, mode: str, n_obs_total: int) -> dict[str, float]:
+    metrics: dict[str, float] = {}
+    if totals.weighted:
+        means = {name: total / n for name, (total, n) in totals.weighted.items()}
+        loss = means.pop(f"{mode}_loss")
+        kl_global = totals.weighted["kl_global"][0] / totals.n_batches
+        metrics[f"{mode}_loss"] = loss
+        metrics[f"elbo_{mode}"] = means["reconstruction_loss"] + means["kl_local"] + kl_global / n_obs_total
+        metrics |= {f"{name}_{mode}": mean for name, mean in (means | {"kl_global": kl_global}).items()}
+    return metrics | {name: total / weight for name, (total, weight) in totals.kept.items()}
 
 
 def _double(value: Any, device: torch.device) -> Tensor:

@@ -1,7 +1,7 @@
 """What went wrong when a loss is not finite: which term, which cells, which parameter."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -123,11 +123,16 @@ class FiniteGuard:
         The module being trained.
     check_every
         Minibatches between looks at the loss: reading it stalls an accelerator.
+    any_process
+        Whether a flag is set in one of several processes: they stop together.
     """
 
-    def __init__(self, module: nn.Module, check_every: int = 1) -> None:
+    def __init__(
+        self, module: nn.Module, check_every: int = 1, any_process: Callable[[bool], bool] = lambda flag: flag
+    ) -> None:
         self.module = module
         self.check_every = check_every
+        self._any_process = any_process
         self._weights: dict[str, Tensor] = {}
 
     def start_epoch(self) -> None:
@@ -137,9 +142,16 @@ class FiniteGuard:
 
     def check(self, loss: Tensor, record: LossOutput | None, batch: Any, batch_idx: int, rows: Any, where: str) -> None:
         """Raise :class:`NonFiniteLossError` for a loss that is not finite, with the last finite weights put back."""
-        if batch_idx % self.check_every or math.isfinite(loss.item()):
+        if batch_idx % self.check_every:
             return
-        error = explain_nonfinite(self.module, loss, record, batch, rows, where)
+        is_finite = math.isfinite(loss.item())
+        if not self._any_process(not is_finite):
+            return
+        if is_finite:
+            error = NonFiniteLossError(f"Training stopped at {where}: the loss of another process is not finite.")
+        else:
+            error = explain_nonfinite(self.module, loss, record, batch, rows, where)
+        error.from_data = self._any_process(error.from_data)
         if self._weights and not self._weights_are_finite():
             self.module.load_state_dict(self._weights)
         raise error

@@ -1,7 +1,7 @@
 """TrainingPlan: one minibatch through the module, backward, metrics. Pure steps; the loop keeps the state."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -194,6 +194,17 @@ class TrainingPlan(Plan):
             ``"train"`` or ``"validation"``.
         """
         (self.train_epoch_metrics if mode == "train" else self.validation_epoch_metrics).update(loss_output)
+
+    def resume_state(self) -> dict[str, Any]:
+        """The learning rate, which attempts change, and the KL weight that validation takes from the last step."""
+        return super().resume_state() | {"lr": self.lr, "kl_weight": self.loss_kwargs.get("kl_weight")}
+
+    def load_resume_state(self, state: Mapping[str, Any]) -> None:
+        """Put them back."""
+        super().load_resume_state(state)
+        self.lr = state["lr"]
+        if "kl_weight" in self.loss_kwargs:
+            self.loss_kwargs["kl_weight"] = state["kl_weight"]
 
     def scale_learning_rate(self, factor: float) -> None:
         """Multiply the learning rate of the optimizer to be made."""

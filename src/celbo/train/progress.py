@@ -1,10 +1,16 @@
 """One progress bar, or one line an epoch, or silence."""
 
+import logging
 import sys
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-__all__ = ["Progress", "make_progress"]
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+__all__ = ["Progress", "make_progress", "say_summary"]
+
+logger = logging.getLogger("celbo")
 
 
 class Progress(Protocol):
@@ -85,3 +91,13 @@ def make_progress(verbose: int) -> Progress:
     if verbose >= 2:
         return Lines()
     return Bar() if verbose == 1 and (sys.stderr.isatty() or "ipykernel" in sys.modules) else Silent()
+
+
+def say_summary(trainer: "Trainer", seconds: float) -> None:
+    """One line at the end of a run."""
+    elbo = trainer.callback_metrics.get("elbo_validation")
+    rate = trainer.n_seen * trainer.engine.world_size / max(seconds, 1e-9)
+    parts = [f"{trainer.current_epoch} epochs in {seconds:.1f} s ({rate:,.0f} cells/s)"]
+    parts += [] if elbo is None else [f"validation ELBO {elbo:.2f}"]
+    parts += [f"stopped: {trainer.stop_reason}"] if trainer.stop_reason else []
+    logger.info(f"Trained {', '.join(parts)}.")

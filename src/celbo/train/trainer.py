@@ -1,36 +1,45 @@
 """Trainer: settings and state of a run; :mod:`celbo.train.loop` does the epochs."""
 
 import inspect
-import logging
-import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from ..ops.memory import keep_large_blocks
 from ..ops.random import private_rng
 from .arguments import as_list, refuse_unknown
+from .attempts import Attempts
 from .base import Plan
-from .callbacks import Callback, KeepBest, LearningRateMonitor, LoudEarlyStopping, SaveCheckpoint
+from .callbacks import (
+    Callback,
+    KeepBest,
+    LearningRateMonitor,
+    LoudEarlyStopping,
+    SaveCheckpoint,
+    refuse_without_validation,
+)
+from .checkpoint import restore
+from .checkpoint_folder import SavedRun, open_run
+from .checkpointing import Interval, make_checkpointing
 from .fabric import make_engine
+from .face import TrainerFace
 from .history import History
 from .hooks import Hooks
+from .identity import describe_run, refuse_other_run
 from .loggers import make_loggers
-from .loop import batches_in, run_epoch
-from .nonfinite import FiniteGuard, NonFiniteLossError
-from .optim import SchedulerLink, unpack_optimizers
-from .progress import make_progress
+from .loop import run_epoch
+from .nonfinite import FiniteGuard
+from .optim import unpack_optimizers
+from .processes import say_what_differs, share_out
+from .progress import Progress, make_progress, say_summary
 
 __all__ = ["Trainer"]
 
-logger = logging.getLogger("celbo")
 
-
-class Trainer:
+class Trainer(TrainerFace):
     """Runs a plan over a data module.
 
     Parameters
@@ -69,6 +78,13 @@ class Trainer:
         Put the weights of the best validation ELBO back at the end.
     retries
         How often a run whose weights diverge starts anew with a quarter of the learning rate.
+    checkpoint_every
+        How often the state of the run is written, so that it can go on after a kill: ``"1 epoch"``, ``"200 steps"``,
+        ``"5 min"``. None: never, or every 5 minutes where one of the next two is given.
+    checkpoint_dir
+        Where to; a new folder in ``settings.logging_dir`` when not given.
+    resume
+        Folder of a run's checkpoints: go on with that run, to the same weights as if it had not been ended.
 
     Raises
     ------
@@ -110,6 +126,9 @@ class Trainer:
         verbose: int = 1,
         keep_best: bool = False,
         retries: int = 0,
+        checkpoint_every: str | None = None,
+        checkpoint_dir: str | Path | None = None,
+        resume: str | Path | SavedRun | None = None,
         **without_effect: Any,
     ) -> None:
         refuse_unknown(without_effect, inspect.signature(Trainer).parameters)
@@ -128,113 +147,26 @@ class Trainer:
         self.gradient_clip_val, self.gradient_clip_algorithm = gradient_clip_val, gradient_clip_algorithm
         self.accumulate_grad_batches = accumulate_grad_batches
         self.limit_train_batches, self.limit_val_batches = limit_train_batches, limit_val_batches
-        self.seed, self.retries = seed, retries
+        self.seed, self.keep_best, self.retries, self.precision = seed, keep_best, retries, str(precision)
+        self._checkpoints = None if checkpoint_every is None else Interval.parse(checkpoint_every), checkpoint_dir
+        self._resumed = None if resume is None else open_run(resume)
         self.verbose = verbose if enable_progress_bar else 0
         self.loggers = make_loggers(logger, log_save_dir)
-        self.callbacks: list[Any] = as_list(callbacks)
-        self._stop_after_kl_warmup: LoudEarlyStopping | None = None
-        if early_stopping:
-            stopping = LoudEarlyStopping(
-                early_stopping_monitor,
-                early_stopping_min_delta,
-                early_stopping_patience,
-                early_stopping_mode,
-                early_stopping_warmup_epochs or 0,
-            )
-            self.callbacks.append(stopping)
-            self._stop_after_kl_warmup = stopping if early_stopping_warmup_epochs is None else None
+        stopping = LoudEarlyStopping(
+            early_stopping_monitor,
+            early_stopping_min_delta,
+            early_stopping_patience,
+            early_stopping_mode,
+            early_stopping_warmup_epochs or 0,
+        )
+        self._stop_after_kl_warmup = stopping if early_stopping and early_stopping_warmup_epochs is None else None
+        self.callbacks: list[Any] = [*as_list(callbacks), *([stopping] if early_stopping else [])]
         if enable_checkpointing and not any(isinstance(callback, SaveCheckpoint) for callback in self.callbacks):
             self.callbacks.append(SaveCheckpoint(monitor=checkpointing_monitor, dirpath=log_save_dir))
-        if learning_rate_monitor:
-            self.callbacks.append(LearningRateMonitor())
-        self.keep_best = keep_best
+        self.callbacks += [LearningRateMonitor()] if learning_rate_monitor else []
         self.model: Any = None
         self.history = History()
-        self._reset()
-
-    def _reset(self) -> None:
-        self.current_epoch = 0
-        self.global_step = 0
-        self.should_stop = False
-        self.stop_reason = ""
-        self.interrupted = False
-        self.last_validated_epoch: int | None = None
-        self.callback_metrics: dict[str, float] = {}
-        self.optimizers: list[torch.optim.Optimizer] = []
-        self.lr_links: list[SchedulerLink] = []
-
-    # What plans and callbacks ask of their trainer, by Lightning's names.
-
-    @property
-    def logged_metrics(self) -> dict[str, float]:
-        """Metrics of the last epoch."""
-        return self.callback_metrics
-
-    @property
-    def logger(self) -> Any:
-        """The first logger, or None."""
-        return self.loggers[0] if self.loggers else None
-
-    @property
-    def lightning_module(self) -> Plan:
-        """The plan."""
-        return self.plan
-
-    @property
-    def is_global_zero(self) -> bool:
-        """Whether this process writes and speaks."""
-        return self.engine.is_first
-
-    @property
-    def num_training_batches(self) -> int | None:
-        """Minibatches an epoch; None where the loader has no length."""
-        return batches_in(self.train_loader, self.limit_train_batches)
-
-    @property
-    def estimated_stepping_batches(self) -> int:
-        """Optimizer steps of the whole run."""
-        if self.num_training_batches is None:
-            raise TypeError(
-                "A one-cycle schedule must know the number of steps, but the training loader has no length: "
-                "give it a __len__, or train with recipe='classic'."
-            )
-        steps = self.max_epochs * math.ceil(self.num_training_batches / self.accumulate_grad_batches)
-        return min(steps, self.max_steps) if self.max_steps > 0 else steps
-
-    @property
-    def validates_now(self) -> bool:
-        """Whether the running epoch ends with a validation."""
-        return self.val_loader is not None and (self.current_epoch + 1) % self.check_val_every_n_epoch == 0
-
-    def stop(self, reason: str) -> None:
-        """End training after this epoch and say why."""
-        self.should_stop, self.stop_reason = True, reason
-
-    def backward(self, loss: Tensor, **kwargs: Any) -> None:
-        """Backward pass under the run's precision and strategy."""
-        self.engine.backward(loss, **kwargs)
-
-    def to_device(self, batch: Any) -> Any:
-        """Move a minibatch, and let the data module finish it there (sparse tensors are made dense)."""
-        batch = self.engine.to_device(batch)
-        if self._finish_batch is None:
-            return batch
-        if isinstance(batch, tuple | list):  # several minibatches at once, as (all cells, labelled cells)
-            return type(batch)(self._finish_batch(part, 0) for part in batch)
-        return self._finish_batch(batch, 0)
-
-    def save_model(self, path: Path) -> None:
-        """Write the model as it stands, trained up to here, as an archive."""
-        if self.model is None:
-            raise ValueError("Checkpoints are archives of a model: train through model.train, or set trainer.model.")
-        before = self.model.is_trained_, self.model.history_
-        try:
-            history = History(self.history.frames())
-            history.add(0, self.callback_metrics)  # of the running epoch, which ends only after the validation
-            self.model.is_trained_, self.model.history_ = True, history.frames()
-            self.model.save(str(path), overwrite=True)
-        finally:
-            self.model.is_trained_, self.model.history_ = before
+        self.reset()
 
     def call(self, hook: str, *args: Any, **kwargs: Any) -> None:
         """Call a hook of the callbacks."""
@@ -265,57 +197,46 @@ class Trainer:
         NonFiniteLossError
             The loss became NaN or infinite, after the retries; the last finite weights are kept.
         """
-        self._finish_batch = getattr(
-            datamodule, "on_after_batch_transfer", None
-        )  # data modules of others need not have it
+        # Data modules of others need not have it.
+        self._finish_batch = getattr(datamodule, "on_after_batch_transfer", None)
+        keep_large_blocks()
+        self.engine = make_engine(**self._engine_kwargs)
         if datamodule is not None:
             train_dataloaders, val_dataloaders = datamodule.train_dataloader(), datamodule.val_dataloader()
-        keep_large_blocks()
-        self.plan, self.train_loader = model, train_dataloaders
+        self.plan, self.datamodule, self.train_loader = model, datamodule, train_dataloaders
         self.val_loader = val_dataloaders if self.check_val_every_n_epoch and self.limit_val_batches != 0 else None
-        self.engine = make_engine(**self._engine_kwargs)
+        share_out(self.train_loader, self.val_loader, self.engine)
         self.raw_module = self.engine.place(model)
         model.trainer = self
-        self._prepare_callbacks()
         try:
-            with private_rng(self.seed, self.engine.device):
-                self._fit_with_retries()
+            self._prepare()
+            seed = self.seed if self.seed is None else self.seed + self.engine.rank  # noise of each process's own
+            with private_rng(seed, self.engine.device):
+                self.attempts.run()
         finally:
             self.engine.release(self.raw_module)
             model.module, model.trainer = self.raw_module, None
 
-    def _fit_with_retries(self) -> None:
-        before = self.history.frames()
-        initial = {name: value.clone() for name, value in self.raw_module.state_dict().items()} if self.retries else {}
-        noted = [(callback, callback.state_dict()) for callback in self._stateful if self.retries]
-        for attempt in range(self.retries + 1):
-            self._reset()
-            self.history = History(before)
-            try:
-                return self._run()
-            except NonFiniteLossError as error:
-                if attempt == self.retries or error.from_data:
-                    raise
-                self.plan.scale_learning_rate(0.25)
-                self.raw_module.load_state_dict(initial)
-                for callback, state in noted:
-                    callback.load_state_dict(state)
-                logger.warning(f"{error} Starting anew with a quarter of the learning rate.")
+    def _prepare(self) -> None:
+        self._prepare_callbacks()
+        self.identity = describe_run(self)
+        if self._resumed is not None:
+            refuse_other_run(self._resumed.path, self._resumed.state["identity"], self.identity)
+        self.checkpointing = make_checkpointing(self, *self._checkpoints, self._resumed)
+        self.attempts = Attempts(self)
 
-    def _run(self) -> None:
+    def run_once(self) -> None:
+        """Run from where the trainer stands, or from the checkpoint that it resumes, to the end."""
         self.optimizers, self.lr_links = unpack_optimizers(self.plan.configure_optimizers())
         self.optimizers = self.engine.set_up_optimizers(self.optimizers)
-        self.guard = FiniteGuard(self.raw_module, 1 if self.engine.device.type == "cpu" else self.log_every_n_steps)
+        every = 1 if self.engine.device.type == "cpu" else self.log_every_n_steps
+        self.guard = FiniteGuard(self.raw_module, every, self.engine.any_process)
         progress = make_progress(self.verbose if self.engine.is_first else 0)
+        started, self.n_seen = time.perf_counter(), 0
         progress.start(self.max_epochs)
-        started, n_seen = time.perf_counter(), 0
         try:
             self._begin()
-            while not self._finished():
-                row = run_epoch(self)
-                n_seen += self.plan.train_epoch_metrics.n_obs
-                progress.epoch(self.current_epoch, row)
-                self.current_epoch += 1
+            self._run_epochs(progress)
             self._end()
         except KeyboardInterrupt:
             self.interrupted = True
@@ -326,15 +247,33 @@ class Trainer:
             self._finalize_loggers("failed")
             raise
         finally:
+            self.checkpointing.close()
             progress.close()
             self.call("teardown", stage="fit")
-        self._summarise(time.perf_counter() - started, n_seen)
+        if self.engine.is_first and self.verbose:
+            say_summary(self, time.perf_counter() - started)
+
+    def _run_epochs(self, progress: Progress) -> None:
+        while not self._finished():
+            row = run_epoch(self)
+            self.n_seen += self.plan.train_epoch_metrics.n_obs
+            progress.epoch(self.current_epoch, row)
+            self.current_epoch += 1
+            self.batches_done, self.epoch_is_trained = 0, False
+            self.checkpointing.epoch_done()
+        self.checkpointing.training_over()
 
     def _begin(self) -> None:
         self.call("setup", stage="fit")
         self.call("on_fit_start")
         self.plan.on_train_start()
         self.call("on_train_start")
+        resumed, self._resumed = self._resumed, None  # once: an attempt after it begins at the beginning
+        if resumed is not None:
+            restore(self, resumed.state)
+            self.n_seen = -self.plan.train_epoch_metrics.n_obs if self.batches_done else 0
+            say_what_differs(self, resumed)
+        self.checkpointing.begin(resumed is not None)
 
     def _end(self) -> None:
         self.plan.on_train_end()
@@ -347,17 +286,15 @@ class Trainer:
             log.finalize(status)
 
     def _finished(self) -> bool:
+        if self.batches_done:
+            return False  # resumed within an epoch: it is brought to its end
         if self.should_stop and self.current_epoch >= self.min_epochs:
             return True
         return self.current_epoch >= self.max_epochs or 0 < self.max_steps <= self.global_step
 
     def _prepare_callbacks(self) -> None:
-        for callback in self.callbacks:
-            if isinstance(callback, LoudEarlyStopping) and "validation" in callback.monitor and self.val_loader is None:
-                raise ValueError(
-                    "Can't run Early Stopping with validation monitor with no validation set: "
-                    "give validation_size, or early_stopping=False."
-                )
+        if self.val_loader is None:
+            refuse_without_validation(self.callbacks)
         if self._stop_after_kl_warmup is not None:
             self._stop_after_kl_warmup.warmup_epochs = self.plan.kl_warmup_epochs
         if self.max_epochs == 1:  # a curve by epochs would be a single point
@@ -365,7 +302,7 @@ class Trainer:
         keep_best = [KeepBest()] if self.keep_best and self.val_loader is not None else []
         everyone = [*self.callbacks, *keep_best]
         self._hooks = Hooks(everyone)
-        self._stateful = [callback for callback in everyone if isinstance(callback, Callback)]
+        self.stateful = [callback for callback in everyone if isinstance(callback, Callback)]
 
     # Records.
 
@@ -373,7 +310,7 @@ class Trainer:
         """Write an epoch's metrics to the history and the loggers."""
         self.callback_metrics |= row
         self.history.add(self.current_epoch, row)
-        for log in self.loggers:
+        for log in self.loggers if self.engine.is_first else ():
             log.log_metrics(dict(row), step=self.current_epoch)
 
     def record_step(self, values: Mapping[str, Tensor | float]) -> None:
@@ -382,14 +319,5 @@ class Trainer:
             return
         row = {f"{name}_step": float(value) for name, value in values.items()}
         self.history.add(self.global_step, row, "step")
-        for log in self.loggers:
+        for log in self.loggers if self.engine.is_first else ():
             log.log_metrics(row, step=self.global_step)
-
-    def _summarise(self, seconds: float, n_seen: int) -> None:
-        if not self.engine.is_first or not self.verbose:
-            return
-        elbo = self.callback_metrics.get("elbo_validation")
-        parts = [f"{self.current_epoch} epochs in {seconds:.1f} s ({n_seen / max(seconds, 1e-9):,.0f} cells/s)"]
-        parts += [] if elbo is None else [f"validation ELBO {elbo:.2f}"]
-        parts += [f"stopped: {self.stop_reason}"] if self.stop_reason else []
-        logger.info(f"Trained {', '.join(parts)}.")

@@ -93,7 +93,8 @@ class SemisupervisedTrainingMixin(Base):
         datamodule
             Loaders of your own that give pairs, with ``n_train`` and ``n_val``.
         trainer_config, **trainer_kwargs
-            For :class:`~celbo.train.Trainer`: ``callbacks``, ``early_stopping``, ``logger``, ...
+            For :class:`~celbo.train.Trainer`: ``callbacks``, ``early_stopping``, ``logger``, ``checkpoint_every``,
+            ``resume``, ...
         recipe
             ``"classic"`` (default; scvi-tools' defaults) or ``"one_cycle"`` (a tenth of the time, some tenths of a
             percent fewer labels right: see :data:`celbo.train.recipes.UNPROVEN`).

@@ -9,6 +9,8 @@ from ...core import settings
 from ...dataloaders import DataSplitter
 from ...ops.random import fresh_seed
 from ...train import KwargsLike, Plan, TrainingPlan, TrainRunner, merge_kwargs
+from ...train.checkpoint_folder import SavedRun, open_run
+from ...train.processes import several_processes
 from ...train.recipes import Recipe, default_recipe, find_recipe
 
 __all__ = ["UnsupervisedTrainingMixin", "train_model"]
@@ -52,7 +54,7 @@ def train_model(
     """
     plan_cls = model._training_plan_cls
     chosen = _recipe_for(plan_cls, find_recipe(recipe or default_recipe(plan_cls)))
-    seed = fresh_seed(settings.seed if seed is None else seed)
+    seed, resumed = _settled_seed(settings.seed if seed is None else seed, trainer_kwargs)
     if datamodule is None:
         datamodule = model._data_splitter_cls(
             model.adata_manager, batch_size=batch_size or settings.batch_size, **({"seed": seed} | splitter_kwargs)
@@ -72,13 +74,30 @@ def train_model(
     if chosen.early_stopping_waits:
         options["early_stopping_warmup_epochs"] = None
     runner = model._train_runner_cls(
-        model, training_plan=plan, data_splitter=datamodule, max_epochs=max_epochs, **(options | trainer_kwargs)
+        model,
+        training_plan=plan,
+        data_splitter=datamodule,
+        max_epochs=max_epochs,
+        **(options | trainer_kwargs | ({} if resumed is None else {"resume": resumed})),
     )
     if verbose:
         _say_unfinished_warmup(plan, max_epochs)
     runner()
     model.seed_ = seed
     model.recipe_ = chosen.name
+
+
+def _settled_seed(seed: int | None, trainer_kwargs: dict[str, Any]) -> tuple[int, SavedRun | None]:
+    """The seed of a run, and the run it goes on with: that one's seed, where none is given. Processes must agree on it
+    before they know of each other: where there are several it is 0.
+    """
+    resume = trainer_kwargs.get("resume")
+    resumed = None if resume is None else open_run(resume)
+    if seed is None and resumed is not None:
+        seed = resumed.seed
+    if seed is None and several_processes(trainer_kwargs):
+        seed = 0
+    return fresh_seed(seed), resumed
 
 
 def _recipe_for(plan_cls: type[Plan], recipe: Recipe) -> Recipe:
@@ -156,7 +175,7 @@ class UnsupervisedTrainingMixin:
             Loaders of your own: an object with ``train_dataloader()``, ``val_dataloader()``, ``n_train`` and ``n_val``.
         trainer_config, **trainer_kwargs
             For :class:`~celbo.train.Trainer`: ``callbacks``, ``logger``, ``check_val_every_n_epoch``,
-            ``gradient_clip_val``, ...
+            ``gradient_clip_val``, ...; ``checkpoint_every="5 min"`` and ``resume=DIR`` for runs that may be killed.
         recipe
             ``"one_cycle"`` (default; a one-cycle learning rate, the best weights kept) or ``"classic"`` (scvi-tools'
             defaults).
