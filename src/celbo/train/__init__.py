@@ -1,8 +1,10 @@
 """Training: plans, schedules and recipes, the loop, callbacks, history."""
 
 from ..core.planned import planned_names
+from .adversarial import AdversarialTrainingPlan, AdversarialTrainingPlanConfig
 from .base import Plan
 from .callbacks import Callback, LearningRateMonitor, LoudEarlyStopping, SaveCheckpoint
+from .classifier import ClassifierTrainingPlan, ClassifierTrainingPlanConfig
 from .config import KwargsLike, TrainerConfig, TrainingPlanConfig, merge_kwargs
 from .history import History
 from .keys import METRIC_KEYS
@@ -17,7 +19,11 @@ from .trainer import Trainer
 __all__ = [
     "METRIC_KEYS",
     "RECIPES",
+    "AdversarialTrainingPlan",
+    "AdversarialTrainingPlanConfig",
     "Callback",
+    "ClassifierTrainingPlan",
+    "ClassifierTrainingPlanConfig",
     "ElboMetric",
     "History",
     "KwargsLike",

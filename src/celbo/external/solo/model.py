@@ -1,0 +1,314 @@
+"""SOLO: doublet detection by a classifier of latents.
+
+Reference: Bernstein, Fong, Lam, Roy, Hendrickson and Kelley, *Solo: doublet identification in single-cell RNA-seq via
+semi-supervised deep learning*, Cell Systems 2020.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from ...core import REGISTRY_KEYS, settings, unknown_name
+from ...data import AnnDataManager
+from ...data.fields import BaseAnnDataField, CategoricalObsField, LayerField
+from ...dataloaders import DataSplitter
+from ...dataloaders.row_source import as_indices
+from ...dataloaders.rows import rows
+from ...model import SCVI
+from ...model.base import BaseModelClass, setup_method
+from ...model.base.training import train_model
+from ...posterior.passes import Rows, evaluating, on_device
+from ...train import ClassifierTrainingPlan, KwargsLike, Plan, TrainRunner, merge_kwargs
+from .module import DoubletClassifier, draw_parents, sums_of_pairs
+
+__all__ = ["SOLO"]
+
+_LABEL = "_solo_doub_sim"
+_SINGLET, _DOUBLET = "singlet", "doublet"
+
+
+class SOLO(BaseModelClass):
+    r"""Classifier that tells cells from simulated doublets, by their latents and library sizes in a trained SCVI.
+
+    .. math:: q(\mathrm{doublet} \mid x_n) = \mathrm{softmax}\bigl(f(E_q[z_n \mid x_n], \log \ell_n)\bigr)
+
+    Made by :meth:`from_scvi_model`.
+
+    Parameters
+    ----------
+    adata
+        Latents and log library sizes, set up with :meth:`setup_anndata`.
+    **classifier_kwargs
+        Arguments of :class:`~celbo.module.Classifier`: ``n_hidden``, ``n_layers``, ``dropout_rate``, ...
+
+    Examples
+    --------
+    >>> import celbo
+    >>> adata = celbo.data.synthetic_iid(seed=0)
+    >>> celbo.model.SCVI.setup_anndata(adata)
+    >>> scvi = celbo.model.SCVI(adata, n_latent=5)
+    >>> scvi.train(max_epochs=2, verbose=0, seed=0)
+    >>> solo = celbo.external.SOLO.from_scvi_model(scvi)
+    >>> solo.train(max_epochs=2, verbose=0, seed=0)
+    >>> solo.predict().columns.tolist()
+    ['doublet', 'singlet']
+    """
+
+    _module_cls: ClassVar[type[DoubletClassifier]] = DoubletClassifier
+    _data_splitter_cls: ClassVar[type] = DataSplitter
+    _training_plan_cls: ClassVar[type[Plan]] = ClassifierTrainingPlan
+    _train_runner_cls: ClassVar[type[TrainRunner]] = TrainRunner
+
+    def __init__(self, adata: AnnData | None = None, **classifier_kwargs: Any) -> None:
+        super().__init__(adata)
+        self._build_module({"n_labels": 2, "logits": True} | classifier_kwargs)
+
+    @classmethod
+    def from_scvi_model(
+        cls,
+        scvi_model: SCVI,
+        adata: AnnData | None = None,
+        restrict_to_batch: str | None = None,
+        doublet_ratio: int = 2,
+        **classifier_kwargs: Any,
+    ) -> Self:
+        """Model of the cells that an SCVI was trained on.
+
+        Parameters
+        ----------
+        scvi_model
+            The trained model. It is not changed.
+        adata
+            Other cells with the same genes and columns; None: its training data.
+        restrict_to_batch
+            Batch whose cells to take; None: all. Doublets arise within a batch, so do one batch at a time.
+        doublet_ratio
+            Simulated doublets a cell.
+        **classifier_kwargs
+            Of :class:`SOLO`.
+
+        Raises
+        ------
+        RuntimeError
+            ``scvi_model`` is not trained.
+        ValueError
+            No such batch.
+
+        Warns
+        -----
+        UserWarning
+            Several batches at once.
+        """
+        scvi_model._check_if_trained(warn=False)
+        adata = scvi_model._validate_anndata(adata)
+        manager = scvi_model.get_anndata_manager(adata, required=True)
+        cells_n = _cells_of_batch(manager, restrict_to_batch)
+        doublets = cls.create_doublets(manager, doublet_ratio, indices=cells_n)
+        scvi_model.transfer_fields(doublets)
+        described = AnnData(
+            np.concatenate([_features(scvi_model, adata, cells_n), _features(scvi_model, doublets)]),
+            obs=pd.DataFrame(index=adata.obs_names[cells_n].append(doublets.obs_names)),
+        )
+        described.obs[_LABEL] = np.repeat([_SINGLET, _DOUBLET], [len(cells_n), doublets.n_obs]).astype(object)
+        cls.setup_anndata(described, labels_key=_LABEL)
+        return cls(described, **classifier_kwargs)
+
+    @classmethod
+    def create_doublets(
+        cls,
+        adata_manager: AnnDataManager,
+        doublet_ratio: int,
+        indices: Sequence[int] | np.ndarray | None = None,
+        seed: int = 1,
+    ) -> AnnData:
+        """Simulate doublets: the counts of two random cells, added up.
+
+        Parameters
+        ----------
+        adata_manager
+            Manager of the AnnData with the counts.
+        doublet_ratio
+            Doublets a cell.
+        indices
+            Cells to take, row numbers or a mask; None: all.
+        seed
+            Of the draws.
+
+        Returns
+        -------
+        AnnData with the counts as CSR where the setup had them, and the columns of the first of each pair.
+        """
+        if doublet_ratio <= 0:
+            raise ValueError(
+                f"doublet_ratio is the number of doublets a cell and must be positive, got {doublet_ratio}."
+            )
+        adata = adata_manager.adata
+        cells_n = np.arange(adata.n_obs) if indices is None else as_indices(indices, adata.n_obs)
+        parents_m2 = cells_n[draw_parents(len(cells_n), int(doublet_ratio * len(cells_n)), seed)]
+        counts = adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+        columns = adata_manager.get_column_indexer(REGISTRY_KEYS.X_KEY)
+        own = [name for name in adata.obs if not str(name).startswith("_scvi_")]
+        obs = adata.obs[own].iloc[parents_m2[:, 0]].set_axis([f"sim_doublet_{m}" for m in range(len(parents_m2))])
+        names = adata_manager.get_state_registry(REGISTRY_KEYS.X_KEY)[LayerField.COLUMN_NAMES_KEY]
+        doublets = AnnData(sums_of_pairs(rows(counts, columns=columns), parents_m2), obs, pd.DataFrame(index=names))
+        place = adata_manager.data_registry[REGISTRY_KEYS.X_KEY]
+        if place.attr_name == "layers":
+            doublets.layers[place.attr_key] = doublets.X
+        return doublets
+
+    @classmethod
+    @setup_method
+    def setup_anndata(
+        cls, adata: AnnData, labels_key: str | None = None, layer: str | None = None, **kwargs: Any
+    ) -> list[BaseAnnDataField]:
+        """Register an AnnData with latents.
+
+        Parameters
+        ----------
+        adata
+            Cells by latents and log library size.
+        labels_key
+            Column of ``adata.obs`` that says ``"doublet"`` for simulated cells and ``"singlet"`` for the others.
+        layer
+            Layer with the latents; None: ``X``.
+        **kwargs
+            ``source_registry``, ``extend_categories``: take over the setup of other data.
+        """
+        return [
+            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False),
+            CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key),
+        ]
+
+    def train(
+        self,
+        max_epochs: int = 400,
+        lr: float = 1e-3,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        train_size: float | None = None,
+        validation_size: float | None = None,
+        shuffle_set_split: bool = True,
+        batch_size: int = 128,
+        datasplitter_kwargs: dict[str, Any] | None = None,
+        plan_kwargs: KwargsLike | None = None,
+        early_stopping: bool = True,
+        early_stopping_patience: int = 30,
+        early_stopping_warmup_epochs: int = 0,
+        early_stopping_min_delta: float = 0.0,
+        *,
+        seed: int | None = None,
+        verbose: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        """Train the classifier.
+
+        Parameters
+        ----------
+        max_epochs
+            Passes over the training cells, at most.
+        lr
+            Learning rate.
+        accelerator, devices, train_size, validation_size, shuffle_set_split, batch_size, datasplitter_kwargs
+            As in :meth:`SCVI.train <celbo.model.SCVI.train>`.
+        plan_kwargs
+            For :class:`~celbo.train.ClassifierTrainingPlan`.
+        early_stopping
+            Stop when the validation loss no longer improves.
+        early_stopping_patience, early_stopping_warmup_epochs, early_stopping_min_delta
+            Validations without improvement to wait for; validations to ignore at first; smallest improvement.
+        seed, verbose
+            As in :meth:`SCVI.train <celbo.model.SCVI.train>`.
+        **kwargs
+            For :class:`~celbo.train.Trainer`.
+        """
+        train_model(
+            self,
+            recipe="classic",
+            max_epochs=max_epochs,
+            batch_size=batch_size,
+            seed=seed,
+            verbose=verbose,
+            plan_kwargs={"lr": lr} | merge_kwargs(None, plan_kwargs, name="plan"),
+            splitter_kwargs={
+                "train_size": train_size,
+                "validation_size": validation_size,
+                "shuffle_set_split": shuffle_set_split,
+            }
+            | (datasplitter_kwargs or {}),
+            trainer_kwargs={
+                "accelerator": accelerator,
+                "devices": devices,
+                "early_stopping": early_stopping,
+                "early_stopping_monitor": "validation_loss",
+                "early_stopping_patience": early_stopping_patience,
+                "early_stopping_warmup_epochs": early_stopping_warmup_epochs,
+                "early_stopping_min_delta": early_stopping_min_delta,
+            }
+            | kwargs,
+        )
+
+    def predict(
+        self, soft: bool = True, include_simulated_doublets: bool = False, return_logits: bool = False
+    ) -> pd.DataFrame | pd.Series:
+        """Say which cells are doublets.
+
+        Parameters
+        ----------
+        soft
+            Give the probability of either kind, or the more probable one.
+        include_simulated_doublets
+            Answer about the simulated doublets too, behind the cells.
+        return_logits
+            Give logits instead of probabilities.
+
+        Returns
+        -------
+        Frame of cells by ``doublet`` and ``singlet``, rows that sum to 1; without ``soft`` a series of these names.
+
+        Raises
+        ------
+        RuntimeError
+            Before training.
+        """
+        self._check_if_trained(warn=False)
+        adata = self._validate_anndata()
+        is_asked_n = adata.obs[self.get_setup_arg("labels_key")].to_numpy() == _SINGLET
+        asked_n = np.arange(adata.n_obs) if include_simulated_doublets else np.flatnonzero(is_asked_n)
+        answers = Rows(len(asked_n))
+        with evaluating(self.module):
+            for tensors in on_device(self._make_data_loader(adata, asked_n), self.module):
+                output_nc = self.module(tensors[REGISTRY_KEYS.X_KEY])
+                log_prob_nc = self.module.log_probs_of(output_nc)
+                logits_nc = output_nc if self.module.logits else log_prob_nc
+                answers.append(logits_nc if return_logits else log_prob_nc.exp())
+        kinds = self.get_state_registry(REGISTRY_KEYS.LABELS_KEY)["categorical_mapping"]
+        frame = pd.DataFrame(answers.array(), index=adata.obs_names[asked_n], columns=kinds)
+        return frame if soft else frame.idxmax(axis=1)
+
+
+def _cells_of_batch(manager: AnnDataManager, batch: str | None) -> np.ndarray:
+    names = manager.get_state_registry(REGISTRY_KEYS.BATCH_KEY)["categorical_mapping"]
+    codes_n = np.asarray(manager.get_from_registry(REGISTRY_KEYS.BATCH_KEY)).reshape(-1)
+    if batch is None:
+        if len(names) > 1:
+            warnings.warn(
+                f"These cells are of {len(names)} batches. Doublets arise within a batch: pass restrict_to_batch and "
+                "take them one by one.",
+                UserWarning,
+                stacklevel=settings.warnings_stacklevel + 1,
+            )
+        return np.arange(len(codes_n))
+    if batch not in names:
+        raise ValueError(unknown_name("batch (restrict_to_batch)", batch, names))
+    return np.flatnonzero(codes_n == list(names).index(batch))
+
+
+def _features(model: SCVI, adata: AnnData, cells: np.ndarray | None = None) -> np.ndarray:
+    """Mean latents and natural log of the library size, ``(n, k + 1)``."""
+    latent_nk = model.get_latent_representation(adata, indices=cells)
+    library_n1 = model.get_latent_library_size(adata, indices=cells, give_mean=not model.module.use_observed_lib_size)
+    return np.concatenate([latent_nk, np.log(library_n1)], axis=1).astype(np.float32)
