@@ -1,12 +1,11 @@
-"""Machine code for ``kernels``, from numba or from its cache on disk. ``fused_cpu`` imports this when first used."""
+"""Object code for ``kernels``, by numba. :mod:`.machine_code` imports this when nothing compiled lies on disk."""
 
 import logging
 import time
 from collections.abc import Callable
 from typing import Any
 
-from numba import config, njit
-from numba.core import event
+from numba import carray, config, njit, types
 
 from . import kernels
 
@@ -14,20 +13,68 @@ __all__ = ["compile_rows"]
 
 logger = logging.getLogger("celbo")
 
-ROWS = {
-    "negative_binomial": (kernels.negative_binomial_rows, kernels.NEGATIVE_BINOMIAL_SIGNATURE),
-    "poisson": (kernels.poisson_rows, kernels.POISSON_SIGNATURE),
-}
-OPTIONS = {"nogil": True, "error_model": "numpy"}
+POINTER = types.CPointer(types.float32)
+SIGNATURE = types.void(
+    *(types.CPointer(POINTER), types.CPointer(types.intp)),  # tables and how many rows each has
+    *(POINTER, types.CPointer(types.intp)),  # scratch
+    *(types.intp, types.intp, types.intp),  # genes, first row, row behind the last
+)
 
 
-def compile_rows(family: str) -> Callable[..., None]:
-    """A family's loop over rows, ready to call without the interpreter lock.
+def negative_binomial(
+    tables: Any, rows: Any, scratch: Any, index: Any, g: int, start: int, stop: int
+) -> None:
+    """Negative binomial, with dropout or without: views of bare memory, then the loop."""
+    kernels.negative_binomial_rows(
+        carray(tables[0], (rows[0], g)),
+        carray(tables[1], (rows[1], g)),
+        carray(tables[2], rows[2]),
+        carray(tables[3], (rows[3], g)),
+        carray(tables[4], (rows[4], g)),
+        carray(tables[5], (rows[5], g)),
+        carray(tables[6], (rows[6], g)),
+        carray(tables[7], rows[7]),
+        carray(tables[8], (rows[8], g)),
+        carray(tables[9], rows[9]),
+        carray(tables[10], (rows[10], g)),
+        carray(tables[11], (rows[11], g)),
+        carray(scratch, (kernels.SCRATCH_ROWS, g)),
+        carray(index, g),
+        start,
+        stop,
+    )
+
+
+def poisson(tables: Any, rows: Any, scratch: Any, index: Any, g: int, start: int, stop: int) -> None:
+    """Poisson: views of bare memory, then the loop."""
+    kernels.poisson_rows(
+        carray(tables[0], (rows[0], g)),
+        carray(tables[1], (rows[1], g)),
+        carray(tables[2], rows[2]),
+        carray(tables[3], rows[3]),
+        carray(tables[4], (rows[4], g)),
+        carray(tables[5], rows[5]),
+        carray(scratch, (kernels.SCRATCH_ROWS, g)),
+        carray(index, g),
+        start,
+        stop,
+    )
+
+
+ENTRIES: dict[str, Callable[..., None]] = {"negative_binomial": negative_binomial, "poisson": poisson}
+
+
+def compile_rows(family: str) -> tuple[bytes, str]:
+    """Compile a family's loop over rows for this processor.
 
     Parameters
     ----------
     family
         ``"negative_binomial"`` (with or without dropout) or ``"poisson"``.
+
+    Returns
+    -------
+    Object code, and the name of the function in it.
 
     Raises
     ------
@@ -38,39 +85,12 @@ def compile_rows(family: str) -> Callable[..., None]:
     """
     if config.DISABLE_JIT:
         raise RuntimeError("numba's compiler is switched off (NUMBA_DISABLE_JIT)")
-    function, signature = ROWS[family]
-    dispatcher = _dispatcher(function)
+    logger.info("Compiling the %s likelihood for this machine, once: about 3 s.", family.replace("_", " "))
     started = time.perf_counter()
-    announcement = _Announcement(
-        f"Compiling the {family.replace('_', ' ')} likelihood for this machine, once: about 3 s."
-    )
-    with event.install_listener("numba:compile", announcement):
-        dispatcher.compile(signature.args)
-    logger.debug("%s kernel ready after %.2f s", family, time.perf_counter() - started)
-    return dispatcher
-
-
-def _dispatcher(function: Any) -> Any:
-    """With numba's cache on disk where there is a place for it."""
-    try:
-        return njit(cache=True, **OPTIONS)(function)
-    except RuntimeError as error:
-        logger.info(
-            "Compiled code cannot be kept for the next run (%s); NUMBA_CACHE_DIR may name a folder for it.", error
-        )
-        return njit(**OPTIONS)(function)
-
-
-class _Announcement(event.Listener):
-    """Logs a line when numba begins to compile, which it does not when its cache has the function."""
-
-    def __init__(self, line: str) -> None:
-        self.line: str | None = line
-
-    def on_start(self, event: Any) -> None:
-        if self.line is not None:
-            logger.info(self.line)
-            self.line = None
-
-    def on_end(self, event: Any) -> None:
-        pass
+    dispatcher = njit(**kernels.INNER)(ENTRIES[family])
+    dispatcher.compile(SIGNATURE.args)
+    compiled = dispatcher.overloads[SIGNATURE.args]
+    _, kind, (object_code, _) = compiled.library.serialize_using_object_code()
+    assert kind == "object"
+    logger.debug("%s kernel compiled in %.2f s", family, time.perf_counter() - started)
+    return object_code, compiled.fndesc.llvm_func_name

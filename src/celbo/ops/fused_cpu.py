@@ -2,7 +2,7 @@ r"""Row sums of count log-probabilities on the CPU, gradients written in the pas
 
 Same signatures and meaning as :mod:`.reference`, for tensors in main memory of float32 or less (half precision is
 computed in float32, its gradients come back in half precision). The loops are in ``kernels`` and are compiled by
-numba, once a machine: numba keeps the machine code next to the package, in the user's cache folder where that cannot
+numba, once a machine: :mod:`.machine_code` keeps them next to the package, in the user's cache folder where that cannot
 be written, or where ``NUMBA_CACHE_DIR`` says.
 
 A gradient depends on the upstream gradient through one factor a row. The forward pass therefore leaves finished
@@ -14,15 +14,16 @@ Not here: gradients of counts, second derivatives, ``torch.func`` transforms, ``
 
 import importlib
 import threading
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .reference import check_shapes
 from .threads import for_row_ranges
+
+if TYPE_CHECKING:
+    from .machine_code import Loop
 
 __all__ = ["COMPUTED_IN_FLOAT32", "Family", "kernel", "nb_log_prob_sum", "poisson_log_prob_sum", "zinb_log_prob_sum"]
 
@@ -154,22 +155,17 @@ class _Poisson(torch.autograd.Function):
 
 def _run(family: Family, *inputs: Tensor, outputs: tuple[Tensor, ...]) -> None:
     """Fill ``outputs`` on all threads; ``inputs`` may have any strides."""
-    run = kernel(family)
-    arrays = [tensor.detach().contiguous().numpy() for tensor in inputs] + [tensor.numpy() for tensor in outputs]
-    n, g = arrays[0].shape
-
-    def work(start: int, stop: int) -> None:
-        run(*arrays, np.empty((6, g), np.float32), np.empty(g, np.intp), start, stop)
-
-    for_row_ranges(work, n, g)
+    n, g = inputs[0].shape
+    tables = [*(tensor.detach().contiguous() for tensor in inputs), *outputs]
+    for_row_ranges(kernel(family).bind(tables, g), n, g)
 
 
-_kernels: dict[Family, Callable[..., None]] = {}
+_kernels: dict[Family, "Loop"] = {}
 _compiling = threading.Lock()
 
 
-def kernel(family: Family) -> Callable[..., None]:
-    """The compiled loop over rows; compiled, or read from numba's cache, at the first call.
+def kernel(family: Family) -> "Loop":
+    """The compiled loop over rows; compiled, or read from disk, at the first call.
 
     Raises
     ------
@@ -179,7 +175,7 @@ def kernel(family: Family) -> Callable[..., None]:
     if family not in _kernels:
         with _compiling:
             if family not in _kernels:
-                # by name: numba takes long to import, and this module must not before it is needed
-                compiling = importlib.import_module(f"{__package__}.compiling")
-                _kernels[family] = compiling.compile_rows(family)
+                # by name: linking takes a moment, and this module must load without it
+                machine_code = importlib.import_module(f"{__package__}.machine_code")
+                _kernels[family] = machine_code.ready_loop(family)
     return _kernels[family]

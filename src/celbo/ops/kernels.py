@@ -1,4 +1,4 @@
-r"""Numba kernels: log-probability and gradients of rows in one pass. ``fused_cpu`` imports this when first used.
+r"""Numba kernels: log-probability and gradients of rows in one pass. ``compiling`` makes object code of them.
 
 How a row goes through: softmax (``softmax_row``); the negative binomial as if every count were zero (``log1p_row``,
 ``dropout_row``); the nonzero counts one by one in float64 (``nonzeros_row``); the gradients (``grad_*_row``); the
@@ -27,7 +27,7 @@ Polynomials (fitted for this file by iteratively reweighted least squares, towar
 - ``log1p``: :math:`\log(1+f) = f - f^2(\frac12 - f P(f))` on :math:`\sqrt{1/2} \le 1 + f \le \sqrt 2`, P of degree 7:
   6e-9; measured with rounding: at most 1.3e-7 relative on [-0.5, 1e30].
 
-Everything compiled is in this one file: numba's cache on disk notices a change of the file it compiles, of no other.
+Everything compiled is in this file and in ``compiling``: ``machine_code`` notices a change of these two, of no other.
 """
 
 import math
@@ -41,8 +41,6 @@ from numba.extending import intrinsic
 
 __all__ = [
     "INNER",
-    "NEGATIVE_BINOMIAL_SIGNATURE",
-    "POISSON_SIGNATURE",
     "SCRATCH_ROWS",
     "exp_negative",
     "gamma_terms",
@@ -381,18 +379,10 @@ def grad_poisson_row(x: Floats, weights: Floats, factor: np.float32, grad: Float
         grad[j] = x[j] - weights[j] * factor
 
 
-ROWS = types.Array(types.float32, 2, "C")
-COLUMN = types.Array(types.float32, 1, "C")
-INDEX = types.Array(types.intp, 1, "C")
-NEGATIVE_BINOMIAL_SIGNATURE = types.void(
-    *(ROWS, ROWS, COLUMN, ROWS, ROWS, ROWS, ROWS),
-    *(COLUMN, ROWS, COLUMN, ROWS, ROWS),
-    *(ROWS, INDEX, types.intp, types.intp),
-)
-POISSON_SIGNATURE = types.void(*(ROWS, ROWS, COLUMN), *(COLUMN, ROWS, COLUMN), *(ROWS, INDEX, types.intp, types.intp))
 SCRATCH_ROWS = 6
 
 
+@njit(**INNER)
 def negative_binomial_rows(
     x_ng: Floats,
     logits_ng: Floats,
@@ -459,6 +449,7 @@ def negative_binomial_rows(
         softmax_jacobian_row(grad_logits, weights, F(slope / total))
 
 
+@njit(**INNER)
 def poisson_rows(
     x_ng: Floats,
     logits_ng: Floats,

@@ -9,16 +9,19 @@ import pandas as pd
 from anndata import AnnData
 from torch import Tensor
 
-from ...core import REGISTRY_KEYS, unknown_name
+from ...core import REGISTRY_KEYS, settings, unknown_name
 from ...dataloaders.row_source import as_indices
 from ...posterior import Weighting, batch_codes
 
 if TYPE_CHECKING:
     from .model import BaseModelClass
 
-__all__ = ["Asked", "Weights", "asked", "codes_of_batches", "weighting_of"]
+__all__ = ["Asked", "Weights", "asked", "cells_at_once", "codes_of_batches", "weighting_of"]
 
 Weights = Literal["uniform", "importance"]
+
+_TABLE = 2**20
+"""Numbers in a minibatch's table of counts."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def asked(
     indices
         Row numbers in any order, with repeats if you like, or a boolean mask; None: all cells.
     batch_size
-        Cells a minibatch; None: ``celbo.settings.batch_size``.
+        Cells a minibatch; None: see :func:`cells_at_once`.
     dataloader
         Minibatches to take instead of ``adata`` and ``indices``.
     loader_kwargs
@@ -99,7 +102,8 @@ def asked(
     ValueError
         ``dataloader`` together with ``adata`` or ``indices``.
     """
-    options = {"batch_size": batch_size, **(loader_kwargs or {})}
+    size = cells_at_once(model) if batch_size is None else batch_size
+    options = {"batch_size": size, **(loader_kwargs or {})}
     if dataloader is not None:
         if adata is not None or indices is not None:
             raise ValueError("dataloader= says which cells: leave out adata= and indices=, or the dataloader.")
@@ -107,6 +111,14 @@ def asked(
     adata = model._validate_anndata(adata)
     cells = np.arange(adata.n_obs) if indices is None else as_indices(indices, adata.n_obs, what="cell")
     return Asked(model, adata, cells, model._make_data_loader(adata=adata, indices=cells, **options), options)
+
+
+def cells_at_once(model: Any) -> int:
+    """Cells a minibatch when nobody says: a table of counts of 4 MiB, but at least ``celbo.settings.batch_size``.
+
+    Answers do not depend on it. Smaller tables cost a third more time a cell, larger ones only memory.
+    """
+    return max(settings.batch_size, _TABLE // max(1, model.summary_stats.get("n_vars", _TABLE)))
 
 
 def codes_of_batches(model: Any, names: Any) -> list[int | None]:
