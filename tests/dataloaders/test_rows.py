@@ -7,7 +7,7 @@ from scipy import sparse
 
 from celbo.dataloaders import CSRRows, rows
 from celbo.dataloaders.row_source import as_indices
-from celbo.dataloaders.rows_backed import runs
+from celbo.data.stored_matrix import pieces
 
 SHAPE = (23, 9)
 ORDERS = {
@@ -223,14 +223,19 @@ def test_dask_without_known_shape_is_refused(x):
 
 
 @pytest.mark.parametrize(
-    ("ascending", "gap", "stretches"),
+    ("ascending", "gap", "most", "stretches"),
     [
-        ([3], 0, [(3, 4)]),
-        ([0, 1, 2], 0, [(0, 3)]),
-        ([0, 2, 3, 9], 0, [(0, 1), (2, 4), (9, 10)]),
-        ([0, 2, 3, 9], 1, [(0, 4), (9, 10)]),
-        ([0, 2, 3, 9], 5, [(0, 10)]),
+        ([], 0, 9, []),
+        ([3], 0, 9, [(3, 4)]),
+        ([0, 1, 2], 0, 9, [(0, 3)]),
+        ([0, 2, 3, 9], 0, 9, [(0, 1), (2, 4), (9, 10)]),
+        ([0, 2, 3, 9], 1, 9, [(0, 4), (9, 10)]),
+        ([0, 2, 3, 9], 5, 10, [(0, 10)]),
+        ([0, 2, 3, 9], 5, 3, [(0, 3), (3, 4), (9, 10)]),
+        ([0, 1, 2, 3, 4], 0, 2, [(0, 2), (2, 4), (4, 5)]),
     ],
 )
-def test_runs(ascending, gap, stretches):
-    assert runs(np.array(ascending), gap) == stretches
+def test_pieces(ascending, gap, most, stretches):
+    found = list(pieces(np.array(ascending, dtype=np.int64), gap, most))
+    assert [(start, stop) for start, stop, _ in found] == stretches
+    assert [row for _, _, rows in found for row in rows] == ascending

@@ -8,10 +8,12 @@ from .count_report import CountReport, Finding, TotalsSummary
 from .counts import check_counts
 from .genes import GeneMatch, align_genes, top_variable_genes
 from .manager import AnnDataManager, AnnDataManagerValidationCheck
+from .opening import open
 from .read import read
 from .registry import data_registry_of, state_registry_of, summary_stats_of
 from .simulate import simulate_counts
 from .simulate_spots import simulate_spots
+from .stored_matrix import StoredMatrix
 from .synthetic import synthetic_iid
 
 __all__ = [
@@ -20,11 +22,13 @@ __all__ = [
     "CountReport",
     "Finding",
     "GeneMatch",
+    "StoredMatrix",
     "TotalsSummary",
     "align_genes",
     "attrdict",
     "check_counts",
     "data_registry_of",
+    "open",
     "read",
     "read_csv",
     "read_h5ad",

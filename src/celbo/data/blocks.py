@@ -13,6 +13,8 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata.abc import CSCDataset, CSRDataset
 
+from .stored_matrix import stored_matrix
+
 __all__ = ["CompressedBlock", "DenseBlock", "blocks", "shape_of"]
 
 _ENTRIES = 2**18
@@ -99,8 +101,10 @@ def blocks(x: Any, chunk_rows: int | None = None) -> Iterator[DenseBlock | Compr
         x = x.to_numpy()
     if sp.issparse(x):
         yield from _compressed_blocks(x if x.format in ("csr", "csc") else x.tocsr(), chunk_rows)
-    elif isinstance(x, (CSRDataset, CSCDataset)):
-        yield from _compressed_file_blocks(x, chunk_rows)
+    elif isinstance(x, CSRDataset):
+        yield from _stored_rows(x, chunk_rows)
+    elif isinstance(x, CSCDataset):
+        yield from _stored_columns(x, chunk_rows)
     elif isinstance(x, (np.ndarray, h5py.Dataset)) or _is_a(x, "zarr", "Array"):
         yield from _dense_blocks(x, chunk_rows)
     elif _is_a(x, "dask.array", "Array"):
@@ -149,15 +153,22 @@ def _compressed_blocks(x: Any, chunk_rows: int | None) -> Iterator[CompressedBlo
         yield CompressedBlock(start, x.data[entries], x.indices[entries], indptr - indptr[0], x.format == "csc")
 
 
-def _compressed_file_blocks(x: Any, chunk_rows: int | None) -> Iterator[CompressedBlock]:
-    by_column = isinstance(x, CSCDataset)
-    n_major = x.shape[1] if by_column else x.shape[0]
-    group = x.group
-    step = _step(chunk_rows, n_major, group["data"].shape[0], _ENTRIES_ON_DISK)
-    for start in range(0, n_major, step):
-        piece = x[:, start : start + step] if by_column else x[start : start + step]
+def _stored_rows(x: CSRDataset, chunk_rows: int | None) -> Iterator[CompressedBlock]:
+    stored = stored_matrix(x)
+    _require_numbers(stored.dtype)
+    n = stored.shape[0]
+    step = _step(chunk_rows, n, stored.n_entries, _ENTRIES_ON_DISK)
+    for start in range(0, n, step):
+        piece = stored.read(start, min(start + step, n))
+        yield CompressedBlock(start, piece.data, piece.indices, piece.indptr, by_column=False)
+
+
+def _stored_columns(x: CSCDataset, chunk_rows: int | None) -> Iterator[CompressedBlock]:
+    step = _step(chunk_rows, x.shape[1], x.group["data"].shape[0], _ENTRIES_ON_DISK)
+    for start in range(0, x.shape[1], step):
+        piece = x[:, start : start + step]
         _require_numbers(piece.dtype)
-        yield CompressedBlock(start, piece.data, piece.indices, piece.indptr, by_column)
+        yield CompressedBlock(start, piece.data, piece.indices, piece.indptr, by_column=True)
 
 
 def _dask_blocks(x: Any, chunk_rows: int | None) -> Iterator[DenseBlock | CompressedBlock]:

@@ -7,6 +7,7 @@ import numpy as np
 
 from .blocks import CompressedBlock, DenseBlock, blocks, shape_of
 from .count_report import KINDS, CountReport
+from .stored_matrix import StoredMatrix
 
 __all__ = ["check_counts", "is_count_matrix", "looks_like_reads"]
 
@@ -40,13 +41,20 @@ def check_counts(
     -----
     Duplicate entries of a sparse matrix (the same row and column stored twice) are looked at one by one.
     """
+    tally = x.tally if isinstance(x, StoredMatrix) and x.tally is not None else _tally(x, chunk_rows, progress)
+    if isinstance(x, StoredMatrix):
+        x.tally = tally  # the files are read once, whoever asks
+    return tally.report(obs_names, var_names)
+
+
+def _tally(x: Any, chunk_rows: int | None, progress: Callable[[int, int], None] | None) -> "_Tally":
     n, g = shape_of(x)
     tally = _Tally(n, g)
     for block in blocks(x, chunk_rows):
         tally.add(block)
         if progress is not None:
             progress(block.stop, g if isinstance(block, CompressedBlock) and block.by_column else n)
-    return tally.report(obs_names, var_names)
+    return tally
 
 
 def is_count_matrix(x: Any) -> bool:

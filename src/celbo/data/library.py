@@ -5,12 +5,13 @@ from typing import Any
 import numpy as np
 
 from .blocks import DenseBlock, blocks, shape_of
+from .stored_matrix import StoredMatrix
 
 __all__ = ["library_size_moments", "total_counts"]
 
 
 def total_counts(x: Any) -> np.ndarray:
-    """Counts of each cell, summed over genes in one streaming pass.
+    """Counts of each cell, summed over genes in one streaming pass (none where the counts were checked before).
 
     Parameters
     ----------
@@ -21,6 +22,8 @@ def total_counts(x: Any) -> np.ndarray:
     -------
     ``(n,)`` float64.
     """
+    if isinstance(x, StoredMatrix) and x.tally is not None:
+        return x.tally.totals_n
     n, _ = shape_of(x)
     total_n = np.zeros(n)
     for block in blocks(x):

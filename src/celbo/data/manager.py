@@ -2,10 +2,10 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from uuid import uuid4
 
 import numpy as np
@@ -31,8 +31,9 @@ from .constants import (
     SUMMARY_STATS,
     UUID,
 )
-from .fields import ArrayLikeField, BaseAnnDataField, LayerField
+from .fields import BaseAnnDataField, LayerField
 from .genes import GeneMatch, align_genes
+from .modalities import is_mudata, require_paired
 from .registry import data_registry_of, field_registry_of, state_registry_of, summary_stats_of
 from .tables import table
 
@@ -73,6 +74,9 @@ class AnnDataManager:
     validation_checks
         What to check first. Default: everything.
     """
+
+    make_torch_dataset: ClassVar[Callable[..., Any] | None] = None
+    """Makes the data set of :meth:`create_torch_dataset`; :mod:`celbo.dataloaders`, which is above, puts it here."""
 
     def __init__(
         self,
@@ -269,6 +273,38 @@ class AnnDataManager:
         match = self._matches.get(registry_key)
         return None if match is None or match.is_identity else match.indexer
 
+    def create_torch_dataset(
+        self,
+        indices: Sequence[int] | Sequence[bool] | None = None,
+        data_and_attributes: list[str] | dict[str, Any] | None = None,
+        load_sparse_tensor: bool = False,
+    ) -> Any:
+        """The registered data as a data set of torch, numpy arrays by registry key.
+
+        Parameters
+        ----------
+        indices
+            Cells to take, as row numbers in any order or a boolean mask; None: all.
+        data_and_attributes
+            Registry keys to read, as a list or as a dict of key to dtype. None: every key with one row a cell.
+        load_sparse_tensor
+            Keys stored sparse come out as torch CSR tensors.
+
+        Returns
+        -------
+        :class:`~celbo.dataloaders.AnnTorchDataset`, or a ``torch.utils.data.Subset`` of it.
+
+        Raises
+        ------
+        RuntimeError
+            When :mod:`celbo.dataloaders` was never imported: there is no torch in this room.
+        """
+        self._registered()
+        make = type(self).make_torch_dataset
+        if make is None:
+            raise RuntimeError("Import celbo.dataloaders first: it has the data set that this method makes.")
+        return make(self, indices, data_and_attributes, load_sparse_tensor)
+
     # -- showing ---------------------------------------------------------------------------------------------------
 
     @staticmethod
@@ -307,7 +343,10 @@ class AnnDataManager:
         return self.adata
 
     def _check(self, adata: AnnData) -> None:
-        if not isinstance(adata, AnnData):
+        if is_mudata(adata):
+            if self.validation_checks.check_fully_paired_mudata:
+                require_paired(adata)
+        elif not isinstance(adata, AnnData):
             raise TypeError(f"An AnnData is wanted, got {type(adata).__module__}.{type(adata).__qualname__}.")
         if self.validation_checks.check_if_view and adata.is_view:
             raise ValueError(
@@ -341,8 +380,8 @@ class AnnDataManager:
                 logger.info("%s", match.summary())
             self._matches[field.registry_key] = match
 
-    def _fields_with_columns(self) -> list[LayerField | ArrayLikeField]:
-        return [field for field in self.fields if isinstance(field, (LayerField, ArrayLikeField))]
+    def _fields_with_columns(self) -> list[BaseAnnDataField]:
+        return [field for field in self.fields if field.names_columns and not field.is_empty]
 
     def _require_unchanged(self, adata: AnnData) -> None:
         for field in self._fields_with_columns():

@@ -85,8 +85,8 @@ def synthetic_iid(
     obsm = {"coordinates": rng.normal(size=(n, 2))} if generate_coordinates else {}
     stored = [_stored(x, sparse_format) for x in (rna_ng, proteins_np, regions_nr)]
     if return_mudata:
-        keys = (rna_key, protein_expression_key, accessibility_key)
-        return _as_mudata(dict(zip(keys, stored)), obs, obsm)
+        kinds = {rna_key: ("gene", stored[0]), accessibility_key: ("region", stored[2])}
+        return _as_mudata({**kinds, protein_expression_key: ("protein", stored[1])}, obs, obsm)
     return _as_anndata(stored, obs, obsm)
 
 
@@ -123,12 +123,11 @@ def _as_anndata(stored: list[Any], obs: pd.DataFrame, obsm: dict[str, np.ndarray
     return adata
 
 
-def _as_mudata(stored: dict[str, Any], obs: pd.DataFrame, obsm: dict[str, np.ndarray]) -> Any:
+def _as_mudata(stored: dict[str, tuple[str, Any]], obs: pd.DataFrame, obsm: dict[str, np.ndarray]) -> Any:
     mudata = optional("mudata", extra="mudata", purpose="synthetic_iid(return_mudata=True)")
-    kinds = ("gene", "protein", "region")
     modalities = {
         key: anndata.AnnData(x, obs=pd.DataFrame(index=obs.index), var=pd.DataFrame(index=_names(kind, x)))
-        for kind, (key, x) in zip(kinds, stored.items())
+        for key, (kind, x) in stored.items()
     }
     mdata = mudata.MuData(modalities)
     for name, column in obs.items():

@@ -1,6 +1,7 @@
 """The registered tables of an AnnData, read together row by row."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,14 +9,12 @@ from anndata import AnnData
 from torch import Tensor
 
 from ..core import REGISTRY_KEYS, unknown_name
-from .row_source import RowSource, as_indices
+from ..data import AnnDataManager
+from .row_source import RowCost, RowSource, Streamed, as_indices
 from .rows import rows
 from .rows_sparse import SparseRows
 
-if TYPE_CHECKING:
-    from ..data import AnnDataManager
-
-__all__ = ["AnnTorchDataset", "keys_of_rows", "registered"]
+__all__ = ["AnnTorchDataset", "keys_of_rows", "registered", "torch_dataset"]
 
 INTEGER_KEYS = frozenset(
     {REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.LABELS_KEY, REGISTRY_KEYS.CAT_COVS_KEY, REGISTRY_KEYS.INDICES_KEY}
@@ -46,23 +45,37 @@ class AnnTorchDataset(torch.utils.data.Dataset):
 
     def __init__(
         self,
-        adata_manager: "AnnDataManager",
+        adata_manager: AnnDataManager,
         getitem_tensors: list[str] | dict[str, Any] | None = None,
         load_sparse_tensor: bool = False,
     ) -> None:
         self.adata_manager = adata_manager
         self.load_sparse_tensor = load_sparse_tensor
-        self.keys_and_dtypes = _keys_and_dtypes(getitem_tensors, keys_of_rows(adata_manager))
-        self.data = {key: self.get_data(key) for key in self.keys_and_dtypes}
-        self.sources = {
-            key: _open(key, self.data[key], dtype, adata_manager.get_column_indexer(key))
-            for key, dtype in self.keys_and_dtypes.items()
-        }
+        self.keys_and_dtypes = getitem_tensors
 
     @property
     def registered_keys(self) -> list[str]:
         """Registry keys with one row a cell."""
         return keys_of_rows(self.adata_manager)
+
+    @property
+    def keys_and_dtypes(self) -> dict[str, Any]:
+        """Registry keys that are read, and the dtype of each; set to None, a list or a dict to read others."""
+        return self._keys_and_dtypes
+
+    @keys_and_dtypes.setter
+    def keys_and_dtypes(self, getitem_tensors: list[str] | dict[str, Any] | None) -> None:
+        self._keys_and_dtypes = _keys_and_dtypes(getitem_tensors, self.registered_keys)
+        self._data = {key: self.get_data(key) for key in self._keys_and_dtypes}
+        self.sources = {
+            key: _open(key, self._data[key], dtype, self.adata_manager.get_column_indexer(key))
+            for key, dtype in self._keys_and_dtypes.items()
+        }
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Whole tables by registry key, as they lie in the AnnData."""
+        return self._data
 
     def get_data(self, key: str) -> Any:
         """Whole table behind a registry key as it lies in the AnnData, its genes in the AnnData's own order."""
@@ -85,9 +98,33 @@ class AnnTorchDataset(torch.utils.data.Dataset):
 
     def fetch(self, rows_n: np.ndarray) -> dict[str, Tensor]:
         """Minibatch of the cells ``rows_n`` (int64, in range), fresh tensors ``(n, ...)`` by registry key."""
-        if self.load_sparse_tensor:
-            return {key: _sparse_if_stored_so(source, rows_n) for key, source in self.sources.items()}
-        return {key: source.gather(rows_n) for key, source in self.sources.items()}
+        return {key: self._rows_of(source, rows_n) for key, source in self.sources.items()}
+
+    def _rows_of(self, source: RowSource, rows_n: np.ndarray) -> Tensor:
+        stays_sparse = self.load_sparse_tensor and isinstance(source, SparseRows)
+        return source.gather_sparse(rows_n) if stays_sparse else source.gather(rows_n)
+
+    @property
+    def streamed(self) -> dict[str, Streamed]:
+        """Tables that are not in memory, by registry key."""
+        return {key: source for key, source in self.sources.items() if isinstance(source, Streamed)}
+
+    @property
+    def cost(self) -> RowCost | None:
+        """What a row of the tables that are not in memory costs; None where all are."""
+        costs = [source.cost for source in self.streamed.values()]
+        if not costs:
+            return None
+        return RowCost(sum(cost.bytes_per_row for cost in costs), max(cost.chunk_rows for cost in costs))
+
+    def check_unchanged(self, thorough: bool = False) -> None:
+        """Raise an ``OSError`` when a file that is streamed is no longer what was opened."""
+        for source in self.streamed.values():
+            source.check_unchanged(thorough)
+
+    def window(self, ascending_u: np.ndarray) -> "Window":
+        """Some rows (ascending, no repeats) of all tables, in memory; safe to call from another thread."""
+        return Window(self, ascending_u)
 
     def _row_numbers(self, indices: Any) -> np.ndarray:
         if isinstance(indices, slice):
@@ -98,7 +135,47 @@ class AnnTorchDataset(torch.utils.data.Dataset):
         return as_indices(indices, len(self))
 
 
-def registered(adata_manager: "AnnDataManager") -> AnnData:
+def torch_dataset(
+    adata_manager: AnnDataManager,
+    indices: Sequence[int] | Sequence[bool] | np.ndarray | None = None,
+    data_and_attributes: list[str] | dict[str, Any] | None = None,
+    load_sparse_tensor: bool = False,
+) -> AnnTorchDataset | torch.utils.data.Subset:
+    """As :meth:`celbo.data.AnnDataManager.create_torch_dataset`."""
+    dataset = AnnTorchDataset(adata_manager, data_and_attributes, load_sparse_tensor)
+    return dataset if indices is None else torch.utils.data.Subset(dataset, as_indices(indices, len(dataset)))  # type: ignore[arg-type]
+
+
+AnnDataManager.make_torch_dataset = staticmethod(torch_dataset)
+
+
+class Window:
+    """Some rows of a dataset's tables: those on disk are read into memory, once, the others stay where they are.
+
+    Parameters
+    ----------
+    tables
+        The dataset.
+    ascending_u
+        Row numbers, ascending, no repeats.
+    """
+
+    def __init__(self, tables: AnnTorchDataset, ascending_u: np.ndarray) -> None:
+        self._tables, self._rows_u = tables, ascending_u
+        self._loaded = {key: source.load(ascending_u) for key, source in tables.streamed.items()}
+
+    def fetch(self, rows_n: np.ndarray) -> dict[str, Tensor]:
+        """As :meth:`AnnTorchDataset.fetch`, for rows among those of the window."""
+        place_n = np.searchsorted(self._rows_u, rows_n)
+        return {
+            key: self._tables._rows_of(self._loaded[key], place_n)
+            if key in self._loaded
+            else self._tables._rows_of(source, rows_n)
+            for key, source in self._tables.sources.items()
+        }
+
+
+def registered(adata_manager: AnnDataManager) -> AnnData:
     """AnnData of a manager.
 
     Raises
@@ -111,7 +188,7 @@ def registered(adata_manager: "AnnDataManager") -> AnnData:
     return adata_manager.adata
 
 
-def keys_of_rows(adata_manager: "AnnDataManager") -> list[str]:
+def keys_of_rows(adata_manager: AnnDataManager) -> list[str]:
     """Registry keys whose data have one row a cell (so not what lies in ``uns`` or ``varm``)."""
     return [key for key, entry in adata_manager.data_registry.items() if entry["attr_name"] in PER_CELL]
 
@@ -131,7 +208,3 @@ def _open(key: str, array: Any, dtype: Any, columns: np.ndarray | None) -> RowSo
         return rows(array, dtype, columns)
     except (TypeError, ValueError) as error:
         raise type(error)(f"Registry key {key!r}: {error}") from error
-
-
-def _sparse_if_stored_so(source: RowSource, rows_n: np.ndarray) -> Tensor:
-    return source.gather_sparse(rows_n) if isinstance(source, SparseRows) else source.gather(rows_n)

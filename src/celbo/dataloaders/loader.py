@@ -3,6 +3,7 @@
 import inspect
 import logging
 from collections.abc import Iterator
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,9 @@ import torch
 from torch import Tensor
 
 from ..core import settings, unknown_name
+from .block_sampler import BlockSampler, sizes_for
 from .dataset import AnnTorchDataset
+from .read_ahead import read_ahead
 from .row_source import as_indices
 from .sampler import EpochSampler, Shard
 
@@ -77,6 +80,9 @@ class AnnDataLoader:
     dataset
         The tables to read from, when another loader of the same manager has them already; it then decides on
         ``data_and_attributes`` and ``load_sparse_tensor``.
+    pool_bytes
+        Memory for the rows of data on disk that are read and shuffled together; None: 128 MiB. Two such pools are held
+        at a time. See Notes.
     **kwargs
         ``num_workers`` and torch's other options about worker processes: accepted and without effect, since
         minibatches are read in the calling process.
@@ -94,6 +100,13 @@ class AnnDataLoader:
         For an unknown keyword.
     ValueError
         For ``sampler`` together with ``shuffle``, or ``distributed_sampler`` without a process group.
+
+    Notes
+    -----
+    Tables on disk (backed h5ad, zarr, :class:`~celbo.data.StoredMatrix`, dask) are read by a thread, many minibatches
+    at once and ahead of the model. Shuffling then means: random blocks of neighbouring rows, pooled until
+    ``pool_bytes`` are full, shuffled within the pool (:func:`~celbo.dataloaders.block_sampler.pooled_order`); so
+    ``indices`` are sorted first. Every cell still comes exactly once an epoch.
     """
 
     def __init__(
@@ -114,6 +127,7 @@ class AnnDataLoader:
         merge_small_tail: bool = False,
         pin_memory: bool = False,
         dataset: AnnTorchDataset | None = None,
+        pool_bytes: int | None = None,
         **kwargs: Any,
     ) -> None:
         _check_options(kwargs)
@@ -128,19 +142,19 @@ class AnnDataLoader:
         self.pin_memory = pin_memory and torch.cuda.is_available()
         if sampler is not None and (shuffle or distributed_sampler):
             raise ValueError("A `sampler` sets the order itself: pass it without `shuffle` and `distributed_sampler`.")
-        self.sampler: Any = (
-            sampler
-            if sampler is not None
-            else EpochSampler(
-                len(self.indices),
-                self.batch_size,
-                shuffle=shuffle,
-                drop_last=drop_last,
-                merge_small_tail=merge_small_tail,
-                seed=seed,
-                shard=Shard.of_process_group(drop_dataset_tail) if distributed_sampler else Shard(),
-            )
-        )
+        options: dict[str, Any] = {"drop_last": drop_last, "merge_small_tail": merge_small_tail, "seed": seed}
+        options["shard"] = Shard.of_process_group(drop_dataset_tail) if distributed_sampler else Shard()
+        self._read_at_once = 0
+        if (cost := self.tables.cost) is not None:
+            sizes = sizes_for(cost, self.batch_size, pool_bytes)
+            self._read_at_once = sizes[1]
+        if sampler is not None:
+            self.sampler: Any = sampler
+        elif cost is not None and shuffle:
+            self.indices.sort()  # neighbouring positions are then neighbouring rows of the file
+            self.sampler = BlockSampler(len(self.indices), self.batch_size, sizes, **options)
+        else:
+            self.sampler = EpochSampler(len(self.indices), self.batch_size, shuffle=shuffle, **options)
 
     def __len__(self) -> int:
         """Minibatches an epoch."""
@@ -152,9 +166,19 @@ class AnnDataLoader:
 
     def parts(self) -> Iterator[dict[str, Any] | None]:
         """One epoch of minibatches; None where other processes have all the cells of one."""
+        if self._read_at_once and isinstance(self.sampler, EpochSampler):
+            yield from self._parts_read_ahead(self.sampler)
+            return
         for positions in self.sampler:
             self.last_indices = self.indices[np.atleast_1d(positions)]
             yield self._finish(self.tables.fetch(self.last_indices)) if len(self.last_indices) else None
+
+    def _parts_read_ahead(self, sampler: EpochSampler) -> Iterator[dict[str, Any] | None]:
+        rows = [self.indices[positions] for positions in sampler.coming()]
+        with closing(read_ahead(self.tables, rows, self._read_at_once)) as batches:
+            for positions, batch in zip(sampler, batches, strict=True):
+                self.last_indices = self.indices[positions]
+                yield self._finish(batch) if len(positions) else None
 
     @property
     def last_weight(self) -> float:

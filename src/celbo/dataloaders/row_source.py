@@ -4,13 +4,13 @@ Dims: n cells asked for, g features.
 """
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["RowSource", "as_indices", "check_numeric", "select_columns"]
+__all__ = ["RowCost", "RowSource", "Streamed", "as_indices", "check_numeric", "select_columns"]
 
 
 class RowSource(ABC):
@@ -87,6 +87,40 @@ class RowSource(ABC):
     @abstractmethod
     def fill(self, rows_n: np.ndarray, out_ng: np.ndarray) -> None:
         """Write the stored rows ``rows_n`` (int64, in range) over ``out_ng``."""
+
+
+class RowCost(NamedTuple):
+    """What rows that are not in memory cost.
+
+    Attributes
+    ----------
+    bytes_per_row
+        Memory that a row takes once it is read, on average.
+    chunk_rows
+        Rows that the storage keeps together: fewer are no quicker to read.
+    """
+
+    bytes_per_row: float
+    chunk_rows: int
+
+
+class Streamed(ABC):
+    """A :class:`RowSource` whose rows are not in memory, so that many are better read at once."""
+
+    @property
+    @abstractmethod
+    def cost(self) -> RowCost:
+        """What its rows cost."""
+
+    @abstractmethod
+    def load(self, ascending_u: np.ndarray) -> RowSource:
+        """The rows with ascending numbers, no repeats, in memory: row ``i`` of the answer is ``ascending_u[i]``.
+
+        Safe to call from another thread.
+        """
+
+    def check_unchanged(self, thorough: bool = False) -> None:
+        """Raise an ``OSError`` when what is stored is no longer what was opened, where that can be told."""
 
 
 def select_columns(block_nh: np.ndarray, columns_g: np.ndarray | None) -> np.ndarray:

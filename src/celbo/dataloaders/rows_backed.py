@@ -1,7 +1,8 @@
 """Rows of tables that lie on disk or come in blocks.
 
 Every reader asks its storage for ascending rows without repeats, which is what files are quick at, and puts the rows
-into the order asked afterwards. No reader opens a file, so none has one to close: the AnnData owns it.
+into the order asked afterwards. No reader opens a file, so none has one to close: the AnnData owns it. Loaders read
+many minibatches' rows at once by :meth:`~celbo.dataloaders.row_source.Streamed.load`, ahead of the model.
 """
 
 import warnings
@@ -14,16 +15,15 @@ from anndata.abc import CSCDataset, CSRDataset
 from scipy import sparse
 
 from ..core import settings
-from .row_source import RowSource, check_numeric, select_columns
+from ..data.stored_matrix import GAP, PIECE_BYTES, pieces, stored_matrix
+from .row_source import RowCost, RowSource, Streamed, check_numeric, select_columns
+from .rows_dense import DenseRows
 from .rows_sparse import CSRRows, SparseRows
 
-__all__ = ["BackedCSRRows", "DaskRows", "HDF5Rows", "SortedRows", "ZarrRows", "backed_csc_rows", "runs"]
-
-GAP = 16
-"""Rows not asked for that are read along rather than starting another read (measured on h5ad)."""
+__all__ = ["BackedCSRRows", "DaskRows", "HDF5Rows", "SortedRows", "ZarrRows", "backed_csc_rows"]
 
 
-class SortedRows(RowSource):
+class SortedRows(RowSource, Streamed):
     """Rows of a dense storage that is read in ascending order."""
 
     def __init__(self, array: Any, dtype: Any = np.float32, columns: np.ndarray | None = None) -> None:
@@ -35,13 +35,27 @@ class SortedRows(RowSource):
     def read(self, ascending_u: np.ndarray) -> np.ndarray:
         """Stored rows for ascending row numbers without repeats, ``(u, stored columns)``."""
 
+    @property
+    def cost(self) -> RowCost:
+        """Of dense rows."""
+        chunks = self._array.chunks
+        return RowCost(float(self.n_columns * self.dtype.itemsize), int(chunks[0]) if chunks else 1)
+
+    def load(self, ascending_u: np.ndarray) -> DenseRows:
+        """Rows in memory."""
+        block_ug = np.empty((len(ascending_u), self.n_columns), self.dtype)
+        most = max(1, PIECE_BYTES // max(1, self._array.shape[1] * self._array.dtype.itemsize))
+        done = 0
+        for _, _, rows_r in pieces(ascending_u, GAP, most):
+            block_ug[done : done + len(rows_r)] = select_columns(self.read(rows_r), self.columns)
+            done += len(rows_r)
+        return DenseRows(block_ug, self.dtype)
+
     def fill(self, rows_n: np.ndarray, out_ng: np.ndarray) -> None:
         """Write the stored rows ``rows_n`` over ``out_ng``."""
         ascending_u, place_n = np.unique(rows_n, return_inverse=True)
-        if not len(ascending_u):
-            return
-        block_ug = self.read(ascending_u)
-        out_ng[...] = select_columns(block_ug, self.columns)[place_n]
+        if len(ascending_u):
+            out_ng[...] = select_columns(self.read(ascending_u), self.columns)[place_n]
 
 
 class HDF5Rows(SortedRows):
@@ -54,11 +68,10 @@ class HDF5Rows(SortedRows):
                 "The h5ad file behind this AnnData was closed: read it again with `anndata.read_h5ad(..., backed='r')`."
             )
         block_ug = np.empty((len(ascending_u), self._array.shape[1]), self._array.dtype)
-        first = 0
-        for start, stop in runs(ascending_u, GAP):
-            last = int(np.searchsorted(ascending_u, stop))
-            block_ug[first:last] = self._array[start:stop][ascending_u[first:last] - start]
-            first = last
+        done = 0
+        for start, stop, rows_r in pieces(ascending_u, GAP, len(self)):
+            block_ug[done : done + len(rows_r)] = self._array[start:stop][rows_r - start]
+            done += len(rows_r)
         return block_ug
 
 
@@ -70,31 +83,30 @@ class ZarrRows(SortedRows):
         return np.asarray(self._array.oindex[ascending_u])
 
 
-class BackedCSRRows(SparseRows):
-    """Rows of a CSR matrix in an h5ad file or zarr store."""
+class BackedCSRRows(SparseRows, Streamed):
+    """Rows of a CSR matrix in an h5ad file or zarr store, or in many of them (:class:`~celbo.data.StoredMatrix`)."""
 
     def __init__(self, dataset: CSRDataset, dtype: Any = np.float32, columns: np.ndarray | None = None) -> None:
-        super().__init__(dataset.shape, dtype, columns)
-        self._dataset = dataset
-        self._empty = sparse.csr_array((0, dataset.shape[1]), dtype=self.dtype)
+        self.stored = stored_matrix(dataset)
+        super().__init__(self.stored.shape, dtype, columns)
 
-    def stored_csr(self, rows_n: np.ndarray) -> sparse.csr_matrix | sparse.csr_array:
+    @property
+    def cost(self) -> RowCost:
+        """Of rows in CSR form."""
+        return RowCost(self.stored.bytes_per_row, self.stored.chunk_rows)
+
+    def load(self, ascending_u: np.ndarray) -> CSRRows:
+        """Rows in memory, still CSR."""
+        return CSRRows(self._converted(self.stored.take(ascending_u)), self.dtype)
+
+    def check_unchanged(self, thorough: bool = False) -> None:
+        """Raise when a file is no longer what was opened."""
+        self.stored.check_unchanged(thorough)
+
+    def stored_csr(self, rows_n: np.ndarray) -> sparse.csr_array:
         """The rows ``rows_n`` in CSR form, in the order asked."""
-        if not len(rows_n):
-            return self._empty.copy()
         ascending_u, place_n = np.unique(rows_n, return_inverse=True)
-        return self._read(ascending_u)[place_n]
-
-    def _read(self, ascending_u: np.ndarray) -> sparse.csr_matrix | sparse.csr_array:
-        first, last = int(ascending_u[0]), int(ascending_u[-1])
-        together = last - first + 1 == len(ascending_u)
-        try:
-            return self._dataset[first : last + 1] if together else self._dataset[ascending_u]
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise ValueError(
-                f"Rows {first} to {last} of the backed sparse matrix could not be read ({error}). "
-                "If its file was closed, read it again with `anndata.read_h5ad(..., backed='r')`."
-            ) from error
+        return self.stored.take(ascending_u)[place_n]
 
 
 def backed_csc_rows(dataset: CSCDataset, dtype: Any = np.float32, columns: np.ndarray | None = None) -> CSRRows:
@@ -108,7 +120,7 @@ def backed_csc_rows(dataset: CSCDataset, dtype: Any = np.float32, columns: np.nd
     return CSRRows(dataset.to_memory().tocsr(), dtype, columns)
 
 
-class DaskRows(RowSource):
+class DaskRows(RowSource, Streamed):
     """Rows of a dask array, dense or of sparse blocks.
 
     Parameters
@@ -137,6 +149,15 @@ class DaskRows(RowSource):
         self._open_block = open_block
         self._held: tuple[int, RowSource] | None = None
 
+    @property
+    def cost(self) -> RowCost:
+        """As of dense rows: what the blocks are is known when they are computed."""
+        return RowCost(float(self.n_columns * self.dtype.itemsize), int(np.diff(self._starts).max(initial=1)))
+
+    def load(self, ascending_u: np.ndarray) -> DenseRows:
+        """Rows in memory, each block computed once."""
+        return DenseRows(self.gather(ascending_u).numpy(), self.dtype)
+
     def _block(self, number: int) -> RowSource:
         if self._held is None or self._held[0] != number:
             computed = self._array.blocks[number].compute()
@@ -149,19 +170,3 @@ class DaskRows(RowSource):
         for number in np.unique(block_n):
             here = np.flatnonzero(block_n == number)
             out_ng[here] = self._block(int(number)).gather(rows_n[here] - self._starts[number]).numpy()
-
-
-def runs(ascending_u: np.ndarray, gap: int = 0) -> list[tuple[int, int]]:
-    """Half-open stretches that cover ascending row numbers.
-
-    Parameters
-    ----------
-    ascending_u
-        Row numbers, ascending, no repeats, at least one.
-    gap
-        Two rows with at most this many others between them go into the same stretch.
-    """
-    breaks = np.flatnonzero(np.diff(ascending_u) > gap + 1)
-    starts = ascending_u[np.concatenate([[0], breaks + 1])]
-    stops = ascending_u[np.concatenate([breaks, [-1]])] + 1
-    return [(int(start), int(stop)) for start, stop in zip(starts, stops)]

@@ -15,6 +15,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from ..data.sparse_columns import moved_columns, place_of_columns
 from .row_source import RowSource, as_indices, check_numeric
 
 __all__ = ["CSRRows", "SparseRows", "csc_rows"]
@@ -30,7 +31,7 @@ class SparseRows(RowSource):
 
     def __init__(self, shape: tuple[int, ...], dtype: Any, columns: np.ndarray | None = None) -> None:
         super().__init__(shape, dtype, columns)
-        self._place_of_column = None if self.columns is None else _inverse(self.columns, shape[1])
+        self._place_of_column = None if self.columns is None else place_of_columns(self.columns, shape[1])
 
     @abstractmethod
     def stored_csr(self, rows_n: np.ndarray) -> sparse.csr_matrix | sparse.csr_array:
@@ -38,12 +39,15 @@ class SparseRows(RowSource):
 
     def csr(self, rows_n: np.ndarray) -> sparse.csr_matrix | sparse.csr_array:
         """The rows ``rows_n`` in CSR form, in the order asked, in this source's columns and dtype."""
-        block = self.stored_csr(rows_n)
+        return self._converted(self.stored_csr(rows_n))
+
+    def _converted(self, block: sparse.csr_matrix | sparse.csr_array) -> sparse.csr_matrix | sparse.csr_array:
+        """Stored rows in this source's columns and dtype."""
         if block.dtype != self.dtype:
             block.data = block.data.astype(self.dtype)
         if self._place_of_column is None:
             return block
-        return _renamed(block, self._place_of_column, self.n_columns)
+        return moved_columns(block, self._place_of_column, self.n_columns)
 
     def fill(self, rows_n: np.ndarray, out_ng: np.ndarray) -> None:
         """Write the stored rows ``rows_n`` over ``out_ng``; zeros included."""
@@ -87,24 +91,6 @@ class CSRRows(SparseRows):
         blocks = (np.arange(start, min(start + BLOCK, self.n_rows)) for start in range(0, self.n_rows, BLOCK))
         sums = [np.asarray(self.csr(block).astype(np.float64).sum(axis=1)).reshape(-1) for block in blocks]
         return np.concatenate(sums) if sums else np.zeros(0)
-
-
-def _inverse(columns_g: np.ndarray, n_stored: int) -> np.ndarray:
-    """Column in which each stored column comes out, -1 where it does not."""
-    place_h = np.full(n_stored, -1, np.int32)
-    given = np.flatnonzero(columns_g >= 0)
-    place_h[columns_g[given]] = given
-    return place_h
-
-
-def _renamed(block: sparse.csr_matrix | sparse.csr_array, place_h: np.ndarray, n_columns: int) -> sparse.csr_array:
-    """Entries moved to the columns ``place_h`` gives them, and left out where it gives -1."""
-    data, indices, indptr = block.data, place_h[block.indices], block.indptr
-    keep = indices >= 0
-    if not keep.all():
-        data, indices = data[keep], indices[keep]
-        indptr = np.concatenate([[0], np.cumsum(keep)])[indptr]
-    return sparse.csr_array((data, indices, indptr), shape=(block.shape[0], n_columns))
 
 
 def csc_rows(

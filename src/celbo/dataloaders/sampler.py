@@ -190,6 +190,14 @@ class EpochSampler:
             self._reached = (epoch, batch + 1) if batch + 1 < len(self) else (epoch + 1, 0)
             yield self._my_part(mine[self._edges[batch] : self._edges[batch + 1]])
 
+    def coming(self) -> list[np.ndarray]:
+        """What the next iteration will give, for whoever reads ahead of it; moves nothing."""
+        mine = self.shard.share(self.order(self.epoch))
+        parts = [
+            mine[start:stop] for start, stop in zip(self._edges[self._resume_at :], self._edges[self._resume_at + 1 :])
+        ]
+        return [part[self.shard.rank :: self.shard.size] for part in parts] if self.shard.exact else parts
+
     def _my_part(self, positions: np.ndarray) -> np.ndarray:
         """Positions of a minibatch for this process, and in ``last_weight`` how much more they are than its share."""
         if not self.shard.exact:

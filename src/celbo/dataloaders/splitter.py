@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["DataSplitter"]
 
 
-_OWN_OPTIONS = ("dataset", "merge_small_tail", "seed")
+_OWN_OPTIONS = ("dataset", "merge_small_tail", "pool_bytes", "seed")
 """Options of celbo's loader that scvi-tools' does not have."""
 
 
@@ -131,6 +131,8 @@ class DataSplitter:
         if self._tables is None:  # once for the three loaders: a CSC matrix would be converted for each
             self._tables = AnnTorchDataset(self.adata_manager, asked, self.load_sparse_tensor)
         options["dataset"] = self._tables
+        if self._tables.cost is not None:
+            indices = np.sort(indices)  # of files, so that validation reads them once from front to back
         return loader_cls(self.adata_manager, indices=indices, **_understood(loader_cls, options))
 
     def train_dataloader(self) -> AnnDataLoader | None:
@@ -140,11 +142,11 @@ class DataSplitter:
         )
 
     def val_dataloader(self) -> AnnDataLoader | None:
-        """Loader of the validation cells in the order of ``val_idx``, or None when there are none."""
+        """Loader of the validation cells in the order of ``val_idx`` (ascending for data on disk), or None."""
         return self._loader(self.val_idx)
 
     def test_dataloader(self) -> AnnDataLoader | None:
-        """Loader of the test cells in the order of ``test_idx``, or None when there are none."""
+        """Loader of the test cells in the order of ``test_idx`` (ascending for data on disk), or None."""
         return self._loader(self.test_idx)
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int = 0) -> dict[str, Tensor]:

@@ -16,7 +16,24 @@ from .joint import (
 )
 from .labels import LabelsWithUnlabeledObsField
 from .layer import LayerField
-from .protein import ProteinObsmField
+from .mudata import (
+    BaseMuDataWrapperClass,
+    MuDataCategoricalJointObsField,
+    MuDataCategoricalJointVarField,
+    MuDataCategoricalObsField,
+    MuDataCategoricalVarField,
+    MuDataLabelsWithUnlabeledObsField,
+    MuDataLayerField,
+    MuDataNumericalJointObsField,
+    MuDataNumericalJointVarField,
+    MuDataNumericalObsField,
+    MuDataNumericalVarField,
+    MuDataObsmField,
+    MuDataProteinLayerField,
+    MuDataVarmField,
+    MuDataWrapper,
+)
+from .protein import ProteinLayerField, ProteinObsmField
 from .uns import BaseUnsField, StringUnsField
 
 AnnDataField = BaseAnnDataField
@@ -28,6 +45,7 @@ __all__ = [
     "BaseArrayLikeField",
     "BaseDataFrameField",
     "BaseJointField",
+    "BaseMuDataWrapperClass",
     "BaseUnsField",
     "CategoricalDataFrameField",
     "CategoricalJointField",
@@ -37,6 +55,20 @@ __all__ = [
     "CategoricalVarField",
     "LabelsWithUnlabeledObsField",
     "LayerField",
+    "MuDataCategoricalJointObsField",
+    "MuDataCategoricalJointVarField",
+    "MuDataCategoricalObsField",
+    "MuDataCategoricalVarField",
+    "MuDataLabelsWithUnlabeledObsField",
+    "MuDataLayerField",
+    "MuDataNumericalJointObsField",
+    "MuDataNumericalJointVarField",
+    "MuDataNumericalObsField",
+    "MuDataNumericalVarField",
+    "MuDataObsmField",
+    "MuDataProteinLayerField",
+    "MuDataVarmField",
+    "MuDataWrapper",
     "NumericalDataFrameField",
     "NumericalJointField",
     "NumericalJointObsField",
@@ -44,6 +76,7 @@ __all__ = [
     "NumericalObsField",
     "NumericalVarField",
     "ObsmField",
+    "ProteinLayerField",
     "ProteinObsmField",
     "StringUnsField",
     "VarmField",

@@ -89,6 +89,11 @@ class ArrayLikeField(BaseArrayLikeField):
         self._check_counts(adata_target)
         return {self.COLUMN_NAMES_KEY: state_registry[self.COLUMN_NAMES_KEY]}
 
+    @property
+    def names_columns(self) -> bool:
+        """Yes."""
+        return True
+
     def column_names(self, adata: AnnData) -> np.ndarray | list:
         """Names of the columns of this AnnData's table, from ``uns``, the DataFrame, or numbered from 0."""
         values = anndata_value(adata, self.attr_name, self.attr_key)

@@ -58,9 +58,23 @@ class BaseAnnDataField(ABC):
         return None
 
     @property
+    def adata_field(self) -> "BaseAnnDataField":
+        """The field that reads one AnnData: itself, unless it belongs to a MuData."""
+        return self
+
+    @property
     def is_empty(self) -> bool:
         """Whether there are no data behind the field, because the user named none."""
         return self._is_empty
+
+    @property
+    def names_columns(self) -> bool:
+        """Whether the data are a table with named columns, which :meth:`column_names` gives."""
+        return False
+
+    def column_names(self, adata: AnnData) -> Any:
+        """Names of the columns of this AnnData's table, for fields with :attr:`names_columns`."""
+        raise NotImplementedError(f"The field {self.registry_key!r} has no named columns.")
 
     @abstractmethod
     def validate_field(self, adata: AnnData) -> None:

@@ -83,6 +83,11 @@ class LayerField(BaseAnnDataField):
         self._check(adata_target)
         return self._state(adata_target, reference)
 
+    @property
+    def names_columns(self) -> bool:
+        """Yes."""
+        return True
+
     def column_names(self, adata: AnnData) -> np.ndarray:
         """Gene names of an AnnData, ``(g,)``, as they are called in it."""
         return np.asarray(adata.var_names, dtype=object)

@@ -1,0 +1,82 @@
+"""Whether a file, or a zarr store, is still the one that was opened."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["ChangedFileError", "DamagedDataError", "FileMark"]
+
+_ZARR_METADATA = frozenset({".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json"})
+
+
+class ChangedFileError(OSError):
+    """A file is no longer what it was when it was opened."""
+
+
+class DamagedDataError(OSError, ValueError):
+    """Part of a file cannot be read, or does not fit the rest of it; the message names file and rows."""
+
+
+class FileMark:
+    """Modification time and size of a file, or of what a zarr store is made of, as they were when this was made.
+
+    Parameters
+    ----------
+    path
+        File or folder.
+
+    Notes
+    -----
+    :meth:`check` looks at a file's one stamp, or at a store's folders and metadata (a chunk that is replaced, added or
+    taken away changes its folder); ``check(thorough=True)`` looks at every chunk.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stamps = dict(_stamps(path))
+        self._quick = {name: stamp for name, stamp in self._stamps.items() if name == str(path) or _is_quick(name)}
+
+    def check(self, thorough: bool = False) -> None:
+        """Make sure that nothing changed.
+
+        Raises
+        ------
+        ChangedFileError
+            With what changed and how.
+        """
+        if thorough:
+            self._compare(dict(_stamps(self.path)), self._stamps)
+        else:
+            self._compare({name: _stamp(name) for name in self._quick}, self._quick)
+
+    def _compare(self, now: dict[str, tuple[int, int] | None], before: dict[str, tuple[int, int] | None]) -> None:
+        for name in now.keys() | before.keys():
+            if now.get(name) != before.get(name):
+                inside = "" if name == str(self.path) else f" ({os.path.relpath(name, self.path)})"
+                how = "is gone" if now.get(name) is None else "was changed"
+                raise ChangedFileError(
+                    f"{self.path}{inside} {how} while it was being read: what was trained on would be neither the old "
+                    "data nor the new. Leave the file alone until the run ends, and start the run anew."
+                )
+
+
+def _stamps(path: Path) -> Iterator[tuple[str, tuple[int, int] | None]]:
+    """Path and stamp of the file, or of the folder and everything in it."""
+    yield str(path), _stamp(str(path))
+    for folder, folders, files in os.walk(path):  # of a file: nothing
+        for name in (*folders, *files):
+            full = os.path.join(folder, name)
+            yield full, _stamp(full)
+
+
+def _stamp(name: str) -> tuple[int, int] | None:
+    """Modification time in ns and size; None for what is not there."""
+    try:
+        found = os.stat(name)
+    except FileNotFoundError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+def _is_quick(name: str) -> bool:
+    return os.path.basename(name) in _ZARR_METADATA or os.path.isdir(name)

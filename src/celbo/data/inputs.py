@@ -1,0 +1,176 @@
+"""Files of AnnData, opened but not read: their tables, and their matrices where they lie."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import pandas as pd
+from anndata.io import read_elem
+
+from ..core import optional, unknown_name
+from .file_mark import DamagedDataError
+from .stored_part import ColumnsError, StoredPart, is_group
+
+__all__ = ["Input", "input_paths", "open_input"]
+
+logger = logging.getLogger("celbo")
+
+_SUFFIXES = (".h5ad", ".zarr")
+
+
+def input_paths(inputs: str | Path | Sequence[str | Path]) -> list[Path]:
+    """The files that are meant: files themselves, zarr stores, or folders of such (by name).
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is nothing at a path.
+    ValueError
+        For another suffix, a folder without such files, or a file named twice.
+    """
+    given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    if not given:
+        raise ValueError("No file is named: give an .h5ad, a .zarr, several of them, or a folder of them.")
+    paths = [path for one in given for path in _paths_of(Path(one))]
+    twice = sorted({str(path) for path in paths if paths.count(path) > 1})
+    if twice:
+        raise ValueError(f"{twice[0]} is named more than once: its cells would count twice.")
+    return paths
+
+
+def _paths_of(path: Path) -> list[Path]:
+    if path.suffix.lower() in _SUFFIXES:
+        if not path.exists():
+            raise FileNotFoundError(f"There is no file {path}.")
+        return [path]
+    if not path.is_dir():
+        if not path.exists():
+            raise FileNotFoundError(f"There is no file {path}.")
+        raise ValueError(f"{path} ends in {path.suffix or 'nothing'!r}; an AnnData is read from .h5ad or .zarr.")
+    inside = sorted(child for child in path.iterdir() if child.suffix.lower() in _SUFFIXES)
+    if not inside:
+        raise ValueError(f"The folder {path} holds no .h5ad and no .zarr.")
+    return inside
+
+
+@dataclass(eq=False)
+class Input:
+    """One opened file.
+
+    Attributes
+    ----------
+    path
+        Where it lies.
+    root
+        Its h5py or zarr group, open for reading.
+    obs, var
+        Tables of the cells and of the genes, in memory.
+    matrices
+        ``X`` under None, layers by name; nothing of them is read.
+    """
+
+    path: Path
+    root: Any
+    obs: pd.DataFrame
+    var: pd.DataFrame
+    matrices: Mapping[str | None, StoredPart] = field(default_factory=dict)
+
+    @property
+    def loaded_bytes(self) -> int:
+        """What its matrices would take in memory."""
+        return sum(part.n_entries * (part.dtype.itemsize + 4) for part in self.matrices.values())
+
+    def rest(self) -> dict[str, Any]:
+        """``uns`` in memory, and the dense arrays of ``obsm`` and ``varm`` (those of ``obsm`` as they lie on disk)."""
+        found: dict[str, Any] = {}
+        with _naming(self.path):
+            if "uns" in self.root:
+                found["uns"] = read_elem(self.root["uns"])
+            if "varm" in self.root:
+                found["varm"] = read_elem(self.root["varm"])
+            if "obsm" in self.root:
+                found["obsm"] = {key: _where_it_lies(self.root["obsm"][key]) for key in self.root["obsm"]}
+        return found
+
+
+def open_input(path: Path, layers: Sequence[str] | None = None) -> Input:
+    """Open a file: its tables are read, its matrices are not.
+
+    Parameters
+    ----------
+    path
+        An ``.h5ad`` file or a zarr store.
+    layers
+        Layers to open beside ``X``; None: all that are stored by rows.
+
+    Raises
+    ------
+    ColumnsError
+        When ``X``, or a layer that was asked for, is stored by columns.
+    DamagedDataError
+        When it is damaged, cut short, or no AnnData.
+    KeyError
+        For a layer that is not there.
+    ModuleNotFoundError
+        When zarr is not installed, with the pip line.
+    """
+    with _naming(path):
+        root = _root(path)
+        obs, var = read_elem(root["obs"]), read_elem(root["var"])
+        stored = sorted(root["layers"]) if "layers" in root else []
+    for name in layers or ():
+        if name not in stored:
+            raise KeyError(f"{path}: {unknown_name('layer', name, stored)}")
+    matrices: dict[str | None, StoredPart] = {None: StoredPart(root["X"], path)} if "X" in root else {}
+    for name in stored if layers is None else layers:
+        try:
+            matrices[name] = StoredPart(root["layers"][name], path)
+        except ColumnsError as error:
+            if layers is not None:
+                raise
+            logger.info("Left out: %s", error)
+    _require_shapes(path, obs, var, matrices)
+    return Input(path, root, obs, var, matrices)
+
+
+def _root(path: Path) -> Any:
+    if path.suffix.lower() == ".h5ad":
+        return h5py.File(path, "r")
+    zarr = optional("zarr", extra="zarr", purpose="Reading .zarr")
+    return zarr.open_group(str(path), mode="r")
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong in reading a file's tables into an error that names it."""
+    try:
+        yield
+    except (MemoryError, ModuleNotFoundError, DamagedDataError):
+        raise
+    except Exception as error:
+        size = f" ({path.stat().st_size} bytes)" if path.is_file() else ""
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise DamagedDataError(
+            f"{path}{size} cannot be read as AnnData; it is damaged, cut short or something else: {lines[0]}"
+        ) from error
+
+
+def _require_shapes(
+    path: Path, obs: pd.DataFrame, var: pd.DataFrame, matrices: Mapping[str | None, StoredPart]
+) -> None:
+    for name, part in matrices.items():
+        if part.shape != (len(obs), len(var)):
+            raise DamagedDataError(
+                f"{path}: {'X' if name is None else f'layer {name!r}'} is {part.shape[0]} x {part.shape[1]}, but obs "
+                f"has {len(obs)} rows and var {len(var)}. The file is damaged: copy it again."
+            )
+
+
+def _where_it_lies(element: Any) -> Any:
+    """A dense array as it lies on disk; a table or a sparse matrix in memory."""
+    is_array = not is_group(element)
+    return element if is_array and len(element.shape) == 2 else read_elem(element)

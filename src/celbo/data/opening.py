@@ -1,0 +1,166 @@
+"""``celbo.data.open``: AnnData from one file or many, loaded where it fits in memory and streamed where it does not.
+
+Dims: n cells of all files, g genes in common.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from .genes import align_genes
+from .inputs import Input, input_paths, open_input
+from .memory import available_memory, readable_bytes
+from .obs_tables import stacked_obs
+from .read import read
+from .stored_matrix import StoredMatrix
+from .stored_part import ColumnsError
+
+__all__ = ["is_streamed", "open", "with_genes"]
+
+logger = logging.getLogger("celbo")
+
+SHARE = 0.4
+"""Part of the available memory that data may take to be loaded: setup and training need some, and so do others."""
+
+
+def open(
+    inputs: str | Path | Sequence[str | Path], *, stream: bool | None = None, layers: Sequence[str] | None = None
+) -> AnnData:
+    """Open an AnnData from ``.h5ad`` files or zarr stores, without reading what does not fit in memory.
+
+    Parameters
+    ----------
+    inputs
+        A file, several, or a folder of files. Cells of several follow one another; genes are matched by name, those
+        that all files have are kept, in the first file's order.
+    stream
+        Leave the matrices on disk. None: unless they take less than 40% of the available memory; which it was is
+        logged.
+    layers
+        Layers to open beside ``X``; None: all (of all files).
+
+    Returns
+    -------
+    AnnData whose ``X`` and layers are a :class:`~celbo.data.StoredMatrix` (or matrices in memory); models are set up
+    with it and trained on it like any other. ``obs`` and ``var`` are in memory. Of a single file ``uns``, ``obsm`` and
+    ``varm`` are there too, and everything else when it is loaded. Of several files ``obs`` has the columns that all
+    have, with the union of their categories, and ``var`` is the first's.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        Nothing there, another kind of file, damaged files, no gene in common.
+    ModuleNotFoundError
+        When zarr is not installed, with the pip line.
+    """
+    paths = input_paths(inputs)
+    if stream is False and len(paths) == 1:
+        return read(paths[0])
+    try:
+        opened = [open_input(path, layers) for path in paths]
+    except ColumnsError:
+        if stream is None and len(paths) == 1 and _fits(paths[0].stat().st_size):
+            logger.info("%s is stored by columns, which cannot be streamed: it is loaded.", paths[0])
+            return read(paths[0])
+        raise
+    if stream is None:
+        stream = not _fits_said(sum(one.loaded_bytes for one in opened), paths)
+    if not stream and len(paths) == 1:
+        return read(paths[0])
+    adata = _streamed(opened)
+    return adata if stream else _loaded(adata)
+
+
+def is_streamed(adata: AnnData) -> bool:
+    """Whether a matrix of the AnnData lies on disk as :func:`open` leaves it."""
+    return any(isinstance(x, StoredMatrix) for x in (adata.X, *adata.layers.values()))
+
+
+def with_genes(adata: AnnData, is_wanted_g: np.ndarray) -> AnnData:
+    """A new AnnData with some of the genes, ``(g,)`` booleans; matrices on disk stay there, unread.
+
+    ``obs`` is shared; of the rest, ``X``, layers and ``var`` are kept.
+    """
+    columns = np.flatnonzero(is_wanted_g)
+
+    def chosen(x: object) -> object:
+        return x.with_columns(columns) if isinstance(x, StoredMatrix) else x[:, columns]  # type: ignore[index]
+
+    layers = {name: chosen(x) for name, x in adata.layers.items()}
+    x = None if adata.X is None else chosen(adata.X)
+    return AnnData(x, obs=adata.obs, var=adata.var.iloc[columns], layers=layers)
+
+
+def _fits(size: int) -> bool:
+    free = available_memory()
+    return free is None or size < SHARE * free
+
+
+def _fits_said(size: int, paths: Sequence[Path]) -> bool:
+    free, fits = available_memory(), _fits(size)
+    what = str(paths[0]) if len(paths) == 1 else f"{len(paths)} files"
+    room = "an unknown amount" if free is None else readable_bytes(free)
+    logger.info(
+        "%s would take %s in memory, %s is available: %s.",
+        what,
+        readable_bytes(size),
+        room,
+        "loaded" if fits else "streamed from disk",
+    )
+    return fits
+
+
+def _streamed(opened: Sequence[Input]) -> AnnData:
+    if len(opened) == 1:
+        matrices = {name: StoredMatrix([part]) for name, part in opened[0].matrices.items()}
+        x = matrices.pop(None, None)
+        return AnnData(x, obs=opened[0].obs, var=opened[0].var, layers=matrices, **opened[0].rest())
+    columns, var = _common_genes(opened)
+    in_all = [name for name in opened[0].matrices if all(name in one.matrices for one in opened)]
+    stacked = {name: StoredMatrix([one.matrices[name] for one in opened], columns) for name in in_all}
+    left_out = sorted(
+        {str(name) for one in opened for name in one.matrices if name is not None} - set(map(str, in_all))
+    )
+    if left_out:
+        logger.info("Layers that not all files have are left out: %s.", ", ".join(left_out))
+    obs = stacked_obs([one.obs for one in opened], [one.path.stem for one in opened])
+    x = stacked.pop(None, None)
+    return AnnData(x, obs=obs, var=var, layers=stacked)
+
+
+def _loaded(adata: AnnData) -> AnnData:
+    x = adata.X.to_memory() if adata.X is not None else None
+    layers = {name: layer.to_memory() for name, layer in adata.layers.items()}
+    return AnnData(x, obs=adata.obs, var=adata.var, layers=layers)
+
+
+def _common_genes(opened: Sequence[Input]) -> tuple[list[np.ndarray | None], pd.DataFrame]:
+    """Where each file has the genes that all have (None: as they lie), and those genes' table."""
+    first = opened[0].var
+    if all(one.var.index.equals(first.index) for one in opened):
+        return [None] * len(opened), first
+    is_common = np.ones(len(first), dtype=bool)
+    for one in opened[1:]:
+        is_common &= first.index.isin(one.var.index)
+    if not is_common.any():
+        raise ValueError(
+            f"{opened[0].path} and the other files have no gene in common: its genes are {_some(first.index)}, those "
+            f"of {opened[1].path} are {_some(opened[1].var.index)}. Use one kind of names in all."
+        )
+    var = first[is_common]
+    matches = [align_genes(one.var.index, var.index, where=f"var_names of {one.path}") for one in opened]
+    dropped = max(len(one.var) for one in opened) - len(var)
+    logger.info(
+        "Genes are matched by name: %d are in all files%s.",
+        len(var),
+        f", up to {dropped} others are not used" if dropped else "",
+    )
+    return [match.indexer for match in matches], var
+
+
+def _some(names: pd.Index) -> str:
+    return ", ".join(repr(str(name)) for name in names[:3]) + (", ..." if len(names) > 3 else "")
