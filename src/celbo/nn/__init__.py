@@ -5,7 +5,20 @@ from .decoder import Decoder, DecoderSCVI, LinearDecoderSCVI
 from .embedding import Embedding
 from .encoder import Encoder
 from .fc_layers import FCLayers
+from .multi import MultiDecoder, MultiEncoder
+from .totalvi import DecoderTOTALVI, EncoderTOTALVI
 
-__all__ = ["Decoder", "DecoderSCVI", "Embedding", "Encoder", "FCLayers", "LinearDecoderSCVI"]
+__all__ = [
+    "Decoder",
+    "DecoderSCVI",
+    "DecoderTOTALVI",
+    "Embedding",
+    "Encoder",
+    "EncoderTOTALVI",
+    "FCLayers",
+    "LinearDecoderSCVI",
+    "MultiDecoder",
+    "MultiEncoder",
+]
 
 __getattr__ = planned_names(__name__)

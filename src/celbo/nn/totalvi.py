@@ -1,0 +1,245 @@
+r"""Encoder and decoder of counts of genes and proteins (totalVI, :cite:p:`Gayoso21`).
+
+Dims: n cells, k latents, g genes, p proteins, h hidden, s samples.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import LogNormal, Normal
+
+from ..core import unknown_name
+from .fc_layers import FCLayers
+from .linear import Linear
+
+__all__ = ["DecoderTOTALVI", "EncoderTOTALVI"]
+
+_VAR_EPS = 1e-4
+_BACKGROUND_EPS = 1e-8
+
+
+class EncoderTOTALVI(nn.Module):
+    """Map genes and proteins to the posteriors of the latents and of the gene library.
+
+    Parameters
+    ----------
+    n_input, n_output
+        Number of features (genes and proteins together) and of latents.
+    n_cat_list, n_layers, n_hidden, dropout_rate, use_batch_norm, use_layer_norm
+        See :class:`~celbo.nn.FCLayers`.
+    distribution
+        ``"ln"``: latents are sent through a softmax (logistic normal); ``"normal"``: they are not.
+
+    Raises
+    ------
+    ValueError
+        Unknown ``distribution``.
+    """
+
+    def __init__(
+        self,
+        n_input: int,
+        n_output: int,
+        n_cat_list: Iterable[int] | None = None,
+        n_layers: int = 2,
+        n_hidden: int = 256,
+        dropout_rate: float = 0.1,
+        distribution: str = "ln",
+        use_batch_norm: bool = True,
+        use_layer_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        if distribution not in ("ln", "normal"):
+            raise ValueError(unknown_name("distribution", distribution, ("ln", "normal")))
+        n_cats = list(n_cat_list or [])
+        options: dict[str, Any] = {
+            "n_cat_list": n_cats,
+            "n_hidden": n_hidden,
+            "dropout_rate": dropout_rate,
+            "use_batch_norm": use_batch_norm,
+            "use_layer_norm": use_layer_norm,
+        }
+        self.distribution = distribution
+        self.encoder = FCLayers(n_input, n_hidden, n_layers=n_layers, **options)
+        self.z_mean_encoder = Linear(n_hidden, n_output)
+        self.z_var_encoder = Linear(n_hidden, n_output)
+        self.l_gene_encoder = FCLayers(n_input, n_hidden, n_layers=1, **options)
+        self.l_gene_mean_encoder = Linear(n_hidden, 1)
+        self.l_gene_var_encoder = Linear(n_hidden, 1)
+        self.z_transformation = nn.Softmax(dim=-1) if distribution == "ln" else nn.Identity()
+        self.l_transformation = torch.exp
+
+    def reparameterize_transformation(self, mu: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+        """Reparameterised draw from ``N(mu, var)``: transformed as ``distribution`` says, and untransformed."""
+        untransformed = Normal(mu, var.sqrt(), validate_args=False).rsample()
+        return self.z_transformation(untransformed), untransformed
+
+    def forward(
+        self, data: Tensor, *cat_list: Tensor | None
+    ) -> tuple[Normal, Normal, dict[str, Tensor], dict[str, Tensor]]:
+        """Encode and sample.
+
+        Parameters
+        ----------
+        data
+            ``(n, n_input)``, on a logarithmic scale.
+        *cat_list
+            Categorical covariates, see :meth:`FCLayers.forward <celbo.nn.FCLayers.forward>`.
+
+        Returns
+        -------
+        ``(qz, ql, latent, untransformed_latent)``: normal posteriors of the latents ``(n, k)`` and of the logarithm of
+        the library ``(n, 1)``; draws ``{"z", "l"}``, the library on the scale of counts; the same draws before softmax
+        and exponential.
+        """
+        hidden_nh = self.encoder(data, *cat_list)
+        qz = _normal(self.z_mean_encoder(hidden_nh), self.z_var_encoder(hidden_nh))
+        z_nk, untransformed_z_nk = self.reparameterize_transformation(qz.loc, qz.scale.square())
+        hidden_nh = self.l_gene_encoder(data, *cat_list)
+        ql = _normal(self.l_gene_mean_encoder(hidden_nh), self.l_gene_var_encoder(hidden_nh))
+        log_library_n1 = ql.rsample()
+        latent = {"z": z_nk, "l": self.l_transformation(log_library_n1)}
+        return qz, ql, latent, {"z": untransformed_z_nk, "l": log_library_n1}
+
+
+def _normal(mean: Tensor, log_variance: Tensor) -> Normal:
+    return Normal(mean, (torch.exp(log_variance) + _VAR_EPS).sqrt(), validate_args=False)
+
+
+class DecoderTOTALVI(nn.Module):
+    r"""Parameters of the counts of genes and of the mixture of background and foreground of proteins.
+
+    Genes: :math:`\mu = \ell \rho` with :math:`\rho` of the scale head, and logits of an added zero. Proteins: the
+    background rate :math:`\beta` is drawn from :math:`\mathrm{LogNormal}(\alpha, \beta_0)`, the foreground rate is
+    :math:`\beta (1 + \epsilon + \mathrm{ReLU}(\cdot))` and so never below it; ``mixing`` are logits of background.
+
+    Parameters
+    ----------
+    n_input, n_output_genes, n_output_proteins
+        Number of latents, genes and proteins.
+    n_cat_list, n_layers, n_hidden, dropout_rate, use_batch_norm, use_layer_norm
+        See :class:`~celbo.nn.FCLayers`.
+    scale_activation
+        Of the genes' scale: ``"softmax"``, or ``"softplus"`` where size factors take the place of the library.
+    activation_function_bg
+        Makes the spread of the background positive; ``"exp"`` in models of scvi-tools before 1.2.
+
+    Raises
+    ------
+    ValueError
+        Unknown activation.
+    """
+
+    def __init__(
+        self,
+        n_input: int,
+        n_output_genes: int,
+        n_output_proteins: int,
+        n_cat_list: Iterable[int] | None = None,
+        n_layers: int = 1,
+        n_hidden: int = 256,
+        dropout_rate: float = 0,
+        use_batch_norm: float = True,
+        use_layer_norm: float = False,
+        scale_activation: Literal["softmax", "softplus"] = "softmax",
+        activation_function_bg: Literal["exp", "softplus"] = "softplus",
+    ) -> None:
+        super().__init__()
+        scales: dict[str, nn.Module] = {"softmax": nn.Softmax(dim=-1), "softplus": nn.Softplus()}
+        spreads: dict[str, Any] = {"exp": torch.exp, "softplus": nn.Softplus()}
+        if scale_activation not in scales:
+            raise ValueError(unknown_name("scale_activation", scale_activation, scales))
+        if activation_function_bg not in spreads:
+            raise ValueError(unknown_name("activation_function_bg", activation_function_bg, spreads))
+        self.n_output_genes, self.n_output_proteins = n_output_genes, n_output_proteins
+        n_cats = list(n_cat_list or [])
+
+        def hidden() -> FCLayers:
+            return FCLayers(
+                n_input,
+                n_hidden,
+                n_cat_list=n_cats,
+                n_layers=n_layers,
+                n_hidden=n_hidden,
+                dropout_rate=dropout_rate,
+                use_batch_norm=bool(use_batch_norm),
+                use_layer_norm=bool(use_layer_norm),
+            )
+
+        def head(n_output: int, rectified: bool = False) -> FCLayers:
+            """A linear layer that sees the hidden layer, the latents again and the covariates."""
+            return FCLayers(
+                n_hidden + n_input,
+                n_output,
+                n_cat_list=n_cats,
+                n_layers=1,
+                use_activation=rectified,
+                use_batch_norm=False,
+                dropout_rate=0,
+            )
+
+        self.px_decoder = hidden()
+        self.px_scale_decoder = head(n_output_genes)
+        self.px_scale_activation = scales[scale_activation]
+        self.py_back_decoder = hidden()
+        self.py_back_mean_log_alpha = head(n_output_proteins)
+        self.py_back_mean_log_beta = head(n_output_proteins)
+        self.activation_function_bg = spreads[activation_function_bg]
+        self.py_fore_decoder = hidden()
+        self.py_fore_scale_decoder = head(n_output_proteins, rectified=True)
+        self.sigmoid_decoder = hidden()
+        self.px_dropout_decoder_gene = head(n_output_genes)
+        self.py_background_decoder = head(n_output_proteins)
+
+    def forward(
+        self, z: Tensor, library_gene: Tensor, *cat_list: Tensor | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+        """Parameters of both distributions.
+
+        Parameters
+        ----------
+        z
+            Latents, ``(n, k)`` or ``(s, n, k)``.
+        library_gene
+            Library size on the scale of counts, ``(n, 1)``.
+        *cat_list
+            Categorical covariates, see :meth:`FCLayers.forward <celbo.nn.FCLayers.forward>`.
+
+        Returns
+        -------
+        ``(px_, py_, log_pro_back_mean)``. ``px_``: ``scale``, ``rate``, ``dropout`` ``(n, g)``. ``py_``: ``back_alpha``,
+        ``back_beta``, ``rate_back``, ``rate_fore``, ``fore_scale``, ``mixing``, ``scale`` ``(n, p)``. The last is the
+        drawn logarithm of the background ``(n, p)``.
+        """
+        px = self._genes(z, library_gene, cat_list)
+        py, log_background_np = self._proteins(z, cat_list)
+        shared = torch.cat([self.sigmoid_decoder(z, *cat_list), z], dim=-1)
+        px["dropout"] = self.px_dropout_decoder_gene(shared, *cat_list)
+        py["mixing"] = self.py_background_decoder(shared, *cat_list)
+        background_np = torch.sigmoid(py["mixing"])
+        py["scale"] = F.normalize((1 - background_np) * py["rate_fore"], p=1, dim=-1)
+        return px, py, log_background_np
+
+    def _genes(self, z: Tensor, library: Tensor, cat_list: tuple[Tensor | None, ...]) -> dict[str, Tensor]:
+        hidden = torch.cat([self.px_decoder(z, *cat_list), z], dim=-1)
+        scale_ng = self.px_scale_activation(self.px_scale_decoder(hidden, *cat_list))
+        return {"scale": scale_ng, "rate": library * scale_ng}
+
+    def _proteins(self, z: Tensor, cat_list: tuple[Tensor | None, ...]) -> tuple[dict[str, Tensor], Tensor]:
+        hidden = torch.cat([self.py_back_decoder(z, *cat_list), z], dim=-1)
+        alpha_np = self.py_back_mean_log_alpha(hidden, *cat_list)
+        beta_np = self.activation_function_bg(self.py_back_mean_log_beta(hidden, *cat_list))
+        log_background_np = Normal(alpha_np, beta_np + _BACKGROUND_EPS, validate_args=False).rsample()
+        rate_back_np = torch.exp(log_background_np)
+        hidden = torch.cat([self.py_fore_decoder(z, *cat_list), z], dim=-1)
+        fore_scale_np = self.py_fore_scale_decoder(hidden, *cat_list) + 1 + _BACKGROUND_EPS
+        return {
+            "back_alpha": alpha_np,
+            "back_beta": beta_np,
+            "rate_back": rate_back_np,
+            "fore_scale": fore_scale_np,
+            "rate_fore": rate_back_np * fore_scale_np,
+        }, log_background_np
