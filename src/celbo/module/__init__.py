@@ -1,11 +1,13 @@
 """Networks and losses: what a model computes, without any notion of AnnData."""
 
 from ..core.planned import planned_names
+from .amortizedlda import AmortizedLDAModule
+from .autozivae import AutoZIVAE
 from .classifier import Classifier
 from .ldvae import LDVAE
 from .scanvae import SCANVAE
 from .vae import VAE
 
-__all__ = ["LDVAE", "SCANVAE", "VAE", "Classifier"]
+__all__ = ["LDVAE", "SCANVAE", "VAE", "AmortizedLDAModule", "AutoZIVAE", "Classifier"]
 
 __getattr__ = planned_names(__name__)

@@ -1,0 +1,241 @@
+"""AmortizedLDA: a topic model of counts, without Pyro.
+
+Reference: Blei, Ng and Jordan, *Latent Dirichlet allocation*, Journal of Machine Learning Research 2003.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from .. import posterior
+from ..core import REGISTRY_KEYS
+from ..data.fields import BaseAnnDataField, LayerField
+from ..module import AmortizedLDAModule
+from ..posterior.passes import evaluating, on_device
+from ..train import KwargsLike, merge_kwargs
+from .base import BaseModelClass, UnsupervisedTrainingMixin, setup_method
+from .base.answering import asked
+
+__all__ = ["AmortizedLDA"]
+
+
+class AmortizedLDA(UnsupervisedTrainingMixin, BaseModelClass):
+    r"""Latent Dirichlet allocation: each cell is a mixture of topics, each topic a distribution over features.
+
+    .. math::
+        \beta_k \sim \mathrm{Dir}(\eta), \qquad \theta_n \sim \mathrm{Dir}(\alpha), \qquad
+        x_{n} \sim \mathrm{Multinomial}\Bigl(\sum_k \theta_{nk} \beta_k\Bigr)
+
+    Parameters
+    ----------
+    adata
+        AnnData set up with :meth:`setup_anndata`.
+    n_topics, n_hidden, cell_topic_prior, topic_feature_prior
+        See :class:`~celbo.module.AmortizedLDAModule`.
+
+    Examples
+    --------
+    >>> import celbo
+    >>> adata = celbo.data.synthetic_iid(seed=0)
+    >>> celbo.model.AmortizedLDA.setup_anndata(adata)
+    >>> model = celbo.model.AmortizedLDA(adata, n_topics=5)
+    >>> model.train(max_epochs=2, verbose=0, seed=0)
+    >>> model.get_feature_by_topic(n_samples=10).shape
+    (100, 5)
+    """
+
+    _module_cls: ClassVar[type[AmortizedLDAModule]] = AmortizedLDAModule
+
+    def __init__(
+        self,
+        adata: AnnData,
+        n_topics: int = 20,
+        n_hidden: int = 128,
+        cell_topic_prior: float | Sequence[float] | None = None,
+        topic_feature_prior: float | Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(adata)
+        self._build_module(
+            {
+                "n_topics": n_topics,
+                "n_hidden": n_hidden,
+                "cell_topic_prior": cell_topic_prior,
+                "topic_feature_prior": topic_feature_prior,
+            }
+        )
+
+    def train(  # type: ignore[override]  # scvi-tools' arguments of the models that it trains with Pyro
+        self,
+        max_epochs: int | None = None,
+        accelerator: str = "auto",
+        device: int | str = "auto",
+        train_size: float | None = None,
+        validation_size: float | None = None,
+        shuffle_set_split: bool = True,
+        batch_size: int = 128,
+        early_stopping: bool = False,
+        lr: float | None = None,
+        training_plan: Any = None,
+        datasplitter_kwargs: dict[str, Any] | None = None,
+        plan_config: KwargsLike | None = None,
+        plan_kwargs: KwargsLike | None = None,
+        trainer_config: KwargsLike | None = None,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Train the model.
+
+        Parameters
+        ----------
+        device
+            Devices; what other models call ``devices``.
+        lr
+            Learning rate; None: what the recipe says.
+        training_plan
+            Must be None: a plan of Pyro's has nothing to train here.
+        max_epochs, accelerator, train_size, validation_size, shuffle_set_split, batch_size, early_stopping, \
+        datasplitter_kwargs, plan_config, plan_kwargs, trainer_config, **trainer_kwargs
+            See :meth:`~celbo.model.base.UnsupervisedTrainingMixin.train`; so are ``recipe``, ``seed`` and ``verbose``.
+
+        Raises
+        ------
+        TypeError
+            A ``training_plan`` was given.
+        """
+        if training_plan is not None:
+            raise TypeError(
+                f"AmortizedLDA is trained without Pyro: give plan_kwargs= instead of training_plan={training_plan!r}."
+            )
+        plan = merge_kwargs(plan_config, plan_kwargs, name="plan")
+        super().train(
+            max_epochs,
+            accelerator,
+            device,
+            train_size,
+            validation_size,
+            shuffle_set_split,
+            batch_size=batch_size,
+            early_stopping=early_stopping,
+            datasplitter_kwargs=datasplitter_kwargs,
+            plan_kwargs=plan if lr is None else plan | {"lr": lr},
+            trainer_config=trainer_config,
+            **trainer_kwargs,
+        )
+
+    def get_feature_by_topic(self, n_samples: int = 5000, *, seed: int | None = None) -> pd.DataFrame:
+        """Features of each topic, averaged over draws from the posterior.
+
+        Parameters
+        ----------
+        n_samples
+            Draws.
+        seed
+            Of the draws; None: ``celbo.settings.seed``, and fresh randomness where that is None too.
+
+        Returns
+        -------
+        ``(g, k)``, rows by feature name, columns ``topic_0``, ``topic_1``, ... that sum to 1.
+        """
+        self._check_if_trained(warn=False)
+        with evaluating(self.module, seed):
+            features_kg = self.module.topic_by_feature(n_samples)
+        return pd.DataFrame(features_kg.cpu().numpy().T, index=self.get_var_names(), columns=self._topics())
+
+    def get_latent_representation(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        n_samples: int = 5000,
+        *,
+        seed: int | None = None,
+    ) -> pd.DataFrame:
+        """Topics of each cell, averaged over draws from the posterior.
+
+        Parameters
+        ----------
+        adata, indices, batch_size, seed
+            See :class:`~celbo.model.base.VAEMixin`.
+        n_samples
+            Draws.
+
+        Returns
+        -------
+        ``(n, k)``, rows by cell name that sum to 1, columns ``topic_0``, ``topic_1``, ...
+        """
+        self._check_if_trained(warn=False)
+        cells = asked(self, adata, indices, batch_size)
+        topics_nk = posterior.latent_representation(
+            self.module, cells.batches, mc_samples=n_samples, n_cells=cells.n_cells, seed=seed
+        )
+        return pd.DataFrame(topics_nk, index=cells.names, columns=self._topics())
+
+    def get_elbo(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        *,
+        seed: int | None = None,
+    ) -> float:
+        """Evidence lower bound of all the cells together in nats, larger is better.
+
+        Parameters
+        ----------
+        adata, indices, batch_size, seed
+            See :class:`~celbo.model.base.VAEMixin`.
+
+        Returns
+        -------
+        The bound, below 0. The topics' divergence enters by the share of these cells in the training data (at most 1).
+        scvi-tools 1.4.2 returns it with the other sign.
+        """
+        return self._elbo_and_counts(adata, indices, batch_size, seed)[0]
+
+    def get_perplexity(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        *,
+        seed: int | None = None,
+    ) -> float:
+        r"""Perplexity, :math:`\exp(-\mathrm{ELBO} / \sum_{ng} x_{ng})`, smaller is better.
+
+        Parameters
+        ----------
+        adata, indices, batch_size, seed
+            See :class:`~celbo.model.base.VAEMixin`.
+
+        Returns
+        -------
+        Number of equally likely features that would surprise as much; scvi-tools 1.4.2 returns its reciprocal.
+        """
+        elbo, n_counts = self._elbo_and_counts(adata, indices, batch_size, seed)
+        return float(np.exp(-elbo / n_counts))
+
+    def _elbo_and_counts(
+        self, adata: Any, indices: Any, batch_size: int | None, seed: int | None
+    ) -> tuple[float, float]:
+        self._check_if_trained(warn=False)
+        cells = asked(self, adata, indices, batch_size)
+        loss = n_counts = kl_global = 0.0
+        with evaluating(self.module, seed):
+            for tensors in on_device(cells.batches, self.module):
+                record = self.module(tensors)[2]
+                loss += float(record.reconstruction_loss_sum.double() + record.kl_local_sum.double())
+                n_counts += float(tensors[REGISTRY_KEYS.X_KEY].double().sum())
+                kl_global = float(record.kl_global_sum)
+        share = min(1.0, cells.require_cells("get_elbo").size / self.summary_stats["n_cells"])
+        return -(loss + share * kl_global), n_counts
+
+    def _topics(self) -> list[str]:
+        return [f"topic_{k}" for k in range(self.module.n_topics)]
+
+    @classmethod
+    @setup_method
+    def setup_anndata(cls, adata: AnnData, layer: str | None = None, **kwargs: Any) -> list[BaseAnnDataField]:
+        """Register an AnnData with counts in ``X``, or in a layer."""
+        return [LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True)]
