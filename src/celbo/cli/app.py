@@ -62,6 +62,13 @@ def train(
     recipe: Annotated[str, typer.Option(help="one_cycle, or classic (scvi-tools' defaults).")] = "one_cycle",
     seed: Seed = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, cuda or mps.")] = "auto",
+    devices: Annotated[str, typer.Option(help="How many, a process each; under torchrun: all of its.")] = "auto",
+    num_nodes: Annotated[int, typer.Option(min=1, help="Machines of the job.")] = 1,
+    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
+    checkpoint_every: Annotated[str, typer.Option(help="'1 epoch', '200 steps', '5 min', or never.")] = "5 min",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a run that was killed, if there is one.")
+    ] = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder.", show_default="INPUT_celbo")] = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -70,7 +77,7 @@ def train(
 
     The folder then holds the model, the embedding of the cells, the history and the report.
 
-    Ctrl-C ends training early and writes what there is.
+    Ctrl-C ends training early and writes what there is. A run that is killed goes on with --resume, to the same result.
     """
     from . import runs
 
@@ -87,8 +94,12 @@ def train(
         recipe=recipe,
         seed=seed,
         accelerator=accelerator,
+        devices=devices,
+        num_nodes=num_nodes,
+        precision=precision,
+        checkpoint_every=checkpoint_every,
     )
-    _leave(runs.train(input, options, output or Path(f"{input.stem}_celbo"), overwrite, quiet))
+    _leave(runs.train(input, options, output or Path(f"{input.stem}_celbo"), overwrite, quiet, resume))
 
 
 @app.command()

@@ -10,8 +10,9 @@ from .errors import UserError
 
 __all__ = ["RUN_FILES", "new_file", "new_folder"]
 
-RUN_FILES = ("model", "embedding.h5ad", "history.csv", "run.json", "report.html")
-"""What a run's folder holds, and all that ``--overwrite`` may remove."""
+RUN_FILES = ("model", "embedding.h5ad", "history.csv", "run.json", "report.html", "checkpoints")
+"""What a run's folder holds (the last of them only until the run is complete), and all that ``--overwrite`` may
+remove."""
 
 
 @contextmanager

@@ -24,9 +24,12 @@ from ..report import ModelSummary, model_report
 from ..report.projection import log_normalised, principal_components
 from ..report.summary import latent_metrics
 from ..train import RECIPES
+from ..train.checkpoint_folder import SUBFOLDER
+from ..train.checkpointing import Interval
 from ..train.history import epoch_table
 from .errors import INTERRUPTED, UserError
 from .output import new_file, new_folder
+from .resuming import FinishedError, checkpoints_of, is_first_process, keeping_checkpoints
 from .saved import describe, find_archive, load_from
 from .voice import speaking
 
@@ -58,6 +61,10 @@ class TrainOptions:
     recipe: str = "one_cycle"
     seed: int | None = None
     accelerator: str = "auto"
+    devices: str = "auto"
+    num_nodes: int = 1
+    precision: str = "32-true"
+    checkpoint_every: str = "never"
 
 
 class _Clock:
@@ -72,7 +79,7 @@ class _Clock:
         self.ended = time.perf_counter()
 
 
-def train(input: Path, options: TrainOptions, output: Path, overwrite: bool, quiet: bool) -> int:
+def train(input: Path, options: TrainOptions, output: Path, overwrite: bool, quiet: bool, resume: bool = False) -> int:
     """Train on a file and write a run's folder.
 
     Parameters
@@ -85,16 +92,35 @@ def train(input: Path, options: TrainOptions, output: Path, overwrite: bool, qui
         The folder; see :func:`celbo.cli.output.new_folder`.
     quiet
         Say nothing.
+    resume
+        Go on with the checkpoints in the folder, where there are any.
 
     Returns
     -------
     Exit code: 0, or 130 when training was interrupted (what there is has been written).
+
+    Notes
+    -----
+    Of several processes the first one writes and speaks, the others only train.
     """
-    with speaking(quiet):
+    with speaking(quiet or not is_first_process()):
         _check_options(options)
-        with new_folder(output, overwrite, [input]) as folder:
+        try:
+            resumed = checkpoints_of(output, resume, overwrite)
+        except FinishedError:
+            typer.echo(f"{output} holds a run that is complete: there is nothing to resume.")
+            return 0
+        if not is_first_process():
+            adata = _with_top_genes(read(input), options)
+            _fit(adata, options, True, resumed, output.absolute() / SUBFOLDER)
+            return 0
+        replace = overwrite or (resume and not (output / "run.json").exists()) or resumed is not None
+        with new_folder(output, replace, [input]) as folder, keeping_checkpoints(output, resumed) as checkpoints:
+            if resume and resumed is None and not quiet:
+                typer.echo(f"There are no checkpoints in {output}: training begins.", err=True)
             adata = read(input)
-            figures = _run(adata, options, folder, input.name, quiet, {"input": str(input)})
+            source = {"input": str(input)}
+            figures = _run(adata, options, folder, input.name, quiet, source, None, resumed, checkpoints)
         return _farewell(figures, output, quiet)
 
 
@@ -164,6 +190,8 @@ def _check_options(options: TrainOptions) -> None:
     found["gpu"] = any(found.values())
     if not found.get(options.accelerator, True):
         raise UserError(f"--accelerator {options.accelerator}: torch finds none here; take --accelerator cpu or auto.")
+    if options.checkpoint_every != "never":
+        Interval.parse(options.checkpoint_every)
     if options.model == "linear_scvi" and (options.categorical_covariates or options.continuous_covariates):
         raise UserError("linear_scvi takes no covariates but the batch: leave them out, or use --model scvi.")
 
@@ -176,13 +204,15 @@ def _run(
     quiet: bool,
     source: dict[str, Any],
     before: dict[str, float] | None = None,
+    resumed: Path | None = None,
+    checkpoints: Path | None = None,
 ) -> dict[str, Any]:
     """Train and fill a folder; returns the figures of the run."""
     obs = adata.obs.copy()
     _check_columns(adata, options)
     findings = _findings(adata, options.layer)
     adata = _with_top_genes(adata, options)
-    model, clock = _fit(adata, options, quiet)
+    model, clock = _fit(adata, options, quiet, resumed, checkpoints)
     settings = {**source, **dataclasses.asdict(options), "seed": model.seed_}
     shown = {name: _in_words(value) for name, value in settings.items()}
     summary = model_report(
@@ -233,7 +263,9 @@ def _with_top_genes(adata: anndata.AnnData, options: TrainOptions) -> anndata.An
     return adata[:, top_variable_genes(x, n_top)].copy()
 
 
-def _fit(adata: anndata.AnnData, options: TrainOptions, quiet: bool) -> tuple[Any, _Clock]:
+def _fit(
+    adata: anndata.AnnData, options: TrainOptions, quiet: bool, resumed: Path | None, checkpoints: Path | None
+) -> tuple[Any, _Clock]:
     cls: Any = MODELS[options.model]
     keys: dict[str, Any] = {"layer": options.layer, "batch_key": options.batch_key, "labels_key": options.labels_key}
     if options.categorical_covariates:
@@ -247,6 +279,12 @@ def _fit(adata: anndata.AnnData, options: TrainOptions, quiet: bool) -> tuple[An
         recipe=options.recipe,
         seed=options.seed,
         accelerator=options.accelerator,
+        devices=int(options.devices) if options.devices.isdecimal() else options.devices,
+        num_nodes=options.num_nodes,
+        precision=options.precision,
+        resume=resumed,
+        checkpoint_every=None if options.checkpoint_every == "never" else options.checkpoint_every,
+        checkpoint_dir=None if options.checkpoint_every == "never" else checkpoints,
         verbose=0 if quiet else 1,
         callbacks=[clock],
     )

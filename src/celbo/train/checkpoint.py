@@ -27,7 +27,7 @@ from ..io import ArchiveError
 if TYPE_CHECKING:
     from .trainer import Trainer
 
-__all__ = ["FORMAT", "capture", "generator_states", "restore"]
+__all__ = ["FORMAT", "before_validation", "can_say_where_it_stands", "capture", "restore"]
 
 FORMAT = 1
 """Number of the layout written here; others are refused."""
@@ -46,7 +46,7 @@ _PROGRESS = (
 """Attributes of the trainer that say how far it is."""
 
 
-def generator_states(device: torch.device) -> dict[str, Tensor]:
+def _generator_states(device: torch.device) -> dict[str, Tensor]:
     """States of torch's generators that training draws from: the CPU's and the accelerator's."""
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
@@ -64,23 +64,29 @@ def _set_generators(states: Mapping[str, Tensor], device: torch.device) -> None:
         torch.mps.set_rng_state(states["mps"])
 
 
-def capture(trainer: "Trainer", generators: dict[str, Tensor] | None = None) -> dict[str, Any]:
+def before_validation(trainer: "Trainer") -> dict[str, Any]:
+    """What validation changes, as it is before: a checkpoint taken during validation begins that anew."""
+    generators = {name: value.clone() for name, value in _generator_states(trainer.engine.device).items()}
+    return {"generators": generators, "loader": _state_of(trainer.val_loader, True)}
+
+
+def capture(trainer: "Trainer", before: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The state of a run, after a minibatch or an epoch, as a document for :func:`celbo.io.write_archive`.
 
     Parameters
     ----------
     trainer
         The running trainer. With several processes each of them must call this.
-    generators
-        States of torch's generators to keep instead of the present ones.
+    before
+        What :func:`before_validation` gave, during validation.
 
     Returns
     -------
     A document with tensors in it. They are those of the run: write it before the run goes on.
     """
-    generators = generators or generator_states(trainer.engine.device)
+    generators = _generator_states(trainer.engine.device) if before is None else before["generators"]
+    validation = _state_of(trainer.val_loader, True) if before is None else before["loader"]
     mine = {"generators": generators, "metrics": trainer.plan.train_epoch_metrics.state_dict()}
-    parameters = dict(trainer.raw_module.named_parameters())
     return {
         "format": FORMAT,
         "celbo": __version__,
@@ -90,13 +96,13 @@ def capture(trainer: "Trainer", generators: dict[str, Tensor] | None = None) -> 
         "progress": {name: getattr(trainer, name) for name in _PROGRESS},
         "weights": dict(trainer.raw_module.state_dict()),
         "plan_weights": _weights_beside_the_module(trainer),
-        "gradients": {name: p.grad for name, p in parameters.items() if p.grad is not None},
+        "gradients": {name: p.grad for name, p in _parameters(trainer).items() if p.grad is not None},
         "plan": trainer.plan.resume_state(),
         "optimizers": [optimizer.state_dict() for optimizer in trainer.optimizers],
         "schedules": [link.scheduler.state_dict() for link in trainer.lr_links],
         "precision": trainer.engine.precision_state(),
         "processes": trainer.engine.gather(mine),
-        "loaders": _loader_states(trainer),
+        "loaders": {"train": _state_of(trainer.train_loader, _is_between_epochs(trainer)), "validation": validation},
         "callbacks": [[type(callback).__name__, callback.state_dict()] for callback in trainer.stateful],
         "history": trainer.history.state_dict(),
         "start": trainer.attempts.state_dict(),
@@ -108,23 +114,28 @@ def _weights_beside_the_module(trainer: "Trainer") -> dict[str, Tensor]:
     return {name: value for name, value in trainer.plan.state_dict().items() if not name.startswith("module.")}
 
 
-def _loader_states(trainer: "Trainer") -> dict[str, Any]:
-    states = {}
-    for name, loader in (("train", trainer.train_loader), ("validation", trainer.val_loader)):
-        if can_say_where_it_stands(loader):
-            states[name] = loader.state_dict()
-    if "train" in states and not trainer.batches_done:  # an epoch that was cut short is not gone on with
-        states["train"] = _at_an_epochs_start(states["train"])
-    return states
+def _parameters(trainer: "Trainer") -> dict[str, torch.nn.Parameter]:
+    beside = {name: p for name, p in trainer.plan.named_parameters() if not name.startswith("module.")}
+    return {f"module.{name}": p for name, p in trainer.raw_module.named_parameters()} | beside
+
+
+def _is_between_epochs(trainer: "Trainer") -> bool:
+    """Whether the loader's next minibatch is the first of an epoch, even if it has more of the last one to give."""
+    return not trainer.batches_done or trainer.batches_left == 0
+
+
+def _state_of(loader: Any, at_an_epochs_start: bool) -> dict[str, Any] | None:
+    if not can_say_where_it_stands(loader):
+        return None
+    state = loader.state_dict()
+    if at_an_epochs_start and state["batch"]:
+        return state | {"epoch": state["epoch"] + 1, "batch": 0}
+    return state
 
 
 def can_say_where_it_stands(loader: Any) -> bool:
     """Whether a loader can go on in the middle of an epoch: it has ``state_dict``, ``load_state_dict`` and a length."""
     return all(callable(getattr(loader, name, None)) for name in ("state_dict", "load_state_dict", "__len__"))
-
-
-def _at_an_epochs_start(state: dict[str, Any]) -> dict[str, Any]:
-    return state if not state["batch"] else state | {"epoch": state["epoch"] + 1, "batch": 0}
 
 
 def restore(trainer: "Trainer", state: Mapping[str, Any]) -> None:
@@ -148,7 +159,7 @@ def restore(trainer: "Trainer", state: Mapping[str, Any]) -> None:
     trainer.engine.load_precision_state(state["precision"])
     trainer.plan.train_epoch_metrics.load_state_dict(mine["metrics"], trainer.engine.device)
     for name, loader in (("train", trainer.train_loader), ("validation", trainer.val_loader)):
-        if name in state["loaders"]:
+        if state["loaders"][name] is not None:
             loader.load_state_dict(state["loaders"][name])
     for callback, (_, saved) in zip(trainer.stateful, state["callbacks"], strict=True):
         callback.load_state_dict(_copied(saved))
@@ -175,7 +186,7 @@ def _put_weights(trainer: "Trainer", state: Mapping[str, Any]) -> None:
     with torch.no_grad():
         for name, value in beside.items():
             value.copy_(state["plan_weights"][name])
-    for name, parameter in trainer.raw_module.named_parameters():
+    for name, parameter in _parameters(trainer).items():
         saved = state["gradients"].get(name)
         parameter.grad = None if saved is None else saved.clone().to(parameter.device)
 

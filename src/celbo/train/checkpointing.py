@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 from ..core import settings
 from ..io import ArchiveError
-from .checkpoint import can_say_where_it_stands, capture, generator_states
+from .checkpoint import before_validation, can_say_where_it_stands, capture
 from .checkpoint_folder import CheckpointFolder, SavedRun, find_checkpoints
 
 if TYPE_CHECKING:
@@ -172,7 +170,7 @@ class Checkpointing:
         self._terminating = False
         self._handler_before: Any = None
         self._handles_signal = False
-        self._generators: dict[str, Tensor] | None = None
+        self._before_validation: dict[str, Any] | None = None
         self._last = {"epoch": 0.0, "step": 0.0, "second": 0.0}
         self._within_epochs = False
 
@@ -208,7 +206,7 @@ class Checkpointing:
     def validation_begins(self) -> None:
         """The minibatches of an epoch are done; a checkpoint taken during validation begins it anew."""
         if self.folder is not None:
-            self._generators = generator_states(self.trainer.engine.device)
+            self._before_validation = before_validation(self.trainer)
 
     def validation_batch_done(self) -> None:
         """A validation minibatch is done."""
@@ -218,7 +216,7 @@ class Checkpointing:
 
     def validation_done(self) -> None:
         """Validation is over."""
-        self._generators = None
+        self._before_validation = None
 
     def epoch_done(self) -> None:
         """An epoch is recorded, the next one has not begun."""
@@ -308,7 +306,7 @@ class Checkpointing:
         """Write, or raise in all processes what went wrong in the one that writes."""
         assert self.folder is not None
         engine, failure = self.trainer.engine, None
-        state = capture(self.trainer, self._generators)
+        state = capture(self.trainer, self._before_validation)
         if engine.is_first:
             try:
                 self.folder.write(state)

@@ -14,7 +14,7 @@ from ..module.base import LossOutput
 from .base import Plan
 from .engine import Engine
 
-__all__ = ["FabricEngine", "make_engine"]
+__all__ = ["FabricEngine", "asks_for_several", "make_engine"]
 
 _FULL_PRECISION = ("32-true", "32")
 
@@ -51,8 +51,16 @@ def make_engine(
     return FabricEngine(accelerator, devices, strategy, precision, num_nodes)
 
 
+def asks_for_several(devices: Any, num_nodes: int) -> bool:
+    """Whether these arguments ask for more than one process."""
+    many = len(devices) > 1 if isinstance(devices, list | tuple) else devices not in (None, "auto", 1, "1")
+    return many or num_nodes > 1
+
+
 def _as_launched(devices: Any, num_nodes: int, strategy: str) -> tuple[Any, int, str]:
-    """What ``"auto"`` is in a process that torchrun started."""
+    """What ``"auto"`` is where there are several processes, and in one that torchrun started."""
+    if strategy == "auto" and asks_for_several(devices, num_nodes):
+        strategy = "ddp"
     n = int(os.environ.get("WORLD_SIZE", "1"))
     if n == 1 or "TORCHELASTIC_RUN_ID" not in os.environ:
         return devices, num_nodes, strategy

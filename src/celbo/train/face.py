@@ -90,6 +90,14 @@ class TrainerFace:
         return batches_in(self.train_loader, self.limit_train_batches)
 
     @property
+    def batches_left(self) -> int | None:
+        """Minibatches of the running epoch that are still to do; None if unknown."""
+        if self.epoch_is_trained or 0 < self.max_steps <= self.global_step:
+            return 0
+        n = self.num_training_batches
+        return None if n is None else n - self.batches_done
+
+    @property
     def estimated_stepping_batches(self) -> int:
         """Optimizer steps of the whole run."""
         if self.num_training_batches is None:

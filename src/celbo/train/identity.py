@@ -53,7 +53,8 @@ def describe_run(trainer: "Trainer") -> dict[str, Any]:
             settings |= {f"early_stopping.{name}": value for name, value in _plain(vars(callback)).items()}
     plan = trainer.plan
     of_plan = {"class": type(plan).__name__, **_plain(vars(plan)), **_plain(getattr(plan, "loss_kwargs", {}))}
-    of_plan.pop("training", None)  # nn.Module's
+    for name in ("training", "kl_weight"):  # nn.Module's; follows from the others
+        of_plan.pop(name, None)
     return {
         "trainer": settings,
         "plan": of_plan,
@@ -127,7 +128,7 @@ def differences(saved: Mapping[str, Any], present: Mapping[str, Any]) -> list[st
         The run of the checkpoint and the one that is to go on with it.
     """
     found = []
-    for part in ("data", "model", "trainer", "plan"):
+    for part in ("data", "model", "plan", "trainer"):
         before, now = saved.get(part, {}), present[part]
         for name in sorted({*before, *now}):
             if before.get(name) != now.get(name) or type(before.get(name)) is not type(now.get(name)):

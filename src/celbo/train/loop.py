@@ -69,7 +69,7 @@ def _train(trainer: "Trainer") -> None:
     plan.train()
     plan.enter_stage("train")
     trainer.guard.start_epoch()
-    for batch in itertools.islice(trainer.train_loader, _batches_left(trainer)):
+    for batch in itertools.islice(trainer.train_loader, trainer.batches_left):
         _training_batch(trainer, trainer.to_device(batch), trainer.batches_done)
         trainer.batches_done += 1
         trainer.checkpointing.batch_done()
@@ -80,13 +80,6 @@ def _train(trainer: "Trainer") -> None:
     if plan.automatic_optimization and trainer.batches_done % trainer.accumulate_grad_batches:
         _optimizer_step(trainer)  # nothing is left over for the next epoch
     trainer.epoch_is_trained = True
-
-
-def _batches_left(trainer: "Trainer") -> int | None:
-    if 0 < trainer.max_steps <= trainer.global_step:
-        return 0
-    n = trainer.num_training_batches
-    return None if n is None else n - trainer.batches_done
 
 
 def _training_batch(trainer: "Trainer", batch: Any, batch_idx: int) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from ..core import __version__
 from .engine import Engine
+from .fabric import asks_for_several
 
 if TYPE_CHECKING:
     from .checkpoint_folder import SavedRun
@@ -20,9 +21,8 @@ logger = logging.getLogger("celbo")
 
 def several_processes(trainer_kwargs: dict[str, Any]) -> bool:
     """Whether a run with these arguments of the trainer will have several processes, before any is started."""
-    devices = trainer_kwargs.get("devices")
-    many = len(devices) > 1 if isinstance(devices, list | tuple) else devices not in (None, "auto", 1, "1")
-    return many or trainer_kwargs.get("num_nodes", 1) > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1
+    asked = asks_for_several(trainer_kwargs.get("devices"), trainer_kwargs.get("num_nodes", 1))
+    return asked or int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def share_out(train_loader: Any, val_loader: Any, engine: Engine) -> None:

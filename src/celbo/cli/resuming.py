@@ -1,0 +1,92 @@
+"""Checkpoints of a run of the command line: in ``checkpoints`` in its output folder, until the run is complete."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import typer
+
+from ..train.checkpoint_folder import SUBFOLDER, find_checkpoints
+from ..train.checkpointing import TerminatedError
+from .errors import UserError
+
+__all__ = ["FinishedError", "checkpoints_of", "is_first_process", "keeping_checkpoints"]
+
+_OF_A_SHORT_RUN = 2
+"""Checkpoints of a run that ended before one was due: its beginning and, maybe, its end."""
+
+
+class FinishedError(Exception):
+    """There is nothing to resume: the run is complete."""
+
+
+def is_first_process() -> bool:
+    """Whether this process, of those that torchrun, srun or Fabric started, is the one that writes and speaks."""
+    rank = next((os.environ[name] for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ), "0")
+    return int(rank) == 0
+
+
+def checkpoints_of(output: Path, resume: bool, overwrite: bool) -> Path | None:
+    """The folder of the checkpoints to go on with; None: there are none, training begins.
+
+    Parameters
+    ----------
+    output
+        Folder of the run.
+    resume, overwrite
+        As on the command line.
+
+    Raises
+    ------
+    FinishedError
+        To resume a run that is complete.
+    UserError
+        Checkpoints are there, and it was not said what to do with them.
+    """
+    folder = output.absolute() / SUBFOLDER
+    there = find_checkpoints(folder)
+    if resume and there:
+        return folder
+    if resume and (output / "run.json").exists():
+        raise FinishedError
+    if there and not overwrite:
+        raise UserError(
+            f"{output} holds checkpoints of a run that was not finished: go on with --resume, or begin anew with "
+            "--overwrite."
+        )
+    return None
+
+
+@contextmanager
+def keeping_checkpoints(output: Path, resumed: Path | None) -> Iterator[Path]:
+    """The folder for a run's checkpoints. When the run fails they stay, unless it was over before one was due.
+
+    Parameters
+    ----------
+    output
+        Folder of the run.
+    resumed
+        The checkpoints that the run goes on with; others that lie there are removed first.
+
+    Notes
+    -----
+    A run that is complete takes the place of its checkpoints: see :func:`celbo.cli.output.new_folder`.
+    """
+    folder = output.absolute() / SUBFOLDER
+    if resumed is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield folder
+    except TerminatedError:
+        raise
+    except BaseException:
+        there = find_checkpoints(folder)
+        if there and (resumed is not None or int(there[-1].name.split("-")[1]) > _OF_A_SHORT_RUN):
+            typer.echo(f"celbo: the checkpoints in {folder} are kept: the same line with --resume goes on.", err=True)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # an earlier run is there
+                folder.parent.rmdir()
+        raise
