@@ -61,7 +61,7 @@ def test_registry(make):
     assert model.registry["model_name"] == "SCVI"
     assert model.get_state_registry("batch").categorical_mapping.tolist() == ["batch_0", "batch_1"]
     assert model.get_var_names()[:2].tolist() == ["gene_0", "gene_1"]
-    assert model.data_registry("X")["attr_key"] == "counts"
+    assert model.data_registry("X") is model.adata.layers["counts"]
 
 
 def test_init_params(make):

@@ -6,6 +6,7 @@ from ..core.planned import planned_names
 from .attrdict import attrdict
 from .count_report import CountReport, Finding, TotalsSummary
 from .counts import check_counts
+from .gene_selection import poisson_gene_selection
 from .genes import GeneMatch, align_genes, top_variable_genes
 from .manager import AnnDataManager, AnnDataManagerValidationCheck
 from .opening import open
@@ -15,6 +16,13 @@ from .simulate import simulate_counts
 from .simulate_spots import simulate_spots
 from .stored_matrix import StoredMatrix
 from .synthetic import synthetic_iid
+from .tenx import (
+    organize_cite_seq_10x,
+    organize_multiome_anndatas,
+    read_10x_atac,
+    read_10x_multiome,
+    reads_to_fragments,
+)
 
 __all__ = [
     "AnnDataManager",
@@ -29,11 +37,17 @@ __all__ = [
     "check_counts",
     "data_registry_of",
     "open",
+    "organize_cite_seq_10x",
+    "organize_multiome_anndatas",
+    "poisson_gene_selection",
     "read",
+    "read_10x_atac",
+    "read_10x_multiome",
     "read_csv",
     "read_h5ad",
     "read_loom",
     "read_text",
+    "reads_to_fragments",
     "simulate_counts",
     "simulate_spots",
     "state_registry_of",

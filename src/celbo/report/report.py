@@ -76,7 +76,7 @@ def model_report(
 
 def count_findings(model: Any) -> list[Finding]:
     """What the check of the training counts finds."""
-    adata, where = model.adata, model.data_registry("X")
+    adata, where = model.adata, model.adata_manager.data_registry["X"]
     key = where["attr_key"]
     x = adata.X if key is None else adata.layers[key]
     place = "adata.X" if key is None else f"adata.layers[{key!r}]"

@@ -8,7 +8,7 @@ import torch
 from anndata import AnnData
 
 from ...core import REGISTRY_KEYS
-from ...data import AnnDataManager, attrdict, data_registry_of, state_registry_of
+from ...data import AnnDataManager, attrdict, state_registry_of
 from . import managers
 from .describe import registry_text, setup_call_text, summary_text
 
@@ -27,6 +27,8 @@ class ModelFace:
     registry_: Mapping[str, Any]
     init_params_: dict[str, dict[str, Any]]
     get_normalized_function_name_: str
+    run_name_: str
+    run_id_: str
     _adata: AnnData | None
     _adata_manager: AnnDataManager | None
     _model_summary_string: str
@@ -127,6 +129,24 @@ class ModelFace:
         self.get_normalized_function_name_ = value
 
     @property
+    def run_name(self) -> str:
+        """Name of the training run, for trackers of experiments; the user's own."""
+        return self.run_name_
+
+    @run_name.setter
+    def run_name(self, value: str) -> None:
+        self.run_name_ = value
+
+    @property
+    def run_id(self) -> str:
+        """Identity of the training run, as a tracker of experiments gave it."""
+        return self.run_id_
+
+    @run_id.setter
+    def run_id(self, value: str) -> None:
+        self.run_id_ = value
+
+    @property
     def summary_string(self) -> str:
         """What the model is, its arguments, and whether it is trained."""
         return summary_text(self)
@@ -136,9 +156,13 @@ class ModelFace:
 
     # Looking things up.
 
+    def _get_user_attributes(self) -> list[tuple[str, Any]]:
+        """Name and value of each attribute, by name; those whose names end in ``_`` go into an archive."""
+        return sorted(vars(self).items())
+
     def data_registry(self, registry_key: str) -> Any:
-        """Where a field's data lie in the AnnData."""
-        return data_registry_of(self.registry_)[registry_key]
+        """The data of a field as they lie in the training data."""
+        return self.adata_manager.get_from_registry(registry_key)
 
     def get_from_registry(self, adata: AnnData, registry_key: str) -> Any:
         """The data of a field as they lie in an AnnData."""
