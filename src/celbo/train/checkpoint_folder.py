@@ -155,7 +155,10 @@ class CheckpointFolder:
                 raise
             sync_folder(self.path)
         self.newest = path
-        self._discard_old()
+        try:
+            self._discard_old()
+        except OSError as error:  # the new one is there; the next one tries again
+            logger.warning(f"Old checkpoints in {self.path} cannot be removed: {error.strerror or error}.")
         return path
 
     def _discard_old(self) -> None:
