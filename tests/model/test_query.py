@@ -137,6 +137,28 @@ class TestWhatMoves:
         assert rates == [0, 0]
 
 
+class TestArchives:
+    @pytest.mark.parametrize("options", [{}, {"unfrozen": True}, {"freeze_expression": False, "freeze_dropout": True}])
+    def test_a_query_model_goes_on_training_as_it_would_have(self, reference, quick, tmp_path, options):
+        query = cells(40, ["c", "a"], ["w", "u"], seed=1)
+        first = SCVI.load_query_data(query, reference(), accelerator="cpu", **options)
+        first.save(tmp_path / "m")
+        second = SCVI.load(tmp_path / "m", query, accelerator="cpu")
+        free = [{name: p.requires_grad for name, p in one.module.named_parameters()} for one in (first, second)]
+        assert free[0] == free[1]
+        a, b = (quick(one).module.state_dict() for one in (first, second))
+        assert all(torch.equal(a[name], b[name]) for name in a)
+
+    def test_a_trained_query_model_keeps_cells_of_the_reference_after_loading_too(
+        self, reference, mapped, quick, tmp_path
+    ):
+        model = reference()
+        query_model, _ = mapped(model)
+        query_model.save(tmp_path / "m", save_anndata=True)
+        again = quick(SCVI.load(tmp_path / "m", accelerator="cpu"))
+        np.testing.assert_array_equal(latents_of_reference(again), model.get_latent_representation())
+
+
 class TestWhatIsSaid:
     def test_an_encoder_without_covariates_cannot_adapt(self, reference, mapped, said):
         model = reference(encode_covariates=False)

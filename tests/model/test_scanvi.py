@@ -296,3 +296,18 @@ def test_query_mapping_keeps_the_classifier(trained, adata, quick, caplog):
     assert all(torch.equal(before[name], value) for name, value in mapped.module.classifier.state_dict().items())
     assert set(mapped.predict()) <= set(KINDS)
     assert mapped.classes.tolist() == trained.classes.tolist()
+
+
+def test_a_query_is_predicted_before_it_is_trained(trained, scanvi, adata, caplog):
+    """With the classifier of its reference, as in scvi-tools; ``is_trained`` says whether it was trained itself."""
+    query = adata[:40].copy()
+    query.obs["batch"] = "new"
+    with caplog.at_level(logging.ERROR, "celbo"):
+        mapped = SCANVI.load_query_data(query, trained)
+        of_untrained = SCANVI.load_query_data(query.copy(), scanvi())
+    assert not mapped.is_trained
+    assert mapped.predict().tolist() == trained.predict(indices=range(40)).tolist()
+    with pytest.raises(RuntimeError, match="train the model first"):
+        mapped.get_latent_representation()
+    with pytest.raises(RuntimeError, match="train the model first"):
+        of_untrained.predict()

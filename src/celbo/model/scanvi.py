@@ -25,15 +25,17 @@ from ..data.fields import (
     NumericalObsField,
 )
 from ..module import SCANVAE
+from ..module.base.minified import LATENT_POSTERIOR
 from .base import (
     ArchesMixin,
-    BaseModelClass,
+    BaseMinifiedModeModelClass,
     RNASeqMixin,
     SemisupervisedTrainingMixin,
     VAEMixin,
     library_arguments,
     setup_method,
 )
+from .base.minified import minify_type_of
 from .scvi import SCVI
 
 __all__ = ["SCANVI"]
@@ -42,7 +44,7 @@ _MAPPING = "categorical_mapping"
 _UNLABELED = LabelsWithUnlabeledObsField.UNLABELED_CATEGORY
 
 
-class SCANVI(RNASeqMixin, SemisupervisedTrainingMixin, VAEMixin, ArchesMixin, BaseModelClass):
+class SCANVI(RNASeqMixin, SemisupervisedTrainingMixin, VAEMixin, ArchesMixin, BaseMinifiedModeModelClass):
     r"""Variational autoencoder of UMI counts that learns cell types from cells of which some are labelled.
 
     .. math::
@@ -89,6 +91,8 @@ class SCANVI(RNASeqMixin, SemisupervisedTrainingMixin, VAEMixin, ArchesMixin, Ba
     """
 
     _module_cls: ClassVar[type[SCANVAE]] = SCANVAE
+    _LATENT_QZM_KEY: ClassVar[str] = "scanvi_latent_qzm"
+    _LATENT_QZV_KEY: ClassVar[str] = "scanvi_latent_qzv"
 
     def __init__(
         self,
@@ -162,7 +166,7 @@ class SCANVI(RNASeqMixin, SemisupervisedTrainingMixin, VAEMixin, ArchesMixin, Ba
         RuntimeError
             ``scvi_model`` is not trained.
         ValueError
-            No ``labels_key``, here or in the setup of ``scvi_model``.
+            No ``labels_key``, here or in the setup of ``scvi_model``; data minified without counts.
         """
         scvi_model._check_if_trained(warn=False, message="Passed in scvi model hasn't been trained yet.")
         init = {**scvi_model.init_params_["non_kwargs"]}
@@ -217,7 +221,7 @@ class SCANVI(RNASeqMixin, SemisupervisedTrainingMixin, VAEMixin, ArchesMixin, Ba
         layer, batch_key, size_factor_key, categorical_covariate_keys, continuous_covariate_keys
             See :meth:`celbo.model.SCVI.setup_anndata`.
         use_minified
-            Accepted for scvi-tools' sake.
+            Take the latents stored in minified data; False passes over them, where the counts were kept.
         **kwargs
             ``source_registry``, ``extend_categories``, ``allow_missing_labels``: take over the setup of other data.
         """
@@ -245,7 +249,13 @@ def _scanvi_setup(
     scvi_registry: Mapping[str, Any], adata: AnnData, labels_key: str | None, unlabeled: Any
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """SCVI's registry with labels of which some may mean "not labelled", and the setup call that goes with it."""
-    arguments = dict(scvi_registry["setup_args"]) | {"unlabeled_category": unlabeled}
+    if minify_type_of(adata) == LATENT_POSTERIOR:
+        raise ValueError(
+            "SCANVI cannot begin from data minified without counts: it learns from them. Load the SCVI model with the "
+            'full data, or minify with minified_data_type="latent_posterior_parameters_with_counts".'
+        )
+    # latents stored by SCVI are not those that SCANVI learns
+    arguments = dict(scvi_registry["setup_args"]) | {"unlabeled_category": unlabeled, "use_minified": False}
     arguments["labels_key"] = labels_key or arguments.get("labels_key")
     if arguments["labels_key"] is None:
         raise ValueError("A `labels_key` is necessary as the scVI model was initialized without one.")

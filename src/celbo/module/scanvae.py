@@ -187,7 +187,7 @@ class SCANVAE(VAE):
         -------
         The labels ``(m, 1)``; the mean cross-entropy in nats; the log-probabilities' logits ``(m, c)``.
         """
-        inputs = self._get_inference_input(labelled_dataset)
+        inputs = self._get_inference_input(labelled_dataset, full_forward_pass=True)  # what is stored does not learn
         names = ("x", "batch_index", "cont_covs", "cat_covs")
         output_mc = self.classify(**{name: inputs[name] for name in names if name in inputs})
         labels_m1 = labelled_dataset[REGISTRY_KEYS.LABELS_KEY]

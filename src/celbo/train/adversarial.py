@@ -27,7 +27,6 @@ from .plan import TrainingPlan
 
 __all__ = ["AdversarialTrainingPlan", "AdversarialTrainingPlanConfig"]
 
-_CLASSIFIER = {"n_hidden": 32, "n_layers": 2, "logits": True}
 _CLASSIFIER_OPTIMIZER = {"lr": 1e-3, "eps": 0.01}
 
 _NEVER_ON = (
@@ -52,7 +51,8 @@ class AdversarialTrainingPlan(TrainingPlan):
         True makes a classifier of two hidden layers of 32; or a :class:`~celbo.module.Classifier` with an output a
         batch. False, or data of one batch: none, and the plan is a :class:`~celbo.train.TrainingPlan`.
     scale_adversarial_loss
-        Weight of the adversary, or ``"auto"``: one less the KL weight.
+        Weight of the adversary, or ``"auto"``: one less the KL weight. Much more than 3 makes latents swing instead of
+        mix: the module overshoots what it is told.
     **plan_kwargs
         All else of :class:`~celbo.train.TrainingPlan`, with its defaults.
 
@@ -198,7 +198,7 @@ def _as_classifier(asked: bool | Classifier, module: Any) -> Classifier | Litera
     if asked is not True:
         return asked
     with private_rng(0 if settings.seed is None else settings.seed):
-        return Classifier(module.n_latent, n_labels=module.n_batch, **_CLASSIFIER)
+        return Classifier(module.n_latent, n_hidden=32, n_labels=module.n_batch, n_layers=2, logits=True)
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """ClassifierTrainingPlan: a classifier and nothing else. Its record has a classification loss, and no ELBO."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import torch
@@ -12,7 +12,6 @@ from ..module.base import LossOutput
 from .adam import Adam
 from .base import Plan
 from .classification import classification_metrics
-from .config import flatten_config
 
 __all__ = ["ClassifierTrainingPlan", "ClassifierTrainingPlanConfig"]
 
@@ -140,4 +139,4 @@ class ClassifierTrainingPlanConfig:
 
     def to_kwargs(self) -> dict[str, Any]:
         """As keyword arguments of the plan."""
-        return flatten_config(self, "")
+        return {entry.name: getattr(self, entry.name) for entry in fields(self)}

@@ -83,7 +83,7 @@ UNPROVEN: Mapping[str, str] = {"SemiSupervisedTrainingPlan": "classic", "Adversa
 
 Semi-supervised: on sorted blood cells, 25 labelled cells a class, 1,000 genes, ``classic`` (400 epochs) gets 0.967 and
 0.965 of the other labels right (seeds 0 and 1), ``one_cycle`` 0.960 and 0.957 in a tenth of the steps, 0.964 and 0.960
-in a fifth. Adversarial: by default the adversary's weight is one less the KL weight, and ``one_cycle`` has no warm-up of it.
+in a fifth. Adversarial: by default the adversary's weight is one less the KL weight, and ``one_cycle`` has no warm-up.
 """
 
 _default = "one_cycle"

@@ -106,6 +106,7 @@ class SOLO(BaseModelClass):
         scvi_model._check_if_trained(warn=False)
         adata = scvi_model._validate_anndata(adata)
         manager = scvi_model.get_anndata_manager(adata, required=True)
+        assert manager is not None
         cells_n = _cells_of_batch(manager, restrict_to_batch)
         doublets = cls.create_doublets(manager, doublet_ratio, indices=cells_n)
         scvi_model.transfer_fields(doublets)
@@ -147,6 +148,7 @@ class SOLO(BaseModelClass):
                 f"doublet_ratio is the number of doublets a cell and must be positive, got {doublet_ratio}."
             )
         adata = adata_manager.adata
+        assert adata is not None
         cells_n = np.arange(adata.n_obs) if indices is None else as_indices(indices, adata.n_obs)
         parents_m2 = cells_n[draw_parents(len(cells_n), int(doublet_ratio * len(cells_n)), seed)]
         counts = adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
@@ -307,7 +309,7 @@ def _cells_of_batch(manager: AnnDataManager, batch: str | None) -> np.ndarray:
     return np.flatnonzero(codes_n == list(names).index(batch))
 
 
-def _features(model: SCVI, adata: AnnData, cells: np.ndarray | None = None) -> np.ndarray:
+def _features(model: SCVI, adata: AnnData, cells: Any = None) -> np.ndarray:
     """Mean latents and natural log of the library size, ``(n, k + 1)``."""
     latent_nk = model.get_latent_representation(adata, indices=cells)
     library_n1 = model.get_latent_library_size(adata, indices=cells, give_mean=not model.module.use_observed_lib_size)

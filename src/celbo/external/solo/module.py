@@ -26,7 +26,7 @@ _ROWS = 4096
 """Doublets made together: 4,096 x 2,000 genes are 32 MB of float32."""
 
 
-class DoubletClassifier(Classifier, BaseModuleClass):
+class DoubletClassifier(Classifier, BaseModuleClass):  # type: ignore[misc]  # forward is the classifier's
     """Classifier of latents and log library sizes; all is :class:`~celbo.module.Classifier`'s."""
 
 

@@ -2,12 +2,15 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
+import torch
 from anndata import AnnData
+from torch import Tensor
 
 from ...core import REGISTRY_KEYS, unknown_name
 from ...data import state_registry_of
@@ -40,7 +43,16 @@ _NOTHING_NEW = (
 
 
 class ArchesMixin(Base):
-    """Mapping of query cells onto a trained reference model (scArches, :cite:p:`Lotfollahi21`)."""
+    """Mapping of query cells onto a trained reference model (scArches, :cite:p:`Lotfollahi21`).
+
+    Attributes
+    ----------
+    surgery_
+        Of a model made by :meth:`load_query_data`: whether the reference was trained, the options, and for each weight
+        that grew which of its entries are new. It is in the archive: a model saved and loaded is frozen as before.
+    """
+
+    surgery_: Mapping[str, Any] | None = None
 
     @classmethod
     def load_query_data(
@@ -107,7 +119,8 @@ class ArchesMixin(Base):
         Where scvi-tools 1.4.2 differs: it puts the columns of a new batch behind those of the other covariates, which
         then read each other's weights; it starts them at random and lets the columns of known categories move, so that
         reference cells move where the encoder sees covariates; it keeps new rows of an embedding and new dispersions
-        at random values; it lets the classifier's batch normalization move.
+        at random values; it lets the classifier's batch normalization move; a query model that is saved and loaded is
+        frozen no more.
         """
         if datamodule is not None:
             raise ValueError("Pass datamodule= to train(); here registry= says what it holds.")
@@ -150,13 +163,27 @@ class ArchesMixin(Base):
             frozenset(name for name, _ in module.named_buffers()),
         )
         module.load_state_dict(state)
-        free = surgery.operate(module, new, options)
-        module.eval()
-        self._plan_defaults = {"weight_decay": 0.0}
+        free = self._freeze(new, options)
+        self.surgery_ = {
+            "of_trained": reference.is_trained_,
+            "options": asdict(options),
+            "new": {name: is_new.numpy() for name, is_new in new.items()},
+        }
         sees_covariates = bool(getattr(module, "encode_covariates", True))
         if not surgery.frees_encoder(free, sees_covariates):
             reason, cure = _NOTHING_NEW if sees_covariates else _NO_COVARIATE
             logger.warning(_CANNOT_MOVE.format(reason=reason, cure=cure))
+
+    def _freeze(self, new: Mapping[str, Tensor], options: surgery.Freezing) -> dict[str, Any]:
+        self._plan_defaults = {"weight_decay": 0.0}
+        free = surgery.operate(self.module, new, options)
+        self.module.eval()
+        return free
+
+    def _when_loaded(self) -> None:
+        if self.surgery_ is not None:
+            new = {name: torch.from_numpy(is_new) for name, is_new in self.surgery_["new"].items()}
+            self._freeze(new, surgery.Freezing(**self.surgery_["options"]))
 
     @classmethod
     def _reference(cls, reference_model: Any) -> Any:

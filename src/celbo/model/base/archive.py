@@ -152,6 +152,7 @@ def load_model(
         model.module.load_state_dict(saved.state_dict)
     except RuntimeError as error:
         raise io.ArchiveError(f"The weights in {dir_path} do not fit {cls.__name__} as it was saved: {error}") from None
+    model._when_loaded()
     model.module.eval()
     model.to_device(pick_device(accelerator, device))
     return model
@@ -175,7 +176,7 @@ def without_data(cls: "type[BaseModelClass]", saved: Saved) -> Any:
     model = cls.__new__(cls)
     model._registry_when_loading = saved.registry
     with private_rng(0):  # initial weights are drawn, though those of the archive replace them
-        model.__init__(adata=None, **saved.init_kwargs)  # type: ignore[misc]
+        model.__init__(None, **saved.init_kwargs)  # type: ignore[misc]
     return model
 
 

@@ -80,8 +80,9 @@ class BaseMinifiedModeModelClass(BaseModelClass):
 
     @property
     def minified_data_type(self) -> str | None:
-        """How the model's data are minified; None: they are not."""
-        return minify_type_of(self._adata)
+        """How the model's data are minified; None: they are not, or the setup passes over it."""
+        stored = REGISTRY_KEYS.MINIFY_TYPE_KEY in self.registry_["field_registries"]
+        return minify_type_of(self._adata) if stored else None
 
     @property
     def adata(self) -> AnnData | None:
@@ -179,7 +180,9 @@ class BaseMinifiedModeModelClass(BaseModelClass):
 
     @classmethod
     def _replay_setup(cls, adata: AnnData, registry: Mapping[str, Any], **kwargs: Any) -> AnnDataManager:
-        if minify_type_of(adata) is not None and REGISTRY_KEYS.MINIFY_TYPE_KEY not in registry["field_registries"]:
+        takes_stored = (registry.get("setup_args") or {}).get("use_minified", True)
+        known = REGISTRY_KEYS.MINIFY_TYPE_KEY in registry["field_registries"]
+        if minify_type_of(adata) is not None and takes_stored and not known:
             raise ValueError(
                 f"This AnnData is minified ({minify_type_of(adata)}), and the model was not saved with minified data: "
                 "pass it the data with counts, or load the model that was minified together with this AnnData."

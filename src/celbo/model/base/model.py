@@ -7,6 +7,7 @@ from abc import ABCMeta
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
+from uuid import uuid4
 
 import torch
 from anndata import AnnData
@@ -27,7 +28,6 @@ __all__ = ["BaseModelClass"]
 
 logger = logging.getLogger("celbo")
 
-_DATA_ARGUMENTS = ("adata", "registry")
 _SETUP_DATA = ("adata", "mdata")
 _DEFAULT_INIT_SEED = 0
 
@@ -48,13 +48,13 @@ class _ModelMeta(ABCMeta):
 
 def _init_params(cls: type, arguments: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Constructor arguments in scvi-tools' layout: ``{"kwargs": {name of **: {...}}, "non_kwargs": {...}}``."""
-    parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
+    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]  # type: ignore[misc]
+    data = {"registry", *(parameter.name for parameter in parameters[:1])}  # data come first, by whatever name
     named: dict[str, Any] = {}
     star: dict[str, Any] = {}
-    for name, parameter in parameters.items():
-        if name == "self" or name in _DATA_ARGUMENTS or name not in arguments:
-            continue
-        (star if parameter.kind is parameter.VAR_KEYWORD else named)[name] = arguments[name]
+    for parameter in parameters:
+        if parameter.name in arguments and parameter.name not in data:
+            (star if parameter.kind is parameter.VAR_KEYWORD else named)[parameter.name] = arguments[parameter.name]
     return {"kwargs": star, "non_kwargs": named}
 
 
@@ -99,6 +99,8 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
         self.init_params_: dict[str, dict[str, Any]] = {}
         self.seed_: int | None = None
         self.get_normalized_function_name_ = "get_normalized_expression"
+        self.id = str(uuid4())
+        self.run_name_ = self.run_id_ = ""
         self._model_summary_string = ""
         self._take_data(adata, registry if registry is not None else self._registry_when_loading)
         if type(self).__init__ is BaseModelClass.__init__ and self._module_cls is not None:
@@ -142,6 +144,12 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
     def _fields_of_setup(cls, adata: AnnData, fields: Sequence[BaseAnnDataField]) -> list[BaseAnnDataField]:
         """Fields to register an AnnData with, from those that ``setup_anndata`` gives."""
         return list(fields)
+
+    @classmethod
+    def _get_most_recent_anndata_manager(cls, adata: AnnData, required: bool = False) -> AnnDataManager | None:
+        """Manager of the last setup of an AnnData for this class; None, or a ``ValueError``, where there is none."""
+        manager = managers.kept_manager(cls, adata)
+        return cls._class_manager(adata) if manager is None and required else manager
 
     @classmethod
     def register_manager(cls, adata_manager: AnnDataManager) -> None:
@@ -322,6 +330,9 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
             The archive is damaged, or of another class.
         """
         return archive.load_model(cls, dir_path, adata, accelerator, device, prefix or "", allowed_classes_names_list)
+
+    def _when_loaded(self) -> None:
+        """Hook run on a model read from an archive, with its attributes and weights."""
 
     @staticmethod
     def load_registry(dir_path: str, prefix: str | None = None) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """SemisupervisedTrainingMixin: ``train`` and ``predict`` of models that learn labels."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -42,6 +42,7 @@ class SemisupervisedTrainingMixin(Base):
     n_labels: int
     classes: np.ndarray
     was_pretrained: bool
+    surgery_: Mapping[str, Any] | None = None
 
     def train(
         self,
@@ -175,13 +176,14 @@ class SemisupervisedTrainingMixin(Base):
         Raises
         ------
         RuntimeError
-            Before training.
+            Before training, unless the model was made by ``load_query_data`` from a trained one.
         NotImplementedError
             ``ig_interpretability=True``.
         """
         if ig_interpretability:
             raise _not_written("predict(ig_interpretability=True)")
-        self._check_if_trained(warn=False)
+        if self.surgery_ is None or not self.surgery_["of_trained"]:  # else it has its reference's classifier
+            self._check_if_trained(warn=False)
         cells = asked(self, adata, indices, batch_size, dataloader)
         probability_nc = class_probabilities(
             self.module,

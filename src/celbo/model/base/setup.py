@@ -48,7 +48,9 @@ def setup_method(fields_of: Callable[..., Sequence[BaseAnnDataField]]) -> Callab
             "setup_args": {name: bound.arguments[name] for name in own},
             "setup_method_name": fields_of.__name__,
         }
-        fields = cls._fields_of_setup(adata, fields_of(cls, adata, **call["setup_args"]))
+        fields = fields_of(cls, adata, **call["setup_args"])
+        if bound.arguments.get("use_minified", True):  # a model without the argument always does
+            fields = cls._fields_of_setup(adata, fields)
         manager = AnnDataManager(fields, call)
         manager.register_fields(adata, **registration)
         cls.register_manager(manager)

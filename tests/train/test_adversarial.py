@@ -1,0 +1,150 @@
+"""AdversarialTrainingPlan: two optimizers in turn, what each is told, what it does to batches."""
+
+import numpy as np
+import pytest
+import torch
+
+from celbo.data import simulate_counts, synthetic_iid
+from celbo.model import SCVI
+from celbo.module import Classifier
+from celbo.report.metrics import batch_mixing
+from celbo.train import AdversarialTrainingPlan, AdversarialTrainingPlanConfig, NonFiniteLossError
+
+ON = {"adversarial_classifier": True}
+
+
+class Mixing(SCVI):
+    _training_plan_cls = AdversarialTrainingPlan
+
+
+@pytest.fixture
+def mixing():
+    def mixing(adata=None, batch_key="batch", **kwargs):
+        adata = synthetic_iid(batch_size=40, n_batches=3, seed=0) if adata is None else adata
+        Mixing.setup_anndata(adata, batch_key=batch_key)
+        return Mixing(adata, **({"n_hidden": 8, "n_latent": 3} | kwargs))
+
+    return mixing
+
+
+def train(model, plan_kwargs=None, **kwargs):
+    options = {"max_epochs": 2, "verbose": 0, "seed": 0, "accelerator": "cpu", "batch_size": 32} | kwargs
+    model.train(plan_kwargs=ON | (plan_kwargs or {}), **options)
+    return model
+
+
+@pytest.fixture
+def plan(mixing):
+    return AdversarialTrainingPlan(mixing().module, **ON)
+
+
+class TestLoss:
+    @pytest.mark.parametrize("logits", [True, False])
+    def test_targets_are_the_true_batch_or_all_others_alike(self, mixing, logits, torch_rng):
+        given = Classifier(3, n_labels=3, logits=logits).eval()
+        plan = AdversarialTrainingPlan(mixing().module, adversarial_classifier=given)
+        z, batch = torch.randn(5, 3, generator=torch_rng), torch.tensor([[0], [2], [1], [1], [0]])
+        log_q = given.log_probs(z)
+        true = torch.stack([log_q[i, b] for i, b in enumerate(batch.squeeze(1))])
+        others = (log_q.sum(1) - true) / 2
+        torch.testing.assert_close(plan.loss_adversarial_classifier(z, batch), -true.mean())
+        torch.testing.assert_close(plan.loss_adversarial_classifier(z, batch, False), -others.mean())
+
+    def test_weight(self, mixing, plan):
+        assert plan.adversarial_weight == 1
+        assert AdversarialTrainingPlan(mixing().module, scale_adversarial_loss=3, **ON).adversarial_weight == 3
+        assert AdversarialTrainingPlan(mixing().module, min_kl_weight=0.25, **ON).adversarial_weight == 0.75
+
+
+class TestTraining:
+    def test_both_learn(self, mixing):
+        model = mixing()
+        plans = []
+
+        class Keep:
+            def on_train_start(self, trainer, plan):
+                before = {name: value.clone() for name, value in plan.adversarial_classifier.state_dict().items()}
+                plans.append((plan, before))
+
+        train(model, max_epochs=6, callbacks=[Keep()])
+        ((plan, before),) = plans
+        after = plan.adversarial_classifier.state_dict()
+        assert all(not torch.equal(before[name], after[name]) for name in before if name.endswith("weight"))
+        assert len(model.trainer.optimizers) == 2
+        assert model.trainer.global_step == 6 * 4
+        for name in ("fool_loss_train", "adversarial_loss_train"):
+            assert np.isfinite(model.history[name].to_numpy(float)).all()
+
+    def test_train_loss_has_the_weighted_fool_loss_in_it(self, mixing):
+        history = train(mixing(), {"scale_adversarial_loss": 5.0, "min_kl_weight": 1.0}, max_epochs=1).history
+        first = {name: float(frame.iloc[0, 0]) for name, frame in history.items() if frame.index.name == "epoch"}
+        assert first["train_loss"] == pytest.approx(first["elbo_train"] + 5 * first["fool_loss_train"], rel=1e-5)
+
+    def test_the_classifiers_step_leaves_the_module_alone(self, mixing):
+        """With no weight for the adversary the module's way is that of the plain plan, to the bit."""
+        plain = mixing()
+        plain.train(max_epochs=2, verbose=0, seed=0, accelerator="cpu", batch_size=32, recipe="classic")
+        told = train(mixing(), {"scale_adversarial_loss": 0.0, "n_epochs_kl_warmup": 400})
+        a, b = plain.module.state_dict(), told.module.state_dict()
+        assert all(torch.equal(a[name], b[name]) for name in a)
+
+    def test_off_it_is_the_plain_plan(self, mixing):
+        model = mixing()
+        model.train(max_epochs=1, verbose=0, seed=0, accelerator="cpu")
+        assert len(model.trainer.optimizers) == 1
+        assert "fool_loss_train" not in model.history
+
+    def test_same_seed_same_weights(self, mixing, global_rng_untouched):
+        a, b = (train(mixing()).module.state_dict() for _ in range(2))
+        assert all(torch.equal(a[name], b[name]) for name in a)
+
+    @pytest.mark.parametrize("plan_kwargs", [{"reduce_lr_on_plateau": True, "lr_patience": 0, "lr_threshold": 1e9}])
+    def test_schedules_of_epochs_move_the_modules_rate_alone(self, mixing, plan_kwargs):
+        model = train(mixing(), plan_kwargs, max_epochs=4)
+        rates = [optimizer.param_groups[0]["lr"] for optimizer in model.trainer.optimizers]
+        assert rates[0] < 1e-3
+        assert rates[1] == 1e-3
+
+    def test_one_cycle_moves_the_rate_step_by_step(self, mixing):
+        model = train(mixing(), {"scale_adversarial_loss": 1.0}, recipe="one_cycle", keep_best=False)
+        assert model.trainer.optimizers[0].param_groups[0]["lr"] < 1e-4
+        assert model.trainer.optimizers[1].param_groups[0]["lr"] == 1e-3
+
+    def test_a_loss_that_is_not_finite_stops(self, mixing):
+        with pytest.raises(NonFiniteLossError, match="epoch 0, step"):
+            train(mixing(), {"lr": 1e18}, max_epochs=5)
+
+    def test_batches_mix_better(self):
+        adata = simulate_counts(400, 60, n_batches=2, n_cell_types=2, batch_strength=1.0, seed=0)
+
+        def mixed(scale):
+            Mixing.setup_anndata(adata, batch_key="batch")
+            model = Mixing(adata, n_hidden=32, n_latent=5)
+            plan = {"adversarial_classifier": scale > 0, "scale_adversarial_loss": scale, "lr": 2e-3}
+            train(model, plan, max_epochs=40, batch_size=64, check_val_every_n_epoch=0)
+            return batch_mixing(model.get_latent_representation(), adata.obs["batch"].to_numpy()).foreign_share
+
+        without, with_it = mixed(0.0), mixed(1.0)
+        assert without < 0.6
+        assert with_it > 0.85
+
+
+class TestWhatIsRefused:
+    def test_one_batch(self, mixing):
+        module = mixing(batch_key=None).module
+        with pytest.warns(UserWarning, match="one batch only"):
+            plan = AdversarialTrainingPlan(module, **ON)
+        assert plan.adversarial_classifier is False
+        assert plan.automatic_optimization
+
+    def test_a_weight_that_is_never_on(self, mixing):
+        with pytest.raises(ValueError, match="scale_adversarial_loss a number"):
+            AdversarialTrainingPlan(mixing().module, n_epochs_kl_warmup=None, **ON)
+
+    def test_accumulated_gradients(self, mixing):
+        with pytest.raises(ValueError, match="accumulate_grad_batches must be 1"):
+            train(mixing(), accumulate_grad_batches=2)
+
+    def test_config_has_the_plans_arguments(self, mixing):
+        kwargs = AdversarialTrainingPlanConfig(scale_adversarial_loss=2.0).to_kwargs()
+        assert AdversarialTrainingPlan(mixing().module, **kwargs).scale_adversarial_loss == 2.0
