@@ -164,7 +164,7 @@ class TestFaultsOfCelbo:
         def broken(*args, **kwargs):
             raise AssertionError("a\nb")
 
-        monkeypatch.setattr(runs, "read", broken)
+        monkeypatch.setattr(runs, "opened", broken)
 
     def test_one_line_and_another_code(self, broken, small, celbo, tmp_path):
         done = celbo("train", small.path, "-o", tmp_path / "run")

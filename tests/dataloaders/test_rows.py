@@ -5,9 +5,9 @@ import pytest
 import torch
 from scipy import sparse
 
+from celbo.data.stored_matrix import pieces
 from celbo.dataloaders import CSRRows, rows
 from celbo.dataloaders.row_source import as_indices
-from celbo.data.stored_matrix import pieces
 
 SHAPE = (23, 9)
 ORDERS = {

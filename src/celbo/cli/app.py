@@ -17,7 +17,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Input = Annotated[Path, typer.Argument(help="AnnData with raw counts: .h5ad or .zarr.", show_default=False)]
+Inputs = Annotated[
+    list[Path],
+    typer.Argument(help="AnnData with raw counts: .h5ad, .zarr, several, or a folder of them.", show_default=False),
+]
 ModelDir = Annotated[Path, typer.Argument(help="Folder of a run, or of a saved model.", show_default=False)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run wrote there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
@@ -49,7 +52,7 @@ def root(
 
 @app.command()
 def train(
-    input: Input,
+    inputs: Inputs,
     model: Annotated[str, typer.Option(help="scvi or linear_scvi.")] = "scvi",
     layer: Annotated[str | None, typer.Option(help="Layer with the counts.", show_default="X")] = None,
     batch_key: Annotated[str | None, typer.Option(help="Column of obs with the batch of each cell.")] = None,
@@ -62,6 +65,7 @@ def train(
     recipe: Annotated[str, typer.Option(help="one_cycle, or classic (scvi-tools' defaults).")] = "one_cycle",
     seed: Seed = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, cuda or mps.")] = "auto",
+    data: Annotated[str, typer.Option(help="load, stream from disk, or auto: by what fits in memory.")] = "auto",
     devices: Annotated[str, typer.Option(help="How many, a process each; under torchrun: all of its.")] = "auto",
     num_nodes: Annotated[int, typer.Option(min=1, help="Machines of the job.")] = 1,
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
@@ -94,18 +98,19 @@ def train(
         recipe=recipe,
         seed=seed,
         accelerator=accelerator,
+        data=data,
         devices=devices,
         num_nodes=num_nodes,
         precision=precision,
         checkpoint_every=checkpoint_every,
     )
-    _leave(runs.train(input, options, output or Path(f"{input.stem}_celbo"), overwrite, quiet, resume))
+    _leave(runs.train(inputs, options, output or Path(f"{inputs[0].stem}_celbo"), overwrite, quiet, resume))
 
 
 @app.command()
 def embed(
     model_dir: ModelDir,
-    input: Input,
+    inputs: Inputs,
     output: Annotated[Path, typer.Option("-o", "--output", help="File to write: .h5ad.", show_default=False)],
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -116,7 +121,46 @@ def embed(
     """
     from . import runs
 
-    runs.embed(model_dir, input, output, overwrite, quiet)
+    runs.embed(model_dir, inputs, output, overwrite, quiet)
+
+
+@app.command()
+def denoise(
+    model_dir: ModelDir,
+    inputs: Inputs,
+    output: Annotated[Path, typer.Option("-o", "--output", help="File: .zarr or .h5ad.", show_default=False)],
+    transform_batch: Annotated[list[str] | None, typer.Option(help="Batch to decode as; several: averaged.")] = None,
+    gene: Annotated[list[str] | None, typer.Option(help="Gene to write; repeatable.", show_default="all")] = None,
+    seed: Seed = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write denoised expression by a trained model, however many cells there are.
+
+    Genes are matched by name. The file is an AnnData; each cell's expression sums to 1 over all genes.
+    """
+    from . import runs
+
+    options = {"transform_batch": transform_batch, "gene_list": gene, "seed": seed}
+    runs.denoise(model_dir, inputs, output, options, overwrite, quiet)
+
+
+@app.command()
+def shard(
+    inputs: Inputs,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Store to write: .zarr.", show_default=False)],
+    layer: Annotated[str | None, typer.Option(help="Layer with the counts.", show_default="X")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order.")] = 0,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Rewrite data into a zarr store with the cells in random order, for the fastest streaming.
+
+    The store is an AnnData; memory stays bounded, and as much room as the data take is needed beside it meanwhile.
+    """
+    from . import runs
+
+    runs.shard(inputs, output, layer, seed, overwrite, quiet)
 
 
 @app.command()

@@ -6,6 +6,7 @@ Dims: n cells, g genes, k latents.
 import dataclasses
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ import torch
 import typer
 
 from ..core import unknown_name
-from ..data import Finding, check_counts, read, simulate_counts, top_variable_genes
+from ..data import Finding, check_counts, simulate_counts, top_variable_genes
+from ..data.opening import is_streamed, with_genes
+from ..data.progress import counting
 from ..model import SCVI, LinearSCVI
 from ..model.base.archive import versions
 from ..model.base.convert import convert_archive, export_archive
@@ -31,9 +34,11 @@ from .errors import INTERRUPTED, UserError
 from .output import new_file, new_folder
 from .resuming import FinishedError, checkpoints_of, is_first_process, keeping_checkpoints
 from .saved import describe, find_archive, load_from
+from .streams import denoise as write_denoised
+from .streams import named, opened, shard
 from .voice import speaking
 
-__all__ = ["MODELS", "TrainOptions", "convert", "demo", "embed", "export", "info", "train"]
+__all__ = ["MODELS", "TrainOptions", "convert", "demo", "denoise", "embed", "export", "info", "shard", "train"]
 
 MODELS = {"scvi": SCVI, "linear_scvi": LinearSCVI}
 """What ``--model`` may be."""
@@ -61,6 +66,7 @@ class TrainOptions:
     recipe: str = "one_cycle"
     seed: int | None = None
     accelerator: str = "auto"
+    data: str = "auto"
     devices: str = "auto"
     num_nodes: int = 1
     precision: str = "32-true"
@@ -79,13 +85,15 @@ class _Clock:
         self.ended = time.perf_counter()
 
 
-def train(input: Path, options: TrainOptions, output: Path, overwrite: bool, quiet: bool, resume: bool = False) -> int:
+def train(
+    inputs: Sequence[Path], options: TrainOptions, output: Path, overwrite: bool, quiet: bool, resume: bool = False
+) -> int:
     """Train on a file and write a run's folder.
 
     Parameters
     ----------
-    input
-        AnnData on disk.
+    inputs
+        AnnData on disk, one file or several, or folders of them.
     options
         What to do.
     output, overwrite
@@ -111,16 +119,16 @@ def train(input: Path, options: TrainOptions, output: Path, overwrite: bool, qui
             typer.echo(f"{output} holds a run that is complete: there is nothing to resume.")
             return 0
         if not is_first_process():
-            adata = _with_top_genes(read(input), options)
+            adata = _with_top_genes(opened(inputs, options.data, options.layer), options)
             _fit(adata, options, True, resumed, output.absolute() / SUBFOLDER)
             return 0
         replace = overwrite or (resume and not (output / "run.json").exists()) or resumed is not None
-        with new_folder(output, replace, [input]) as folder, keeping_checkpoints(output, resumed) as checkpoints:
+        with new_folder(output, replace, inputs) as folder, keeping_checkpoints(output, resumed) as checkpoints:
             if resume and resumed is None and not quiet:
                 typer.echo(f"There are no checkpoints in {output}: training begins.", err=True)
-            adata = read(input)
-            source = {"input": str(input)}
-            figures = _run(adata, options, folder, input.name, quiet, source, None, resumed, checkpoints)
+            adata = opened(inputs, options.data, options.layer)
+            source = {"input": ", ".join(map(str, inputs)), "streamed": is_streamed(adata)}
+            figures = _run(adata, options, folder, named(inputs), quiet, source, None, resumed, checkpoints)
         return _farewell(figures, output, quiet)
 
 
@@ -142,19 +150,26 @@ def demo(output: Path, overwrite: bool, quiet: bool) -> int:
     return code
 
 
-def embed(model_dir: Path, input: Path, output: Path, overwrite: bool, quiet: bool) -> None:
-    """Write the latent representation of the cells of a file; the model's genes are found by name."""
+def embed(model_dir: Path, inputs: Sequence[Path], output: Path, overwrite: bool, quiet: bool) -> None:
+    """Write the latent representation of the cells of files; the model's genes are found by name."""
     if output.suffix != ".h5ad":
         raise UserError(f"{output} ends in {output.suffix or 'nothing'!r}; the embedding is written as .h5ad.")
     with speaking(quiet), new_file(output, overwrite) as path:
         model = load_from(model_dir, MODELS.values())
-        adata = read(input)
+        adata = opened(inputs, "auto", model.get_setup_arg("layer"))
         obs = adata.obs.copy()
         _write_embedding(path, obs, model.get_latent_representation(adata))
     if not quiet:
         typer.echo(
             f"{len(obs):,} cells, {model.module.n_latent} latent dimensions: obsm[{EMBEDDING_KEY!r}] in {output}"
         )
+
+
+def denoise(
+    model_dir: Path, inputs: Sequence[Path], output: Path, options: dict[str, Any], overwrite: bool, quiet: bool
+) -> None:
+    """Write the denoised expression of the cells of files; see :func:`celbo.cli.streams.denoise`."""
+    write_denoised(model_dir, inputs, output, options, overwrite, quiet, MODELS.values())
 
 
 def info(model_dir: Path) -> None:
@@ -248,7 +263,8 @@ def _findings(adata: anndata.AnnData, layer: str | None) -> list[Finding]:
     where = "X" if layer is None else f"layer {layer!r}"
     if x is None:
         raise UserError("The input has no X: name the layer that holds the counts with --layer.")
-    report = check_counts(x, obs_names=adata.obs_names, var_names=adata.var_names)
+    with counting(x, where) as progress:
+        report = check_counts(x, obs_names=adata.obs_names, var_names=adata.var_names, progress=progress)
     report.raise_if_bad(where)
     return report.findings(where)
 
@@ -260,7 +276,8 @@ def _with_top_genes(adata: anndata.AnnData, options: TrainOptions) -> anndata.An
     if n_top > adata.n_vars:
         raise UserError(f"--n-top-genes {n_top}: the input has {adata.n_vars} genes; ask for that many or fewer.")
     x = adata.X if options.layer is None else adata.layers[options.layer]
-    return adata[:, top_variable_genes(x, n_top)].copy()
+    wanted_g = top_variable_genes(x, n_top)
+    return with_genes(adata, wanted_g) if is_streamed(adata) else adata[:, wanted_g].copy()
 
 
 def _fit(

@@ -39,7 +39,7 @@ def open(
         that all files have are kept, in the first file's order.
     stream
         Leave the matrices on disk. None: unless they take less than 40% of the available memory; which it was is
-        logged.
+        logged, save for data under 1% of it.
     layers
         Layers to open beside ``X``; None: all (of all files).
 
@@ -100,11 +100,17 @@ def _fits(size: int) -> bool:
     return free is None or size < SHARE * free
 
 
+def _is_small(size: int, free: int | None) -> bool:
+    """Whether there is no question that it fits, so that nobody needs to be told."""
+    return free is not None and size < free / 100
+
+
 def _fits_said(size: int, paths: Sequence[Path]) -> bool:
     free, fits = available_memory(), _fits(size)
     what = str(paths[0]) if len(paths) == 1 else f"{len(paths)} files"
     room = "an unknown amount" if free is None else readable_bytes(free)
-    logger.info(
+    logger.log(
+        logging.DEBUG if fits and _is_small(size, free) else logging.INFO,
         "%s would take %s in memory, %s is available: %s.",
         what,
         readable_bytes(size),

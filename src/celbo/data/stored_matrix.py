@@ -4,7 +4,6 @@ Dims: n cells of all files, h genes of one file, g genes that come out.
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 import numpy as np

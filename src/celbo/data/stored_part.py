@@ -131,8 +131,8 @@ class StoredPart:
             # a chunk of zeros alone is legal and not stored: for columns, where each row has the first gene at most
             if missing and (name == "data" or int(np.diff(self._indptr).max(initial=0)) > 1):
                 raise DamagedDataError(
-                    f"{self._where}: {missing} of the {array.nchunks} chunks of {name!r} are missing{self._first_hole(array)}. "
-                    "Copy the store again, or write it anew."
+                    f"{self._where}: {missing} of the {array.nchunks} chunks of {name!r} are missing"
+                    f"{self._first_hole(array)}. Copy the store again, or write it anew."
                 )
 
     def _first_hole(self, array: Any) -> str:

@@ -20,6 +20,9 @@ POOL_BYTES = 2**27
 BLOCK_BYTES = 2**17
 """Least size of a block as it comes from the file: 128 KiB, a few hundred microseconds of reading."""
 
+ALONE = Shard()
+"""The share of the only process."""
+
 LEAST_BLOCKS = 128
 """Blocks a pool has at least, so that data sorted by cell type or batch come out mixed."""
 
@@ -107,7 +110,7 @@ class BlockSampler(EpochSampler):
         drop_last: bool = False,
         merge_small_tail: bool = False,
         seed: int | None = None,
-        shard: Shard = Shard(),
+        shard: Shard = ALONE,
     ) -> None:
         self.block_rows, self.pool_rows = sizes
         super().__init__(

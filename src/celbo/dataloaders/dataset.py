@@ -101,8 +101,9 @@ class AnnTorchDataset(torch.utils.data.Dataset):
         return {key: self._rows_of(source, rows_n) for key, source in self.sources.items()}
 
     def _rows_of(self, source: RowSource, rows_n: np.ndarray) -> Tensor:
-        stays_sparse = self.load_sparse_tensor and isinstance(source, SparseRows)
-        return source.gather_sparse(rows_n) if stays_sparse else source.gather(rows_n)
+        if self.load_sparse_tensor and isinstance(source, SparseRows):
+            return source.gather_sparse(rows_n)
+        return source.gather(rows_n)
 
     @property
     def streamed(self) -> dict[str, Streamed]:

@@ -1,7 +1,7 @@
 """Minibatches of data that stay on disk, read many at a time by a thread, ahead of whoever computes with them."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -14,7 +14,9 @@ __all__ = ["read_ahead"]
 logger = logging.getLogger("celbo")
 
 
-def read_ahead(tables: AnnTorchDataset, batches: Sequence[np.ndarray], most_rows: int) -> Iterator[dict[str, Tensor]]:
+def read_ahead(
+    tables: AnnTorchDataset, batches: Sequence[np.ndarray], most_rows: int
+) -> Generator[dict[str, Tensor], None, None]:
     """Minibatches of the rows asked for, in the order asked.
 
     The rows of as many minibatches as make up ``most_rows`` are read together, in ascending order, while those before

@@ -119,7 +119,7 @@ class Streamed(ABC):
         Safe to call from another thread.
         """
 
-    def check_unchanged(self, thorough: bool = False) -> None:
+    def check_unchanged(self, thorough: bool = False) -> None:  # noqa: B027 (most storages cannot tell)
         """Raise an ``OSError`` when what is stored is no longer what was opened, where that can be told."""
 
 

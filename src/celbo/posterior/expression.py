@@ -8,7 +8,7 @@ needs all of them: a gene list saves memory and copying, not the last layer.
 Dims: n cells, g genes, k drawn rows, s samples.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,7 +21,14 @@ from ..module.base import BaseModuleClass
 from .importance import importance_pool
 from .passes import Batches, LoaderOf, Minibatch, Rows, decode, encode, evaluating, on_device, sample_passes, size_of
 
-__all__ = ["Weighting", "draw_rows", "expression_rows", "normalized_expression", "sampled_expression"]
+__all__ = [
+    "Weighting",
+    "draw_rows",
+    "expression_blocks",
+    "expression_rows",
+    "normalized_expression",
+    "sampled_expression",
+]
 
 Library = float | Literal["latent"]
 
@@ -79,6 +86,24 @@ def normalized_expression(
     """
     average = return_mean or n_samples == 1
     rows = Rows(n_cells, axis=0 if average else 1)
+    options = (transform_batch, genes, library_size, n_samples, return_mean, seed)
+    for block in expression_blocks(module, batches, *options):
+        rows.append(block)
+    return rows.array()
+
+
+def expression_blocks(
+    module: BaseModuleClass,
+    batches: Batches,
+    transform_batch: Sequence[int | None] = (None,),
+    genes: np.ndarray | None = None,
+    library_size: Library = 1,
+    n_samples: int = 1,
+    return_mean: bool = True,
+    seed: int | None = None,
+) -> Iterator[Tensor | np.ndarray]:
+    """As :func:`normalized_expression`, minibatch by minibatch, ``(n, g)`` or ``(s, n, g)``: for what is not kept."""
+    average = return_mean or n_samples == 1
     with evaluating(module, seed):
         index = None if genes is None else torch.from_numpy(genes).to(module.device)
         for tensors in on_device(batches, module):
@@ -92,8 +117,7 @@ def normalized_expression(
                     total_ng = total_ng + values_sng.sum(0) if n_samples > 1 else values_sng[0]
                 else:
                     draws.append(values_sng)
-            rows.append(total_ng / n_samples if average and n_samples > 1 else total_ng if average else draws.array())
-    return rows.array()
+            yield total_ng / n_samples if average and n_samples > 1 else total_ng if average else draws.array()
 
 
 def _over_batches(

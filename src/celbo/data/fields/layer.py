@@ -12,6 +12,7 @@ from ...core import REGISTRY_KEYS, settings
 from ..access import anndata_value, require_key
 from ..counts import check_counts, is_count_matrix, looks_like_reads
 from ..genes import align_genes
+from ..progress import counting
 from .base import BaseAnnDataField
 
 __all__ = ["LayerField"]
@@ -120,7 +121,8 @@ class LayerField(BaseAnnDataField):
 
     def _check_counts(self, adata: AnnData) -> None:
         x = anndata_value(adata, self.attr_name, self.attr_key)
-        report = check_counts(x, obs_names=adata.obs_names, var_names=adata.var_names)
+        with counting(x, self.place) as progress:
+            report = check_counts(x, obs_names=adata.obs_names, var_names=adata.var_names, progress=progress)
         report.raise_if_bad(self.place)
         elsewhere = self._count_places(adata) if report.n_noninteger else []
         report.tell(self.place, elsewhere)

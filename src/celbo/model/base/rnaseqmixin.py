@@ -14,11 +14,12 @@ from ... import posterior
 from ...utils import unsupported_if_adata_minified
 from .answering import Weights, asked, codes_of_batches, weighting_of
 from .differentialmixin import DifferentialMixin
+from .expressionwriter import ExpressionWriterMixin
 
 __all__ = ["RNASeqMixin"]
 
 
-class RNASeqMixin(DifferentialMixin):
+class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
     """Denoised expression, likelihood and differential expression of a model of counts.
 
     Common arguments (``adata``, ``indices``, ``batch_size``, ``dataloader``, ``seed``): see

@@ -1,0 +1,80 @@
+"""Commands about data larger than memory: where the input comes from, ``shard`` and ``denoise``."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import anndata
+import typer
+
+from ..core import unknown_name
+from ..data import open as open_data
+from ..data.progress import tracking
+from ..data.shard import shard as write_shard
+from .errors import UserError
+from .saved import load_from
+from .voice import speaking
+
+__all__ = ["DATA_MODES", "denoise", "named", "opened", "shard"]
+
+
+DATA_MODES: dict[str, bool | None] = {"auto": None, "load": False, "stream": True}
+"""What ``--data`` may be, and whether the matrices then stay on disk."""
+
+
+def opened(inputs: Sequence[Path], mode: str = "auto", layer: str | None = None) -> anndata.AnnData:
+    """The AnnData of some files: loaded or streamed, as ``--data`` says."""
+    if mode not in DATA_MODES:
+        raise UserError(unknown_name("value of --data", mode, DATA_MODES))
+    return open_data(list(inputs), stream=DATA_MODES[mode], layers=[] if layer is None else [layer])
+
+
+def named(inputs: Sequence[Path]) -> str:
+    """What a run on these files is called."""
+    more = f" and {len(inputs) - 1} more" if len(inputs) > 1 else ""
+    return f"{inputs[0].name}{more}"
+
+
+def shard(inputs: Sequence[Path], output: Path, layer: str | None, seed: int, overwrite: bool, quiet: bool) -> None:
+    """Write the cells of files in random order to a zarr store."""
+    with speaking(quiet):
+        if output.exists() and not overwrite:
+            raise UserError(f"{output} is there already: choose another name with -o, or replace it with --overwrite.")
+        if any(path.resolve().is_relative_to(output.resolve()) for path in inputs):
+            raise UserError(f"{output} is the input itself, or holds it: choose another name with -o.")
+        adata = opened(inputs, "stream", layer)
+        with tracking("Sharding") as tell:
+            write_shard(adata, output, layer=layer, seed=seed, overwrite=overwrite, progress=tell)
+    if not quiet:
+        typer.echo(f"{adata.n_obs:,} cells in random order, {adata.n_vars:,} genes: {output}")
+
+
+def denoise(
+    model_dir: Path,
+    inputs: Sequence[Path],
+    output: Path,
+    options: dict[str, Any],
+    overwrite: bool,
+    quiet: bool,
+    models: Iterable[Any],
+) -> None:
+    """Write the denoised expression of the cells of files; the model's genes are found by name.
+
+    Parameters
+    ----------
+    model_dir, inputs, output, overwrite, quiet
+        As of the other commands.
+    options
+        ``transform_batch`` and ``gene_list``, empty for none; ``seed``.
+    models
+        Classes that the archive may be of.
+    """
+    with speaking(quiet):
+        if output.exists() and not overwrite:
+            raise UserError(f"{output} is there already: choose another name with -o, or replace it with --overwrite.")
+        model = load_from(model_dir, models)
+        adata = opened(inputs, "auto", model.get_setup_arg("layer"))
+        given = {name: value or None for name, value in options.items() if name != "seed"}
+        model.write_normalized_expression(output, adata, seed=options["seed"], overwrite=overwrite, **given)
+    if not quiet:
+        typer.echo(f"{adata.n_obs:,} cells: denoised expression, each cell's summing to 1, in {output}")

@@ -1,0 +1,145 @@
+"""Results as large as the data, written block by block: an AnnData file that is there whole or not at all.
+
+Dims: n cells, g genes.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+from anndata.io import write_elem
+
+from ..core import optional
+
+__all__ = ["MatrixWriter", "matrix_writer", "new_anndata"]
+
+CHUNK_BYTES = 2**20
+"""Size of the pieces in which the file keeps the matrix."""
+
+
+@contextmanager
+def new_anndata(path: Path, overwrite: bool) -> Iterator[Any]:
+    """An empty AnnData file to fill: its root group, of h5py or zarr.
+
+    It takes its place when the context ends without an error; otherwise nothing of it is left.
+
+    Raises
+    ------
+    FileExistsError
+        When something is there and may not be replaced.
+    ModuleNotFoundError
+        For a ``.zarr``, when zarr is not installed.
+    ValueError
+        For a suffix but ``.h5ad`` and ``.zarr``.
+    """
+    if path.suffix.lower() not in (".h5ad", ".zarr"):
+        raise ValueError(f"{path} ends in {path.suffix or 'nothing'!r}; write to .h5ad or .zarr.")
+    if os.path.lexists(path) and not overwrite:
+        raise FileExistsError(f"{path} is there already: choose another name, or have it overwritten.")
+    building = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    try:
+        with _root(building) as root:
+            root.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+            for name in ("layers", "obsm", "obsp", "uns", "varm", "varp"):
+                write_elem(root, name, {})
+            yield root
+        _put_in_place(building, path)
+    except BaseException:
+        _remove(building)
+        raise
+
+
+@contextmanager
+def matrix_writer(
+    path: str | Path, obs: pd.DataFrame, var: pd.DataFrame, *, overwrite: bool = False
+) -> Iterator["MatrixWriter"]:
+    """A new AnnData file whose ``X`` comes in blocks of rows; see :func:`new_anndata`.
+
+    Parameters
+    ----------
+    path
+        File to write, ``.h5ad`` or ``.zarr``.
+    obs, var
+        Tables of the cells and the genes, ``n`` and ``g`` rows.
+    overwrite
+        Whether a file that is there may be replaced.
+
+    Raises
+    ------
+    ValueError
+        When fewer rows came than ``obs`` has.
+    """
+    with new_anndata(Path(path), overwrite) as root:
+        writer = MatrixWriter(root, len(obs), len(var))
+        yield writer
+        if writer.n_written != len(obs):
+            raise ValueError(f"{path} is for {len(obs)} rows, and only {writer.n_written} came.")
+        write_elem(root, "obs", obs)
+        write_elem(root, "var", var)
+
+
+class MatrixWriter:
+    """Writes a dense ``X`` block by block.
+
+    Parameters
+    ----------
+    root
+        Group of h5py or zarr to write it to.
+    n, g
+        Its rows and columns.
+    """
+
+    def __init__(self, root: Any, n: int, g: int) -> None:
+        self._root, self._shape = root, (n, g)
+        self._x: Any = None
+        self.n_written = 0
+
+    def append(self, block_ng: np.ndarray) -> None:
+        """Write the next rows, ``(rows, g)``, of one dtype throughout."""
+        if self._x is None:
+            self._x = self._dataset(block_ng.dtype)
+        stop = self.n_written + len(block_ng)
+        if stop > self._shape[0]:
+            raise ValueError(f"The matrix has {self._shape[0]} rows, and {stop} came.")
+        self._x[self.n_written : stop] = block_ng
+        self.n_written = stop
+
+    def _dataset(self, dtype: np.dtype) -> Any:
+        n, g = self._shape
+        chunks = (min(n, max(1, CHUNK_BYTES // max(1, g * dtype.itemsize))), g)
+        make = self._root.create_dataset if isinstance(self._root, h5py.Group) else self._root.create_array
+        x = make("X", shape=self._shape, dtype=dtype, chunks=chunks)
+        x.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+        return x
+
+
+@contextmanager
+def _root(building: Path) -> Iterator[Any]:
+    if building.suffix.lower() == ".h5ad":
+        with h5py.File(building, "w") as file:
+            yield file
+    else:
+        zarr = optional("zarr", extra="zarr", purpose="Writing .zarr")
+        yield zarr.open_group(str(building), mode="w")
+
+
+def _put_in_place(building: Path, path: Path) -> None:
+    """Give a finished file or store its name; what was there before is removed."""
+    aside = path.with_name(f".old-{os.getpid()}-{path.name}")
+    if os.path.lexists(path):
+        os.replace(path, aside)
+    os.replace(building, path)
+    _remove(aside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
