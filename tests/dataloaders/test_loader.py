@@ -104,7 +104,6 @@ def test_numpy_minibatches(manager):
     assert all(isinstance(value, np.ndarray) for value in batch.values())
 
 
-@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
 def test_sparse_minibatches(manager, adata):
     batch = next(iter(AnnDataLoader(manager, [4, 2, 4], load_sparse_tensor=True)))
     assert batch["X"].layout == torch.sparse_csr

@@ -153,7 +153,6 @@ def test_memory_of_csr_is_shared(x):
         assert np.shares_memory(mine, theirs)
 
 
-@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
 @pytest.mark.parametrize("columns", [None, [8, 0, 1, 2, 3, 4, 5, 6, 7], [4, 2]])
 def test_rows_that_stay_sparse(sparse_storage, columns, x):
     source = rows(sparse_storage(x), columns=columns)

@@ -103,7 +103,6 @@ def test_columns_and_ways_are_checked(manager):
         DataSplitter(manager, external_indexing=[[0]], stratify_by="donor")
 
 
-@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
 def test_sparse_minibatches_are_made_dense_after_the_transfer(manager, adata):
     splitter = DataSplitter(manager, load_sparse_tensor=True, data_and_attributes=["X", "batch"], seed=0)
     batch = next(iter(splitter.val_dataloader()))

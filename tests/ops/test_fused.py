@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from celbo import ops
-from celbo.ops import fused_cpu, kernels, reference, threads
+from celbo.ops import fused_cpu, kernels, loops, reference, threads
 
 FAMILIES = ("nb", "zinb", "poisson")
 ULPS = 10
@@ -374,8 +374,9 @@ def test_broken_numba_is_said_once_and_the_reference_takes_over(monkeypatch):
     def broken(family):
         raise ImportError("Numba needs NumPy 2.4 or less")
 
-    monkeypatch.setattr(fused_cpu, "kernel", broken)
-    monkeypatch.setattr(ops, "_broken", {})
+    monkeypatch.setattr(loops, "loop", broken)
+    monkeypatch.setattr(fused_cpu, "loop", broken)
+    monkeypatch.setattr(loops, "_broken", {})
     x, parameters = case("nb", 3, 4)
     with pytest.warns(RuntimeWarning, match="Numba needs NumPy 2.4 or less"):
         values = ops.nb_log_prob_sum(x, *parameters)

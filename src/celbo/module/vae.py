@@ -24,6 +24,7 @@ from ..core import REGISTRY_KEYS
 from ..distributions import Poisson
 from ..nn import DecoderSCVI, Encoder, LinearDecoderSCVI
 from ..nn.covariates import append_columns
+from ..ops.sparse import row_sums
 from .base import BaseMinifiedModeModuleClass, EmbeddingModuleMixin, LossOutput, auto_move_data
 from .base.minified import stored_latents
 from .dispersion import dispersion_shape, log_theta_of
@@ -198,6 +199,11 @@ class VAE(EmbeddingModuleMixin, BaseMinifiedModeModuleClass):
         self.register_buffer("library_log_means", torch.as_tensor(log_means, dtype=torch.float32))
         self.register_buffer("library_log_vars", torch.as_tensor(log_vars, dtype=torch.float32))
 
+    @property
+    def encodes_sparse_counts(self) -> bool:
+        """Whether ``inference`` takes counts as a CSR tensor: with the encoding and the encoder of this class."""
+        return type(self)._regular_inference is VAE._regular_inference and type(self.z_encoder) is Encoder
+
     def _encoder_input(
         self, x: Tensor, batch_index: Tensor | None, cont_covs: Tensor | None, cat_covs: Tensor | None
     ) -> tuple[Tensor, list[Tensor]]:
@@ -219,7 +225,7 @@ class VAE(EmbeddingModuleMixin, BaseMinifiedModeModuleClass):
             columns.append(self.compute_embedding(REGISTRY_KEYS.BATCH_KEY, batch_index))
         else:
             codes.insert(0, batch_index)
-        return append_columns(x, *columns), codes
+        return append_columns(x.to_dense() if columns else x, *columns), codes
 
     @auto_move_data
     def _regular_inference(
@@ -235,7 +241,7 @@ class VAE(EmbeddingModuleMixin, BaseMinifiedModeModuleClass):
         Parameters
         ----------
         x
-            Counts, ``(n, g)``.
+            Counts, ``(n, g)``, dense or CSR.
         batch_index
             Codes, ``(n, 1)``.
         cont_covs, cat_covs
@@ -250,7 +256,7 @@ class VAE(EmbeddingModuleMixin, BaseMinifiedModeModuleClass):
         """
         encoded, codes = self._encoder_input(x, batch_index, cont_covs, cat_covs)
         qz, z = self.z_encoder(encoded, *codes)
-        ql, library = None, x.sum(-1, keepdim=True).log()
+        ql, library = None, row_sums(x).log()
         if not self.use_observed_lib_size:
             ql, library = self.l_encoder(encoded, *codes)
         if n_samples > 1:

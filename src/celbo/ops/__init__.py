@@ -5,7 +5,6 @@ everything else, counts that require a gradient, and what ``torch.compile`` trac
 choose it with :func:`use_backend`. Where numba does not work the reference takes over, and a warning says why.
 """
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,7 +16,8 @@ from torch import Tensor
 
 from ..core import unknown_name
 from . import fused_cpu, reference
-from .fused_cpu import COMPUTED_IN_FLOAT32, Family
+from .fused_cpu import COMPUTED_IN_FLOAT32
+from .loops import Family, all_work, works
 
 __all__ = ["backend_for", "nb_log_prob_sum", "poisson_log_prob_sum", "use_backend", "zinb_log_prob_sum"]
 
@@ -65,7 +65,7 @@ def backend_for(tensor: Tensor) -> Backend:
     choice = _choice.get()
     if choice != "auto":
         return choice
-    return "fused_cpu" if _fits(tensor) and not _broken else "reference"
+    return "fused_cpu" if _fits(tensor) and all_work() else "reference"
 
 
 def nb_log_prob_sum(x: Tensor, scale_logits: Tensor, log_library: Tensor, log_theta: Tensor) -> Tensor:
@@ -102,25 +102,8 @@ def _form(family: Family, x: Tensor, *parameters: Tensor) -> ModuleType:
         )
     if not fits or torch.compiler.is_compiling():
         return reference
-    return fused_cpu if choice == "fused_cpu" or _works(family) else reference
+    return fused_cpu if choice == "fused_cpu" or works(family) else reference
 
 
 def _fits(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and tensor.dtype in COMPUTED_IN_FLOAT32
-
-
-_broken: dict[Family, str] = {}
-
-
-def _works(family: Family) -> bool:
-    """Whether numba can compile the family here; when it cannot, the first to ask is warned."""
-    if family in _broken:
-        return False
-    try:
-        fused_cpu.kernel(family)
-    except Exception as error:  # whatever is wrong with a user's numba, training goes on without it
-        _broken[family] = f"{type(error).__name__}: {error}"
-        message = f"numba cannot be used, count likelihoods take the slower plain torch form: {_broken[family]}"
-        warnings.warn(message, RuntimeWarning, stacklevel=4)
-        return False
-    return True

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from numba import carray, config, njit, types
 
 from . import kernels
@@ -13,33 +14,31 @@ __all__ = ["compile_rows"]
 
 logger = logging.getLogger("celbo")
 
-POINTER = types.CPointer(types.float32)
 SIGNATURE = types.void(
-    *(types.CPointer(POINTER), types.CPointer(types.intp)),  # tables and how many rows each has
-    *(POINTER, types.CPointer(types.intp)),  # scratch
+    *(types.CPointer(types.voidptr), types.CPointer(types.intp)),  # tables and how many rows each has
+    *(types.voidptr, types.voidptr),  # scratch
     *(types.intp, types.intp, types.intp),  # genes, first row, row behind the last
 )
+F32, I32, I64 = np.float32, np.int32, np.int64
 
 
-def negative_binomial(
-    tables: Any, rows: Any, scratch: Any, index: Any, g: int, start: int, stop: int
-) -> None:
+def negative_binomial(tables: Any, rows: Any, scratch: Any, index: Any, g: int, start: int, stop: int) -> None:
     """Negative binomial, with dropout or without: views of bare memory, then the loop."""
     kernels.negative_binomial_rows(
-        carray(tables[0], (rows[0], g)),
-        carray(tables[1], (rows[1], g)),
-        carray(tables[2], rows[2]),
-        carray(tables[3], (rows[3], g)),
-        carray(tables[4], (rows[4], g)),
-        carray(tables[5], (rows[5], g)),
-        carray(tables[6], (rows[6], g)),
-        carray(tables[7], rows[7]),
-        carray(tables[8], (rows[8], g)),
-        carray(tables[9], rows[9]),
-        carray(tables[10], (rows[10], g)),
-        carray(tables[11], (rows[11], g)),
-        carray(scratch, (kernels.SCRATCH_ROWS, g)),
-        carray(index, g),
+        carray(tables[0], (rows[0], g), F32),
+        carray(tables[1], (rows[1], g), F32),
+        carray(tables[2], rows[2], F32),
+        carray(tables[3], (rows[3], g), F32),
+        carray(tables[4], (rows[4], g), F32),
+        carray(tables[5], (rows[5], g), F32),
+        carray(tables[6], (rows[6], g), F32),
+        carray(tables[7], rows[7], F32),
+        carray(tables[8], (rows[8], g), F32),
+        carray(tables[9], rows[9], F32),
+        carray(tables[10], (rows[10], g), F32),
+        carray(tables[11], (rows[11], g), F32),
+        carray(scratch, (kernels.SCRATCH_ROWS, g), F32),
+        carray(index, g, np.intp),
         start,
         stop,
     )
@@ -48,20 +47,43 @@ def negative_binomial(
 def poisson(tables: Any, rows: Any, scratch: Any, index: Any, g: int, start: int, stop: int) -> None:
     """Poisson: views of bare memory, then the loop."""
     kernels.poisson_rows(
-        carray(tables[0], (rows[0], g)),
-        carray(tables[1], (rows[1], g)),
-        carray(tables[2], rows[2]),
-        carray(tables[3], rows[3]),
-        carray(tables[4], (rows[4], g)),
-        carray(tables[5], rows[5]),
-        carray(scratch, (kernels.SCRATCH_ROWS, g)),
-        carray(index, g),
+        carray(tables[0], (rows[0], g), F32),
+        carray(tables[1], (rows[1], g), F32),
+        carray(tables[2], rows[2], F32),
+        carray(tables[3], rows[3], F32),
+        carray(tables[4], (rows[4], g), F32),
+        carray(tables[5], rows[5], F32),
+        carray(scratch, (kernels.SCRATCH_ROWS, g), F32),
+        carray(index, g, np.intp),
         start,
         stop,
     )
 
 
-ENTRIES: dict[str, Callable[..., None]] = {"negative_binomial": negative_binomial, "poisson": poisson}
+def csr_product(tables: Any, rows: Any, scratch: Any, index: Any, h: int, start: int, stop: int) -> None:
+    """Product of CSR and dense: views of bare memory, then the loop."""
+    kernels.csr_product_rows(
+        carray(tables[0], rows[0], I64),
+        carray(tables[1], rows[1], I32),
+        carray(tables[2], rows[2], F32),
+        carray(tables[3], (rows[3], h), F32),
+        carray(tables[4], rows[4], F32),
+        carray(tables[5], (rows[5], h), F32),
+        start,
+        stop,
+    )
+
+
+ENTRIES: dict[str, Callable[..., None]] = {
+    "negative_binomial": negative_binomial,
+    "poisson": poisson,
+    "csr_product": csr_product,
+}
+NAMES = {
+    "negative_binomial": "negative binomial likelihood",
+    "poisson": "poisson likelihood",
+    "csr_product": "sparse product",
+}
 
 
 def compile_rows(family: str) -> tuple[bytes, str]:
@@ -70,7 +92,7 @@ def compile_rows(family: str) -> tuple[bytes, str]:
     Parameters
     ----------
     family
-        ``"negative_binomial"`` (with or without dropout) or ``"poisson"``.
+        ``"negative_binomial"`` (with or without dropout), ``"poisson"`` or ``"csr_product"``.
 
     Returns
     -------
@@ -85,7 +107,7 @@ def compile_rows(family: str) -> tuple[bytes, str]:
     """
     if config.DISABLE_JIT:
         raise RuntimeError("numba's compiler is switched off (NUMBA_DISABLE_JIT)")
-    logger.info("Compiling the %s likelihood for this machine, once: about 3 s.", family.replace("_", " "))
+    logger.info("Compiling the %s for this machine, once: about 3 s.", NAMES[family])
     started = time.perf_counter()
     dispatcher = njit(**kernels.INNER)(ENTRIES[family])
     dispatcher.compile(SIGNATURE.args)

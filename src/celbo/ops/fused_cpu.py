@@ -12,22 +12,17 @@ numbers are the same whatever the number of threads.
 Not here: gradients of counts, second derivatives, ``torch.func`` transforms, ``torch.compile``.
 """
 
-import importlib
-import threading
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .loops import Family, loop
 from .reference import check_shapes
 from .threads import for_row_ranges
 
-if TYPE_CHECKING:
-    from .machine_code import Loop
+__all__ = ["COMPUTED_IN_FLOAT32", "nb_log_prob_sum", "poisson_log_prob_sum", "zinb_log_prob_sum"]
 
-__all__ = ["COMPUTED_IN_FLOAT32", "Family", "kernel", "nb_log_prob_sum", "poisson_log_prob_sum", "zinb_log_prob_sum"]
-
-Family = Literal["negative_binomial", "poisson"]
 COMPUTED_IN_FLOAT32 = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -157,25 +152,4 @@ def _run(family: Family, *inputs: Tensor, outputs: tuple[Tensor, ...]) -> None:
     """Fill ``outputs`` on all threads; ``inputs`` may have any strides."""
     n, g = inputs[0].shape
     tables = [*(tensor.detach().contiguous() for tensor in inputs), *outputs]
-    for_row_ranges(kernel(family).bind(tables, g), n, g)
-
-
-_kernels: dict[Family, "Loop"] = {}
-_compiling = threading.Lock()
-
-
-def kernel(family: Family) -> "Loop":
-    """The compiled loop over rows; compiled, or read from disk, at the first call.
-
-    Raises
-    ------
-    Exception
-        Whatever keeps numba from being imported or from compiling.
-    """
-    if family not in _kernels:
-        with _compiling:
-            if family not in _kernels:
-                # by name: linking takes a moment, and this module must load without it
-                machine_code = importlib.import_module(f"{__package__}.machine_code")
-                _kernels[family] = machine_code.ready_loop(family)
-    return _kernels[family]
+    for_row_ranges(loop(family).bind(tables, g), n, g)

@@ -42,6 +42,7 @@ from numba.extending import intrinsic
 __all__ = [
     "INNER",
     "SCRATCH_ROWS",
+    "csr_product_rows",
     "exp_negative",
     "gamma_terms",
     "log1p",
@@ -474,3 +475,32 @@ def poisson_rows(
             slope = sum_row(x) - rate
             grad_library_n[i] = F(slope)
             grad_poisson_row(x, weights, F((slope + rate) / total), grad_logits_ng[i])  # NaN where the rate is
+
+
+@njit(fastmath=STRICT, **INNER)
+def add_multiple(values: Floats, factor: np.float32, total: Floats) -> None:
+    """Add ``factor * values`` to ``total``."""
+    for j in range(total.size):
+        total[j] += factor * values[j]
+
+
+@njit(**INNER)
+def csr_product_rows(
+    starts_n: npt.NDArray[np.int64],
+    columns: npt.NDArray[np.int32],
+    values: Floats,
+    weight_gh: Floats,
+    bias_h: Floats,
+    out_nh: Floats,
+    start: int,
+    stop: int,
+) -> None:
+    """Rows start..stop of a CSR matrix times a dense one; a bias without entries is none."""
+    for i in range(start, stop):
+        total = out_nh[i]
+        if bias_h.size:
+            total[:] = bias_h
+        else:
+            total[:] = F(0.0)
+        for k in range(starts_n[i], starts_n[i + 1]):
+            add_multiple(weight_gh[columns[k]], values[k], total)

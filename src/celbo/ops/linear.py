@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .sparse import csr_linear
+
 __all__ = ["linear"]
 
 logger = logging.getLogger("celbo")
@@ -30,7 +32,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Parameters
     ----------
     x
-        ``(n, i)``, or with more leading dimensions.
+        ``(n, i)``, or with more leading dimensions; or a CSR tensor ``(n, i)``, see :func:`.sparse.csr_linear`.
     weight, bias
         ``(o, i)``, ``(o,)``.
 
@@ -38,6 +40,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     -------
     ``(n, o)``, differentiable any number of times.
     """
+    if x.layout == torch.sparse_csr:
+        return csr_linear(x, weight, bias)
     if not _fits(x, weight):
         return F.linear(x, weight, bias)
     # Columns cut out of a wider matrix, rows no longer end to end, send oneDNN to a path a hundred times as slow.

@@ -161,9 +161,7 @@ def _keep(name: str, object_code: bytes, symbol: str) -> None:
             return
         except OSError as error:
             reason = error
-    logger.info(
-        "Compiled code cannot be kept for the next run (%s); NUMBA_CACHE_DIR may name a folder for it.", reason
-    )
+    logger.info("Compiled code cannot be kept for the next run (%s); NUMBA_CACHE_DIR may name a folder for it.", reason)
 
 
 _UNREACHED = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda memory: None)

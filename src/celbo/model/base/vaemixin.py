@@ -67,7 +67,7 @@ class VAEMixin(Base):
             Before training.
         """
         self._check_if_trained(warn=False)
-        cells = asked(self, adata, indices, batch_size, dataloader, data_loader_kwargs)
+        cells = asked(self, adata, indices, batch_size, dataloader, data_loader_kwargs, only_encodes=True)
         return posterior.latent_representation(
             self.module,
             cells.batches,

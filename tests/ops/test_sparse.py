@@ -1,0 +1,95 @@
+"""Linear layers of CSR tensors against dense ones in float64."""
+
+import warnings
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+import torch.nn.functional as F
+
+from celbo.ops import loops, sparse
+from celbo.ops.linear import linear
+from celbo.ops.sparse import csr_linear, row_sums
+
+
+def csr(matrix, index=torch.int64):
+    matrix = sp.csr_matrix(matrix)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
+        return torch.sparse_csr_tensor(
+            torch.from_numpy(matrix.indptr).to(index),
+            torch.from_numpy(matrix.indices).to(index),
+            torch.from_numpy(matrix.data),
+            size=matrix.shape,
+            check_invariants=True,
+        )
+
+
+def case(n, g, h, density=0.1, seed=0):
+    rng = np.random.default_rng(seed)
+    x = sp.random(n, g, density, "csr", np.float32, rng=rng)
+    return x, *(torch.from_numpy(rng.normal(size=shape).astype(np.float32)) for shape in ((h, g), (h,)))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 2), (17, 33, 7), (600, 500, 128), (2, 3000, 129)])
+@pytest.mark.parametrize("index", [torch.int32, torch.int64])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_against_float64(shape, index, with_bias):
+    x, weight, bias = case(*shape)
+    y = linear(csr(x, index), weight, bias if with_bias else None)
+    expected = F.linear(torch.from_numpy(x.toarray()).double(), weight.double(), bias.double() if with_bias else None)
+    torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_empty_rows_and_no_rows():
+    x, weight, bias = case(4, 6, 3, density=0.0)
+    assert torch.equal(csr_linear(csr(x), weight, bias), bias.expand(4, 3))
+    assert csr_linear(csr(x[:0]), weight, bias).shape == (0, 3)
+
+
+def test_rows_do_not_depend_on_threads():
+    x, weight, bias = case(300, 400, 64, density=0.3)
+    before = torch.get_num_threads()
+    try:
+        answers = []
+        for n_threads in (1, 2, 5):
+            torch.set_num_threads(n_threads)
+            answers.append(csr_linear(csr(x), weight, bias))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(answers[0], answers[1])
+    assert torch.equal(answers[0], answers[2])
+
+
+def test_gradients_go_through_the_dense_layer():
+    x, weight, bias = case(5, 7, 3)
+    weight.requires_grad_()
+    csr_linear(csr(x), weight, bias).sum().backward()
+    torch.testing.assert_close(weight.grad, torch.from_numpy(x.toarray()).sum(0).expand(3, 7))
+
+
+def test_other_dtypes_are_made_dense():
+    x, weight, bias = case(5, 7, 3)
+    y = csr_linear(csr(x.astype(np.float64)), weight.double(), bias.double())
+    torch.testing.assert_close(y, F.linear(torch.from_numpy(x.toarray()).double(), weight.double(), bias.double()))
+
+
+def test_without_numba(monkeypatch):
+    def broken(family):
+        raise ImportError("no numba here")
+
+    monkeypatch.setattr(loops, "loop", broken)
+    monkeypatch.setattr(loops, "_broken", {})
+    x, weight, bias = case(5, 7, 3)
+    with pytest.warns(RuntimeWarning, match="no numba here"):
+        y = sparse.csr_linear(csr(x), weight, bias)
+    torch.testing.assert_close(y, F.linear(torch.from_numpy(x.toarray()), weight, bias))
+
+
+@pytest.mark.parametrize("density", [0.0, 0.2])
+def test_row_sums(density):
+    x, *_ = case(9, 11, 1, density=density)
+    expected = torch.from_numpy(x.toarray()).sum(-1, keepdim=True)
+    torch.testing.assert_close(row_sums(csr(x)), expected)
+    assert torch.equal(row_sums(torch.from_numpy(x.toarray())), expected)
