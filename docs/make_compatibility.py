@@ -32,6 +32,7 @@ DEVIATIONS: dict[str, str] = {
     "scvi.model.base.SemisupervisedTrainingMixin: `shap_predict`: has no *": "it raises that it is not in celbo yet",
     "scvi.module.SCANVAE: `loss`: has no `generative_ouputs`": "scvi-tools misspells it",
     "scvi.module.SCANVAE: `loss`: `generative_outputs` of celbo's own *": "the same misspelling",
+    "scvi.train.AdversarialTrainingPlan: has no *": "goes to `TrainingPlan` by keyword, with the same default",
     "scvi.train.SaveCheckpoint: `on_train_end`: has no `pl_module`": "hooks are called by position",
     "scvi.train.SemiSupervisedTrainingPlan: has no *": "goes to `TrainingPlan` by keyword, with the same default",
     "scvi.train.Trainer: default of `accelerator` is *": "None means the same",

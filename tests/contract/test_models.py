@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from celbo.data import synthetic_iid
-from celbo.model import SCVI, LinearSCVI
+from celbo.external import SOLO
+from celbo.model import SCANVI, SCVI, LinearSCVI
 from celbo.testing import check_model
 
 data = functools.partial(synthetic_iid, batch_size=20, n_genes=30, seed=0)
@@ -18,6 +19,7 @@ ROWS = {
     "SCVI_latent_library": (SCVI, {"batch_key": "batch"}, {"use_observed_lib_size": False}),
     "SCVI_embedding": (SCVI, {"batch_key": "batch"}, {"batch_representation": "embedding"}),
     "LinearSCVI": (LinearSCVI, {"batch_key": "batch"}, {}),
+    "SCANVI": (SCANVI, {"labels_key": "labels", "unlabeled_category": "label_0", "batch_key": "batch"}, {}),
 }
 
 
@@ -27,6 +29,21 @@ ROWS = {
 def test_contract(row, sparse_format):
     cls, setup, init = ROWS[row]
     check_model(cls, functools.partial(data, sparse_format=sparse_format), setup=setup, init=SMALL | init)
+
+
+@pytest.mark.usefixtures("global_rng_untouched")
+def test_contract_of_a_classifier():
+    """It has no ELBO, and answers about its own cells only."""
+
+    def cells_and_doublets():
+        adata = data()
+        adata.obs["kind"] = np.where(np.arange(40) < 15, "singlet", "doublet")
+        return adata
+
+    history = ("train_loss_epoch", "validation_loss", "train_accuracy", "validation_calibration_error")
+    check_model(
+        SOLO, cells_and_doublets, setup={"labels_key": "kind"}, init={"n_hidden": 6}, history=history, answers=()
+    )
 
 
 class Scribbles(SCVI):

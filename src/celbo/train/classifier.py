@@ -1,6 +1,6 @@
 """ClassifierTrainingPlan: a classifier and nothing else. Its record has a classification loss, and no ELBO."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -111,6 +111,15 @@ class ClassifierTrainingPlan(Plan):
         self.log(loss_name, record.loss, batch_size=n)
         for name, value in classification_metrics(record.logits.detach(), record.true_labels).items():
             self.log(f"{mode}_{name}", value, batch_size=n)
+
+    def resume_state(self) -> dict[str, Any]:
+        """The learning rate too, which attempts change."""
+        return super().resume_state() | {"lr": self.lr}
+
+    def load_resume_state(self, state: Mapping[str, Any]) -> None:
+        """Put them back."""
+        super().load_resume_state(state)
+        self.lr = state["lr"]
 
     def scale_learning_rate(self, factor: float) -> None:
         """Multiply the learning rate of the optimizer to be made."""
