@@ -5,14 +5,17 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import typer
 
+from ..core import is_first_process
 from ..train.checkpoint_folder import SUBFOLDER, find_checkpoints
 from ..train.checkpointing import TerminatedError
+from ..train.fabric import asks_for_several
 from .errors import UserError
 
-__all__ = ["FinishedError", "checkpoints_of", "is_first_process", "keeping_checkpoints"]
+__all__ = ["FinishedError", "checkpoints_of", "keeping_checkpoints", "writes_and_speaks"]
 
 _OF_A_SHORT_RUN = 2
 """Checkpoints of a run that ended before one was due: its beginning and, maybe, its end."""
@@ -22,10 +25,10 @@ class FinishedError(Exception):
     """There is nothing to resume: the run is complete."""
 
 
-def is_first_process() -> bool:
-    """Whether this process, of those that torchrun, srun or Fabric started, is the one that writes and speaks."""
-    rank = next((os.environ[name] for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ), "0")
-    return int(rank) == 0
+def writes_and_speaks(devices: Any, num_nodes: int) -> bool:
+    """Whether this process does, of those that torchrun, Fabric, or srun for these devices and nodes started."""
+    of_srun = int(os.environ.get("SLURM_PROCID", "0")) if asks_for_several(devices, num_nodes) else 0
+    return is_first_process() and of_srun == 0
 
 
 def checkpoints_of(output: Path, resume: bool, overwrite: bool) -> Path | None:

@@ -32,7 +32,7 @@ from ..train.checkpointing import Interval
 from ..train.history import epoch_table
 from .errors import INTERRUPTED, UserError
 from .output import new_file, new_folder
-from .resuming import FinishedError, checkpoints_of, is_first_process, keeping_checkpoints
+from .resuming import FinishedError, checkpoints_of, keeping_checkpoints, writes_and_speaks
 from .saved import describe, find_archive, load_from
 from .streams import denoise as write_denoised
 from .streams import named, opened, shard
@@ -111,14 +111,15 @@ def train(
     -----
     Of several processes the first one writes and speaks, the others only train.
     """
-    with speaking(quiet or not is_first_process()):
+    is_first = writes_and_speaks(options.devices, options.num_nodes)
+    with speaking(quiet or not is_first):
         _check_options(options)
         try:
             resumed = checkpoints_of(output, resume, overwrite)
         except FinishedError:
             typer.echo(f"{output} holds a run that is complete: there is nothing to resume.")
             return 0
-        if not is_first_process():
+        if not is_first:
             adata = _with_top_genes(opened(inputs, options.data, options.layer), options)
             _fit(adata, options, True, resumed, output.absolute() / SUBFOLDER)
             return 0

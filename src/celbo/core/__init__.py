@@ -3,6 +3,7 @@
 from .constants import REGISTRY_KEYS, SCVI_TOOLS_VERSION
 from .errors import nearest_first, unknown_name
 from .lazy import optional
+from .process import is_first_process
 from .settings import Settings, settings
 from .version import __version__
 
@@ -11,6 +12,7 @@ __all__ = [
     "SCVI_TOOLS_VERSION",
     "Settings",
     "__version__",
+    "is_first_process",
     "nearest_first",
     "optional",
     "settings",

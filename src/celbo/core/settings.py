@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
+from .process import is_first_process
+
 __all__ = ["Settings", "settings"]
 
 logger = logging.getLogger("celbo")
@@ -130,6 +132,7 @@ class _StderrHandler(logging.StreamHandler):
     def __init__(self) -> None:
         logging.Handler.__init__(self)
         self.setFormatter(logging.Formatter("%(message)s"))
+        self.addFilter(lambda record: is_first_process())  # others would say the same again
 
     @property
     def stream(self) -> Any:  # type: ignore[override]
