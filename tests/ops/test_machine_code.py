@@ -1,6 +1,8 @@
 """Compiled loops on disk: taken when they are whole and meant for this machine, made anew otherwise."""
 
 import logging
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -103,3 +105,35 @@ def test_no_place_to_keep_it(tmp_path, monkeypatch, compiler, caplog):
 def test_a_symbol_that_is_not_there(made):
     with pytest.raises(RuntimeError, match="no function absent"):
         machine_code.Loop(made[0], "absent")
+
+
+SCRIPT = """
+import sys
+import torch
+from celbo.ops import loops, nb_log_prob_sum, poisson_log_prob_sum
+from celbo.ops.sparse import csr_linear
+one = torch.ones(40, 9)
+x = torch.sparse_csr_tensor(torch.arange(41), torch.arange(40) % 9, torch.ones(40), size=(40, 9), check_invariants=True)
+with torch.inference_mode():
+    product = csr_linear(x, torch.arange(27.0).reshape(3, 9), torch.ones(3))
+    likelihoods = nb_log_prob_sum(one, one, one[:, :1], one[0]), poisson_log_prob_sum(one, one, one[:, :1])
+assert torch.equal(product[:2], torch.tensor([[1.0, 10.0, 19.0], [2.0, 11.0, 20.0]])), product
+assert all(values.isfinite().all() for values in likelihoods)
+assert loops.all_work() and "numba" not in sys.modules
+"""
+
+
+def test_every_loop_runs_in_a_process_without_numba():
+    for family in ("negative_binomial", "poisson", "csr_product"):
+        machine_code.ready_loop(family)  # compiled, if not before, here
+    command = [sys.executable, "-W", "ignore", "-c", SCRIPT]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_code_that_needs_numba_is_refused():
+    from celbo.ops.compiling import _refuse_foreign_calls
+
+    _refuse_foreign_calls("declare double @exp(double)\ndeclare void @llvm.memset.p0.i64(ptr)\n")
+    with pytest.raises(RuntimeError, match="NRT_Allocate"):
+        _refuse_foreign_calls("declare noalias ptr @NRT_Allocate(i64) #3\n")

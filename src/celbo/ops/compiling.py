@@ -1,6 +1,7 @@
 """Object code for ``kernels``, by numba. :mod:`.machine_code` imports this when nothing compiled lies on disk."""
 
 import logging
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,8 @@ SIGNATURE = types.void(
     *(types.voidptr, types.voidptr),  # scratch
     *(types.intp, types.intp, types.intp),  # genes, first row, row behind the last
 )
+LINKABLE = frozenset({"exp", "expf", "lgamma", "log", "log1p", "memcpy", "memset", "NRT_MemInfo_call_dtor"})
+DECLARED = re.compile(r'^declare [^@]*@"?([^"(]+)', re.MULTILINE)
 F32, I32, I64 = np.float32, np.int32, np.int64
 
 
@@ -112,7 +115,15 @@ def compile_rows(family: str) -> tuple[bytes, str]:
     dispatcher = njit(**kernels.INNER)(ENTRIES[family])
     dispatcher.compile(SIGNATURE.args)
     compiled = dispatcher.overloads[SIGNATURE.args]
+    _refuse_foreign_calls(compiled.library.get_llvm_str())
     _, kind, (object_code, _) = compiled.library.serialize_using_object_code()
     assert kind == "object"
     logger.debug("%s kernel compiled in %.2f s", family, time.perf_counter() - started)
     return object_code, compiled.fndesc.llvm_func_name
+
+
+def _refuse_foreign_calls(code: str) -> None:
+    """Object code is linked without numba: it may call the C library and nothing of numba's runtime or Python's."""
+    foreign = {name for name in DECLARED.findall(code) if not name.startswith("llvm.")} - LINKABLE
+    if foreign:
+        raise RuntimeError(f"A kernel calls what is not there without numba: {', '.join(sorted(foreign))}.")

@@ -478,13 +478,6 @@ def poisson_rows(
 
 
 @njit(fastmath=STRICT, **INNER)
-def add_multiple(values: Floats, factor: np.float32, total: Floats) -> None:
-    """Add ``factor * values`` to ``total``."""
-    for j in range(total.size):
-        total[j] += factor * values[j]
-
-
-@njit(**INNER)
 def csr_product_rows(
     starts_n: npt.NDArray[np.int64],
     columns: npt.NDArray[np.int32],
@@ -497,10 +490,9 @@ def csr_product_rows(
 ) -> None:
     """Rows start..stop of a CSR matrix times a dense one; a bias without entries is none."""
     for i in range(start, stop):
-        total = out_nh[i]
-        if bias_h.size:
-            total[:] = bias_h
-        else:
-            total[:] = F(0.0)
+        for j in range(out_nh.shape[1]):
+            out_nh[i, j] = bias_h[j] if bias_h.size else F(0.0)
         for k in range(starts_n[i], starts_n[i + 1]):
-            add_multiple(weight_gh[columns[k]], values[k], total)
+            column, value = columns[k], values[k]
+            for j in range(out_nh.shape[1]):
+                out_nh[i, j] += value * weight_gh[column, j]
