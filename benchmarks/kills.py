@@ -43,7 +43,7 @@ def _train(folder: Path | None, result: Path) -> None:
     if folder is not None:
         options |= {"checkpoint_dir": folder, "checkpoint_every": "3 steps"}
     model.train(**options)
-    history = {name: frame[name].tolist() for name, frame in model.history_.items()}
+    history = {name: frame[name].tolist() for name, frame in (model.history_ or {}).items()}
     write_archive(result, dict(model.module.state_dict()), {"history": history})
 
 

@@ -87,6 +87,15 @@ def measure_memory(task: dict) -> dict:
     return {"before_mb": before, "peak_mb": peak_mb()}
 
 
+def measure_floor(task: dict) -> dict:
+    """Peak resident memory of a process that imports torch and anndata, reads the data and does nothing else."""
+    import anndata
+    import torch  # noqa: F401
+
+    anndata.read_h5ad(task["data"])
+    return {"peak_mb": peak_mb()}
+
+
 def measure_training(task: dict) -> dict:
     """A default training on a given split: when each epoch ended, its validation ELBO, and the latent space."""
     import numpy as np
@@ -154,6 +163,7 @@ def measure_import(task: dict) -> dict:
 MEASURES = {
     "step": measure_step,
     "memory": measure_memory,
+    "floor": measure_floor,
     "training": measure_training,
     "inference": measure_inference,
     "import": measure_import,
