@@ -1,8 +1,10 @@
 """Contributed models: one file or folder each, none of which imports another."""
 
 from ..core.planned import planned_names
+from .cellassign import CellAssign
 from .solo import SOLO
+from .stereoscope import RNAStereoscope, SpatialStereoscope
 
-__all__ = ["SOLO"]
+__all__ = ["SOLO", "CellAssign", "RNAStereoscope", "SpatialStereoscope"]
 
 __getattr__ = planned_names(__name__)

@@ -1,0 +1,226 @@
+"""CellAssign: cell types by marker genes.
+
+Reference: Zhang, O'Flanagan, Chavez, Lim, Ceglia, McPherson, Wiens, Walters, Chan, Hewitson, Lai, Mottok, Sarkozy,
+Chong, Aoki, Wang, Weng, McAlpine, Aparicio, Steidl, Campbell and Shah, *Probabilistic cell-type assignment of
+single-cell RNA-seq for tumor microenvironment profiling*, Nature Methods 2019.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+
+from ...core import REGISTRY_KEYS
+from ...data import align_genes
+from ...data.fields import (
+    BaseAnnDataField,
+    CategoricalJointObsField,
+    CategoricalObsField,
+    LayerField,
+    NumericalJointObsField,
+    NumericalObsField,
+)
+from ...model.base import BaseModelClass, RNASeqMixin, UnsupervisedTrainingMixin, setup_method
+from ...model.base.answering import asked
+from ...posterior.passes import Rows, decode, encode, evaluating, on_device
+from ...train.arguments import as_list
+from ...train.callbacks import Callback
+from ...train.recipes import default_recipe
+from .module import CellAssignModule
+
+__all__ = ["CellAssign"]
+
+_N_BASIS = 10
+
+
+class CellAssign(UnsupervisedTrainingMixin, RNASeqMixin, BaseModelClass):
+    r"""Type of each cell, from a table that says which gene marks which type.
+
+    .. math:: y_n \sim \mathrm{Cat}(\pi), \qquad x_{ng} \mid y_n = c \sim \mathrm{NB}\bigl(s_n
+              e^{\beta_{g0} + \beta_g \cdot d_n + \rho_{gc} \delta_{gc}},\, \phi\bigr), \qquad \delta_{gc} \ge 2
+
+    Parameters
+    ----------
+    adata
+        Cells by marker genes, set up with :meth:`setup_anndata`.
+    cell_type_markers
+        Genes by types, 1 where the gene marks the type, else 0; rows are the genes of ``adata``, in any order.
+    **model_kwargs
+        Further arguments of :class:`~celbo.external.cellassign.CellAssignModule`. ``random_b_g_0=False`` begins with
+        each gene's log mean count as its base expression instead of a random one, which finds better optima.
+
+    Raises
+    ------
+    KeyError
+        ``adata`` and the table do not have the same genes.
+    """
+
+    _module_cls: ClassVar[type[CellAssignModule]] = CellAssignModule
+
+    def __init__(self, adata: AnnData, cell_type_markers: pd.DataFrame, **model_kwargs: Any) -> None:
+        super().__init__(adata)
+        self.cell_type_markers = _in_order_of(self.get_var_names(), cell_type_markers)
+        self.n_genes = len(self.cell_type_markers)
+        low, high, base_g = self._survey()
+        arguments = {
+            "n_genes": self.n_genes,
+            "rho": torch.as_tensor(self.cell_type_markers.to_numpy(dtype=np.float32)),
+            "basis_means": torch.linspace(low, high, _N_BASIS),
+            "b_g_0": base_g,
+        }
+        self._build_module(arguments | model_kwargs)
+
+    def _survey(self) -> tuple[float, float, torch.Tensor]:
+        """Smallest and largest count, and the log mean of each gene's counts, ``(g,)``."""
+        if self.adata is None:
+            return 0.0, 1.0, torch.zeros(self.n_genes)  # the archive has the parameters
+        low, high, total_g = math.inf, -math.inf, torch.zeros(self.n_genes, dtype=torch.float64)
+        for tensors in self._make_data_loader(self.adata):
+            x_ng = tensors[REGISTRY_KEYS.X_KEY]
+            low, high = min(low, float(x_ng.min())), max(high, float(x_ng.max()))
+            total_g += x_ng.sum(0)
+        return low, high, ((total_g + 1) / self.adata.n_obs).log().float()
+
+    def predict(
+        self, adata: AnnData | None = None, indices: Sequence[int] | None = None, batch_size: int | None = None
+    ) -> pd.DataFrame:
+        """Probability of each type for each cell.
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            See :class:`~celbo.model.base.VAEMixin`.
+
+        Returns
+        -------
+        Cells by types, rows that sum to 1.
+        """
+        cells = asked(self, adata, indices, batch_size)
+        rows = Rows(cells.n_cells)
+        with evaluating(self.module):
+            for tensors in on_device(cells.batches, self.module):
+                rows.append(decode(self.module, tensors, encode(self.module, tensors))["gamma"])
+        return pd.DataFrame(rows.array(), index=cells.names, columns=self.cell_type_markers.columns)
+
+    def train(  # type: ignore[override]  # scvi-tools' order
+        self,
+        max_epochs: int = 400,
+        lr: float = 3e-3,
+        accelerator: str = "auto",
+        devices: int | Sequence[int] | str = "auto",
+        train_size: float | None = None,
+        validation_size: float | None = None,
+        shuffle_set_split: bool = True,
+        batch_size: int = 1024,
+        datasplitter_kwargs: dict[str, Any] | None = None,
+        plan_kwargs: dict[str, Any] | None = None,
+        early_stopping: bool = True,
+        early_stopping_patience: int = 15,
+        early_stopping_warmup_epochs: int = 0,
+        early_stopping_min_delta: float = 0.0,
+        *,
+        em: bool | None = None,
+        recipe: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Train; see :meth:`celbo.model.base.UnsupervisedTrainingMixin.train` for the other arguments.
+
+        Parameters
+        ----------
+        max_epochs
+            Largest number of passes over the cells.
+        lr
+            Learning rate.
+        accelerator, devices, train_size, validation_size, shuffle_set_split, batch_size, datasplitter_kwargs
+            As there.
+        plan_kwargs
+            For :class:`~celbo.train.TrainingPlan`; wins over ``lr`` and the weight decay of 1e-10.
+        early_stopping, early_stopping_patience, early_stopping_warmup_epochs, early_stopping_min_delta
+            Stop when the validation ELBO no longer improves.
+        em
+            Maximize the likelihood by EM: a gradient step is taken under responsibilities that are held fixed. False,
+            as in scvi-tools: the expected complete-data log-likelihood is maximized through the responsibilities too,
+            which rewards them for being all or nothing. None: False under ``recipe="classic"``, else True.
+        recipe
+            As there; the learning rate is constant unless ``"one_cycle"`` is asked for.
+        **kwargs
+            ``seed``, ``verbose``, ``callbacks``, ...
+        """
+        em = (recipe or default_recipe()) != "classic" if em is None else em
+        super().train(
+            max_epochs=max_epochs,
+            accelerator=accelerator,
+            devices=devices,
+            train_size=train_size,
+            validation_size=validation_size,
+            shuffle_set_split=shuffle_set_split,
+            batch_size=batch_size,
+            datasplitter_kwargs=datasplitter_kwargs,
+            plan_kwargs={"lr": lr, "weight_decay": 1e-10, "em": em} | (plan_kwargs or {}),
+            early_stopping=early_stopping,
+            early_stopping_patience=early_stopping_patience,
+            early_stopping_warmup_epochs=early_stopping_warmup_epochs,
+            early_stopping_min_delta=early_stopping_min_delta,
+            callbacks=[ClampCallback(), *as_list(kwargs.pop("callbacks", None))],
+            recipe=recipe or "classic",
+            **kwargs,
+        )
+
+    @classmethod
+    @setup_method
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        size_factor_key: str,
+        batch_key: str | None = None,
+        categorical_covariate_keys: list[str] | None = None,
+        continuous_covariate_keys: list[str] | None = None,
+        layer: str | None = None,
+        **kwargs: Any,
+    ) -> list[BaseAnnDataField]:
+        """Register an AnnData with the counts of marker genes.
+
+        Parameters
+        ----------
+        adata
+            Cells by marker genes; counts in ``X`` or in a layer. Not copied.
+        size_factor_key
+            Column of ``adata.obs`` with a positive size factor for each cell, from all its genes: total count divided
+            by the mean total count, say.
+        batch_key, categorical_covariate_keys, continuous_covariate_keys, layer
+            See :meth:`celbo.model.SCVI.setup_anndata`.
+        **kwargs
+            ``source_registry``, ``extend_categories``: take over the setup of other data.
+        """
+        return [
+            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True),
+            NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor_key),
+            CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
+            CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical_covariate_keys),
+            NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, continuous_covariate_keys),
+        ]
+
+
+class ClampCallback(Callback):
+    """Keep the log fold changes of markers at or above the module's ``min_delta``, after each step."""
+
+    def on_train_batch_end(self, trainer: Any, plan: Any, *args: Any) -> None:
+        """Clamp them."""
+        with torch.no_grad():
+            plan.module.delta_log.clamp_(min=math.log(plan.module.min_delta))
+
+
+def _in_order_of(genes: Iterable[str], cell_type_markers: pd.DataFrame) -> pd.DataFrame:
+    match = align_genes(cell_type_markers.index, np.asarray(genes), where="cell_type_markers.index")
+    if len(match.missing) or len(match.extra):
+        unmarked, absent = (", ".join(map(repr, names[:5])) or "none" for names in (match.missing, match.extra))
+        raise KeyError(
+            "Anndata and cell type markers do not contain the same genes. "
+            f"Only in adata: {len(match.missing)} ({unmarked}); only in cell_type_markers: {len(match.extra)} "
+            f"({absent}). Make the model on adata[:, cell_type_markers.index].copy()."
+        )
+    return cell_type_markers.iloc[match.indexer]

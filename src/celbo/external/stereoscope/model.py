@@ -1,0 +1,293 @@
+"""Stereoscope: RNAStereoscope learns cell types from single cells, SpatialStereoscope finds them in spots.
+
+Reference: Andersson, Bergenstråhle, Asp, Bergenstråhle, Jurek, Fernández Navarro and Lundeberg, *Single-cell and
+spatial transcriptomics enables probabilistic inference of cell type topography*, Communications Biology 2020.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+
+from ...core import REGISTRY_KEYS, unknown_name
+from ...data import align_genes
+from ...data.fields import BaseAnnDataField, CategoricalObsField, LayerField, NumericalObsField
+from ...model.base import BaseModelClass, UnsupervisedTrainingMixin, setup_method
+from .module import RNADeconv, SpatialDeconv
+
+__all__ = ["RNAStereoscope", "SpatialStereoscope"]
+
+
+class RNAStereoscope(UnsupervisedTrainingMixin, BaseModelClass):
+    r"""Expression profiles of cell types, from single cells of known type.
+
+    .. math:: x_{ng} \sim \mathrm{NB}\bigl(\text{total count } \ell_n\, \mathrm{softplus}(W_{g y_n}),\,
+              \text{log-odds } o_g\bigr)
+
+    Parameters
+    ----------
+    sc_adata
+        Single cells, set up with :meth:`setup_anndata`.
+    **model_kwargs
+        Further arguments of :class:`~celbo.external.stereoscope.RNADeconv`: ``ct_weight``.
+    """
+
+    _module_cls: ClassVar[type[RNADeconv]] = RNADeconv
+
+    def __init__(self, sc_adata: AnnData, **model_kwargs: Any) -> None:
+        super().__init__(sc_adata)
+        sizes = {"n_genes": self.summary_stats["n_vars"], "n_labels": self.summary_stats["n_labels"]}
+        self._build_module(sizes | model_kwargs)
+
+    def train(  # type: ignore[override]  # scvi-tools' order
+        self,
+        max_epochs: int = 400,
+        lr: float = 0.01,
+        accelerator: str = "auto",
+        devices: int | Sequence[int] | str = "auto",
+        train_size: float = 1,
+        validation_size: float | None = None,
+        shuffle_set_split: bool = True,
+        batch_size: int = 128,
+        datasplitter_kwargs: dict[str, Any] | None = None,
+        plan_kwargs: dict[str, Any] | None = None,
+        *,
+        recipe: str = "classic",
+        **kwargs: Any,
+    ) -> None:
+        """Train on all cells; see :meth:`celbo.model.base.UnsupervisedTrainingMixin.train` for the other arguments.
+
+        Parameters
+        ----------
+        max_epochs
+            Passes over the cells.
+        lr
+            Learning rate.
+        accelerator, devices, train_size, validation_size, shuffle_set_split, batch_size, datasplitter_kwargs
+            As there.
+        plan_kwargs
+            For :class:`~celbo.train.TrainingPlan`; wins over ``lr``.
+        recipe
+            As there; scvi-tools' by default.
+        **kwargs
+            ``seed``, ``verbose``, ``callbacks``, ...
+        """
+        super().train(
+            max_epochs=max_epochs,
+            accelerator=accelerator,
+            devices=devices,
+            train_size=train_size,
+            validation_size=validation_size,
+            shuffle_set_split=shuffle_set_split,
+            batch_size=batch_size,
+            datasplitter_kwargs=datasplitter_kwargs,
+            plan_kwargs={"lr": lr} | (plan_kwargs or {}),
+            recipe=recipe,
+            **kwargs,
+        )
+
+    @classmethod
+    @setup_method
+    def setup_anndata(
+        cls, adata: AnnData, labels_key: str | None = None, layer: str | None = None, **kwargs: Any
+    ) -> list[BaseAnnDataField]:
+        """Register single cells.
+
+        Parameters
+        ----------
+        adata
+            Cells by genes; counts in ``X`` or in a layer. Not copied.
+        labels_key
+            Column of ``adata.obs`` with the type of each cell.
+        layer
+            Layer with the counts; None: ``X``.
+        **kwargs
+            ``source_registry``, ``extend_categories``: take over the setup of other data.
+        """
+        return [
+            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True),
+            CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key),
+        ]
+
+
+class SpatialStereoscope(UnsupervisedTrainingMixin, BaseModelClass):
+    r"""Proportions of cell types in the spots of a tissue.
+
+    .. math:: x_{sg} \sim \mathrm{NB}\Bigl(\text{total count } \beta_g \sum_c v_{sc} w_{gc} + \gamma_s \eta_g,\,
+              \text{log-odds } o_g\Bigr)
+
+    with :math:`w` and :math:`o` of :class:`RNAStereoscope`, and a noise term :math:`\gamma_s \eta_g` for what is in
+    the tissue and not among the types.
+
+    Parameters
+    ----------
+    st_adata
+        Spots, set up with :meth:`setup_anndata`.
+    sc_params
+        ``W`` ``(g, c)`` and ``px_o`` ``(g,)`` of a trained :class:`RNAStereoscope` for the genes of ``st_adata``, in
+        their order. :meth:`from_rna_model` sees to that.
+    cell_type_mapping
+        Names of the types, ``(c,)``.
+    prior_weight
+        ``"n_obs"`` weighs the likelihood of a minibatch as that of all spots, ``"minibatch"`` as its own.
+    **model_kwargs
+        Further arguments of :class:`~celbo.external.stereoscope.SpatialDeconv`.
+
+    Raises
+    ------
+    ValueError
+        ``sc_params`` that do not have the sizes of the genes and types.
+    """
+
+    _module_cls: ClassVar[type[SpatialDeconv]] = SpatialDeconv
+
+    def __init__(
+        self,
+        st_adata: AnnData,
+        sc_params: tuple[np.ndarray, np.ndarray],
+        cell_type_mapping: np.ndarray,
+        prior_weight: Literal["n_obs", "minibatch"] = "n_obs",
+        **model_kwargs: Any,
+    ) -> None:
+        super().__init__(st_adata)
+        self.cell_type_mapping = np.asarray(cell_type_mapping)
+        _check_sizes(sc_params, self.summary_stats["n_vars"], len(self.cell_type_mapping))
+        arguments = {"n_spots": self.summary_stats["n_cells"], "sc_params": sc_params, "prior_weight": prior_weight}
+        self._build_module(arguments | model_kwargs)
+        listed = ", ".join(map(str, self.cell_type_mapping))
+        self._model_summary_string = f"SpatialStereoscope of {self.module.n_spots} spots and the cell types {listed}."
+
+    @classmethod
+    def from_rna_model(
+        cls,
+        st_adata: AnnData,
+        sc_model: RNAStereoscope,
+        prior_weight: Literal["n_obs", "minibatch"] = "n_obs",
+        **model_kwargs: Any,
+    ) -> Self:
+        """Model of spots under the types that an :class:`RNAStereoscope` has learnt.
+
+        Parameters
+        ----------
+        st_adata
+            Spots, set up with :meth:`setup_anndata`. Their genes are matched with those of ``sc_model`` by name.
+        sc_model
+            The trained model of single cells; it may have more genes.
+        prior_weight, **model_kwargs
+            As in the constructor.
+
+        Raises
+        ------
+        ValueError
+            Genes of the spots that ``sc_model`` does not know.
+        """
+        sc_model._check_if_trained(warn=False)
+        match = align_genes(sc_model.get_var_names(), st_adata.var_names, where="the genes of the RNAStereoscope")
+        match.raise_if_missing()
+        w_gc, px_o = sc_model.module.get_params()
+        sc_params = (w_gc[match.indexer], px_o[match.indexer])
+        names = np.asarray(sc_model.get_state_registry(REGISTRY_KEYS.LABELS_KEY)["categorical_mapping"])
+        return cls(st_adata, sc_params, names, prior_weight=prior_weight, **model_kwargs)
+
+    def get_proportions(self, keep_noise: bool = False) -> pd.DataFrame:
+        """Share of each cell type in each spot.
+
+        Parameters
+        ----------
+        keep_noise
+            Whether the noise has a share too.
+
+        Returns
+        -------
+        Spots by types, rows that sum to 1; the last column is ``"noise_term"`` with ``keep_noise``. Spots have their
+        names, or numbers where the model was loaded without data.
+        """
+        self._check_if_trained()
+        columns = [*self.cell_type_mapping, *(["noise_term"] if keep_noise else [])]
+        index = None if self.adata is None else self.adata.obs_names
+        return pd.DataFrame(self.module.get_proportions(keep_noise), index=index, columns=columns)
+
+    def get_scale_for_ct(self, y: np.ndarray) -> np.ndarray:
+        """Profile of cell types as the spots have it.
+
+        Parameters
+        ----------
+        y
+            Names of types, ``(n,)``.
+
+        Returns
+        -------
+        ``(n, g)``: expected total count of each gene for one unit of the type.
+
+        Raises
+        ------
+        ValueError
+            A name that is not a type of this model.
+        """
+        self._check_if_trained()
+        code_of = {name: code for code, name in enumerate(self.cell_type_mapping)}
+        for name in y:
+            if name not in code_of:
+                raise ValueError(unknown_name("cell type", name, self.cell_type_mapping))
+        codes_n = torch.tensor([code_of[name] for name in y])
+        return self.module.get_ct_specific_expression(codes_n[:, None]).cpu().numpy()
+
+    def train(  # type: ignore[override]  # scvi-tools' order
+        self,
+        max_epochs: int = 400,
+        lr: float = 0.01,
+        accelerator: str = "auto",
+        devices: int | Sequence[int] | str = "auto",
+        shuffle_set_split: bool = True,
+        batch_size: int = 128,
+        datasplitter_kwargs: dict[str, Any] | None = None,
+        plan_kwargs: dict[str, Any] | None = None,
+        *,
+        recipe: str = "classic",
+        **kwargs: Any,
+    ) -> None:
+        """Train on all spots; arguments as in :meth:`RNAStereoscope.train`, but no spot can be held out."""
+        super().train(
+            max_epochs=max_epochs,
+            accelerator=accelerator,
+            devices=devices,
+            train_size=1,
+            shuffle_set_split=shuffle_set_split,
+            batch_size=batch_size,
+            datasplitter_kwargs=datasplitter_kwargs,
+            plan_kwargs={"lr": lr} | (plan_kwargs or {}),
+            recipe=recipe,
+            **kwargs,
+        )
+
+    @classmethod
+    @setup_method
+    def setup_anndata(cls, adata: AnnData, layer: str | None = None, **kwargs: Any) -> list[BaseAnnDataField]:
+        """Register spots; the number of each row is kept in ``adata.obs["_indices"]``.
+
+        Parameters
+        ----------
+        adata
+            Spots by genes; counts in ``X`` or in a layer. Not copied.
+        layer
+            Layer with the counts; None: ``X``.
+        **kwargs
+            ``source_registry``, ``extend_categories``: take over the setup of other data.
+        """
+        adata.obs["_indices"] = np.arange(adata.n_obs)
+        return [
+            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True),
+            NumericalObsField(REGISTRY_KEYS.INDICES_KEY, "_indices"),
+        ]
+
+
+def _check_sizes(sc_params: tuple[np.ndarray, np.ndarray], n_genes: int, n_types: int) -> None:
+    w_gc, px_o = map(np.shape, sc_params)
+    if w_gc != (n_genes, n_types) or px_o != (n_genes,):
+        raise ValueError(
+            f"sc_params must be W of shape {(n_genes, n_types)}, genes by cell types, and px_o of shape {(n_genes,)}; "
+            f"got {w_gc} and {px_o}. from_rna_model takes them from a model of single cells, gene by gene."
+        )
