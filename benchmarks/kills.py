@@ -44,7 +44,7 @@ def _train(folder: Path | None, result: Path) -> None:
         options |= {"checkpoint_dir": folder, "checkpoint_every": "3 steps"}
     model.train(**options)
     history = {name: frame[name].tolist() for name, frame in (model.history_ or {}).items()}
-    write_archive(result, dict(model.module.state_dict()), {"history": history})
+    write_archive(result, dict(model.module.state_dict()), {"history": history}, overwrite=True)
 
 
 def _start(folder: Path | None, result: Path, fresh: bool) -> int:

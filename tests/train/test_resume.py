@@ -8,12 +8,14 @@ import logging
 import os
 import signal
 
+import anndata
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from celbo.data import simulate_counts
+from celbo.dataloaders import AnnDataLoader, DataSplitter
 from celbo.io import ArchiveError, ArchiveNotFoundError
 from celbo.model import SCANVI, SCVI
 from celbo.train import Callback, Plan, TrainingPlan
@@ -282,6 +284,49 @@ def test_by_hand(fit, module_cls, batches, x_n3, tmp_path, moment, loader):
         assert torch.equal(value, plans[2].state_dict()[name]), name
     for name, frame in whole.history.frames().items():
         assert frame.equals(resumed.history.frames()[name]), name
+
+
+@pytest.mark.parametrize("moment", [16, 40])
+def test_data_that_stay_on_disk(counts, tmp_path, moment):
+    """Shuffled by blocks and read ahead."""
+    counts.write_h5ad(tmp_path / "counts.h5ad")
+
+    def model():
+        adata = anndata.read_h5ad(tmp_path / "counts.h5ad", backed="r")
+        SCVI.setup_anndata(adata, batch_key="batch")
+        return SCVI(adata, n_hidden=8, n_latent=2)
+
+    options = BASE | {"datasplitter_kwargs": {"pool_bytes": 40 * 12 * 4}}
+    whole, ended, resumed = model(), model(), model()
+    whole.train(**options, callbacks=[KillAt(-1)])
+    with pytest.raises(KilledError):
+        ended.train(**options, callbacks=[KillAt(moment)], checkpoint_every="1 step", checkpoint_dir=tmp_path / "run")
+    resumed.train(**options, callbacks=[KillAt(-1)], resume=tmp_path / "run")
+    assert "pool_rows" in open_run(tmp_path / "run").state["loaders"]["train"]
+    assert_same_run(whole, resumed)
+    for opened in (whole, ended, resumed):
+        opened.adata.file.close()
+
+
+def test_an_order_of_the_users_own_is_kept_by_epochs(scvi, tmp_path):
+    """A sampler that was passed cannot say where it stands: checkpoints at the ends of epochs."""
+
+    class Backwards(DataSplitter):
+        def train_dataloader(self):
+            batches = np.array_split(np.arange(self.n_train)[::-1], 4)
+            return AnnDataLoader(self.adata_manager, self.train_idx, sampler=batches)
+
+    whole, ended, resumed = scvi(), scvi(), scvi()
+    for model in (whole, ended, resumed):
+        model._data_splitter_cls = Backwards
+    whole.train(**BASE, callbacks=[KillAt(-1)])
+    with pytest.raises(KilledError):
+        ended.train(**BASE, callbacks=[KillAt(45)], checkpoint_every="1 step", checkpoint_dir=tmp_path)
+    state = open_run(tmp_path).state
+    assert state["progress"]["batches_done"] == 0
+    assert state["progress"]["current_epoch"] > 0
+    resumed.train(**BASE, callbacks=[KillAt(-1)], resume=tmp_path)
+    assert_same_run(whole, resumed)
 
 
 class TestOtherRuns:

@@ -135,7 +135,13 @@ def _state_of(loader: Any, at_an_epochs_start: bool) -> dict[str, Any] | None:
 
 def can_say_where_it_stands(loader: Any) -> bool:
     """Whether a loader can go on in the middle of an epoch: it has ``state_dict``, ``load_state_dict`` and a length."""
-    return all(callable(getattr(loader, name, None)) for name in ("state_dict", "load_state_dict", "__len__"))
+    if not all(callable(getattr(loader, name, None)) for name in ("state_dict", "load_state_dict", "__len__")):
+        return False
+    try:
+        loader.state_dict()
+    except TypeError:  # celbo's own with a sampler of the user's, which keeps the order to itself
+        return False
+    return True
 
 
 def restore(trainer: "Trainer", state: Mapping[str, Any]) -> None:

@@ -115,10 +115,15 @@ def make_checkpointing(
     Raises
     ------
     ValueError
-        The folder has checkpoints of a run that this one does not go on with.
+        The folder has checkpoints of a run that this one does not go on with, or the strategy shares the weights out.
     """
     if every is None and folder is None and resumed is None:
         return Checkpointing(trainer, None, None, clock)
+    if not trainer.engine.holds_all_weights:
+        raise ValueError(
+            "Checkpoints need all weights in each process, and the strategy shares them out: train with "
+            "strategy='ddp', or without checkpoint_every, checkpoint_dir and resume."
+        )
     interval = every or Interval.parse("5 min")
     if resumed is not None and (folder is None or Path(folder).absolute() == resumed.folder):
         return Checkpointing(

@@ -53,6 +53,11 @@ class Engine:
         """Backward pass."""
         loss.backward(**kwargs)
 
+    @property
+    def holds_all_weights(self) -> bool:
+        """Whether each process has the whole module."""
+        return True
+
     def gather(self, value: Any) -> list[Any]:
         """What each process has, by rank; in all processes."""
         return [value]

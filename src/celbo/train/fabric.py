@@ -158,6 +158,11 @@ class FabricEngine(Engine):
         """Number of this process, from 0."""
         return self.fabric.global_rank
 
+    @property
+    def holds_all_weights(self) -> bool:
+        """Whether each process has the whole module: not under FSDP and its like."""
+        return type(self.fabric.strategy).__name__ in ("SingleDeviceStrategy", "DDPStrategy")
+
     def gather(self, value: Any) -> list[Any]:
         """What each process has, by rank; in all processes."""
         if self.world_size == 1:

@@ -133,6 +133,11 @@ class _LightningEngine:
         """Whether this process writes and speaks."""
         return self.trainer.is_global_zero
 
+    @property
+    def world_size(self) -> int:
+        """Number of processes."""
+        return self.trainer.world_size
+
     def to_device(self, batch: Any) -> Any:
         """The minibatch as it is: Lightning has moved it."""
         return batch
