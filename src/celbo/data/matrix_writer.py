@@ -5,6 +5,7 @@ Dims: n cells, g genes.
 
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from anndata.io import write_elem
 
 from ..core import optional
 
-__all__ = ["MatrixWriter", "matrix_writer", "new_anndata"]
+__all__ = ["MatrixWriter", "matrix_writer", "new_anndata", "write_table"]
 
 CHUNK_BYTES = 2**20
 """Size of the pieces in which the file keeps the matrix."""
@@ -47,7 +48,7 @@ def new_anndata(path: Path, overwrite: bool) -> Iterator[Any]:
         with _root(building) as root:
             root.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
             for name in ("layers", "obsm", "obsp", "uns", "varm", "varp"):
-                write_elem(root, name, {})
+                write_table(root, name, {})
             yield root
         _put_in_place(building, path)
     except BaseException:
@@ -80,8 +81,15 @@ def matrix_writer(
         yield writer
         if writer.n_written != len(obs):
             raise ValueError(f"{path} is for {len(obs)} rows, and only {writer.n_written} came.")
-        write_elem(root, "obs", obs)
-        write_elem(root, "var", var)
+        write_table(root, "obs", obs)
+        write_table(root, "var", var)
+
+
+def write_table(root: Any, name: str, value: pd.DataFrame | dict[str, Any]) -> None:
+    """Write an element in anndata's layout, without its remarks about versions of zarr."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        write_elem(root, name, value)
 
 
 class MatrixWriter:

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 from anndata import AnnData
 from anndata.abc import CSRDataset
-from anndata.io import write_elem
 from scipy import sparse
 
 from ..core import optional, unknown_name
-from .matrix_writer import new_anndata
+from .matrix_writer import new_anndata, write_table
 from .stored_matrix import StoredMatrix, stored_matrix
 
 __all__ = ["shard"]
@@ -87,8 +86,8 @@ def shard(
         per_bucket = max(1, int((bucket_bytes or BUCKET_BYTES) / rows.bytes_per_row))
         buckets = _deal(rows, order_n, per_bucket, Path(folder), progress)
         _write_csr(root, rows, buckets, progress)
-        write_elem(root, "obs", obs)
-        write_elem(root, "var", adata.var)
+        write_table(root, "obs", obs)
+        write_table(root, "var", adata.var)
     return path
 
 
