@@ -8,7 +8,7 @@ from celbo.data import simulate_counts, synthetic_iid
 from celbo.model import SCVI
 from celbo.module import Classifier
 from celbo.report.metrics import batch_mixing
-from celbo.train import AdversarialTrainingPlan, AdversarialTrainingPlanConfig, NonFiniteLossError
+from celbo.train import AdversarialTrainingPlan, AdversarialTrainingPlanConfig, Callback, NonFiniteLossError
 
 ON = {"adversarial_classifier": True}
 
@@ -97,6 +97,23 @@ class TestTraining:
     def test_same_seed_same_weights(self, mixing, global_rng_untouched):
         a, b = (train(mixing()).module.state_dict() for _ in range(2))
         assert all(torch.equal(a[name], b[name]) for name in a)
+
+    def test_a_killed_run_goes_on_exactly(self, mixing, tmp_path):
+        class Kill(Callback):
+            def __init__(self, step):
+                self.step = step
+
+            def on_train_batch_end(self, trainer, plan, outputs, batch, batch_idx):
+                if trainer.global_step == self.step:
+                    raise KeyError("killed")
+
+        whole, killed, resumed = train(mixing(), max_epochs=4, callbacks=[Kill(0)]), mixing(), mixing()
+        with pytest.raises(KeyError):
+            train(killed, max_epochs=4, callbacks=[Kill(7)], checkpoint_every="3 steps", checkpoint_dir=tmp_path)
+        train(resumed, max_epochs=4, callbacks=[Kill(0)], resume=tmp_path)
+        a, b = whole.module.state_dict(), resumed.module.state_dict()
+        assert all(torch.equal(a[name], b[name]) for name in a)
+        assert whole.history["adversarial_loss_train"].equals(resumed.history["adversarial_loss_train"])
 
     @pytest.mark.parametrize("plan_kwargs", [{"reduce_lr_on_plateau": True, "lr_patience": 0, "lr_threshold": 1e9}])
     def test_schedules_of_epochs_move_the_modules_rate_alone(self, mixing, plan_kwargs):
