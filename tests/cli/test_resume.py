@@ -65,9 +65,6 @@ def test_checkpoints_are_not_written_over(failed, small, celbo, tmp_path):
     assert done.exit_code == 2
     assert "go on with --resume, or begin anew with --overwrite" in done.stderr
     assert len(find_checkpoints(tmp_path / "run" / "checkpoints")) == 2
-    done = celbo("train", small.path, *OPTIONS, "-o", tmp_path / "run", "--overwrite")
-    assert done.exit_code == 0, done.stderr
-    assert files_in(tmp_path / "run") == FILES
 
 
 def test_other_options_are_refused_with_the_reason(failed, small, celbo, tmp_path):
@@ -77,7 +74,7 @@ def test_other_options_are_refused_with_the_reason(failed, small, celbo, tmp_pat
     assert len(find_checkpoints(tmp_path / "run" / "checkpoints")) == 2
 
 
-def test_resume_begins_where_there_is_nothing_and_is_done_where_all_is(trained, small, celbo, tmp_path):
+def test_resume_begins_where_there_is_nothing_and_is_done_where_all_is(small, celbo, tmp_path):
     first = celbo("train", small.path, "--max-epochs", 1, "-o", tmp_path / "run", "--resume")
     assert first.exit_code == 0
     assert "no checkpoints" in first.stderr

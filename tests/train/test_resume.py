@@ -115,18 +115,17 @@ RNG_OF_MOMENTS = np.random.default_rng(3)
 
 
 def moments(n_calls, n):
-    """Some of the calls of hooks: the first, the last, and others by chance."""
-    return sorted({2, n_calls - 1, *RNG_OF_MOMENTS.integers(3, n_calls - 1, n).tolist()})
+    """Some of the calls of hooks: the last but one, and others by chance."""
+    return sorted({n_calls - 1, *RNG_OF_MOMENTS.integers(2, n_calls - 1, n).tolist()})
 
 
-@pytest.mark.parametrize("every", ["1 step", "2 epochs"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("case", "every"), [*((case, "1 step") for case in CASES), ("classic", "2 epochs")])
 def test_goes_on_exactly(scvi, tmp_path, case, every):
     options = BASE | CASES[case]
     counting = KillAt(-1)
     whole = scvi()
     whole.train(**options, callbacks=[counting])
-    for i, moment in enumerate(moments(counting.calls, 2)):
+    for i, moment in enumerate(moments(counting.calls, 1)):
         folder = tmp_path / str(i)
         with pytest.raises(KilledError):
             scvi().train(**options, callbacks=[KillAt(moment)], checkpoint_every=every, checkpoint_dir=folder)
@@ -269,7 +268,7 @@ class Positioned:
         self.epoch, self.resume_at = state["epoch"], state["batch"]
 
 
-@pytest.mark.parametrize("moment", range(5, 40, 5))
+@pytest.mark.parametrize("moment", [10, 21, 36])
 @pytest.mark.parametrize("loader", ["positioned", "plain"])
 def test_by_hand(fit, module_cls, batches, x_n3, tmp_path, moment, loader):
     """Also with a loader of someone else's, that says where it stands or does not."""
@@ -286,7 +285,7 @@ def test_by_hand(fit, module_cls, batches, x_n3, tmp_path, moment, loader):
         assert frame.equals(resumed.history.frames()[name]), name
 
 
-@pytest.mark.parametrize("moment", [16, 40])
+@pytest.mark.parametrize("moment", [16])
 def test_data_that_stay_on_disk(counts, tmp_path, moment):
     """Shuffled by blocks and read ahead."""
     counts.write_h5ad(tmp_path / "counts.h5ad")
@@ -458,7 +457,7 @@ class TestWhen:
 
 
 class TestTermination:
-    @pytest.mark.parametrize("moment", [8, 25, 41])
+    @pytest.mark.parametrize("moment", [8, 41])
     def test_a_checkpoint_and_out(self, scvi, tmp_path, moment, said):
         """Also in the middle of validation, whose minibatches are done again."""
         whole, resumed, ended = scvi(), scvi(), scvi()

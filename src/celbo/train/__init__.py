@@ -4,9 +4,11 @@ from ..core.planned import planned_names
 from .adversarial import AdversarialTrainingPlan, AdversarialTrainingPlanConfig
 from .base import Plan
 from .callbacks import Callback, LearningRateMonitor, LoudEarlyStopping, SaveCheckpoint
+from .checkpointing import TerminatedError
 from .classifier import ClassifierTrainingPlan, ClassifierTrainingPlanConfig
 from .config import KwargsLike, TrainerConfig, TrainingPlanConfig, merge_kwargs
 from .history import History
+from .identity import DifferentRunError
 from .keys import METRIC_KEYS
 from .metrics import ElboMetric
 from .nonfinite import NonFiniteLossError
@@ -24,6 +26,7 @@ __all__ = [
     "Callback",
     "ClassifierTrainingPlan",
     "ClassifierTrainingPlanConfig",
+    "DifferentRunError",
     "ElboMetric",
     "History",
     "KwargsLike",
@@ -35,6 +38,7 @@ __all__ = [
     "SaveCheckpoint",
     "SemiSupervisedTrainingPlan",
     "SemiSupervisedTrainingPlanConfig",
+    "TerminatedError",
     "TrainRunner",
     "Trainer",
     "TrainerConfig",
