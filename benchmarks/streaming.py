@@ -87,6 +87,7 @@ def stored_as(storage: str, source: Path) -> Path:
 def _copied(source: Path, path: Path, options: dict) -> Path:
     import h5py
     from anndata.io import read_elem, write_elem
+
     from celbo.data.matrix_writer import new_anndata
 
     with h5py.File(source) as file, new_anndata(path, False) as root:
@@ -144,9 +145,11 @@ def measure(task: dict) -> dict:
 
 def in_a_process(task: dict) -> dict:
     """As :func:`measure`, with a peak of memory that is this training's alone."""
-    code = f"import json; from benchmarks.streaming import measure; print(json.dumps(measure(json.loads({json.dumps(task)!r}))))"
+    code = "import json, sys; from benchmarks import streaming as s; print(json.dumps(s.measure(json.loads(sys.argv[1]))))"
     folder = Path(__file__).resolve().parents[1]
-    run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=folder, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, json.dumps(task)], cwd=folder, capture_output=True, text=True
+    )
     if run.returncode:
         raise RuntimeError(f"{task} failed:\n{run.stderr[-3000:]}")
     return json.loads(run.stdout.splitlines()[-1])

@@ -6,9 +6,8 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from celbo.data import StoredMatrix, top_variable_genes
+from celbo.data import StoredMatrix, opening, top_variable_genes
 from celbo.data import open as open_data
-from celbo.data import opening
 from celbo.data.inputs import input_paths
 from celbo.data.memory import available_memory, readable_bytes
 from celbo.data.opening import is_streamed, with_genes

@@ -90,7 +90,9 @@ class TestWriter:
     def test_after_a_fault_nothing_is_left(self, adata, tmp_path, name):
         with pytest.raises(ValueError, match="only 10 came"), matrix_writer(tmp_path / name, adata.obs, adata.var) as w:
             w.append(np.ones((10, G), np.float32))
-        with pytest.raises(ValueError, match="200 rows, and 201 came"):
-            with matrix_writer(tmp_path / name, adata.obs, adata.var) as w:
-                w.append(np.ones((N + 1, G), np.float32))
+        with (
+            pytest.raises(ValueError, match="200 rows, and 201"),
+            matrix_writer(tmp_path / name, adata.obs, adata.var) as w,
+        ):
+            w.append(np.ones((N + 1, G), np.float32))
         assert list(tmp_path.iterdir()) == []

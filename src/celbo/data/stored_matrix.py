@@ -17,7 +17,10 @@ from .stored_part import StoredPart
 __all__ = ["StoredMatrix", "pieces", "stored_matrix"]
 
 GAP = 16
-"""Rows not asked for that are read along rather than starting another read (measured on h5ad)."""
+"""Dense rows not asked for that are read along rather than starting another read (measured on h5ad)."""
+
+GAP_BYTES = 2**18
+"""The same for sparse rows, by size: a read of its own takes about as long as copying so much."""
 
 PIECE_BYTES = 2**23
 """Bytes that are read at once, before the rows that were asked for are picked."""
@@ -116,9 +119,12 @@ class StoredMatrix(CSRDataset):
 
     def take(self, ascending_u: np.ndarray) -> sparse.csr_array:
         """Rows by ascending row numbers without repeats, ``(u, g)``, read piece by piece."""
-        most = max(1, PIECE_BYTES * self.shape[0] // (8 * max(self.n_entries, 1)))
+        stored_row = max(1.0, 8 * self.n_entries / max(self.shape[0], 1))
+        most = max(1, int(PIECE_BYTES / stored_row))
+        most = max(most, min(self.chunk_rows, 8 * most))  # a chunk is decoded whole, however little of it is wanted
+        gap = max(self.chunk_rows, int(GAP_BYTES / stored_row))
         blocks = []
-        for start, stop, rows_r in pieces(ascending_u, GAP, most):
+        for start, stop, rows_r in pieces(ascending_u, gap, most):
             block = self.read(start, stop)
             blocks.append(block if len(rows_r) == stop - start else block[rows_r - start])
         if not blocks:
