@@ -145,7 +145,7 @@ def measure(task: dict) -> dict:
 
 def in_a_process(task: dict) -> dict:
     """As :func:`measure`, with a peak of memory that is this training's alone."""
-    code = "import json, sys; from benchmarks import streaming as s; print(json.dumps(s.measure(json.loads(sys.argv[1]))))"
+    code = "import sys, json as j; from benchmarks import streaming as s; print(j.dumps(s.measure(j.loads(sys.argv[1]))))"
     folder = Path(__file__).resolve().parents[1]
     run = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code, json.dumps(task)], cwd=folder, capture_output=True, text=True
