@@ -5,9 +5,11 @@ from .amortizedlda import AmortizedLDAModule
 from .autozivae import AutoZIVAE
 from .classifier import Classifier
 from .ldvae import LDVAE
+from .mrdeconv import MRDeconv
 from .scanvae import SCANVAE
 from .vae import VAE
+from .vaec import VAEC
 
-__all__ = ["LDVAE", "SCANVAE", "VAE", "AmortizedLDAModule", "AutoZIVAE", "Classifier"]
+__all__ = ["LDVAE", "SCANVAE", "VAE", "VAEC", "AmortizedLDAModule", "AutoZIVAE", "Classifier", "MRDeconv"]
 
 __getattr__ = planned_names(__name__)

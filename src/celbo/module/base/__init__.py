@@ -5,7 +5,16 @@ from .embedding import EmbeddingModuleMixin
 from .lossoutput import LossOutput
 from .minified import BaseMinifiedModeModuleClass
 from .module import BaseModuleClass, auto_move_data
+from .priors import GaussianPrior, MogPrior
 
-__all__ = ["BaseMinifiedModeModuleClass", "BaseModuleClass", "EmbeddingModuleMixin", "LossOutput", "auto_move_data"]
+__all__ = [
+    "BaseMinifiedModeModuleClass",
+    "BaseModuleClass",
+    "EmbeddingModuleMixin",
+    "GaussianPrior",
+    "LossOutput",
+    "MogPrior",
+    "auto_move_data",
+]
 
 __getattr__ = planned_names(__name__)

@@ -1,0 +1,474 @@
+"""DestVI: cell types of tissue spots, and what varies within them, by way of single cells of known type.
+
+Reference: Lopez, Li, Keren-Shaul, Boyeau, Kedmi, Pilzer, Jelinski, Yofe, David, Wagner, Ergen, Addadi, Golani,
+Ronchese, Jordan, Amit and Yosef, *DestVI identifies continuums of cell types in spatial transcriptomics data*, Nature
+Biotechnology 2022.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import torch
+from anndata import AnnData
+from torch import Tensor
+
+from ..core import REGISTRY_KEYS, unknown_name
+from ..data import align_genes
+from ..data.fields import BaseAnnDataField, CategoricalObsField, LayerField, NumericalObsField
+from ..module.mrdeconv import SMOOTHED_KEY, MRDeconv
+from ..posterior import latent_representation
+from ..posterior.deconvolution import fine_proportions, spot_gamma, spot_proportions, type_profile
+from .base import BaseModelClass, UnsupervisedTrainingMixin, managers, setup_method
+from .base.answering import Asked, asked
+from .condscvi import CondSCVI
+
+__all__ = ["DestVI"]
+
+_PRIOR_OF_MODULE = {"mean_vprior": "mean_vprior", "var_vprior": "var_vprior", "weights_vprior": "mp_vprior"}
+
+
+class DestVI(UnsupervisedTrainingMixin, BaseModelClass):
+    r"""Proportions of cell types in the spots of a tissue, and the state of each type in each spot.
+
+    .. math::
+        x_{sg} \sim \mathrm{NB}\Bigl(\ell_s \sum_c v_{sc}\, h_g(\gamma_{sc}, c),\ \theta_g\Bigr)
+
+    with the decoder :math:`h` of a :class:`CondSCVI`, proportions :math:`v_s` and states :math:`\gamma_{sc}` that are
+    found at the maximum of their posterior; see :mod:`celbo.module.mrdeconv`. :meth:`from_rna_model` makes one.
+
+    Parameters
+    ----------
+    st_adata
+        Spots, set up with :meth:`setup_anndata`.
+    cell_type_mapping
+        Names of the cell types, ``(c,)``.
+    decoder_state_dict, px_decoder_state_dict, px_r, per_ct_bias
+        Weights of a :class:`CondSCVI`'s module.
+    n_hidden, n_latent, n_layers, dropout_decoder
+        Its sizes, and its dropout.
+    **module_kwargs
+        Further arguments of :class:`~celbo.module.MRDeconv`: ``amortization``, ``add_celltypes``, ...
+
+    Examples
+    --------
+    >>> import celbo
+    >>> cells = celbo.data.simulate_counts(300, 50, 3, 1)
+    >>> celbo.model.CondSCVI.setup_anndata(cells, labels_key="cell_type")
+    >>> sc_model = celbo.model.CondSCVI(cells, n_hidden=16)
+    >>> sc_model.train(max_epochs=2, verbose=0, seed=0)
+    >>> spots = celbo.data.simulate_spots(cells, "cell_type", 40)
+    >>> celbo.model.DestVI.setup_anndata(spots)
+    >>> model = celbo.model.DestVI.from_rna_model(spots, sc_model)
+    >>> model.train(max_epochs=2, verbose=0, seed=0)
+    >>> model.get_proportions().shape
+    (40, 3)
+    """
+
+    _module_cls: ClassVar[type[MRDeconv]] = MRDeconv
+
+    def __init__(
+        self,
+        st_adata: AnnData,
+        cell_type_mapping: np.ndarray,
+        decoder_state_dict: Mapping[str, Tensor],
+        px_decoder_state_dict: Mapping[str, Tensor],
+        px_r: Tensor,
+        per_ct_bias: Tensor,
+        n_hidden: int,
+        n_latent: int,
+        n_layers: int,
+        dropout_decoder: float,
+        **module_kwargs: Any,
+    ) -> None:
+        super().__init__(st_adata)
+        self.cell_type_mapping = np.asarray(cell_type_mapping)
+        arguments = {
+            "n_spots": self.summary_stats["n_cells"],
+            "n_labels": len(self.cell_type_mapping),
+            "n_genes": self.summary_stats["n_vars"],
+            "decoder_state_dict": decoder_state_dict,
+            "px_decoder_state_dict": px_decoder_state_dict,
+            "px_r": px_r,
+            "per_ct_bias": per_ct_bias,
+            "n_hidden": n_hidden,
+            "n_latent": n_latent,
+            "n_layers": n_layers,
+            "dropout_decoder": dropout_decoder,
+        }
+        self._build_module(arguments | module_kwargs)
+        extra = [f"additional_{i}" for i in range(self.module.add_celltypes)]
+        self.cell_type_mapping_extended = [*self.cell_type_mapping, *extra]
+        listed = ", ".join(map(str, self.cell_type_mapping))
+        self._model_summary_string = f"DestVI Model of {self.module.n_spots} spots and the cell types {listed}."
+
+    @classmethod
+    def from_rna_model(
+        cls,
+        st_adata: AnnData,
+        sc_model: CondSCVI,
+        vamp_prior_p: int = 15,
+        anndata_setup_kwargs: dict[str, Any] | None = None,
+        **module_kwargs: Any,
+    ) -> Self:
+        """Model of spots under the types that a :class:`CondSCVI` has learnt.
+
+        Parameters
+        ----------
+        st_adata
+            Spots, set up with :meth:`setup_anndata`. Their genes are matched with those of ``sc_model`` by name.
+        sc_model
+            The trained model of single cells; it may have more genes.
+        vamp_prior_p
+            Components of the prior of each type's states, see :meth:`CondSCVI.get_vamp_prior`; 0: none, a standard
+            normal prior.
+        anndata_setup_kwargs
+            Arguments of :meth:`setup_anndata`, for spots that are to be set up here.
+        **module_kwargs
+            Further arguments of :class:`~celbo.module.MRDeconv`.
+
+        Raises
+        ------
+        RuntimeError
+            ``sc_model`` is not trained.
+        ValueError
+            Genes of the spots that ``sc_model`` does not know.
+        """
+        sc_model._check_if_trained(warn=False, message="This CondSCVI is not trained: its decoder says nothing yet.")
+        if anndata_setup_kwargs is not None or managers.kept_manager(cls, st_adata) is None:
+            cls.setup_anndata(st_adata, **(anndata_setup_kwargs or {}))
+        prior: dict[str, Any] = {"prior_mode": "normal"}
+        if vamp_prior_p:
+            mixture = sc_model.get_vamp_prior(p=vamp_prior_p)
+            prior = {_PRIOR_OF_MODULE[name]: torch.as_tensor(value) for name, value in mixture.items()}
+        sc_module = sc_model.module
+        return cls(
+            st_adata,
+            np.asarray(sc_model.get_state_registry(REGISTRY_KEYS.LABELS_KEY)["categorical_mapping"]),
+            **_decoder_of(sc_model, st_adata.var_names),
+            n_hidden=sc_module.n_hidden,
+            n_latent=sc_module.n_latent,
+            n_layers=sc_module.n_layers,
+            dropout_decoder=sc_module.dropout_rate,
+            **(prior | module_kwargs),
+        )
+
+    def get_proportions(
+        self,
+        keep_additional: bool = False,
+        normalize: bool = True,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+    ) -> pd.DataFrame:
+        """Share of each cell type in each spot.
+
+        Parameters
+        ----------
+        keep_additional
+            Whether the additional types, which stand for what is in the tissue and not among the single cells, have
+            columns too.
+        normalize
+            Whether rows sum to 1 over the types that are given.
+        indices, batch_size
+            Row numbers of spots (None: all); spots a minibatch.
+
+        Returns
+        -------
+        Spots by types.
+
+        Raises
+        ------
+        RuntimeError
+            Before training.
+        """
+        cells = self._asked(indices, batch_size)
+        share_st = spot_proportions(self.module, cells.batches, n_cells=cells.n_cells)
+        share_st = share_st if keep_additional else share_st[:, : self.module.n_labels]
+        if normalize:
+            share_st = share_st / share_st.sum(1, keepdims=True)
+        names = self.cell_type_mapping_extended[: share_st.shape[1]]
+        return pd.DataFrame(share_st, index=cells.names, columns=names)
+
+    def get_gamma(
+        self,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        return_numpy: bool = False,
+    ) -> np.ndarray | dict[str, pd.DataFrame]:
+        """State of each cell type in each spot, in the latent space of the single cells.
+
+        Parameters
+        ----------
+        indices, batch_size
+            As in :meth:`get_proportions`.
+        return_numpy
+            An array instead of frames.
+
+        Returns
+        -------
+        For each type a frame of spots by latents; or ``(s, k, c)``.
+
+        Raises
+        ------
+        RuntimeError
+            Before training.
+        """
+        cells = self._asked(indices, batch_size)
+        gamma_skc = spot_gamma(self.module, cells.batches, n_cells=cells.n_cells)
+        if return_numpy:
+            return gamma_skc
+        columns = [str(k) for k in range(gamma_skc.shape[1])]
+        return {
+            name: pd.DataFrame(gamma_skc[:, :, c], index=cells.names, columns=columns)
+            for c, name in enumerate(self.cell_type_mapping)
+        }
+
+    def get_fine_celltypes(
+        self, sc_model: CondSCVI, indices: Sequence[int] | None = None, batch_size: int | None = None
+    ) -> dict[str, pd.DataFrame]:
+        """Probability of each fine label within each cell type of each spot.
+
+        Parameters
+        ----------
+        sc_model
+            The model of single cells that this one was made from, set up with fine labels.
+        indices, batch_size
+            As in :meth:`get_proportions`.
+
+        Returns
+        -------
+        For each type a frame of spots by fine labels, rows that sum to 1: what the classifier of ``sc_model`` says of
+        the states.
+
+        Raises
+        ------
+        RuntimeError
+            ``sc_model`` has no fine labels; before training.
+        """
+        if sc_model.module.classifier is None:
+            raise RuntimeError(
+                "Single cell model does not contain fine labels: train a CondSCVI that was set up with fine_labels_key."
+            )
+        cells = self._asked(indices, batch_size)
+        share_scf = fine_proportions(self.module, cells.batches, sc_model.module, n_cells=cells.n_cells)
+        return {
+            name: pd.DataFrame(share_scf[:, c], index=cells.names, columns=sc_model.fine_labels)
+            for c, name in enumerate(self.cell_type_mapping)
+        }
+
+    def get_latent_representation(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        give_mean: bool = True,
+        mc_samples: int = 5000,
+        batch_size: int | None = None,
+        return_dist: bool = False,
+        *,
+        seed: int | None = None,
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Latent representation of each spot, from which proportions and states are amortized.
+
+        Parameters
+        ----------
+        adata, indices, give_mean, mc_samples, batch_size, return_dist, seed
+            See :meth:`celbo.model.base.VAEMixin.get_latent_representation`.
+
+        Returns
+        -------
+        ``(s, k)``, or with ``return_dist`` two such: mean and variance.
+
+        Raises
+        ------
+        ValueError
+            A model made without ``n_latent_amortization``: it has no such latents.
+        """
+        self._check_if_trained(warn=False)
+        if self.module.n_latent_amortization is None:
+            raise ValueError("Spots have no latents of their own here: make the model with n_latent_amortization=.")
+        cells = asked(self, adata, indices, batch_size)
+        return latent_representation(
+            self.module,
+            cells.batches,
+            give_mean=give_mean,
+            mc_samples=mc_samples,
+            return_dist=return_dist,
+            n_cells=cells.n_cells,
+            seed=seed,
+        )
+
+    def get_scale_for_ct(
+        self, label: str, indices: Sequence[int] | None = None, batch_size: int | None = None
+    ) -> pd.DataFrame:
+        r"""Expression of a cell type in the state that it has in each spot, whether the spot has such cells or not.
+
+        Parameters
+        ----------
+        label
+            The type.
+        indices, batch_size
+            As in :meth:`get_proportions`.
+
+        Returns
+        -------
+        Spots by genes: the type's :math:`h_g(\gamma_{sc}, c)`, before it is multiplied by proportion and library.
+
+        Raises
+        ------
+        ValueError
+            A name that is not a type of this model.
+        RuntimeError
+            Before training.
+        """
+        code = self._code_of(label)
+        cells = self._asked(indices, batch_size)
+        scale_sg = type_profile(self.module, cells.batches, code, n_cells=cells.n_cells)
+        return pd.DataFrame(scale_sg, index=cells.names, columns=self.get_var_names())
+
+    def get_expression_for_ct(
+        self,
+        label: str,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        return_sparse_array: bool = False,
+    ) -> pd.DataFrame | sp.csr_matrix:
+        """Counts of each spot that come from a cell type.
+
+        Parameters
+        ----------
+        label, indices, batch_size
+            As in :meth:`get_scale_for_ct`.
+        return_sparse_array
+            A CSR matrix instead of a frame.
+
+        Returns
+        -------
+        Spots by genes: each count times the share that the type has in its expectation.
+
+        Raises
+        ------
+        ValueError
+            A name that is not a type of this model.
+        RuntimeError
+            Before training.
+        """
+        code = self._code_of(label)
+        cells = self._asked(indices, batch_size)
+        counts_sg = type_profile(self.module, cells.batches, code, as_counts=True, n_cells=cells.n_cells)
+        if return_sparse_array:
+            return sp.csr_matrix(counts_sg)
+        return pd.DataFrame(counts_sg, index=cells.names, columns=self.get_var_names())
+
+    def _asked(self, indices: Sequence[int] | None, batch_size: int | None) -> Asked:
+        self._check_if_trained(warn=False)
+        return asked(self, None, indices, batch_size)
+
+    def _code_of(self, label: str) -> int:
+        if label not in self.cell_type_mapping:
+            raise ValueError(unknown_name("cell type", label, self.cell_type_mapping))
+        return int(np.flatnonzero(self.cell_type_mapping == label)[0])
+
+    def train(  # type: ignore[override]  # scvi-tools' order
+        self,
+        max_epochs: int = 2000,
+        lr: float = 0.003,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        train_size: float = 1.0,
+        validation_size: float | None = None,
+        shuffle_set_split: bool = True,
+        batch_size: int = 128,
+        n_epochs_kl_warmup: int = 200,
+        datasplitter_kwargs: dict[str, Any] | None = None,
+        plan_kwargs: dict[str, Any] | None = None,
+        *,
+        recipe: str = "classic",
+        **kwargs: Any,
+    ) -> None:
+        """Train; see :meth:`celbo.model.base.UnsupervisedTrainingMixin.train` for the other arguments.
+
+        Parameters
+        ----------
+        max_epochs
+            Passes over the spots.
+        lr
+            Learning rate; under ``recipe="one_cycle"`` its peak.
+        accelerator, devices, train_size, validation_size, shuffle_set_split, batch_size, datasplitter_kwargs
+            As there; all spots are trained on by default.
+        n_epochs_kl_warmup
+            Epochs until the priors have their full weight.
+        plan_kwargs
+            For :class:`~celbo.train.TrainingPlan`, among them the weights of :meth:`MRDeconv.loss
+            <celbo.module.MRDeconv.loss>`; wins over ``lr`` and ``n_epochs_kl_warmup``.
+        recipe
+            As there; scvi-tools' by default.
+        **kwargs
+            ``seed``, ``verbose``, ``callbacks``, ...
+        """
+        super().train(
+            max_epochs=max_epochs,
+            accelerator=accelerator,
+            devices=devices,
+            train_size=train_size,
+            validation_size=validation_size,
+            shuffle_set_split=shuffle_set_split,
+            batch_size=batch_size,
+            datasplitter_kwargs=datasplitter_kwargs,
+            plan_kwargs={"lr": lr, "n_epochs_kl_warmup": n_epochs_kl_warmup} | (plan_kwargs or {}),
+            recipe=recipe,
+            **kwargs,
+        )
+
+    @classmethod
+    @setup_method
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        layer: str | None = None,
+        smoothed_layer: str | None = None,
+        batch_key: str | None = None,
+        **kwargs: Any,
+    ) -> list[BaseAnnDataField]:
+        """Register spots; the number of each row is kept in ``adata.obs["_indices"]``.
+
+        Parameters
+        ----------
+        adata
+            Spots by genes; counts in ``X`` or in a layer. Not copied.
+        layer
+            Layer with the counts; None: ``X``.
+        smoothed_layer
+            Layer with counts smoothed over neighbouring spots, for which the model should give similar answers.
+        batch_key
+            Column of ``adata.obs`` with the batch of each spot; None: one for all.
+        **kwargs
+            ``source_registry``, ``extend_categories``: take over the setup of other data.
+        """
+        adata.obs["_indices"] = np.arange(adata.n_obs)
+        fields: list[BaseAnnDataField] = [
+            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True),
+            NumericalObsField(REGISTRY_KEYS.INDICES_KEY, "_indices"),
+            CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
+        ]
+        if smoothed_layer is not None:
+            fields.append(LayerField(SMOOTHED_KEY, smoothed_layer, is_count_data=False))
+        return fields
+
+
+def _decoder_of(sc_model: CondSCVI, genes: pd.Index) -> dict[str, Any]:
+    """Weights of a conditional autoencoder's decoder for some of its genes, in their order."""
+    match = align_genes(sc_model.get_var_names(), genes, where="the genes of the CondSCVI")
+    match.raise_if_missing()
+    state = {name: value.detach().cpu().clone() for name, value in sc_model.module.state_dict().items()}
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+    return {
+        "decoder_state_dict": part("decoder."),
+        "px_decoder_state_dict": {name: value[match.indexer] for name, value in part("px_decoder.").items()},
+        "px_r": state["px_r"][match.indexer],
+        "per_ct_bias": state["per_ct_bias"][:, match.indexer],
+    }
