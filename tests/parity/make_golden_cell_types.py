@@ -1,6 +1,6 @@
 """Write what scvi-tools 1.4.2 computes for Stereoscope and CellAssign: losses, ten optimizer steps, small archives.
 
-Run it with the Python of an environment that has scvi-tools: ``python tests/parity/make_golden_cell_types.py [FOLDER]``.
+Run it with the Python of an environment with scvi-tools: ``python tests/parity/make_golden_cell_types.py [FOLDER]``.
 One ``.npz`` a module with weights, minibatch and figures; one folder a model with its archive, data and answers.
 """
 

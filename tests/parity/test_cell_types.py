@@ -57,7 +57,8 @@ def answer(model):
 
 
 @pytest.mark.parametrize(
-    ("cls", "name", "seed"), [(RNAStereoscope, "rna", 0), (SpatialStereoscope, "spatial", 1), (CellAssign, "cellassign", 2)]
+    ("cls", "name", "seed"),
+    [(RNAStereoscope, "rna", 0), (SpatialStereoscope, "spatial", 1), (CellAssign, "cellassign", 2)],
 )
 def test_archives_of_scvi_tools_load_and_answer(cls, name, seed, script, tmp_path):
     adata = script.data(seed)

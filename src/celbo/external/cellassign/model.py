@@ -50,13 +50,16 @@ class CellAssign(UnsupervisedTrainingMixin, RNASeqMixin, BaseModelClass):
     cell_type_markers
         Genes by types, 1 where the gene marks the type, else 0; rows are the genes of ``adata``, in any order.
     **model_kwargs
-        Further arguments of :class:`~celbo.external.cellassign.CellAssignModule`. ``random_b_g_0=False`` begins with
-        each gene's log mean count as its base expression instead of a random one, which finds better optima.
+        Further arguments of :class:`~celbo.external.cellassign.CellAssignModule`. Training begins with base expressions
+        below each gene's log mean count; with ``random_b_g_0=True``, and where celbo stands in for scvi-tools, with
+        random ones, from which it often ends in a poor optimum.
 
     Raises
     ------
     KeyError
         ``adata`` and the table do not have the same genes.
+    ValueError
+        A size factor that is not positive.
     """
 
     _module_cls: ClassVar[type[CellAssignModule]] = CellAssignModule
@@ -70,19 +73,27 @@ class CellAssign(UnsupervisedTrainingMixin, RNASeqMixin, BaseModelClass):
             "n_genes": self.n_genes,
             "rho": torch.as_tensor(self.cell_type_markers.to_numpy(dtype=np.float32)),
             "basis_means": torch.linspace(low, high, _N_BASIS),
-            "b_g_0": base_g,
+            "b_g_0": base_g - CellAssignModule.min_delta,  # that of cells of another type
+            "random_b_g_0": default_recipe() == "classic",
         }
         self._build_module(arguments | model_kwargs)
 
     def _survey(self) -> tuple[float, float, torch.Tensor]:
-        """Smallest and largest count, and the log mean of each gene's counts, ``(g,)``."""
+        """Smallest and largest count, and the log mean of each gene's counts, ``(g,)``; size factors are checked."""
         if self.adata is None:
             return 0.0, 1.0, torch.zeros(self.n_genes)  # the archive has the parameters
-        low, high, total_g = math.inf, -math.inf, torch.zeros(self.n_genes, dtype=torch.float64)
+        n_bad, low, high, total_g = 0, math.inf, -math.inf, torch.zeros(self.n_genes, dtype=torch.float64)
         for tensors in self._make_data_loader(self.adata):
             x_ng = tensors[REGISTRY_KEYS.X_KEY]
             low, high = min(low, float(x_ng.min())), max(high, float(x_ng.max()))
             total_g += x_ng.sum(0)
+            n_bad += int((tensors[REGISTRY_KEYS.SIZE_FACTOR_KEY] <= 0).sum())
+        if n_bad:
+            column = self.get_setup_arg("size_factor_key")
+            raise ValueError(
+                f"adata.obs[{column!r}] is zero or negative for {n_bad} cells: size factors are positive. "
+                "Leave cells without counts out."
+            )
         return low, high, ((total_g + 1) / self.adata.n_obs).log().float()
 
     def predict(
