@@ -67,5 +67,5 @@ def test_mudata_or_how_to_get_it():
     else:
         pytest.importorskip("mudata").set_options(pull_on_update=False)
         mdata = synthetic_iid(return_mudata=True, rna_key="r", batch_size=5)
-        assert list(mdata.mod) == ["r", "protein_expression", "accessibility"]
+        assert list(mdata.mod) == ["r", "accessibility", "protein_expression"]
         assert mdata.obs["batch"].nunique() == 2

@@ -10,7 +10,7 @@ from anndata import AnnData
 from ..core import unknown_name
 from .constants import PREFIX
 
-__all__ = ["anndata_array", "anndata_value", "place", "require_key"]
+__all__ = ["MissingLayerError", "anndata_array", "anndata_value", "place", "require_key"]
 
 _KINDS = {
     "obs": "column of adata.obs",
@@ -27,12 +27,17 @@ def place(attr_name: str, attr_key: str | None) -> str:
     return f"adata.{attr_name}" if attr_key is None else f"adata.{attr_name}[{attr_key!r}]"
 
 
+class MissingLayerError(KeyError, ValueError):
+    """A layer that is not there: a ``KeyError``, as all that is missing, and a ``ValueError``, as scvi-tools has it."""
+
+
 def require_key(adata: AnnData, attr_name: str, attr_key: str | None) -> None:
     """Raise a ``KeyError`` that lists the existing keys, nearest first, unless ``attr_key`` is one of them."""
     existing: Iterable[str | None] = getattr(adata, attr_name).keys()
     if attr_key not in existing:
         mine = [key for key in existing if not str(key).startswith(PREFIX)]
-        raise KeyError(unknown_name(_KINDS[attr_name], attr_key, mine))
+        error = MissingLayerError if attr_name == "layers" else KeyError
+        raise error(unknown_name(_KINDS[attr_name], attr_key, mine))
 
 
 def anndata_value(adata: AnnData, attr_name: str, attr_key: str | None) -> Any:

@@ -3,6 +3,7 @@
 from ..core.planned import planned_names
 from .concat import ConcatDataLoader
 from .dataset import AnnTorchDataset
+from .device_backed import DeviceBackedDataSplitter
 from .loader import AnnDataLoader
 from .row_source import RowSource
 from .rows import rows
@@ -17,6 +18,7 @@ __all__ = [
     "CSRRows",
     "ConcatDataLoader",
     "DataSplitter",
+    "DeviceBackedDataSplitter",
     "RowSource",
     "SemiSupervisedDataLoader",
     "SemiSupervisedDataSplitter",

@@ -195,6 +195,8 @@ def keys_of_rows(adata_manager: AnnDataManager) -> list[str]:
 
 
 def _keys_and_dtypes(asked: list[str] | dict[str, Any] | None, registered: list[str]) -> dict[str, Any]:
+    if not (asked is None or isinstance(asked, list | tuple | dict)):
+        raise ValueError(f"`getitem_tensors` must be a `list`, `dict`, or `None`, got {type(asked).__name__}.")
     wanted = registered if asked is None else list(asked)
     for key in wanted:
         if key not in registered:

@@ -106,6 +106,12 @@ class SemiSupervisedDataLoader(ConcatDataLoader):
         super().load_state_dict(state)
         self._seed = self.dataloaders[0].sampler.seed
 
+    @property
+    def labeled_locs(self) -> list[np.ndarray]:
+        """Rows of the labelled cells of each label, under scvi-tools' name."""
+        codes = np.unique(self._label_of_labelled)
+        return [self.labelled_indices[self._label_of_labelled == code] for code in codes]
+
     def resample_labels(self) -> None:
         """Draw the labelled cells anew. Each epoch begins with it, so nobody needs to call it."""
         self.dataloaders[1].indices = self.subsample_labels()
@@ -116,10 +122,7 @@ class SemiSupervisedDataLoader(ConcatDataLoader):
         if self.n_samples_per_label is None:
             return self.labelled_indices
         generator = np.random.default_rng([self._seed, self._draws])
-        rows_by_label = [
-            self.labelled_indices[self._label_of_labelled == c] for c in np.unique(self._label_of_labelled)
-        ]
-        drawn = [generator.choice(r, min(len(r), self.n_samples_per_label), replace=False) for r in rows_by_label]
+        drawn = [generator.choice(r, min(len(r), self.n_samples_per_label), replace=False) for r in self.labeled_locs]
         return np.concatenate([self.labelled_indices[:0], *drawn])
 
 

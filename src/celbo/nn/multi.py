@@ -15,8 +15,6 @@ from .linear import Linear
 
 __all__ = ["MultiDecoder", "MultiEncoder"]
 
-_VAR_EPS = 1e-4
-
 
 class MultiEncoder(nn.Module):
     """Encoder with a head for each data set in front of shared layers.
@@ -93,7 +91,7 @@ class MultiEncoder(nn.Module):
         """
         hidden_nh = self.encoder_shared(self.encoders[head_id](x, *cat_list), *cat_list)
         mean_nk = self.mean_encoder(hidden_nh)
-        var_nk = torch.exp(self.var_encoder(hidden_nh)) + _VAR_EPS
+        var_nk = torch.exp(self.var_encoder(hidden_nh))
         q = Normal(mean_nk, var_nk.sqrt(), validate_args=False)
         z_nk = self.z_transformation(q.rsample())
         return (q, z_nk) if self.return_dist else (mean_nk, var_nk, z_nk)

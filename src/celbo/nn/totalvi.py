@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributions import LogNormal, Normal
+from torch.distributions import Normal
 
 from ..core import unknown_name
 from .fc_layers import FCLayers
@@ -210,8 +210,8 @@ class DecoderTOTALVI(nn.Module):
 
         Returns
         -------
-        ``(px_, py_, log_pro_back_mean)``. ``px_``: ``scale``, ``rate``, ``dropout`` ``(n, g)``. ``py_``: ``back_alpha``,
-        ``back_beta``, ``rate_back``, ``rate_fore``, ``fore_scale``, ``mixing``, ``scale`` ``(n, p)``. The last is the
+        ``(px_, py_, log_pro_back_mean)``. ``px_``: ``scale``, ``rate``, ``dropout`` ``(n, g)``. ``py_``:
+        ``back_alpha``, ``back_beta``, ``rate_back``, ``rate_fore``, ``fore_scale``, ``mixing``, ``scale`` ``(n, p)``. The last is the
         drawn logarithm of the background ``(n, p)``.
         """
         px = self._genes(z, library_gene, cat_list)

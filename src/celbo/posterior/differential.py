@@ -11,6 +11,7 @@ Dims: g genes, r pairs of draws.
 References: Lopez et al., Nature Methods 2018 (vanilla); Boyeau et al., bioRxiv 2019, doi:10.1101/794289 (change).
 """
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -32,13 +33,12 @@ __all__ = [
     "log2_fold_change",
 ]
 
-ChangeFn = Callable[[np.ndarray, np.ndarray], np.ndarray]
+ChangeFn = Callable[..., np.ndarray]
 
 _ENTRIES = 2**23
 """Entries of a block of genes: 64 MiB of float64."""
 
 _FLOOR_PSEUDOCOUNT = 1e-10
-_FLOOR_DELTA = 0.1
 _STATISTICS_PSEUDOCOUNT = 1e-3  # share of the pseudocount under which fold changes are described
 
 
@@ -57,7 +57,8 @@ class Hypothesis:
     test_mode
         ``"three"``: up and down apart; ``"two"``: any change, :math:`p_{up} + p_{down}`.
     change_fn
-        Effect size of draws ``(r, g)`` of both groups; None or ``"log-fold"``: :func:`log2_fold_change`.
+        Effect size of draws ``(r, g)`` of both groups, and of the pseudocount if it takes three arguments; None or
+        ``"log-fold"``: :func:`log2_fold_change`.
     m1_domain_fn
         Which effects ``(r, g)`` count, as booleans; takes the place of ``delta`` and ``test_mode``.
     cred_interval_lvls
@@ -177,13 +178,17 @@ def log2_fold_change(scale1_rg: np.ndarray, scale2_rg: np.ndarray, pseudocount: 
 
 def _effects(pairs: Pairs, hypothesis: Hypothesis, pseudocount: float) -> Iterator[tuple[slice, np.ndarray]]:
     """Effect sizes of all pairs for some genes at a time."""
+    change_fn = hypothesis.change_fn if callable(hypothesis.change_fn) else log2_fold_change
+    more = (pseudocount,) if _takes_pseudocount(change_fn) else ()
     for genes, one, two in pairs.blocks():
-        yield (
-            genes,
-            hypothesis.change_fn(one, two)
-            if callable(hypothesis.change_fn)
-            else log2_fold_change(one, two, pseudocount),
-        )
+        yield genes, change_fn(one, two, *more)
+
+
+def _takes_pseudocount(change_fn: Callable[..., np.ndarray]) -> bool:
+    """scvi-tools' effect functions take it as a third argument."""
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(change_fn).parameters.values()
+    return sum(parameter.kind in positional and parameter.default is parameter.empty for parameter in parameters) > 2
 
 
 def _filled(blocks: Iterator[tuple[slice, np.ndarray]]) -> np.ndarray:
@@ -207,11 +212,11 @@ def _delta(pairs: Pairs, hypothesis: Hypothesis, pseudocount: float, seed: int) 
     )
 
 
-def estimate_delta(lfc_mean_g: np.ndarray, seed: int = 0) -> float:
+def estimate_delta(lfc_mean_g: np.ndarray, seed: int = 0, share: float = 0.6, floor: float = 0.1) -> float:
     """Threshold from the spread of effects over genes: most genes do not change, some go up, some down.
 
-    A mixture of three normals is fitted to the genes' mean effects; the threshold is 0.6 times the mean distance of the
-    two outer means from 0, at least 0.1.
+    A mixture of three normals is fitted to the genes' mean effects; the threshold is ``share`` of the mean distance of
+    the two outer means from 0, at least ``floor``.
 
     Parameters
     ----------
@@ -219,6 +224,8 @@ def estimate_delta(lfc_mean_g: np.ndarray, seed: int = 0) -> float:
         Mean effect of each gene, ``(g,)``.
     seed
         Of the fit.
+    share, floor
+        Of the threshold.
 
     Raises
     ------
@@ -228,7 +235,7 @@ def estimate_delta(lfc_mean_g: np.ndarray, seed: int = 0) -> float:
     mixture = optional("sklearn.mixture", extra="sklearn", purpose="delta=None")
     model = mixture.GaussianMixture(n_components=3, random_state=seed).fit(lfc_mean_g[:, None])
     means = np.sort(model.means_.ravel())
-    return max(_FLOOR_DELTA, float(0.6 * np.abs(means[[0, -1]]).mean()))
+    return max(floor, float(share * np.abs(means[[0, -1]]).mean()))
 
 
 def _pseudocount(pairs: Pairs, hypothesis: Hypothesis, low1_g: np.ndarray | None, low2_g: np.ndarray | None) -> float:
@@ -238,10 +245,10 @@ def _pseudocount(pairs: Pairs, hypothesis: Hypothesis, low1_g: np.ndarray | None
     return max(estimate_pseudocount(scale_rg, low_g) for scale_rg, low_g in groups)
 
 
-def estimate_pseudocount(scale_rg: np.ndarray, low_g: np.ndarray | None) -> float:
+def estimate_pseudocount(scale_rg: np.ndarray, low_g: np.ndarray | None, quantile: float = 0.9) -> float:
     """Expression that the decoder gives to genes that are not expressed: what is below cannot be told from nothing.
 
-    The 0.9 quantile over genes that are not expressed of their largest draw, divided by the number of genes; at
+    The ``quantile`` over genes that are not expressed of their largest draw, divided by the number of genes; at
     least 1e-10, which it is where all genes are expressed.
 
     Parameters
@@ -250,11 +257,13 @@ def estimate_pseudocount(scale_rg: np.ndarray, low_g: np.ndarray | None) -> floa
         Draws of one group, ``(r, g)``.
     low_g
         Genes not expressed in it, ``(g,)`` booleans; None: none.
+    quantile
+        Of genes.
     """
     if low_g is None or not low_g.any():
         return _FLOOR_PSEUDOCOUNT
     largest = scale_rg[:, low_g].max(0)
-    return max(_FLOOR_PSEUDOCOUNT, float(np.quantile(largest, 0.9)) / scale_rg.shape[1])
+    return max(_FLOOR_PSEUDOCOUNT, float(np.quantile(largest, quantile)) / scale_rg.shape[1])
 
 
 def _described(pairs: Pairs, hypothesis: Hypothesis, pseudocount: float) -> dict[str, np.ndarray]:

@@ -205,13 +205,13 @@ class ElboMetric:
     def __init__(self, name: str, mode: str, interval: str) -> None:
         if interval not in ("obs", "batch"):
             raise ValueError(f"interval must be 'obs' or 'batch', got {interval!r}.")
-        self._name, self._mode, self._interval = name, mode, interval
+        self._name, self.mode, self.interval = name, mode, interval
         self.reset()
 
     @property
     def name(self) -> str:
         """Name in the history."""
-        return f"{self._name}_{self._mode}"
+        return f"{self._name}_{self.mode}"
 
     def reset(self) -> None:
         """Forget the minibatches seen."""
@@ -230,4 +230,4 @@ class ElboMetric:
 
     def compute(self) -> Tensor:
         """The mean; NaN before the first update."""
-        return self.elbo_component / (self.n_obs if self._interval == "obs" else self.n_batches)
+        return self.elbo_component / (self.n_obs if self.interval == "obs" else self.n_batches)

@@ -88,5 +88,13 @@ np.testing.assert_allclose(model.get_latent_representation(query), adata.obsm[SC
 
 # In [11]: train on
 model.train(max_epochs=2, accelerator="cpu")
+
+# In [12]: a new batch, mapped onto the reference
+query.obs["batch"] = "batch_of_the_query"
+scvi.model.SCVI.prepare_query_anndata(query, model)
+mapped = scvi.model.SCVI.load_query_data(query, model)
+mapped.train(max_epochs=2, accelerator="cpu", plan_kwargs={"weight_decay": 0.0})
+assert mapped.get_latent_representation().shape == (40, 8)
+assert mapped.summary_stats.n_batch == 3
 save_dir.cleanup()
 print("done", scvi.__version__)

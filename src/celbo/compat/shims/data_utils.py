@@ -15,12 +15,14 @@ from ...data.access import anndata_array
 from ...data.categories import encode, used_categories, warn_if_rare
 from ...data.constants import UUID
 from ...data.counts import is_count_matrix, looks_like_reads
+from ...data.modalities import require_paired
 from .data_constants import _ADATA_MINIFY_TYPE_UNS_KEY
 
 __all__ = [
     "_assign_adata_uuid",
     "_check_fragment_counts",
     "_check_if_view",
+    "_check_mudata_fully_paired",
     "_check_nonnegative_integers",
     "_get_adata_minify_type",
     "_is_minified",
@@ -117,6 +119,11 @@ def _check_if_view(adata: Any, copy_if_view: bool = False) -> None:
     if not copy_if_view:
         raise ValueError("This AnnData is a view of another one. Please run `adata = adata.copy()`")
     adata._init_as_actual(adata.copy())
+
+
+def _check_mudata_fully_paired(mdata: Any) -> None:
+    """Refuse a MuData of which a modality lacks cells."""
+    require_paired(mdata)
 
 
 def _get_adata_minify_type(adata: AnnData) -> Any:

@@ -18,9 +18,11 @@ __all__ = [
     "_get_batch_code_from_category",
     "_get_var_names_from_manager",
     "_init_library_size",
+    "cite_seq_raw_counts_properties",
     "devices_dsp",
     "get_max_epochs_heuristic",
     "parse_device_args",
+    "scatac_raw_counts_properties",
     "scrna_raw_counts_properties",
     "use_distributed_sampler",
 ]
@@ -91,6 +93,44 @@ def scrna_raw_counts_properties(
     chosen: Any = slice(None) if var_idx is None else np.asarray(var_idx)
     columns = {"raw_mean": means.mean, "non_zeros_proportion": means.nonzero, "raw_normalized_mean": means.normalized}
     return {f"{name}{i + 1}": values_mg[i][chosen] for name, values_mg in columns.items() for i in (0, 1)}
+
+
+def scatac_raw_counts_properties(
+    adata_manager: AnnDataManager,
+    idx1: Sequence[int] | np.ndarray,
+    idx2: Sequence[int] | np.ndarray,
+    var_idx: Sequence[int] | np.ndarray | None = None,
+    registry_key: str = REGISTRY_KEYS.X_KEY,
+) -> dict[str, np.ndarray]:
+    """Share of cells in which each region is open, in two groups, and the second minus the first, each ``(r,)``."""
+    x = adata_manager.get_from_registry(registry_key)
+    groups = [_rows(idx, x.shape[0]) for idx in (idx1, idx2)]
+    open_mr = group_means(x, groups, adata_manager.get_column_indexer(registry_key)).nonzero
+    chosen: Any = slice(None) if var_idx is None else np.asarray(var_idx)
+    first, second = open_mr[0][chosen], open_mr[1][chosen]
+    return {"emp_mean1": first, "emp_mean2": second, "emp_effect": first - second}
+
+
+def cite_seq_raw_counts_properties(
+    adata_manager: AnnDataManager,
+    idx1: Sequence[int] | np.ndarray,
+    idx2: Sequence[int] | np.ndarray,
+    use_field: Sequence[str] | None = None,
+) -> dict[str, np.ndarray]:
+    """As :func:`scrna_raw_counts_properties`, genes (``"rna"``) first, then proteins (``"protein"``).
+
+    There is no normalized mean of proteins: it is NaN.
+    """
+    fields = ("rna", "protein") if use_field is None else use_field
+    parts = [scrna_raw_counts_properties(adata_manager, idx1, idx2)] if "rna" in fields else []
+    if "protein" in fields:
+        key = REGISTRY_KEYS.PROTEIN_EXP_KEY
+        x = np.asarray(adata_manager.get_from_registry(key))
+        means = group_means(x, [_rows(i, len(x)) for i in (idx1, idx2)], adata_manager.get_column_indexer(key))
+        columns = {"raw_mean": means.mean, "non_zeros_proportion": means.nonzero}
+        columns["raw_normalized_mean"] = np.full_like(means.mean, np.nan)
+        parts.append({f"{name}{i + 1}": values_mp[i] for name, values_mp in columns.items() for i in (0, 1)})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _rows(chosen: Sequence[int] | np.ndarray, n: int) -> np.ndarray:

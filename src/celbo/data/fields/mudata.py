@@ -143,7 +143,9 @@ class BaseMuDataWrapperClass(BaseAnnDataField):
         self.preregister(mdata)
         return self.adata_field.register_field(self.get_modality(mdata))
 
-    def transfer_field(self, state_registry: dict[str, Any], mdata_target: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+    def transfer_field(  # type: ignore[override]
+        self, state_registry: dict[str, Any], mdata_target: Any, **kwargs: Any
+    ) -> dict[str, Any]:
         """Fit another MuData to a state that exists already, return the state that results."""
         self.preregister(mdata_target)
         return self.adata_field.transfer_field(state_registry, self.get_modality(mdata_target), **kwargs)

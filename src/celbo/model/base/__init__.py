@@ -3,6 +3,7 @@
 from ...core.planned import planned_names
 from .archesmixin import ArchesMixin
 from .convert import convert_archive, export_archive
+from .differentialcomputation import DifferentialComputation
 from .embeddingmixin import EmbeddingMixin
 from .library import library_arguments
 from .minified import BaseMinifiedModeModelClass
@@ -17,6 +18,7 @@ __all__ = [
     "ArchesMixin",
     "BaseMinifiedModeModelClass",
     "BaseModelClass",
+    "DifferentialComputation",
     "EmbeddingMixin",
     "RNASeqMixin",
     "SemisupervisedTrainingMixin",
