@@ -57,6 +57,10 @@ class CellAssignModule(BaseModuleClass):
     min_delta = 2
     """Smallest log fold change of a marker; training keeps to it."""
 
+    rho: Tensor
+    basis_means: Tensor
+    dirichlet_concentration: Tensor
+
     def __init__(
         self,
         n_genes: int,

@@ -46,6 +46,8 @@ class RNADeconv(BaseModuleClass):
         Weight of the cells of each type, ``(c,)``; None: 1.
     """
 
+    ct_weight: Tensor
+
     def __init__(self, n_genes: int, n_labels: int, *, ct_weight: np.ndarray | None = None) -> None:
         super().__init__()
         self.n_genes, self.n_labels = n_genes, n_labels
@@ -103,6 +105,9 @@ class SpatialDeconv(BaseModuleClass):
         ``"n_obs"``: the formula above. ``"minibatch"``: the likelihood is summed over the minibatch and not scaled up
         to all spots, so that the prior counts for more.
     """
+
+    W: Tensor
+    px_o: Tensor
 
     def __init__(
         self,
