@@ -14,6 +14,7 @@ from ..core import settings, unknown_name
 from .block_sampler import BlockSampler, sizes_for
 from .dataset import AnnTorchDataset
 from .read_ahead import read_ahead
+from .resident import ResidentTables
 from .row_source import as_indices
 from .sampler import EpochSampler, Shard
 
@@ -132,8 +133,9 @@ class AnnDataLoader:
     ) -> None:
         _check_options(kwargs)
         self.adata_manager = adata_manager
-        self.tables = _tables(adata_manager, data_and_attributes, load_sparse_tensor, dataset)
-        n = len(self.tables)
+        tables = _tables(adata_manager, data_and_attributes, load_sparse_tensor, dataset)
+        self.tables: Any = tables
+        n = len(tables)
         self.indices = np.arange(n, dtype=np.int64) if indices is None else as_indices(indices, n, what="cell").copy()
         self.dataset = torch.utils.data.Subset(self.tables, self.indices)  # type: ignore[arg-type]
         self.batch_size = int(batch_size or settings.batch_size)
@@ -179,6 +181,10 @@ class AnnDataLoader:
             for positions, batch in zip(sampler, batches, strict=True):
                 self.last_indices = self.indices[positions]
                 yield self._finish(batch) if len(positions) else None
+
+    def use_tables(self, tables: ResidentTables) -> None:
+        """Read from tables that lie on a device from now on: the same minibatches, but there."""
+        self.tables, self.pin_memory = tables, False
 
     @property
     def last_weight(self) -> float:

@@ -33,6 +33,7 @@ from .loggers import make_loggers
 from .loop import run_epoch
 from .nonfinite import FiniteGuard
 from .optim import unpack_optimizers
+from .placing import free_bytes, keep_on_device
 from .processes import say_what_differs, share_out
 from .progress import Progress, make_progress, say_summary
 
@@ -206,6 +207,7 @@ class Trainer(TrainerFace):
         self.plan, self.datamodule, self.train_loader = model, datamodule, train_dataloaders
         self.val_loader = val_dataloaders if self.check_val_every_n_epoch and self.limit_val_batches != 0 else None
         share_out(self.train_loader, self.val_loader, self.engine)
+        keep_on_device((self.train_loader, self.val_loader), self.engine.device, free_bytes(self.engine.device))
         self.raw_module = self.engine.place(model)
         model.trainer = self
         try:

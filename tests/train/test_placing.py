@@ -1,0 +1,31 @@
+"""Data that lie on the device: the same training, to the bit (the CPU stands in for a device)."""
+
+import pytest
+import torch
+
+from celbo.data import simulate_counts
+from celbo.dataloaders.resident import ResidentTables
+from celbo.model import SCVI
+from celbo.train import placing, trainer
+
+
+@pytest.mark.parametrize("form", ["csr", "dense"])
+def test_same_weights(monkeypatch, form):
+    weights, fetched = [], []
+    for most_bytes in (0, 10**9):
+        monkeypatch.setattr(trainer, "free_bytes", lambda device, most=most_bytes: most)
+        monkeypatch.setattr(
+            ResidentTables, "fetch", lambda self, rows, f=ResidentTables.fetch: fetched.append(1) or f(self, rows)
+        )
+        adata = simulate_counts(150, 40, 3, 2, seed=1)
+        adata.X = adata.X.toarray() if form == "dense" else adata.X
+        SCVI.setup_anndata(adata, batch_key="batch")
+        model = SCVI(adata, n_hidden=8)
+        model.train(2, seed=0, verbose=0, accelerator="cpu", check_val_every_n_epoch=1)
+        assert bool(fetched) is bool(most_bytes)
+        weights.append(model.module.state_dict())
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_nothing_moves_on_the_cpu():
+    assert placing.free_bytes(torch.device("cpu")) == 0
