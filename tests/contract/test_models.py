@@ -8,7 +8,7 @@ import torch
 
 from celbo.data import synthetic_iid
 from celbo.external import SOLO
-from celbo.model import SCANVI, SCVI, LinearSCVI
+from celbo.model import AUTOZI, SCANVI, SCVI, AmortizedLDA, LinearSCVI
 from celbo.testing import check_model
 
 data = functools.partial(synthetic_iid, batch_size=20, n_genes=30, seed=0)
@@ -19,6 +19,7 @@ ROWS = {
     "SCVI_latent_library": (SCVI, {"batch_key": "batch"}, {"use_observed_lib_size": False}),
     "SCVI_embedding": (SCVI, {"batch_key": "batch"}, {"batch_representation": "embedding"}),
     "LinearSCVI": (LinearSCVI, {"batch_key": "batch"}, {}),
+    "AUTOZI": (AUTOZI, {"batch_key": "batch"}, {}),
     "SCANVI": (SCANVI, {"labels_key": "labels", "unlabeled_category": "label_0", "batch_key": "batch"}, {}),
 }
 
@@ -44,6 +45,12 @@ def test_contract_of_a_classifier():
     check_model(
         SOLO, cells_and_doublets, setup={"labels_key": "kind"}, init={"n_hidden": 6}, history=history, answers=()
     )
+
+
+@pytest.mark.usefixtures("global_rng_untouched")
+def test_contract_of_a_topic_model():
+    """Its latent representation is a mean of draws, and so not the same to 1e-4 each time."""
+    check_model(AmortizedLDA, data, init={"n_topics": 3, "n_hidden": 6}, answers=())
 
 
 class Scribbles(SCVI):

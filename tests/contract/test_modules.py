@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
-from celbo.module import LDVAE, VAE
+from celbo.module import LDVAE, VAE, AmortizedLDAModule, AutoZIVAE
 from celbo.module.base import BaseModuleClass, LossOutput
 from celbo.testing import check_module
 
@@ -44,6 +44,11 @@ ROWS = {
     "covariates": (VAE, {"encode_covariates": True, **COVARIATES}, [LIBRARY, OWN_THETA]),
     "deep": (VAE, {"n_layers": 2, "latent_distribution": "ln"}, [LIBRARY, OWN_THETA]),
     "embedding": (VAE, {"batch_representation": "embedding"}, [LIBRARY, OWN_THETA]),
+    **{
+        f"autozi_{kind}": (AutoZIVAE, {"zero_inflation": kind, "n_latent": 2}, [LIBRARY, OWN_THETA])
+        for kind in ("gene", "gene-batch", "gene-label", "gene-cell")
+    },
+    "topics": (lambda **_: AmortizedLDAModule(G, n_topics=3, n_hidden=6), {}, []),
     "linear": (LDVAE, {**PRIOR, "gene_likelihood": "nb"}, [NO_DROPOUT]),
 }
 

@@ -140,10 +140,10 @@ class AUTOZI(VAEMixin, UnsupervisedTrainingMixin, RNASeqMixin, BaseModelClass):
         *,
         seed: int | None = None,
     ) -> float:
-        r"""Marginal log-likelihood of all the cells together in nats, by importance sampling.
+        r"""Marginal log-likelihood of all the cells together, in nats for each of the N cells, by importance sampling.
 
-        .. math:: \log p(X) \approx \log \tfrac{1}{T} \sum_t \frac{p(\delta_t)}{q(\delta_t)} \prod_n \tfrac{1}{S} \sum_s
-                  \frac{p(x_n \mid z_{ts}, \delta_t)\,p(z_{ts})}{q(z_{ts} \mid x_n)},
+        .. math:: \frac{\log p(X)}{N} \approx \frac{1}{N} \log \tfrac{1}{T} \sum_t \frac{p(\delta_t)}{q(\delta_t)}
+                  \prod_n \tfrac{1}{S} \sum_s \frac{p(x_n \mid z_{ts}, \delta_t)\,p(z_{ts})}{q(z_{ts} \mid x_n)},
                   \qquad \delta_t \sim q(\delta),\; z_{ts} \sim q(z \mid x_n)
 
         Parameters
@@ -155,17 +155,18 @@ class AUTOZI(VAEMixin, UnsupervisedTrainingMixin, RNASeqMixin, BaseModelClass):
 
         Returns
         -------
-        The logarithm, a lower bound in expectation. scvi-tools 1.4.2 draws one z for each draw of :math:`\delta`.
+        A lower bound in expectation. scvi-tools 1.4.2 draws one z for each draw of :math:`\delta`, so that its bound is
+        looser.
         """
         self._check_if_trained(warn=False)
         if n_mc_samples < 1:
             raise ValueError(f"At least one sample is needed, got {n_mc_samples=}.")
         n_delta = math.isqrt(n_mc_samples - 1) + 1
+        cells = asked(self, adata, indices, batch_size)
         log_weights = []
         with evaluating(self.module, seed) as rng:
             for _ in range(n_delta):
                 delta, log_ratio = self.module.draw_delta()
-                cells = asked(self, adata, indices, batch_size)
                 ll_n = posterior.marginal_ll(
                     self.module,
                     ({**tensors, "delta": delta} for tensors in cells.batches),
@@ -176,7 +177,8 @@ class AUTOZI(VAEMixin, UnsupervisedTrainingMixin, RNASeqMixin, BaseModelClass):
                     seed=int(rng.integers(2**31)),
                 )
                 log_weights.append(ll_n.double().sum() + log_ratio.double().cpu())  # type: ignore[union-attr]
-        return float(torch.stack(log_weights).logsumexp(0)) - math.log(n_delta)
+        log_evidence = float(torch.stack(log_weights).logsumexp(0)) - math.log(n_delta)
+        return log_evidence / cells.require_cells("get_marginal_ll").size
 
     @classmethod
     @setup_method

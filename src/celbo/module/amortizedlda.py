@@ -97,8 +97,8 @@ class AmortizedLDAModule(BaseModuleClass):
     @auto_move_data
     def inference(self, x: Tensor) -> dict[str, Any]:
         r"""Encode counts, ``(n, g)``: ``qz``, the normal posterior before the softmax, and ``z``, topics of a draw."""
-        qz, z_nk = self._guide.encoder(x)
-        return {"qz": qz, "z": z_nk}
+        qz = self._guide.cell_topics(x)
+        return {"qz": qz, "z": qz.rsample().softmax(-1)}
 
     @auto_move_data
     def generative(self, z: Tensor) -> dict[str, Any]:
@@ -152,11 +152,16 @@ class AmortizedLDAModule(BaseModuleClass):
     @torch.no_grad()
     def get_topic_distribution(self, x: Tensor, n_samples: int) -> Tensor:
         """Monte Carlo mean of the topics of each cell, ``(n, k)``, rows sum to 1."""
-        return _mean_on_simplex(self._guide.encoder(x)[0], n_samples)
+        return _mean_on_simplex(self._guide.cell_topics(x), n_samples)
 
 
 class _Priors(nn.Module):
     """Normal variables whose softmaxes are the priors."""
+
+    cell_topic_prior_mu: Tensor
+    cell_topic_prior_sigma: Tensor
+    topic_feature_prior_mu: Tensor
+    topic_feature_prior_sigma: Tensor
 
     def __init__(self, cell_topic: Tensor, topic_feature: Tensor) -> None:
         super().__init__()
@@ -181,7 +186,12 @@ class _Posteriors(nn.Module):
         mean_g, scale_g = priors.topic_feature_prior_mu, priors.topic_feature_prior_sigma
         self.topic_feature_posterior_mu = nn.Parameter(mean_g.repeat(n_topics, 1))
         self.unconstrained_topic_feature_posterior_sigma = nn.Parameter((scale_g / 2).repeat(n_topics, 1))
-        self.encoder = Encoder(len(mean_g), n_topics, n_hidden=n_hidden, distribution="ln", return_dist=True)
+        self.encoder = Encoder(len(mean_g), n_topics, n_hidden=n_hidden, distribution="ln")
+
+    def cell_topics(self, x: Tensor) -> Normal:
+        """Posterior of cells; what the encoder calls a variance is the standard deviation, as in scvi-tools."""
+        mean_nk, scale_nk, _ = self.encoder(x)
+        return _normal(mean_nk, scale_nk)
 
     def topics(self) -> Normal:
         return _normal(self.topic_feature_posterior_mu, softplus(self.unconstrained_topic_feature_posterior_sigma))
