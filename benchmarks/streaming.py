@@ -143,9 +143,14 @@ def measure(task: dict) -> dict:
     }
 
 
+def answer() -> None:
+    """Measure the task that the process was given, and print what came out."""
+    print(json.dumps(measure(json.loads(sys.argv[1]))))
+
+
 def in_a_process(task: dict) -> dict:
     """As :func:`measure`, with a peak of memory that is this training's alone."""
-    code = "import sys, json as j; from benchmarks import streaming as s; print(j.dumps(s.measure(j.loads(sys.argv[1]))))"
+    code = "from benchmarks.streaming import answer; answer()"
     folder = Path(__file__).resolve().parents[1]
     run = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code, json.dumps(task)], cwd=folder, capture_output=True, text=True
