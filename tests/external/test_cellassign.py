@@ -55,7 +55,7 @@ def module():
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_sorted_blood_cells_by_their_markers(shared_dir, seed):
-    """Accuracy is 0.990 and 0.991; that of scvi-tools with its defaults (400 epochs) 0.301 and 0.341."""
+    """Accuracy is 0.991 twice; that of scvi-tools with its defaults (400 epochs) 0.301 and 0.341."""
     adata = anndata.read_h5ad(shared_dir / "data" / "sorted_pbmc_3500.h5ad")
     total_n = np.asarray(adata.X.sum(1)).ravel()
     adata.obs["size_factor"] = total_n / total_n.mean()
