@@ -11,18 +11,13 @@ from uuid import uuid4
 import numpy as np
 from anndata import AnnData
 from rich.console import Console
-from rich.pretty import Pretty
 
 from ..core import SCVI_TOOLS_VERSION
-from .access import place
 from .attrdict import attrdict
 from .constants import (
-    ATTR_KEY,
-    ATTR_NAME,
     DATA_REGISTRY,
     FIELD_REGISTRIES,
     MANAGER_UUID,
-    MOD_KEY,
     MODEL_NAME,
     SCVI_VERSION,
     SETUP_ARGS,
@@ -35,7 +30,7 @@ from .fields import BaseAnnDataField, LayerField
 from .genes import GeneMatch, align_genes
 from .modalities import is_mudata, require_paired
 from .registry import data_registry_of, field_registry_of, state_registry_of, summary_stats_of
-from .tables import table
+from .registry_view import places_table, print_setup_call, summary_table
 
 __all__ = ["AnnDataManager", "AnnDataManagerValidationCheck"]
 
@@ -310,10 +305,7 @@ class AnnDataManager:
     @staticmethod
     def view_setup_method_args(registry: Mapping[str, Any]) -> None:
         """Print the call that set the AnnData up."""
-        if registry[MODEL_NAME] is not None and registry[SETUP_ARGS] is not None:
-            console = Console()
-            console.print(f"Setup via `{registry[MODEL_NAME]}.{registry[SETUP_METHOD_NAME]}` with arguments:")
-            console.print(Pretty(registry[SETUP_ARGS]))
+        print_setup_call(registry)
 
     def view_registry(self, hide_state_registries: bool = False) -> None:
         """Print the registry as tables: the call, the sizes, the places, and what each field learnt."""
@@ -321,19 +313,12 @@ class AnnDataManager:
         console = Console()
         console.print(f"Anndata setup with scvi-tools version {self._registry[SCVI_VERSION]}.\n")
         self.view_setup_method_args(self._registry)
-        console.print(self._summary_table(), self._places_table())
+        console.print(summary_table(self.summary_stats), places_table(self.data_registry))
         if not hide_state_registries:
             for field in self.fields:
                 shown = field.view_state_registry(self.get_state_registry(field.registry_key))
                 if shown is not None:
                     console.print(shown)
-
-    def _summary_table(self) -> Any:
-        return table("Summary Statistics", ["Summary Stat Key", "Value"], sorted(self.summary_stats.items()))
-
-    def _places_table(self) -> Any:
-        rows = [[key, _shown_place(where)] for key, where in self.data_registry.items()]
-        return table("Data Registry", ["Registry Key", "scvi-tools Location"], rows)
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
@@ -414,8 +399,3 @@ def _require_same_shape_of_setup(field: BaseAnnDataField, source: Mapping[str, A
         raise ValueError(
             f"The source registry {sides[0]} for {field.registry_key!r}, this setup {sides[1]}: set both up alike."
         )
-
-
-def _shown_place(where: Mapping[str, Any]) -> str:
-    shown = place(where[ATTR_NAME], where[ATTR_KEY])
-    return shown.replace("adata.", f"adata.mod[{where[MOD_KEY]!r}].", 1) if MOD_KEY in where else shown

@@ -51,13 +51,12 @@ class DeviceBackedLoader:
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         """One epoch of minibatches; without shuffling they are views."""
-        order = torch.from_numpy(self._rng.permutation(self.n)) if self.shuffle else None
+        device = next(iter(self.dataset.values())).device
+        order = torch.from_numpy(self._rng.permutation(self.n)).to(device) if self.shuffle else None
         for batch in range(len(self)):
             part = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
             rows = part if order is None else order[part]
-            yield {
-                key: tensor[rows if order is None else rows.to(tensor.device)] for key, tensor in self.dataset.items()
-            }
+            yield {key: tensor[rows] for key, tensor in self.dataset.items()}
 
 
 class DeviceBackedDataSplitter(DataSplitter):

@@ -123,8 +123,8 @@ class BaseMuDataWrapperClass(BaseAnnDataField):
             raise AssertionError(f"`get_modality` can only be called on MuData objects, got a {type(mdata).__name__}.")
         if self.mod_key is None and self.attr_name in _OF_MODALITIES_ONLY:
             raise ValueError(
-                f"The field {self.registry_key!r} is a matrix, and only modalities have one: name it with mod_key=, one "
-                f"of {', '.join(map(repr, mdata.mod))}."
+                f"The field {self.registry_key!r} is a matrix, and only modalities have one: name it with mod_key=, "
+                f"one of {', '.join(map(repr, mdata.mod))}."
             )
         if self.mod_key is not None and self.mod_key not in mdata.mod:
             known = ", ".join(map(repr, mdata.mod))

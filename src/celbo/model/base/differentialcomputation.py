@@ -104,7 +104,8 @@ class DifferentialComputation:
         ]
         rng = np.random.default_rng(settings.seed)
         pairs = _pairs(draws[0], draws[1], m_permutation if use_permutation else None, same, rng)
-        columns: dict[str, Any] = differential_effects(pairs, hypothesis, **self._low(groups, hypothesis))
+        low1_g, low2_g = self._low(groups, hypothesis)
+        columns: dict[str, Any] = differential_effects(pairs, hypothesis, low1_g=low1_g, low2_g=low2_g)
         for name in ("pseudocounts", "delta"):
             if name in columns:
                 columns[name] = columns[name][0]
@@ -206,15 +207,15 @@ class DifferentialComputation:
             )
         return first == second
 
-    def _low(self, groups: Sequence[np.ndarray], hypothesis: Hypothesis) -> dict[str, np.ndarray]:
+    def _low(self, groups: Sequence[np.ndarray], hypothesis: Hypothesis) -> Sequence[np.ndarray | None]:
         """Genes not expressed in each group, where the pseudocount is to be estimated from them."""
         if hypothesis.mode == "vanilla" or hypothesis.pseudocounts is not None:
-            return {}
+            return None, None
         key = REGISTRY_KEYS.X_KEY
         means = group_means(
             self.adata_manager.get_from_registry(key), groups, self.adata_manager.get_column_indexer(key)
         )
-        return {f"low{i + 1}_g": means.mean[i] < hypothesis.threshold_counts for i in (0, 1)}
+        return list(means.mean < hypothesis.threshold_counts)
 
 
 def _pairs(
@@ -231,5 +232,6 @@ def _pairs(
         return Pairs(scale1_rg[:n_rows], scale2_rg[:n_rows])
     codes = [np.unique(batch.astype(str), return_inverse=True)[1] for batch in (batch1_r, batch2_r)]
     within = same_batches and len(codes[0]) == len(codes[1]) and bool((np.diff(codes[1]) >= 0).all())
-    rows1, rows2 = permuted_rows(*(codes if within else (None, None)), n_rows, m, rng)
+    codes1_r, codes2_r = codes if within else (None, None)
+    rows1, rows2 = permuted_rows(codes1_r, codes2_r, n_rows, m, rng)
     return Pairs(scale1_rg, scale2_rg, rows1, rows2)

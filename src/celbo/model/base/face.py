@@ -154,6 +154,16 @@ class ModelFace:
     def __repr__(self) -> str:
         return self.summary_string
 
+    # Verbs that mixins add.
+
+    def get_normalized_expression(self, *args: Any, **kwargs: Any) -> Any:
+        """Not of this model: raises a ``NotImplementedError``."""
+        raise NotImplementedError(f"{type(self).__name__} has no get_normalized_expression.")
+
+    def differential_abundance(self, *args: Any, **kwargs: Any) -> Any:
+        """Not of this model: raises a ``NotImplementedError``."""
+        raise NotImplementedError(f"{type(self).__name__} has no differential_abundance.")
+
     # Looking things up.
 
     def _get_user_attributes(self) -> list[tuple[str, Any]]:

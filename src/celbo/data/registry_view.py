@@ -1,0 +1,38 @@
+"""A registry in tables for people."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.pretty import Pretty
+from rich.table import Table
+
+from .access import place
+from .constants import ATTR_KEY, ATTR_NAME, MOD_KEY, MODEL_NAME, SETUP_ARGS, SETUP_METHOD_NAME
+from .tables import table
+
+__all__ = ["places_table", "print_setup_call", "summary_table"]
+
+
+def print_setup_call(registry: Mapping[str, Any]) -> None:
+    """The call that set the data up; nothing where the registry does not know it."""
+    if registry[MODEL_NAME] is not None and registry[SETUP_ARGS] is not None:
+        console = Console()
+        console.print(f"Setup via `{registry[MODEL_NAME]}.{registry[SETUP_METHOD_NAME]}` with arguments:")
+        console.print(Pretty(registry[SETUP_ARGS]))
+
+
+def summary_table(stats: Mapping[str, Any]) -> Table:
+    """Sizes by name."""
+    return table("Summary Statistics", ["Summary Stat Key", "Value"], sorted(stats.items()))
+
+
+def places_table(data_registry: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Where each field's data lie."""
+    rows = [[key, _shown_place(where)] for key, where in data_registry.items()]
+    return table("Data Registry", ["Registry Key", "scvi-tools Location"], rows)
+
+
+def _shown_place(where: Mapping[str, Any]) -> str:
+    shown = place(where[ATTR_NAME], where[ATTR_KEY])
+    return shown.replace("adata.", f"adata.mod[{where[MOD_KEY]!r}].", 1) if MOD_KEY in where else shown
