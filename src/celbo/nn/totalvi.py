@@ -211,8 +211,8 @@ class DecoderTOTALVI(nn.Module):
         Returns
         -------
         ``(px_, py_, log_pro_back_mean)``. ``px_``: ``scale``, ``rate``, ``dropout`` ``(n, g)``. ``py_``:
-        ``back_alpha``, ``back_beta``, ``rate_back``, ``rate_fore``, ``fore_scale``, ``mixing``, ``scale`` ``(n, p)``. The last is the
-        drawn logarithm of the background ``(n, p)``.
+        ``back_alpha``, ``back_beta``, ``rate_back``, ``rate_fore``, ``fore_scale``, ``mixing``, ``scale`` ``(n, p)``.
+        The last is the drawn logarithm of the background ``(n, p)``.
         """
         px = self._genes(z, library_gene, cat_list)
         py, log_background_np = self._proteins(z, cat_list)
