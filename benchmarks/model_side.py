@@ -117,7 +117,9 @@ def lda(scvi, task: dict, adata) -> dict:
     model = scvi.model.AmortizedLDA(adata, n_topics=task["topics"])
     seconds = training(task, model, max_epochs=task["epochs"])
     np.save(task["out"], model.get_feature_by_topic().to_numpy())
-    return {"seconds": seconds, "perplexity": float(model.get_perplexity())}
+    perplexity = float(model.get_perplexity())
+    # scvi-tools 1.4.2 returns the reciprocal: its get_elbo has the wrong sign
+    return {"seconds": seconds, "perplexity": max(perplexity, 1 / perplexity)}
 
 
 def main() -> None:
