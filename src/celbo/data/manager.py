@@ -70,8 +70,7 @@ class AnnDataManager:
         What to check first. Default: everything.
     """
 
-    make_torch_dataset: ClassVar[Callable[..., Any] | None] = None
-    """Makes the data set of :meth:`create_torch_dataset`; :mod:`celbo.dataloaders`, which is above, puts it here."""
+    make_torch_dataset: ClassVar[Callable[..., Any] | None] = None  # put here by celbo.dataloaders, which is above
 
     def __init__(
         self,
