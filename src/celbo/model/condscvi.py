@@ -13,6 +13,7 @@ import pandas as pd
 from anndata import AnnData
 
 from ..core import REGISTRY_KEYS
+from ..data import align_genes
 from ..data.fields import (
     BaseAnnDataField,
     CategoricalObsField,
@@ -199,6 +200,33 @@ class CondSCVI(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass)
         cells = asked(self, adata, indices, batch_size)
         ratio_cc = label_swaps(self.module, cells.batches)
         return pd.DataFrame(ratio_cc, index=names, columns=names)
+
+    def decoder_for(self, genes: Sequence[str] | pd.Index) -> dict[str, Any]:
+        """Weights of the decoder for some of the genes, as :class:`~celbo.model.DestVI` takes them.
+
+        Parameters
+        ----------
+        genes
+            Names, in the order wanted.
+
+        Raises
+        ------
+        ValueError
+            Genes that this model does not know.
+        """
+        match = align_genes(self.get_var_names(), pd.Index(genes), where="the genes of the CondSCVI")
+        match.raise_if_missing()
+        state = {name: value.detach().cpu().clone() for name, value in self.module.state_dict().items()}
+
+        def part(prefix: str) -> dict[str, Any]:
+            return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+        return {
+            "decoder_state_dict": part("decoder."),
+            "px_decoder_state_dict": {name: value[match.indexer] for name, value in part("px_decoder.").items()},
+            "px_r": state["px_r"][match.indexer],
+            "per_ct_bias": state["per_ct_bias"][:, match.indexer],
+        }
 
     def train(  # type: ignore[override]  # scvi-tools' order
         self,

@@ -16,11 +16,9 @@ from anndata import AnnData
 from torch import Tensor
 
 from ..core import REGISTRY_KEYS, unknown_name
-from ..data import align_genes
 from ..data.fields import BaseAnnDataField, CategoricalObsField, LayerField, NumericalObsField
 from ..module.mrdeconv import SMOOTHED_KEY, MRDeconv
-from ..posterior import latent_representation
-from ..posterior.deconvolution import fine_proportions, spot_gamma, spot_proportions, type_profile
+from ..posterior.deconvolution import fine_proportions, spot_gamma, spot_latents, spot_proportions, type_profile
 from .base import BaseModelClass, UnsupervisedTrainingMixin, managers, setup_method
 from .base.answering import Asked, asked
 from .condscvi import CondSCVI
@@ -52,19 +50,11 @@ class DestVI(UnsupervisedTrainingMixin, BaseModelClass):
     **module_kwargs
         Further arguments of :class:`~celbo.module.MRDeconv`: ``amortization``, ``add_celltypes``, ...
 
-    Examples
-    --------
-    >>> import celbo
-    >>> cells = celbo.data.simulate_counts(300, 50, 3, 1)
-    >>> celbo.model.CondSCVI.setup_anndata(cells, labels_key="cell_type")
-    >>> sc_model = celbo.model.CondSCVI(cells, n_hidden=16)
-    >>> sc_model.train(max_epochs=2, verbose=0, seed=0)
-    >>> spots = celbo.data.simulate_spots(cells, "cell_type", 40)
-    >>> celbo.model.DestVI.setup_anndata(spots)
-    >>> model = celbo.model.DestVI.from_rna_model(spots, sc_model)
-    >>> model.train(max_epochs=2, verbose=0, seed=0)
-    >>> model.get_proportions().shape
-    (40, 3)
+    Notes
+    -----
+    Common arguments: ``indices`` (row numbers of spots in any order or a boolean mask; None: all), ``batch_size``
+    (spots a minibatch; None: ``celbo.settings.batch_size``), ``label`` (a cell type; an unknown one is a
+    ``ValueError``). Before training, questions are a ``RuntimeError``.
     """
 
     _module_cls: ClassVar[type[MRDeconv]] = MRDeconv
@@ -147,7 +137,7 @@ class DestVI(UnsupervisedTrainingMixin, BaseModelClass):
         return cls(
             st_adata,
             np.asarray(sc_model.get_state_registry(REGISTRY_KEYS.LABELS_KEY)["categorical_mapping"]),
-            **_decoder_of(sc_model, st_adata.var_names),
+            **sc_model.decoder_for(st_adata.var_names),
             n_hidden=sc_module.n_hidden,
             n_latent=sc_module.n_latent,
             n_layers=sc_module.n_layers,
@@ -172,16 +162,11 @@ class DestVI(UnsupervisedTrainingMixin, BaseModelClass):
         normalize
             Whether rows sum to 1 over the types that are given.
         indices, batch_size
-            Row numbers of spots (None: all); spots a minibatch.
+            See the class.
 
         Returns
         -------
         Spots by types.
-
-        Raises
-        ------
-        RuntimeError
-            Before training.
         """
         cells = self._asked(indices, batch_size)
         share_st = spot_proportions(self.module, cells.batches, n_cells=cells.n_cells)
@@ -202,18 +187,13 @@ class DestVI(UnsupervisedTrainingMixin, BaseModelClass):
         Parameters
         ----------
         indices, batch_size
-            As in :meth:`get_proportions`.
+            See the class.
         return_numpy
             An array instead of frames.
 
         Returns
         -------
         For each type a frame of spots by latents; or ``(s, k, c)``.
-
-        Raises
-        ------
-        RuntimeError
-            Before training.
         """
         cells = self._asked(indices, batch_size)
         gamma_skc = spot_gamma(self.module, cells.batches, n_cells=cells.n_cells)
@@ -235,7 +215,7 @@ class DestVI(UnsupervisedTrainingMixin, BaseModelClass):
         sc_model
             The model of single cells that this one was made from, set up with fine labels.
         indices, batch_size
-            As in :meth:`get_proportions`.
+            See the class.
 
         Returns
         -------
@@ -289,15 +269,9 @@ class DestVI(UnsupervisedTrainingMixin, BaseModelClass):
         if self.module.n_latent_amortization is None:
             raise ValueError("Spots have no latents of their own here: make the model with n_latent_amortization=.")
         cells = asked(self, adata, indices, batch_size)
-        return latent_representation(
-            self.module,
-            cells.batches,
-            give_mean=give_mean,
-            mc_samples=mc_samples,
-            return_dist=return_dist,
-            n_cells=cells.n_cells,
-            seed=seed,
-        )
+        draw = not give_mean and not return_dist
+        first, variance = spot_latents(self.module, cells.batches, draw=draw, n_cells=cells.n_cells, seed=seed)
+        return (first, variance) if return_dist else first
 
     def get_scale_for_ct(
         self, label: str, indices: Sequence[int] | None = None, batch_size: int | None = None
@@ -306,21 +280,12 @@ class DestVI(UnsupervisedTrainingMixin, BaseModelClass):
 
         Parameters
         ----------
-        label
-            The type.
-        indices, batch_size
-            As in :meth:`get_proportions`.
+        label, indices, batch_size
+            See the class.
 
         Returns
         -------
         Spots by genes: the type's :math:`h_g(\gamma_{sc}, c)`, before it is multiplied by proportion and library.
-
-        Raises
-        ------
-        ValueError
-            A name that is not a type of this model.
-        RuntimeError
-            Before training.
         """
         code = self._code_of(label)
         cells = self._asked(indices, batch_size)
@@ -339,20 +304,13 @@ class DestVI(UnsupervisedTrainingMixin, BaseModelClass):
         Parameters
         ----------
         label, indices, batch_size
-            As in :meth:`get_scale_for_ct`.
+            See the class.
         return_sparse_array
             A CSR matrix instead of a frame.
 
         Returns
         -------
         Spots by genes: each count times the share that the type has in its expectation.
-
-        Raises
-        ------
-        ValueError
-            A name that is not a type of this model.
-        RuntimeError
-            Before training.
         """
         code = self._code_of(label)
         cells = self._asked(indices, batch_size)
@@ -387,25 +345,17 @@ class DestVI(UnsupervisedTrainingMixin, BaseModelClass):
         recipe: str = "classic",
         **kwargs: Any,
     ) -> None:
-        """Train; see :meth:`celbo.model.base.UnsupervisedTrainingMixin.train` for the other arguments.
+        """Train; see :meth:`CondSCVI.train` for the other arguments.
 
         Parameters
         ----------
-        max_epochs
-            Passes over the spots.
-        lr
-            Learning rate; under ``recipe="one_cycle"`` its peak.
-        accelerator, devices, train_size, validation_size, shuffle_set_split, batch_size, datasplitter_kwargs
-            As there; all spots are trained on by default.
+        max_epochs, lr
+            Passes over the spots; learning rate.
         n_epochs_kl_warmup
             Epochs until the priors have their full weight.
         plan_kwargs
             For :class:`~celbo.train.TrainingPlan`, among them the weights of :meth:`MRDeconv.loss
             <celbo.module.MRDeconv.loss>`; wins over ``lr`` and ``n_epochs_kl_warmup``.
-        recipe
-            As there; scvi-tools' by default.
-        **kwargs
-            ``seed``, ``verbose``, ``callbacks``, ...
         """
         super().train(
             max_epochs=max_epochs,
@@ -455,20 +405,3 @@ class DestVI(UnsupervisedTrainingMixin, BaseModelClass):
         if smoothed_layer is not None:
             fields.append(LayerField(SMOOTHED_KEY, smoothed_layer, is_count_data=False))
         return fields
-
-
-def _decoder_of(sc_model: CondSCVI, genes: pd.Index) -> dict[str, Any]:
-    """Weights of a conditional autoencoder's decoder for some of its genes, in their order."""
-    match = align_genes(sc_model.get_var_names(), genes, where="the genes of the CondSCVI")
-    match.raise_if_missing()
-    state = {name: value.detach().cpu().clone() for name, value in sc_model.module.state_dict().items()}
-
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-
-    return {
-        "decoder_state_dict": part("decoder."),
-        "px_decoder_state_dict": {name: value[match.indexer] for name, value in part("px_decoder.").items()},
-        "px_r": state["px_r"][match.indexer],
-        "per_ct_bias": state["per_ct_bias"][:, match.indexer],
-    }

@@ -27,11 +27,12 @@ Reference: Lopez et al., Nature Biotechnology 2022 (:cite:p:`Lopez22`).
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributions import Dirichlet, Distribution, Normal
+from torch.distributions import Normal
 
 from ..core import REGISTRY_KEYS, unknown_name
 from ..distributions import NegativeBinomial
@@ -39,29 +40,16 @@ from ..nn import Encoder, FCLayers
 from ..nn.covariates import append_columns
 from ..nn.linear import Linear
 from .base import BaseModuleClass, EmbeddingModuleMixin, LossOutput, auto_move_data
-from .base.priors import GaussianPrior, normal_mixture
+from .base.priors import GaussianPrior
+from .spot_simulation import with_simulated_spots
+from .spot_states import StatesPrior, divergence, entropy
 
 __all__ = ["SMOOTHED_KEY", "MRDeconv"]
 
 SMOOTHED_KEY = "x_smoothed"
 _AMORTIZATIONS = ("none", "latent", "proportion", "both")
 _PRIOR_MODES = ("mog", "normal")
-_FEW_TYPES = 0.03  # Dirichlet parameter of simulated proportions: a spot of few types
-_MIXING = (0.4, 0.5)  # Beta parameters of the share of simulated counts in a mixed spot
-_DEEPER = 50.0  # counts by which a simulated spot is deeper than the spot whose depth it has
-_TINY = 1e-20
-_WEIGHT_EPS = {"mog": 1e-7, "normal": 1e-3}  # added to the weights of the prior's components, as in scvi-tools
-_SCALE_EPS = {"mog": 0.0, "normal": 1e-4}
-_TINIEST_SHARE = 1e-7
 _ABSENT_TYPE = 1e-3  # what the states of a type that is not in the spot weigh
-
-
-class _Simulated(NamedTuple):
-    """What is known of simulated spots: counts ``(a, n, g)``, states, and proportions ``(a, n, c)``."""
-
-    x_ang: Tensor
-    gamma_anck: Tensor
-    v_anc: Tensor
 
 
 class MRDeconv(EmbeddingModuleMixin, BaseModuleClass):
@@ -88,8 +76,8 @@ class MRDeconv(EmbeddingModuleMixin, BaseModuleClass):
     mean_vprior, var_vprior, mp_vprior
         Prior of each type's states: means and variances ``(c, p, k)``, weights ``(c, p)``; None: N(0, I).
     amortization
-        What networks give: ``"latent"`` (the states), ``"proportion"``, ``"both"`` or ``"none"``; the rest are parameters
-        of each spot.
+        What networks give: ``"latent"`` (the states), ``"proportion"``, ``"both"`` or ``"none"``; the rest are
+        parameters of each spot.
     prior_mode
         ``"mog"``: several states, weighed by the proportion of their type; ``"normal"``: one state.
     add_celltypes
@@ -140,15 +128,7 @@ class MRDeconv(EmbeddingModuleMixin, BaseModuleClass):
         extra_decoder_kwargs: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if amortization not in _AMORTIZATIONS:
-            raise ValueError(unknown_name("amortization", amortization, _AMORTIZATIONS))
-        if prior_mode not in _PRIOR_MODES:
-            raise ValueError(unknown_name("prior_mode", prior_mode, _PRIOR_MODES))
-        if prior_mode == "mog" and amortization not in ("both", "latent"):
-            raise ValueError(
-                f"prior_mode='mog' has several states a type, which a network must give: amortization={amortization!r} "
-                "has none. Take amortization='both' or 'latent', or prior_mode='normal'."
-            )
+        _check(amortization, prior_mode)
         self.n_spots, self.n_batch, self.n_labels, self.n_genes = n_spots, n_batch, n_labels, n_genes
         self.n_hidden, self.n_latent, self.dropout_decoder = n_hidden, n_latent, dropout_decoder
         self.dropout_amortization, self.eps_v, self.add_celltypes = dropout_amortization, eps_v, add_celltypes
@@ -163,24 +143,23 @@ class MRDeconv(EmbeddingModuleMixin, BaseModuleClass):
         self.eta = nn.Parameter(torch.zeros(add_celltypes, n_genes))
         self.beta = nn.Parameter(torch.zeros(n_genes))
         self.register_buffer("per_ct_bias", _copy(per_ct_bias))
-        for name, part in (("mean_vprior", mean_vprior), ("var_vprior", var_vprior), ("mp_vprior", mp_vprior)):
-            self.register_buffer(name, None if part is None else _copy(part))
+        self.register_buffer("mean_vprior", _copy(mean_vprior))
+        self.register_buffer("var_vprior", _copy(var_vprior))
+        self.register_buffer("mp_vprior", _copy(mp_vprior))
         self.init_embedding(REGISTRY_KEYS.BATCH_KEY, n_batch)
-        n_embedding = self.get_embedding(REGISTRY_KEYS.BATCH_KEY).embedding_dim
-        self.decoder = FCLayers(
-            n_in=n_latent + n_embedding,
-            n_out=n_hidden,
-            n_cat_list=[n_labels],
-            n_layers=n_layers,
-            n_hidden=n_hidden,
-            dropout_rate=dropout_decoder,
-            **({"use_batch_norm": False, "use_layer_norm": True} | (extra_decoder_kwargs or {})),
-        )
-        self.px_decoder = Linear(n_hidden, n_genes)
-        for part, state in ((self.decoder, decoder_state_dict), (self.px_decoder, px_decoder_state_dict)):
-            part.load_state_dict(state)
-            part.requires_grad_(False)
+        self._add_decoder(n_layers, extra_decoder_kwargs or {})
+        self.decoder.load_state_dict(decoder_state_dict)
+        self.px_decoder.load_state_dict(px_decoder_state_dict)
+        self.decoder.requires_grad_(False)
+        self.px_decoder.requires_grad_(False)
         self._add_networks(n_layers, extra_encoder_kwargs or {})
+
+    def _add_decoder(self, n_layers: int, extra: dict[str, Any]) -> None:
+        sizes: dict[str, Any] = {"n_layers": n_layers, "n_hidden": self.n_hidden, "dropout_rate": self.dropout_decoder}
+        sizes |= {"use_batch_norm": False, "use_layer_norm": True} | extra
+        n_in = self.n_latent + self.get_embedding(REGISTRY_KEYS.BATCH_KEY).embedding_dim
+        self.decoder = FCLayers(n_in=n_in, n_out=self.n_hidden, n_cat_list=[self.n_labels], **sizes)
+        self.px_decoder = Linear(self.n_hidden, self.n_genes)
 
     def _add_networks(self, n_layers: int, extra: dict[str, Any]) -> None:
         norm: dict[str, Any] = {"use_batch_norm": False, "use_layer_norm": True}
@@ -190,7 +169,12 @@ class MRDeconv(EmbeddingModuleMixin, BaseModuleClass):
             n_in = self.n_latent_amortization
             dropout = {"dropout_rate": self.dropout_amortization}
             self.z_encoder = Encoder(
-                self.n_genes, n_in, n_cat_list=[self.n_batch], return_dist=True, **(dropout | sizes)
+                self.n_genes,
+                n_in,
+                n_cat_list=[self.n_batch],
+                return_dist=True,
+                var_activation=F.softplus,
+                **(dropout | sizes),
             )
         n_gamma = self.n_latent * self.n_labels + (self.n_labels if self.prior_mode == "mog" else 0)
 
@@ -201,55 +185,19 @@ class MRDeconv(EmbeddingModuleMixin, BaseModuleClass):
         self.gamma_encoder = network(self.n_states_per_label * n_gamma, self.dropout_amortization)
         self.V_encoder = network(self.n_labels + self.add_celltypes, 0.0)
 
-    # Simulated spots.
-
     def _get_inference_input(self, tensors: Mapping[str, Tensor], **kwargs: Any) -> dict[str, Any]:
         """The spots, their smoothed form, and in training the simulated ones, as ``x_augmented`` ``(a, n, g)``."""
-        x_ng, batch_index = tensors[REGISTRY_KEYS.X_KEY], tensors[REGISTRY_KEYS.BATCH_KEY]
-        observed = [x_ng, *([tensors[SMOOTHED_KEY]] if SMOOTHED_KEY in tensors else [])]
-        bound: dict[str, Any] = {"x_augmented": torch.stack(observed), "batch_index": batch_index}
-        if not (self.training and self.augmentation and self.n_samples_augmentation > 0):
-            return bound
-        with torch.no_grad():
-            simulated = self._simulate(x_ng, batch_index)
-            ratio_an1 = self._mixing_ratios(len(x_ng), x_ng)
-            mixed_ang = (1 - ratio_an1) * x_ng + ratio_an1 * simulated.x_ang
-        none = x_ng.new_zeros(len(observed), len(x_ng), 1)
-        v_anc = torch.cat([none.expand(-1, -1, self.n_labels), simulated.v_anc])
-        gamma_anck = torch.cat([none[..., None].expand(-1, -1, *simulated.gamma_anck.shape[2:]), simulated.gamma_anck])
-        return bound | {
-            "x_augmented": torch.cat([bound["x_augmented"], mixed_ang]),
-            "prior_sampled": gamma_anck.flatten(1, 2),
-            "ratios_ct_augmentation": v_anc,
-            "ratio_augmentation": torch.cat([none, ratio_an1]),
-        }
+        smoothed = [tensors[SMOOTHED_KEY]] if SMOOTHED_KEY in tensors else []
+        observed_ang = torch.stack([tensors[REGISTRY_KEYS.X_KEY], *smoothed])
+        bound: dict[str, Any] = {"x_augmented": observed_ang, "batch_index": tensors[REGISTRY_KEYS.BATCH_KEY]}
+        if self.training and self.augmentation and self.n_samples_augmentation > 0:
+            bound |= with_simulated_spots(self, observed_ang, bound["batch_index"], self.n_samples_augmentation)
+        return bound
 
-    def _simulate(self, x_ng: Tensor, batch_index: Tensor) -> _Simulated:
-        """Spots of few types, of states drawn from their prior, as deep as the spots (the first: a little deeper)."""
-        a, n, c = self.n_samples_augmentation, len(x_ng), self.n_labels
-        gamma_anck = self._states_prior(x_ng).sample(torch.Size([a, n]))
-        v_anc = Dirichlet(x_ng.new_full((c,), _FEW_TYPES), validate_args=False).sample(torch.Size([a, n]))
-        scale_ancg = self._profiles(gamma_anck, batch_index)
-        library_an1 = x_ng.sum(-1, keepdim=True).repeat(a, 1, 1)
-        library_an1[0] += _DEEPER
-        mu_ang = library_an1 * (v_anc.unsqueeze(-1) * scale_ancg).sum(-2)
-        return _Simulated(NegativeBinomial(mu=mu_ang, theta=self.px_r.exp()).sample(), gamma_anck, v_anc)
-
-    def _mixing_ratios(self, n: int, like: Tensor) -> Tensor:
-        """Share of simulated counts, ``(a, n, 1)``: 1 in the first, of a Beta distribution in the others."""
-        shape = torch.Size([self.n_samples_augmentation - 1, n])
-        share = Dirichlet(like.new_tensor(_MIXING), validate_args=False).sample(shape)[..., :1]
-        return torch.cat([like.new_ones(1, n, 1), share])
-
-    def _states_prior(self, like: Tensor) -> Distribution:
-        """Prior of the states of each type, a distribution over ``(k,)`` of batch shape ``(c,)``."""
-        if self.mean_vprior is None or self.var_vprior is None or self.mp_vprior is None:
-            mean_cpk = like.new_zeros(self.n_labels, 1, self.n_latent)
-            return normal_mixture(mean_cpk[..., 0], mean_cpk, torch.ones_like(mean_cpk))
-        scale_cpk = self.var_vprior.sqrt() + _SCALE_EPS[self.prior_mode]
-        return normal_mixture((self.mp_vprior + _TINIEST_SHARE).log(), self.mean_vprior, scale_cpk)
-
-    # The model.
+    def states_prior(self) -> StatesPrior:
+        """Prior of the states of each type."""
+        like_ck = self.gamma[..., 0].t()
+        return StatesPrior.of(self.mean_vprior, self.var_vprior, self.mp_vprior, self.prior_mode, like_ck)
 
     @auto_move_data
     def inference(
@@ -317,7 +265,7 @@ class MRDeconv(EmbeddingModuleMixin, BaseModuleClass):
         v_ant = self._proportions(z, row_n)
         gamma_amkcn, logits_amnc = self._states(z, row_n)
         share_amnc = logits_amnc.softmax(1)
-        profile_amncg = self._profiles(gamma_amkcn.permute(0, 1, 4, 3, 2), batch_index)
+        profile_amncg = self.profiles(gamma_amkcn.permute(0, 1, 4, 3, 2), batch_index)
         mu_ancg = (share_amnc.unsqueeze(-1) * profile_amncg).sum(1)
         extra_ntg = self.eta.softmax(-1).expand(*mu_ancg.shape[:2], -1, -1)
         mu_antg = torch.cat([mu_ancg, extra_ntg], dim=2)
@@ -351,7 +299,7 @@ class MRDeconv(EmbeddingModuleMixin, BaseModuleClass):
             return gamma_amkcn, z.new_zeros(a, 1, n, c)
         return gamma_amkcn, output[..., m * k * c :].reshape(a, n, m, c).permute(0, 2, 1, 3)
 
-    def _profiles(self, gamma: Tensor, batch_index: Tensor) -> Tensor:
+    def profiles(self, gamma: Tensor, batch_index: Tensor) -> Tensor:
         """Expression of each type in states ``(..., n, c, k)``: shares of the genes, ``(..., n, c, g)``."""
         *lead, n, c, k = gamma.shape
         embedded_nc = self.compute_embedding(REGISTRY_KEYS.BATCH_KEY, batch_index).unsqueeze(1).expand(n, c, -1)
@@ -404,11 +352,11 @@ class MRDeconv(EmbeddingModuleMixin, BaseModuleClass):
         if inference_outputs["qz"] is not None:
             qz = inference_outputs["qz"]
             penalty_an = penalty_an + weighting_kl_latent * GaussianPrior().kl(qz)
-        sparsity = ct_sparsity_weight * _entropy(v_ant[0]).mean() + eta_reg * v_ant[0][:, self.n_labels :].sum()
+        sparsity = ct_sparsity_weight * entropy(v_ant[0]).mean() + eta_reg * v_ant[0][:, self.n_labels :].sum()
         beta_penalty = -beta_reg * Normal(0.0, 1.0).log_prob(self.beta).sum()
         augmentation = self._augmentation_loss(tensors, inference_outputs, v_ant, weighting_augmentation)
         if SMOOTHED_KEY in tensors:
-            augmentation = augmentation + weighting_smoothing * _divergence(v_ant[1], v_ant[0]).mean()
+            augmentation = augmentation + weighting_smoothing * divergence(v_ant[1], v_ant[0]).mean()
         loss = reconst_weight * nll_n.mean() + kl_weight * (penalty_an.mean() + sparsity) + beta_penalty + augmentation
         return LossOutput(
             loss=loss,
@@ -426,7 +374,7 @@ class MRDeconv(EmbeddingModuleMixin, BaseModuleClass):
         if target_anc is None:
             return v_ant.new_zeros(())
         simulated = 2 if SMOOTHED_KEY in tensors else 1
-        return weight * _divergence(target_anc[simulated], v_ant[simulated][:, : self.n_labels]).mean()
+        return weight * divergence(target_anc[simulated], v_ant[simulated][:, : self.n_labels]).mean()
 
     def _states_penalty(self, inference_outputs: Mapping[str, Any], generative_outputs: Mapping[str, Tensor]) -> Tensor:
         """Negative log-prior of the states, ``(a, n)``; in ``"mog"`` mode weighed by the shares of states and types.
@@ -434,49 +382,28 @@ class MRDeconv(EmbeddingModuleMixin, BaseModuleClass):
         In simulated spots the states they were made with are a further component, of their share in the counts.
         """
         gamma_amnck = generative_outputs["gamma"].permute(0, 1, 4, 3, 2)
-        log_density = self._log_components(gamma_amnck)
-        if inference_outputs["prior_sampled"] is not None:
-            log_density = self._with_true_states(log_density, gamma_amnck, inference_outputs)
-        penalty_amnc = -log_density.logsumexp(-1)
+        a, _, n, c, k = gamma_amnck.shape
+        true_anck = inference_outputs["prior_sampled"]
+        true_anck = None if true_anck is None else true_anck.view(a, n, c, k)
+        penalty_amnc = self.states_prior().penalty(gamma_amnck, true_anck, inference_outputs["ratio_augmentation"])
         if self.prior_mode == "normal":
             return penalty_amnc.sum((1, 3))
         penalty_anc = (penalty_amnc * generative_outputs["proportion_modes"]).sum(1)
         return ((generative_outputs["v"][..., : self.n_labels] + _ABSENT_TYPE) * penalty_anc).sum(-1)
 
-    def _log_components(self, gamma_amnck: Tensor) -> Tensor:
-        """Log of weight and density of each component of the prior, ``(a, m, n, c, p)``."""
-        prior: Any = self._states_prior(gamma_amnck)
-        log_density = prior.component_distribution.log_prob(gamma_amnck.unsqueeze(-2))
-        return log_density + self._log_weights(gamma_amnck)
 
-    def _log_weights(self, like: Tensor) -> Tensor:
-        if self.mp_vprior is None:
-            return like.new_zeros(self.n_labels, 1)
-        return (self.mp_vprior + _WEIGHT_EPS[self.prior_mode]).log()
-
-    def _with_true_states(
-        self, log_density: Tensor, gamma_amnck: Tensor, inference_outputs: Mapping[str, Any]
-    ) -> Tensor:
-        """The components, with the states that the spots were simulated with as one more."""
-        a, _, n, c, k = gamma_amnck.shape
-        true_a1nck = inference_outputs["prior_sampled"].view(a, 1, n, c, k)
-        ratio_a1n11 = inference_outputs["ratio_augmentation"].view(a, 1, n, 1, 1)
-        narrowest = torch.ones_like(true_a1nck) if self.var_vprior is None else self.var_vprior.amin(-2).sqrt()
-        log_true = Normal(true_a1nck, narrowest, validate_args=False).log_prob(gamma_amnck).sum(-1, keepdim=True)
-        log_ratio, log_rest = (share.clamp(min=_TINIEST_SHARE).log() for share in (ratio_a1n11, 1 - ratio_a1n11))
-        log_ratio = log_ratio.masked_fill(ratio_a1n11 == 0, -torch.inf)
-        return torch.cat([log_density + log_rest, log_true + log_ratio], dim=-1)
+def _check(amortization: str, prior_mode: str) -> None:
+    if amortization not in _AMORTIZATIONS:
+        raise ValueError(unknown_name("amortization", amortization, _AMORTIZATIONS))
+    if prior_mode not in _PRIOR_MODES:
+        raise ValueError(unknown_name("prior_mode", prior_mode, _PRIOR_MODES))
+    if prior_mode == "mog" and amortization not in ("both", "latent"):
+        raise ValueError(
+            f"prior_mode='mog' has several states a type, which a network must give: amortization={amortization!r} "
+            "has none. Take amortization='both' or 'latent', or prior_mode='normal'."
+        )
 
 
-def _copy(value: Any) -> Tensor:
-    """A float32 tensor of its own, from an array or a tensor."""
-    return torch.as_tensor(value).detach().clone().float()
-
-
-def _entropy(v_nt: Tensor) -> Tensor:
-    return -(v_nt * (v_nt + _TINY).log()).sum(-1)
-
-
-def _divergence(target_nt: Tensor, v_nt: Tensor) -> Tensor:
-    """KL divergence of proportions from a target, ``(n,)``."""
-    return (target_nt * ((target_nt + _TINY).log() - (v_nt + _TINY).log())).sum(-1)
+def _copy(value: Any) -> Any:
+    """A float32 tensor of its own, from an array or a tensor; None from None."""
+    return None if value is None else torch.as_tensor(value).detach().clone().float()

@@ -103,9 +103,10 @@ class VAEC(EmbeddingModuleMixin, BaseModuleClass):
         self.px_r = nn.Parameter(torch.randn(n_input))
         self.per_ct_bias = nn.Parameter(torch.zeros(n_labels, n_input))
         if prior == "mog":
-            self.prior_means = nn.Parameter(torch.randn(n_labels, num_classes_mog, n_latent))
-            self.prior_log_std = nn.Parameter(torch.zeros(n_labels, num_classes_mog, n_latent) - 2.0)
-            self.prior_logits = nn.Parameter(torch.zeros(n_labels, num_classes_mog))
+            n_components = 10 if num_classes_mog is None else num_classes_mog
+            self.prior_means = nn.Parameter(torch.randn(n_labels, n_components, n_latent))
+            self.prior_log_std = nn.Parameter(torch.zeros(n_labels, n_components, n_latent) - 2.0)
+            self.prior_logits = nn.Parameter(torch.zeros(n_labels, n_components))
         weight_c = np.ones(n_labels) if ct_weight is None else np.asarray(ct_weight)
         self.register_buffer("ct_weight", torch.as_tensor(weight_c, dtype=torch.float32))
 
@@ -120,12 +121,7 @@ class VAEC(EmbeddingModuleMixin, BaseModuleClass):
             return_dist=True,
             **(sizes | norm | (extra_encoder_kwargs or {})),
         )
-        self.classifier = None
-        if n_fine_labels is not None:
-            self.linear_mapping = FCLayers(
-                n_in=n_latent, n_out=n_hidden, n_cat_list=[n_labels], dropout_rate=0.0, use_layer_norm=True
-            )
-            self.classifier = Classifier(n_hidden, n_labels=n_fine_labels, n_layers=0, n_hidden=0, logits=True)
+        self._add_classifier()
         self.decoder = FCLayers(
             n_in=n_latent + n_embedding,
             n_out=n_hidden,
@@ -133,6 +129,15 @@ class VAEC(EmbeddingModuleMixin, BaseModuleClass):
             **(sizes | norm | (extra_decoder_kwargs or {})),
         )
         self.px_decoder = Linear(n_hidden, n_input)
+
+    def _add_classifier(self) -> None:
+        self.classifier = None
+        if self.n_fine_labels is None:
+            return
+        self.linear_mapping = FCLayers(
+            n_in=self.n_latent, n_out=self.n_hidden, n_cat_list=[self.n_labels], dropout_rate=0.0, use_layer_norm=True
+        )
+        self.classifier = Classifier(self.n_hidden, n_labels=self.n_fine_labels, n_layers=0, n_hidden=0, logits=True)
 
     @auto_move_data
     def inference(

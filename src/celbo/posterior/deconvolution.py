@@ -16,7 +16,7 @@ from ..module.vaec import VAEC
 from .cell_types import fine_probabilities
 from .passes import Batches, Rows, evaluating, on_device
 
-__all__ = ["fine_proportions", "spot_gamma", "spot_proportions", "type_profile"]
+__all__ = ["fine_proportions", "spot_gamma", "spot_latents", "spot_proportions", "type_profile"]
 
 
 def spot_proportions(module: MRDeconv, batches: Batches, *, n_cells: int | None = None) -> np.ndarray:
@@ -94,6 +94,29 @@ def fine_proportions(module: MRDeconv, batches: Batches, sc_module: VAEC, *, n_c
             fine_mncf = fine_probabilities(sc_module, gamma_mnck.reshape(-1, k), label).view(m, n, c, -1)
             rows.append((fine_mncf * decoded["proportion_modes"][0].to(fine_mncf).unsqueeze(-1)).sum(0))
     return rows.array()
+
+
+def spot_latents(
+    module: MRDeconv, batches: Batches, *, draw: bool = False, n_cells: int | None = None, seed: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (or a draw) and variance of the latents between counts and networks, each ``(n, k)``.
+
+    Parameters
+    ----------
+    module, batches, n_cells
+        As in :func:`spot_proportions`; the module has such latents.
+    draw
+        Give a draw from the posterior instead of its mean.
+    seed
+        Of the draws, see :func:`~celbo.posterior.passes.evaluating`.
+    """
+    first, variance = Rows(n_cells), Rows(n_cells)
+    with evaluating(module, seed):
+        for tensors in on_device(batches, module):
+            qz = module.inference(**module._get_inference_input(tensors))["qz"]
+            first.append((qz.sample() if draw else qz.loc)[0])
+            variance.append(qz.scale[0].square())
+    return first.array(), variance.array()
 
 
 def _passes(module: MRDeconv, batches: Batches) -> Iterator[tuple[dict[str, Tensor], dict[str, Any]]]:

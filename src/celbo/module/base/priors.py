@@ -119,8 +119,9 @@ class MogPrior(Prior):
         -------
         Distribution over ``(k,)``, of batch shape ``(n,)`` with ``celltype_bias`` and labels, ``()`` without.
         """
-        logits, scales = self.prior_logits, self.prior_log_scales.exp() + 1e-4
-        means = self.prior_means
+        logits: Tensor = self.prior_logits
+        means: Tensor = self.prior_means
+        scales = self.prior_log_scales.exp() + 1e-4
         if self.celltype_bias and y is not None:
             bias_nm = _CELL_TYPE_BIAS * F.one_hot(y.reshape(-1).long(), self.n_components)
             logits = logits + bias_nm
