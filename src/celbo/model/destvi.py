@@ -213,7 +213,7 @@ class DestVI(UnsupervisedTrainingMixin, BaseModelClass):
         Parameters
         ----------
         sc_model
-            The model of single cells that this one was made from, set up with fine labels.
+            The model of single cells that this one was made from; without fine labels: a ``RuntimeError``.
         indices, batch_size
             See the class.
 
@@ -221,11 +221,6 @@ class DestVI(UnsupervisedTrainingMixin, BaseModelClass):
         -------
         For each type a frame of spots by fine labels, rows that sum to 1: what the classifier of ``sc_model`` says of
         the states.
-
-        Raises
-        ------
-        RuntimeError
-            ``sc_model`` has no fine labels; before training.
         """
         if sc_model.module.classifier is None:
             raise RuntimeError(
@@ -349,8 +344,6 @@ class DestVI(UnsupervisedTrainingMixin, BaseModelClass):
 
         Parameters
         ----------
-        max_epochs, lr
-            Passes over the spots; learning rate.
         n_epochs_kl_warmup
             Epochs until the priors have their full weight.
         plan_kwargs

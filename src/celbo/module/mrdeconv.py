@@ -34,7 +34,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from ..core import REGISTRY_KEYS, unknown_name
+from ..core import REGISTRY_KEYS
 from ..distributions import NegativeBinomial
 from ..nn import Encoder, FCLayers
 from ..nn.covariates import append_columns
@@ -42,13 +42,11 @@ from ..nn.linear import Linear
 from .base import BaseModuleClass, EmbeddingModuleMixin, LossOutput, auto_move_data
 from .base.priors import GaussianPrior
 from .spot_simulation import with_simulated_spots
-from .spot_states import StatesPrior, divergence, entropy
+from .spot_states import StatesPrior, check_amortization, divergence, entropy
 
 __all__ = ["SMOOTHED_KEY", "MRDeconv"]
 
 SMOOTHED_KEY = "x_smoothed"
-_AMORTIZATIONS = ("none", "latent", "proportion", "both")
-_PRIOR_MODES = ("mog", "normal")
 _ABSENT_TYPE = 1e-3  # what the states of a type that is not in the spot weigh
 
 
@@ -128,7 +126,7 @@ class MRDeconv(EmbeddingModuleMixin, BaseModuleClass):
         extra_decoder_kwargs: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        _check(amortization, prior_mode)
+        check_amortization(amortization, prior_mode)
         self.n_spots, self.n_batch, self.n_labels, self.n_genes = n_spots, n_batch, n_labels, n_genes
         self.n_hidden, self.n_latent, self.dropout_decoder = n_hidden, n_latent, dropout_decoder
         self.dropout_amortization, self.eps_v, self.add_celltypes = dropout_amortization, eps_v, add_celltypes
@@ -390,18 +388,6 @@ class MRDeconv(EmbeddingModuleMixin, BaseModuleClass):
             return penalty_amnc.sum((1, 3))
         penalty_anc = (penalty_amnc * generative_outputs["proportion_modes"]).sum(1)
         return ((generative_outputs["v"][..., : self.n_labels] + _ABSENT_TYPE) * penalty_anc).sum(-1)
-
-
-def _check(amortization: str, prior_mode: str) -> None:
-    if amortization not in _AMORTIZATIONS:
-        raise ValueError(unknown_name("amortization", amortization, _AMORTIZATIONS))
-    if prior_mode not in _PRIOR_MODES:
-        raise ValueError(unknown_name("prior_mode", prior_mode, _PRIOR_MODES))
-    if prior_mode == "mog" and amortization not in ("both", "latent"):
-        raise ValueError(
-            f"prior_mode='mog' has several states a type, which a network must give: amortization={amortization!r} "
-            "has none. Take amortization='both' or 'latent', or prior_mode='normal'."
-        )
 
 
 def _copy(value: Any) -> Any:

@@ -12,10 +12,13 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
+from ..core import unknown_name
 from .base.priors import normal_mixture
 
-__all__ = ["StatesPrior", "divergence", "entropy"]
+__all__ = ["StatesPrior", "check_amortization", "divergence", "entropy"]
 
+_AMORTIZATIONS = ("none", "latent", "proportion", "both")
+_PRIOR_MODES = ("mog", "normal")
 _WEIGHT_EPS = {"mog": 1e-7, "normal": 1e-3}  # added to the weights of the components, as in scvi-tools
 _SCALE_EPS = {"mog": 0.0, "normal": 1e-4}
 _TINIEST_SHARE = 1e-7
@@ -82,3 +85,16 @@ def entropy(v_nt: Tensor) -> Tensor:
 def divergence(target_nt: Tensor, v_nt: Tensor) -> Tensor:
     """KL divergence of proportions from a target, ``(n,)``."""
     return (target_nt * ((target_nt + _TINY).log() - (v_nt + _TINY).log())).sum(-1)
+
+
+def check_amortization(amortization: str, prior_mode: str) -> None:
+    """Raise ``ValueError`` for options that do not exist, or do not go together."""
+    if amortization not in _AMORTIZATIONS:
+        raise ValueError(unknown_name("amortization", amortization, _AMORTIZATIONS))
+    if prior_mode not in _PRIOR_MODES:
+        raise ValueError(unknown_name("prior_mode", prior_mode, _PRIOR_MODES))
+    if prior_mode == "mog" and amortization not in ("both", "latent"):
+        raise ValueError(
+            f"prior_mode='mog' has several states a type, which a network must give: amortization={amortization!r} "
+            "has none. Take amortization='both' or 'latent', or prior_mode='normal'."
+        )
