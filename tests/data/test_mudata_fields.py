@@ -58,7 +58,7 @@ def test_transfer_and_validate(manager, mdata):
     manager.validate()
     manager.view_registry()
     lacking = mudata.MuData({"dna": other.mod["rna"]})
-    with pytest.raises(ValueError, match="Modality rna not found in mdata.mod. There are: 'dna'"):
+    with pytest.raises(ValueError, match=r"Modality rna not found in mdata.mod. There are: 'dna'"):
         manager.transfer_fields(lacking)
     with pytest.raises(AssertionError, match="only be called on MuData"):
         manager.transfer_fields(mdata.mod["rna"].copy())

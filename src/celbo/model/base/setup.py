@@ -51,7 +51,7 @@ def setup_method(fields_of: Callable[..., Sequence[BaseAnnDataField]]) -> Callab
         fields = fields_of(cls, adata, **call["setup_args"])
         if bound.arguments.get("use_minified", True):  # a model without the argument always does
             fields = cls._fields_of_setup(adata, fields)
-        manager = AnnDataManager(fields, call)
+        manager = AnnDataManager(list(fields), call)
         manager.register_fields(adata, **registration)
         cls.register_manager(manager)
 
