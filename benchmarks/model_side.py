@@ -74,7 +74,7 @@ def destvi(scvi, task: dict, adata) -> dict:
     """Proportions of the spots."""
     spots = anndata.read_h5ad(task["spots"])
     scvi.model.CondSCVI.setup_anndata(adata, labels_key="cell_type")
-    rna = scvi.model.CondSCVI(adata, weight_obs=False, prior="normal")
+    rna = scvi.model.CondSCVI(adata, weight_obs=False, prior="mog")
     seconds = training(task, rna, max_epochs=task["epochs"])
     scvi.model.DestVI.setup_anndata(spots)
     spatial = scvi.model.DestVI.from_rna_model(spots, rna)

@@ -64,7 +64,7 @@ MAX_FUNCTION_LINES = 60
 
 # Exceptions: these tables may only shrink.
 
-LONG_FILES: dict[str, int] = {"module/vae.py": 460, "ops/kernels.py": 512}
+LONG_FILES: dict[str, int] = {"module/vae.py": 460, "ops/kernels.py": 478}
 """File -> lines it may have."""
 
 LONG_FUNCTIONS: dict[str, int] = {"module/vae.py:__init__": 100, "train/trainer.py:__init__": 75}

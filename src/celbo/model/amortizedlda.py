@@ -115,7 +115,7 @@ class AmortizedLDA(UnsupervisedTrainingMixin, BaseModelClass):
                 f"AmortizedLDA is trained without Pyro: give plan_kwargs= instead of training_plan={training_plan!r}."
             )
         plan = merge_kwargs(plan_config, plan_kwargs, name="plan")
-        if (trainer_kwargs.get("recipe") or default_recipe(self._training_plan_cls)) == "one_cycle":
+        if (trainer_kwargs.get("recipe") or default_recipe(type(self), self._training_plan_cls)) == "one_cycle":
             plan = {"lr": _ONE_CYCLE_LR} | plan
         super().train(
             max_epochs,

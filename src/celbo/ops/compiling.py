@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numba import carray, config, njit, types
 
-from . import kernels
+from . import csr_kernel, kernels
 
 __all__ = ["compile_rows"]
 
@@ -65,7 +65,7 @@ def poisson(tables: Any, rows: Any, scratch: Any, index: Any, g: int, start: int
 
 def csr_product(tables: Any, rows: Any, scratch: Any, index: Any, h: int, start: int, stop: int) -> None:
     """Product of CSR and dense: views of bare memory, then the loop."""
-    kernels.csr_product_rows(
+    csr_kernel.csr_product_rows(
         carray(tables[0], rows[0], I64),
         carray(tables[1], rows[1], I32),
         carray(tables[2], rows[2], F32),

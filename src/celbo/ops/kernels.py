@@ -27,7 +27,7 @@ Polynomials (fitted for this file by iteratively reweighted least squares, towar
 - ``log1p``: :math:`\log(1+f) = f - f^2(\frac12 - f P(f))` on :math:`\sqrt{1/2} \le 1 + f \le \sqrt 2`, P of degree 7:
   6e-9; measured with rounding: at most 1.3e-7 relative on [-0.5, 1e30].
 
-Everything compiled is in this file and in ``compiling``: ``machine_code`` notices a change of these two, of no other.
+Everything compiled is in this file, in ``csr_kernel`` and in ``compiling``: ``machine_code`` notices a change of these.
 """
 
 import math
@@ -42,7 +42,6 @@ from numba.extending import intrinsic
 __all__ = [
     "INNER",
     "SCRATCH_ROWS",
-    "csr_product_rows",
     "exp_negative",
     "gamma_terms",
     "log1p",
@@ -475,24 +474,3 @@ def poisson_rows(
             slope = sum_row(x) - rate
             grad_library_n[i] = F(slope)
             grad_poisson_row(x, weights, F((slope + rate) / total), grad_logits_ng[i])  # NaN where the rate is
-
-
-@njit(fastmath=STRICT, **INNER)
-def csr_product_rows(
-    starts_n: npt.NDArray[np.int64],
-    columns: npt.NDArray[np.int32],
-    values: Floats,
-    weight_gh: Floats,
-    bias_h: Floats,
-    out_nh: Floats,
-    start: int,
-    stop: int,
-) -> None:
-    """Rows start..stop of a CSR matrix times a dense one; a bias without entries is none."""
-    for i in range(start, stop):
-        for j in range(out_nh.shape[1]):
-            out_nh[i, j] = bias_h[j] if bias_h.size else F(0.0)
-        for k in range(starts_n[i], starts_n[i + 1]):
-            column, value = columns[k], values[k]
-            for j in range(out_nh.shape[1]):
-                out_nh[i, j] += value * weight_gh[column, j]

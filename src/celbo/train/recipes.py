@@ -78,12 +78,18 @@ RECIPES: Mapping[str, Recipe] = {
     )
 }
 
-UNPROVEN: Mapping[str, str] = {"SemiSupervisedTrainingPlan": "classic", "AdversarialTrainingPlan": "classic"}
-"""Name of a plan class -> recipe taken by default where ``one_cycle`` is not shown to be as good.
+UNPROVEN: Mapping[str, str] = {
+    "SemiSupervisedTrainingPlan": "classic",
+    "AdversarialTrainingPlan": "classic",
+    "AUTOZI": "classic",
+}
+"""Name of a class of plans or models -> recipe taken by default where ``one_cycle`` is not shown to be as good.
 
 Semi-supervised: on sorted blood cells, 25 labelled cells a class, 1,000 genes, ``classic`` (400 epochs) gets 0.967 and
 0.965 of the other labels right (seeds 0 and 1), ``one_cycle`` 0.960 and 0.957 in a tenth of the steps, 0.964 and 0.960
-in a fifth. Adversarial: by default the adversary's weight is one less the KL weight, and ``one_cycle`` has no warm-up.
+in a fifth. Adversarial: by default the adversary's weight is one less the KL weight, and ``one_cycle`` has no warm-up
+of it. AUTOZI: which genes are zero-inflated is learned late: AUC 0.76 under ``one_cycle`` where scvi-tools' 400 epochs
+reach 0.82 (2,000 simulated cells, 100 genes).
 """
 
 _default = "one_cycle"
@@ -103,15 +109,15 @@ def find_recipe(name: str | None) -> Recipe:
     return RECIPES[name]
 
 
-def default_recipe(plan_cls: type | None = None) -> str:
+def default_recipe(*classes: type) -> str:
     """Name of the recipe that ``train`` takes when none is given.
 
     Parameters
     ----------
-    plan_cls
-        Class of the plan: it, or one that it derives from, may have a row in :data:`UNPROVEN`.
+    *classes
+        Of the model and of the plan: each, or one that it derives from, may have a row in :data:`UNPROVEN`.
     """
-    names = () if plan_cls is None else (cls.__name__ for cls in plan_cls.__mro__)
+    names = (ancestor.__name__ for cls in classes for ancestor in cls.__mro__)
     return next((UNPROVEN[name] for name in names if name in UNPROVEN), _default)
 
 
