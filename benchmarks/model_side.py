@@ -78,7 +78,7 @@ def destvi(scvi, task: dict, adata) -> dict:
     seconds = training(task, rna, max_epochs=task["epochs"])
     scvi.model.DestVI.setup_anndata(spots)
     spatial = scvi.model.DestVI.from_rna_model(spots, rna)
-    seconds += training(task, spatial, max_epochs=task["spot_epochs"])
+    seconds += training(task, spatial, max_epochs=task["state_epochs"])
     proportions = spatial.get_proportions()
     np.save(task["out"], proportions[sorted(proportions.columns)].to_numpy())
     return {"seconds": seconds}

@@ -67,7 +67,7 @@ def tissue(pbmc: anndata.AnnData, seed: int, folder: Path) -> tuple[dict, Callab
     truth = truth[sorted(truth.columns)].to_numpy()
     spots.obsm.clear()
     spots.write_h5ad(folder / "spots.h5ad")
-    more = {"spots": str(folder / "spots.h5ad"), "epochs": 200, "spot_epochs": 2000}
+    more = {"spots": str(folder / "spots.h5ad"), "epochs": 200, "spot_epochs": 2000, "state_epochs": 300}
     return more, lambda found: {"correlation of proportions": float(np.corrcoef(found.ravel(), truth.ravel())[0, 1])}
 
 

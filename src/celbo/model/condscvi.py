@@ -241,7 +241,7 @@ class CondSCVI(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass)
         datasplitter_kwargs: dict[str, Any] | None = None,
         plan_kwargs: dict[str, Any] | None = None,
         *,
-        recipe: str = "classic",
+        recipe: str | None = None,
         **kwargs: Any,
     ) -> None:
         """Train; see :meth:`celbo.model.base.UnsupervisedTrainingMixin.train` for the other arguments.
@@ -257,7 +257,7 @@ class CondSCVI(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass)
         plan_kwargs
             For :class:`~celbo.train.TrainingPlan`; wins over ``lr``.
         recipe
-            As there; scvi-tools' by default.
+            As there; None takes ``"classic"``.
         **kwargs
             ``seed``, ``verbose``, ``callbacks``, ...
         """

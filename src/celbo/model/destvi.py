@@ -337,7 +337,7 @@ class DestVI(UnsupervisedTrainingMixin, BaseModelClass):
         datasplitter_kwargs: dict[str, Any] | None = None,
         plan_kwargs: dict[str, Any] | None = None,
         *,
-        recipe: str = "classic",
+        recipe: str | None = None,
         **kwargs: Any,
     ) -> None:
         """Train; see :meth:`CondSCVI.train` for the other arguments.

@@ -81,7 +81,13 @@ RECIPES: Mapping[str, Recipe] = {
 UNPROVEN: Mapping[str, str] = {
     "SemiSupervisedTrainingPlan": "classic",
     "AdversarialTrainingPlan": "classic",
+    "ClassifierTrainingPlan": "classic",
     "AUTOZI": "classic",
+    "CondSCVI": "classic",
+    "DestVI": "classic",
+    "RNAStereoscope": "classic",
+    "SpatialStereoscope": "classic",
+    "CellAssign": "classic",
 }
 """Name of a class of plans or models -> recipe taken by default where ``one_cycle`` is not shown to be as good.
 
@@ -89,7 +95,7 @@ Semi-supervised: on sorted blood cells, 25 labelled cells a class, 1,000 genes, 
 0.965 of the other labels right (seeds 0 and 1), ``one_cycle`` 0.960 and 0.957 in a tenth of the steps, 0.964 and 0.960
 in a fifth. Adversarial: by default the adversary's weight is one less the KL weight, and ``one_cycle`` has no warm-up
 of it. AUTOZI: which genes are zero-inflated is learned late: AUC 0.76 under ``one_cycle`` where scvi-tools' 400 epochs
-reach 0.82 (2,000 simulated cells, 100 genes).
+reach 0.82 (2,000 simulated cells, 100 genes). The others: not measured, or on one data set only.
 """
 
 _default = "one_cycle"

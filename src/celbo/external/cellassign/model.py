@@ -177,7 +177,7 @@ class CellAssign(UnsupervisedTrainingMixin, RNASeqMixin, BaseModelClass):
             early_stopping_warmup_epochs=early_stopping_warmup_epochs,
             early_stopping_min_delta=early_stopping_min_delta,
             callbacks=[ClampCallback(), *as_list(kwargs.pop("callbacks", None))],
-            recipe=recipe or "classic",
+            recipe=recipe,
             **kwargs,
         )
 

@@ -229,7 +229,7 @@ class SOLO(BaseModelClass):
         """
         train_model(
             self,
-            recipe="classic",
+            recipe=None,
             max_epochs=max_epochs,
             batch_size=batch_size,
             seed=seed,

@@ -55,7 +55,7 @@ class RNAStereoscope(UnsupervisedTrainingMixin, BaseModelClass):
         datasplitter_kwargs: dict[str, Any] | None = None,
         plan_kwargs: dict[str, Any] | None = None,
         *,
-        recipe: str = "classic",
+        recipe: str | None = None,
         **kwargs: Any,
     ) -> None:
         """Train on all cells; see :meth:`celbo.model.base.UnsupervisedTrainingMixin.train` for the other arguments.
@@ -71,7 +71,7 @@ class RNAStereoscope(UnsupervisedTrainingMixin, BaseModelClass):
         plan_kwargs
             For :class:`~celbo.train.TrainingPlan`; wins over ``lr``.
         recipe
-            As there; scvi-tools' by default.
+            As there; None takes ``"classic"``.
         **kwargs
             ``seed``, ``verbose``, ``callbacks``, ...
         """
@@ -246,7 +246,7 @@ class SpatialStereoscope(UnsupervisedTrainingMixin, BaseModelClass):
         datasplitter_kwargs: dict[str, Any] | None = None,
         plan_kwargs: dict[str, Any] | None = None,
         *,
-        recipe: str = "classic",
+        recipe: str | None = None,
         **kwargs: Any,
     ) -> None:
         """Train on all spots; arguments as in :meth:`RNAStereoscope.train`, but no spot can be held out."""
