@@ -206,3 +206,25 @@ class TestArchivesInParts:
         assert load(str(tmp_path / "m"), load_adata=False)[3] is None
         with pytest.raises(ValueError, match="No data were saved"):
             load(str(tmp_path / "m"), load_adata=True)
+
+
+class TestTraining:
+    def test_logger(self, adata):
+        celbo.model.SCVI.setup_anndata(adata)
+        model = celbo.model.SCVI(adata, n_hidden=8)
+        logger = private("train._logger").SimpleLogger("mine", version=3)
+        model.train(max_epochs=2, accelerator="cpu", logger=logger, verbose=0, seed=0)
+        assert model.trainer.logger is logger
+        frame = logger.history["elbo_train"]
+        pd.testing.assert_frame_equal(frame, model.history["elbo_train"])
+        pd.testing.assert_frame_equal(logger.experiment.data["elbo_train"], frame)
+        logger.log_metrics({"loss_step": 1.0}, step=7)
+        assert logger.history["loss_step"].index.name == "step"
+        assert (logger.name, logger.version) == ("mine", 3)
+
+    def test_callbacks_that_have_nothing_to_do(self, adata):
+        callbacks = [private("train._callbacks").SubSampleLabels(), private("train._progress").ProgressBar()]
+        celbo.model.SCVI.setup_anndata(adata)
+        model = celbo.model.SCVI(adata, n_hidden=8)
+        model.train(max_epochs=1, accelerator="cpu", callbacks=callbacks, verbose=0, seed=0)
+        assert model.is_trained

@@ -174,3 +174,12 @@ class TestDifferentialExpression:
         low = np.array([True, False])
         assert estimate_pseudocounts_offset(draws, draws * 2, low, low) == pytest.approx(99.0)
         assert estimate_pseudocounts_offset(draws, draws, ~low & low, ~low & low) == 1e-10
+
+
+class TestNegativeCounts:
+    def test_they_are_a_warning_here(self, scvi, adata):
+        adata.X = adata.X.toarray()
+        adata.X[3, 4] = -1.0
+        with pytest.warns(UserWarning, match="does not contain unnormalized count data"):
+            scvi.model.SCVI.setup_anndata(adata)
+        assert scvi.model.SCVI(adata, n_hidden=8).summary_stats.n_cells == adata.n_obs

@@ -59,3 +59,8 @@ def test_every_room_asks_the_table(room):
     for name in missing:
         with pytest.raises(AttributeError, match="not in celbo yet"):
             getattr(package, name)
+
+
+def test_a_name_that_will_not_come_says_what_to_use():
+    with pytest.raises(ImportError, match=r"AmortizedLDAPyroModule is not in celbo: use celbo\.module\.AmortizedLDAM"):
+        from celbo.module import AmortizedLDAPyroModule  # noqa: F401

@@ -5,6 +5,7 @@ import pytest
 import scipy.sparse as sp
 
 from celbo.data import check_counts
+from celbo.data.count_report import judge_negative_counts
 from celbo.data.counts import is_count_matrix, looks_like_reads
 
 N, G = 41, 7
@@ -119,6 +120,24 @@ def test_raise_and_tell(log):
     x[5, 0], x[8, 1] = 0, 0.25
     with pytest.warns(UserWarning, match=r"1 of .* nonzero values are not whole numbers.*use layer='counts'"):
         check_counts(x).tell("adata.X", ["layer='counts'"])
+
+
+def test_negative_counts_can_be_a_warning_as_in_scvi_tools():
+    x = counts().astype(np.float64)
+    x[5, 0] = -1
+    judge_negative_counts("warning")
+    try:
+        report = check_counts(x)
+        report.raise_if_bad("adata.X")
+        with pytest.warns(UserWarning, match=r"does not contain unnormalized count data.* 1 negative value in 1 of"):
+            report.tell("adata.X")
+        x[6, 0] = np.nan
+        with pytest.raises(ValueError, match="holds 1 NaN value"):
+            check_counts(x).raise_if_bad("adata.X")
+    finally:
+        judge_negative_counts("error")
+    with pytest.raises(ValueError, match="holds 1 negative value"):
+        report.raise_if_bad("adata.X")
 
 
 def test_all_nan_and_empty_matrices():

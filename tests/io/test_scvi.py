@@ -257,7 +257,7 @@ def test_legacy_archives_get_a_registry(tmp_path, new_zip):
     }
     stats = {key: field["summary_stats"] for key, field in registry["field_registries"].items()}
     assert stats == {
-        "X": {"n_vars": 4},
+        "X": {"n_vars": 4, "n_cells": 10},
         "batch": {"n_batch": 2},
         "labels": {"n_labels": 1},
         "extra_categorical_covs": {"n_extra_categorical_covs": 2},

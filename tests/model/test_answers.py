@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 
 import anndata
 import numpy as np
@@ -271,7 +272,7 @@ class TestExpression:
 
 
 class TestUntrained:
-    @pytest.mark.parametrize("verb", ["latent", "elbo", "error", "marginal", "library"])
+    @pytest.mark.parametrize("verb", ["latent", "library"])
     def test_refuses(self, untrained, verb):
         with pytest.raises(RuntimeError, match="train the model first"):
             VERBS[verb](untrained)
@@ -279,6 +280,11 @@ class TestUntrained:
     @pytest.mark.parametrize("verb", ["expression", "parameters", "predictive"])
     def test_answers(self, untrained, verb):
         assert len(VERBS[verb](untrained)) == 20
+
+    @pytest.mark.parametrize("verb", ["elbo", "error", "marginal"])
+    def test_how_well_it_fits_is_answered_with_a_warning(self, untrained, verb, said):
+        assert len(VERBS[verb](untrained)) == 20
+        assert ["train the model first" in message for message in said(logging.WARNING)] == [True]
 
     def test_abundance_is_not_there(self, model):
         with pytest.raises(NotImplementedError, match="get_aggregated_posterior"):

@@ -11,8 +11,9 @@ import torch
 
 from celbo import ops
 from celbo.data import simulate_counts
-from celbo.model import SCVI, LinearSCVI
-from celbo.train import Callback, NonFiniteLossError, SaveCheckpoint, TrainingPlanConfig
+from celbo.model import SCANVI, SCVI, LinearSCVI
+from celbo.model.base.training import trainer_settings
+from celbo.train import Callback, NonFiniteLossError, SaveCheckpoint, TrainerConfig, TrainingPlanConfig
 
 HISTORY = [
     *("validation_loss", "elbo_validation", "reconstruction_loss_validation", "kl_local_validation"),
@@ -37,6 +38,33 @@ def test_history_and_state(make, quick):
     assert len(model.test_indices) == 0
     assert (model.seed_, model.recipe_) == (0, "one_cycle")
     assert model.trainer.current_epoch == 2
+
+
+class TestTrainerConfig:
+    def epochs(self, model, **kwargs) -> int:
+        model.train(**({"verbose": 0, "seed": 0, "recipe": "classic"} | kwargs))
+        return len(model.history["elbo_train"])
+
+    def test_it_says_what_the_arguments_leave_open(self, make):
+        assert self.epochs(make(), trainer_config=TrainerConfig(max_epochs=2, accelerator="cpu")) == 2
+        config = {"early_stopping": True, "early_stopping_patience": 1, "early_stopping_monitor": "kl_global_train"}
+        assert self.epochs(make(), trainer_config=config, accelerator="cpu", max_epochs=9) == 2
+
+    def test_arguments_win(self, make):
+        config = TrainerConfig(max_epochs=5, accelerator="gpu")
+        assert self.epochs(make(), trainer_config=config, max_epochs=1, accelerator="cpu") == 1
+
+    def test_its_default_leaves_the_number_of_epochs_to_the_recipe(self):
+        settled = trainer_settings(TrainerConfig(early_stopping=True), {}, max_epochs=None, early_stopping=False)
+        assert (settled["max_epochs"], settled["early_stopping"]) == (None, True)
+        assert trainer_settings({"max_epochs": 400}, {}, max_epochs=None)["max_epochs"] == 400
+
+    def test_semi_supervised_models_take_one_too(self, adata):
+        SCANVI.setup_anndata(adata, labels_key="labels", unlabeled_category="label_0")
+        model = SCANVI(adata, n_hidden=8)
+        config = {"max_epochs": 1, "check_val_every_n_epoch": 0}
+        assert self.epochs(model, trainer_config=config, accelerator="cpu") == 1
+        assert "elbo_validation" not in model.history
 
 
 def test_training_again_appends(make, quick):

@@ -35,6 +35,9 @@ _ROOMS = {
         _ann_dataloader _anncollection _concat_dataloader _custom_dataloaders _data_splitting _samplers
         _semi_dataloader""",
     "distributions": "_beta_binomial _negative_binomial _normal",
+    "external.cellassign": "_model _module",
+    "external.solo": "_model",
+    "external.stereoscope": "_model _module",
     "model": """
         _amortizedlda _autozi _condscvi _destvi _jaxscvi _linear_scvi _multivi _peakvi _scanvi _scvi _totalvi""",
     "model.base": """
@@ -44,7 +47,7 @@ _ROOMS = {
     "module.base": "_base_module _decorators _embedding_mixin _priors _pyro",
     "nn": "_base_components _embedding",
     "train": "_callbacks _config _constants _metrics _trainer _trainingplans _trainrunner",
-    "utils": "_attrdict _decorators _dependencies _track",
+    "utils": "_attrdict _decorators _dependencies _jax _track",
 }
 """Room -> private files of scvi-tools in which its public names are written."""
 
@@ -71,6 +74,9 @@ _SHIMS = {
     "module.base._decorators": ("compat.shims.module_utils",),
     "nn._base_components": ("compat.shims.networks",),
     "nn._utils": ("compat.shims.networks",),
+    "train._callbacks": ("compat.shims.callbacks",),
+    "train._logger": ("compat.shims.loggers",),
+    "train._progress": ("compat.shims.callbacks",),
     "train._trainingplans": ("compat.shims.training",),
     "utils._docstrings": ("utils.docstrings",),
 }

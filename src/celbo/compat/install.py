@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..core.planned import give_stand_ins
+from ..data.count_report import judge_negative_counts
 from ..train.recipes import default_recipe, use_default_recipe
 from .finder import CelboFinder
 
@@ -24,9 +25,11 @@ def install_as_scvi() -> None:
 
     The modules are the same objects under both names, so ``isinstance`` holds across them. ``scvi.__version__`` is the
     scvi-tools release whose API celbo follows. Training takes scvi-tools' own defaults (``recipe="classic"``) unless a
-    call says otherwise. A public name that celbo does not have yet can be imported; using it is a
-    ``NotImplementedError`` that says so. Private modules of scvi-tools that code of others is known to import are stood
-    in for (:data:`celbo.compat.aliases.PRIVATE`). Calling it again changes nothing.
+    call says otherwise, and negative values at setup are a warning, as they are there.
+
+    A public name that celbo does not have yet can be imported; using it is a ``NotImplementedError`` that says so.
+    Private modules of scvi-tools that code of others is known to import are stood in for
+    (:data:`celbo.compat.aliases.PRIVATE`). Calling it again changes nothing.
 
     Raises
     ------
@@ -54,6 +57,7 @@ def install_as_scvi() -> None:
         )
     _recipe_before = default_recipe()
     use_default_recipe("classic")
+    judge_negative_counts("warning")
     give_stand_ins(True)
     sys.meta_path.insert(0, _finder)
 
@@ -66,6 +70,7 @@ def uninstall() -> None:
     sys.meta_path.remove(_finder)
     _finder.forget()
     give_stand_ins(False)
+    judge_negative_counts("error")
     if _recipe_before is not None:
         use_default_recipe(_recipe_before)
     _recipe_before = None

@@ -13,7 +13,7 @@ from typing import Any
 
 from .constants import SCVI_TOOLS_VERSION
 
-__all__ = ["PUBLIC_API", "give_stand_ins", "missing_name", "not_in_celbo_yet", "planned_names", "stand_in"]
+__all__ = ["INSTEAD", "PUBLIC_API", "give_stand_ins", "missing_name", "not_in_celbo_yet", "planned_names", "stand_in"]
 
 _NAMES = {
     "data": """
@@ -102,11 +102,18 @@ _NAMES = {
 PUBLIC_API: Mapping[str, frozenset[str]] = {room: frozenset(names.split()) for room, names in _NAMES.items()}
 """Public module of scvi-tools, without the leading ``scvi.`` -> its public names."""
 
+INSTEAD: Mapping[str, str] = {
+    "scvi.module.AmortizedLDAPyroModule": "celbo.module.AmortizedLDAModule, which has no Pyro in it",
+}
+"""Public name of scvi-tools that will not come -> what to use."""
+
 _IMPORT_STATEMENT = "importlib._bootstrap"
 
 
 def not_in_celbo_yet(name: str) -> str:
     """Message for a public name or module of scvi-tools that celbo does not have."""
+    if name in INSTEAD:
+        return f"scvi-tools' {name} is not in celbo: use {INSTEAD[name]}."
     return (
         f"scvi-tools' {name} is not in celbo yet. docs/compatibility.md lists what is; "
         f"scvi-tools {SCVI_TOOLS_VERSION} itself reads what `celbo export` writes."

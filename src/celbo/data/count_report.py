@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core import settings
 
-__all__ = ["KINDS", "CountReport", "Finding", "TotalsSummary"]
+__all__ = ["KINDS", "CountReport", "Finding", "TotalsSummary", "judge_negative_counts"]
 
 logger = logging.getLogger("celbo")
 
@@ -18,6 +18,19 @@ KINDS = ("nan", "inf", "negative", "noninteger")
 """Kinds of entries that are no counts."""
 
 _SHOWN = 5
+
+Severity = Literal["error", "warning", "info"]
+
+_severity_of_negative: Severity = "error"
+
+
+def judge_negative_counts(severity: Literal["error", "warning"]) -> None:
+    """Say what negative counts are in this process: an error, or what scvi-tools makes of them, a ``UserWarning``.
+
+    ``celbo.compat.install_as_scvi`` asks for the latter. NaN and infinite values are an error in either case.
+    """
+    global _severity_of_negative
+    _severity_of_negative = severity
 
 
 @dataclass(frozen=True)
@@ -34,7 +47,7 @@ class Finding:
         What to type or do.
     """
 
-    severity: Literal["error", "warning", "info"]
+    severity: Severity
     message: str
     fix: str
 
@@ -165,7 +178,10 @@ class CountReport:
         if not count:
             return None
         message = f"{where} holds {count} {word} {_plural(count, 'value')} in {self._cells(kind)}."
-        return Finding("error", message, _IMPOSSIBLE_FIX[kind])
+        severity = _severity_of_negative if kind == "negative" else "error"
+        if severity == "warning":
+            message = f"{where} does not contain unnormalized count data. Are you sure this is what you want? {message}"
+        return Finding(severity, message, _IMPOSSIBLE_FIX[kind])
 
     def _fractions(self, where: str, elsewhere: Sequence[str]) -> Finding | None:
         if not self.n_noninteger:
@@ -193,13 +209,16 @@ class CountReport:
         return f"{count} of {self.n_cells} cells ({_listed(self.first[kind], count)})"
 
     def raise_if_bad(self, where: str = "The matrix") -> None:
-        """Raise a ``ValueError`` for NaN, infinite and negative entries; says how many, in which cells, and the fix."""
+        """Raise a ``ValueError`` for NaN, infinite and negative entries; says how many, in which cells, and the fix.
+
+        See :func:`judge_negative_counts` for when negative ones are left to :meth:`tell`.
+        """
         errors = [str(finding) for finding in self.findings(where) if finding.severity == "error"]
         if errors:
             raise ValueError(" ".join(errors))
 
     def tell(self, where: str = "The matrix", elsewhere: Sequence[str] = ()) -> None:
-        """Say the rest: values that are not whole as a ``UserWarning``, empty cells and genes to the log."""
+        """Say the rest: wrong values as a ``UserWarning``, empty cells and genes to the log."""
         for finding in self.findings(where, elsewhere):
             if finding.severity == "warning":
                 warnings.warn(str(finding), UserWarning, stacklevel=settings.warnings_stacklevel)

@@ -390,8 +390,8 @@ class AnnDataManager:
 
 def _require_same_shape_of_setup(field: BaseAnnDataField, source: Mapping[str, Any] | None) -> None:
     """Raise when the source registry has no such field, or one side names data for it and the other does not."""
-    if source is None:
-        return
+    if source is None or (field.is_empty and field.registry_key not in source[FIELD_REGISTRIES]):
+        return  # registries of old archives do not list the empty fields that came later
     had_data = bool(field_registry_of(source, field.registry_key)[DATA_REGISTRY])
     if had_data == field.is_empty:
         sides = ("has data", "names none") if had_data else ("has none", "names some")

@@ -52,7 +52,8 @@ def read_legacy_archive(folder: Path, prefix: str) -> tuple[dict[str, Tensor], n
         )
     attributes = dict(attributes)
     try:
-        attributes["registry_"] = _registry(attributes.pop("scvi_setup_dict_"))
+        attributes["registry_"] = _registry(attributes.pop("scvi_setup_dict_"), var_names)
+        _move_unlabeled_category(attributes)
         return _with_protein_efficiency(dict(state), attributes["registry_"]), var_names, attributes
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise ArchiveError(
@@ -74,11 +75,12 @@ def _field(data: dict[str, Any], state: dict[str, Any], summary: dict[str, Any])
     return {"data_registry": dict(data), "state_registry": state, "summary_stats": summary}
 
 
-def _registry(setup: dict[str, Any]) -> dict[str, Any]:
+def _registry(setup: dict[str, Any], var_names: np.ndarray) -> dict[str, Any]:
     """The registry that a setup dictionary stands for; ``model_name`` was not saved then."""
     fields: dict[str, Any] = {}
     setup_args: dict[str, Any] = {}
-    for add in (_add_counts, _add_obs_categories, _add_covariates, _add_proteins, _add_indices):
+    _add_counts(setup, fields, setup_args, var_names)
+    for add in (_add_obs_categories, _add_covariates, _add_proteins, _add_indices):
         add(setup, fields, setup_args)
     return {
         "scvi_version": setup.get("scvi_version"),
@@ -89,10 +91,13 @@ def _registry(setup: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _add_counts(setup: dict[str, Any], fields: dict[str, Any], setup_args: dict[str, Any]) -> None:
+def _add_counts(
+    setup: dict[str, Any], fields: dict[str, Any], setup_args: dict[str, Any], var_names: np.ndarray
+) -> None:
     data = setup["data_registry"]["X"]
-    n_vars = setup["summary_stats"]["n_vars"]
-    fields[REGISTRY_KEYS.X_KEY] = _field(data, {"n_vars": n_vars}, {"n_vars": n_vars})
+    stats = {name: setup["summary_stats"][name] for name in ("n_vars", "n_cells")}
+    state = {"n_obs": stats["n_cells"], "n_vars": stats["n_vars"], "column_names": var_names}
+    fields[REGISTRY_KEYS.X_KEY] = _field(data, state, stats)
     setup_args["layer"] = data["attr_key"] if data["attr_name"] == "layers" else None
 
 
@@ -141,6 +146,15 @@ def _add_proteins(setup: dict[str, Any], fields: dict[str, Any], setup_args: dic
 def _add_indices(setup: dict[str, Any], fields: dict[str, Any], setup_args: dict[str, Any]) -> None:
     if "ind_x" in setup["data_registry"]:
         fields[REGISTRY_KEYS.INDICES_KEY] = _field(setup["data_registry"]["ind_x"], {}, {})
+
+
+def _move_unlabeled_category(attributes: dict[str, Any]) -> None:
+    """SCANVI of that time took it as an argument of the constructor; later it is one of the setup."""
+    arguments = attributes.get("init_params_", {}).get("non_kwargs", {})
+    if "unlabeled_category" in arguments:
+        unlabeled, registry = arguments.pop("unlabeled_category"), attributes["registry_"]
+        registry["setup_args"]["unlabeled_category"] = unlabeled
+        registry["field_registries"][REGISTRY_KEYS.LABELS_KEY]["state_registry"]["unlabeled_category"] = unlabeled
 
 
 def _with_protein_efficiency(state: dict[str, Tensor], registry: dict[str, Any]) -> dict[str, Tensor]:

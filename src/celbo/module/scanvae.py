@@ -16,6 +16,7 @@ Dims: n cells, g genes, k latents, c classes, m labelled cells.
 Reference: Xu, Lopez, Mehlman, Regier, Jordan and Yosef, Molecular Systems Biology 2021 (:cite:p:`Xu21`).
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -264,7 +265,5 @@ def _norm(network: str, use_batch_norm: Placement, use_layer_norm: Placement) ->
 
 def _version(text: str | None) -> tuple[int, int]:
     """Major and minor number; that of today where an archive names none."""
-    if not text:
-        return _LOGITS_SINCE
-    major, minor, *_ = [*text.split("."), "0"]
-    return int(major), int(minor)
+    numbers = re.match(r"(\d+)\.(\d+)", text or "")
+    return _LOGITS_SINCE if numbers is None else (int(numbers[1]), int(numbers[2]))

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from ..core import settings, unknown_name
@@ -71,7 +72,7 @@ class Callback:
         """Put a kept state back."""
 
 
-def find_metric(metrics: Mapping[str, float], name: str, who: str) -> float:
+def find_metric(metrics: Mapping[str, Tensor], name: str, who: str) -> Tensor:
     """A metric by name, or an error that lists those there are."""
     if name not in metrics:
         raise KeyError(f"{who}: {unknown_name('metric of this training', name, metrics)}")
@@ -132,9 +133,9 @@ class LoudEarlyStopping(Callback):
         self.stopped_epoch: int | None = None
 
     @property
-    def best_score(self) -> float | None:
-        """The best value seen."""
-        return self.best.value
+    def best_score(self) -> Tensor | None:
+        """The best value seen, a tensor of no dimension; None before the first."""
+        return None if self.best.value is None else torch.tensor(self.best.value, dtype=torch.float64)
 
     def on_validation_end(self, trainer: "Trainer", plan: "Plan") -> None:
         """Look at the metric."""
@@ -258,9 +259,9 @@ class SaveCheckpoint(Callback):
         return str(self.saved[0][1]) if self.saved else ""
 
     @property
-    def best_model_score(self) -> float | None:
-        """Metric of the best checkpoint."""
-        return self.sign * self.saved[0][0] if self.saved else None
+    def best_model_score(self) -> Tensor | None:
+        """Metric of the best checkpoint, a tensor of no dimension; None before the first."""
+        return torch.tensor(self.sign * self.saved[0][0], dtype=torch.float64) if self.saved else None
 
     def on_validation_end(self, trainer: "Trainer", plan: "Plan") -> None:
         """Save when the metric is among the best."""

@@ -41,7 +41,6 @@ _PROGRESS = (
     "should_stop",
     "stop_reason",
     "last_validated_epoch",
-    "callback_metrics",
 )
 """Attributes of the trainer that say how far it is."""
 
@@ -93,7 +92,8 @@ def capture(trainer: "Trainer", before: Mapping[str, Any] | None = None) -> dict
         "torch": str(torch.__version__),
         "threads": torch.get_num_threads(),
         "identity": trainer.identity,
-        "progress": {name: getattr(trainer, name) for name in _PROGRESS},
+        "progress": {name: getattr(trainer, name) for name in _PROGRESS}
+        | {"callback_metrics": {name: float(value) for name, value in trainer.callback_metrics.items()}},
         "weights": dict(trainer.raw_module.state_dict()),
         "plan_weights": _weights_beside_the_module(trainer),
         "gradients": {name: p.grad for name, p in _parameters(trainer).items() if p.grad is not None},
@@ -156,6 +156,7 @@ def restore(trainer: "Trainer", state: Mapping[str, Any]) -> None:
     mine = state["processes"][trainer.engine.rank]
     for name in _PROGRESS:
         setattr(trainer, name, state["progress"][name])
+    trainer.note(state["progress"]["callback_metrics"])
     _put_weights(trainer, state)
     trainer.plan.load_resume_state(state["plan"])
     for optimizer, saved in zip(trainer.optimizers, state["optimizers"], strict=True):

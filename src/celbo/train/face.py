@@ -1,6 +1,7 @@
 """What plans and callbacks see of their trainer: where the run is, by Lightning's names."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,12 @@ import torch
 from torch import Tensor
 
 from .base import Plan
+from .callbacks import LoudEarlyStopping, SaveCheckpoint
 from .engine import Engine
 from .history import History
 from .loop import batches_in
 from .optim import SchedulerLink
+from .progress import SHOWN
 
 __all__ = ["TrainerFace"]
 
@@ -32,7 +35,9 @@ class TrainerFace:
     last_validated_epoch
         None before the first validation.
     callback_metrics
-        Metrics by name, the newest of each.
+        Metrics by name, the newest of each, as float64 tensors of no dimension; a callback may add its own.
+    train_loader, val_loader, datamodule
+        What is trained and validated on; None before, and what is not there.
     """
 
     plan: Plan
@@ -40,12 +45,17 @@ class TrainerFace:
     history: History
     model: Any
     loggers: list[Any]
-    train_loader: Any
-    val_loader: Any
+    callbacks: list[Any]
+    train_loader: Any = None
+    val_loader: Any = None
+    datamodule: Any = None
+    sanity_checking = False
+    """Whether validation is only tried out before training: never here."""
     max_epochs: int
     max_steps: int
     accumulate_grad_batches: int
     limit_train_batches: float | None
+    limit_val_batches: float | None
     check_val_every_n_epoch: int
     _finish_batch: Any
 
@@ -60,19 +70,58 @@ class TrainerFace:
         self.stop_reason = ""
         self.interrupted = False
         self.last_validated_epoch: int | None = None
-        self.callback_metrics: dict[str, float] = {}
+        self.callback_metrics: dict[str, Tensor] = {}
         self.optimizers: list[torch.optim.Optimizer] = []
         self.lr_links: list[SchedulerLink] = []
 
+    def note(self, metrics: Mapping[str, float]) -> None:
+        """Keep the newest metrics as tensors: callbacks written for Lightning call ``.item()``."""
+        self.callback_metrics |= {name: torch.tensor(value, dtype=torch.float64) for name, value in metrics.items()}
+
     @property
-    def logged_metrics(self) -> dict[str, float]:
+    def logged_metrics(self) -> dict[str, Tensor]:
         """Metrics of the last epoch."""
         return self.callback_metrics
 
     @property
+    def progress_bar_metrics(self) -> dict[str, float]:
+        """Metrics that the progress bar shows, as numbers."""
+        return {name: float(self.callback_metrics[name]) for name in SHOWN if name in self.callback_metrics}
+
+    @property
+    def early_stopping_callbacks(self) -> list[LoudEarlyStopping]:
+        """Callbacks that stop training early."""
+        return [callback for callback in self.callbacks if isinstance(callback, LoudEarlyStopping)]
+
+    @property
+    def early_stopping_callback(self) -> LoudEarlyStopping | None:
+        """The first of them."""
+        return next(iter(self.early_stopping_callbacks), None)
+
+    @property
+    def checkpoint_callbacks(self) -> list[SaveCheckpoint]:
+        """Callbacks that save the best models."""
+        return [callback for callback in self.callbacks if isinstance(callback, SaveCheckpoint)]
+
+    @property
+    def checkpoint_callback(self) -> SaveCheckpoint | None:
+        """The first of them."""
+        return next(iter(self.checkpoint_callbacks), None)
+
+    @property
+    def train_dataloader(self) -> Any:
+        """Minibatches trained on."""
+        return self.train_loader
+
+    @property
+    def val_dataloaders(self) -> Any:
+        """Minibatches validated on."""
+        return self.val_loader
+
+    @property
     def logger(self) -> Any:
-        """The first logger, or None."""
-        return self.loggers[0] if self.loggers else None
+        """The first logger; where there is none the history, which takes what others log (``log_metrics``)."""
+        return self.loggers[0] if self.loggers else self.history
 
     @property
     def lightning_module(self) -> Plan:
@@ -88,6 +137,24 @@ class TrainerFace:
     def num_training_batches(self) -> int | None:
         """Minibatches an epoch; None where the loader has no length."""
         return batches_in(self.train_loader, self.limit_train_batches)
+
+    @property
+    def num_val_batches(self) -> list[float]:
+        """Minibatches a validation, as a list of one; infinite where the loader has no length, empty without one."""
+        if self.val_loader is None:
+            return []
+        n = batches_in(self.val_loader, self.limit_val_batches)
+        return [math.inf if n is None else n]
+
+    @property
+    def world_size(self) -> int:
+        """Number of processes."""
+        return self.engine.world_size
+
+    @property
+    def global_rank(self) -> int:
+        """Number of this process."""
+        return self.engine.rank
 
     @property
     def batches_left(self) -> int | None:

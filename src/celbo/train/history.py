@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 import pandas as pd
 
@@ -31,13 +31,33 @@ class History:
         by_step = [index[-1] for name, index in self._index.items() if index and self._index_name[name] == "step"]
         self.first_step = max(by_step, default=-1) + 1
 
-    def add(self, at: int, row: Mapping[str, float], index_name: str = "epoch") -> None:
+    def add(self, at: int, row: Mapping[str, SupportsFloat], index_name: str = "epoch") -> None:
         """Add a row of metrics at an epoch or step counted from the start of this training."""
         offset = self.first_epoch if index_name == "epoch" else self.first_step
         for name, value in row.items():
             self._index_name.setdefault(name, index_name)
             self._index.setdefault(name, []).append(at + offset)
             self._values.setdefault(name, []).append(float(value))
+
+    @property
+    def history(self) -> dict[str, pd.DataFrame]:
+        """:meth:`frames`, by the name that scvi-tools' default logger has for it."""
+        return self.frames()
+
+    def log_metrics(self, metrics: Mapping[str, SupportsFloat], step: int | None = None) -> None:
+        """Add numbers of someone's own, as a logger does: at a step, or at the next one of each that is not given.
+
+        Parameters
+        ----------
+        metrics
+            Numbers by name.
+        step
+            Where they belong, counted from the start of this training.
+        """
+        for name, value in metrics.items():
+            index = self._index.get(name)
+            following = index[-1] + 1 - self.first_step if index else 0
+            self.add(following if step is None else step, {name: value}, "step")
 
     def state_dict(self) -> dict[str, Any]:
         """Every row, for a checkpoint."""

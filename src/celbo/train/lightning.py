@@ -138,6 +138,11 @@ class _LightningEngine:
         """Number of processes."""
         return self.trainer.world_size
 
+    @property
+    def rank(self) -> int:
+        """Number of this process."""
+        return self.trainer.global_rank
+
     def to_device(self, batch: Any) -> Any:
         """The minibatch as it is: Lightning has moved it."""
         return batch
@@ -185,7 +190,8 @@ class LightningTrainer(Trainer):
         self._finish_batch = getattr(datamodule, "on_after_batch_transfer", None)
         if datamodule is not None:
             train_dataloaders, val_dataloaders = datamodule.train_dataloader(), datamodule.val_dataloader()
-        self.plan, self.train_loader, self.raw_module = model, train_dataloaders, model.module
+        self.plan, self.datamodule, self.train_loader = model, datamodule, train_dataloaders
+        self.raw_module = model.module
         self.val_loader = val_dataloaders if self.check_val_every_n_epoch and self.limit_val_batches != 0 else None
         self.reset()
         with _quiet():

@@ -136,7 +136,7 @@ class PlanHooks:
     def on_validation_start(self) -> None:
         """Hook."""
         self.view.follow()
-        self.view.callback_metrics |= self._metrics("train") | self._weight
+        self.view.note(self._metrics("train") | self._weight)
         self.plan.validation_epoch_metrics.reset()
         self.plan.enter_stage("validation")
         self.view.call("on_validation_start")
@@ -152,7 +152,7 @@ class PlanHooks:
 
     def on_validation_epoch_end(self) -> None:
         """Hook."""
-        self.view.callback_metrics |= self._metrics("validation")
+        self.view.note(self._metrics("validation"))
         self.view.last_validated_epoch = self.view.current_epoch
         self.plan.on_validation_epoch_end()
         self.view.call("on_validation_epoch_end")

@@ -43,7 +43,7 @@ def run_epoch(trainer: "Trainer") -> dict[str, float]:
     if not trainer.epoch_is_trained:
         _train(trainer)
     weight = {} if trainer.epoch_kl_weight is None else {"kl_weight": trainer.epoch_kl_weight}
-    trainer.callback_metrics |= _metrics(trainer, "train") | weight
+    trainer.note(_metrics(trainer, "train") | weight)
     validation = _validate(trainer) if trainer.validates_now else {}
     plan.on_train_epoch_end()
     trainer.call("on_train_epoch_end")
@@ -163,7 +163,7 @@ def _validate(trainer: "Trainer") -> dict[str, float]:
         trainer.call("on_validation_batch_end", output, batch, batch_idx)
         trainer.checkpointing.validation_batch_done()
     metrics = _metrics(trainer, "validation")
-    trainer.callback_metrics |= metrics
+    trainer.note(metrics)
     trainer.last_validated_epoch = trainer.current_epoch
     plan.on_validation_epoch_end()
     trainer.call("on_validation_epoch_end")

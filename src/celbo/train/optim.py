@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .callbacks import find_metric
 
@@ -29,12 +30,12 @@ class SchedulerLink:
     interval: str = "epoch"
     monitor: str | None = None
 
-    def step(self, metrics: Mapping[str, float]) -> None:
+    def step(self, metrics: Mapping[str, Tensor]) -> None:
         """Advance the schedule."""
         if self.monitor is None:
             self.scheduler.step()
         else:
-            self.scheduler.step(find_metric(metrics, self.monitor, "lr_scheduler_metric"))
+            self.scheduler.step(float(find_metric(metrics, self.monitor, "lr_scheduler_metric")))
 
 
 def unpack_optimizers(configured: Any) -> tuple[list[torch.optim.Optimizer], list[SchedulerLink]]:

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from .trainer import Trainer
 
-__all__ = ["Progress", "make_progress", "say_summary"]
+__all__ = ["SHOWN", "Progress", "make_progress", "say_summary"]
 
 logger = logging.getLogger("celbo")
+
+SHOWN = {"train_loss": "loss", "elbo_train": "ELBO", "elbo_validation": "validation ELBO"}
+"""Metrics that are shown -> what they are called there."""
 
 
 class Progress(Protocol):
@@ -75,8 +78,7 @@ class Bar(Silent):
 
 
 def _figures(metrics: Mapping[str, float]) -> str:
-    shown = {"train_loss": "loss", "elbo_train": "ELBO", "elbo_validation": "validation ELBO"}
-    return "  ".join(f"{label} {metrics[name]:.1f}" for name, label in shown.items() if name in metrics)
+    return "  ".join(f"{label} {metrics[name]:.1f}" for name, label in SHOWN.items() if name in metrics)
 
 
 def make_progress(verbose: int) -> Progress:

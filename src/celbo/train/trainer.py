@@ -310,7 +310,7 @@ class Trainer(TrainerFace):
 
     def record(self, row: Mapping[str, float]) -> None:
         """Write an epoch's metrics to the history and the loggers."""
-        self.callback_metrics |= row
+        self.note(row)
         self.history.add(self.current_epoch, row)
         for log in self.loggers if self.engine.is_first else ():
             log.log_metrics(dict(row), step=self.current_epoch)

@@ -5,6 +5,7 @@ from ..data.attrdict import attrdict
 from .dependencies import dependencies, error_on_missing_dependencies, is_package_installed
 from .docstrings import DocstringParts, de_dsp, setup_anndata_dsp
 from .minified import unsupported_if_adata_minified
+from .prng import device_selecting_PRNGKey
 from .progress import track
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "attrdict",
     "de_dsp",
     "dependencies",
+    "device_selecting_PRNGKey",
     "error_on_missing_dependencies",
     "is_package_installed",
     "setup_anndata_dsp",

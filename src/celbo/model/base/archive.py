@@ -25,6 +25,7 @@ __all__ = ["Saved", "delete", "load_model", "pick_device", "read_saved", "save_m
 logger = logging.getLogger("celbo")
 
 _APART = ("registry_", "init_params_")
+_NO_LONGER_ARGUMENTS = ("use_cuda", "use_gpu")
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,11 @@ class Saved:
 
     @property
     def init_kwargs(self) -> dict[str, Any]:
-        """Constructor arguments, flat."""
+        """Constructor arguments, flat; without those that told old versions of scvi-tools where to compute."""
         flat = dict(self.init_params.get("non_kwargs", {}))
         for star in self.init_params.get("kwargs", {}).values():
             flat |= star
-        return flat
+        return {name: value for name, value in flat.items() if name not in _NO_LONGER_ARGUMENTS}
 
 
 def save_model(

@@ -12,7 +12,7 @@ from ...dataloaders import SemiSupervisedDataSplitter
 from ...posterior.classification import class_probabilities
 from ...train import KwargsLike, Plan, SemiSupervisedTrainingPlan, TrainRunner, merge_kwargs
 from .answering import asked
-from .training import train_model
+from .training import train_model, trainer_settings
 
 if TYPE_CHECKING:
     from .model import BaseModelClass as Base
@@ -117,14 +117,18 @@ class SemisupervisedTrainingMixin(Base):
             "shuffle_set_split": shuffle_set_split,
             "n_samples_per_label": None if n_samples_per_label is None else int(n_samples_per_label),
         }
-        trainer = merge_kwargs(trainer_config, trainer_kwargs, name="trainer")
-        trainer |= {"accelerator": accelerator, "devices": devices}
-        if check_val_every_n_epoch is not None:
-            trainer["check_val_every_n_epoch"] = check_val_every_n_epoch
+        trainer = trainer_settings(
+            trainer_config,
+            trainer_kwargs,
+            max_epochs=max_epochs,
+            accelerator=accelerator,
+            devices=devices,
+            check_val_every_n_epoch=check_val_every_n_epoch,
+        )
         train_model(
             self,
             recipe=recipe,
-            max_epochs=max_epochs,
+            max_epochs=trainer.pop("max_epochs"),
             batch_size=batch_size,
             seed=seed,
             verbose=verbose,

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 from ...core import settings
 from ...dataloaders import DataSplitter
 from ...ops.random import fresh_seed
-from ...train import KwargsLike, Plan, TrainingPlan, TrainRunner, merge_kwargs
+from ...train import KwargsLike, Plan, TrainerConfig, TrainingPlan, TrainRunner, merge_kwargs
 from ...train.checkpoint_folder import SavedRun, open_run
 from ...train.processes import several_processes
 from ...train.recipes import Recipe, default_recipe, find_recipe
 
-__all__ = ["UnsupervisedTrainingMixin", "train_model"]
+__all__ = ["UnsupervisedTrainingMixin", "train_model", "trainer_settings"]
 
 logger = logging.getLogger("celbo")
 
@@ -53,7 +53,7 @@ def train_model(
         Whether the module begins with the weights of a trained model.
     """
     plan_cls = model._training_plan_cls
-    chosen = _recipe_for(plan_cls, find_recipe(recipe or default_recipe(plan_cls)))
+    chosen = _recipe_for(plan_cls, find_recipe(recipe or default_recipe(type(model), plan_cls)))
     seed, resumed = _settled_seed(settings.seed if seed is None else seed, trainer_kwargs)
     if datamodule is None:
         datamodule = model._data_splitter_cls(
@@ -85,6 +85,28 @@ def train_model(
     runner()
     model.seed_ = seed
     model.recipe_ = chosen.name
+
+
+def trainer_settings(config: KwargsLike | None, kwargs: dict[str, Any], **arguments: Any) -> dict[str, Any]:
+    """Arguments of the trainer from what ``train`` was called with.
+
+    Parameters
+    ----------
+    config, kwargs
+        Settings as an object or mapping, and by keyword; the latter win.
+    **arguments
+        Arguments of ``train`` that the trainer has too. One that says nothing (None, False, ``"auto"``) leaves the
+        word to the config. So does the config: 400 epochs, the default of a
+        :class:`~celbo.train.TrainerConfig`, leave it to the recipe.
+    """
+    settled = merge_kwargs(config, kwargs, name="trainer")
+    if isinstance(config, TrainerConfig) and config.max_epochs == TrainerConfig.max_epochs:
+        settled["max_epochs"] = None
+    for name, value in arguments.items():
+        says_nothing = value is None or value is False or value == "auto"
+        if not says_nothing or settled.get(name) is None:
+            settled[name] = value
+    return settled
 
 
 def _settled_seed(seed: int | None, trainer_kwargs: dict[str, Any]) -> tuple[int, SavedRun | None]:
@@ -176,6 +198,7 @@ class UnsupervisedTrainingMixin:
         trainer_config, **trainer_kwargs
             For :class:`~celbo.train.Trainer`: ``callbacks``, ``logger``, ``check_val_every_n_epoch``,
             ``gradient_clip_val``, ...; ``checkpoint_every="5 min"`` and ``resume=DIR`` for runs that may be killed.
+            A config also says how many epochs, where, and whether to stop early, where the arguments above do not.
         recipe
             ``"one_cycle"`` (default; a one-cycle learning rate, the best weights kept) or ``"classic"`` (scvi-tools'
             defaults).
@@ -198,12 +221,18 @@ class UnsupervisedTrainingMixin:
             "shuffle_set_split": shuffle_set_split,
             "load_sparse_tensor": load_sparse_tensor,
         }
-        trainer = merge_kwargs(trainer_config, trainer_kwargs, name="trainer")
-        trainer |= {"accelerator": accelerator, "devices": devices, "early_stopping": early_stopping}
+        trainer = trainer_settings(
+            trainer_config,
+            trainer_kwargs,
+            max_epochs=max_epochs,
+            accelerator=accelerator,
+            devices=devices,
+            early_stopping=early_stopping,
+        )
         train_model(
             self,
             recipe=recipe,
-            max_epochs=max_epochs,
+            max_epochs=trainer.pop("max_epochs"),
             batch_size=batch_size,
             seed=seed,
             verbose=verbose,

@@ -26,7 +26,8 @@ class VAEMixin(Base):
     Common arguments: ``adata`` (None: the training data), ``indices`` (row numbers in any order or a boolean mask;
     None: all), ``batch_size`` (None: ``celbo.settings.batch_size``), ``dataloader`` (minibatches to take instead of the
     three), ``seed`` (of everything that is drawn; None: ``celbo.settings.seed``, and fresh randomness where that is
-    None too). The global random generators are never advanced.
+    None too). The global random generators are never advanced. A model that is not trained has no latent representation
+    (``RuntimeError``); what says how well it fits is answered with a warning, for comparison.
     """
 
     def get_latent_representation(
@@ -108,7 +109,7 @@ class VAEMixin(Base):
         -------
         Tensor of no dimension, or ``(n,)``. Global terms (``kl_global``) are left out, and no KL weight enters.
         """
-        self._check_if_trained(warn=False)
+        self._check_if_trained()
         cells = asked(self, adata, indices, batch_size, dataloader, data_loader_kwargs)
         return posterior.elbo(
             self.module, cells.batches, return_mean=return_mean, n_cells=cells.n_cells, seed=seed, **kwargs
@@ -135,7 +136,7 @@ class VAEMixin(Base):
         -------
         For each reconstruction term of the loss a tensor of no dimension, or ``(n,)``.
         """
-        self._check_if_trained(warn=False)
+        self._check_if_trained()
         cells = asked(self, adata, indices, batch_size, dataloader, data_loader_kwargs)
         return posterior.reconstruction_error(
             self.module, cells.batches, return_mean=return_mean, n_cells=cells.n_cells, seed=seed, **kwargs
@@ -179,7 +180,7 @@ class VAEMixin(Base):
         NotImplementedError
             When the module has no ``marginal_ll``.
         """
-        self._check_if_trained(warn=False)
+        self._check_if_trained()
         cells = asked(self, adata, indices, batch_size, dataloader, data_loader_kwargs)
         return posterior.marginal_ll(
             self.module,
