@@ -119,6 +119,7 @@ def test_linear_model(small, celbo, tmp_path):
     done = celbo("train", small.path, "--model", "linear_scvi", "--max-epochs", 1, "-o", tmp_path / "deep" / "run")
     assert done.exit_code == 0, done.stderr
     assert "model             LinearSCVI" in celbo("info", tmp_path / "deep" / "run").stdout
+    assert pd.read_csv(tmp_path / "deep" / "run" / "genes.csv", index_col="gene").shape == (40, 10)  # loadings
 
 
 def test_default_output_is_named_after_the_input(small, celbo, tmp_path, monkeypatch):

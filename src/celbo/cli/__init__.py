@@ -1,4 +1,4 @@
-"""The command line: ``celbo train``, ``embed``, ``info``, ``demo``. Nothing heavy is imported before a command runs."""
+"""The command line: ``celbo train``, ``predict``, ``info``, ... Nothing heavy is imported before a command runs."""
 
 from .app import app, main
 

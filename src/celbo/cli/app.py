@@ -24,6 +24,11 @@ Inputs = Annotated[
 ModelDir = Annotated[Path, typer.Argument(help="Folder of a run, or of a saved model.", show_default=False)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run wrote there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+Model = Annotated[str, typer.Option(help="scvi, linear_scvi, scanvi, autozi, lda, cellassign or solo.")]
+Markers = Annotated[Path | None, typer.Option(help="cellassign: .csv of genes by cell types, 1 for a marker, else 0.")]
+Recipe = Annotated[
+    str | None, typer.Option(help="one_cycle, or classic (scvi-tools' defaults).", show_default="the model's")
+]
 Seed = Annotated[
     int | None, typer.Option(min=0, max=2**32 - 1, help="Makes the run repeatable.", show_default="random")
 ]
@@ -53,16 +58,21 @@ def root(
 @app.command()
 def train(
     inputs: Inputs,
-    model: Annotated[str, typer.Option(help="scvi or linear_scvi.")] = "scvi",
+    model: Model = "scvi",
     layer: Annotated[str | None, typer.Option(help="Layer with the counts.", show_default="X")] = None,
     batch_key: Annotated[str | None, typer.Option(help="Column of obs with the batch of each cell.")] = None,
     labels_key: Annotated[str | None, typer.Option(help="Column of obs with the label of each cell.")] = None,
+    unlabeled_category: Annotated[str | None, typer.Option(help="scanvi: label that is none, as NaN is.")] = None,
+    size_factor_key: Annotated[str | None, typer.Option(help="Column of obs that takes the library's place.")] = None,
     categorical_covariate: Annotated[list[str] | None, typer.Option(help="Further column of obs; repeatable.")] = None,
     continuous_covariate: Annotated[list[str] | None, typer.Option(help="Further column of obs; repeatable.")] = None,
     n_top_genes: Annotated[int | None, typer.Option(min=1, help="Most variable genes.", show_default="all")] = None,
-    n_latent: Annotated[int, typer.Option(min=1, help="Latent dimensions.")] = 10,
+    markers: Markers = None,
+    restrict_to_batch: Annotated[str | None, typer.Option(help="solo: the batch to call doublets of.")] = None,
+    n_latent: Annotated[int | None, typer.Option(min=1, help="Latent dimensions.", show_default="10")] = None,
+    n_topics: Annotated[int | None, typer.Option(min=1, help="lda: topics.", show_default="20")] = None,
     max_epochs: Annotated[int | None, typer.Option(min=1, help="Passes.", show_default="from the recipe")] = None,
-    recipe: Annotated[str, typer.Option(help="one_cycle, or classic (scvi-tools' defaults).")] = "one_cycle",
+    recipe: Recipe = None,
     seed: Seed = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, cuda or mps.")] = "auto",
     data: Annotated[str, typer.Option(help="load, stream from disk, or auto: by what fits in memory.")] = "auto",
@@ -79,7 +89,8 @@ def train(
 ) -> None:
     """Train a model and write a report.
 
-    The folder then holds the model, the embedding of the cells, the history and the report.
+    The folder then holds the model, the embedding of the cells, the history and the report; from models that predict
+    labels, types or doublets the predictions too, and from those that say something of genes a table of these.
 
     Ctrl-C ends training early and writes what there is. A run that is killed goes on with --resume, to the same result.
     """
@@ -90,10 +101,15 @@ def train(
         layer=layer,
         batch_key=batch_key,
         labels_key=labels_key,
+        unlabeled_category=unlabeled_category,
+        size_factor_key=size_factor_key,
         categorical_covariates=tuple(categorical_covariate or ()),
         continuous_covariates=tuple(continuous_covariate or ()),
         n_top_genes=n_top_genes,
+        markers=None if markers is None else str(markers),
+        restrict_to_batch=restrict_to_batch,
         n_latent=n_latent,
+        n_topics=n_topics,
         max_epochs=max_epochs,
         recipe=recipe,
         seed=seed,
@@ -122,6 +138,23 @@ def embed(
     from . import runs
 
     runs.embed(model_dir, inputs, output, overwrite, quiet)
+
+
+@app.command()
+def predict(
+    model_dir: ModelDir,
+    inputs: Inputs,
+    output: Annotated[Path, typer.Option("-o", "--output", help="File to write: .csv or .h5ad.", show_default=False)],
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Predict labels (scanvi), cell types (cellassign) or doublets (solo).
+
+    Genes are matched by name. The file has the most probable class of each cell and the probabilities of all.
+    """
+    from . import runs
+
+    runs.predict(model_dir, inputs, output, overwrite, quiet)
 
 
 @app.command()

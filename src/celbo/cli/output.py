@@ -10,8 +10,17 @@ from .errors import UserError
 
 __all__ = ["RUN_FILES", "new_file", "new_folder"]
 
-RUN_FILES = ("model", "embedding.h5ad", "history.csv", "run.json", "report.html", "checkpoints")
-"""What a run's folder holds (the last of them only until the run is complete), and all that ``--overwrite`` may
+RUN_FILES = (
+    "model",
+    "embedding.h5ad",
+    "predictions.csv",
+    "genes.csv",
+    "history.csv",
+    "run.json",
+    "report.html",
+    "checkpoints",
+)
+"""What a run's folder may hold (the last of them only until the run is complete), and all that ``--overwrite`` may
 remove."""
 
 

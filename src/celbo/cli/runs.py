@@ -7,7 +7,6 @@ import dataclasses
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from ..core import unknown_name
 from ..data import Finding, check_counts, simulate_counts, top_variable_genes
 from ..data.opening import is_streamed, with_genes
 from ..data.progress import counting
-from ..model import SCVI, LinearSCVI
 from ..model.base.archive import versions
 from ..model.base.convert import convert_archive, export_archive
 from ..report import ModelSummary, model_report
@@ -30,47 +28,25 @@ from ..train import RECIPES
 from ..train.checkpoint_folder import SUBFOLDER
 from ..train.checkpointing import Interval
 from ..train.history import epoch_table
+from .columns import with_values_of
 from .errors import INTERRUPTED, UserError
+from .kind import Fitted
+from .models import MODELS, load, settings_of_others, settled
+from .options import TrainOptions
 from .output import new_file, new_folder
+from .predictions import predict, write_table
 from .resuming import FinishedError, checkpoints_of, keeping_checkpoints, writes_and_speaks
-from .saved import describe, find_archive, load_from
-from .streams import denoise as write_denoised
-from .streams import named, opened, shard
+from .saved import describe, find_archive
+from .streams import denoise, named, opened, shard
 from .voice import speaking
 
-__all__ = ["MODELS", "TrainOptions", "convert", "demo", "denoise", "embed", "export", "info", "shard", "train"]
-
-MODELS = {"scvi": SCVI, "linear_scvi": LinearSCVI}
-"""What ``--model`` may be."""
+__all__ = ["TrainOptions", "convert", "demo", "denoise", "embed", "export", "info", "predict", "shard", "train"]
 
 EMBEDDING_KEY = "X_celbo"
 """Where the latent representation lies in ``obsm``."""
 
 _ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 _DEMO_CELLS, _DEMO_GENES = 3000, 1000
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """Settings of a training run, as on the command line."""
-
-    model: str = "scvi"
-    layer: str | None = None
-    batch_key: str | None = None
-    labels_key: str | None = None
-    categorical_covariates: tuple[str, ...] = ()
-    continuous_covariates: tuple[str, ...] = ()
-    n_top_genes: int | None = None
-    n_latent: int = 10
-    max_epochs: int | None = None
-    recipe: str = "one_cycle"
-    seed: int | None = None
-    accelerator: str = "auto"
-    data: str = "auto"
-    devices: str = "auto"
-    num_nodes: int = 1
-    precision: str = "32-true"
-    checkpoint_every: str = "never"
 
 
 class _Clock:
@@ -113,6 +89,7 @@ def train(
     """
     is_first = writes_and_speaks(options.devices, options.num_nodes)
     with speaking(quiet or not is_first):
+        options = settled(options)
         _check_options(options)
         try:
             resumed = checkpoints_of(output, resume, overwrite)
@@ -120,8 +97,9 @@ def train(
             typer.echo(f"{output} holds a run that is complete: there is nothing to resume.")
             return 0
         if not is_first:
-            adata = _with_top_genes(opened(inputs, options.data, options.layer), options)
-            _fit(adata, options, True, resumed, output.absolute() / SUBFOLDER)
+            adata = opened(inputs, options.data, options.layer)
+            options = with_values_of(adata, options)
+            _fit(_with_top_genes(adata, options), options, True, resumed, output.absolute() / SUBFOLDER)
             return 0
         replace = overwrite or (resume and not (output / "run.json").exists()) or resumed is not None
         with new_folder(output, replace, inputs) as folder, keeping_checkpoints(output, resumed) as checkpoints:
@@ -136,11 +114,11 @@ def train(
 def demo(output: Path, overwrite: bool, quiet: bool) -> int:
     """Simulate, train, compare with principal components; arguments and return value as of :func:`train`."""
     with speaking(quiet), new_folder(output, overwrite) as folder:
-        options = TrainOptions(batch_key="batch", labels_key="cell_type", seed=0)
+        options = settled(TrainOptions(batch_key="batch", labels_key="cell_type", seed=0))
         adata = simulate_counts(_DEMO_CELLS, _DEMO_GENES, n_cell_types=8, batch_strength=0.8, seed=0)
         if not quiet:
             typer.echo(f"Simulated {adata.n_obs:,} cells of 8 types in 2 batches, {adata.n_vars:,} genes.")
-        before_nk = principal_components(log_normalised(adata.X), options.n_latent)
+        before_nk = principal_components(log_normalised(adata.X), MODELS["scvi"].settings["n_latent"])
         before = latent_metrics(before_nk, adata.obs["cell_type"].to_numpy(str), adata.obs["batch"].to_numpy(str))
         figures = _run(adata, options, folder, "celbo demo: simulated cells", quiet, {}, before)
     code = _farewell(figures, output, quiet)
@@ -156,21 +134,14 @@ def embed(model_dir: Path, inputs: Sequence[Path], output: Path, overwrite: bool
     if output.suffix != ".h5ad":
         raise UserError(f"{output} ends in {output.suffix or 'nothing'!r}; the embedding is written as .h5ad.")
     with speaking(quiet), new_file(output, overwrite) as path:
-        model = load_from(model_dir, MODELS.values())
-        adata = opened(inputs, "auto", model.get_setup_arg("layer"))
+        kind, fitted = load(model_dir, "latent space", lambda row: row.embed is not None)
+        assert kind.embed is not None
+        adata = opened(inputs, "auto", fitted.trained[0].get_setup_arg("layer"))
         obs = adata.obs.copy()
-        _write_embedding(path, obs, model.get_latent_representation(adata))
+        latent_nk = kind.embed(fitted, adata)
+        _write_embedding(path, obs, latent_nk)
     if not quiet:
-        typer.echo(
-            f"{len(obs):,} cells, {model.module.n_latent} latent dimensions: obsm[{EMBEDDING_KEY!r}] in {output}"
-        )
-
-
-def denoise(
-    model_dir: Path, inputs: Sequence[Path], output: Path, options: dict[str, Any], overwrite: bool, quiet: bool
-) -> None:
-    """Write the denoised expression of the cells of files; see :func:`celbo.cli.streams.denoise`."""
-    write_denoised(model_dir, inputs, output, options, overwrite, quiet, MODELS.values())
+        typer.echo(f"{len(obs):,} cells, {latent_nk.shape[1]} latent dimensions: obsm[{EMBEDDING_KEY!r}] in {output}")
 
 
 def info(model_dir: Path) -> None:
@@ -196,20 +167,17 @@ def export(new: Path, old: Path, overwrite: bool) -> None:
 def _check_options(options: TrainOptions) -> None:
     """Refuse what is wrong whatever the data."""
     for option, given, known in (
-        ("--model", options.model, MODELS),
-        ("--recipe", options.recipe, RECIPES),
+        ("--recipe", options.recipe, (None, *RECIPES)),
         ("--accelerator", options.accelerator, _ACCELERATORS),
     ):
         if given not in known:
-            raise UserError(unknown_name(f"value of {option}", given, known))
+            raise UserError(unknown_name(f"value of {option}", given, [name for name in known if name]))
     found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     found["gpu"] = any(found.values())
     if not found.get(options.accelerator, True):
         raise UserError(f"--accelerator {options.accelerator}: torch finds none here; take --accelerator cpu or auto.")
     if options.checkpoint_every != "never":
         Interval.parse(options.checkpoint_every)
-    if options.model == "linear_scvi" and (options.categorical_covariates or options.continuous_covariates):
-        raise UserError("linear_scvi takes no covariates but the batch: leave them out, or use --model scvi.")
 
 
 def _run(
@@ -224,15 +192,16 @@ def _run(
     checkpoints: Path | None = None,
 ) -> dict[str, Any]:
     """Train and fill a folder; returns the figures of the run."""
-    obs = adata.obs.copy()
-    _check_columns(adata, options)
+    obs, kind = adata.obs.copy(), MODELS[options.model]
+    options = with_values_of(adata, options)
     findings = _findings(adata, options.layer)
-    adata = _with_top_genes(adata, options)
-    model, clock = _fit(adata, options, quiet, resumed, checkpoints)
-    settings = {**source, **dataclasses.asdict(options), "seed": model.seed_}
+    fitted, clock = _fit(_with_top_genes(adata, options), options, quiet, resumed, checkpoints)
+    settings = {**source, **dataclasses.asdict(options), "seed": fitted.model.seed_}
+    settings["recipe"] = fitted.trained[0].recipe_
+    settings = {name: value for name, value in settings.items() if name not in settings_of_others(kind)}
     shown = {name: _in_words(value) for name, value in settings.items()}
     summary = model_report(
-        model,
+        fitted.model,
         folder / "report.html",
         title=title,
         findings=findings,
@@ -240,22 +209,18 @@ def _run(
         versions=versions(),
         before=before,
     )
-    figures = _figures(model, summary, clock)
-    model.save(str(folder / "model"))
-    _write_embedding(folder / "embedding.h5ad", obs, model.get_latent_representation())
-    epoch_table(model.history_ or {}).to_csv(folder / "history.csv")
-    record = {"settings": settings, "seed": model.seed_, "versions": versions(), "figures": figures}
+    figures = _figures(fitted, summary, clock)
+    fitted.save(folder / "model")
+    if kind.embed is not None:
+        _write_embedding(folder / "embedding.h5ad", obs, kind.embed(fitted, None))
+    if kind.predict is not None:
+        write_table(folder / "predictions.csv", kind.predict(fitted, None))
+    if kind.genes is not None:
+        kind.genes(fitted).rename_axis("gene").to_csv(folder / "genes.csv")
+    epoch_table(fitted.model.history_ or {}).to_csv(folder / "history.csv")
+    record = {"settings": settings, "seed": fitted.model.seed_, "versions": versions(), "figures": figures}
     (folder / "run.json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return figures
-
-
-def _check_columns(adata: anndata.AnnData, options: TrainOptions) -> None:
-    given = [options.batch_key, options.labels_key, *options.categorical_covariates, *options.continuous_covariates]
-    for key in given:
-        if key is not None and key not in adata.obs:
-            raise UserError(unknown_name("column of obs", key, adata.obs.columns))
-    if options.layer is not None and options.layer not in adata.layers:
-        raise UserError(unknown_name("layer", options.layer, adata.layers))
 
 
 def _findings(adata: anndata.AnnData, layer: str | None) -> list[Finding]:
@@ -283,33 +248,29 @@ def _with_top_genes(adata: anndata.AnnData, options: TrainOptions) -> anndata.An
 
 def _fit(
     adata: anndata.AnnData, options: TrainOptions, quiet: bool, resumed: Path | None, checkpoints: Path | None
-) -> tuple[Any, _Clock]:
-    cls: Any = MODELS[options.model]
-    keys: dict[str, Any] = {"layer": options.layer, "batch_key": options.batch_key, "labels_key": options.labels_key}
-    if options.categorical_covariates:
-        keys["categorical_covariate_keys"] = list(options.categorical_covariates)
-    if options.continuous_covariates:
-        keys["continuous_covariate_keys"] = list(options.continuous_covariates)
-    cls.setup_anndata(adata, **keys)
-    model, clock = cls(adata, n_latent=options.n_latent), _Clock()
-    model.train(
-        max_epochs=options.max_epochs,
-        recipe=options.recipe,
-        seed=options.seed,
-        accelerator=options.accelerator,
-        devices=int(options.devices) if options.devices.isdecimal() else options.devices,
-        num_nodes=options.num_nodes,
-        precision=options.precision,
-        resume=resumed,
-        checkpoint_every=None if options.checkpoint_every == "never" else options.checkpoint_every,
-        checkpoint_dir=None if options.checkpoint_every == "never" else checkpoints,
-        verbose=0 if quiet else 1,
-        callbacks=[clock],
-    )
-    return model, clock
+) -> tuple[Fitted, _Clock]:
+    clock, never = _Clock(), options.checkpoint_every == "never"
+    training = {
+        "max_epochs": options.max_epochs,
+        "recipe": options.recipe,
+        "seed": options.seed,
+        "accelerator": options.accelerator,
+        "devices": int(options.devices) if options.devices.isdecimal() else options.devices,
+        "num_nodes": options.num_nodes,
+        "precision": options.precision,
+        "resume": resumed,
+        "checkpoint_every": None if never else options.checkpoint_every,
+        "checkpoint_dir": None if never else checkpoints,
+        "verbose": 0 if quiet else 1,
+        "callbacks": [clock],
+    }
+    kind = MODELS[options.model]
+    given = {name: value for name, value in training.items() if value is not None}
+    return kind.fit(kind, adata, options, given), clock
 
 
-def _figures(model: Any, summary: ModelSummary, clock: _Clock) -> dict[str, Any]:
+def _figures(fitted: Fitted, summary: ModelSummary, clock: _Clock) -> dict[str, Any]:
+    model = fitted.model
     history, seconds = summary.history, clock.ended - clock.started
     n_cells = len(model.train_indices) * len(history)
     elbo = history["elbo_validation"].dropna() if "elbo_validation" in history else pd.Series(dtype=float)
@@ -318,9 +279,9 @@ def _figures(model: Any, summary: ModelSummary, clock: _Clock) -> dict[str, Any]
         "seconds": round(seconds, 6),
         "cells_per_second": round(n_cells / seconds, 1) if seconds else None,
         "elbo_validation": float(elbo.min()) if len(elbo) else None,
-        "n_active": int(summary.is_active_k.sum()),
-        "interrupted": bool(model.trainer.interrupted),
-        "metrics": dict(summary.metrics),
+        "n_active": int(summary.is_active_k.sum()) if len(summary.kl_k) else None,
+        "interrupted": any(bool(one.trainer.interrupted) for one in fitted.trained),
+        "metrics": {**summary.metrics, **(summary.detail.figures if summary.detail is not None else {})},
     }
 
 

@@ -1,17 +1,19 @@
 """Saved models as the command line finds them."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..core import unknown_name
+import numpy as np
+import pandas as pd
+
 from ..data import summary_stats_of
 from ..io import is_archive, is_scvi_archive, read_archive
 from ..model.base.archive import Saved, read_saved
+from ..report.rows import ROWS, Row
 from ..train.history import epoch_table
 from .errors import UserError
 
-__all__ = ["describe", "find_archive", "load_from"]
+__all__ = ["describe", "find_archive"]
 
 
 def find_archive(folder: Path) -> Path:
@@ -26,23 +28,15 @@ def find_archive(folder: Path) -> Path:
     )
 
 
-def load_from(folder: Path, classes: Iterable[Any]) -> Any:
-    """Load a model without its data; the archive says which of the classes it is."""
-    archive = find_archive(folder)
-    by_name = {cls.__name__: cls for cls in classes}
-    name = read_saved(archive, "").class_name
-    if name not in by_name:
-        raise UserError(unknown_name("model of the command line", name, by_name))
-    return by_name[name].load(str(archive), adata=False)
-
-
 def describe(folder: Path) -> dict[str, str]:
     """What a saved model is, by heading."""
     archive = find_archive(folder)
     saved = read_saved(archive, "")
     stats = summary_stats_of(saved.registry)
     lines = {"model": saved.class_name or "unknown", "archive": str(archive)}
-    lines["trained on"] = f"{stats['n_cells']:,} cells, {stats['n_vars']:,} genes, {stats['n_batch']:,} batches"
+    cells, genes = next((row.of for cls, row in ROWS.items() if cls.__name__ == saved.class_name), Row().of)
+    sizes = {"n_cells": cells, "n_vars": genes, "n_batch": "batches"}  # not every model knows of batches
+    lines["trained on"] = ", ".join(f"{stats[name]:,} {what}" for name, what in sizes.items() if name in stats)
     setup = {name: value for name, value in saved.registry["setup_args"].items() if value}
     lines["setup"] = _pairs(setup) or "counts in X, no batch"
     lines["arguments"] = _pairs(saved.init_kwargs)
@@ -64,4 +58,8 @@ def _training(saved: Saved) -> dict[str, str]:
 
 
 def _pairs(values: dict[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in values.items())
+    return ", ".join(f"{name}={_in_short(value)}" for name, value in values.items())
+
+
+def _in_short(value: Any) -> str:
+    return " x ".join(map(str, value.shape)) if isinstance(value, np.ndarray | pd.DataFrame) else str(value)

@@ -1,6 +1,6 @@
 """Commands about data larger than memory: where the input comes from, ``shard`` and ``denoise``."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from ..data import open as open_data
 from ..data.progress import tracking
 from ..data.shard import shard as write_shard
 from .errors import UserError
-from .saved import load_from
+from .models import load
 from .voice import speaking
 
 __all__ = ["DATA_MODES", "denoise", "named", "opened", "shard"]
@@ -56,7 +56,6 @@ def denoise(
     options: dict[str, Any],
     overwrite: bool,
     quiet: bool,
-    models: Iterable[Any],
 ) -> None:
     """Write the denoised expression of the cells of files; the model's genes are found by name.
 
@@ -66,13 +65,11 @@ def denoise(
         As of the other commands.
     options
         ``transform_batch`` and ``gene_list``, empty for none; ``seed``.
-    models
-        Classes that the archive may be of.
     """
     with speaking(quiet):
         if output.exists() and not overwrite:
             raise UserError(f"{output} is there already: choose another name with -o, or replace it with --overwrite.")
-        model = load_from(model_dir, models)
+        model = load(model_dir, "denoised expression", lambda kind: kind.denoises)[1].model
         adata = opened(inputs, "auto", model.get_setup_arg("layer"))
         given = {name: value or None for name, value in options.items() if name != "seed"}
         model.write_normalized_expression(output, adata, seed=options["seed"], overwrite=overwrite, **given)

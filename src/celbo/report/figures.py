@@ -12,11 +12,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from .classification import Calibration
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["PALETTE", "as_data_uri", "gene_fit", "kl_by_dimension", "latent_scatter", "training_curves"]
+__all__ = [
+    "CLASSIFIER_CURVES",
+    "ELBO_CURVES",
+    "PALETTE",
+    "Curves",
+    "as_data_uri",
+    "calibration_curve",
+    "gene_fit",
+    "kl_by_dimension",
+    "latent_scatter",
+    "score_histogram",
+    "spot_map",
+    "training_curves",
+    "zero_inflation",
+]
 
 INK, MUTED, GRID = "#1f2933", "#5f6c7b", "#e4e7eb"
 TRAIN, VALIDATION = "#2463a8", "#d1661f"
@@ -30,23 +46,39 @@ PALETTE = (
 OTHER = "#b0b7c1"
 
 
-def training_curves(history: pd.DataFrame) -> "Figure":
-    """Loss, ELBO and its parts by epoch, training and validation.
+Curves = tuple[tuple[str, tuple[str, str]], ...]
+"""Panels: a title, and the names of a metric of training and of validation in the history."""
+
+ELBO_CURVES: Curves = (
+    ("Loss", ("train_loss", "validation_loss")),
+    ("ELBO (negative, nats per cell)", ("elbo_train", "elbo_validation")),
+    ("Reconstruction (nats per cell)", ("reconstruction_loss_train", "reconstruction_loss_validation")),
+    ("KL of the cells' latents (nats per cell)", ("kl_local_train", "kl_local_validation")),
+)
+
+CLASSIFIER_CURVES: Curves = (
+    ("Loss", ("train_loss_epoch", "validation_loss")),
+    ("Accuracy", ("train_accuracy", "validation_accuracy")),
+)
+
+
+def training_curves(history: pd.DataFrame, panels: Curves = ELBO_CURVES) -> "Figure":
+    """Metrics by epoch, training and validation.
 
     Parameters
     ----------
     history
         Metrics by epoch, as of :func:`celbo.train.history.epoch_table`; what it lacks is left out.
+    panels
+        What to draw, two in a row.
     """
     from matplotlib.ticker import MaxNLocator
 
-    panels = (
-        ("Loss", ("train_loss", "validation_loss")),
-        ("ELBO (negative, nats per cell)", ("elbo_train", "elbo_validation")),
-        ("Reconstruction (nats per cell)", ("reconstruction_loss_train", "reconstruction_loss_validation")),
-        ("KL of the cells' latents (nats per cell)", ("kl_local_train", "kl_local_validation")),
-    )
-    figure, axes = _figure(9.2, 5.4, 2, 2)
+    n_rows = -(-len(panels) // 2)
+    figure, axes = _figure(9.2, 2.7 * n_rows, n_rows, 2)
+    for spare in axes[len(panels) :]:
+        spare.remove()
+    axes = axes[: len(panels)]
     for ax, (title, names) in zip(axes, panels, strict=True):
         _plain(ax, title)
         for name, colour, label in zip(names, (TRAIN, VALIDATION), ("training", "validation"), strict=True):
@@ -55,7 +87,7 @@ def training_curves(history: pd.DataFrame) -> "Figure":
     axes[0].legend(frameon=False, labelcolor=INK, fontsize=9)
     for ax in axes:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for ax in axes[2:]:
+    for ax in axes[-2:]:
         ax.set_xlabel("epoch", color=MUTED, fontsize=9)
     return figure
 
@@ -77,10 +109,10 @@ def _set_window(ax: "Axes", curves: Sequence[np.ndarray]) -> None:
 
 
 def kl_by_dimension(kl_k: np.ndarray, is_active_k: np.ndarray) -> "Figure":
-    """KL divergence of each latent dimension, largest first; inactive ones in grey."""
+    """KL divergence of each latent dimension from N(0, 1), largest first; inactive ones in grey."""
     order = np.argsort(-kl_k, kind="stable")
     figure, (ax,) = _figure(9.2, 2.6, 1, 1)
-    _plain(ax, "KL divergence from the prior (nats per cell)")
+    _plain(ax, "KL divergence from N(0, 1) (nats per cell)")
     colours = [TRAIN if is_active_k[k] else OTHER for k in order]
     ax.bar(np.arange(len(order)), kl_k[order], color=colours, width=0.72)
     step = max(1, len(order) // 30)
@@ -141,6 +173,58 @@ def _agreement(ax: "Axes", observed_g: np.ndarray, predicted_g: np.ndarray) -> N
     if len(observed_g):
         ends = [min(observed_g.min(), predicted_g.min()), max(observed_g.max(), predicted_g.max())]
         ax.plot(ends, ends, color=VALIDATION, linewidth=1.2)
+
+
+def calibration_curve(found: Calibration) -> "Figure":
+    """Share of right predictions by confidence, with the line where both agree; large bins have large dots."""
+    figure, (ax,) = _figure(4.6, 4.3, 1, 1)
+    _plain(ax, "")
+    ax.plot([0, 1], [0, 1], color=VALIDATION, linewidth=1.2)
+    ax.plot(found.confidence_b, found.accuracy_b, color=TRAIN, linewidth=1.2)
+    size_b = 12 + 120 * found.count_b / found.count_b.sum()
+    ax.scatter(found.confidence_b, found.accuracy_b, s=size_b, color=TRAIN, linewidths=0, zorder=3)
+    ax.set_xlim(-0.02, 1.02)
+    ax.set_ylim(-0.02, 1.02)
+    ax.set_xlabel("probability of the predicted label", color=MUTED, fontsize=9)
+    ax.set_ylabel("share of right predictions", color=MUTED, fontsize=9)
+    return figure
+
+
+def score_histogram(score_n: np.ndarray, simulated_m: np.ndarray) -> "Figure":
+    """Doublet scores of cells and of simulated doublets, each as shares of its own number."""
+    figure, (ax,) = _figure(9.2, 3.2, 1, 1)
+    _plain(ax, "Share of the cells, and of the simulated doublets")
+    edges = np.linspace(0, 1, 41)
+    for score, colour, label in ((score_n, TRAIN, "cells"), (simulated_m, VALIDATION, "simulated doublets")):
+        share, _ = np.histogram(score, edges)
+        ax.stairs(share / max(1, len(score)), edges, color=colour, fill=True, alpha=0.45, label=label)
+    ax.set_xlabel("probability of being a doublet", color=MUTED, fontsize=9)
+    ax.legend(frameon=False, labelcolor=INK, fontsize=9)
+    return figure
+
+
+def zero_inflation(mean_g: np.ndarray, probability_g: np.ndarray) -> "Figure":
+    """Probability that a gene is zero-inflated beside its mean count; genes without counts are left out."""
+    figure, (ax,) = _figure(9.2, 3.6, 1, 1)
+    _plain(ax, "Probability that a gene is zero-inflated")
+    seen_g = mean_g > 0
+    ax.scatter(mean_g[seen_g], probability_g[seen_g], s=9, color=TRAIN, alpha=0.55, linewidths=0, rasterized=True)
+    ax.set_xscale("log")
+    ax.set_ylim(-0.03, 1.03)
+    ax.set_xlabel("mean count", color=MUTED, fontsize=9)
+    return figure
+
+
+def spot_map(place_s2: np.ndarray, share_s: np.ndarray) -> "Figure":
+    """Spots where they lie, dark ones with the largest share; rows grow downwards, as in pictures of the tissue."""
+    figure, (ax,) = _figure(4.6, 4.3, 1, 1)
+    size = float(np.clip(9000 / max(len(place_s2), 1), 1.5, 30))
+    x_s, y_s = place_s2.T
+    ax.scatter(x_s, y_s, s=size, c=share_s, cmap="Blues", vmin=0, linewidths=0, rasterized=True)
+    ax.set_aspect("equal")
+    ax.invert_yaxis()
+    ax.set_axis_off()
+    return figure
 
 
 def as_data_uri(figure: "Figure") -> str:

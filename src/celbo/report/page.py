@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["Section", "legend", "notes", "page", "picture", "table", "tiles"]
+__all__ = ["Section", "heat_table", "legend", "notes", "page", "picture", "table", "tiles"]
 
 
 class Section(NamedTuple):
@@ -67,6 +67,29 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
         for first, *rest in rows
     )
     return f"<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def heat_table(head: Sequence[str], rows: Iterable[tuple[str, Iterable[float], Iterable[str]]]) -> str:
+    """A table whose fields are shaded.
+
+    Parameters
+    ----------
+    head
+        Names of the columns, the one of the rows' names first.
+    rows
+        Name, shades between 0 (white) and 1 (dark), and texts of each row.
+    """
+    titles = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
+    body = "".join(
+        f'<tr><th scope="row">{escape(name)}</th>{"".join(map(_field, shades, texts))}</tr>'
+        for name, shades, texts in rows
+    )
+    return f'<div class="heat"><table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _field(shade: float, text: str) -> str:
+    ink = "#fff" if shade > 0.55 else "inherit"  # dark enough to be read on either
+    return f'<td style="background:rgba(36,99,168,{shade:.2f});color:{ink}">{escape(text)}</td>'
 
 
 def notes(findings: Iterable[tuple[str, str, str]]) -> str:

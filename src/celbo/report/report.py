@@ -11,6 +11,7 @@ from ..core import __version__
 from ..data import Finding, check_counts
 from . import figures
 from .page import Section, legend, notes, page, picture, table, tiles
+from .rows import row_of
 from .summary import ModelSummary, summarise
 
 __all__ = ["model_report", "render"]
@@ -32,13 +33,14 @@ def model_report(
     Parameters
     ----------
     model
-        A trained model of counts, with its data. Batches and labels are those of its setup.
+        A trained model with its data. Batches and labels are those of its setup; what the page shows beside curves and
+        latents (confusion matrix, markers, topics, proportions, ...) stands in :data:`celbo.report.rows.ROWS`.
     path
         The file; one that is there is replaced when the new one is complete.
     title
         Heading; the class of the model when not given.
     findings
-        What the check of the counts found; None: they are checked here.
+        What the check of the counts found; None: they are checked here, where the model's data are counts.
     settings, versions
         Rows of the last table.
     before
@@ -67,7 +69,7 @@ def model_report(
     10
     """
     summary = summarise(model, seed=seed)
-    if findings is None:
+    if findings is None and row_of(model).takes_counts:
         findings = count_findings(model)
     text = render(model, summary, title or type(model).__name__, findings, settings or {}, versions or {}, before or {})
     write_text(Path(path), text)
@@ -94,17 +96,18 @@ def render(
     model: Any,
     summary: ModelSummary,
     title: str,
-    findings: Sequence[Finding],
+    findings: Sequence[Finding] | None,
     settings: Mapping[str, Any],
     versions: Mapping[str, str],
     before: Mapping[str, float],
 ) -> str:
     """The page as text."""
-    stats = model.summary_stats
-    lead = f"{type(model).__name__}: {stats['n_cells']:,} cells, {stats['n_vars']:,} genes"
+    stats, row = model.summary_stats, row_of(model)
+    lead = f"{type(model).__name__}: {stats['n_cells']:,} {row.of[0]}, {stats['n_vars']:,} {row.of[1]}"
     lead += f", {stats['n_batch']:,} batches" if stats.get("n_batch", 1) > 1 else ""
-    sections = [_training(summary), _latent(summary), *_quality(summary, before), _dimensions(summary), _genes(summary)]
-    sections += [_checks(findings), *_settings(settings, versions)]
+    sections = [_training(summary, row.curves), *(summary.detail.sections() if summary.detail is not None else ())]
+    sections += [*_latent(summary), *_quality(summary, before), *_dimensions(summary), *_genes(summary)]
+    sections += [*_checks(findings), *_settings(settings, versions)]
     return page(title, lead, tiles(headline(summary)), sections, f"Written by celbo {__version__}.")
 
 
@@ -116,32 +119,37 @@ def headline(summary: ModelSummary) -> dict[str, str]:
         values = history[name].dropna() if name in history else history.index[:0].to_series()
         if len(values):
             found[label] = f"{values.min() if name == 'elbo_validation' else values.iloc[-1]:.2f}"
-    found["active latent dimensions"] = f"{int(summary.is_active_k.sum())} of {len(summary.kl_k)}"
-    return found
+    if len(summary.kl_k):
+        found["active latent dimensions"] = f"{int(summary.is_active_k.sum())} of {len(summary.kl_k)}"
+    more = {} if summary.detail is None else summary.detail.figures
+    return found | {name: f"{value:,}" if isinstance(value, int) else f"{value:.3f}" for name, value in more.items()}
 
 
-def _training(summary: ModelSummary) -> Section:
+def _training(summary: ModelSummary, curves: figures.Curves) -> Section:
     title = "Training"
     if not len(summary.history):
         return Section(title, "Training was stopped before its first epoch was done: there are no curves.", "")
     text = (
-        "Lower is better everywhere but in the KL panel, where there is no better. Validation should come to rest "
-        "and stay near training. The frames are those of the second epoch and later."
+        "Of losses and ELBO lower is better, of accuracy higher; of the KL there is no better. Validation should come "
+        "to rest and stay near training. The frames are those of the second epoch and later."
     )
-    image = figures.as_data_uri(figures.training_curves(summary.history))
-    return Section(title, text, picture(image, "Curves of loss, ELBO, reconstruction and KL by epoch"))
+    image = figures.as_data_uri(figures.training_curves(summary.history, curves))
+    named = ", ".join(name.split(" (")[0] for name, _ in curves)
+    return Section(title, text, picture(image, f"Curves by epoch: {named}"))
 
 
-def _latent(summary: ModelSummary) -> Section:
+def _latent(summary: ModelSummary) -> list[Section]:
+    if not len(summary.place_n2):
+        return []
     text = (
         f"{len(summary.place_n2):,} cells on the first two principal components of the latent space. "
         "Batches should lie over one another, labels apart."
     )
     if not summary.group_n:
         image = figures.as_data_uri(figures.latent_scatter(summary.place_n2))
-        return Section("Latent space", text, f'<div class="pair">{picture(image, "Cells in the latent space")}</div>')
+        return [Section("Latent space", text, f'<div class="pair">{picture(image, "Cells in the latent space")}</div>')]
     drawn = [_coloured(summary.place_n2, title, name_n) for title, name_n in summary.group_n.items()]
-    return Section("Latent space", text, f'<div class="pair">{"".join(drawn)}</div>')
+    return [Section("Latent space", text, f'<div class="pair">{"".join(drawn)}</div>')]
 
 
 def _coloured(place_n2: np.ndarray, title: str, name_n: np.ndarray) -> str:
@@ -168,35 +176,40 @@ def _quality(summary: ModelSummary, before: Mapping[str, float]) -> list[Section
     return [Section("Labels and batches", text, table(head, rows))]
 
 
-def _dimensions(summary: ModelSummary) -> Section:
+def _dimensions(summary: ModelSummary) -> list[Section]:
+    if not len(summary.kl_k):
+        return []
     n_active = int(summary.is_active_k.sum())
     text = (
         f"{n_active} of {len(summary.kl_k)} dimensions are active (their posterior means have a variance above 0.01). "
         "Dimensions in grey carry nothing: with many of them, n_latent could be smaller."
     )
     image = figures.as_data_uri(figures.kl_by_dimension(summary.kl_k, summary.is_active_k))
-    return Section("Latent dimensions", text, picture(image, "KL divergence of each latent dimension"))
+    return [Section("Latent dimensions", text, picture(image, "KL divergence of each latent dimension"))]
 
 
-def _genes(summary: ModelSummary) -> Section:
+def _genes(summary: ModelSummary) -> list[Section]:
     fit = summary.fit
+    if fit is None:
+        return []
     text = (
         f"Each point is a gene: counts observed in {fit.n_cells:,} cells against counts that the model draws for "
         "the same cells. A model that fits has its points on the line."
     )
     drawn = figures.gene_fit(fit.mean_observed_g, fit.mean_predicted_g, fit.zeros_observed_g, fit.zeros_predicted_g)
-    return Section(
-        "Counts, observed and predicted", text, picture(figures.as_data_uri(drawn), "Means and zeros by gene")
-    )
+    return [
+        Section("Counts, observed and predicted", text, picture(figures.as_data_uri(drawn), "Means and zeros by gene"))
+    ]
 
 
-def _checks(findings: Sequence[Finding]) -> Section:
+def _checks(findings: Sequence[Finding] | None) -> list[Section]:
+    if findings is None:
+        return []
     if not findings:
-        return Section(
-            "Input", "Every entry of the matrix was looked at: all are counts, no cell and no gene is empty.", ""
-        )
+        text = "Every entry of the matrix was looked at: all are counts, no cell and no gene is empty."
+        return [Section("Input", text, "")]
     text = "What a look at every entry of the matrix found."
-    return Section("Input", text, notes((f.severity, f.message, f.fix) for f in findings))
+    return [Section("Input", text, notes((f.severity, f.message, f.fix) for f in findings))]
 
 
 def _settings(settings: Mapping[str, Any], versions: Mapping[str, str]) -> list[Section]:

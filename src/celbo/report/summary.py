@@ -14,13 +14,18 @@ import torch
 from ..core import REGISTRY_KEYS
 from ..posterior.passes import evaluating
 from ..train.history import epoch_table
+from .detail import Detail
 from .metrics import batch_mixing, graph_connectivity, knn_label_accuracy
 from .projection import principal_components
+from .rows import row_of
 
 __all__ = ["GeneFit", "ModelSummary", "latent_metrics", "summarise"]
 
 ACTIVE_VARIANCE = 0.01
 """Variance of the posterior means above which a latent dimension counts as active (Burda et al., ICLR 2016)."""
+
+NOT_LABELLED = "not labelled"
+"""What cells without a label are called."""
 
 _MAX_ENTRIES = 10_000_000
 _MAX_FIT_CELLS = 4000
@@ -56,17 +61,20 @@ class ModelSummary:
     history
         Metrics by epoch.
     kl_k
-        KL divergence of each latent dimension from its prior in nats, mean over cells, ``(k,)``.
+        KL divergence of each latent dimension from a standard normal, its prior in most models, in nats, mean over
+        cells, ``(k,)``; ``(0,)`` where latents are not normal, or there are none.
     is_active_k
         Whether the posterior mean of a dimension varies from cell to cell by more than 0.01 in variance, ``(k,)``.
     place_n2
-        First two principal components of the latent means of some cells, ``(n, 2)``.
+        First two principal components of the latent means of some cells, ``(n, 2)``; ``(0, 2)`` where there are none.
     group_n
         ``{what it is called: name of each of these cells}``, each ``(n,)`` strings.
     fit
-        Observed beside predicted counts.
+        Observed beside predicted counts; None for a model that draws none.
     metrics
         Name to value, of the latent space.
+    detail
+        What else this kind of model has to say; see :mod:`celbo.report.rows`.
     """
 
     history: pd.DataFrame
@@ -74,8 +82,9 @@ class ModelSummary:
     is_active_k: np.ndarray
     place_n2: np.ndarray
     group_n: Mapping[str, np.ndarray]
-    fit: GeneFit
+    fit: GeneFit | None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    detail: Detail | None = None
 
 
 def summarise(model: Any, *, max_cells: int = 10_000, seed: int = 0) -> ModelSummary:
@@ -84,7 +93,7 @@ def summarise(model: Any, *, max_cells: int = 10_000, seed: int = 0) -> ModelSum
     Parameters
     ----------
     model
-        A trained model with its data, of counts, whose latents have a standard normal prior.
+        A trained model with its data. What it is asked stands in :data:`celbo.report.rows.ROWS`.
     max_cells
         Cells in the picture of the latent space and in the metrics, drawn at random from more; the KL divergences are
         of all cells.
@@ -99,18 +108,48 @@ def summarise(model: Any, *, max_cells: int = 10_000, seed: int = 0) -> ModelSum
     adata = model.adata
     if adata is None:
         raise ValueError(f"This {type(model).__name__} was loaded without data: set model.adata before its report.")
-    mean_nk, variance_nk = model.get_latent_representation(return_dist=True)
-    rng = np.random.default_rng(seed)
-    shown = some_rows(adata.n_obs, max_cells, rng)
-    groups = {title: _names(adata.obs[key]) for title, key in _group_keys(model).items()}
-    group_n = {title: name_n[shown] for title, name_n in groups.items()}
+    model._check_if_trained(warn=False)
+    row, rng = row_of(model), np.random.default_rng(seed)
+    latent = _LatentSpace() if row.latents is None else _latent_space(model, *row.latents(model), max_cells, rng, seed)
     return ModelSummary(
         history=epoch_table(model.history_ or {}),
-        kl_k=_kl_to_standard_normal(mean_nk, variance_nk),
-        is_active_k=np.var(mean_nk, axis=0, dtype=np.float64) > ACTIVE_VARIANCE,
+        kl_k=latent.kl_k,
+        is_active_k=latent.is_active_k,
+        place_n2=latent.place_n2,
+        group_n=latent.group_n,
+        fit=_gene_fit(model, rng, seed) if row.draws_counts else None,
+        metrics=latent.metrics,
+        detail=None if row.detail is None else row.detail(model, seed),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _LatentSpace:
+    """The part of a :class:`ModelSummary` that is about latents; empty where there are none."""
+
+    kl_k: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    is_active_k: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
+    place_n2: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
+    group_n: Mapping[str, np.ndarray] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+def _latent_space(
+    model: Any, mean_nk: np.ndarray, variance_nk: np.ndarray | None, max_cells: int, rng: np.random.Generator, seed: int
+) -> _LatentSpace:
+    shown = some_rows(len(mean_nk), max_cells, rng)
+    unlabeled = getattr(model, "unlabeled_category_", None)
+    groups = {title: _names(model.adata.obs[key], unlabeled) for title, key in _group_keys(model).items()}
+    group_n = {title: name_n[shown] for title, name_n in groups.items()}
+    kl_k, is_active_k = np.zeros(0), np.zeros(0, dtype=bool)
+    if variance_nk is not None:
+        kl_k = _kl_to_standard_normal(mean_nk, variance_nk)
+        is_active_k = np.var(mean_nk, axis=0, dtype=np.float64) > ACTIVE_VARIANCE
+    return _LatentSpace(
+        kl_k=kl_k,
+        is_active_k=is_active_k,
         place_n2=_plane(mean_nk[shown]),
         group_n=group_n,
-        fit=_gene_fit(model, rng, seed),
         metrics=latent_metrics(mean_nk[shown], group_n.get("label"), group_n.get("batch"), seed),
     )
 
@@ -125,7 +164,7 @@ def latent_metrics(
     latent
         ``(n, k)`` coordinates.
     labels, batches
-        ``(n,)`` names, or None.
+        ``(n,)`` names, or None; cells called :data:`NOT_LABELLED` are left out where labels are judged.
     seed
         Of the random fifth of the cells that the others name.
 
@@ -134,17 +173,24 @@ def latent_metrics(
     Name to value; see :mod:`celbo.report.metrics`.
     """
     found: dict[str, float] = {}
-    n = len(latent)
-    if labels is not None and len(np.unique(labels)) > 1 and n >= 10:
-        order = np.random.default_rng(seed).permutation(n)
-        test, train = np.split(order, [n // 5])
-        found["15-NN label accuracy"] = knn_label_accuracy(latent, labels, train, test)
-        found["graph connectivity of labels"] = graph_connectivity(latent, labels)
+    if labels is not None:
+        found |= _label_metrics(latent[labels != NOT_LABELLED], labels[labels != NOT_LABELLED], seed)
     if batches is not None and len(np.unique(batches)) > 1:
         mixing = batch_mixing(latent, batches)
         found["batch mixing (1: as by chance)"] = mixing.foreign_share
         found["iLISI of batches (scaled)"] = mixing.ilisi
     return found
+
+
+def _label_metrics(latent: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, float]:
+    n = len(latent)
+    if n < 10 or len(np.unique(labels)) < 2:
+        return {}
+    test, train = np.split(np.random.default_rng(seed).permutation(n), [n // 5])
+    return {
+        "15-NN label accuracy": knn_label_accuracy(latent, labels, train, test),
+        "graph connectivity of labels": graph_connectivity(latent, labels),
+    }
 
 
 def some_rows(n: int, most: int, rng: np.random.Generator) -> np.ndarray:
@@ -158,8 +204,10 @@ def _group_keys(model: Any) -> dict[str, str]:
     return {title: key for title, key in keys.items() if key is not None}
 
 
-def _names(column: pd.Series) -> np.ndarray:
-    return np.array([str(name) for name in column], dtype=object)
+def _names(column: pd.Series, unlabeled: Any = None) -> np.ndarray:
+    is_none_n = column.isna().to_numpy() | (column == unlabeled).to_numpy()
+    names = [NOT_LABELLED if is_none else str(name) for name, is_none in zip(column, is_none_n, strict=True)]
+    return np.array(names, dtype=object)
 
 
 def _kl_to_standard_normal(mean_nk: np.ndarray, variance_nk: np.ndarray) -> np.ndarray:

@@ -1,0 +1,143 @@
+"""What a row of the table of models says, and how most of them are set up and trained.
+
+Dims: n cells, g genes, k latents, c classes.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from .errors import UserError
+from .options import TrainOptions
+
+__all__ = ["Fitted", "Kind", "fit", "latents"]
+
+_OF_SETUP = {
+    "batch_key": "batch_key",
+    "labels_key": "labels_key",
+    "unlabeled_category": "unlabeled_category",
+    "size_factor_key": "size_factor_key",
+    "categorical_covariates": "categorical_covariate_keys",
+    "continuous_covariates": "continuous_covariate_keys",
+}
+"""Setting -> argument of ``setup_anndata``."""
+
+_OF_MODEL = {"n_latent": "n_latent", "n_topics": "n_topics"}
+"""Setting -> argument of the model's class."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained model, and models that it was made from and cannot do without.
+
+    Attributes
+    ----------
+    model
+        The model.
+    parts
+        Name to model; they were trained first, in this order.
+    """
+
+    model: Any
+    parts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def trained(self) -> tuple[Any, ...]:
+        """All of them in the order in which they were trained."""
+        return (*self.parts.values(), self.model)
+
+    def save(self, folder: Path) -> None:
+        """Write the model, and each part into a folder of its name in the model's."""
+        self.model.save(str(folder))
+        for name, part in self.parts.items():
+            part.save(str(folder / name))
+
+
+def fit(kind: "Kind", adata: AnnData, options: TrainOptions, training: Mapping[str, Any]) -> Fitted:
+    """Set up, make and train a model as most are."""
+    kind.cls.setup_anndata(adata, **kind.setup_arguments(options))
+    model = kind.cls(adata, **kind.model_arguments(options))
+    model.train(**{kind.renamed.get(name, name): value for name, value in training.items()})
+    return Fitted(model)
+
+
+def latents(fitted: Fitted, adata: AnnData | None = None) -> np.ndarray:
+    """Latent representation of a model that has one, ``(n, k)``."""
+    return fitted.model.get_latent_representation(adata)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a model of the command line needs and answers; functions that answer take None for the training data.
+
+    Attributes
+    ----------
+    name
+        What is typed after ``--model``.
+    cls
+        Its class.
+    settings
+        Settings that it takes beside those of every model, with what they are when not given.
+    needs
+        Settings that must be given -> what they are.
+    fit
+        Set it up on the data and train it: this row, the data, the settings, and the arguments of ``train``.
+    parts
+        Names and classes of the models that :attr:`Fitted.parts` holds.
+    check
+        Refuse settings that are wrong whatever the data.
+    embed
+        Latent representation of cells, ``(n, k)``; None: it has none.
+    predict
+        Probability of each class for each cell, cells by classes; cells it says nothing about are left out. None: it
+        predicts nothing.
+    genes
+        What it says of each gene, rows by name; None: nothing.
+    denoises
+        Whether it gives denoised expression.
+    renamed
+        Arguments of ``train`` that go by another name.
+    """
+
+    name: str
+    cls: Any
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    needs: Mapping[str, str] = field(default_factory=dict)
+    fit: Callable[["Kind", AnnData, TrainOptions, Mapping[str, Any]], Fitted] = fit
+    parts: Mapping[str, Any] = field(default_factory=dict)
+    check: Callable[[TrainOptions], Any] | None = None
+    embed: Callable[[Fitted, AnnData | None], np.ndarray] | None = latents
+    predict: Callable[[Fitted, AnnData | None], pd.DataFrame] | None = None
+    genes: Callable[[Fitted], pd.DataFrame] | None = None
+    denoises: bool = False
+    renamed: Mapping[str, str] = field(default_factory=dict)
+
+    def load(self, archive: Path) -> Fitted:
+        """Read a model of this kind, and its parts, without data."""
+        return Fitted(self.cls.load(str(archive), adata=False), {n: self._part(archive, n) for n in self.parts})
+
+    def _part(self, archive: Path, name: str) -> Any:
+        if not (archive / name).is_dir():
+            raise UserError(
+                f"{archive} holds a {self.cls.__name__} without its {self.parts[name].__name__}, which belongs in "
+                f"{archive / name}: save that one there."
+            )
+        return self.parts[name].load(str(archive / name), adata=False)
+
+    def setup_arguments(self, options: TrainOptions) -> dict[str, Any]:
+        """Arguments of ``setup_anndata``: the settings given that this model takes."""
+        return {"layer": options.layer, **self._given(options, _OF_SETUP)}
+
+    def model_arguments(self, options: TrainOptions) -> dict[str, Any]:
+        """Arguments of the class."""
+        return self._given(options, _OF_MODEL)
+
+    def _given(self, options: TrainOptions, argument_of: Mapping[str, str]) -> dict[str, Any]:
+        taken = {argument: getattr(options, name) for name, argument in argument_of.items() if name in self.settings}
+        as_lists = {name: list(value) if isinstance(value, tuple) else value for name, value in taken.items()}
+        return {name: value for name, value in as_lists.items() if value is not None and value != []}

@@ -1,0 +1,152 @@
+"""The table of models: one row each, what it needs and what it answers."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from ..core import unknown_name
+from ..external import SOLO, CellAssign
+from ..model import AUTOZI, SCANVI, SCVI, AmortizedLDA, LinearSCVI
+from ..model.base.archive import read_saved
+from ..report.topics import N_DRAWS, topics_of_cells
+from ..report.zero_inflation import gene_table
+from . import doublets, marked
+from .errors import UserError
+from .kind import Fitted, Kind
+from .options import TrainOptions, spelt
+from .saved import find_archive
+
+__all__ = ["MODELS", "load", "settings_of_others", "settled"]
+
+_OF_AUTOENCODERS: Mapping[str, Any] = {"batch_key": None, "labels_key": None, "n_top_genes": None, "n_latent": 10}
+_COVARIATES: Mapping[str, Any] = {"size_factor_key": None, "categorical_covariates": (), "continuous_covariates": ()}
+
+
+def _label_probabilities(fitted: Fitted, adata: AnnData | None = None) -> pd.DataFrame:
+    return fitted.model.predict(adata, soft=True)
+
+
+def _topics(fitted: Fitted, adata: AnnData | None = None) -> np.ndarray:
+    return topics_of_cells(fitted.model, adata)
+
+
+def _genes_of_topics(fitted: Fitted) -> pd.DataFrame:
+    return fitted.model.get_feature_by_topic(n_samples=N_DRAWS, seed=0)
+
+
+def _loadings(fitted: Fitted) -> pd.DataFrame:
+    return fitted.model.get_loadings()
+
+
+def _zero_inflation(fitted: Fitted) -> pd.DataFrame:
+    return gene_table(fitted.model)
+
+
+_ROWS = (
+    Kind("scvi", SCVI, {**_OF_AUTOENCODERS, **_COVARIATES}, denoises=True),
+    Kind("linear_scvi", LinearSCVI, _OF_AUTOENCODERS, genes=_loadings, denoises=True),
+    Kind(
+        "scanvi",
+        SCANVI,
+        {**_OF_AUTOENCODERS, **_COVARIATES, "unlabeled_category": None},
+        needs={"labels_key": "the column of obs with the label of each cell that has one"},
+        predict=_label_probabilities,
+        denoises=True,
+    ),
+    Kind("autozi", AUTOZI, _OF_AUTOENCODERS, genes=_zero_inflation, denoises=True),
+    Kind(
+        "lda",
+        AmortizedLDA,
+        {"n_top_genes": None, "n_topics": 20},
+        embed=_topics,
+        genes=_genes_of_topics,
+        renamed={"devices": "device"},
+    ),
+    Kind(
+        "cellassign",
+        CellAssign,
+        {"batch_key": None, **_COVARIATES, "markers": None},
+        needs={"markers": "a .csv of genes by cell types, 1 where the gene marks the type, else 0"},
+        fit=marked.fit,
+        check=marked.check,
+        embed=None,
+        predict=marked.predict,
+    ),
+    Kind(
+        "solo",
+        SOLO,
+        {**_OF_AUTOENCODERS, **_COVARIATES, "restrict_to_batch": None},
+        fit=doublets.fit,
+        parts={doublets.PART: SCVI},
+        check=doublets.check,
+        embed=doublets.embed,
+        predict=doublets.predict,
+    ),
+)
+
+MODELS: Mapping[str, Kind] = {row.name: row for row in _ROWS}
+"""What ``--model`` may be."""
+
+
+def settled(options: TrainOptions) -> TrainOptions:
+    """Settings with the model's own defaults filled in.
+
+    Raises
+    ------
+    UserError
+        No such model, a setting that it does not take, or one that it needs and did not get.
+    """
+    if options.model not in MODELS:
+        raise UserError(unknown_name("value of --model", options.model, MODELS))
+    kind = MODELS[options.model]
+    for name in settings_of_others(kind):
+        if getattr(options, name) not in (None, ()):
+            able = " or ".join(f"--model {row.name}" for row in _ROWS if name in row.settings)
+            raise UserError(f"{kind.name} takes no {spelt(name)}: leave it out, or use {able}.")
+    for name, what in kind.needs.items():
+        if getattr(options, name) is None:
+            raise UserError(f"{kind.name} needs {spelt(name)}: {what}.")
+    missing = {name: value for name, value in kind.settings.items() if getattr(options, name) is None}
+    options = dataclasses.replace(options, **missing)
+    if kind.check is not None:
+        kind.check(options)
+    return options
+
+
+def settings_of_others(kind: Kind) -> tuple[str, ...]:
+    """Settings that other models take and this one does not, in the order of the table."""
+    return tuple(name for name in dict.fromkeys(n for row in _ROWS for n in row.settings) if name not in kind.settings)
+
+
+def load(folder: Path, verb: str, does: Callable[[Kind], bool]) -> tuple[Kind, Fitted]:
+    """Load a model without its data; the archive says which one it is.
+
+    Parameters
+    ----------
+    folder
+        Of a run, or of a saved model.
+    verb
+        What is asked of it, for the message.
+    does
+        Whether a kind of model does that.
+
+    Raises
+    ------
+    UserError
+        No model there, one that the command line does not know, or one that does not do what is asked.
+    """
+    archive = find_archive(folder)
+    by_class = {row.cls.__name__: row for row in _ROWS}
+    name = read_saved(archive, "").class_name
+    if name not in by_class:
+        raise UserError(unknown_name("model of the command line", name, by_class))
+    kind = by_class[name]
+    if not does(kind):
+        able = ", ".join(row.cls.__name__ for row in _ROWS if does(row))
+        raise UserError(f"{archive} holds a model of class {name}, which has no {verb}: that is of {able}.")
+    return kind, kind.load(archive)

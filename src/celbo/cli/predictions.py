@@ -1,0 +1,88 @@
+"""What a model says of each cell, as a table or as an AnnData.
+
+Dims: n cells, c classes.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import typer
+from anndata import AnnData
+
+from .errors import UserError
+from .models import load
+from .output import new_file
+from .streams import opened
+from .voice import speaking
+
+__all__ = ["as_table", "predict", "write_table"]
+
+_SUFFIXES = (".csv", ".h5ad")
+
+
+def predict(model_dir: Path, inputs: Sequence[Path], output: Path, overwrite: bool, quiet: bool) -> None:
+    """Write what a model predicts of the cells of files; the model's genes are found by name.
+
+    Parameters
+    ----------
+    model_dir, inputs, overwrite, quiet
+        As of the other commands.
+    output
+        ``.csv``: a line a cell; ``.h5ad``: ``obs`` of the input with ``celbo_predicted`` and ``celbo_probability``
+        (missing for cells that the model says nothing about), probabilities in ``obsm["celbo_probabilities"]`` and the
+        classes in ``uns["celbo_classes"]``.
+    """
+    if output.suffix not in _SUFFIXES:
+        wanted = " or ".join(_SUFFIXES)
+        raise UserError(f"{output} ends in {output.suffix or 'nothing'!r}; predictions are written as {wanted}.")
+    with speaking(quiet), new_file(output, overwrite) as path:
+        kind, fitted = load(model_dir, "predictions", lambda row: row.predict is not None)
+        assert kind.predict is not None
+        setup = (fitted.trained[0].registry_["setup_args"]).get("layer")
+        adata = opened(inputs, "auto", setup)
+        obs = adata.obs.copy()
+        probability_nc = kind.predict(fitted, adata)
+        if output.suffix == ".csv":
+            write_table(path, probability_nc)
+        else:
+            _as_anndata(obs, probability_nc).write_h5ad(path)
+    if not quiet:
+        typer.echo(_said(probability_nc, len(obs), output))
+
+
+def as_table(probability_nc: pd.DataFrame) -> pd.DataFrame:
+    """The most probable class of each cell, its probability, and the probabilities of all classes."""
+    names = np.array([str(name) for name in probability_nc.columns], dtype=object)
+    values_nc = probability_nc.to_numpy()
+    first = pd.DataFrame(
+        {"predicted": names[values_nc.argmax(1)], "probability": values_nc.max(1)}, index=probability_nc.index
+    )
+    return pd.concat([first, probability_nc.set_axis(names, axis=1)], axis=1).rename_axis("cell")
+
+
+def write_table(path: Path, probability_nc: pd.DataFrame) -> None:
+    """Write :func:`as_table` as CSV."""
+    as_table(probability_nc).to_csv(path)
+
+
+def _as_anndata(obs: pd.DataFrame, probability_nc: pd.DataFrame) -> AnnData:
+    if len(probability_nc) < len(obs):
+        probability_nc = probability_nc.reindex(obs.index)
+    named = as_table(probability_nc.fillna(-1.0))
+    is_known_n = probability_nc.notna().all(axis=1)
+    obs["celbo_predicted"] = pd.Categorical(named["predicted"].where(is_known_n).to_numpy(dtype=object))
+    obs["celbo_probability"] = named["probability"].where(is_known_n).to_numpy()
+    adata = AnnData(obs=obs, obsm={"celbo_probabilities": probability_nc.to_numpy()})
+    adata.uns["celbo_classes"] = [str(name) for name in probability_nc.columns]
+    return adata
+
+
+def _said(probability_nc: pd.DataFrame, n_cells: int, output: Path) -> str:
+    counts = as_table(probability_nc)["predicted"].value_counts()
+    shown = ", ".join(f"{name} {count:,}" for name, count in counts.iloc[:8].items())
+    more = f", {len(counts) - 8} more" if len(counts) > 8 else ""
+    left = n_cells - len(probability_nc)
+    out = f"; {left:,} cells of other batches are left out" if left else ""
+    return f"{len(probability_nc):,} cells: {shown}{more}{out}. {output}"
