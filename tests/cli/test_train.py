@@ -253,7 +253,11 @@ class TestAsAProgram:
             assert process.stdout.readline() == "three epochs\n"
             time.sleep(0.1)
             process.send_signal(signal.SIGINT)
-            _, stderr = process.communicate(timeout=120)
+            try:
+                _, stderr = process.communicate(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
         assert process.returncode == 130, stderr
         assert "what there is has been written" in stderr
         assert "Traceback" not in stderr
@@ -261,7 +265,11 @@ class TestAsAProgram:
 
 
 STARTS_AND_SAYS_SO = """
+import signal
+
 from celbo.cli import main, runs
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it starts in the background ignore it
 
 class Clock(runs._Clock):
     def on_train_epoch_end(self, trainer, plan):
