@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from celbo.cli import runs
-from celbo.cli.errors import one_line
+from celbo.cli.errors import as_options, one_line
 
 
 @pytest.fixture
@@ -173,6 +173,10 @@ class TestFaultsOfCelbo:
 
     def test_debug_raises(self, broken, small, celbo, tmp_path):
         assert isinstance(celbo("train", small.path, "-o", tmp_path / "run", "--debug").exception, AssertionError)
+
+
+def test_arguments_of_python_are_options_here():
+    assert as_options("pass restrict_to_batch,\n or layer='counts'") == "pass --restrict-to-batch, or --layer counts"
 
 
 def test_one_line():

@@ -1,6 +1,7 @@
 """What the report shows of each kind of model: numbers against the model's own answers, names as text."""
 
 import dataclasses
+import html
 import re
 
 import numpy as np
@@ -59,6 +60,8 @@ class TestLabels:
         predicted, true = model.predict(indices=rows), adata.obs["known"].iloc[rows].to_numpy()
         table = pd.crosstab(true, predicted).reindex(index=model.classes, columns=model.classes, fill_value=0)
         np.testing.assert_array_equal(detail.confusion_cc, table)
+        shown = re.findall('<th scope="col">(.*?)</th>', detail.sections()[0].body)
+        assert [html.unescape(name) for name in shown] == ["", *sorted(map(str, model.classes))]
         assert detail.figures["label accuracy, cells held out"] == pytest.approx(np.mean(true == predicted))
         assert "not labelled" in text
 

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-__all__ = ["INTERRUPTED", "OneLineErrors", "UserError", "one_line"]
+__all__ = ["INTERRUPTED", "OneLineErrors", "UserError", "as_options", "one_line"]
 
 BUG, USER, INTERRUPTED = 1, 2, 130
 """Exit codes."""
@@ -32,8 +32,13 @@ def one_line(error: BaseException) -> str:
         text = str(error.args[0])  # str() of a KeyError is the repr of its message
     else:
         text = str(error)
-    text = " ".join(text.split()) or type(error).__name__
-    return re.sub(r"\blayer='([^']*)'", r"--layer \1", text)
+    return as_options(text) or type(error).__name__
+
+
+def as_options(text: str) -> str:
+    """A message on one line, with the Python arguments in it as the options they are here."""
+    text = re.sub(r"\blayer='([^']*)'", r"--layer \1", " ".join(text.split()))
+    return re.sub(r"(?<!-)\brestrict_to_batch\b", "--restrict-to-batch", text)
 
 
 class OneLineErrors(TyperGroup):

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from ..core import settings
-from .errors import INTERRUPTED
+from .errors import INTERRUPTED, as_options
 
 __all__ = ["speaking"]
 
@@ -51,7 +51,7 @@ def speaking(quiet: bool) -> Iterator[None]:
 def _show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
     # Packages have subclasses of their own for what they warn of in celbo's calls; celbo warns with the plain class.
     if category is UserWarning:
-        print(f"celbo: {' '.join(str(message).split())}", file=sys.stderr)
+        print(f"celbo: {as_options(str(message))}", file=sys.stderr)
 
 
 _SAID_ELSEWHERE = {

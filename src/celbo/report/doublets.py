@@ -53,9 +53,9 @@ class DoubletDetail:
     def sections(self) -> list[Section]:
         """Histogram of the scores."""
         text = (
-            f"{self.n_doublets:,} of {len(self.score_n):,} cells have a score above 0.5 and are called doublets. Those "
-            f"of the {len(self.simulated_m):,} simulated doublets should lie at the right, those of most cells at the "
-            "left; cells in between are not to be told."
+            f"{self.n_doublets:,} of {len(self.score_n):,} cells have a score above 0.5 and are called doublets. "
+            f"Those of the {len(self.simulated_m):,} simulated doublets should lie at the right, those of most cells "
+            "at the left; cells in between are not to be told."
         )
         drawn = figures.score_histogram(self.score_n, self.simulated_m)
         return [Section("Doublet scores", text, picture(figures.as_data_uri(drawn), "Histogram of doublet scores"))]

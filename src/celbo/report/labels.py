@@ -82,11 +82,6 @@ class LabelDetail:
             f"{n:,} cells with a known label {which}: known label (rows) and predicted one (columns), in cells. The "
             "shade is the share of the row; what is right lies on the diagonal."
         )
-        share_cc = self.confusion_cc / np.maximum(self.confusion_cc.sum(1, keepdims=True), 1)
-        rows = [
-            (name, share_c, [f"{count:,}" if count else "" for count in count_c])
-            for name, share_c, count_c in zip(self.names, share_cc, self.confusion_cc, strict=True)
-        ]
         drawn = figures.as_data_uri(figures.calibration_curve(self.calibration))
         curve = picture(drawn, "Share of right predictions by confidence")
         how = (
@@ -94,9 +89,17 @@ class LabelDetail:
             f"they say; below it the model is too sure. Expected calibration error: {self.calibration.error:.3f}."
         )
         return [
-            Section("Predicted labels", text, heat_table(["", *self.names], rows)),
+            Section("Predicted labels", text, self._matrix()),
             Section("Calibration", how, f'<div class="pair">{curve}</div>'),
         ]
+
+    def _matrix(self) -> str:
+        """The confusion matrix, labels by name: the classifier's order is of no interest."""
+        order = sorted(range(len(self.names)), key=lambda c: self.names[c])
+        names, count_cc = [self.names[c] for c in order], self.confusion_cc[np.ix_(order, order)]
+        share_cc = count_cc / np.maximum(count_cc.sum(1, keepdims=True), 1)
+        texts = [[f"{count:,}" if count else "" for count in count_c] for count_c in count_cc]
+        return heat_table(["", *names], zip(names, share_cc, texts, strict=True))
 
 
 def _labelled_rows(code_n: np.ndarray, validation: Any) -> tuple[np.ndarray, bool]:
