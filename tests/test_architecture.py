@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "src" / "celbo"
 
 CHAINS = (
-    "core < ops < {distributions, nn} < module < train < model < external < {report, compat} < cli",
+    "core < ops < {distributions, nn} < module < train < model < external < {report, criticism, compat} < cli",
     "core < data < dataloaders < {train, posterior}",
     "data < utils < model",
     "{module, distributions} < posterior < model",

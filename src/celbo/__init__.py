@@ -12,6 +12,7 @@ from .core.planned import PUBLIC_API, not_in_celbo_yet
 if TYPE_CHECKING:
     from . import (  # noqa: F401  (what __getattr__ gives)
         compat,
+        criticism,
         data,
         dataloaders,
         distributions,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _SUBPACKAGES = (
     "compat",
+    "criticism",
     "data",
     "dataloaders",
     "distributions",

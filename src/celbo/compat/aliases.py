@@ -29,6 +29,7 @@ ADDED: Mapping[str, Mapping[str, Place]] = {
 _S = "compat.shims"
 
 _ROOMS = {
+    "criticism": "_ppc",
     "data": "_anntorchdataset _datasets _manager _preprocessing _read",
     "data.fields": "_arraylike_field _base_field _dataframe_field _layer_field _mudata _protein _scanvi _uns_field",
     "dataloaders": """
@@ -55,6 +56,8 @@ _SHIMS = {
     "_constants": ("core.constants",),
     "_settings": ("compat.shims.package",),
     "_types": ("compat.shims.package",),
+    "criticism._constants": ("criticism.keys",),
+    "criticism._ppc": ("criticism.keys",),
     "data._constants": ("compat.shims.data_constants",),
     "data._utils": ("compat.shims.data_utils",),
     "dataloaders._data_splitting": ("compat.shims.data_splitting",),

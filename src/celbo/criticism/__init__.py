@@ -1,0 +1,8 @@
+"""Does a model reproduce its data? Posterior predictive checks of models of counts."""
+
+from ..core.planned import planned_names
+from .check import PosteriorPredictiveCheck
+
+__all__ = ["PosteriorPredictiveCheck"]
+
+__getattr__ = planned_names(__name__)
