@@ -299,7 +299,7 @@ class MRDeconv(EmbeddingModuleMixin, BaseModuleClass):
 
     def profiles(self, gamma: Tensor, batch_index: Tensor) -> Tensor:
         """Expression of each type in states ``(..., n, c, k)``: shares of the genes, ``(..., n, c, g)``."""
-        *lead, n, c, k = gamma.shape
+        *lead, n, c, _ = gamma.shape
         embedded_nc = self.compute_embedding(REGISTRY_KEYS.BATCH_KEY, batch_index).unsqueeze(1).expand(n, c, -1)
         decoded = append_columns(gamma, embedded_nc.expand(*lead, n, c, -1)).flatten(0, -2)
         label = torch.arange(c, device=gamma.device).repeat(len(decoded) // c)
