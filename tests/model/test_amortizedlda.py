@@ -67,7 +67,7 @@ def test_perplexity_is_near_that_of_the_truth(trained):
     perplexity, truth = trained.get_perplexity(seed=0), trained.adata.uns["perplexity"]
     assert truth < perplexity < 1.25 * truth
     elbo = trained.get_elbo(seed=0)
-    np.testing.assert_allclose(perplexity, np.exp(-elbo / trained.adata.X.sum()))
+    np.testing.assert_allclose(perplexity, np.exp(-elbo / trained.adata.X.sum()), rtol=1e-5)  # sums in float32
     assert elbo < 0
 
 
