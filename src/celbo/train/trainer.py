@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ..ops.memory import keep_large_blocks
+from ..ops.memory import give_back_free_blocks, keep_large_blocks
 from ..ops.random import private_rng
 from .arguments import as_list, refuse_unknown
 from .attempts import Attempts
@@ -218,6 +218,7 @@ class Trainer(TrainerFace):
         finally:
             self.engine.release(self.raw_module)
             model.module, model.trainer = self.raw_module, None
+            give_back_free_blocks()
 
     def _prepare(self) -> None:
         self._prepare_callbacks()
