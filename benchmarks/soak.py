@@ -4,8 +4,8 @@
 
 Training streams from disk, with validation every epoch, a checkpoint every minute and an embedding of a tenth of the
 cells after each epoch. At the end of every epoch the process is asked for its resident memory, threads and open files.
-The slope of memory is fitted by least squares over the second half of the epochs, so that what is allocated once (pools,
-buffers, the allocator's own slack) is not taken for growth.
+The slope of memory is fitted by least squares over the second half of the epochs, so that what is allocated once
+(pools, buffers, the allocator's own slack) is not taken for growth.
 """
 
 import gc
@@ -103,9 +103,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--cells", type=int, default=100_000)
     parser.add_argument("--genes", type=int, default=2000)
-    parser.add_argument(
-        "--data", type=Path, help="train on this file instead of simulated cells; with a column 'batch'"
-    )
+    parser.add_argument("--data", type=Path, help="instead of simulated cells; with a column 'batch'")
     options = parser.parse_args()
     report = common.Report("soak", options.dry)
     with tempfile.TemporaryDirectory() as folder:

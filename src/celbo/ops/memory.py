@@ -1,7 +1,7 @@
 """Large blocks of memory are kept between steps instead of being mapped anew.
 
 glibc gives blocks above a threshold back to the kernel when they are freed, so a training step that allocates the same
-minibatch-sized tensors again pays a page fault for every 4 KiB of them. When a run is over, they are given back at once.
+minibatch-sized tensors again pays a page fault for every 4 KiB of them. When a run is over, they are given back.
 """
 
 import ctypes
