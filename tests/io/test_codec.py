@@ -168,6 +168,8 @@ PANDAS = [
         pd.CategoricalDtype(["b", "a"], ordered=True),
     ),
     *(pd.Timestamp("2024-01-01T01:02:03.000000004"), pd.NA, pd.NaT),
+    *(pd.Timedelta(-3, "D"), pd.Timedelta(5, "ns"), pd.Period("2020-02", "M"), pd.Period("2019-12-31", "D")),
+    *(pd.Interval(0.5, 2.5), pd.Interval(pd.Timestamp("2020"), pd.Timestamp("2021"), closed="neither")),
 ]
 
 

@@ -38,12 +38,18 @@ def used_categories(column: pd.Series, where: str) -> np.ndarray:
         When the values are of kinds that cannot be sorted, such as ``1`` and ``"1"``.
     """
     _require_complete(column, where)
+    column = _indexable(column)
     if isinstance(column.dtype, pd.CategoricalDtype):
         categories = column.cat.remove_unused_categories().cat.categories
     else:
         categories = _sorted_unique(column, where)
     array = categories.to_numpy()
-    return array if array.dtype.kind in "biuf" else array.astype(object)
+    return array if array.dtype.kind in "biuf" else categories.astype(object).to_numpy()  # times stay times
+
+
+def _indexable(column: pd.Series) -> pd.Series:
+    """The column in a dtype that pandas can look values up in, which half floats are not; values stay what they are."""
+    return column.astype(np.float32) if column.dtype == np.float16 else column
 
 
 def _require_complete(column: pd.Series, where: str) -> None:
@@ -118,7 +124,7 @@ def encode(column: pd.Series, mapping: np.ndarray, where: str) -> np.ndarray:
     if unknown:
         raise ValueError(_unknown_message(unknown, mapping, where))
     codes_c = pd.Index(mapping).get_indexer(pd.Index(categories))
-    within_n = pd.Categorical(column, categories=pd.Index(categories)).codes
+    within_n = pd.Categorical(_indexable(column), categories=pd.Index(categories)).codes
     return codes_c[within_n].astype(_code_dtype(len(mapping)))
 
 

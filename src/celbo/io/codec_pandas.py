@@ -180,6 +180,38 @@ def _read_timestamp(r: Reader, node: dict[str, Any]) -> pd.Timestamp:
     return pd.Timestamp(node["v"]).as_unit(node["unit"])
 
 
+@encodes(pd.Timedelta)
+def _timedelta(w: Writer, value: pd.Timedelta) -> Any:
+    return {"$": "pandas.Timedelta", "v": value.isoformat(), "unit": value.unit}
+
+
+@decodes("pandas.Timedelta")
+def _read_timedelta(r: Reader, node: dict[str, Any]) -> pd.Timedelta:
+    return pd.Timedelta(node["v"]).as_unit(node["unit"])
+
+
+@encodes(pd.Interval)
+def _interval(w: Writer, value: pd.Interval) -> Any:
+    bounds = [w.encode(value.left, ".left"), w.encode(value.right, ".right")]
+    return {"$": "pandas.Interval", "v": bounds, "closed": value.closed}
+
+
+@decodes("pandas.Interval")
+def _read_interval(r: Reader, node: dict[str, Any]) -> pd.Interval:
+    left, right = (r.decode(bound) for bound in node["v"])
+    return pd.Interval(left, right, closed=node["closed"])
+
+
+@encodes(pd.Period)
+def _period(w: Writer, value: pd.Period) -> Any:
+    return {"$": "pandas.Period", "v": value.ordinal, "freq": value.freqstr}
+
+
+@decodes("pandas.Period")
+def _read_period(r: Reader, node: dict[str, Any]) -> pd.Period:
+    return pd.Period(ordinal=int(node["v"]), freq=node["freq"])
+
+
 @encodes(type(pd.NA))
 def _missing(w: Writer, value: Any) -> Any:
     return {"$": "pandas.NA"}

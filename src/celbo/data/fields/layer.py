@@ -58,11 +58,14 @@ class LayerField(BaseAnnDataField):
         self.count_stat_key = self.N_VARS_KEY if registry_key == REGISTRY_KEYS.X_KEY else f"n_{registry_key}"
 
     def validate_field(self, adata: AnnData) -> None:
-        """Raise a ``KeyError`` for a layer that does not exist, a ``ValueError`` when there is no matrix."""
+        """Raise a ``KeyError`` for a layer that does not exist, a ``ValueError`` when there is no matrix or an empty one."""
         if self.attr_key is not None:
             require_key(adata, self.attr_name, self.attr_key)
         if anndata_value(adata, self.attr_name, self.attr_key) is None:
             raise ValueError(f"{self.place} is None: put the counts there, or name the layer that holds them.")
+        if not (adata.n_obs and adata.n_vars):
+            what = "cells" if not adata.n_obs else "genes"
+            raise ValueError(f"{self.place} is {adata.n_obs} x {adata.n_vars}: there are no {what} in it.")
 
     def register_field(self, adata: AnnData) -> dict[str, Any]:
         """Check the counts and note the sizes and gene names."""

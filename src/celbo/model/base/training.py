@@ -5,6 +5,8 @@ import logging
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from torch.nn import BatchNorm1d, Module
+
 from ...core import settings
 from ...dataloaders import DataSplitter
 from ...ops.random import fresh_seed
@@ -59,6 +61,7 @@ def train_model(
         datamodule = model._data_splitter_cls(
             model.adata_manager, batch_size=batch_size or settings.batch_size, **({"seed": seed} | splitter_kwargs)
         )
+        _refuse_single_cells(model.module, datamodule.n_train, batch_size or settings.batch_size)
     n_obs = datamodule.n_train + (datamodule.n_val or 0)
     if max_epochs is None:
         epochs_of = chosen.pretrained_epochs if pretrained else chosen.max_epochs
@@ -107,6 +110,17 @@ def trainer_settings(config: KwargsLike | None, kwargs: dict[str, Any], **argume
         if not says_nothing or settled.get(name) is None:
             settled[name] = value
     return settled
+
+
+def _refuse_single_cells(module: Module, n_train: int, batch_size: int) -> None:
+    """Batch normalisation takes mean and variance over a minibatch, which one cell does not have."""
+    if min(n_train, batch_size) > 1 or not any(isinstance(part, BatchNorm1d) for part in module.modules()):
+        return
+    came = f"There is {n_train} cell to train on" if n_train == 1 else f"batch_size={batch_size} is one cell"
+    raise ValueError(
+        f"{came}, and batch normalisation needs two in a minibatch at least. Take more, or build the model without it: "
+        "use_batch_norm='none'."
+    )
 
 
 def _settled_seed(seed: int | None, trainer_kwargs: dict[str, Any]) -> tuple[int, SavedRun | None]:
