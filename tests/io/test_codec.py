@@ -234,7 +234,7 @@ class Text(str):
         (np.ma.array([1]), "MaskedArray"),
         (defaultdict(lambda: 1), "defaultdict"),
         (pd.Series(pd.to_datetime(["2024-01-01"]).tz_localize("UTC")), "datetime64[ns, UTC]"),
-        (pd.Interval(0, 1), "Interval"),
+        (pd.offsets.Day(2), "Day"),
         (torch.nn.Parameter(torch.ones(1)), "Parameter"),
     ],
 )

@@ -113,7 +113,7 @@ class _Bucket:
 
     def __init__(self, folder: Path, number: int, dtype: np.dtype) -> None:
         self._names = [folder / f"{number}.{part}" for part in ("rows", "lengths", "columns", "values")]
-        self._dtypes = (np.dtype(np.int64), np.dtype(np.int64), np.dtype(np.int32), dtype)
+        self._dtypes: tuple[np.dtype[Any], ...] = (*map(np.dtype, (np.int64, np.int64, np.int32)), dtype)
 
     def add(self, place_m: np.ndarray, block: sparse.csr_array) -> None:
         """Put rows behind those that are there, with the place of each in the order to write."""

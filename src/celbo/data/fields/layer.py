@@ -58,7 +58,7 @@ class LayerField(BaseAnnDataField):
         self.count_stat_key = self.N_VARS_KEY if registry_key == REGISTRY_KEYS.X_KEY else f"n_{registry_key}"
 
     def validate_field(self, adata: AnnData) -> None:
-        """Raise a ``KeyError`` for a layer that does not exist, a ``ValueError`` when there is no matrix or an empty one."""
+        """Raise a ``KeyError`` for a layer that does not exist, a ``ValueError`` where there are no counts."""
         if self.attr_key is not None:
             require_key(adata, self.attr_name, self.attr_key)
         if anndata_value(adata, self.attr_name, self.attr_key) is None:
