@@ -209,3 +209,11 @@ def test_reads_have_more_twos_than_ones():
     x = counts()
     assert not looks_like_reads(x)
     assert looks_like_reads(sp.csr_matrix(x * 2))
+
+
+@pytest.mark.parametrize("make", [sp.csr_matrix, sp.csc_array])
+def test_entries_outside_of_a_sparse_matrix_are_found(make):
+    x = make(np.eye(4, 3, dtype=np.float32))
+    x.indices[1] = 2**28
+    with pytest.raises(ValueError, match=rf"damaged: .*to {2**28}, but it has {x.shape[0 if x.format == 'csc' else 1]}"):
+        check_counts(x)

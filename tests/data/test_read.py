@@ -1,7 +1,10 @@
+import anndata
+import h5py
 import numpy as np
 import pytest
 
 from celbo.data import read, synthetic_iid
+from celbo.data.file_mark import DamagedDataError
 
 
 @pytest.fixture
@@ -40,3 +43,13 @@ def test_truncated_files(tmp_path, adata, share):
     with pytest.raises(ValueError, match="damaged, cut short") as raised:
         read(tmp_path / "cut.h5ad")
     assert "\n" not in str(raised.value)
+
+
+def test_a_file_damaged_inside_is_named_whatever_its_reader_raises(tmp_path):
+    path = tmp_path / "cells.h5ad"
+    adata = anndata.AnnData(np.ones((3, 2), np.float32))
+    adata.write_h5ad(path)
+    with h5py.File(path, "a") as file:
+        file["obs"].attrs["encoding-type"] = "tomato"  # anndata raises an error of its own kind
+    with pytest.raises(DamagedDataError, match=r"cells.h5ad \(\d+ bytes\) cannot be read as AnnData"):
+        read(path)

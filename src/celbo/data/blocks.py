@@ -96,6 +96,8 @@ def blocks(x: Any, chunk_rows: int | None = None) -> Iterator[DenseBlock | Compr
     ------
     TypeError
         For a storage that is none of these, or values that are not real numbers.
+    ValueError
+        For a sparse matrix in memory with entries outside of it.
     """
     if isinstance(x, pd.DataFrame):
         x = x.to_numpy()
@@ -150,7 +152,20 @@ def _compressed_blocks(x: Any, chunk_rows: int | None) -> Iterator[CompressedBlo
     for start in range(0, n_major, step):
         indptr = x.indptr[start : start + step + 1]
         entries = slice(indptr[0], indptr[-1])
-        yield CompressedBlock(start, x.data[entries], x.indices[entries], indptr - indptr[0], x.format == "csc")
+        indices = x.indices[entries]
+        _require_in_range(indices, x)
+        yield CompressedBlock(start, x.data[entries], indices, indptr - indptr[0], x.format == "csc")
+
+
+def _require_in_range(indices: np.ndarray, x: Any) -> None:
+    """Refuse a damaged matrix before its entries are counted; reading a file does not notice."""
+    axis = 0 if x.format == "csc" else 1
+    if len(indices) and not (indices.min() >= 0 and indices.max() < x.shape[axis]):
+        what = ("rows", "columns")[axis]
+        raise ValueError(
+            f"The sparse matrix is damaged: its entries are in {what} {indices.min()} to {indices.max()}, but it has "
+            f"{x.shape[axis]} {what}. Read it again from its source."
+        )
 
 
 def _stored_rows(x: CSRDataset, chunk_rows: int | None) -> Iterator[CompressedBlock]:

@@ -1,10 +1,11 @@
-"""Whether a file, or a zarr store, is still the one that was opened."""
+"""Whether a file, or a zarr store, is whole, and still the one that was opened."""
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["ChangedFileError", "DamagedDataError", "FileMark"]
+__all__ = ["ChangedFileError", "DamagedDataError", "FileMark", "naming_damage"]
 
 _ZARR_METADATA = frozenset({".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json"})
 
@@ -15,6 +16,21 @@ class ChangedFileError(OSError):
 
 class DamagedDataError(OSError, ValueError):
     """Part of a file cannot be read, or does not fit the rest of it; the message names file and rows."""
+
+
+@contextmanager
+def naming_damage(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong in reading a file as AnnData into a :class:`DamagedDataError` that names it."""
+    try:
+        yield
+    except (MemoryError, ModuleNotFoundError, DamagedDataError):
+        raise
+    except Exception as error:
+        size = f" ({path.stat().st_size} bytes)" if path.is_file() else ""
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise DamagedDataError(
+            f"{path}{size} cannot be read as AnnData; it is damaged, cut short or something else: {lines[0]}"
+        ) from error
 
 
 class FileMark:

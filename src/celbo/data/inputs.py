@@ -1,8 +1,7 @@
 """Files of AnnData, opened but not read: their tables, and their matrices where they lie."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pandas as pd
 from anndata.io import read_elem
 
 from ..core import optional, unknown_name
-from .file_mark import DamagedDataError
+from .file_mark import DamagedDataError, naming_damage
 from .stored_part import ColumnsError, StoredPart, is_group
 
 __all__ = ["Input", "input_paths", "open_input"]
@@ -87,7 +86,7 @@ class Input:
     def rest(self) -> dict[str, Any]:
         """``uns`` in memory, and the dense arrays of ``obsm`` and ``varm`` (those of ``obsm`` as they lie on disk)."""
         found: dict[str, Any] = {}
-        with _naming(self.path):
+        with naming_damage(self.path):
             if "uns" in self.root:
                 found["uns"] = read_elem(self.root["uns"])
             if "varm" in self.root:
@@ -118,7 +117,7 @@ def open_input(path: Path, layers: Sequence[str] | None = None) -> Input:
     ModuleNotFoundError
         When zarr is not installed, with the pip line.
     """
-    with _naming(path):
+    with naming_damage(path):
         root = _root(path)
         obs, var = read_elem(root["obs"]), read_elem(root["var"])
         stored = sorted(root["layers"]) if "layers" in root else []
@@ -142,21 +141,6 @@ def _root(path: Path) -> Any:
         return h5py.File(path, "r")
     zarr = optional("zarr", extra="zarr", purpose="Reading .zarr")
     return zarr.open_group(str(path), mode="r")
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Turn whatever goes wrong in reading a file's tables into an error that names it."""
-    try:
-        yield
-    except (MemoryError, ModuleNotFoundError, DamagedDataError):
-        raise
-    except Exception as error:
-        size = f" ({path.stat().st_size} bytes)" if path.is_file() else ""
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise DamagedDataError(
-            f"{path}{size} cannot be read as AnnData; it is damaged, cut short or something else: {lines[0]}"
-        ) from error
 
 
 def _require_shapes(

@@ -4,6 +4,9 @@ from pathlib import Path
 
 import anndata
 
+from ..core import optional
+from .file_mark import naming_damage
+
 __all__ = ["read"]
 
 _READERS = {".h5ad": "h5ad", ".zarr": "zarr"}
@@ -22,7 +25,9 @@ def read(path: str | Path) -> anndata.AnnData:
     FileNotFoundError
         When there is nothing at that path.
     ValueError
-        When the suffix is another one, or the file is damaged or no AnnData.
+        When the suffix is another one.
+    DamagedDataError
+        When the file is damaged, cut short or no AnnData; both an ``OSError`` and a ``ValueError``.
     ModuleNotFoundError
         When zarr is not installed, with the pip line.
     """
@@ -32,28 +37,7 @@ def read(path: str | Path) -> anndata.AnnData:
         raise ValueError(f"{path} ends in {path.suffix or 'nothing'!r}; an AnnData is read from .h5ad or .zarr.")
     if not path.exists():
         raise FileNotFoundError(f"There is no file {path}.")
-    return _read_h5ad(path) if kind == "h5ad" else _read_zarr(path)
-
-
-def _read_h5ad(path: Path) -> anndata.AnnData:
-    try:
-        return anndata.read_h5ad(path)
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise _damaged(path, error) from error
-
-
-def _read_zarr(path: Path) -> anndata.AnnData:
-    from ..core import optional
-
-    optional("zarr", extra="zarr", purpose="Reading .zarr")
-    try:
-        return anndata.read_zarr(path)
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> ValueError:
-    size = path.stat().st_size if path.is_file() else None
-    note = f" ({size} bytes)" if size is not None else ""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return ValueError(f"{path}{note} cannot be read as AnnData; it is damaged, cut short or something else: {lines[0]}")
+    if kind == "zarr":
+        optional("zarr", extra="zarr", purpose="Reading .zarr")
+    with naming_damage(path):
+        return anndata.read_h5ad(path) if kind == "h5ad" else anndata.read_zarr(path)
