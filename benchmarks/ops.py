@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from celbo import ops
+from celbo.core.allocator import keep_large_blocks
 from celbo.ops import fused_cpu
-from celbo.ops.memory import keep_large_blocks
 
 SHAPES = ((128, 2000), (128, 8000), (1024, 2000), (16, 500))
 FAMILIES = ("zinb", "nb", "poisson")

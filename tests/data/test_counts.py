@@ -215,5 +215,6 @@ def test_reads_have_more_twos_than_ones():
 def test_entries_outside_of_a_sparse_matrix_are_found(make):
     x = make(np.eye(4, 3, dtype=np.float32))
     x.indices[1] = 2**28
-    with pytest.raises(ValueError, match=rf"damaged: .*to {2**28}, but it has {x.shape[0 if x.format == 'csc' else 1]}"):
+    length = x.shape[0 if x.format == "csc" else 1]
+    with pytest.raises(ValueError, match=rf"damaged: .*to {2**28}, but it has {length}"):
         check_counts(x)

@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from torch import Tensor
 
+from ..core.allocator import give_back_free_blocks
 from .dataset import AnnTorchDataset, Window
 
 __all__ = ["read_ahead"]
@@ -42,6 +43,15 @@ def read_ahead(
         When there is no memory for the rows of one minibatch.
     """
     tables.check_unchanged(thorough=True)
+    try:
+        yield from _windows(tables, batches, most_rows)
+    finally:
+        give_back_free_blocks()  # each reading thread has a heap of its own: what it freed would stay with the process
+
+
+def _windows(
+    tables: AnnTorchDataset, batches: Sequence[np.ndarray], most_rows: int
+) -> Generator[dict[str, Tensor], None, None]:
     with ThreadPoolExecutor(1, "celbo-read-ahead") as reader:
         first, most = 0, most_rows
         coming = _begin(reader, tables, batches, first, most)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ..ops.memory import give_back_free_blocks, keep_large_blocks
+from ..core.allocator import give_back_free_blocks, keep_large_blocks
 from ..ops.random import private_rng
 from .arguments import as_list, refuse_unknown
 from .attempts import Attempts
