@@ -5,6 +5,7 @@ import pytest
 import scipy.sparse as sp
 
 from celbo.core import SCVI_TOOLS_VERSION
+from celbo.core.rules import CELBO, SCVI_TOOLS, followed
 from celbo.data import AnnDataManager, AnnDataManagerValidationCheck, synthetic_iid
 from celbo.data.fields import (
     CategoricalJointObsField,
@@ -302,3 +303,34 @@ def test_backed_data_register(tmp_path, form):
 def test_the_global_random_state_is_untouched(global_rng_untouched):
     manager = registered(small(), *basic())
     manager.transfer_fields(small(seed=1))
+
+
+def test_a_manager_made_by_hand_can_be_shown(capsys):
+    adata = synthetic_iid(batch_size=10, n_genes=5, seed=0)
+    manager = AnnDataManager([LayerField("X", None)], {"model_name": "Mine", "setup_args": {"layer": None}})
+    manager.register_fields(adata)
+    manager.view_registry()
+    assert "Setup via `Mine.setup_anndata`" in capsys.readouterr().out
+
+
+def test_memory_layout_is_changed_only_under_the_rules_of_scvi_tools():
+    fields = [LayerField("X", None), LayerField("other", "other"), ObsmField("table", "table")]
+    for chosen, is_row_major in ((CELBO, False), (SCVI_TOOLS, True)):
+        adata = synthetic_iid(batch_size=10, n_genes=5, seed=0)
+        before = adata.X.copy()
+        adata.X = np.asfortranarray(adata.X)
+        adata.layers["other"], adata.obsm["table"] = np.asfortranarray(before), np.asfortranarray(before)
+        with followed(chosen):
+            AnnDataManager(fields).register_fields(adata)
+        for array in (adata.X, adata.layers["other"], adata.obsm["table"]):
+            assert array.flags["C_CONTIGUOUS"] is is_row_major
+            np.testing.assert_array_equal(array, before)
+
+
+def test_more_genes_are_refused_only_under_the_rules_of_scvi_tools():
+    small, large = (synthetic_iid(batch_size=10, n_genes=n, seed=0) for n in (5, 8))
+    manager = AnnDataManager([LayerField("X", None)])
+    manager.register_fields(small)
+    with followed(SCVI_TOOLS), pytest.raises(ValueError, match=r"not the same as source\. Expected: 5 Received: 8"):
+        manager.transfer_fields(large)
+    assert manager.transfer_fields(large).summary_stats.n_vars == 5

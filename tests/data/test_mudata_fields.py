@@ -88,3 +88,9 @@ def test_wrapper(mdata):
     assert (wrapped.__name__, field.attr_name) == ("MuDataObsmField", "obsm")
     assert field.register_field(mdata)["column_names"].tolist() == [0, 1]
     assert isinstance(field, f.BaseMuDataWrapperClass)
+
+
+def test_modalities_that_are_views_are_refused():
+    mdata = mudata.MuData({"rna": synthetic_iid(batch_size=10, n_genes=5, seed=0)[:7]})
+    with pytest.raises(ValueError, match="Modality rna is a view"):
+        AnnDataManager([f.MuDataLayerField("X", None, mod_key="rna")]).register_fields(mdata)

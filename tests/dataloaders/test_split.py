@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from celbo.core.rules import SCVI_TOOLS, followed
 from celbo.dataloaders import Split, split_indices
 from celbo.dataloaders.split import apportion, split_by_column, split_sizes, split_with_indexing
 
@@ -82,10 +83,10 @@ def test_sizes(n, sizes, wanted):
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ((0.0, None), "train_size <= 1.*got 0.0"),
-        ((1.2, None), "train_size <= 1.*got 1.2"),
+        ((0.0, None), "train_size <= 1\n.*got 0.0"),
+        ((1.2, None), "train_size <= 1\n.*got 1.2"),
         ((-0.1, None), "train_size <= 1"),
-        ((0.5, 1.0), "validation_size < 1.*got 1.0"),
+        ((0.5, 1.0), "validation_size < 1\n.*got 1.0"),
         ((0.5, -0.1), "validation_size < 1"),
         ((0.8, 0.3), r"0.8 \+ 0.3"),
         ((float("nan"), None), "train_size"),
@@ -173,14 +174,16 @@ def test_sets_from_outside_may_be_masks_or_missing():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([[0, 1, 2], [2, 3, 4, 5]], "cell 2 is there both in the train set and in the validation set"),
-        ([[0, 1, 2], [3], [1, 4, 5]], "cell 1 .*train set and in the test set"),
-        ([[0, 1], [2, 3], [3, 4, 5]], "cell 3 .*validation set and in the test set"),
-        ([[0, 1, 1, 2], [3, 4, 5]], "train set: cell 1 is there more than once"),
+        ([[0, 1, 2], [2, 3, 4, 5]], "overlapping indexing between train and valid sets\nCell 2 is there in both"),
+        ([[0, 1, 2], [3], [1, 4, 5]], "between train and test sets\nCell 1"),
+        ([[0, 1], [2, 3], [3, 4, 5]], "between test and valid sets\nCell 3"),
+        ([[0, 1, 1, 2], [3, 4, 5]], "duplicate indexing in train set\nCell 1 is there more than once"),
         ([[0, 1], [6]], "validation set: No cell 6"),
         ([[-1], [2]], "train set: No cell -1"),
         ([[0.5], [2]], "train set: .*integers"),
         ([np.ones(5, bool)], "train set: .*mask"),
+        ([[[0]], [2]], "One of the .* is not a np.array\nThe train set has 2 dimensions"),
+        (np.arange(6), "not of list type\n.*not a ndarray"),
         ([[], [0, 1, 2, 3, 4, 5]], "no training cells"),
         ([[0], [1], [2], [3, 4, 5]], "got 4 sets"),
     ],
@@ -193,6 +196,17 @@ def test_sets_from_outside_are_checked(given, message):
 def test_unused_cells_are_counted():
     with pytest.warns(UserWarning, match="3 of 6 cells are in no set of external_indexing"):
         split_with_indexing(6, [[0, 1], [2]])
+    with followed(SCVI_TOOLS), pytest.raises(Warning, match="There are missing indices") as raised:
+        split_with_indexing(6, [[0, 1], [2]])
+    assert str(raised.value) == "There are missing indices please fix or remove those lines"  # as scvi-tools has it
+    assert raised.value.__notes__ == ["3 of 6 cells are in no set."]
+
+
+def test_a_cell_twice_is_an_exception_of_either_library():
+    for kind in (ValueError, Warning):
+        with pytest.raises(kind) as raised:
+            split_with_indexing(6, [[0, 1, 2], [3, 4, 4], [5]])
+        assert str(raised.value) == "There are duplicate indexing in valid set"
 
 
 def test_split_in_a_column():

@@ -10,6 +10,7 @@ import scipy.sparse as sp
 import torch
 from scipy.stats import rankdata
 
+from celbo.core.rules import SCVI_TOOLS, followed
 from celbo.data import simulate_counts, synthetic_iid
 from celbo.external import SOLO
 from celbo.model import SCVI
@@ -226,3 +227,14 @@ class TestAgainstScviTools:
         doublets = SOLO.create_doublets(scvi.adata_manager, 2, seed=1)
         np.testing.assert_array_equal(doublets.X.toarray(), expected["doublets"])
         np.testing.assert_allclose(SOLO.from_scvi_model(scvi).adata.X, expected["input"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("keys", [{"continuous_covariate_keys": ["depth"]}, {"categorical_covariate_keys": ["site"]}])
+def test_models_with_covariates_are_refused_only_under_the_rules_of_scvi_tools(scvi, keys):
+    adata = synthetic_iid(batch_size=40, seed=0)
+    adata.obs["depth"] = np.linspace(-1, 1, adata.n_obs)
+    adata.obs["site"] = [f"site_{i % 3}" for i in range(adata.n_obs)]
+    model = scvi(adata, setup=keys)
+    with followed(SCVI_TOOLS), pytest.raises(ValueError, match="registered covariates"):
+        SOLO.from_scvi_model(model)
+    assert SOLO.from_scvi_model(model, n_hidden=4).adata.n_obs == 3 * adata.n_obs

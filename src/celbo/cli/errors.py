@@ -25,13 +25,15 @@ _OF_THE_USER = (UserError, ValueError, LookupError, OSError, ImportError, Arithm
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error on one line, Python arguments in it as the options they are here."""
+    """The message of an error and its notes on one line, Python arguments in it as the options they are here."""
     if isinstance(error, _ParserError):
         text = f"{error.format_message().rstrip('.')}. See --help."
     elif isinstance(error, KeyError) and error.args:
         text = str(error.args[0])  # str() of a KeyError is the repr of its message
     else:
         text = str(error)
+    if notes := getattr(error, "__notes__", ()):
+        text = " ".join([f"{text.rstrip('.')}.", *notes])
     return as_options(text) or type(error).__name__
 
 

@@ -61,6 +61,7 @@ _SHIMS = {
     "data._constants": ("compat.shims.data_constants",),
     "data._utils": ("compat.shims.data_utils",),
     "dataloaders._data_splitting": ("compat.shims.data_splitting",),
+    "distributions._constraints": ("compat.shims.constraints",),
     "distributions._negative_binomial": ("compat.shims.distributions",),
     "distributions._utils": ("compat.shims.distributions",),
     "model._scvi": ("compat.shims.model_utils",),

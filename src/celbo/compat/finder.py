@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from ..core import REGISTRY_KEYS, SCVI_TOOLS_VERSION, settings
-from ..core.planned import PUBLIC_API, missing_name, not_in_celbo_yet
+from ..core.planned import PUBLIC_API, missing_name, not_in_celbo_yet, stand_in
 from .aliases import ADDED, PRIVATE
 
 __all__ = ["CelboFinder"]
@@ -151,12 +151,12 @@ class PrivateModule(ModuleType):
         for source in self._celbo_sources:
             if name in vars(source):
                 return vars(source)[name]
+        for room in PRIVATE[self.__name__.partition(".")[2]]:
+            if name in PUBLIC_API.get(room, ()):
+                return stand_in(f"{_THERE}.{room}.{name}")
         raise missing_name(self._why_not(name), name, self.__name__, sys._getframe(1))
 
     def _why_not(self, name: str) -> str:
-        for room in PRIVATE[self.__name__.partition(".")[2]]:
-            if name in PUBLIC_API.get(room, ()):
-                return not_in_celbo_yet(f"{_THERE}.{room}.{name}")
         return (
             f"celbo.compat's stand-in for the private module {self.__name__} has no {name!r}: "
             f"it serves {', '.join(dir(self))}."

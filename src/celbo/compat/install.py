@@ -4,8 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..core.planned import give_stand_ins
-from ..data.count_report import judge_negative_counts
+from ..core.rules import CELBO, SCVI_TOOLS, follow
 from ..train.recipes import default_recipe, use_default_recipe
 from .finder import CelboFinder
 
@@ -25,7 +24,8 @@ def install_as_scvi() -> None:
 
     The modules are the same objects under both names, so ``isinstance`` holds across them. ``scvi.__version__`` is the
     scvi-tools release whose API celbo follows. Training takes scvi-tools' own defaults (``recipe="classic"``) unless a
-    call says otherwise, and negative values at setup are a warning, as they are there.
+    call says otherwise, and the other points of :class:`celbo.core.rules.Rules` are as there too: negative values at
+    setup, for example, are a warning.
 
     A public name that celbo does not have yet can be imported; using it is a ``NotImplementedError`` that says so.
     Private modules of scvi-tools that code of others is known to import are stood in for
@@ -57,8 +57,7 @@ def install_as_scvi() -> None:
         )
     _recipe_before = default_recipe()
     use_default_recipe("classic")
-    judge_negative_counts("warning")
-    give_stand_ins(True)
+    follow(SCVI_TOOLS)
     sys.meta_path.insert(0, _finder)
 
 
@@ -69,8 +68,7 @@ def uninstall() -> None:
         return
     sys.meta_path.remove(_finder)
     _finder.forget()
-    give_stand_ins(False)
-    judge_negative_counts("error")
+    follow(CELBO)
     if _recipe_before is not None:
         use_default_recipe(_recipe_before)
     _recipe_before = None

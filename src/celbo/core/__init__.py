@@ -1,7 +1,7 @@
 """Constants, settings, errors and types: what everything else may use. No torch here."""
 
 from .constants import REGISTRY_KEYS, SCVI_TOOLS_VERSION
-from .errors import nearest_first, unknown_name
+from .errors import nearest_first, noted, unknown_name
 from .lazy import optional
 from .process import is_first_process
 from .settings import Settings, settings
@@ -14,6 +14,7 @@ __all__ = [
     "__version__",
     "is_first_process",
     "nearest_first",
+    "noted",
     "optional",
     "settings",
     "unknown_name",

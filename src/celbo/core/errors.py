@@ -2,8 +2,17 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import TypeVar
 
-__all__ = ["nearest_first", "unknown_name"]
+__all__ = ["nearest_first", "noted", "unknown_name"]
+
+_E = TypeVar("_E", bound=BaseException)
+
+
+def noted(error: _E, note: str) -> _E:
+    """The error with a note below its message, for a message that code of others compares with scvi-tools' own."""
+    error.add_note(note)
+    return error
 
 
 def nearest_first(given: object, known: Iterable[object], limit: int = 10) -> list[str]:

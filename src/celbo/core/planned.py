@@ -4,7 +4,6 @@ One table for all rooms. A name that exists in celbo is found before this table 
 table is scvi-tools' public API of :data:`~celbo.core.SCVI_TOOLS_VERSION` whole, and what is missing is worked out.
 """
 
-import dis
 import functools
 import sys
 from collections.abc import Callable, Mapping
@@ -12,8 +11,9 @@ from types import FrameType
 from typing import Any
 
 from .constants import SCVI_TOOLS_VERSION
+from .rules import rules
 
-__all__ = ["INSTEAD", "PUBLIC_API", "give_stand_ins", "missing_name", "not_in_celbo_yet", "planned_names", "stand_in"]
+__all__ = ["INSTEAD", "PUBLIC_API", "missing_name", "not_in_celbo_yet", "planned_names", "stand_in"]
 
 _NAMES = {
     "data": """
@@ -153,38 +153,20 @@ def planned_names(module: str) -> Callable[[str], Any]:
     Returns
     -------
     A function that raises for every name, and tells what scvi-tools has from what nobody has; see
-    :func:`missing_name`.
+    :func:`missing_name`. Where scvi-tools' :class:`~celbo.core.rules.Rules` hold it gives a :func:`stand_in` for what
+    scvi-tools has: code written for it names much and may use little, and should fail where it uses what is missing.
     """
     room = module.partition(".")[2]
 
     def __getattr__(name: str) -> Any:
         if name not in PUBLIC_API.get(room, ()):
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        full_name, asked_by = f"scvi.{room}.{name}", sys._getframe(1)
-        if _stand_ins_wanted and _is_import(asked_by):
+        full_name = f"scvi.{room}.{name}"
+        if rules().stand_ins:
             return stand_in(full_name)
-        raise missing_name(not_in_celbo_yet(full_name), name, module, asked_by)
+        raise missing_name(not_in_celbo_yet(full_name), name, module, sys._getframe(1))
 
     return __getattr__
-
-
-def _is_import(asked_by: FrameType) -> bool:
-    """Whether a ``from ... import`` asks: the import machinery looks first, the statement itself fetches then."""
-    if asked_by.f_globals.get("__name__") == _IMPORT_STATEMENT:
-        return True
-    return asked_by.f_lasti >= 0 and asked_by.f_code.co_code[asked_by.f_lasti] == dis.opmap["IMPORT_FROM"]
-
-
-_stand_ins_wanted = False
-
-
-def give_stand_ins(wanted: bool) -> None:
-    """Whether ``from ... import NAME`` of a missing name gives a :func:`stand_in` instead of an ``ImportError``.
-
-    Code written for scvi-tools imports many names and may use few: it should fail where it uses one that is missing.
-    """
-    global _stand_ins_wanted
-    _stand_ins_wanted = wanted
 
 
 class _Missing(type):
@@ -201,5 +183,5 @@ class _Missing(type):
 
 @functools.cache
 def stand_in(full_name: str) -> type:
-    """A class under a missing name, which may be imported and subclassed; using it is a ``NotImplementedError``."""
+    """A class under a missing name, which may be named and subclassed; using it is a ``NotImplementedError``."""
     return _Missing(full_name.rpartition(".")[2], (), {"__doc__": not_in_celbo_yet(full_name)})

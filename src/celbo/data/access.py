@@ -8,9 +8,10 @@ import pandas as pd
 from anndata import AnnData
 
 from ..core import unknown_name
+from ..core.rules import rules
 from .constants import PREFIX
 
-__all__ = ["MissingLayerError", "anndata_array", "anndata_value", "place", "require_key"]
+__all__ = ["MissingLayerError", "anndata_array", "anndata_value", "place", "put_row_major", "require_key"]
 
 _KINDS = {
     "obs": "column of adata.obs",
@@ -52,3 +53,15 @@ def anndata_array(adata: AnnData, attr_name: str, attr_key: str | None) -> Any:
     """As :func:`anndata_value`, with a column of ``obs`` or ``var`` as an array of shape ``(n, 1)``."""
     value = anndata_value(adata, attr_name, attr_key)
     return np.asarray(value)[:, None] if isinstance(value, pd.Series) else value
+
+
+def put_row_major(adata: AnnData, attr_name: str, attr_key: str | None) -> None:
+    """Put a dense array there anew, row by row, if it lies otherwise and scvi-tools' rules hold."""
+    value = anndata_value(adata, attr_name, attr_key)
+    if not rules().row_major or not isinstance(value, np.ndarray) or value.flags["C_CONTIGUOUS"]:
+        return
+    rearranged = np.ascontiguousarray(value)
+    if attr_key is None:
+        setattr(adata, attr_name, rearranged)
+    else:
+        getattr(adata, attr_name)[attr_key] = rearranged

@@ -9,8 +9,9 @@ from typing import Literal
 import numpy as np
 
 from ..core import settings
+from ..core.rules import rules
 
-__all__ = ["KINDS", "CountReport", "Finding", "TotalsSummary", "judge_negative_counts"]
+__all__ = ["KINDS", "CountReport", "Finding", "TotalsSummary"]
 
 logger = logging.getLogger("celbo")
 
@@ -20,17 +21,6 @@ KINDS = ("nan", "inf", "negative", "noninteger")
 _SHOWN = 5
 
 Severity = Literal["error", "warning", "info"]
-
-_severity_of_negative: Severity = "error"
-
-
-def judge_negative_counts(severity: Literal["error", "warning"]) -> None:
-    """Say what negative counts are in this process: an error, or what scvi-tools makes of them, a ``UserWarning``.
-
-    ``celbo.compat.install_as_scvi`` asks for the latter. NaN and infinite values are an error in either case.
-    """
-    global _severity_of_negative
-    _severity_of_negative = severity
 
 
 @dataclass(frozen=True)
@@ -178,7 +168,7 @@ class CountReport:
         if not count:
             return None
         message = f"{where} holds {count} {word} {_plural(count, 'value')} in {self._cells(kind)}."
-        severity = _severity_of_negative if kind == "negative" else "error"
+        severity = rules().bad_counts
         if severity == "warning":
             message = f"{where} does not contain unnormalized count data. Are you sure this is what you want? {message}"
         return Finding(severity, message, _IMPOSSIBLE_FIX[kind])
@@ -211,7 +201,7 @@ class CountReport:
     def raise_if_bad(self, where: str = "The matrix") -> None:
         """Raise a ``ValueError`` for NaN, infinite and negative entries; says how many, in which cells, and the fix.
 
-        See :func:`judge_negative_counts` for when negative ones are left to :meth:`tell`.
+        Where scvi-tools' :class:`~celbo.core.rules.Rules` hold, they are left to :meth:`tell`.
         """
         errors = [str(finding) for finding in self.findings(where) if finding.severity == "error"]
         if errors:

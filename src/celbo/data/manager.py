@@ -28,7 +28,7 @@ from .constants import (
 )
 from .fields import BaseAnnDataField, LayerField
 from .genes import GeneMatch, align_genes
-from .modalities import is_mudata, require_paired
+from .modalities import is_mudata, require_fit
 from .registry import data_registry_of, field_registry_of, state_registry_of, summary_stats_of
 from .registry_view import places_table, print_setup_call, summary_table
 
@@ -282,7 +282,7 @@ class AnnDataManager:
         data_and_attributes
             Registry keys to read, as a list or as a dict of key to dtype. None: every key with one row a cell.
         load_sparse_tensor
-            Keys stored sparse come out as torch CSR tensors.
+            Keys stored sparse come out as sparse tensors of torch, of the same layout (CSR or CSC).
 
         Returns
         -------
@@ -328,8 +328,7 @@ class AnnDataManager:
 
     def _check(self, adata: AnnData) -> None:
         if is_mudata(adata):
-            if self.validation_checks.check_fully_paired_mudata:
-                require_paired(adata)
+            require_fit(adata, self.validation_checks.check_fully_paired_mudata, self.validation_checks.check_if_view)
         elif not isinstance(adata, AnnData):
             raise TypeError(f"An AnnData is wanted, got {type(adata).__module__}.{type(adata).__qualname__}.")
         if self.validation_checks.check_if_view and adata.is_view:

@@ -18,7 +18,8 @@ def print_setup_call(registry: Mapping[str, Any]) -> None:
     """The call that set the data up; nothing where the registry does not know it."""
     if registry[MODEL_NAME] is not None and registry[SETUP_ARGS] is not None:
         console = Console()
-        console.print(f"Setup via `{registry[MODEL_NAME]}.{registry[SETUP_METHOD_NAME]}` with arguments:")
+        method = registry.get(SETUP_METHOD_NAME, "setup_anndata")  # which managers made by hand may leave out
+        console.print(f"Setup via `{registry[MODEL_NAME]}.{method}` with arguments:")
         console.print(Pretty(registry[SETUP_ARGS]))
 
 

@@ -9,12 +9,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..core import settings, unknown_name
+from ..core import noted, settings, unknown_name
+from ..core.rules import rules
 from .row_source import as_indices
 
-__all__ = ["Split", "apportion", "split_by_column", "split_indices", "split_sizes", "split_with_indexing"]
+__all__ = [
+    "IndexingError",
+    "Split",
+    "apportion",
+    "split_by_column",
+    "split_indices",
+    "split_sizes",
+    "split_with_indexing",
+]
 
 SETS = ("train", "validation", "test")
+_SHORT = {"train": "train", "validation": "valid", "test": "test"}
 DEFAULT_TRAIN_SIZE = 0.9
 
 
@@ -56,21 +66,22 @@ def split_sizes(n: int, train_size: float | None = None, validation_size: float 
     if n < 1:
         raise ValueError("There are no cells to split.")
     if not 0 < train_size <= 1:
-        raise ValueError(
-            f"Invalid train_size. Must be: 0 < train_size <= 1, the fraction of cells to train on; got {train_size}."
+        raise noted(
+            ValueError("Invalid train_size. Must be: 0 < train_size <= 1"),
+            f"It is the fraction of cells to train on; got {train_size}.",
         )
     if validation_size is None:
         n_train = math.ceil(train_size * n)
         return n_train, n - n_train
     if not 0 <= validation_size < 1:
-        raise ValueError(
-            "Invalid validation_size. Must be 0 <= validation_size < 1, the fraction of cells to validate on; "
-            f"got {validation_size}."
+        raise noted(
+            ValueError("Invalid validation_size. Must be 0 <= validation_size < 1"),
+            f"It is the fraction of cells to validate on; got {validation_size}.",
         )
     if train_size + validation_size > 1 + 1e-12:
-        raise ValueError(
-            "train_size + validation_size must be between 0 and 1, "
-            f"got {train_size} + {validation_size} = {train_size + validation_size}."
+        raise noted(
+            ValueError("train_size + validation_size must be between 0 and 1"),
+            f"Got {train_size} + {validation_size} = {train_size + validation_size}.",
         )
     n_validation = math.floor(n * validation_size)
     return min(math.ceil(train_size * n), n - n_validation), n_validation  # 0.55 * 100 rounds up to 56 in binary
@@ -181,22 +192,32 @@ def split_with_indexing(n: int, external_indexing: Sequence[Any]) -> Split:
     Raises
     ------
     ValueError
-        For more than three sets, no training cell, cells that do not exist, a cell twice in a set or in two sets.
+        For more than three sets, no training cell, cells that do not exist, a cell twice in a set
+        (:class:`IndexingError`) or in two sets. The message is scvi-tools', a note says which cells.
 
     Warns
     -----
     UserWarning
-        When some cells are in no set, with how many.
+        When some cells are in no set, with how many; under scvi-tools' rules an :class:`IndexingError`.
     """
+    if not isinstance(external_indexing, list | tuple):
+        kind = type(external_indexing).__name__
+        raise noted(ValueError("External indexing is not of list type"), f"[train, validation, test], not a {kind}.")
     if len(external_indexing) > len(SETS):
         raise ValueError(f"external_indexing is [train, validation, test], got {len(external_indexing)} sets.")
     given = [*external_indexing, *[None] * (len(SETS) - len(external_indexing))]
     sets = [_checked_set(indices, n, name) for indices, name in zip(given, SETS)]
     for first, second in ((0, 1), (0, 2), (1, 2)):
         _check_overlap(sets, first, second)
+    unused = n - sum(map(len, sets))
+    if unused and rules().unused_cells == "error":
+        raise noted(
+            IndexingError("There are missing indices please fix or remove those lines"),
+            f"{unused} of {n} cells are in no set.",
+        )
     if not len(sets[0]):
         raise ValueError("external_indexing has no training cells: its first set is empty.")
-    _warn_unused(n - sum(map(len, sets)), n, "external_indexing")
+    _warn_unused(unused, n, "external_indexing")
     return Split(*sets)
 
 
@@ -226,28 +247,36 @@ def split_by_column(values: Any, name: str = "column") -> Split:
     return Split(*sets)
 
 
+class IndexingError(ValueError, UserWarning):
+    """Sets of cells that cannot be meant as they are. scvi-tools raises a ``Warning`` here: hence the second base."""
+
+
 def _checked_set(indices: Any, n: int, name: str) -> np.ndarray:
+    if indices is not None and np.ndim(indices) != 1:
+        message = "One of the given external indexing arrays is not a np.array"
+        raise noted(ValueError(message), f"The {name} set has {np.ndim(indices)} dimensions: give one number a cell.")
     try:
         rows_n = as_indices([] if indices is None else indices, n, what="cell").copy()
     except (IndexError, TypeError) as error:
         raise ValueError(f"external_indexing, {name} set: {error}") from error
     value_u, count_u = np.unique(rows_n, return_counts=True)
     if len(value_u) < len(rows_n):
-        raise ValueError(f"external_indexing, {name} set: {_some(value_u[count_u > 1])} more than once.")
+        message = f"There are duplicate indexing in {_SHORT[name]} set"
+        raise noted(IndexingError(message), f"{_some(value_u[count_u > 1])} more than once.")
     return rows_n
 
 
 def _check_overlap(sets: list[np.ndarray], first: int, second: int) -> None:
     shared = np.intersect1d(sets[first], sets[second])
     if len(shared):
-        raise ValueError(
-            f"external_indexing: {_some(shared)} both in the {SETS[first]} set and in the {SETS[second]} set."
-        )
+        names = sorted((_SHORT[SETS[first]], _SHORT[SETS[second]]), key=("train", "test", "valid").index)
+        message = f"There are overlapping indexing between {names[0]} and {names[1]} sets"
+        raise noted(ValueError(message), f"{_some(shared)} in both.")
 
 
 def _some(cells: np.ndarray) -> str:
     more = f" and {len(cells) - 5} more" if len(cells) > 5 else ""
-    return f"cell {', '.join(map(str, cells[:5]))}{more} is there"
+    return f"Cell {', '.join(map(str, cells[:5]))}{more} is there"
 
 
 def _warn_unused(unused: int, n: int, what: str) -> None:

@@ -11,11 +11,11 @@ from anndata import AnnData
 from scipy import sparse
 
 from ...core import REGISTRY_KEYS
-from ...data.access import anndata_array
+from ...data.access import anndata_array, put_row_major
 from ...data.categories import encode, used_categories, warn_if_rare
 from ...data.constants import UUID
 from ...data.counts import is_count_matrix, looks_like_reads
-from ...data.modalities import require_paired
+from ...data.modalities import require_fit
 from .data_constants import _ADATA_MINIFY_TYPE_UNS_KEY
 
 __all__ = [
@@ -77,7 +77,8 @@ def _set_data_in_registry(adata: AnnData, data: Any, attr_name: str, attr_key: s
 
 
 def _verify_and_correct_data_format(adata: AnnData, attr_name: str, attr_key: str | None) -> None:
-    """Nothing to correct: celbo's loaders read any layout in memory as it lies."""
+    """Put a dense array of another memory layout there anew, row by row."""
+    put_row_major(adata, attr_name, attr_key)
 
 
 def _make_column_categorical(
@@ -123,7 +124,7 @@ def _check_if_view(adata: Any, copy_if_view: bool = False) -> None:
 
 def _check_mudata_fully_paired(mdata: Any) -> None:
     """Refuse a MuData of which a modality lacks cells."""
-    require_paired(mdata)
+    require_fit(mdata, paired=True, no_views=False)
 
 
 def _get_adata_minify_type(adata: AnnData) -> Any:

@@ -8,7 +8,7 @@ import pandas as pd
 from anndata import AnnData
 from rich.table import Table
 
-from ..access import anndata_value, require_key
+from ..access import anndata_value, put_row_major, require_key
 from ..counts import check_counts
 from ..genes import align_genes
 from .base import BaseAnnDataField
@@ -40,7 +40,8 @@ class ArrayLikeField(BaseArrayLikeField):
     is_count_data
         Check every entry at setup (:func:`celbo.data.check_counts`).
     correct_data_format
-        Accepted for scvi-tools' sake. celbo's loaders take any memory layout as it is.
+        Where scvi-tools' :class:`~celbo.core.rules.Rules` hold, setup puts a dense array of another memory layout
+        there anew, row by row. celbo's own loaders take any layout as it is.
     """
 
     COLUMN_NAMES_KEY = "column_names"
@@ -73,6 +74,8 @@ class ArrayLikeField(BaseArrayLikeField):
         """Check the counts, if they are counts, and note the column names."""
         self.validate_field(adata)
         self._check_counts(adata)
+        if self.correct_data_format:
+            put_row_major(adata, self.attr_name, self.attr_key)
         return {self.COLUMN_NAMES_KEY: self.column_names(adata)}
 
     def transfer_field(self, state_registry: dict[str, Any], adata_target: AnnData, **kwargs: Any) -> dict[str, Any]:
@@ -87,6 +90,8 @@ class ArrayLikeField(BaseArrayLikeField):
         reference = np.asarray(state_registry[self.COLUMN_NAMES_KEY])
         self._match(adata_target, reference)
         self._check_counts(adata_target)
+        if self.correct_data_format:
+            put_row_major(adata_target, self.attr_name, self.attr_key)
         return {self.COLUMN_NAMES_KEY: state_registry[self.COLUMN_NAMES_KEY]}
 
     @property

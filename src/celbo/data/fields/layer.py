@@ -9,7 +9,8 @@ from anndata import AnnData
 from rich.table import Table
 
 from ...core import REGISTRY_KEYS, settings
-from ..access import anndata_value, require_key
+from ...core.rules import rules
+from ..access import anndata_value, put_row_major, require_key
 from ..counts import check_counts, is_count_matrix, looks_like_reads
 from ..genes import align_genes
 from ..progress import counting
@@ -33,7 +34,8 @@ class LayerField(BaseAnnDataField):
     is_count_data
         Check every entry at setup (:func:`celbo.data.check_counts`).
     correct_data_format
-        Accepted for scvi-tools' sake. celbo's loaders take any memory layout as it is.
+        Where scvi-tools' :class:`~celbo.core.rules.Rules` hold, setup puts a dense array of another memory layout
+        there anew, row by row. celbo's own loaders take any layout as it is.
     check_fragment_counts
         Warn when the counts look like reads (mostly even) instead of fragments.
     """
@@ -71,6 +73,8 @@ class LayerField(BaseAnnDataField):
         """Check the counts and note the sizes and gene names."""
         self.validate_field(adata)
         self._check(adata)
+        if self.correct_data_format:
+            put_row_major(adata, self.attr_name, self.attr_key)
         return self._state(adata, self.column_names(adata))
 
     def transfer_field(self, state_registry: dict[str, Any], adata_target: AnnData, **kwargs: Any) -> dict[str, Any]:
@@ -79,12 +83,16 @@ class LayerField(BaseAnnDataField):
         Raises
         ------
         ValueError
-            When genes of the source are missing, or names occur twice; the first of them are named.
+            When genes of the source are missing, or names occur twice; the first of them are named. Where scvi-tools'
+            rules hold, also when there are more genes.
         """
         self.validate_field(adata_target)
         reference = np.asarray(state_registry[self.COLUMN_NAMES_KEY])
+        _require_as_many(self.column_names(adata_target), reference)
         align_genes(self.column_names(adata_target), reference, where="adata_target.var_names").raise_if_missing()
         self._check(adata_target)
+        if self.correct_data_format:
+            put_row_major(adata_target, self.attr_name, self.attr_key)
         return self._state(adata_target, reference)
 
     @property
@@ -138,3 +146,11 @@ class LayerField(BaseAnnDataField):
         if adata.raw is not None and is_count_matrix(adata.raw.X):
             options.append("adata.layers['counts'] = adata.raw[:, adata.var_names].X and layer='counts'")
         return options
+
+
+def _require_as_many(names: np.ndarray, reference: np.ndarray) -> None:
+    if len(names) != len(reference) and not rules().takes_more_genes:
+        raise ValueError(
+            "Number of vars in `adata_target` not the same as source. "
+            f"Expected: {len(reference)} Received: {len(names)}"
+        )

@@ -13,6 +13,7 @@ import pandas as pd
 from anndata import AnnData
 
 from ...core import REGISTRY_KEYS, settings, unknown_name
+from ...core.rules import rules
 from ...data import AnnDataManager
 from ...data.fields import BaseAnnDataField, CategoricalObsField, LayerField
 from ...dataloaders import DataSplitter
@@ -96,7 +97,7 @@ class SOLO(BaseModelClass):
         RuntimeError
             ``scvi_model`` is not trained.
         ValueError
-            No such batch.
+            No such batch. Where scvi-tools' rules hold, also a model with covariates.
 
         Warns
         -----
@@ -107,6 +108,7 @@ class SOLO(BaseModelClass):
         adata = scvi_model._validate_anndata(adata)
         manager = scvi_model.get_anndata_manager(adata, required=True)
         assert manager is not None
+        _check_covariates(manager)
         cells_n = _cells_of_batch(manager, restrict_to_batch)
         doublets = cls.create_doublets(manager, doublet_ratio, indices=cells_n)
         scvi_model.transfer_fields(doublets)
@@ -290,6 +292,12 @@ class SOLO(BaseModelClass):
         kinds = self.get_state_registry(REGISTRY_KEYS.LABELS_KEY)["categorical_mapping"]
         frame = pd.DataFrame(answers.array(), index=adata.obs_names[asked_n], columns=kinds)
         return frame if soft else frame.idxmax(axis=1)
+
+
+def _check_covariates(manager: AnnDataManager) -> None:
+    known = [key for key in (REGISTRY_KEYS.CAT_COVS_KEY, REGISTRY_KEYS.CONT_COVS_KEY) if key in manager.data_registry]
+    if known and not rules().doublets_with_covariates:
+        raise ValueError("Initializing a SOLO model from SCVI with registered covariates is not supported.")
 
 
 def _cells_of_batch(manager: AnnDataManager, batch: str | None) -> np.ndarray:

@@ -1,0 +1,75 @@
+"""The points in which celbo can answer in its own way or in scvi-tools': one table, one switch.
+
+``celbo.compat.install_as_scvi`` turns the switch. Only what code written for scvi-tools would stumble over is here;
+docs/migration.md lists the other differences, which hold always.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["CELBO", "SCVI_TOOLS", "Rules", "follow", "followed", "rules"]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How to answer where the two libraries differ; the defaults are celbo's.
+
+    Attributes
+    ----------
+    bad_counts
+        What NaN, infinite and negative entries are at setup.
+    row_major
+        Whether setup puts a dense matrix of another memory layout into the user's AnnData anew, row by row.
+    unused_cells
+        What cells are that ``external_indexing`` puts into no set.
+    takes_more_genes
+        Whether data may have genes that the model does not know: they are matched by name and left out.
+    doublets_with_covariates
+        Whether SOLO simulates doublets for a model with covariates.
+    stand_ins
+        Whether a public name of scvi-tools that is missing can be had, and fails where it is used.
+    """
+
+    bad_counts: Literal["error", "warning"] = "error"
+    row_major: bool = False
+    unused_cells: Literal["error", "warning"] = "warning"
+    takes_more_genes: bool = True
+    doublets_with_covariates: bool = True
+    stand_ins: bool = False
+
+
+CELBO = Rules()
+SCVI_TOOLS = Rules(
+    bad_counts="warning",
+    row_major=True,
+    unused_cells="error",
+    takes_more_genes=False,
+    doublets_with_covariates=False,
+    stand_ins=True,
+)
+
+_followed = CELBO
+
+
+def rules() -> Rules:
+    """Those that hold in this process."""
+    return _followed
+
+
+def follow(chosen: Rules) -> None:
+    """Take these from now on."""
+    global _followed
+    _followed = chosen
+
+
+@contextmanager
+def followed(chosen: Rules) -> Iterator[None]:
+    """Take these for the length of a ``with`` block."""
+    before = rules()
+    follow(chosen)
+    try:
+        yield
+    finally:
+        follow(before)
