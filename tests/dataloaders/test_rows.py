@@ -155,9 +155,10 @@ def test_memory_of_csr_is_shared(x):
 
 @pytest.mark.parametrize("columns", [None, [8, 0, 1, 2, 3, 4, 5, 6, 7], [4, 2]])
 def test_rows_that_stay_sparse(sparse_storage, columns, x):
-    source = rows(sparse_storage(x), columns=columns)
+    stored = sparse_storage(x)
+    source = rows(stored, columns=columns)
     got = source.take_sparse([6, 2, 6])
-    assert got.layout == torch.sparse_csr
+    assert got.layout == (torch.sparse_csc if getattr(stored, "format", "csr") == "csc" else torch.sparse_csr)
     wanted = x[[6, 2, 6]] if columns is None else x[[6, 2, 6]][:, columns]
     assert got.values().numel() == np.count_nonzero(wanted)
     np.testing.assert_array_equal(got.to_dense().numpy(), wanted)

@@ -4,6 +4,7 @@ from ..core.planned import planned_names
 from .concat import ConcatDataLoader
 from .dataset import AnnTorchDataset
 from .device_backed import DeviceBackedDataSplitter
+from .distributed import BatchDistributedSampler
 from .loader import AnnDataLoader
 from .row_source import RowSource
 from .rows import rows
@@ -15,6 +16,7 @@ from .splitter import DataSplitter
 __all__ = [
     "AnnDataLoader",
     "AnnTorchDataset",
+    "BatchDistributedSampler",
     "CSRRows",
     "ConcatDataLoader",
     "DataSplitter",

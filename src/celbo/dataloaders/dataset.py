@@ -35,7 +35,7 @@ class AnnTorchDataset(torch.utils.data.Dataset):
     getitem_tensors
         Registry keys to read, as a list or as a dict of key to dtype. None: every key with one row a cell.
     load_sparse_tensor
-        Keys stored sparse come out as torch CSR tensors instead of dense arrays.
+        Keys stored sparse come out as sparse tensors of torch, of the same layout (CSR or CSC) instead of dense arrays.
 
     Raises
     ------

@@ -69,7 +69,7 @@ class AnnDataLoader:
     distributed_sampler
         Give this process its share of the cells (``torch.distributed`` must have a process group).
     load_sparse_tensor
-        Keys stored sparse come out as torch CSR tensors.
+        Keys stored sparse come out as sparse tensors of torch, of the same layout (CSR or CSC).
     seed
         Of the shuffling. None: ``celbo.settings.seed``, and fresh randomness where that is None too. The global random
         generators are neither read nor changed.

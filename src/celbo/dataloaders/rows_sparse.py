@@ -19,7 +19,7 @@ from torch import Tensor
 from ..data.sparse_columns import moved_columns, place_of_columns
 from .row_source import RowSource, as_indices, check_numeric
 
-__all__ = ["CSRRows", "SparseRows", "csc_rows"]
+__all__ = ["CSCRows", "CSRRows", "SparseRows", "csc_rows"]
 
 logger = logging.getLogger("celbo")
 
@@ -55,7 +55,7 @@ class SparseRows(RowSource):
         self.csr(rows_n).toarray(out=out_ng)
 
     def take_sparse(self, indices: Any) -> Tensor:
-        """Rows in the order asked as a torch CSR tensor ``(n, g)``; repeated entries are added."""
+        """Rows in the order asked as a sparse tensor of torch, ``(n, g)``; repeated entries are added."""
         return self.gather_sparse(as_indices(indices, self.n_rows))
 
     def gather_sparse(self, rows_n: np.ndarray) -> Tensor:
@@ -104,9 +104,24 @@ class CSRRows(SparseRows):
         return np.concatenate(sums) if sums else np.zeros(0)
 
 
+class CSCRows(CSRRows):
+    """Rows of a CSC matrix, converted once to CSR: rows of the column form would read all of it for each minibatch.
+
+    Rows that stay sparse are CSC tensors again.
+    """
+
+    def gather_sparse(self, rows_n: np.ndarray) -> Tensor:
+        """As :meth:`take_sparse`, for int64 row numbers that were checked before."""
+        block = self.csr(rows_n).tocsc()
+        _say_nothing_about_beta()
+        block.sum_duplicates()
+        indptr, indices, values = (torch.from_numpy(part) for part in (block.indptr, block.indices, block.data))
+        return torch.sparse_csc_tensor(indptr, indices, values, size=block.shape, check_invariants=False)
+
+
 def csc_rows(
     matrix: sparse.csc_matrix | sparse.csc_array, dtype: Any = np.float32, columns: np.ndarray | None = None
-) -> CSRRows:
-    """Rows of a CSC matrix, converted once to CSR: rows of the column form would read all of it for each minibatch."""
+) -> CSCRows:
+    """See :class:`CSCRows`."""
     logger.debug("A %s x %s matrix in CSC form is converted to CSR once, to read its rows.", *matrix.shape)
-    return CSRRows(matrix.tocsr(), dtype, columns)
+    return CSCRows(matrix.tocsr(), dtype, columns)

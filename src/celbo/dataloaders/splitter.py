@@ -37,8 +37,8 @@ class DataSplitter:
     shuffle_set_split
         Draw the sets at random; otherwise the first cells validate, the next train, the last test.
     load_sparse_tensor
-        Keys stored sparse come out as torch CSR tensors, to be made dense on the device by
-        :meth:`on_after_batch_transfer`.
+        Keys stored sparse come out as sparse tensors of torch, of the same layout (CSR or CSC), to be made dense on the
+        device by :meth:`on_after_batch_transfer`.
     pin_memory
         Give tensors in pinned memory where a CUDA device is there.
     external_indexing
