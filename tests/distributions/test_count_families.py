@@ -132,10 +132,14 @@ def test_values_are_validated_only_on_request():
     half = torch.tensor([1.5, 1.0, 2.0])
     parameters = {"mu": MU, "theta": THETA, "zi_logits": MU}
     assert bool(ZeroInflatedNegativeBinomial(**parameters).log_prob(half).isfinite().all())
-    with pytest.warns(UserWarning, match=r"ZeroInflatedNegativeBinomial.log_prob: some values are not counts"):
+    with pytest.warns(UserWarning, match=r"The value argument must be within the support .* that are not counts"):
         ZeroInflatedNegativeBinomial(**parameters, validate_args=True).log_prob(half)
     with pytest.raises(ValueError, match="support"):
         Poisson(MU).log_prob(half)
+    trials = torch.tensor([5.0, 5.0, 5.0])
+    assert bool(BetaBinomial(trials, alpha=MU, beta=MU).log_prob(half).isfinite().all())
+    with pytest.raises(ValueError, match="support"):
+        BetaBinomial(trials, alpha=MU, beta=MU, validate_args=True).log_prob(half)
 
 
 # Moments and shapes

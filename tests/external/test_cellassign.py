@@ -192,3 +192,12 @@ def test_wrong_arguments():
         CellAssign(adata, SMALL_MARKERS)
     with pytest.raises(ValueError, match="needs b_g_0"):
         CellAssignModule(G, RHO, torch.linspace(0, 12, 10), random_b_g_0=False)
+
+
+def test_a_marker_in_two_rows_is_an_error_of_either_library():
+    adata = small_data()
+    CellAssign.setup_anndata(adata, "sf")
+    twice = pd.concat([SMALL_MARKERS, SMALL_MARKERS.iloc[[1]]])
+    for kind in (ValueError, AssertionError):
+        with pytest.raises(kind, match=r"1 genes in more than one row \('gene_1'\)"):
+            CellAssign(adata, twice)

@@ -140,3 +140,12 @@ def test_wrong_arguments(cells, rna, sc_params):
         SpatialStereoscope(spots, sc_params, np.array(["a", "b", "c"]))
     with pytest.raises(RuntimeError, match="train"):
         SpatialStereoscope.from_rna_model(spots, RNAStereoscope(cells))
+
+
+def test_weights_by_either_name(cells):
+    RNAStereoscope.setup_anndata(cells, labels_key="cell_type")
+    n_types = cells.obs["cell_type"].nunique()
+    weight_c = np.arange(1.0, n_types + 1)
+    for name in ("ct_weight", "ct_weights"):
+        model = RNAStereoscope(cells, **{name: weight_c})
+        np.testing.assert_array_equal(model.module.ct_weight, weight_c)

@@ -192,3 +192,23 @@ class TestOtherData:
         subset.obs["batch"] = pd.Categorical(subset.obs["batch"].astype(str))
         expected = model.get_latent_representation()[(adata.obs["batch"] == "batch_1").to_numpy()]
         np.testing.assert_allclose(model.get_latent_representation(subset), expected, atol=1e-6)
+
+
+def test_managers_are_forgotten_one_by_one_or_all_but_the_own():
+    first, second = (synthetic_iid(batch_size=10, n_genes=5, seed=s) for s in (0, 1))
+    for adata in (first, second):
+        SCVI.setup_anndata(adata)
+    model = SCVI(first)
+    model.deregister_manager()
+    assert model.get_anndata_manager(first) is model.adata_manager
+    assert SCVI._get_most_recent_anndata_manager(first) is model.adata_manager
+    assert SCVI._get_most_recent_anndata_manager(second) is None
+    with pytest.raises(ValueError, match="nothing to forget"):
+        model.deregister_manager(second)
+    model.transfer_fields(second)
+    model.deregister_manager(second)
+    assert model.get_anndata_manager(second) is None
+    model.deregister_manager(first)
+    assert model.get_anndata_manager(first) is None
+    with pytest.raises(ValueError, match=r"set up your AnnData with SCVI\.setup_anndata"):
+        SCVI(first)

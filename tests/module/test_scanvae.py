@@ -171,3 +171,14 @@ class TestClassifier:
         assert batch_norm is None
         assert isinstance(layer_norm, torch.nn.LayerNorm)
         assert dropout.p == 0.5
+
+
+def test_loss_of_several_samples(made, batch):
+    """One value for each sample and cell, as scvi-tools 1.4.2 gives them; each class's terms as sample by sample."""
+    module = made()
+    _, _, out = module(batch, inference_kwargs={"n_samples": 2})
+    assert out.reconstruction_loss["reconstruction_loss"].shape == (2, N)
+    assert out.kl_local["kl_local"].shape == (2, N)
+    z1_snk = torch.randn(2, N, 4)
+    _, kl_snc = module._class_terms(z1_snk)
+    torch.testing.assert_close(kl_snc, torch.stack([module._class_terms(z1_nk)[1] for z1_nk in z1_snk]))

@@ -89,6 +89,15 @@ class TestChange:
         np.testing.assert_allclose(found["lfc_mean"], (pairs.scale1_rg - pairs.scale2_rg).mean(0))
         assert np.isnan(found["delta"]).all()
 
+    def test_own_domain_of_both_directions(self, log_normal_pairs):
+        _, pairs = log_normal_pairs
+        for test_mode in ("three", "two"):
+            usual = differential_effects(pairs, Hypothesis(mode="change", delta=0.5, test_mode=test_mode))
+            own = Hypothesis(
+                mode="change", m1_domain_fn=lambda effect: (effect >= 0.5, effect < -0.5), test_mode=test_mode
+            )
+            np.testing.assert_array_equal(differential_effects(pairs, own)["proba_de"], usual["proba_de"])
+
     def test_pairs_by_row(self, rng):
         one, two = rng.uniform(size=(4, 3)), rng.uniform(size=(4, 3))
         rows1, rows2 = np.array([0, 3, 3, 1, 2]), np.array([1, 1, 0, 0, 2])

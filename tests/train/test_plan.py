@@ -157,6 +157,14 @@ class TestConfigs:
         with pytest.raises(TypeError, match="plan_config must be a mapping or have to_kwargs"):
             merge_kwargs(3, None, name="plan")
 
+    def test_a_config_that_gives_no_mapping(self):
+        class Listed:
+            def to_kwargs(self):
+                return ["lr"]
+
+        with pytest.raises(TypeError, match=r"plan_config: to_kwargs\(\) of a Listed must give a mapping, not a list"):
+            merge_kwargs(Listed(), None, name="plan")
+
 
 class TestRecipes:
     def test_classic_is_scvi_tools(self):

@@ -426,3 +426,19 @@ def test_one_process_on_the_cpu_does_not_import_fabric():
         "assert 'lightning_fabric' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_plan_may_leave_minibatches_out(fit, module_cls):
+    class Lazy(TrainingPlan):
+        def training_step(self, batch, batch_idx):
+            return super().training_step(batch, batch_idx) if batch_idx == 0 else None
+
+    ended = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer, plan, output, batch, batch_idx):
+            ended.append(output is None)
+
+    trainer = fit(Lazy(module_cls()), max_epochs=1, callbacks=[Watch()])
+    assert trainer.global_step == 1
+    assert ended[:3] == [False, True, True]

@@ -42,7 +42,10 @@ class CountDistribution(Distribution):
     def warn_outside_support(self, value: Tensor) -> None:
         """Warn, as scvi-tools does, when arguments are validated and ``value`` is no count."""
         if self._validate_args and not bool(self.support.check(value).all()):
-            message = f"{type(self).__name__}.log_prob: some values are not counts (integers >= 0)."
+            message = (
+                "The value argument must be within the support of the distribution: "
+                f"{type(self).__name__}.log_prob was given values that are not counts (integers >= 0)."
+            )
             warnings.warn(message, UserWarning, stacklevel=3)
 
 

@@ -31,7 +31,7 @@ class BetaBinomial(CountDistribution):
         Mean and dispersion of the success probability, both in (0, 1):
         :math:`\alpha = \mu(1-\gamma)/\gamma`, :math:`\beta = (1-\mu)(1-\gamma)/\gamma`.
     validate_args
-        Check parameters (``ValueError``) and, in :meth:`log_prob`, values (a warning).
+        Check parameters and, in :meth:`log_prob`, values: a ``ValueError`` for what is out of range.
     eps
         Smallest concentration.
 
@@ -122,7 +122,8 @@ class BetaBinomial(CountDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-probabilities in nats, in the broadcast shape of ``value`` and ``batch_shape``."""
-        self.warn_outside_support(value)
+        if self._validate_args:
+            self._validate_sample(value)
         trials, total = self.total_count, self.alpha + self.beta
         failures = trials - value
         successes_p = nb_log_prob(value, trials * (self.alpha / total), self.alpha)

@@ -246,16 +246,18 @@ class SCANVAE(VAE):
         )
 
     def _class_terms(self, z1_nk: Tensor) -> tuple[Tensor, Tensor]:
-        """For each class, ``(n, c)``: negative log-likelihood of ``z1``, and KL of ``z2``."""
-        n, c = len(z1_nk), self.n_labels
-        z1_cn_k = z1_nk.repeat(c, 1)
+        """For each class, ``(n, c)``: negative log-likelihood of ``z1``, and KL of ``z2``; samples may stand before."""
+        leading, c = z1_nk.shape[:-1], self.n_labels
+        n = leading.numel()
+        z1_cn_k = z1_nk.reshape(n, -1).repeat(c, 1)
         class_cn = torch.arange(c, device=z1_nk.device).repeat_interleave(n)
         qz2, z2_cn_k = self.encoder_z2_z1(z1_cn_k, class_cn)
         mean_cn_k, var_cn_k = self.decoder_z1_z2(z2_cn_k, class_cn)
         pz1 = Normal(mean_cn_k, var_cn_k.sqrt(), validate_args=False)
         pz2 = Normal(torch.zeros_like(z2_cn_k), torch.ones_like(z2_cn_k), validate_args=False)
         nll_cn = -pz1.log_prob(z1_cn_k).sum(-1)
-        return nll_cn.view(c, n).t(), kl_divergence(qz2, pz2).sum(-1).view(c, n).t()
+        kl_cn = kl_divergence(qz2, pz2).sum(-1)
+        return nll_cn.view(c, n).t().reshape(*leading, c), kl_cn.view(c, n).t().reshape(*leading, c)
 
 
 def _norm(network: str, use_batch_norm: Placement, use_layer_norm: Placement) -> dict[str, Any]:

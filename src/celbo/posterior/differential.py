@@ -60,7 +60,8 @@ class Hypothesis:
         Effect size of draws ``(r, g)`` of both groups, and of the pseudocount if it takes three arguments; None or
         ``"log-fold"``: :func:`log2_fold_change`.
     m1_domain_fn
-        Which effects ``(r, g)`` count, as booleans; takes the place of ``delta`` and ``test_mode``.
+        Which effects ``(r, g)`` count, as booleans; takes the place of ``delta`` and ``test_mode``. Or two such arrays,
+        up and down, of which ``test_mode`` makes one probability.
     cred_interval_lvls
         Levels of credible intervals to report.
     threshold_counts
@@ -72,7 +73,7 @@ class Hypothesis:
     pseudocounts: float | None = None
     test_mode: Literal["two", "three"] = "three"
     change_fn: str | ChangeFn | None = None
-    m1_domain_fn: Callable[[np.ndarray], np.ndarray] | None = None
+    m1_domain_fn: Callable[[np.ndarray], np.ndarray | tuple[np.ndarray, np.ndarray]] | None = None
     cred_interval_lvls: Sequence[float] | None = None
     threshold_counts: float = 0.01
 
@@ -198,9 +199,13 @@ def _filled(blocks: Iterator[tuple[slice, np.ndarray]]) -> np.ndarray:
 
 def _proba_de(effect_rg: np.ndarray, hypothesis: Hypothesis, delta: float | None) -> np.ndarray:
     if hypothesis.m1_domain_fn is not None:
-        return hypothesis.m1_domain_fn(effect_rg).mean(0)
-    assert delta is not None
-    up_g, down_g = (effect_rg >= delta).mean(0), (effect_rg < -delta).mean(0)
+        changes = hypothesis.m1_domain_fn(effect_rg)
+        if not isinstance(changes, tuple):
+            return changes.mean(0)
+        up_g, down_g = (part.mean(0) for part in changes)
+    else:
+        assert delta is not None
+        up_g, down_g = (effect_rg >= delta).mean(0), (effect_rg < -delta).mean(0)
     return np.maximum(up_g, down_g) if hypothesis.test_mode == "three" else up_g + down_g
 
 

@@ -114,4 +114,8 @@ def _as_dict(settings: KwargsLike | None, argument: str) -> dict[str, Any]:
     to_kwargs = getattr(settings, "to_kwargs", None)
     if not callable(to_kwargs):
         raise TypeError(f"{argument} must be a mapping or have to_kwargs(), got a {type(settings).__name__}.")
-    return dict(to_kwargs())
+    given = to_kwargs()
+    if not isinstance(given, Mapping):
+        kind = type(given).__name__
+        raise TypeError(f"{argument}: to_kwargs() of a {type(settings).__name__} must give a mapping, not a {kind}.")
+    return dict(given)

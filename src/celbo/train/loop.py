@@ -88,6 +88,9 @@ def _training_batch(trainer: "Trainer", batch: Any, batch_idx: int) -> None:
     output = plan.training_step(batch, batch_idx)
     if plan.automatic_optimization:
         loss = output["loss"] if isinstance(output, Mapping) else output
+        if loss is None:  # a plan may leave a minibatch out, as under Lightning
+            trainer.call("on_train_batch_end", output, batch, batch_idx)
+            return
         where = f"epoch {trainer.current_epoch}, step {trainer.global_step}"
         rows = getattr(trainer.train_loader, "last_indices", None)  # loaders of others need not say
         trainer.guard.check(loss, plan.last_loss_output, batch, batch_idx, rows, where)

@@ -225,7 +225,17 @@ class ClampCallback(Callback):
             plan.module.delta_log.clamp_(min=math.log(plan.module.min_delta))
 
 
+class RepeatedMarkersError(ValueError, AssertionError):
+    """A gene stands in the table of markers twice. scvi-tools raises an ``AssertionError``: hence the second base."""
+
+
 def _in_order_of(genes: Iterable[str], cell_type_markers: pd.DataFrame) -> pd.DataFrame:
+    if not cell_type_markers.index.is_unique:
+        twice = cell_type_markers.index[cell_type_markers.index.duplicated()].unique()
+        raise RepeatedMarkersError(
+            f"cell_type_markers has {len(twice)} genes in more than one row ({', '.join(map(repr, twice[:5]))}): "
+            "keep one of the rows, or add them up."
+        )
     match = align_genes(cell_type_markers.index, np.asarray(genes), where="cell_type_markers.index")
     if len(match.missing) or len(match.extra):
         unmarked, absent = (", ".join(map(repr, names[:5])) or "none" for names in (match.missing, match.extra))

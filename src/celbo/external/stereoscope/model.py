@@ -32,7 +32,7 @@ class RNAStereoscope(UnsupervisedTrainingMixin, BaseModelClass):
     sc_adata
         Single cells, set up with :meth:`setup_anndata`.
     **model_kwargs
-        Further arguments of :class:`~celbo.external.stereoscope.RNADeconv`: ``ct_weight``.
+        Further arguments of :class:`~celbo.external.stereoscope.RNADeconv`: ``ct_weight``; ``ct_weights`` is the same.
     """
 
     _module_cls: ClassVar[type[RNADeconv]] = RNADeconv
@@ -40,7 +40,8 @@ class RNAStereoscope(UnsupervisedTrainingMixin, BaseModelClass):
     def __init__(self, sc_adata: AnnData, **model_kwargs: Any) -> None:
         super().__init__(sc_adata)
         sizes = {"n_genes": self.summary_stats["n_vars"], "n_labels": self.summary_stats["n_labels"]}
-        self._build_module(sizes | model_kwargs)
+        named = {"ct_weight" if name == "ct_weights" else name: value for name, value in model_kwargs.items()}
+        self._build_module(sizes | named)
 
     def train(  # type: ignore[override]  # scvi-tools' order
         self,

@@ -58,7 +58,7 @@ class DifferentialComputation:
         use_permutation: bool = False,
         m_permutation: int = 10000,
         change_fn: str | Callable[..., np.ndarray] | None = None,
-        m1_domain_fn: Callable[[np.ndarray], np.ndarray] | None = None,
+        m1_domain_fn: Callable[[np.ndarray], np.ndarray | tuple[np.ndarray, np.ndarray]] | None = None,
         delta: float | None = 0.5,
         pseudocounts: float | None = None,
         threshold_counts: float = 0.01,

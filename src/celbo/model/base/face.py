@@ -36,10 +36,28 @@ class ModelFace:
     # Managers.
 
     def deregister_manager(self, adata: AnnData | None = None) -> None:
-        """Forget the manager of an AnnData that was passed for inference; None: of the training data."""
-        adata = self._adata if adata is None else adata
+        """Forget what setup made of an AnnData, for this model and for its class.
+
+        Parameters
+        ----------
+        adata
+            The AnnData; None: all but the model's own.
+
+        Raises
+        ------
+        ValueError
+            It was not set up for this model or its class.
+        """
+        owners = (self, type(self))
         if adata is not None:
-            managers.forget_manager(self, adata)
+            forgotten = [managers.forget_manager(owner, adata) for owner in owners]
+            if not any(forgotten):
+                raise ValueError(f"This AnnData was not set up for {type(self).__name__}: there is nothing to forget.")
+            return
+        for owner in owners:
+            for manager in managers.all_managers(owner).values():
+                if manager.adata is not self._adata and manager.adata is not None:
+                    managers.forget_manager(owner, manager.adata)
 
     def get_anndata_manager(self, adata: AnnData, required: bool = False) -> AnnDataManager | None:
         """Manager that this model has for an AnnData.

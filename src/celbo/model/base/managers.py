@@ -1,18 +1,19 @@
 """Where a model finds the manager of an AnnData.
 
 Managers hang on the AnnData object itself, weakly keyed by the class or model they belong to: they live as long as
-both do, a copy of
-the AnnData has none (which is how a copy is told from the original), and nothing is kept alive by a global table.
+both do, and a copy of the AnnData has none, which is how a copy is told from the original. The other way, from a class
+or model to its AnnDatas, holds nothing alive either.
 """
 
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from ...data import AnnDataManager
 
-__all__ = ["forget_manager", "keep_manager", "kept_manager"]
+__all__ = ["all_managers", "forget_manager", "keep_manager", "kept_manager"]
 
 _ATTRIBUTE = "_celbo_managers"
+_data_of: WeakKeyDictionary[Any, WeakValueDictionary[str, Any]] = WeakKeyDictionary()
 
 
 class _Managers(WeakKeyDictionary):
@@ -31,6 +32,7 @@ def keep_manager(owner: Any, manager: AnnDataManager) -> None:
     if adata is None:
         raise ValueError("This manager has no AnnData yet: call register_fields first.")
     adata.__dict__.setdefault(_ATTRIBUTE, _Managers())[owner] = manager
+    _data_of.setdefault(owner, WeakValueDictionary())[manager.adata_uuid] = adata
 
 
 def kept_manager(owner: Any, adata: Any) -> AnnDataManager | None:
@@ -38,6 +40,12 @@ def kept_manager(owner: Any, adata: Any) -> AnnDataManager | None:
     return adata.__dict__.get(_ATTRIBUTE, {}).get(owner)
 
 
-def forget_manager(owner: Any, adata: Any) -> None:
-    """Let go of the manager kept for ``owner``."""
-    adata.__dict__.get(_ATTRIBUTE, {}).pop(owner, None)
+def all_managers(owner: Any) -> dict[str, AnnDataManager]:
+    """The managers kept for ``owner``, by the identity of their AnnData."""
+    kept = {uuid: kept_manager(owner, adata) for uuid, adata in _data_of.get(owner, {}).items()}
+    return {uuid: manager for uuid, manager in kept.items() if manager is not None}
+
+
+def forget_manager(owner: Any, adata: Any) -> bool:
+    """Let go of the manager kept for ``owner``; whether there was one."""
+    return adata.__dict__.get(_ATTRIBUTE, {}).pop(owner, None) is not None
