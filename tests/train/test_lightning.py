@@ -102,6 +102,17 @@ class TestUnderLightning:
         assert len(model.history["elbo_train"]) == 3
         assert len(list(tmp_path.glob("*.ckpt"))) == 1
 
+    def test_going_on_from_their_checkpoint(self, tmp_path):
+        from lightning.pytorch.callbacks import ModelCheckpoint
+
+        first, second = (ModelCheckpoint(dirpath=str(tmp_path / name), save_last=True) for name in "ab")
+        before = train(max_epochs=2, check_val_every_n_epoch=1, callbacks=[first])
+        after = train(
+            max_epochs=3, check_val_every_n_epoch=1, callbacks=[second], ckpt_path=str(tmp_path / "a" / "last.ckpt")
+        )
+        assert after.history["elbo_train"].index.tolist() == [2]
+        assert after.trainer.global_step == 3 * before.trainer.global_step // 2
+
     def test_celbo_callbacks_work_there_too(self, tmp_path):
         seen = []
 

@@ -103,6 +103,10 @@ PUBLIC_API: Mapping[str, frozenset[str]] = {room: frozenset(names.split()) for r
 """Public module of scvi-tools, without the leading ``scvi.`` -> its public names."""
 
 INSTEAD: Mapping[str, str] = {
+    "scvi.dataloaders.CollectionAdapter": (
+        "anndata.concat, or anndata.experimental.concat_on_disk and anndata.read_h5ad(file, backed='r') for more than "
+        "fits into memory"
+    ),
     "scvi.module.AmortizedLDAPyroModule": "celbo.module.AmortizedLDAModule, which has no Pyro in it",
 }
 """Public name of scvi-tools that will not come -> what to use."""

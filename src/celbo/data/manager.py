@@ -163,7 +163,7 @@ class AnnDataManager:
         self._registered()
         if self.is_copy(adata_target):
             adata_target.uns[UUID] = str(uuid4())
-        manager = type(self)(self.fields, self._setup_method_args(), self.validation_checks)
+        manager = type(self)(self.fields, self._get_setup_method_args(), self.validation_checks)
         manager.register_fields(adata_target, self._registry, **kwargs)
         return manager
 
@@ -381,7 +381,7 @@ class AnnDataManager:
                     "have moved. Call setup_anndata again."
                 )
 
-    def _setup_method_args(self) -> dict[str, Any]:
+    def _get_setup_method_args(self) -> dict[str, Any]:
         """The part of the registry that tells how it was made, for a manager that is made the same way."""
         keys = (MODEL_NAME, SETUP_ARGS, SETUP_METHOD_NAME)
         return {key: self._registry[key] for key in keys if key in self._registry}

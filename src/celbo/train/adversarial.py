@@ -133,7 +133,7 @@ class AdversarialTrainingPlan(TrainingPlan):
         """One step of the module under the current weights of KL and adversary, and one of the classifier."""
         if self.automatic_optimization:
             return super().training_step(batch, batch_idx)
-        if "kl_weight" in self._loss_arguments:
+        if "kl_weight" in self._loss_args:
             self.loss_kwargs["kl_weight"] = self.kl_weight
         weight = self.adversarial_weight
         outputs, _, record = self.forward(batch, loss_kwargs=self.loss_kwargs)

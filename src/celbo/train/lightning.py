@@ -28,6 +28,7 @@ __all__ = ["LIGHTNING_ONLY", "LightningTrainer", "make_trainer", "needs_lightnin
 logger = logging.getLogger("celbo")
 
 LIGHTNING_ONLY = (
+    "ckpt_path",
     "enable_autolog_hparams",
     "fast_dev_run",
     "limit_predict_batches",
@@ -42,7 +43,7 @@ LIGHTNING_ONLY = (
     "sync_batchnorm",
     "val_check_interval",
 )
-"""Arguments of Lightning's Trainer (2.6) that celbo's does not have."""
+"""Arguments of Lightning's Trainer (2.6), and of its ``fit``, that celbo's does not have."""
 
 _PACKAGES = ("lightning.pytorch.", "pytorch_lightning.")
 _STATE = ("state_key", "state_dict", "load_state_dict", "on_save_checkpoint", "on_load_checkpoint")
@@ -176,6 +177,7 @@ class LightningTrainer(Trainer):
         self._their_callbacks = [callback for callback in callbacks if _needs_their_trainer(callback)]
         ours = [callback for callback in callbacks if not _needs_their_trainer(callback)]
         self._theirs = {name: kwargs.pop(name) for name in LIGHTNING_ONLY if name in kwargs}
+        self._ckpt_path = self._theirs.pop("ckpt_path", None)
         switches = inspect.signature(self._lightning.Trainer.__init__).parameters
         self._theirs |= {name: kwargs[name] for name in WITHOUT_EFFECT if name in kwargs and name in switches}
         super().__init__(callbacks=ours, **{n: v for n, v in kwargs.items() if n in known or n not in self._theirs})
@@ -208,7 +210,7 @@ class LightningTrainer(Trainer):
         validation = None if self.val_loader is None else _Batches(self.val_loader)
         try:
             with private_rng(self.seed, self.engine.device):
-                their_trainer.fit(module, _Batches(self.train_loader), validation)
+                their_trainer.fit(module, _Batches(self.train_loader), validation, ckpt_path=self._ckpt_path)
         except Exception as error:
             self.call("on_exception", error)
             raise

@@ -112,9 +112,9 @@ class TrainingPlan(Plan):
         self.lr_warmup_fraction = lr_warmup_fraction
         self.on_step, self.on_epoch = on_step, on_epoch
         self.loss_kwargs = dict(loss_kwargs)
-        self._loss_arguments = _check_loss_kwargs(module, loss_kwargs)
+        self._loss_args = _check_loss_kwargs(module, loss_kwargs)
         self._n_obs_training: int | None = None
-        if "kl_weight" in self._loss_arguments:  # from the start: plans of others renew it only where they find it
+        if "kl_weight" in self._loss_args:  # from the start: plans of others renew it only where they find it
             self.loss_kwargs["kl_weight"] = self.kl_weight
         self.initialize_train_metrics()
         self.initialize_val_metrics()
@@ -135,7 +135,7 @@ class TrainingPlan(Plan):
     @n_obs_training.setter
     def n_obs_training(self, n_obs: int | None) -> None:
         self._n_obs_training = n_obs
-        if "n_obs" in self._loss_arguments and n_obs is not None:
+        if "n_obs" in self._loss_args and n_obs is not None:
             self.loss_kwargs["n_obs"] = n_obs
 
     @property
@@ -164,7 +164,7 @@ class TrainingPlan(Plan):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Loss of one minibatch under the current KL weight."""
-        if "kl_weight" in self._loss_arguments:
+        if "kl_weight" in self._loss_args:
             self.loss_kwargs["kl_weight"] = self.kl_weight
         loss_output = self._loss_output(batch)
         if self.on_step:

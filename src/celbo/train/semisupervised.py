@@ -45,7 +45,7 @@ class SemiSupervisedTrainingPlan(TrainingPlan):
         self, module: BaseModuleClass, n_classes: int, *, classification_ratio: float = 50, **plan_kwargs: Any
     ) -> None:
         super().__init__(module, classification_ratio=classification_ratio, **plan_kwargs)
-        if "labelled_tensors" not in self._loss_arguments:
+        if "labelled_tensors" not in self._loss_args:
             raise TypeError(
                 f"{type(module).__name__}.loss has no argument 'labelled_tensors': use TrainingPlan for it."
             )

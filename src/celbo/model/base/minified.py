@@ -143,7 +143,7 @@ class BaseMinifiedModeModelClass(BaseModelClass):
     def _take_minified(self, adata: AnnData, old: AnnDataManager) -> None:
         del adata.uns["_scvi_uuid"]  # it is other data now
         fields = _without_checks(old.fields) if minify_type_of(adata) == LATENT_POSTERIOR else old.fields
-        manager = AnnDataManager(list(fields), old._setup_method_args(), old.validation_checks)
+        manager = AnnDataManager(list(fields), old._get_setup_method_args(), old.validation_checks)
         manager.register_fields(adata, old.registry)
         manager.register_new_fields(self._get_fields_for_adata_minification(minify_type_of(adata)))
         managers.keep_manager(type(self), manager)
