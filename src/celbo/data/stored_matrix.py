@@ -11,6 +11,7 @@ from anndata.abc import CSRDataset
 from scipy import sparse
 
 from .file_mark import FileMark
+from .row_stack import RowStack
 from .sparse_columns import moved_columns, place_of_columns
 from .stored_part import StoredPart
 
@@ -123,13 +124,12 @@ class StoredMatrix(CSRDataset):
         most = max(1, int(PIECE_BYTES / stored_row))
         most = max(most, min(self.chunk_rows, 8 * most))  # a chunk is decoded whole, however little of it is wanted
         gap = max(self.chunk_rows, int(GAP_BYTES / stored_row))
-        blocks = []
+        expected = len(ascending_u) * self.n_nonzero / max(self.shape[0], 1)
+        stack = RowStack(len(ascending_u), self.shape[1], int(expected), self.dtype)
         for start, stop, rows_r in pieces(ascending_u, gap, most):
             block = self.read(start, stop)
-            blocks.append(block if len(rows_r) == stop - start else block[rows_r - start])
-        if not blocks:
-            return self.read(0, 0)
-        return blocks[0] if len(blocks) == 1 else sparse.csr_array(sparse.vstack(blocks, format="csr"))
+            stack.append(block if len(rows_r) == stop - start else block[rows_r - start])
+        return stack.csr()
 
     def with_columns(self, columns_g: np.ndarray) -> "StoredMatrix":
         """The same rows with some of the columns, in the order of ``columns_g``; nothing is read."""
