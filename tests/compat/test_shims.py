@@ -124,6 +124,74 @@ class TestDataUtils:
         assert not utils._is_minified(adata)
 
 
+class TestOldSetups:
+    SETUP = {
+        "scvi_version": "0.9.0",
+        "categorical_mappings": {
+            "_scvi_batch": {"original_key": "site", "mapping": np.array(["a", "b"], dtype=object)},
+            "_scvi_labels": {"original_key": "_scvi_labels", "mapping": np.array([0])},
+        },
+        "extra_categoricals": {"mappings": {"day": np.array([1, 2])}, "keys": ["day"], "n_cats_per_key": [2]},
+        "data_registry": {
+            "X": {"attr_name": "layers", "attr_key": "counts"},
+            "batch_indices": {"attr_name": "obs", "attr_key": "_scvi_batch"},
+            "labels": {"attr_name": "obs", "attr_key": "_scvi_labels"},
+            "cat_covs": {"attr_name": "obsm", "attr_key": "_scvi_extra_categoricals"},
+        },
+        "summary_stats": {"n_vars": 40, "n_cells": 60, "n_batch": 2, "n_labels": 1},
+    }
+
+    def test_a_registry_like_that_of_today(self):
+        compat = private("data._compat")
+        registry = compat.registry_from_setup_dict(celbo.model.SCANVI, self.SETUP, unlabeled_category="?")
+        assert registry["model_name"] == "SCANVI"
+        assert registry["setup_args"] == {
+            "layer": "counts",
+            "batch_key": "site",
+            "labels_key": None,
+            "categorical_covariate_keys": ["day"],
+            "unlabeled_category": "?",
+        }
+        fields = registry["field_registries"]
+        assert set(fields) <= set(compat.LEGACY_REGISTRY_KEY_MAP.values())
+        assert fields["batch"]["state_registry"]["original_key"] == "site"
+        assert fields["labels"]["state_registry"]["unlabeled_category"] == "?"
+        assert fields["extra_categorical_covs"]["data_registry"]["attr_key"] == "_scvi_extra_categorical_covs"
+
+    def test_download(self, tmp_path):
+        source, target = tmp_path / "there", tmp_path / "here" / "file"
+        source.write_text("first")
+        download = private("data._download")._download
+        download(source.as_uri(), str(target.parent), "file")
+        source.write_text("second")
+        download(source.as_uri(), str(target.parent), "file")  # is there already
+        download(None, str(target.parent), "other")
+        assert [path.name for path in target.parent.iterdir()] == ["file"]
+        assert target.read_text() == "first"
+
+
+class TestPrivateAttributes:
+    def test_of_packages_without_an_import(self):
+        import scvi.model
+
+        assert callable(scvi.model.base._archesmixin._get_loaded_data)
+        assert scvi.model._scvi.SCVI is celbo.model.SCVI
+
+    def test_of_models_with_labels(self, adata):
+        import scvi.model  # noqa: F401  (brings them along)
+
+        data = adata.copy()
+        data.obs["kind"] = np.where(np.arange(60) % 3 == 0, "?", data.obs["labels"].astype(str))
+        celbo.model.SCANVI.setup_anndata(data, labels_key="kind", unlabeled_category="?")
+        model = celbo.model.SCANVI(data, n_hidden=4)
+        np.testing.assert_array_equal(model._unlabeled_indices, np.arange(0, 60, 3))
+        np.testing.assert_array_equal(model._labeled_indices, np.flatnonzero(np.arange(60) % 3))
+        assert model._code_to_label == dict(enumerate([*model.classes, "?"]))
+        celbo.compat.uninstall()
+        assert not hasattr(model, "_labeled_indices")
+        celbo.compat.install_as_scvi()
+
+
 class TestOthers:
     def test_split_sizes(self):
         splitting = private("dataloaders._data_splitting")

@@ -135,7 +135,7 @@ class TestPeersFigures:
         model, _ = archived("scvi_genecell_embed")
         codes = model.get_from_registry(model.adata, "batch").ravel()
         if "_embeddings_dict" not in dict(model.module.named_children()):
-            with pytest.raises(ValueError, match="embedding"):
+            with pytest.raises(KeyError, match="embedding"):
                 model.get_batch_representation()
             return
         table = model.module.get_embedding("batch").weight.detach().numpy()
@@ -259,8 +259,8 @@ class TestExpression:
     def test_predictive_of_one_batch(self, model):
         found = model.posterior_predictive_sample(n_samples=2, transform_batch="batch_1", gene_list=["gene_3"])
         assert found.shape == (120, 1, 2)
-        with pytest.raises(ValueError, match="one batch"):
-            model.posterior_predictive_sample(transform_batch=["batch_0", "batch_1"])
+        both = model.posterior_predictive_sample(transform_batch=["batch_0", "batch_1"], indices=range(9))
+        assert both.shape == (9, model.adata.n_vars)
 
     @pytest.mark.parametrize("kind", ["pearson", "spearman"])
     def test_correlation(self, model, kind):
@@ -286,9 +286,36 @@ class TestUntrained:
         assert len(VERBS[verb](untrained)) == 20
         assert ["train the model first" in message for message in said(logging.WARNING)] == [True]
 
-    def test_abundance_is_not_there(self, model):
-        with pytest.raises(NotImplementedError, match="get_aggregated_posterior"):
-            model.differential_abundance()
+
+class TestAbundance:
+    def test_densities_of_the_samples(self, model):
+        adata = model.adata
+        adata.obs["donor"] = np.array(["y", "x", "y", "z"])[np.arange(adata.n_obs) % 4]
+        adata.obs.loc[adata.obs_names[3], "donor"] = np.nan
+        model.differential_abundance(sample_key="donor", dof=4)
+        table = adata.obsm["da_log_probs"]
+        assert table.columns.tolist() == ["y", "x", "z"]
+        assert table.index.equals(adata.obs_names)
+        z_nk = torch.from_numpy(model.get_latent_representation())
+        for donor in table:
+            mixture = model.get_aggregated_posterior(indices=(adata.obs["donor"] == donor).to_numpy(), dof=4)
+            np.testing.assert_allclose(table[donor], mixture.log_prob(z_nk), rtol=1e-5)
+
+    def test_of_a_part(self, model):
+        del model.adata.obsm
+        part = model.adata[::2].copy()
+        part.obs["donor"] = [0, 1] * (part.n_obs // 2)
+        model.differential_abundance(part, sample_key="donor", num_cells_posterior=7, seed=0)
+        assert part.obsm["da_log_probs"].shape == (part.n_obs, 2)
+        assert "da_log_probs" not in model.adata.obsm
+
+    def test_unknown_column(self, model):
+        with pytest.raises(KeyError, match="sample_key"):
+            model.differential_abundance(sample_key=None)
+
+    def test_no_cells_are_all_cells(self, model):
+        everyone = model.get_aggregated_posterior(indices=np.array([]))
+        assert len(everyone.mixture_distribution.probs) == model.adata.n_obs
 
 
 class TestAggregatedPosterior:

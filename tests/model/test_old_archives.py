@@ -61,8 +61,10 @@ def test_classifiers_before_1_1_give_probabilities(adata, tmp_path, version, pro
     attributes["registry_"]["scvi_version"] = version
     write_scvi_archive(tmp_path / "old", model.module.state_dict(), model.get_var_names(), attributes)
     loaded = SCANVI.load(tmp_path / "old", adata)
-    assert isinstance(loaded.module.classifier.classifier[-1], torch.nn.Softmax) is probabilities
-    np.testing.assert_allclose(loaded.predict(soft=True), model.predict(soft=True), rtol=1e-5)
+    loaded.save(tmp_path / "again")
+    for one in (loaded, SCANVI.load(tmp_path / "again", adata)):
+        assert isinstance(one.module.classifier.classifier[-1], torch.nn.Softmax) is probabilities
+        np.testing.assert_allclose(one.predict(soft=True), model.predict(soft=True), rtol=1e-5)
 
 
 def write_three_files(folder, model, setup, non_kwargs) -> None:

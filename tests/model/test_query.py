@@ -397,3 +397,16 @@ def test_what_moves_is_what_moves_in_scvi_tools_live(ours, peer_python, tmp_path
     command = [peer_python, "-W", "ignore", PARITY / "make_surgery.py", tmp_path]
     subprocess.run(command, check=True, capture_output=True)
     compare(ours, json.loads((tmp_path / "freedom.json").read_text()))
+
+
+def test_a_query_of_which_nothing_moves_trains_all_the_same(quick, said):
+    """Known batches, an encoder with layer norm: nothing that the loss depends on is free."""
+    adata = cells(60, ("a", "b"))
+    SCVI.setup_anndata(adata, **COVARIATES)
+    layers = {"use_layer_norm": "both", "use_batch_norm": "none"}
+    trained = quick(SCVI(adata, n_hidden=8, n_latent=3, encode_covariates=True, **layers))
+    mapped = SCVI.load_query_data(cells(40, ("a", "b"), seed=1), trained)
+    before = {name: value.clone() for name, value in mapped.module.state_dict().items()}
+    quick(mapped)
+    assert [text for text in said(logging.WARNING) if "no parameter that may move" in text]
+    assert all(torch.equal(before[name], value) for name, value in mapped.module.state_dict().items())

@@ -1,6 +1,7 @@
 """SCANVI: labels in, labels out."""
 
 import logging
+import sys
 
 import numpy as np
 import pandas as pd
@@ -204,12 +205,43 @@ def test_validation_can_be_turned_off(scanvi, quick):
     assert every_second.index.tolist() == [1, 3]
 
 
-def test_verbs_that_are_not_written_say_so(trained, scanvi):
-    for verb in ("shap_predict", "get_ranked_features"):
-        with pytest.raises(NotImplementedError, match=f"^{verb}: "):
-            getattr(trained, verb)()
-    with pytest.raises(NotImplementedError, match="ig_interpretability"):
-        trained.predict(ig_interpretability=True)
+class TestExplanations:
+    def test_the_genes_of_a_kind_explain_it(self, scanvi, quick, adata):
+        model = quick(scanvi(), max_epochs=30, plan_kwargs={"lr": 1e-2, "n_epochs_kl_warmup": 1}, recipe="classic")
+        cells = np.flatnonzero(model.predict() == "NK")  # genes 10 to 19 are many in these
+        predicted, table = model.predict(indices=cells, ig_interpretability=True, ig_args={"n_steps": 20})
+        assert set(predicted) == {"NK"}
+        assert set(table["cells"]) == {len(cells)}
+        top = table["feature_idx"].to_numpy()[:10]
+        assert ((top >= 10) & (top < 20)).sum() >= 7
+        assert table["feature"].tolist() == adata.var_names[table["feature_idx"]].tolist()
+
+    def test_probabilities_beside(self, trained):
+        soft, table = trained.predict(soft=True, ig_interpretability=True, ig_args={"n_steps": 2})
+        pd.testing.assert_frame_equal(soft, trained.predict(soft=True))
+        assert len(table) == 100
+
+    def test_the_function_that_shap_explains(self, trained, adata):
+        x_ng = np.concatenate([adata.X, adata.X[:20]])  # from the first cell again
+        soft_nc = trained.predict(soft=True).to_numpy()
+        found_nc = trained.shap_adata_predict(x_ng)
+        np.testing.assert_allclose(found_nc, np.concatenate([soft_nc, soft_nc[:20]]), rtol=1e-4, atol=1e-6)
+
+    def test_values_of_shap(self, trained):
+        pytest.importorskip("shap", reason="shap is not installed")
+        values = trained.shap_predict(indices=[0, 5], shap_args={"nsamples": 20, "silent": True})
+        assert values.shape == (2, 100, 3)
+
+    def test_without_shap_it_is_named(self, trained, monkeypatch):
+        monkeypatch.setitem(sys.modules, "shap", None)
+        with pytest.raises(ModuleNotFoundError, match=r"celbo\[shap\]"):
+            trained.shap_predict()
+
+    def test_nothing_to_rank(self, trained):
+        assert trained.get_ranked_features() is None
+
+
+def test_what_cannot_be_is_said(trained, scanvi):
     with pytest.raises(ValueError, match="adversarial_classifier"):
         trained.train(adversarial_classifier=True)
     with pytest.raises(RuntimeError, match="train the model first"):
@@ -279,10 +311,11 @@ class TestFromSCVI:
         with pytest.warns(UserWarning, match="leaves out n_latent: the SCVI model says n_latent=3"):
             assert SCANVI.from_scvi_model(scvi(), "Unknown", n_latent=5).module.n_latent == 3
 
-    def test_an_untrained_model_is_refused(self, adata):
+    def test_an_untrained_model_is_warned_of(self, adata, said):
         SCVI.setup_anndata(adata, labels_key="label")
-        with pytest.raises(RuntimeError, match="hasn't been trained yet"):
-            SCANVI.from_scvi_model(SCVI(adata), "Unknown")
+        model = SCANVI.from_scvi_model(SCVI(adata, n_hidden=8), "Unknown")
+        assert said(logging.WARNING) == ["Passed in scvi model hasn't been trained yet."]
+        assert not model.was_pretrained  # it needs all epochs
 
 
 def test_query_mapping_keeps_the_classifier(trained, adata, quick, caplog):

@@ -126,10 +126,14 @@ class TestFromMinifiedSCVI:
         SCVI.setup_anndata(adata, batch_key="batch", labels_key="label")
         return with_latents(quick(SCVI(adata, n_hidden=8, n_latent=3)))
 
-    def test_without_counts_it_is_refused(self, scvi):
+    def test_without_counts_it_is_refused(self, scvi, quick):
+        with_counts = SCVI(scvi.adata, n_hidden=8, n_latent=3)
+        with_counts.is_trained_ = True
         scvi.minify_adata()
-        with pytest.raises(ValueError, match="minified without counts"):
+        with pytest.raises(ValueError, match="Keep counts when minifying"):
             SCANVI.from_scvi_model(scvi, "Unknown")
+        with pytest.raises(ValueError, match="provide a non-minified `adata`"):
+            SCANVI.from_scvi_model(with_counts, "Unknown", adata=scvi.adata)
 
     def test_with_counts_these_are_taken(self, scvi, quick):
         scvi.minify_adata(WITH_COUNTS)

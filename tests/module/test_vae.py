@@ -54,6 +54,12 @@ def vae(**options) -> VAE:
 # --- options ----------------------------------------------------------------------------------------------------------
 
 
+def test_a_size_factor_is_an_observed_library():
+    module = vae(use_size_factor_key=True, use_observed_lib_size=False)  # needs no prior of the library
+    assert module.use_observed_lib_size
+    assert "library_log_means" not in module.state_dict()
+
+
 @pytest.mark.parametrize(("dispersion", "gene_likelihood"), list(itertools.product(DISPERSIONS, LIKELIHOODS)))
 @pytest.mark.parametrize("use_size_factor_key", [False, True])
 def test_each_dispersion_and_likelihood_trains(with_covariates, dispersion, gene_likelihood, use_size_factor_key):

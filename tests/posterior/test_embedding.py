@@ -82,5 +82,5 @@ class TestBatchRepresentation:
         np.testing.assert_array_equal(batch_representation(module, loader), table[codes])
 
     def test_says_when_there_is_none(self, vae, loader):
-        with pytest.raises(ValueError, match="batch_representation='embedding'"):
+        with pytest.raises(KeyError, match="batch_representation='embedding'"):
             batch_representation(vae, loader)

@@ -1,11 +1,13 @@
 """One minibatch's way: modes, randomness, buffers, parts."""
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 import torch
 
 from celbo.core import settings
-from celbo.posterior import passes
+from celbo.posterior import latent_representation, passes
 from celbo.posterior.passes import Rows, decode, encode, evaluating, sample_passes
 
 
@@ -95,3 +97,16 @@ class TestDecode:
         same = (tensors["batch"] == 1).squeeze(1)
         torch.testing.assert_close(second[same], own[same])
         assert not torch.allclose(second[~same], own[~same])
+
+
+def test_a_wrapped_module_answers_too(vae, loader):
+    """What tests of others do: an object that hands everything on to a module, and a posterior in parts."""
+    wrapped = Mock(wraps=vae)
+
+    def in_parts(*args, **kwargs):
+        encoded = vae.inference(*args, **kwargs)
+        qz = encoded.pop("qz")
+        return encoded | {"qzm": qz.loc, "qzv": qz.scale**2}
+
+    wrapped.inference.side_effect = in_parts
+    np.testing.assert_array_equal(latent_representation(wrapped, loader), latent_representation(vae, loader))

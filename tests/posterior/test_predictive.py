@@ -25,7 +25,7 @@ def test_shapes(vae, loader, n_samples, shape, global_rng_untouched):
 def test_mean_in_a_batch(make, loader):
     module = make.vae(gene_likelihood="poisson")
     rows = np.repeat(6, 5000)
-    counts = posterior_predictive_sample(module, loader.of(rows), transform_batch=2, seed=0).todense()
+    counts = posterior_predictive_sample(module, loader.of(rows), transform_batch=[2], seed=0).todense()
     moved = {**loader.tables, "batch": loader.tables["batch"] * 0 + 2}
     mean = likelihood_parameters(module, type(loader)(moved, rows), seed=1)["mean"]
     error = np.hypot(counts.std(0), mean.std(0)) / np.sqrt(5000)
@@ -35,3 +35,10 @@ def test_mean_in_a_batch(make, loader):
 def test_no_cells(vae, loader):
     with pytest.raises(ValueError, match="no cells"):
         posterior_predictive_sample(vae, loader.of([]))
+
+
+def test_several_batches_are_averaged(vae, loader):
+    drawn = [posterior_predictive_sample(vae, loader, transform_batch=[code], seed=0).todense() for code in (0, 2)]
+    both = posterior_predictive_sample(vae, loader.of(loader.rows), transform_batch=[0, 2], seed=0).todense()
+    assert not (both == np.round(both)).all()  # halves
+    assert both.sum() == pytest.approx(np.mean(drawn) * both.size, rel=0.1)

@@ -185,3 +185,14 @@ class TestUnderLightning:
     def test_fast_dev_run(self):
         model = train(fast_dev_run=True)
         assert len(model.history["elbo_train"]) == 1
+
+    def test_their_learning_rates_reach_the_history(self):
+        from lightning.pytorch.callbacks import LearningRateMonitor
+
+        model = train(recipe="one_cycle", callbacks=[LearningRateMonitor()], log_every_n_steps=1)
+        (name,) = (name for name in model.history if name.startswith("lr-"))
+        rates = model.history[name].iloc[:, 0]
+        assert rates.index.name == "step"
+        assert len(rates) == 12
+        assert rates.idxmax() == 0  # the peak: a tenth of 12 steps is one step of warming up
+        assert len(model.history["elbo_train"]) == 3

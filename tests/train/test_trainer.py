@@ -442,3 +442,16 @@ def test_a_plan_may_leave_minibatches_out(fit, module_cls):
     trainer = fit(Lazy(module_cls()), max_epochs=1, callbacks=[Watch()])
     assert trainer.global_step == 1
     assert ended[:3] == [False, True, True]
+
+
+def test_both_by_step_and_by_epoch(fit, series):
+    trainer = fit(max_epochs=4, check_val_every_n_epoch=2, log_every_n_steps=1, plan_kwargs={"on_step": True})
+    frames = trainer.history.frames()
+    for name in ("train_loss", "elbo_train", "validation_loss", "elbo_validation"):
+        assert series(trainer, f"{name}_epoch") == series(trainer, name)
+        assert frames[f"{name}_epoch"].index.equals(frames[name].index)
+    assert frames["train_loss_step"].index.tolist() == list(range(1, 17))
+    assert frames["validation_loss_step"].index.name == "step"
+    assert frames["validation_loss_step"].index.tolist() == [0, 1, 2, 3]  # two minibatches in each of two validations
+    by_step = fit(max_epochs=2, log_every_n_steps=1, plan_kwargs={"on_step": True, "on_epoch": False}).history.frames()
+    assert not [name for name in by_step if name.endswith("_epoch") or name == "validation_loss_step"]

@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["ADDED", "PRIVATE", "Place"]
+__all__ = ["ADDED", "ATTRIBUTES", "PRIVATE", "Place"]
 
 
 class Place(NamedTuple):
@@ -26,7 +26,8 @@ ADDED: Mapping[str, Mapping[str, Place]] = {
 }
 """Public module -> names that it has in scvi-tools, and that a higher room has in celbo."""
 
-_S = "compat.shims"
+ATTRIBUTES: Mapping[str, Place] = {"model": Place("compat.shims.attributes", "COMPUTED")}
+"""Public module -> table of private attributes that classes get with it: class -> name -> descriptor."""
 
 _ROOMS = {
     "criticism": "_ppc",
@@ -58,7 +59,9 @@ _SHIMS = {
     "_types": ("compat.shims.package",),
     "criticism._constants": ("criticism.keys",),
     "criticism._ppc": ("criticism.keys",),
+    "data._compat": ("compat.shims.data_compat",),
     "data._constants": ("compat.shims.data_constants",),
+    "data._download": ("compat.shims.data_download",),
     "data._utils": ("compat.shims.data_utils",),
     "dataloaders._data_splitting": ("compat.shims.data_splitting",),
     "distributions._constraints": ("compat.shims.constraints",),

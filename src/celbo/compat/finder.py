@@ -10,7 +10,7 @@ from typing import Any
 
 from ..core import REGISTRY_KEYS, SCVI_TOOLS_VERSION, settings
 from ..core.planned import PUBLIC_API, missing_name, not_in_celbo_yet, stand_in
-from .aliases import ADDED, PRIVATE
+from .aliases import ADDED, ATTRIBUTES, PRIVATE
 
 __all__ = ["CelboFinder"]
 
@@ -32,7 +32,7 @@ class CelboFinder(MetaPathFinder):
     """
 
     def __init__(self) -> None:
-        self._added: list[tuple[str, str]] = []
+        self._added: list[tuple[Any, str]] = []
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -66,16 +66,26 @@ class CelboFinder(MetaPathFinder):
         return True
 
     def add_names(self, rest: str, module: ModuleType) -> None:
-        """Names that scvi-tools has in this module and celbo in another one, higher up in the house."""
+        """Names that scvi-tools has in this module and celbo in another one, private modules, private attributes."""
         for name, source in ADDED.get(rest, {}).items():
-            if name not in vars(module):
-                setattr(module, name, source.find())
-                self._added.append((rest, name))
+            self._add(module, name, source.find())
+        for cls, attributes in ATTRIBUTES[rest].find().items() if rest in ATTRIBUTES else ():
+            for name, value in attributes.items():
+                self._add(cls, name, value)
+        # There as soon as the package is: `scvi.model.base._archesmixin` after nothing but `import scvi.model`.
+        for path in (*(room for room in PUBLIC_API if f"{_HERE}.{room}" in sys.modules), *PRIVATE):
+            if path.rpartition(".")[0] == rest:
+                importlib.import_module(f"{_THERE}.{path}")
+
+    def _add(self, owner: Any, name: str, value: Any) -> None:
+        if name not in vars(owner):
+            setattr(owner, name, value)
+            self._added.append((owner, name))
 
     def forget(self) -> None:
         """Take everything out again that imports have left behind."""
-        for rest, name in self._added:
-            vars(_celbo(rest)).pop(name, None)
+        for owner, name in self._added:
+            delattr(owner, name)
         self._added.clear()
         for fullname in [name for name in sys.modules if name.partition(".")[0] == _THERE]:
             del sys.modules[fullname]
@@ -143,18 +153,22 @@ class PrivateModule(ModuleType):
     def __init__(self, rest: str, blank: ModuleType) -> None:
         super().__init__(f"{_THERE}.{rest}", f"celbo's stand-in for scvi-tools' private module {_THERE}.{rest}.")
         self.__spec__, self.__loader__, self.__path__ = blank.__spec__, blank.__loader__, []
-        self._celbo_sources = tuple(_celbo(source) for source in PRIVATE[rest])
+        self._celbo_rest = rest
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        for source in self._celbo_sources:
+        for source in self._sources():
             if name in vars(source):
                 return vars(source)[name]
         for room in PRIVATE[self.__name__.partition(".")[2]]:
             if name in PUBLIC_API.get(room, ()):
                 return stand_in(f"{_THERE}.{room}.{name}")
         raise missing_name(self._why_not(name), name, self.__name__, sys._getframe(1))
+
+    def _sources(self) -> list[ModuleType]:
+        """Modules of celbo to look in; imported only now, because a package brings many of these along."""
+        return [_celbo(source) for source in PRIVATE[self._celbo_rest]]
 
     def _why_not(self, name: str) -> str:
         return (
@@ -163,4 +177,4 @@ class PrivateModule(ModuleType):
         )
 
     def __dir__(self) -> list[str]:
-        return sorted({name for source in self._celbo_sources for name in source.__all__})
+        return sorted({name for source in self._sources() for name in source.__all__})

@@ -14,12 +14,20 @@ from ..core import REGISTRY_KEYS
 from .errors import ArchiveError, ArchiveNotFoundError
 from .torch_file import read_pickle_file, read_torch_file
 
-__all__ = ["is_legacy_archive", "read_legacy_archive"]
+__all__ = ["LEGACY_KEYS", "is_legacy_archive", "read_legacy_archive", "registry_of_setup"]
 
-_OBS_CATEGORIES = {
-    "batch_indices": (REGISTRY_KEYS.BATCH_KEY, "batch_key"),
-    "labels": (REGISTRY_KEYS.LABELS_KEY, "labels_key"),
+LEGACY_KEYS = {
+    "X": REGISTRY_KEYS.X_KEY,
+    "batch_indices": REGISTRY_KEYS.BATCH_KEY,
+    "labels": REGISTRY_KEYS.LABELS_KEY,
+    "cat_covs": REGISTRY_KEYS.CAT_COVS_KEY,
+    "cont_covs": REGISTRY_KEYS.CONT_COVS_KEY,
+    "protein_expression": REGISTRY_KEYS.PROTEIN_EXP_KEY,
+    "ind_x": REGISTRY_KEYS.INDICES_KEY,
 }
+"""Registry keys of setup dictionaries -> those of registries."""
+
+_OBS_CATEGORIES = {"batch_indices": "batch_key", "labels": "labels_key"}
 
 
 def is_legacy_archive(folder: Path, prefix: str) -> bool:
@@ -52,8 +60,8 @@ def read_legacy_archive(folder: Path, prefix: str) -> tuple[dict[str, Tensor], n
         )
     attributes = dict(attributes)
     try:
-        attributes["registry_"] = _registry(attributes.pop("scvi_setup_dict_"), var_names)
-        _move_unlabeled_category(attributes)
+        setup, unlabeled = attributes.pop("scvi_setup_dict_"), _pop_unlabeled_category(attributes)
+        attributes["registry_"] = registry_of_setup(setup, var_names, unlabeled)
         return _with_protein_efficiency(dict(state), attributes["registry_"]), var_names, attributes
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise ArchiveError(
@@ -75,13 +83,35 @@ def _field(data: dict[str, Any], state: dict[str, Any], summary: dict[str, Any])
     return {"data_registry": dict(data), "state_registry": state, "summary_stats": summary}
 
 
-def _registry(setup: dict[str, Any], var_names: np.ndarray) -> dict[str, Any]:
-    """The registry that a setup dictionary stands for; ``model_name`` was not saved then."""
+def registry_of_setup(
+    setup: dict[str, Any], var_names: np.ndarray | None = None, unlabeled_category: Any = None
+) -> dict[str, Any]:
+    """The registry that a setup dictionary stands for; ``model_name`` was not saved then.
+
+    Parameters
+    ----------
+    setup
+        The ``scvi_setup_dict_`` of an archive.
+    var_names
+        Names of the variables, ``(g,)``: they lay in a file beside it.
+    unlabeled_category
+        The label that means "none": SCANVI of that time took it as an argument of the constructor, later it is one of
+        the setup.
+
+    Raises
+    ------
+    KeyError
+        An entry is missing.
+    """
     fields: dict[str, Any] = {}
     setup_args: dict[str, Any] = {}
-    _add_counts(setup, fields, setup_args, var_names)
-    for add in (_add_obs_categories, _add_covariates, _add_proteins, _add_indices):
+    for add in (_add_counts, _add_obs_categories, _add_covariates, _add_proteins, _add_indices):
         add(setup, fields, setup_args)
+    if var_names is not None:
+        fields[REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"] = var_names
+    if unlabeled_category is not None:
+        setup_args["unlabeled_category"] = unlabeled_category
+        fields[REGISTRY_KEYS.LABELS_KEY]["state_registry"]["unlabeled_category"] = unlabeled_category
     return {
         "scvi_version": setup.get("scvi_version"),
         "model_name": None,
@@ -91,19 +121,16 @@ def _registry(setup: dict[str, Any], var_names: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _add_counts(
-    setup: dict[str, Any], fields: dict[str, Any], setup_args: dict[str, Any], var_names: np.ndarray
-) -> None:
-    data = setup["data_registry"]["X"]
-    stats = {name: setup["summary_stats"][name] for name in ("n_vars", "n_cells")}
-    state = {"n_obs": stats["n_cells"], "n_vars": stats["n_vars"], "column_names": var_names}
-    fields[REGISTRY_KEYS.X_KEY] = _field(data, state, stats)
+def _add_counts(setup: dict[str, Any], fields: dict[str, Any], setup_args: dict[str, Any]) -> None:
+    data, stats = setup["data_registry"]["X"], dict(setup["summary_stats"])
+    state = {"n_obs": stats["n_cells"], "n_vars": stats["n_vars"]}
+    fields[REGISTRY_KEYS.X_KEY] = _field(data, state, {name: stats[name] for name in ("n_vars", "n_cells")})
     setup_args["layer"] = data["attr_key"] if data["attr_name"] == "layers" else None
 
 
 def _add_obs_categories(setup: dict[str, Any], fields: dict[str, Any], setup_args: dict[str, Any]) -> None:
-    for old_key, (key, argument) in _OBS_CATEGORIES.items():
-        data = setup["data_registry"].get(old_key)
+    for old_key, argument in _OBS_CATEGORIES.items():
+        key, data = LEGACY_KEYS[old_key], setup["data_registry"].get(old_key)
         if data is None:
             continue
         known = setup["categorical_mappings"][data["attr_key"]]
@@ -148,13 +175,8 @@ def _add_indices(setup: dict[str, Any], fields: dict[str, Any], setup_args: dict
         fields[REGISTRY_KEYS.INDICES_KEY] = _field(setup["data_registry"]["ind_x"], {}, {})
 
 
-def _move_unlabeled_category(attributes: dict[str, Any]) -> None:
-    """SCANVI of that time took it as an argument of the constructor; later it is one of the setup."""
-    arguments = attributes.get("init_params_", {}).get("non_kwargs", {})
-    if "unlabeled_category" in arguments:
-        unlabeled, registry = arguments.pop("unlabeled_category"), attributes["registry_"]
-        registry["setup_args"]["unlabeled_category"] = unlabeled
-        registry["field_registries"][REGISTRY_KEYS.LABELS_KEY]["state_registry"]["unlabeled_category"] = unlabeled
+def _pop_unlabeled_category(attributes: dict[str, Any]) -> Any:
+    return attributes.get("init_params_", {}).get("non_kwargs", {}).pop("unlabeled_category", None)
 
 
 def _with_protein_efficiency(state: dict[str, Tensor], registry: dict[str, Any]) -> dict[str, Tensor]:

@@ -143,7 +143,7 @@ class SCANVI(RNASeqMixin, SemisupervisedTrainingMixin, VAEMixin, ArchesMixin, Ba
         registry: Mapping[str, Any] | None = None,
         **scanvi_kwargs: Any,
     ) -> Self:
-        """Model that begins with the weights of a trained SCVI.
+        """Model that begins with the weights of a trained SCVI; those of one that is not trained come with a warning.
 
         Parameters
         ----------
@@ -163,16 +163,21 @@ class SCANVI(RNASeqMixin, SemisupervisedTrainingMixin, VAEMixin, ArchesMixin, Ba
 
         Raises
         ------
-        RuntimeError
-            ``scvi_model`` is not trained.
         ValueError
             No ``labels_key``, here or in the setup of ``scvi_model``; data minified without counts.
         """
-        scvi_model._check_if_trained(warn=False, message="Passed in scvi model hasn't been trained yet.")
+        scvi_model._check_if_trained(message="Passed in scvi model hasn't been trained yet.")
         init = {**scvi_model.init_params_["non_kwargs"]}
         for star in scvi_model.init_params_["kwargs"].values():
             init |= star
         _warn_ignored(sorted(init.keys() & scanvi_kwargs.keys()), init)
+        if scvi_model.minified_data_type == LATENT_POSTERIOR:  # the words of both refusals are scvi-tools'
+            raise ValueError(
+                "We cannot use the given scVI model to initialize scANVI because it has minified adata. Keep counts "
+                "when minifying model using minified_data_type='latent_posterior_parameters_with_counts'."
+            )
+        if minify_type_of(adata) == LATENT_POSTERIOR:
+            raise ValueError("Please provide a non-minified `adata` to initialize scANVI.")
         adata = scvi_model.adata if adata is None and registry is None else adata
         if adata is not None:
             source, arguments = _scanvi_setup(scvi_model.registry_, adata, labels_key, unlabeled_category)
@@ -191,7 +196,7 @@ class SCANVI(RNASeqMixin, SemisupervisedTrainingMixin, VAEMixin, ArchesMixin, Ba
         lost = [*unexpected, *(name for name in missing if not name.startswith(own))]
         if lost:
             raise ValueError(f"The weights of this SCVI do not fit SCANVI: {', '.join(lost)}.")
-        self.was_pretrained = True
+        self.was_pretrained = scvi_model.is_trained_
 
     @classmethod
     @setup_method
@@ -249,11 +254,6 @@ def _scanvi_setup(
     scvi_registry: Mapping[str, Any], adata: AnnData, labels_key: str | None, unlabeled: Any
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """SCVI's registry with labels of which some may mean "not labelled", and the setup call that goes with it."""
-    if minify_type_of(adata) == LATENT_POSTERIOR:
-        raise ValueError(
-            "SCANVI cannot begin from data minified without counts: it learns from them. Load the SCVI model with the "
-            'full data, or minify with minified_data_type="latent_posterior_parameters_with_counts".'
-        )
     # latents stored by SCVI are not those that SCANVI learns
     arguments = dict(scvi_registry["setup_args"]) | {"unlabeled_category": unlabeled, "use_minified": False}
     arguments["labels_key"] = labels_key or arguments.get("labels_key")

@@ -46,7 +46,9 @@ class SCVI(EmbeddingMixin, RNASeqMixin, VAEMixin, ArchesMixin, UnsupervisedTrain
     adata
         AnnData set up with :meth:`setup_anndata`.
     registry
-        Registry to take the sizes from when there is no AnnData.
+        Registry to take the sizes from when there is no AnnData. Neither of the two: sizes come with the
+        ``datamodule`` that :meth:`train` gets first, from its ``n_vars``, ``n_batch`` and, where it has them,
+        ``n_labels``, ``n_continuous_cov``, ``n_cats_per_cov``, ``var_names``.
     n_hidden, n_latent, n_layers, dropout_rate
         Width of the hidden layers, latent dimensions, hidden layers of encoder and decoder, dropout in the encoder.
     dispersion
@@ -75,6 +77,7 @@ class SCVI(EmbeddingMixin, RNASeqMixin, VAEMixin, ArchesMixin, UnsupervisedTrain
     _module_cls: ClassVar[type[VAE]] = VAE
     _LATENT_QZM_KEY: ClassVar[str] = "scvi_latent_qzm"
     _LATENT_QZV_KEY: ClassVar[str] = "scvi_latent_qzv"
+    _may_wait_for_loaders: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -91,6 +94,8 @@ class SCVI(EmbeddingMixin, RNASeqMixin, VAEMixin, ArchesMixin, UnsupervisedTrain
         **kwargs: Any,
     ) -> None:
         super().__init__(adata, registry)
+        if self._module_init_on_train:
+            return
         arguments = {
             "n_hidden": n_hidden,
             "n_latent": n_latent,

@@ -143,6 +143,7 @@ class SCANVAE(VAE):
         """
         if _version(kwargs.get("scvi_version")) < _LOGITS_SINCE:
             self.classifier.append_softmax()
+            model.init_params_ = _with_probabilities(model.init_params_)  # an archive made of this model names today
 
     @auto_move_data
     def classify(
@@ -263,6 +264,13 @@ class SCANVAE(VAE):
 def _norm(network: str, use_batch_norm: Placement, use_layer_norm: Placement) -> dict[str, Any]:
     places = (network, "both")
     return {"use_batch_norm": use_batch_norm in places, "use_layer_norm": use_layer_norm in places}
+
+
+def _with_probabilities(init_params: Mapping[str, Any]) -> dict[str, Any]:
+    """Constructor arguments of a model whose classifier gives probabilities."""
+    arguments = dict(init_params["kwargs"].get("model_kwargs", {}))
+    arguments["classifier_parameters"] = {**(arguments.get("classifier_parameters") or {}), "logits": False}
+    return {**init_params, "kwargs": {**init_params["kwargs"], "model_kwargs": arguments}}
 
 
 def _version(text: str | None) -> tuple[int, int]:

@@ -140,13 +140,13 @@ class VAE(EmbeddingModuleMixin, BaseMinifiedModeModuleClass):
         self.latent_distribution = latent_distribution
         self.encode_covariates = encode_covariates
         self.use_size_factor_key = use_size_factor_key
-        self.use_observed_lib_size = use_observed_lib_size
+        self.use_observed_lib_size = use_observed_lib_size or use_size_factor_key  # a size factor is observed
         self.extra_payload_autotune = extra_payload_autotune
         self.batch_representation = batch_representation
 
         if dispersion != "gene-cell":
             self.px_r = nn.Parameter(torch.randn(dispersion_shape(dispersion, n_input, n_batch, n_labels)))
-        if not use_observed_lib_size:
+        if not self.use_observed_lib_size:
             self._keep_library_prior(library_log_means, library_log_vars)
 
         # What goes with the input of each network: dense columns appended to it, categories whose codes are gathered.

@@ -1,5 +1,6 @@
 """What a trained module says about cells: pure functions of a module and minibatches, arrays on the CPU out."""
 
+from .abundance import sample_log_densities
 from .comparisons import Comparison, comparisons
 from .correlation import feature_correlation
 from .differential import (
@@ -56,6 +57,7 @@ __all__ = [
     "normalized_expression",
     "posterior_predictive_sample",
     "reconstruction_error",
+    "sample_log_densities",
     "sampled_expression",
     "some_cells",
     "split_options",

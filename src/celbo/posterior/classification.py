@@ -4,11 +4,12 @@ Dims: n cells, c classes.
 """
 
 import numpy as np
+from torch import Tensor
 
 from ..module import SCANVAE
-from .passes import Batches, Rows, encode, evaluating
+from .passes import Batches, Minibatch, Rows, encode, evaluating, on_device
 
-__all__ = ["class_probabilities"]
+__all__ = ["class_probabilities", "probabilities_of"]
 
 
 def class_probabilities(
@@ -40,8 +41,13 @@ def class_probabilities(
     """
     probabilities = Rows(n_cells)
     with evaluating(module, seed):
-        for tensors in batches:
-            encoded = encode(module, tensors)
-            output_nc = module.classifier(encoded["qz"].loc if use_posterior_mean else encoded["z"])
-            probabilities.append(module.classifier.log_probs_of(output_nc).exp())
+        for tensors in on_device(batches, module):
+            probabilities.append(probabilities_of(module, tensors, use_posterior_mean))
     return probabilities.array()
+
+
+def probabilities_of(module: SCANVAE, tensors: Minibatch, use_posterior_mean: bool) -> Tensor:
+    """Probability of each class for the cells of a minibatch on the module's device, ``(n, c)``."""
+    encoded = encode(module, tensors)
+    output_nc = module.classifier(encoded["qz"].loc if use_posterior_mean else encoded["z"])
+    return module.classifier.log_probs_of(output_nc).exp()

@@ -117,11 +117,11 @@ def batch_representation(module: BaseModuleClass, batches: Batches, *, n_cells: 
 
     Raises
     ------
-    ValueError
+    KeyError
         When the module has none.
     """
     if not isinstance(module, EmbeddingModuleMixin) or REGISTRY_KEYS.BATCH_KEY not in module.embeddings_dict:
-        raise ValueError(
+        raise KeyError(
             "This model has no learned embedding of its batches: make it with batch_representation='embedding'."
         )
     rows = Rows(n_cells)

@@ -111,7 +111,7 @@ def marginal_ll(
     return_mean: bool = True,
     n_cells: int | None = None,
     seed: int | None = None,
-) -> Tensor | float:
+) -> Tensor | np.float64:
     r"""Marginal log-likelihood :math:`\log p(x_n)` in nats by importance sampling.
 
     .. math:: \log p(x_n) \approx \log \tfrac{1}{S} \sum_s \frac{p(x_n \mid z_s)\,p(z_s)}{q(z_s \mid x_n)},
@@ -162,7 +162,7 @@ def marginal_ll(
                 )
             )
     ll_n = rows.array()
-    return float(ll_n.mean(dtype=np.float64)) if return_mean else torch.from_numpy(ll_n)
+    return ll_n.mean(dtype=np.float64) if return_mean else torch.from_numpy(ll_n)
 
 
 def likelihood_parameters(

@@ -22,6 +22,7 @@ __all__ = [
     "Minibatch",
     "Rows",
     "decode",
+    "device_of",
     "encode",
     "evaluating",
     "on_device",
@@ -48,6 +49,11 @@ MAX_DECODED = 2**24
 """Numbers a pass through the decoder may give for each head: 64 MiB of float32."""
 
 
+def device_of(module: BaseModuleClass) -> torch.device:
+    """Where a module's parameters are; asked of them, so that an object that wraps a module serves as well."""
+    return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+
+
 @contextmanager
 def evaluating(module: BaseModuleClass, seed: int | None = None) -> Iterator[np.random.Generator]:
     """Put a module into evaluation mode, without gradients and with randomness of its own.
@@ -67,7 +73,7 @@ def evaluating(module: BaseModuleClass, seed: int | None = None) -> Iterator[np.
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
-        with torch.inference_mode(), private_rng(settings.seed if seed is None else seed, module.device) as used:
+        with torch.inference_mode(), private_rng(settings.seed if seed is None else seed, device_of(module)) as used:
             yield np.random.default_rng(used)
     finally:
         for part, training in modes:
@@ -76,7 +82,7 @@ def evaluating(module: BaseModuleClass, seed: int | None = None) -> Iterator[np.
 
 def on_device(batches: Batches, module: BaseModuleClass) -> Iterator[dict[str, Tensor]]:
     """The minibatches on the module's device, so that each table travels once however often it is decoded."""
-    device = module.device
+    device = device_of(module)
     for tensors in batches:
         yield {key: table.to(device, non_blocking=True) for key, table in tensors.items() if table is not None}
 

@@ -3,9 +3,11 @@
 Dims: n cells, g genes, s samples.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..core import optional
 from ..module.base import BaseModuleClass
@@ -19,7 +21,7 @@ def posterior_predictive_sample(
     batches: Batches,
     *,
     n_samples: int = 1,
-    transform_batch: int | None = None,
+    transform_batch: Sequence[int | None] = (None,),
     genes: np.ndarray | None = None,
     seed: int | None = None,
 ) -> Any:
@@ -34,7 +36,7 @@ def posterior_predictive_sample(
     n_samples
         Draws for each cell.
     transform_batch
-        Code of the batch to decode as; None: each cell's own.
+        Codes of the batches to decode as; None: each cell's own. Draws of several are averaged, and are no counts then.
     genes
         Columns to give; None for all.
     seed
@@ -50,14 +52,15 @@ def posterior_predictive_sample(
         When the package ``sparse`` is not installed.
     """
     sparse = optional("sparse", extra="sparse", purpose="posterior_predictive_sample")
-    decode_as = None if transform_batch is None else {"transform_batch": transform_batch}
+    decode_as = [None if code is None else {"transform_batch": code} for code in transform_batch]
     coordinates: list[np.ndarray] = []
     values: list[np.ndarray] = []
     shape: tuple[int, ...] = ()
     n = 0
     with evaluating(module, seed):
         for tensors in on_device(batches, module):
-            block = module.sample(tensors, n_samples=n_samples, generative_kwargs=decode_as).cpu().numpy()
+            drawn = [module.sample(tensors, n_samples=n_samples, generative_kwargs=one) for one in decode_as]
+            block = (drawn[0] if len(drawn) == 1 else torch.stack(drawn).mean(0)).cpu().numpy()
             block = block if genes is None else block[:, genes]
             where = np.nonzero(block)
             values.append(block[where])
@@ -65,5 +68,5 @@ def posterior_predictive_sample(
             n, shape = n + len(block), block.shape[1:]
     if not values:
         raise ValueError("There are no cells to draw for: `indices` (or the dataloader) is empty.")
-    drawn = sparse.COO(np.concatenate(coordinates, 1), np.concatenate(values), (n, *shape), has_duplicates=False)
-    return sparse.GCXS(drawn)
+    counts = sparse.COO(np.concatenate(coordinates, 1), np.concatenate(values), (n, *shape), has_duplicates=False)
+    return sparse.GCXS(counts)

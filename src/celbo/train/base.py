@@ -34,6 +34,9 @@ class Plan(nn.Module):
         Sums of the running epoch; :meth:`log` adds to the one of the running stage.
     on_step
         Whether the training loss of single steps is kept.
+    by_step_and_epoch
+        Whether the validation loss of single minibatches is kept too, and the numbers of epochs also under
+        ``..._epoch``, as Lightning names what it logs both ways.
     n_obs_training, n_obs_validation
         Observations of the two splits, set before training.
     last_loss_output
@@ -46,6 +49,7 @@ class Plan(nn.Module):
 
     automatic_optimization = True
     on_step: bool | None = False
+    by_step_and_epoch = False
     n_obs_training: int | None = None
     n_obs_validation: int | None = None
     last_loss_output: LossOutput | None = None

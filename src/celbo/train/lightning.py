@@ -19,7 +19,7 @@ from ..ops.random import private_rng
 from .arguments import WITHOUT_EFFECT, as_list
 from .base import Plan
 from .callbacks import HOOKS
-from .lightning_module import make_lightning_module
+from .lightning_module import make_history_logger, make_lightning_module
 from .nonfinite import FiniteGuard
 from .trainer import Trainer
 
@@ -234,7 +234,7 @@ class LightningTrainer(Trainer):
             "limit_val_batches": self.limit_val_batches,
             "log_every_n_steps": self.log_every_n_steps,
             "callbacks": self._their_callbacks,
-            "logger": self._their_loggers or False,
+            "logger": [*self._their_loggers, make_history_logger(self._lightning.loggers.Logger, self.history)],
             "enable_progress_bar": bool(self.verbose),
             "enable_checkpointing": checkpoints,
             "enable_model_summary": False,

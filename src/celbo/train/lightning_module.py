@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .base import Plan
+from .history import History
 from .optim import SchedulerLink
 
 if TYPE_CHECKING:
     from .lightning import LightningTrainer
 
-__all__ = ["PlanHooks", "make_lightning_module"]
+__all__ = ["PlanHooks", "make_history_logger", "make_lightning_module"]
 
 
 class PlanHooks:
@@ -148,7 +149,9 @@ class PlanHooks:
 
     def validation_step(self, batch: Any, batch_idx: int) -> Any:
         """The plan's step."""
-        return self.plan.validation_step(batch, batch_idx)
+        output = self.plan.validation_step(batch, batch_idx)
+        self.view.record_validation_step()
+        return output
 
     def on_validation_epoch_end(self) -> None:
         """Hook."""
@@ -188,3 +191,32 @@ def make_lightning_module(base: type[Any], plan: Plan, view: "LightningTrainer")
         As in :class:`PlanHooks`.
     """
     return type("PlanModule", (PlanHooks, base), {})(plan, view)
+
+
+class _HistoryLogger:
+    """A logger of Lightning that puts what Lightning's callbacks log (learning rates, times) into the history.
+
+    Parameters
+    ----------
+    history
+        The history.
+    """
+
+    name, version = "", ""  # a ModelCheckpoint makes folders of these
+
+    def __init__(self, history: History) -> None:
+        super().__init__()
+        self.history = history
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Add numbers at a step; those with an epoch are the plan's own, which the history has already."""
+        if "epoch" not in metrics:
+            self.history.add(step or 0, metrics, "step")
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the model's archive holds its arguments."""
+
+
+def make_history_logger(base: type[Any], history: History) -> Any:
+    """A :class:`_HistoryLogger` over Lightning's ``Logger``, handed over as in :func:`make_lightning_module`."""
+    return type("HistoryLogger", (_HistoryLogger, base), {})(history)

@@ -5,6 +5,7 @@ metrics -> history. An epoch can begin in its middle, where a resumed run was.
 """
 
 import itertools
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from .trainer import Trainer
 
 __all__ = ["batches_in", "run_epoch"]
+
+logger = logging.getLogger("celbo")
 
 
 def batches_in(loader: Any, limit: float | None) -> int | None:
@@ -110,7 +113,10 @@ def _optimize(trainer: "Trainer", loss: Tensor, batch_idx: int) -> None:
     # Processes average their gradients; where they have unlike shares of a minibatch, so must their weights be.
     weight = getattr(trainer.train_loader, "last_weight", 1.0)  # loaders of others need not say
     loss = loss if weight == 1.0 else loss * weight
-    trainer.engine.backward(loss / accumulate if accumulate > 1 else loss)
+    if loss.requires_grad:
+        trainer.engine.backward(loss / accumulate if accumulate > 1 else loss)
+    elif not trainer.global_step:  # a query model of which everything is frozen
+        logger.warning("Training changes nothing: the loss depends on no parameter that may move.")
     trainer.call("on_after_backward")
     if (batch_idx + 1) % accumulate == 0:
         _optimizer_step(trainer)
@@ -163,6 +169,7 @@ def _validate(trainer: "Trainer") -> dict[str, float]:
         batch = trainer.to_device(batch)
         trainer.call("on_validation_batch_start", batch, batch_idx)
         output = plan.validation_step(batch, batch_idx)
+        trainer.record_validation_step()
         trainer.call("on_validation_batch_end", output, batch, batch_idx)
         trainer.checkpointing.validation_batch_done()
     metrics = _metrics(trainer, "validation")

@@ -44,7 +44,8 @@ class TrainingPlan(Plan):
     compile, compile_kwargs
         Run the module under ``torch.compile``.
     on_step, on_epoch
-        Whether the training loss of single steps is kept as ``train_loss_step``; ``on_epoch`` is accepted.
+        ``on_step``: keep the training loss of single steps as ``train_loss_step``; both: also ``validation_loss_step``,
+        and the numbers of epochs under ``..._epoch`` too.
     lr_schedule
         ``"constant"`` or ``"one_cycle"`` (:func:`~celbo.train.schedules.one_cycle` over the whole run).
     lr_warmup_fraction
@@ -110,7 +111,7 @@ class TrainingPlan(Plan):
         self.lr_factor, self.lr_patience, self.lr_threshold, self.lr_min = lr_factor, lr_patience, lr_threshold, lr_min
         self.lr_scheduler_metric = lr_scheduler_metric
         self.lr_warmup_fraction = lr_warmup_fraction
-        self.on_step, self.on_epoch = on_step, on_epoch
+        self.on_step, self.on_epoch, self.by_step_and_epoch = on_step, on_epoch, bool(on_step and on_epoch)
         self.loss_kwargs = dict(loss_kwargs)
         self._loss_args = _check_loss_kwargs(module, loss_kwargs)
         self._n_obs_training: int | None = None
@@ -174,7 +175,10 @@ class TrainingPlan(Plan):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Metrics of one minibatch, with the KL weight of the last training step."""
-        self.compute_and_log_metrics(self._loss_output(batch), self.val_metrics, "validation")
+        loss_output = self._loss_output(batch)
+        if self.by_step_and_epoch:
+            self.step_values["validation_loss"] = loss_output.loss.detach()
+        self.compute_and_log_metrics(loss_output, self.val_metrics, "validation")
 
     def _loss_output(self, batch: dict[str, Tensor]) -> LossOutput:
         _, _, loss_output = self.forward(batch, loss_kwargs=self.loss_kwargs)

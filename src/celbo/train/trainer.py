@@ -311,6 +311,8 @@ class Trainer(TrainerFace):
 
     def record(self, row: Mapping[str, float]) -> None:
         """Write an epoch's metrics to the history and the loggers."""
+        if self.plan.by_step_and_epoch:
+            row = {**row, **{f"{name}_epoch": value for name, value in row.items()}}
         self.note(row)
         self.history.add(self.current_epoch, row)
         for log in self.loggers if self.engine.is_first else ():
@@ -320,7 +322,17 @@ class Trainer(TrainerFace):
         """Write a step's values, every ``log_every_n_steps`` steps."""
         if self.global_step % self.log_every_n_steps:
             return
-        row = {f"{name}_step": float(value) for name, value in values.items()}
+        row = _of_step(values)
         self.history.add(self.global_step, row, "step")
         for log in self.loggers if self.engine.is_first else ():
             log.log_metrics(row, step=self.global_step)
+
+    def record_validation_step(self) -> None:
+        """Write what the plan noted of a validation minibatch, which are counted from the first."""
+        if self.plan.step_values:
+            self.history.log_metrics(_of_step(self.plan.step_values))
+            self.plan.step_values = {}
+
+
+def _of_step(values: Mapping[str, Tensor | float]) -> dict[str, float]:
+    return {f"{name}_step": float(value) for name, value in values.items()}

@@ -45,7 +45,7 @@ class EmbeddingMixin(Base):
         ------
         RuntimeError
             Before training.
-        ValueError
+        KeyError
             When the model has no such embedding.
         """
         self._check_if_trained(warn=False)

@@ -180,7 +180,7 @@ class ModelFace:
 
     def differential_abundance(self, *args: Any, **kwargs: Any) -> Any:
         """Not of this model: raises a ``NotImplementedError``."""
-        raise NotImplementedError(f"{type(self).__name__} has no differential_abundance.")
+        raise NotImplementedError(f"differential_abundance is not implemented for {type(self).__name__}.")
 
     # Looking things up.
 

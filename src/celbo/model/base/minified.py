@@ -54,7 +54,10 @@ def minified_copy(manager: AnnDataManager, keep_count_data: bool = False) -> Ann
 
 
 def total_counts(manager: AnnDataManager) -> np.ndarray:
-    """Total count of each cell over the model's genes, ``(n,)`` float32; one pass, bounded memory."""
+    """Total count of each cell over the model's genes, ``(n,)``, of the type that sums of the counts have.
+
+    One pass, bounded memory.
+    """
     x = manager.get_from_registry(REGISTRY_KEYS.X_KEY)
     indexer = manager.get_column_indexer(REGISTRY_KEYS.X_KEY)
     used = np.isin(np.arange(x.shape[1]), np.arange(x.shape[1]) if indexer is None else indexer)
@@ -65,7 +68,7 @@ def total_counts(manager: AnnDataManager) -> np.ndarray:
             total_n += np.bincount(block.row_of_entry(), weights=kept, minlength=len(total_n))
         else:
             total_n[block.start : block.stop] += block.values[:, used].sum(axis=1, dtype=np.float64)
-    return total_n.astype(np.float32)
+    return total_n.astype(np.zeros(0, x.dtype).sum().dtype)
 
 
 class BaseMinifiedModeModelClass(BaseModelClass):
@@ -184,8 +187,7 @@ class BaseMinifiedModeModelClass(BaseModelClass):
         known = REGISTRY_KEYS.MINIFY_TYPE_KEY in registry["field_registries"]
         if minify_type_of(adata) is not None and takes_stored and not known:
             raise ValueError(
-                f"This AnnData is minified ({minify_type_of(adata)}), and the model was not saved with minified data: "
-                "pass it the data with counts, or load the model that was minified together with this AnnData."
+                "It appears you are trying to load a non-minified model with minified adata"  # scvi-tools' words
             )
         return super()._replay_setup(adata, registry, **kwargs)
 

@@ -17,27 +17,24 @@ from ...data import AnnDataManager, summary_stats_of
 from ...data.fields import BaseAnnDataField
 from ...dataloaders import AnnDataLoader
 from ...module.base import BaseModuleClass
-from ...ops.random import private_rng
 from . import archive, managers
 from .convert import convert_archive
 from .describe import setup_call_text
 from .face import ModelFace
-from .sizes import build_module
+from .sizes import build_module, drawing_weights
 
 __all__ = ["BaseModelClass"]
 
 logger = logging.getLogger("celbo")
 
 _SETUP_DATA = ("adata", "mdata")
-_DEFAULT_INIT_SEED = 0
 
 
 class _ModelMeta(ABCMeta):
     """Notes the arguments a model was made with, so that no constructor has to."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        # One seed for the initial weights: a run is then fixed by train(seed=...) alone.
-        with private_rng(_DEFAULT_INIT_SEED if settings.seed is None else settings.seed):
+        with drawing_weights():
             model = super().__call__(*args, **kwargs)
         if not model.init_params_:
             bound = inspect.signature(cls.__init__).bind(model, *args, **kwargs)  # type: ignore[misc]
@@ -84,6 +81,7 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
     _data_loader_cls: ClassVar[type] = AnnDataLoader
     _OBSERVED_LIB_SIZE_KEY = "observed_lib_size"
     _registry_when_loading: Mapping[str, Any] | None = None
+    _may_wait_for_loaders: ClassVar[bool] = False
     _plan_defaults: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(
@@ -102,7 +100,9 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
         self.id = str(uuid4())
         self.run_name_ = self.run_id_ = ""
         self._model_summary_string = ""
-        self._take_data(adata, registry if registry is not None else self._registry_when_loading)
+        registry = registry if registry is not None else self._registry_when_loading
+        self._module_init_on_train = self._may_wait_for_loaders and adata is None and registry is None
+        self._take_data(adata, registry)
         if type(self).__init__ is BaseModelClass.__init__ and self._module_cls is not None:
             self._build_module(module_kwargs)
 
@@ -114,6 +114,8 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
             self.registry_: Mapping[str, Any] = manager.registry
         elif registry is not None:
             self.registry_ = registry
+        elif self._module_init_on_train:
+            self.registry_ = {"setup_args": {}, "field_registries": {}}  # sizes come with the loaders
         else:
             raise ValueError(f"{type(self).__name__} needs an AnnData that was set up, or registry= of one.")
         self.summary_stats = summary_stats_of(self.registry_)

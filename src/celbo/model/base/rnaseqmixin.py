@@ -190,7 +190,7 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         adata, indices, batch_size, dataloader, seed
             See :class:`~celbo.model.base.VAEMixin`.
         transform_batch
-            One category, see the class.
+            See the class. Draws of several categories are averaged, and are no counts then.
         n_samples
             Draws for each cell.
         gene_list
@@ -208,18 +208,13 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         ------
         ModuleNotFoundError
             When the package ``sparse`` is not installed.
-        ValueError
-            More than one batch: counts cannot be averaged.
         """
-        codes = codes_of_batches(self, transform_batch)
-        if len(codes) > 1:
-            raise ValueError(f"Counts are drawn from one batch and cannot be averaged, got {transform_batch!r}.")
         cells = asked(self, adata, indices, batch_size, dataloader, data_loader_kwargs)
         return posterior.posterior_predictive_sample(
             self.module,
             cells.batches,
             n_samples=n_samples,
-            transform_batch=codes[0],
+            transform_batch=codes_of_batches(self, transform_batch),
             genes=posterior.gene_columns(gene_list, self.get_var_names()),
             seed=seed,
         )

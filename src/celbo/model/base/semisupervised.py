@@ -8,10 +8,14 @@ import pandas as pd
 from anndata import AnnData
 from torch import Tensor
 
+from ...core import REGISTRY_KEYS, optional
 from ...dataloaders import SemiSupervisedDataSplitter
+from ...module.base.minified import LATENT_POSTERIOR
+from ...posterior.attribution import class_attributions, ranked_features, with_counts
 from ...posterior.classification import class_probabilities
 from ...train import KwargsLike, Plan, SemiSupervisedTrainingPlan, TrainRunner, merge_kwargs
 from .answering import asked
+from .minified import minify_type_of
 from .training import train_model, trainer_settings
 
 if TYPE_CHECKING:
@@ -151,7 +155,7 @@ class SemisupervisedTrainingMixin(Base):
         dataloader: Iterable[dict[str, Tensor]] | None = None,
         *,
         seed: int | None = None,
-    ) -> np.ndarray | pd.DataFrame:
+    ) -> Any:
         """Predict the label of each cell.
 
         Parameters
@@ -166,8 +170,10 @@ class SemisupervisedTrainingMixin(Base):
             Cells a minibatch; None: ``celbo.settings.batch_size``.
         use_posterior_mean
             Classify the mean of the latents' posterior, or a draw from it.
-        ig_interpretability, ig_args
-            Attributions of integrated gradients: not there, see Raises.
+        ig_interpretability
+            Also say which genes make the predictions, by integrated gradients.
+        ig_args
+            Its arguments, see :func:`~celbo.posterior.attribution.class_attributions`: ``n_steps``, ``baselines``.
         dataloader
             Minibatches to take instead of ``adata`` and ``indices``.
         seed
@@ -175,68 +181,116 @@ class SemisupervisedTrainingMixin(Base):
 
         Returns
         -------
-        Names of labels, ``(n,)``; with ``soft`` a frame of cells by labels, rows that sum to 1.
+        Names of labels, ``(n,)``; with ``soft`` a frame of cells by labels, rows that sum to 1. With
+        ``ig_interpretability`` a pair of that and the table of :meth:`get_ranked_features`.
 
         Raises
         ------
         RuntimeError
             Before training, unless the model was made by ``load_query_data`` from a trained one.
-        NotImplementedError
-            ``ig_interpretability=True``.
+        ValueError
+            ``ig_interpretability`` of data without counts.
         """
-        if ig_interpretability:
-            raise _not_written("predict(ig_interpretability=True)")
         if self.surgery_ is None or not self.surgery_["of_trained"]:  # else it has its reference's classifier
             self._check_if_trained(warn=False)
         cells = asked(self, adata, indices, batch_size, dataloader)
-        probability_nc = class_probabilities(
-            self.module,
-            cells.batches,
-            use_posterior_mean=use_posterior_mean,
-            n_cells=cells.n_cells,
-            seed=seed,
-        )
+        options: dict[str, Any] = {
+            "use_posterior_mean": use_posterior_mean,
+            "n_cells": cells.n_cells,
+            "seed": seed,
+        }
+        if ig_interpretability:
+            _require_counts(cells.adata, "predict(ig_interpretability=True)")
+            probability_nc, attribution_ng = class_attributions(
+                self.module, cells.batches, **options, **(ig_args or {})
+            )
+        else:
+            probability_nc = class_probabilities(self.module, cells.batches, **options)
         if soft:
-            return pd.DataFrame(probability_nc, index=cells.names, columns=self.classes)
-        return self.classes[probability_nc.argmax(1)]
+            predicted: Any = pd.DataFrame(probability_nc, index=cells.names, columns=self.classes)
+        else:
+            predicted = self.classes[probability_nc.argmax(1)]
+        return (predicted, self.get_ranked_features(attrs=attribution_ng)) if ig_interpretability else predicted
 
     def _manager_like_training(self, adata: AnnData, **kwargs: Any) -> Any:
         # Labels are what is asked for: data without them can be asked about.
         return super()._manager_like_training(adata, **({"allow_missing_labels": True} | kwargs))
 
-    def shap_predict(self, *args: Any, **kwargs: Any) -> Any:
-        """Not there: see Raises.
+    def shap_predict(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        shap_args: dict[str, Any] | None = None,
+    ) -> np.ndarray:
+        """Shapley values of genes for the probability of each label, by the package ``shap`` (``KernelExplainer``).
+
+        The background are the training data; covariates are those of :meth:`shap_adata_predict`.
+
+        Parameters
+        ----------
+        adata, indices
+            The cells to explain, as in :meth:`predict`.
+        shap_args
+            Arguments of ``KernelExplainer`` and of its ``shap_values``: ``nsamples``, ``link``, ``silent``, ...
+
+        Returns
+        -------
+        ``(n, g, c)``.
 
         Raises
         ------
-        NotImplementedError
-            Always.
+        ModuleNotFoundError
+            When the package ``shap`` is not installed.
+        ValueError
+            Data without counts.
         """
-        raise _not_written("shap_predict")
+        shap = optional("shap", extra="shap", purpose="shap_predict")
+        self._check_if_trained(warn=False)
+        background_ng, x_ng = self._dense_counts(), self._dense_counts(adata, indices)
+        explainer = shap.KernelExplainer(self.shap_adata_predict, background_ng, **(shap_args or {}))
+        return explainer.shap_values(x_ng, **(shap_args or {}))
 
-    def shap_adata_predict(self, X: Any) -> Any:
-        """Not there: see Raises.
+    def _dense_counts(self, adata: AnnData | None = None, indices: Sequence[int] | None = None) -> np.ndarray:
+        """Counts of cells over the model's genes, ``(n, g)``."""
+        cells = asked(self, adata, indices)
+        _require_counts(cells.adata, "shap_predict")
+        return np.concatenate([tensors[REGISTRY_KEYS.X_KEY].numpy() for tensors in cells.batches])
 
-        Raises
-        ------
-        NotImplementedError
-            Always.
+    def shap_adata_predict(self, X: Any) -> np.ndarray:
+        """Probability of each label for counts of one's own: the function that :meth:`shap_predict` explains.
+
+        Parameters
+        ----------
+        X
+            Counts over the model's genes, ``(n, g)``. Their cells have the covariates of the training data, in their
+            order, from the first again where there are more.
+
+        Returns
+        -------
+        ``(n, c)``, rows that sum to 1.
         """
-        raise _not_written("shap_adata_predict")
+        x_ng = np.asarray(X)
+        n_training = self._validate_anndata().n_obs
+        cells = asked(self, None, np.arange(len(x_ng)) % n_training)
+        return class_probabilities(self.module, with_counts(cells.batches, x_ng), n_cells=len(x_ng))
 
-    def get_ranked_features(self, adata: AnnData | None = None, attrs: np.ndarray | None = None) -> pd.DataFrame:
-        """Not there: see Raises.
+    def get_ranked_features(self, adata: AnnData | None = None, attrs: np.ndarray | None = None) -> pd.DataFrame | None:
+        """Genes by their mean attribution over cells, the largest first.
 
-        Raises
-        ------
-        NotImplementedError
-            Always.
+        Parameters
+        ----------
+        adata
+            Accepted for scvi-tools' sake.
+        attrs
+            Attributions, ``(n, g)``: of :meth:`predict`, or one label of :meth:`shap_predict`.
+
+        Returns
+        -------
+        See :func:`~celbo.posterior.attribution.ranked_features`; None without attributions.
         """
-        raise _not_written("get_ranked_features")
+        return None if attrs is None else ranked_features(attrs, self.get_var_names())
 
 
-def _not_written(verb: str) -> NotImplementedError:
-    return NotImplementedError(
-        f"{verb}: attributions of genes to labels are not written. Until they are, "
-        "differential_expression(groupby=...) on the predicted labels tells the genes that mark them."
-    )
+def _require_counts(adata: AnnData | None, purpose: str) -> None:
+    if minify_type_of(adata) == LATENT_POSTERIOR:
+        raise ValueError(f"{purpose} explains predictions by counts, and these data are minified without them.")

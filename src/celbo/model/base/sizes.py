@@ -2,14 +2,17 @@
 
 import inspect
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
+import numpy as np
 import torch
 
-from ...core import REGISTRY_KEYS
+from ...core import REGISTRY_KEYS, SCVI_TOOLS_VERSION, settings
 from ...data import state_registry_of, summary_stats_of
+from ...ops.random import private_rng
 
-__all__ = ["build_module", "module_sizes"]
+__all__ = ["build_module", "build_with_loaders", "drawing_weights", "module_sizes", "registry_of_loaders"]
 
 
 def module_sizes(registry: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,3 +42,71 @@ def build_module(module_cls: type[torch.nn.Module], registry: Mapping[str, Any],
     wanted = inspect.signature(module_cls.__init__).parameters
     sizes = {name: value for name, value in module_sizes(registry).items() if name in wanted}
     return module_cls(**(sizes | dict(arguments)))
+
+
+def drawing_weights() -> AbstractContextManager[int]:
+    """The randomness of initial weights: one seed for all, so that a run is fixed by ``train(seed=...)`` alone."""
+    return private_rng(0 if settings.seed is None else settings.seed)
+
+
+def registry_of_loaders(model_name: str, loaders: Any) -> dict[str, Any]:
+    """A registry with the sizes that loaders of someone's own tell.
+
+    Parameters
+    ----------
+    model_name
+        Name of the model's class.
+    loaders
+        Has ``n_vars`` and ``n_batch``, and may have ``n_labels`` (1), ``n_continuous_cov`` (0), ``n_cats_per_cov``
+        (None) and ``var_names`` (numbers).
+
+    Raises
+    ------
+    AttributeError
+        A size is missing.
+    """
+    names = np.asarray(getattr(loaders, "var_names", np.arange(loaders.n_vars))).astype(str)
+    n_cats = list(getattr(loaders, "n_cats_per_cov", None) or [])
+    fields = {
+        REGISTRY_KEYS.X_KEY: ({"n_vars": loaders.n_vars, "column_names": names}, {"n_vars": loaders.n_vars}),
+        REGISTRY_KEYS.BATCH_KEY: (_categories(loaders.n_batch), {"n_batch": loaders.n_batch}),
+        REGISTRY_KEYS.LABELS_KEY: (_categories(n := getattr(loaders, "n_labels", 1)), {"n_labels": n}),
+        REGISTRY_KEYS.CONT_COVS_KEY: ({}, {"n_extra_continuous_covs": getattr(loaders, "n_continuous_cov", 0)}),
+        REGISTRY_KEYS.CAT_COVS_KEY: (
+            {"n_cats_per_key": n_cats} if n_cats else {},
+            {"n_extra_categorical_covs": len(n_cats)},
+        ),
+    }
+    return {
+        "scvi_version": SCVI_TOOLS_VERSION,
+        "model_name": model_name,
+        "setup_method_name": "setup_datamodule",
+        "setup_args": {},
+        "field_registries": {
+            key: {"data_registry": {}, "state_registry": state, "summary_stats": stats}
+            for key, (state, stats) in fields.items()
+        },
+    }
+
+
+def _categories(n: int) -> dict[str, Any]:
+    return {"categorical_mapping": np.arange(n).astype(str)}
+
+
+def build_with_loaders(model: Any, loaders: Any) -> None:
+    """Make the module of a model that was made without data, for the loaders that it is first trained with.
+
+    Raises
+    ------
+    AttributeError
+        No loaders, or they lack a size; see :func:`registry_of_loaders`.
+    """
+    if loaders is None:
+        raise AttributeError(f"This {type(model).__name__} was made without data: pass datamodule= to train().")
+    arguments = dict(model.init_params_["non_kwargs"])
+    for star in model.init_params_["kwargs"].values():
+        arguments |= star
+    kept = model.init_params_
+    with drawing_weights():
+        model.__init__(None, registry_of_loaders(type(model).__name__, loaders), **arguments)
+    model.init_params_ = kept

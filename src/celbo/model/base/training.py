@@ -14,6 +14,7 @@ from ...train import KwargsLike, Plan, TrainerConfig, TrainingPlan, TrainRunner,
 from ...train.checkpoint_folder import SavedRun, open_run
 from ...train.processes import several_processes
 from ...train.recipes import Recipe, default_recipe, find_recipe
+from .sizes import build_with_loaders
 
 __all__ = ["UnsupervisedTrainingMixin", "train_model", "trainer_settings"]
 
@@ -55,6 +56,8 @@ def train_model(
         Whether the module begins with the weights of a trained model.
     """
     plan_cls = model._training_plan_cls
+    if model.module is None:
+        build_with_loaders(model, _with_known_epochs(datamodule, max_epochs))
     chosen = _recipe_for(plan_cls, find_recipe(recipe or default_recipe(type(model), plan_cls)))
     seed, resumed = _settled_seed(settings.seed if seed is None else seed, trainer_kwargs)
     if datamodule is None:
@@ -62,8 +65,8 @@ def train_model(
             model.adata_manager, batch_size=batch_size or settings.batch_size, **({"seed": seed} | splitter_kwargs)
         )
         _refuse_single_cells(model.module, datamodule.n_train, batch_size or settings.batch_size)
-    n_obs = datamodule.n_train + (datamodule.n_val or 0)
     if max_epochs is None:
+        n_obs = getattr(datamodule, "n_obs", None) or datamodule.n_train + (datamodule.n_val or 0)
         epochs_of = chosen.pretrained_epochs if pretrained else chosen.max_epochs
         max_epochs = epochs_of(n_obs, batch_size or settings.batch_size, model.summary_stats.get("n_batch", 1))
     plan_kwargs = dict(chosen.plan_kwargs) | model._plan_defaults | plan_kwargs
@@ -88,6 +91,16 @@ def train_model(
     runner()
     model.seed_ = seed
     model.recipe_ = chosen.name
+
+
+def _with_known_epochs(loaders: Any, max_epochs: int | None) -> Any:
+    """The loaders of a model without data; a ``ValueError`` where nobody says how long to train."""
+    if loaders is not None and max_epochs is None and not hasattr(loaders, "n_obs"):
+        raise ValueError(
+            f"How many epochs to train follows from the number of cells: give {type(loaders).__name__} an attribute "
+            "n_obs, or pass max_epochs=."
+        )
+    return loaders
 
 
 def trainer_settings(config: KwargsLike | None, kwargs: dict[str, Any], **arguments: Any) -> dict[str, Any]:

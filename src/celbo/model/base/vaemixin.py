@@ -4,11 +4,13 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from torch import Tensor
 from torch.distributions import Distribution
 
 from ... import posterior
+from ...core import unknown_name
 from ...utils import unsupported_if_adata_minified
 from .answering import asked
 
@@ -205,8 +207,10 @@ class VAEMixin(Base):
 
         Parameters
         ----------
-        adata, indices, batch_size, seed
+        adata, batch_size, seed
             See the class; nothing is drawn.
+        indices
+            Row numbers; None or none: all cells.
         dof
             Degrees of freedom of Student's t components; None for normal ones.
 
@@ -215,6 +219,7 @@ class VAEMixin(Base):
         Distribution over ``(k,)`` on the CPU. The scale of a component is the square root of its variance
         (scvi-tools 1.4.2 takes the variance itself).
         """
+        indices = None if indices is None or not len(indices) else indices
         mean, variance = self.get_latent_representation(adata, indices, True, 1, batch_size, True, seed=seed)
         return posterior.aggregated_posterior(mean, variance, dof)
 
@@ -225,15 +230,52 @@ class VAEMixin(Base):
         batch_size: int = 128,
         num_cells_posterior: int | None = None,
         dof: float | None = None,
+        *,
+        seed: int | None = None,
     ) -> None:
-        """Not there yet: densities of each sample at each cell follow from :meth:`get_aggregated_posterior`.
+        """Log-density of each sample at each cell, see :func:`~celbo.posterior.sample_log_densities`.
+
+        They go to ``adata.obsm["da_log_probs"]``, a frame of cells by samples in the order in which they occur, in
+        nats. Differences between columns say in which sample cells like this one abound.
+
+        Parameters
+        ----------
+        adata
+            See the class.
+        sample_key
+            Column of ``adata.obs`` with the sample of each cell; cells with NaN are of none.
+        batch_size
+            Cells a minibatch of the encoder.
+        num_cells_posterior
+            Cells of a sample that its density is made of at most, drawn at random; None: all.
+        dof
+            Degrees of freedom of Student's t components of the densities; None for normal ones.
+        seed
+            Of that draw, see the class.
 
         Raises
         ------
-        NotImplementedError
-            Always.
+        KeyError
+            No such column.
+
+        Notes
+        -----
+        scvi-tools 1.4.2 takes the variance of each cell's posterior for its scale, see
+        :meth:`get_aggregated_posterior`.
         """
-        raise NotImplementedError(
-            "differential_abundance is not written yet. Until it is, the log-density of a sample at each cell is "
-            "get_aggregated_posterior(indices=cells_of_the_sample).log_prob(latents)."
+        given, adata = adata, self._validate_anndata(adata)
+        if sample_key not in adata.obs:
+            raise KeyError(unknown_name("column of adata.obs (sample_key)", str(sample_key), map(str, adata.obs)))
+        mean_nk, variance_nk = self.get_latent_representation(adata, batch_size=batch_size, return_dist=True)
+        samples = adata.obs[sample_key].dropna().unique()
+        densities_ns = posterior.sample_log_densities(
+            mean_nk,
+            variance_nk,
+            adata.obs[sample_key].to_numpy(),
+            samples,
+            dof=dof,
+            max_cells=num_cells_posterior,
+            seed=seed,
         )
+        table = pd.DataFrame(densities_ns, index=adata.obs_names, columns=samples)
+        (adata if given is None else given).obsm["da_log_probs"] = table  # a view was answered by a copy of it
