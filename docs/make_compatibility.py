@@ -35,7 +35,6 @@ DEVIATIONS: dict[str, str] = {
     "scvi.external.cellassign.CellAssignModule: `generative`: has no `transform_batch`": (
         "to decode as another batch, the batch is replaced in the minibatch"
     ),
-    "scvi.model.base.SemisupervisedTrainingMixin: `shap_predict`: has no *": "it raises that it is not in celbo yet",
     "scvi.module.MRDeconv: `sample`: has no *": _DOES_NOT_SAMPLE,
     "scvi.module.SCANVAE: `loss`: has no `generative_ouputs`": "scvi-tools misspells it",
     "scvi.module.SCANVAE: `loss`: `generative_outputs` of celbo's own *": "the same misspelling",
