@@ -1,5 +1,7 @@
 """SCANVAE: its loss against the formula, its classifier, dispersion by label."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -120,7 +122,10 @@ def test_state_dict_has_scvi_tools_names(made, linear):
 )
 def test_old_classifiers_give_probabilities_and_the_loss_takes_them_for_such(made, batch, labelled, version, softmax):
     module, old = made(), made()
-    old.on_load(None, scvi_version=version)
+    model = SimpleNamespace(init_params_={"kwargs": {"model_kwargs": {"log_variational": True}}, "non_kwargs": {}})
+    old.on_load(model, scvi_version=version)
+    arguments = model.init_params_["kwargs"]["model_kwargs"]
+    assert arguments == {"log_variational": True} | ({"classifier_parameters": {"logits": False}} if softmax else {})
     assert isinstance(old.classifier.classifier[-1], torch.nn.Softmax) is softmax
     given = old.classify(batch["X"])
     expected = module.classify(batch["X"])
