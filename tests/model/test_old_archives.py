@@ -130,3 +130,15 @@ def test_three_files_with_an_unlabelled_category(adata, tmp_path):
     loaded = SCANVI.load(tmp_path / "old", adata)
     np.testing.assert_allclose(loaded.predict(soft=True), model.predict(soft=True), rtol=1e-5)
     assert loaded.unlabeled_category_ == "unknown"
+
+
+def test_a_later_model_in_files_of_old_is_converted_first(model, adata, tmp_path):
+    """What tests of others make: the three files of before 0.15 with a registry of after."""
+    write_three_files(tmp_path / "mixed", model, {}, {})
+    attributes = attributes_of(model, "1.4.2")
+    (tmp_path / "mixed" / "attr.pkl").write_bytes(pickle.dumps(attributes))
+    with pytest.raises(ValueError, match="convert_legacy_save"):
+        SCVI.load(tmp_path / "mixed", adata)
+    SCVI.convert_legacy_save(str(tmp_path / "mixed"), str(tmp_path / "new"))
+    loaded = SCVI.load(tmp_path / "new", adata)
+    np.testing.assert_array_equal(loaded.get_latent_representation(), model.get_latent_representation())

@@ -13,6 +13,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
+from celbo.core.rules import CELBO, SCVI_TOOLS, followed
 from celbo.model import SCVI
 from celbo.model.base import surgery
 
@@ -410,3 +411,20 @@ def test_a_query_of_which_nothing_moves_trains_all_the_same(quick, said):
     quick(mapped)
     assert [text for text in said(logging.WARNING) if "no parameter that may move" in text]
     assert all(torch.equal(before[name], value) for name, value in mapped.module.state_dict().items())
+
+
+@pytest.mark.parametrize(("chosen", "has_gradient"), [(CELBO, False), (SCVI_TOOLS, True)])
+def test_gradients_of_frozen_first_layers(reference, quick, chosen, has_gradient):
+    """None are worked out, or by scvi-tools' rules zeros, which code of others looks at; nothing moves either way."""
+    model = reference(encode_covariates=False)
+    with followed(chosen):
+        mapped = SCVI.load_query_data(cells(40, ("c",), seed=1), model)
+    weight = mapped.module.z_encoder.encoder.fc_layers[0][0].weight
+    before = weight.detach().clone()
+    quick(mapped)
+    assert torch.equal(weight, before)
+    (tensors,) = mapped._make_data_loader(mapped.adata, batch_size=40)
+    mapped.module(tensors)[2].loss.backward()
+    assert (weight.grad is not None) is has_gradient
+    assert weight.grad is None or not weight.grad.any()
+    assert mapped.module.z_encoder.encoder.fc_layers[0][1].momentum == 0  # its running mean stays

@@ -28,6 +28,8 @@ class Rules:
         Whether data may have genes that the model does not know: they are matched by name and left out.
     doublets_with_covariates
         Whether SOLO simulates doublets for a model with covariates.
+    zero_gradients
+        Whether the first layers of a query model, where they are frozen, get gradients (of zeros) or none.
     stand_ins
         Whether a public name of scvi-tools that is missing can be had, and fails where it is used.
     """
@@ -37,6 +39,7 @@ class Rules:
     unused_cells: Literal["error", "warning"] = "warning"
     takes_more_genes: bool = True
     doublets_with_covariates: bool = True
+    zero_gradients: bool = False
     stand_ins: bool = False
 
 
@@ -47,6 +50,7 @@ SCVI_TOOLS = Rules(
     unused_cells="error",
     takes_more_genes=False,
     doublets_with_covariates=False,
+    zero_gradients=True,
     stand_ins=True,
 )
 

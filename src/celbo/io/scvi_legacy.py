@@ -54,6 +54,8 @@ def read_legacy_archive(folder: Path, prefix: str) -> tuple[dict[str, Tensor], n
         not isinstance(k, str) or not isinstance(v, Tensor) for k, v in state.items()
     ):
         raise ArchiveError(f"{weights_path} is damaged: it holds something else than tensors by name.")
+    if isinstance(attributes, dict) and isinstance(attributes.get("registry_"), dict):
+        return dict(state), var_names, dict(attributes)  # a later model in files of old
     if not isinstance(attributes, dict) or not isinstance(attributes.get("scvi_setup_dict_"), dict):
         raise ArchiveError(
             f"{attributes_path} has no 'scvi_setup_dict_': it is no archive of scvi-tools between 0.7 and 0.14."

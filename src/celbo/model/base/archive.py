@@ -122,6 +122,11 @@ def _from_scvi_tools(archive: io.ScviArchive) -> Saved:
     registry, init_params = attributes.pop("registry_", None), attributes.pop("init_params_", None)
     if not isinstance(registry, dict) or not isinstance(init_params, dict):
         raise io.ArchiveError(f"{archive.path} holds no registry or no constructor arguments: it is not a saved model.")
+    if archive.is_legacy and registry.get("model_name"):  # no version of scvi-tools wrote or reads that
+        raise io.ArchiveError(
+            f"{archive.path} is a model of scvi-tools 0.15 or later in files of earlier versions: make an archive of "
+            "it by convert_legacy_save."
+        )
     known = ("history_", "is_trained_", "train_indices_", "validation_indices_", "test_indices_")
     kept = {name: value for name, value in attributes.items() if name in known or name.endswith("_")}
     return Saved(registry.get("model_name") or "", archive.state_dict, registry, init_params, kept)

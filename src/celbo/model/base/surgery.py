@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...core.rules import rules
 from ...nn import FCLayers
 
 __all__ = ["Freezing", "block_free", "covariates_of", "extended_state", "frees_encoder", "operate"]
@@ -190,14 +191,21 @@ def operate(module: nn.Module, new: Mapping[str, Tensor], options: Freezing) -> 
         # A parameter that was frozen in the reference too (a prior) is one by design.
         whole = parameter.requires_grad and block_free(name, name.rpartition(".")[0] in norms, options)
         free[name] = True if whole else new.get(name, False)
-        parameter.requires_grad_(free[name] is not False)
-        if isinstance(free[name], Tensor):
-            parameter.register_hook(_Only(free[name]))
+        masked = _masked(name, free[name])
+        parameter.requires_grad_(masked is not False)
+        if isinstance(masked, Tensor):
+            parameter.register_hook(_Only(masked))
     if options.freeze_dropout:
         for path, part in module.named_modules():
             if isinstance(part, nn.Dropout) and not path.startswith(_LIBRARY):
                 part.p = 0.0
     return free
+
+
+def _masked(name: str, free: Free) -> Free:
+    """What of a parameter has gradients: what may move, and by scvi-tools' rules all of first layers, as zeros."""
+    first = _FIRST_LINEAR in name and name.startswith((f"{_ENCODER}.", f"{_DECODER}."))
+    return torch.zeros(1, dtype=torch.bool) if free is False and first and rules().zero_gradients else free
 
 
 def frees_encoder(free: Mapping[str, Free], sees_covariates: bool) -> bool:
@@ -231,7 +239,7 @@ class _HeldBatchNorm1d(nn.BatchNorm1d):
 
     @classmethod
     def of(cls, layer: nn.BatchNorm1d) -> "_HeldBatchNorm1d":
-        held = cls(layer.num_features, eps=layer.eps, momentum=layer.momentum)
+        held = cls(layer.num_features, eps=layer.eps, momentum=0.0)
         held.load_state_dict(layer.state_dict())
         return held.to(layer.weight.device).eval()
 
