@@ -96,6 +96,7 @@ def test_settings_of_training(documents):
     assert plan_of() == (0.05, 1e-8, 0.0)
     assert plan_of(lr=0.01) == (0.01, 1e-8, 0.0)
     assert plan_of(plan_kwargs={"lr": 0.02}) == (0.02, 1e-8, 0.0)
+    assert plan_of(recipe="long_cycle") == (0.05, 1e-8, 0.0)
     assert plan_of(recipe="classic") == (0.001, 1e-8, 0.0)
 
 

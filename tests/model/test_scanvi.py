@@ -187,9 +187,16 @@ def test_same_seed_same_weights(scanvi, quick, global_rng_untouched):
     assert any(not torch.equal(a[name], c[name]) for name in a)
 
 
-def test_classic_is_the_default_recipe(scanvi, quick):
-    assert quick(scanvi()).recipe_ == "classic"
-    assert quick(scanvi(), recipe="one_cycle").recipe_ == "one_cycle"
+def test_default_recipe_is_the_row_of_the_table(scanvi, quick):
+    model = quick(scanvi(), max_epochs=None, max_steps=2)
+    row = RECIPES["long_cycle"]
+    assert model.recipe_ == row.name
+    assert model.trainer.max_epochs == row.max_epochs(150, 128, model.summary_stats["n_batch"])
+    assert model.trainer.keep_best == row.keep_best
+    plan = model.trainer.plan
+    assert {name: getattr(plan, name) for name in row.plan_kwargs} == dict(row.plan_kwargs)
+    assert quick(scanvi(), recipe="classic").recipe_ == "classic"
+    assert quick(scanvi(), max_steps=2, plan_kwargs={"lr": 0.25}).trainer.plan.lr == 0.25
 
 
 def test_split_holds_every_cell_once(trained):
@@ -269,7 +276,7 @@ class TestFromSCVI:
         np.testing.assert_array_equal(model.get_latent_representation(), latent)
         np.testing.assert_array_equal(source.get_latent_representation(), latent)
 
-    @pytest.mark.parametrize(("recipe", "n_epochs"), [("classic", 10), ("one_cycle", 200)])
+    @pytest.mark.parametrize(("recipe", "n_epochs"), [("classic", 10), ("one_cycle", 200), ("long_cycle", 200)])
     def test_trains_for_fewer_epochs(self, scvi, quick, recipe, n_epochs):
         model = SCANVI.from_scvi_model(scvi(), "Unknown")
         fewer = RECIPES[recipe].pretrained_epochs(150, 128, 2)

@@ -8,9 +8,16 @@ import torch
 from torch import nn
 
 from celbo.module.base import LossOutput
-from celbo.train import RECIPES, TrainerConfig, TrainingPlan, TrainingPlanConfig, merge_kwargs
+from celbo.train import (
+    RECIPES,
+    SemiSupervisedTrainingPlan,
+    TrainerConfig,
+    TrainingPlan,
+    TrainingPlanConfig,
+    merge_kwargs,
+)
 from celbo.train.optim import unpack_optimizers
-from celbo.train.recipes import find_recipe
+from celbo.train.recipes import default_recipe, find_recipe, use_default_recipe
 
 
 def test_unknown_keyword_names_the_nearest(module_cls):
@@ -179,6 +186,21 @@ class TestRecipes:
         steps_an_epoch = math.ceil(0.9 * n_obs / 128)
         assert n_epochs * steps_an_epoch >= fewest
         assert (n_epochs - 1) * steps_an_epoch < max(fewest, 3000)
+
+    @pytest.mark.parametrize(("n_obs", "n_epochs"), [(100, 1200), (3_500, 80), (20_000, 80), (100_000, 16)])
+    def test_long_cycle_is_a_fifth_of_classic(self, n_obs, n_epochs):
+        long, classic = (RECIPES[name].max_epochs(n_obs, 128, 2) for name in ("long_cycle", "classic"))
+        assert long == n_epochs
+        assert n_obs < 2_000 or 5 * long == classic
+
+    def test_the_process_s_choice_wins_over_the_model_s(self):
+        assert default_recipe(SemiSupervisedTrainingPlan) == "long_cycle"
+        use_default_recipe("classic")
+        try:
+            assert default_recipe(SemiSupervisedTrainingPlan) == default_recipe() == "classic"
+        finally:
+            use_default_recipe("one_cycle")
+        assert default_recipe(SemiSupervisedTrainingPlan) == "long_cycle"
 
     def test_unknown(self):
         with pytest.raises(ValueError, match="one_cycle"):

@@ -27,7 +27,8 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but erro
 Model = Annotated[str, typer.Option(help="scvi, linear_scvi, scanvi, autozi, lda, cellassign or solo.")]
 Markers = Annotated[Path | None, typer.Option(help="cellassign: .csv of genes by cell types, 1 for a marker, else 0.")]
 Recipe = Annotated[
-    str | None, typer.Option(help="one_cycle, or classic (scvi-tools' defaults).", show_default="the model's")
+    str | None,
+    typer.Option(help="one_cycle, long_cycle, or classic (scvi-tools' defaults).", show_default="the model's"),
 ]
 Seed = Annotated[
     int | None, typer.Option(min=0, max=2**32 - 1, help="Makes the run repeatable.", show_default="random")

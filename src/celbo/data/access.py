@@ -52,7 +52,7 @@ def anndata_value(adata: AnnData, attr_name: str, attr_key: str | None) -> Any:
 def anndata_array(adata: AnnData, attr_name: str, attr_key: str | None) -> Any:
     """As :func:`anndata_value`, with a column of ``obs`` or ``var`` as an array of shape ``(n, 1)``."""
     value = anndata_value(adata, attr_name, attr_key)
-    return np.asarray(value)[:, None] if isinstance(value, pd.Series) else value
+    return value.to_numpy()[:, None] if isinstance(value, pd.Series) else value  # asarray would hash the index
 
 
 def put_row_major(adata: AnnData, attr_name: str, attr_key: str | None) -> None:

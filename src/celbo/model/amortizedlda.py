@@ -98,7 +98,7 @@ class AmortizedLDA(UnsupervisedTrainingMixin, BaseModelClass):
         device
             Devices; what other models call ``devices``.
         lr
-            Learning rate; None: at its peak 0.05 under ``"one_cycle"``, 0.001 under ``"classic"``.
+            Learning rate; None: 0.001 under ``"classic"``, else 0.05 at its peak.
         training_plan
             Must be None: a plan of Pyro's has nothing to train here.
         max_epochs, accelerator, train_size, validation_size, shuffle_set_split, batch_size, early_stopping, \
@@ -115,7 +115,7 @@ class AmortizedLDA(UnsupervisedTrainingMixin, BaseModelClass):
                 f"AmortizedLDA is trained without Pyro: give plan_kwargs= instead of training_plan={training_plan!r}."
             )
         plan = merge_kwargs(plan_config, plan_kwargs, name="plan")
-        if (trainer_kwargs.get("recipe") or default_recipe(type(self), self._training_plan_cls)) == "one_cycle":
+        if (trainer_kwargs.get("recipe") or default_recipe(type(self), self._training_plan_cls)) != "classic":
             plan = {"lr": _ONE_CYCLE_LR} | plan
         super().train(
             max_epochs,

@@ -84,8 +84,9 @@ class AutoZIVAE(VAE):
         self.minimal_dropout = minimal_dropout
         if zero_inflation != "gene-cell":
             groups = {"gene": (), "gene-batch": (self.n_batch,), "gene-label": (self.n_labels,)}[zero_inflation]
-            self.alpha_posterior_logit = nn.Parameter(torch.randn(n_input, *groups))
-            self.beta_posterior_logit = nn.Parameter(torch.randn(n_input, *groups))
+            # all genes start alike: what a random start says of a gene takes hundreds of epochs to unlearn
+            self.alpha_posterior_logit = nn.Parameter(torch.zeros(n_input, *groups))
+            self.beta_posterior_logit = nn.Parameter(torch.zeros(n_input, *groups))
         self._keep_prior(alpha_prior, beta_prior)
 
     def _keep_prior(self, alpha: float | None, beta: float | None) -> None:

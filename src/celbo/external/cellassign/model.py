@@ -157,7 +157,7 @@ class CellAssign(UnsupervisedTrainingMixin, RNASeqMixin, BaseModelClass):
             as in scvi-tools: the expected complete-data log-likelihood is maximized through the responsibilities too,
             which rewards them for being all or nothing. None: False under ``recipe="classic"``, else True.
         recipe
-            As there; the learning rate is constant unless ``"one_cycle"`` is asked for.
+            As there; the learning rate is constant unless another than ``"classic"`` is asked for.
         **kwargs
             ``seed``, ``verbose``, ``callbacks``, ...
         """

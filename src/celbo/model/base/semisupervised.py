@@ -101,8 +101,9 @@ class SemisupervisedTrainingMixin(Base):
             For :class:`~celbo.train.Trainer`: ``callbacks``, ``early_stopping``, ``logger``, ``checkpoint_every``,
             ``resume``, ...
         recipe
-            ``"classic"`` (default; scvi-tools' defaults) or ``"one_cycle"`` (a tenth of the time, some tenths of a
-            percent fewer labels right: see :data:`celbo.train.recipes.UNPROVEN`).
+            ``"long_cycle"`` (default; a one-cycle learning rate over a fifth of scvi-tools' epochs), ``"classic"``
+            (scvi-tools' defaults) or ``"one_cycle"`` (fewer epochs still, and fewer labels right: see
+            :data:`celbo.train.recipes.DEFAULTS`).
         seed, verbose
             As in :meth:`SCVI.train <celbo.model.SCVI.train>`.
 

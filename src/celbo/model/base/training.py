@@ -69,7 +69,7 @@ def train_model(
         n_obs = getattr(datamodule, "n_obs", None) or datamodule.n_train + (datamodule.n_val or 0)
         epochs_of = chosen.pretrained_epochs if pretrained else chosen.max_epochs
         max_epochs = epochs_of(n_obs, batch_size or settings.batch_size, model.summary_stats.get("n_batch", 1))
-    plan_kwargs = dict(chosen.plan_kwargs) | model._plan_defaults | plan_kwargs
+    plan_kwargs = chosen.kwargs_for(plan_cls) | model._plan_defaults | plan_kwargs
     plan = plan_cls(model.module, **plan_kwargs)
     options: dict[str, Any] = {
         "keep_best": chosen.keep_best,
@@ -227,8 +227,8 @@ class UnsupervisedTrainingMixin:
             ``gradient_clip_val``, ...; ``checkpoint_every="5 min"`` and ``resume=DIR`` for runs that may be killed.
             A config also says how many epochs, where, and whether to stop early, where the arguments above do not.
         recipe
-            ``"one_cycle"`` (default; a one-cycle learning rate, the best weights kept) or ``"classic"`` (scvi-tools'
-            defaults).
+            ``"one_cycle"`` (default; a one-cycle learning rate, the best weights kept), ``"long_cycle"`` (the same over
+            a fifth of scvi-tools' epochs) or ``"classic"`` (scvi-tools' defaults).
         seed
             Fixes split, order and noise; None: ``celbo.settings.seed``, or fresh randomness. Global generators are
             untouched.
