@@ -188,8 +188,9 @@ def write_page() -> None:
         values = [_shown(rows.get(tool)) for tool in ("scvi-tools", "celbo")]
         shown = "training, s" if figure == "seconds" else figure
         lines.append(f"| {case} | {data[case]} | {shown} | {' | '.join(values)} |")
-    first = next(iter(next(iter(last.values())).values()))
-    lines.append(f"\nMeasured {first['date']} on {first['machine']}; median over seeds.\n")
+    shown_rows = [row for rows in last.values() for row in rows.values()]
+    dates, machines = (sorted({row[name] for row in shown_rows}) for name in ("date", "machine"))
+    lines.append(f"\nMeasured {' and '.join(dates)} on {' and '.join(machines)}; median over seeds.\n")
     page = PAGE.read_text()
     before, rest = page.split(BEGIN)
     PAGE.write_text(before + BEGIN + "\n" + "\n".join(lines) + "\n" + END + rest.split(END)[1])
