@@ -148,3 +148,11 @@ def test_wrong_options_are_named(made, options, message):
 def test_missing_codes_are_named(made):
     with pytest.raises(ValueError, match="`y` is needed"):
         made(zero_inflation="gene-label").sample_bernoulli_params()
+
+
+@pytest.mark.parametrize("zero_inflation", ["gene", "gene-batch", "gene-label"])
+def test_all_genes_begin_with_the_same_posterior(zero_inflation):
+    module = AutoZIVAE(5, zero_inflation=zero_inflation, n_batch=2, n_labels=3)
+    found = module.get_alphas_betas()
+    for name in ("alpha_posterior", "beta_posterior"):
+        np.testing.assert_array_equal(found[name], 0.5)

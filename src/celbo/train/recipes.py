@@ -12,7 +12,7 @@ from typing import Any
 from ..core import unknown_name
 from .schedules import max_epochs_classic
 
-__all__ = ["RECIPES", "DEFAULTS", "Recipe", "default_recipe", "find_recipe", "use_default_recipe"]
+__all__ = ["DEFAULTS", "RECIPES", "Recipe", "default_recipe", "find_recipe", "use_default_recipe"]
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,8 @@ Semi-supervised: few labels are learned late, and overfitted where they weigh 50
 medians of three splits: sorted blood cells 0.958 ``classic``, 0.954 ``one_cycle``, 0.968 ``long_cycle``; 3,000 weakly
 different simulated cells 0.960, not measured, 0.965). The epoch of the best ELBO is not that of the best labels, so the
 last weights are kept. AUTOZI: which genes are zero-inflated is learned late too (AUC on three sets of 2,000 simulated
-cells: 0.93, 0.94, 0.91). Adversarial: by default the adversary's weight is one less the KL weight, and ``one_cycle`` has
-no warm-up of it. The others: not measured, or on one data set only.
+cells: 0.93, 0.94, 0.91). Adversarial: by default the adversary's weight is one less the KL weight, and ``one_cycle``
+has no warm-up of it. The others: not measured, or on one data set only.
 """
 
 _OWN = "one_cycle"
