@@ -15,6 +15,7 @@ import numpy as np
 from scipy import sparse
 
 from .file_mark import DamagedDataError
+from .row_pointers import RowPointers
 
 __all__ = ["ColumnsError", "StoredPart", "file_of", "is_group"]
 
@@ -69,7 +70,7 @@ class StoredPart:
     def __init__(self, element: Any, path: Path | None = None) -> None:
         self.path = path if path is not None else file_of(element)
         self._element = element
-        self._indptr: np.ndarray | None = None
+        self._pointers: RowPointers | None = None
         with self._blame("The matrix"):
             self._open(element)
         if self.dtype.kind not in "biuf":
@@ -96,9 +97,9 @@ class StoredPart:
         n, g = element.attrs["shape"] if "shape" in element.attrs else element.attrs["h5sparse_shape"]
         self.shape, self.dtype = (int(n), int(g)), np.dtype(element["data"].dtype)
         self._data, self._indices = element["data"], element["indices"]
-        self._indptr = np.asarray(element["indptr"][...]).astype(np.int64, copy=False)
-        self._check_layout()
-        self.n_entries = self.n_nonzero = int(self._indptr[-1])
+        self._pointers = self._checked_pointers(element["indptr"])
+        self.n_entries = self.n_nonzero = self._pointers.n_entries
+        self._require_chunks()
         a_row = max(1.0, self.n_entries / max(self.shape[0], 1))
         self.chunk_rows = max(1, int(self._data.chunks[0] / a_row)) if self._data.chunks else 1
 
@@ -109,27 +110,30 @@ class StoredPart:
         share = np.mean([np.count_nonzero(block) / max(block.size, 1) for block in rows])
         return int(np.ceil(share * n * g))
 
-    def _check_layout(self) -> None:
-        indptr, n_stored = self._indptr, (int(self._data.shape[0]), int(self._indices.shape[0]))
-        assert indptr is not None
-        fits = len(indptr) == self.shape[0] + 1 and indptr[0] == 0 and bool((np.diff(indptr) >= 0).all())
-        if not fits or min(n_stored) < indptr[-1]:
+    def _checked_pointers(self, stored: Any) -> RowPointers:
+        n, n_stored = self.shape[0], (int(self._data.shape[0]), int(self._indices.shape[0]))
+        try:
+            if stored.shape[0] != n + 1:
+                raise ValueError(f"{stored.shape[0]} row pointers")
+            pointers = RowPointers(lambda start, stop: stored[start:stop], n)
+            if min(n_stored) < pointers.n_entries:
+                raise ValueError(f"row pointers that end at {pointers.n_entries}")
+        except ValueError as error:
             raise DamagedDataError(
-                f"{self._where} is damaged or cut short: {self.shape[0]} rows are announced, its row pointers "
-                f"({len(indptr)}, ending at {indptr[-1] if len(indptr) else 0}) do not fit them or the "
+                f"{self._where} is damaged or cut short: {n} rows are announced, and {error} do not fit them or the "
                 f"{n_stored[0]} values and {n_stored[1]} columns that are stored."
-            )
-        self._require_chunks()
+            ) from error
+        return pointers
 
     def _require_chunks(self) -> None:
         """Refuse a zarr array that lacks chunks: zarr reads those as zeros, without a word."""
-        assert self._indptr is not None
+        assert self._pointers is not None
         if isinstance(self._data, h5py.Dataset) or self.path is None:
             return
         for name, array in (("data", self._data), ("indices", self._indices)):
             missing = array.nchunks - array.nchunks_initialized
             # a chunk of zeros alone is legal and not stored: for columns, where each row has the first gene at most
-            if missing and (name == "data" or int(np.diff(self._indptr).max(initial=0)) > 1):
+            if missing and (name == "data" or self._pointers.longest > 1):
                 raise DamagedDataError(
                     f"{self._where}: {missing} of the {array.nchunks} chunks of {name!r} are missing"
                     f"{self._first_hole(array)}. Copy the store again, or write it anew."
@@ -137,11 +141,11 @@ class StoredPart:
 
     def _first_hole(self, array: Any) -> str:
         """The rows of the first chunk that is all zeros, as a message says it."""
-        step, indptr = int(array.chunks[0]), self._indptr
-        assert indptr is not None
+        step, pointers = int(array.chunks[0]), self._pointers
+        assert pointers is not None
         for start in range(0, int(array.shape[0]), step):
             if not np.any(array[start : start + step]):
-                first, last = np.searchsorted(indptr, [start, min(start + step, int(indptr[-1])) - 1], side="right") - 1
+                first, last = (pointers.row_of(i) for i in (start, min(start + step, pointers.n_entries) - 1))
                 return f", the first with rows {first} to {last}"
         return ""
 
@@ -154,18 +158,16 @@ class StoredPart:
             When they cannot be read, or make no sense.
         """
         with self._blame(f"Rows {start} to {stop - 1}"):
-            if self._indptr is None:
+            if self._pointers is None:
                 return _sparse_of(np.asarray(self._element[start:stop]))
-            first, last = int(self._indptr[start]), int(self._indptr[stop])
+            pointers = self._pointers.between(start, stop)
+            first, last = int(pointers[0]), int(pointers[-1])
             data, columns = np.asarray(self._data[first:last]), np.asarray(self._indices[first:last])
-        self._check_entries(data, columns, start, stop)
+        self._check_entries(data, columns, start, stop, last - first)
         columns = columns.astype(np.int32 if self.shape[1] < 2**31 else np.int64, copy=False)
-        pointers = self._indptr[start : stop + 1] - first
-        return sparse.csr_array((data, columns, pointers), shape=(stop - start, self.shape[1]), copy=False)
+        return sparse.csr_array((data, columns, pointers - first), shape=(stop - start, self.shape[1]), copy=False)
 
-    def _check_entries(self, data: np.ndarray, columns: np.ndarray, start: int, stop: int) -> None:
-        assert self._indptr is not None
-        wanted = int(self._indptr[stop] - self._indptr[start])
+    def _check_entries(self, data: np.ndarray, columns: np.ndarray, start: int, stop: int, wanted: int) -> None:
         if len(data) != wanted or len(columns) != wanted:
             problem = f"{len(data)} values and {len(columns)} columns are there, {wanted} were announced"
         elif wanted and not (columns.min() >= 0 and columns.max() < self.shape[1]):
