@@ -45,9 +45,9 @@ def fit(kind: Kind, adata: AnnData, options: TrainOptions, training: Mapping[str
     return Fitted(model, {PART: scvi})
 
 
-def embed(fitted: Fitted, adata: AnnData | None = None) -> np.ndarray:
+def embed(fitted: Fitted, adata: AnnData | None = None, indices: np.ndarray | None = None) -> np.ndarray:
     """Latent representation of the SCVI, ``(n, k)``."""
-    return fitted.parts[PART].get_latent_representation(adata)
+    return fitted.parts[PART].get_latent_representation(adata, indices)
 
 
 def predict(fitted: Fitted, adata: AnnData | None = None) -> pd.DataFrame:

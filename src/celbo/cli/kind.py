@@ -66,9 +66,9 @@ def fit(kind: "Kind", adata: AnnData, options: TrainOptions, training: Mapping[s
     return Fitted(model)
 
 
-def latents(fitted: Fitted, adata: AnnData | None = None) -> np.ndarray:
+def latents(fitted: Fitted, adata: AnnData | None = None, indices: np.ndarray | None = None) -> np.ndarray:
     """Latent representation of a model that has one, ``(n, k)``."""
-    return fitted.model.get_latent_representation(adata)
+    return fitted.model.get_latent_representation(adata, indices)
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Kind:
     check
         Refuse settings that are wrong whatever the data.
     embed
-        Latent representation of cells, ``(n, k)``; None: it has none.
+        Latent representation of cells, all or those with some row numbers, ``(n, k)``; None: it has none.
     predict
         Probability of each class for each cell, cells by classes; cells it says nothing about are left out. None: it
         predicts nothing.
@@ -111,7 +111,7 @@ class Kind:
     fit: Callable[["Kind", AnnData, TrainOptions, Mapping[str, Any]], Fitted] = fit
     parts: Mapping[str, Any] = field(default_factory=dict)
     check: Callable[[TrainOptions], Any] | None = None
-    embed: Callable[[Fitted, AnnData | None], np.ndarray] | None = latents
+    embed: Callable[[Fitted, AnnData | None, np.ndarray | None], np.ndarray] | None = latents
     predict: Callable[[Fitted, AnnData | None], pd.DataFrame] | None = None
     genes: Callable[[Fitted], pd.DataFrame] | None = None
     denoises: bool = False

@@ -31,8 +31,8 @@ def _label_probabilities(fitted: Fitted, adata: AnnData | None = None) -> pd.Dat
     return fitted.model.predict(adata, soft=True)
 
 
-def _topics(fitted: Fitted, adata: AnnData | None = None) -> np.ndarray:
-    return topics_of_cells(fitted.model, adata)
+def _topics(fitted: Fitted, adata: AnnData | None = None, indices: np.ndarray | None = None) -> np.ndarray:
+    return topics_of_cells(fitted.model, adata, indices=indices)
 
 
 def _genes_of_topics(fitted: Fitted) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from .output import new_file
 from .streams import opened
 from .voice import speaking
 
-__all__ = ["as_table", "predict", "write_table"]
+__all__ = ["as_table", "predict", "write_predictions"]
 
 _SUFFIXES = (".csv", ".h5ad")
 
@@ -42,10 +42,10 @@ def predict(model_dir: Path, inputs: Sequence[Path], output: Path, overwrite: bo
         assert kind.predict is not None
         setup = (fitted.trained[0].registry_["setup_args"]).get("layer")
         adata = opened(inputs, "auto", setup)
-        obs = adata.obs.copy()
+        obs = adata.obs.copy(deep=False)
         probability_nc = kind.predict(fitted, adata)
         if output.suffix == ".csv":
-            write_table(path, probability_nc)
+            write_predictions(path, probability_nc)
         else:
             _as_anndata(obs, probability_nc).write_h5ad(path)
     if not quiet:
@@ -62,7 +62,7 @@ def as_table(probability_nc: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([first, probability_nc.set_axis(names, axis=1)], axis=1).rename_axis("cell")
 
 
-def write_table(path: Path, probability_nc: pd.DataFrame) -> None:
+def write_predictions(path: Path, probability_nc: pd.DataFrame) -> None:
     """Write :func:`as_table` as CSV."""
     as_table(probability_nc).to_csv(path)
 

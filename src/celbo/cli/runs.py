@@ -4,19 +4,22 @@ Dims: n cells, g genes, k latents.
 """
 
 import dataclasses
+import itertools
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import anndata
+import numpy as np
 import pandas as pd
 import torch
 import typer
 
 from ..core import unknown_name
 from ..data import Finding, check_counts, simulate_counts, top_variable_genes
+from ..data.matrix_writer import MatrixWriter, new_anndata, write_table
 from ..data.opening import is_streamed, with_genes
 from ..data.progress import counting
 from ..model.base.archive import versions
@@ -30,11 +33,11 @@ from ..train.checkpointing import Interval
 from ..train.history import epoch_table
 from .columns import with_values_of
 from .errors import INTERRUPTED, UserError
-from .kind import Fitted
+from .kind import Fitted, Kind
 from .models import MODELS, load, settings_of_others, settled
 from .options import TrainOptions
 from .output import new_file, new_folder
-from .predictions import predict, write_table
+from .predictions import predict, write_predictions
 from .resuming import FinishedError, checkpoints_of, keeping_checkpoints, writes_and_speaks
 from .saved import describe, find_archive
 from .streams import denoise, named, opened, shard
@@ -46,6 +49,7 @@ EMBEDDING_KEY = "X_celbo"
 """Where the latent representation lies in ``obsm``."""
 
 _ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
+_EMBEDDED_AT_ONCE = 2**18
 _DEMO_CELLS, _DEMO_GENES = 3000, 1000
 
 
@@ -137,11 +141,10 @@ def embed(model_dir: Path, inputs: Sequence[Path], output: Path, overwrite: bool
         kind, fitted = load(model_dir, "latent space", lambda row: row.embed is not None)
         assert kind.embed is not None
         adata = opened(inputs, "auto", fitted.trained[0].get_setup_arg("layer"))
-        obs = adata.obs.copy()
-        latent_nk = kind.embed(fitted, adata)
-        _write_embedding(path, obs, latent_nk)
+        obs = adata.obs.copy(deep=False)
+        n_latent = _write_embedding(path, obs, _embedding(kind, fitted, adata, len(obs)))
     if not quiet:
-        typer.echo(f"{len(obs):,} cells, {latent_nk.shape[1]} latent dimensions: obsm[{EMBEDDING_KEY!r}] in {output}")
+        typer.echo(f"{len(obs):,} cells, {n_latent} latent dimensions: obsm[{EMBEDDING_KEY!r}] in {output}")
 
 
 def info(model_dir: Path) -> None:
@@ -192,7 +195,7 @@ def _run(
     checkpoints: Path | None = None,
 ) -> dict[str, Any]:
     """Train and fill a folder; returns the figures of the run."""
-    obs, kind = adata.obs.copy(), MODELS[options.model]
+    obs, kind = adata.obs.copy(deep=False), MODELS[options.model]
     options = with_values_of(adata, options)
     findings = _findings(adata, options.layer)
     fitted, clock = _fit(_with_top_genes(adata, options), options, quiet, resumed, checkpoints)
@@ -212,9 +215,9 @@ def _run(
     figures = _figures(fitted, summary, clock)
     fitted.save(folder / "model")
     if kind.embed is not None:
-        _write_embedding(folder / "embedding.h5ad", obs, kind.embed(fitted, None))
+        _write_embedding(folder / "embedding.h5ad", obs, _embedding(kind, fitted, None, len(obs)))
     if kind.predict is not None:
-        write_table(folder / "predictions.csv", kind.predict(fitted, None))
+        write_predictions(folder / "predictions.csv", kind.predict(fitted, None))
     if kind.genes is not None:
         kind.genes(fitted).rename_axis("gene").to_csv(folder / "genes.csv")
     epoch_table(fitted.model.history_ or {}).to_csv(folder / "history.csv")
@@ -298,8 +301,23 @@ def _farewell(figures: dict[str, Any], output: Path, quiet: bool) -> int:
     return 0
 
 
-def _write_embedding(path: Path, obs: pd.DataFrame, latent_nk: Any) -> None:
-    anndata.AnnData(obs=obs, obsm={EMBEDDING_KEY: latent_nk}).write_h5ad(path)
+def _embedding(kind: Kind, fitted: Fitted, adata: anndata.AnnData | None, n: int) -> Iterator[np.ndarray]:
+    """Latents of all cells, some at a time."""
+    assert kind.embed is not None
+    for start in range(0, n, _EMBEDDED_AT_ONCE):
+        yield kind.embed(fitted, adata, np.arange(start, min(start + _EMBEDDED_AT_ONCE, n)))
+
+
+def _write_embedding(path: Path, obs: pd.DataFrame, blocks: Iterator[np.ndarray]) -> int:
+    """Write latents and ``obs`` as they come; says how many latents a cell has."""
+    first = next(blocks)
+    with new_anndata(path, overwrite=True) as root:
+        writer = MatrixWriter(root["obsm"], len(obs), first.shape[1], EMBEDDING_KEY)
+        for block in itertools.chain([first], blocks):
+            writer.append(block)
+        write_table(root, "obs", obs)
+        write_table(root, "var", pd.DataFrame(index=pd.Index([], dtype=str)))
+    return first.shape[1]
 
 
 def _in_words(value: Any) -> str:

@@ -20,8 +20,8 @@ __all__ = ["CompressedBlock", "DenseBlock", "blocks", "shape_of"]
 _ENTRIES = 2**18
 """Stored values a piece: few enough that they stay in the processor's cache between the passes over them."""
 
-_ENTRIES_ON_DISK = 2**22
-"""The same where every piece is a read of a file."""
+_ENTRIES_ON_DISK = 2**20
+"""The same where every piece is a read of a file: a few milliseconds of reading, and 8 MB."""
 
 
 class DenseBlock(NamedTuple):

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.extensions import ExtensionArray, ExtensionDtype, take
 
-from .scratch import Scratch
+from .scratch import Scratch, forget
 
 __all__ = ["CellNames", "names_of"]
 
@@ -22,9 +22,12 @@ STEP = 2**16
 class CellNamesDtype(ExtensionDtype):
     """Dtype of :class:`CellNames`; pandas and anndata take it for one of strings."""
 
-    name = "cell names"
-    type = str
+    name = "cell names"  # type: ignore[assignment]
+    type = str  # type: ignore[assignment]
     kind = "O"
+
+    def __repr__(self) -> str:
+        return self.name
 
     @classmethod
     def construct_array_type(cls) -> "builtins.type[CellNames]":  # type: ignore[override]
@@ -83,21 +86,25 @@ class CellNames(ExtensionArray):
                 last += int(length_m.sum(dtype=np.int64))
 
         total = sum(len(piece) for piece in encoded())
-        text = scratch.put(encoded, total, np.uint8)
-        return cls(text, scratch.put(ends, 1 + sum(map(len, lengths)), np.int64))
+        text = scratch.put(encoded, total, np.uint8, fixed=True)
+        return cls(text, scratch.put(ends, 1 + sum(map(len, lengths)), np.int64, fixed=True))
 
     @classmethod
     def _from_sequence(cls, scalars: Any, *, dtype: Any = None, copy: bool = False) -> Any:
-        return cls.from_pieces(lambda: [list(scalars)], Scratch())
+        with Scratch() as scratch:
+            return cls.from_pieces(lambda: [list(scalars)], scratch)
 
     @classmethod
     def _concat_same_type(cls, to_concat: Sequence["CellNames"]) -> "CellNames":
-        return cls.from_pieces(lambda: (piece for names in to_concat for piece in names.pieces()), Scratch())
+        with Scratch() as scratch:
+            return cls.from_pieces(lambda: (piece for names in to_concat for piece in names.pieces()), scratch)
 
     def pieces(self) -> Iterator[list[str]]:
         """All names in order, some at a time."""
         for start in range(0, len(self), STEP):
             yield self._decoded(np.arange(start, min(start + STEP, len(self))))
+        forget(self._text)
+        forget(self._ends_n)
 
     def hashes(self) -> np.ndarray:
         """A number for each name, ``(n,)`` uint64: equal names have equal ones, others practically never."""
@@ -159,10 +166,15 @@ class CellNames(ExtensionArray):
     def __eq__(self, other: Any) -> Any:
         return np.asarray(self) == np.asarray(other, dtype=object)
 
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_str_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(pd.array(np.asarray(self), dtype=object), name)  # type: ignore[arg-type]  # what index.str consists of
+
     def equals(self, other: object) -> bool:
         """Whether these are the same names in the same order."""
         if not isinstance(other, CellNames):
-            return False
+            return np.array_equal(np.asarray(self), np.asarray(other, dtype=object))
         return np.array_equal(self._ends_n, other._ends_n) and np.array_equal(self._text, other._text)
 
     def isna(self) -> np.ndarray:
@@ -184,7 +196,8 @@ class CellNames(ExtensionArray):
         """As an array of strings of Python's, or of another dtype."""
         if isinstance(dtype, CellNamesDtype):
             return self
-        return pd.array(np.asarray(self), dtype=dtype) if isinstance(dtype, ExtensionDtype) else np.asarray(self, dtype)
+        plain: Any = np.asarray(self)
+        return pd.array(plain, dtype=dtype) if isinstance(dtype, ExtensionDtype) else plain.astype(dtype)
 
 
 def names_of(index: pd.Index) -> CellNames | None:

@@ -79,7 +79,7 @@ class CountReport:
     total_per_cell
         ``(n,)`` float64, sums over genes (NaN where a cell holds NaN, or infinities of both signs).
     genes_per_cell
-        ``(n,)`` int64, nonzero entries of each cell.
+        ``(n,)`` int32, nonzero entries of each cell.
     cells_per_gene
         ``(g,)`` int64, nonzero entries of each gene.
     """

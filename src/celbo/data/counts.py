@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from ..core.allocator import give_back_free_blocks
 from .blocks import CompressedBlock, DenseBlock, blocks, shape_of
 from .count_report import KINDS, CountReport
+from .scratch import COMPACT_FROM, Scratch
 from .stored_matrix import StoredMatrix
 
 __all__ = ["check_counts", "is_count_matrix", "looks_like_reads"]
@@ -42,9 +44,13 @@ def check_counts(
     Duplicate entries of a sparse matrix (the same row and column stored twice) are looked at one by one.
     """
     tally = x.tally if isinstance(x, StoredMatrix) and x.tally is not None else _tally(x, chunk_rows, progress)
-    if isinstance(x, StoredMatrix):
+    report = tally.report(obs_names, var_names)
+    if isinstance(x, StoredMatrix) and x.tally is None:
         x.tally = tally  # the files are read once, whoever asks
-    return tally.report(obs_names, var_names)
+        if x.shape[0] >= COMPACT_FROM:
+            tally.put_away()
+            give_back_free_blocks()
+    return report
 
 
 def _tally(x: Any, chunk_rows: int | None, progress: Callable[[int, int], None] | None) -> "_Tally":
@@ -109,7 +115,7 @@ class _Tally:
         self.rows: dict[str, np.ndarray] = {}
         self.maximum = 0.0
         self.totals_n = np.zeros(n)
-        self.genes_n = np.zeros(n, dtype=np.int64)
+        self.genes_n = np.zeros(n, dtype=np.int32)
         self.cells_g = np.zeros(g, dtype=np.int64)
 
     def add(self, block: DenseBlock | CompressedBlock) -> None:
@@ -156,6 +162,13 @@ class _Tally:
             self.totals_n += np.bincount(block.indices, weights=block.data, minlength=len(self.totals_n))
         else:
             self.totals_n[block.start : stop] = _segment_sums(block.data, block.indptr)
+
+    def put_away(self) -> None:
+        """Keep what there is one of for each cell in a temporary file."""
+        with Scratch() as scratch:
+            totals_n, genes_n = self.totals_n, self.genes_n
+            self.totals_n = scratch.put(lambda: [totals_n], len(totals_n), totals_n.dtype, fixed=True)
+            self.genes_n = scratch.put(lambda: [genes_n], len(genes_n), genes_n.dtype, fixed=True)
 
     def report(self, obs_names: Sequence[str] | None, var_names: Sequence[str] | None) -> CountReport:
         return CountReport.from_tally(

@@ -12,6 +12,7 @@ from anndata.io import read_elem
 
 from ..core import optional, unknown_name
 from .file_mark import DamagedDataError, naming_damage
+from .stored_obs import read_obs
 from .stored_part import ColumnsError, StoredPart, is_group
 
 __all__ = ["Input", "input_paths", "open_input"]
@@ -66,17 +67,28 @@ class Input:
         Where it lies.
     root
         Its h5py or zarr group, open for reading.
-    obs, var
-        Tables of the cells and of the genes, in memory.
+    var
+        Table of the genes, in memory.
     matrices
         ``X`` under None, layers by name; nothing of them is read.
     """
 
     path: Path
     root: Any
-    obs: pd.DataFrame
     var: pd.DataFrame
     matrices: Mapping[str | None, StoredPart] = field(default_factory=dict)
+
+    @property
+    def n_obs(self) -> int:
+        """Number of cells."""
+        with naming_damage(self.path):
+            obs = self.root["obs"]
+            return int(obs[obs.attrs["_index"]].shape[0]) if is_group(obs) else int(obs.shape[0])
+
+    def obs(self, compact: bool = False) -> pd.DataFrame:
+        """Read the table of the cells; ``compact`` as in :func:`~celbo.data.stored_obs.read_obs`."""
+        with naming_damage(self.path):
+            return read_obs(self.root["obs"], compact)
 
     @property
     def loaded_bytes(self) -> int:
@@ -119,7 +131,7 @@ def open_input(path: Path, layers: Sequence[str] | None = None) -> Input:
     """
     with naming_damage(path):
         root = _root(path)
-        obs, var = read_elem(root["obs"]), read_elem(root["var"])
+        var = read_elem(root["var"])
         stored = sorted(root["layers"]) if "layers" in root else []
     for name in layers or ():
         if name not in stored:
@@ -132,8 +144,9 @@ def open_input(path: Path, layers: Sequence[str] | None = None) -> Input:
             if layers is not None:
                 raise
             logger.info("Left out: %s", error)
-    _require_shapes(path, obs, var, matrices)
-    return Input(path, root, obs, var, matrices)
+    opened = Input(path, root, var, matrices)
+    _require_shapes(opened)
+    return opened
 
 
 def _root(path: Path) -> Any:
@@ -143,14 +156,13 @@ def _root(path: Path) -> Any:
     return zarr.open_group(str(path), mode="r")
 
 
-def _require_shapes(
-    path: Path, obs: pd.DataFrame, var: pd.DataFrame, matrices: Mapping[str | None, StoredPart]
-) -> None:
-    for name, part in matrices.items():
-        if part.shape != (len(obs), len(var)):
+def _require_shapes(opened: Input) -> None:
+    n, g = opened.n_obs, len(opened.var)
+    for name, part in opened.matrices.items():
+        if part.shape != (n, g):
             raise DamagedDataError(
-                f"{path}: {'X' if name is None else f'layer {name!r}'} is {part.shape[0]} x {part.shape[1]}, but obs "
-                f"has {len(obs)} rows and var {len(var)}. The file is damaged: copy it again."
+                f"{opened.path}: {'X' if name is None else f'layer {name!r}'} is {part.shape[0]} x {part.shape[1]}, "
+                f"but obs has {n} rows and var {g}. The file is damaged: copy it again."
             )
 
 

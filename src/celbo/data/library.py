@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from .blocks import DenseBlock, blocks, shape_of
+from .scratch import forget
 from .stored_matrix import StoredMatrix
 
 __all__ = ["library_size_moments", "total_counts"]
@@ -58,4 +59,5 @@ def library_size_moments(x: Any, batch_n: np.ndarray, n_batch: int) -> tuple[np.
         of_batch = log_n[np.asarray(batch_n).ravel() == b]
         if of_batch.size:
             means[0, b], variances[0, b] = of_batch.mean(), of_batch.var()
+    forget(total_n)
     return means, variances

@@ -93,7 +93,7 @@ def write_table(root: Any, name: str, value: pd.DataFrame | dict[str, Any]) -> N
 
 
 class MatrixWriter:
-    """Writes a dense ``X`` block by block.
+    """Writes a dense matrix block by block.
 
     Parameters
     ----------
@@ -101,10 +101,12 @@ class MatrixWriter:
         Group of h5py or zarr to write it to.
     n, g
         Its rows and columns.
+    name
+        Of the matrix in the group.
     """
 
-    def __init__(self, root: Any, n: int, g: int) -> None:
-        self._root, self._shape = root, (n, g)
+    def __init__(self, root: Any, n: int, g: int, name: str = "X") -> None:
+        self._root, self._shape, self._name = root, (n, g), name
         self._x: Any = None
         self.n_written = 0
 
@@ -122,7 +124,7 @@ class MatrixWriter:
         n, g = self._shape
         chunks = (min(n, max(1, CHUNK_BYTES // max(1, g * dtype.itemsize))), g)
         make = self._root.create_dataset if isinstance(self._root, h5py.Group) else self._root.create_array
-        x = make("X", shape=self._shape, dtype=dtype, chunks=chunks)
+        x = make(self._name, shape=self._shape, dtype=dtype, chunks=chunks)
         x.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
         return x
 

@@ -2,9 +2,14 @@
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from pandas.api.types import union_categoricals
+
+from .cell_names import CellNames, names_of
+from .scratch import Scratch
 
 __all__ = ["stacked_obs"]
 
@@ -34,18 +39,27 @@ def stacked_obs(tables: Sequence[pd.DataFrame], sources: Sequence[str]) -> pd.Da
     others = sorted({str(name) for table in tables for name in table.columns} - set(map(str, shared)))
     if others:
         logger.info("Columns of obs that not all files have are left out: %s.", ", ".join(others))
-    columns = {name: _stacked([table[name] for table in tables]) for name in shared}
-    return pd.DataFrame(columns, index=_names([table.index for table in tables], sources), copy=False)
+    compact = all(names_of(table.index) is not None for table in tables)
+    with Scratch() as scratch:
+        columns = {name: _stacked([table[name] for table in tables], scratch if compact else None) for name in shared}
+    index = _names([table.index for table in tables], sources)
+    return pd.DataFrame(columns, index=index, columns=shared or None, copy=False)
 
 
-def _stacked(columns: Sequence[pd.Series]) -> pd.Series | pd.Categorical:
-    if not any(isinstance(column.dtype, pd.CategoricalDtype) for column in columns):
+def _stacked(columns: Sequence[pd.Series], scratch: Scratch | None) -> Any:
+    if any(isinstance(column.dtype, pd.CategoricalDtype) for column in columns):
+        return _united([column.astype("category").array for column in columns])
+    dtypes = {column.dtype for column in columns}
+    if scratch is None or len(dtypes) > 1 or not isinstance(columns[0].dtype, np.dtype) or columns[0].dtype == object:
         return pd.concat(columns, ignore_index=True).array
-    categorical = [column.astype("category").array for column in columns]
-    first = categorical[0].dtype
-    if all(one.dtype == first for one in categorical):
-        return union_categoricals(categorical)
-    plain = [one.set_categories(one.categories.astype(object)).as_unordered() for one in categorical]
+    return scratch.put(lambda: (column.to_numpy() for column in columns), sum(map(len, columns)), dtypes.pop())
+
+
+def _united(columns: list[pd.Categorical]) -> pd.Categorical:
+    first = columns[0].dtype
+    if all(one.dtype == first for one in columns):
+        return union_categoricals(columns)
+    plain = [one.set_categories(one.categories.astype(object)).as_unordered() for one in columns]
     try:
         return union_categoricals(plain, sort_categories=True)
     except TypeError:
@@ -53,14 +67,38 @@ def _stacked(columns: Sequence[pd.Series]) -> pd.Series | pd.Categorical:
 
 
 def _names(indices: Sequence[pd.Index], sources: Sequence[str]) -> pd.Index:
-    joined = indices[0].append(list(indices[1:]))
-    within = sum(len(index) - index.nunique() for index in indices)
-    shared = len(joined) - joined.nunique() - within
+    hashes = [_hashes(index) for index in indices]
+    within = sum(map(_n_repeated, hashes))
+    shared = _n_repeated(np.concatenate(hashes)) - within
     if shared <= 0:
-        return joined
+        return indices[0].append(list(indices[1:]))
     tags = sources if len(set(sources)) == len(sources) else [str(i) for i in range(len(sources))]
     logger.info(
         "%d names of cells are in several files: the file's name is put behind each (cell-%s).", shared, tags[0]
     )
-    renamed = [index.astype(str) + f"-{tag}" for index, tag in zip(indices, tags)]
+    renamed = [_tagged(index, tag) for index, tag in zip(indices, tags)]
     return renamed[0].append(renamed[1:])
+
+
+def _hashes(index: pd.Index) -> np.ndarray:
+    """A number for each name, ``(n,)`` uint64, that only equal ones share."""
+    compact = names_of(index)
+    return pd.util.hash_array(index.to_numpy(), categorize=False) if compact is None else compact.hashes()
+
+
+def _n_repeated(hashes: np.ndarray) -> int:
+    """How many entries were there before; puts them in order."""
+    hashes.sort()
+    return int(np.count_nonzero(hashes[1:] == hashes[:-1]))
+
+
+def _tagged(index: pd.Index, tag: str) -> pd.Index:
+    """Names with ``-`` and the tag behind them."""
+    compact = names_of(index)
+    if compact is None:
+        return index.astype(str) + f"-{tag}"
+    with Scratch() as scratch:
+        renamed = CellNames.from_pieces(
+            lambda: ([f"{name}-{tag}" for name in some] for some in compact.pieces()), scratch
+        )
+    return pd.Index(renamed, name=index.name)

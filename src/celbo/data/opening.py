@@ -7,10 +7,14 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import anndata
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from ..core.allocator import give_back_free_blocks
+from . import scratch
+from .cell_names import names_of
 from .genes import align_genes
 from .inputs import Input, input_paths, open_input
 from .memory import available_memory, readable_bytes
@@ -46,7 +50,9 @@ def open(
     Returns
     -------
     AnnData whose ``X`` and layers are a :class:`~celbo.data.StoredMatrix` (or matrices in memory); models are set up
-    with it and trained on it like any other. ``obs`` and ``var`` are in memory. Of a single file ``uns``, ``obsm`` and
+    with it and trained on it like any other. ``var`` is in memory; so is ``obs``, save that of 262,144 cells and more
+    which are streamed: there its numbers and categories are mapped from a temporary file, and its index is compact text
+    that turns into plain strings as soon as some of it are taken. Of a single file ``uns``, ``obsm`` and
     ``varm`` are there too, and everything else when it is loaded. Of several files ``obs`` has the columns that all
     have, with the union of their categories, and ``var`` is the first's.
 
@@ -71,8 +77,7 @@ def open(
         stream = not _fits_said(sum(one.loaded_bytes for one in opened), paths)
     if not stream and len(paths) == 1:
         return read(paths[0])
-    adata = _streamed(opened)
-    return adata if stream else _loaded(adata)
+    return _streamed(opened) if stream else _loaded(_streamed(opened, may_compact=False))
 
 
 def is_streamed(adata: AnnData) -> bool:
@@ -92,7 +97,7 @@ def with_genes(adata: AnnData, is_wanted_g: np.ndarray) -> AnnData:
 
     layers = {name: chosen(x) for name, x in adata.layers.items()}
     x = None if adata.X is None else chosen(adata.X)
-    return AnnData(x, obs=adata.obs, var=adata.var.iloc[columns], layers=layers)
+    return _anndata(x, adata.obs, adata.var.iloc[columns], layers)
 
 
 def _fits(size: int) -> bool:
@@ -120,11 +125,12 @@ def _fits_said(size: int, paths: Sequence[Path]) -> bool:
     return fits
 
 
-def _streamed(opened: Sequence[Input]) -> AnnData:
+def _streamed(opened: Sequence[Input], may_compact: bool = True) -> AnnData:
+    compact = may_compact and sum(one.n_obs for one in opened) >= scratch.COMPACT_FROM
     if len(opened) == 1:
         matrices = {name: StoredMatrix([part]) for name, part in opened[0].matrices.items()}
         x = matrices.pop(None, None)
-        return AnnData(x, obs=opened[0].obs, var=opened[0].var, layers=matrices, **opened[0].rest())
+        return _anndata(x, opened[0].obs(compact), opened[0].var, matrices, **opened[0].rest())
     columns, var = _common_genes(opened)
     in_all = [name for name in opened[0].matrices if all(name in one.matrices for one in opened)]
     stacked = {name: StoredMatrix([one.matrices[name] for one in opened], columns) for name in in_all}
@@ -133,9 +139,18 @@ def _streamed(opened: Sequence[Input]) -> AnnData:
     )
     if left_out:
         logger.info("Layers that not all files have are left out: %s.", ", ".join(left_out))
-    obs = stacked_obs([one.obs for one in opened], [one.path.stem for one in opened])
+    obs = stacked_obs([one.obs(compact) for one in opened], [one.path.stem for one in opened])
     x = stacked.pop(None, None)
-    return AnnData(x, obs=obs, var=var, layers=stacked)
+    return _anndata(x, obs, var, stacked)
+
+
+def _anndata(x: object, obs: pd.DataFrame, var: pd.DataFrame, layers: dict, **rest: object) -> AnnData:
+    """An AnnData that does not look up its cells' names for duplicates where they are compact: that would list them."""
+    compact = names_of(obs.index) is not None
+    if compact:
+        give_back_free_blocks()  # of what the columns were read through
+    with anndata.settings.override(check_uniqueness=not compact):
+        return AnnData(x, obs=obs, var=var, layers=layers, **rest)
 
 
 def _loaded(adata: AnnData) -> AnnData:

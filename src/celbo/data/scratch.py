@@ -1,13 +1,17 @@
 """Arrays with one entry a cell that lie in a temporary file, mapped into memory as they are used."""
 
 import logging
+import mmap
 import tempfile
 from collections.abc import Callable, Iterable
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import numpy as np
 
-__all__ = ["Scratch"]
+__all__ = ["COMPACT_FROM", "Scratch", "forget"]
+
+COMPACT_FROM = 2**18
+"""Cells from which on data that stream have their tables here; those of fewer are in memory, which is simpler."""
 
 logger = logging.getLogger("celbo")
 
@@ -15,14 +19,20 @@ logger = logging.getLogger("celbo")
 class Scratch:
     """A temporary file that arrays are put into; it has no name and is gone with the last of them.
 
-    The file lies where :mod:`tempfile` puts such (``TMPDIR``). An array may be changed: the change is in memory, the
-    file stays as it is.
+    The file lies where :mod:`tempfile` puts such (``TMPDIR``). To be used in ``with``; the arrays outlive it.
     """
 
     def __init__(self) -> None:
         self._file: IO[bytes] | None = None
 
-    def put(self, pieces: Callable[[], Iterable[np.ndarray]], n: int, dtype: Any) -> np.ndarray:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def put(self, pieces: Callable[[], Iterable[np.ndarray]], n: int, dtype: Any, *, fixed: bool = False) -> np.ndarray:
         """Write an array piece by piece and map it.
 
         Parameters
@@ -33,6 +43,9 @@ class Scratch:
             Entries of all pieces together.
         dtype
             Of the entries.
+        fixed
+            The array cannot be changed, so that :func:`forget` is allowed. Otherwise it can: in memory, the file stays
+            as it is.
 
         Returns
         -------
@@ -48,7 +61,7 @@ class Scratch:
                 raise
             logger.warning("No temporary file (%s): %s are kept in memory.", error, f"{n:,} values")
             return np.concatenate([np.asarray(piece, dtype) for piece in pieces()])
-        return np.asarray(np.memmap(self._opened(), dtype, mode="c", offset=start, shape=(n,)))
+        return np.asarray(np.memmap(self._opened(), dtype, mode="r" if fixed else "c", offset=start, shape=(n,)))
 
     def _write(self, pieces: Iterable[np.ndarray], dtype: np.dtype) -> int:
         """Put them at the end of the file; says where they begin."""
@@ -61,5 +74,14 @@ class Scratch:
 
     def _opened(self) -> IO[bytes]:
         if self._file is None:
-            self._file = tempfile.TemporaryFile(prefix="celbo-")
+            self._file = tempfile.TemporaryFile(prefix="celbo-")  # noqa: SIM115 (closed with this)
         return self._file
+
+
+def forget(array: np.ndarray) -> None:
+    """Let go of the memory that a ``fixed`` array took as it was read; it is read from the file again when used."""
+    owner: Any = array
+    while owner is not None and not isinstance(owner, mmap.mmap):
+        owner = owner.base if isinstance(owner, np.ndarray) else None
+    if owner is not None and not array.flags.writeable and hasattr(owner, "madvise"):
+        owner.madvise(mmap.MADV_DONTNEED)

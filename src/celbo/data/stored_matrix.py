@@ -30,8 +30,8 @@ PIECE_BYTES = 2**23
 class StoredMatrix(CSRDataset):
     """Cells x genes in files, one file's rows after another's; ``X`` or a layer of an AnnData that streams.
 
-    Rows come out as CSR, from dense files too. Nothing is held but how many values each row has (2 bytes a cell). May be read by
-    several threads at once; cannot be written to.
+    Rows come out as CSR, from dense files too. Nothing is held but how many values each row has (2 bytes a cell). May
+    be read by several threads at once; cannot be written to.
 
     Parameters
     ----------

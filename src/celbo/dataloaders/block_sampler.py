@@ -5,6 +5,7 @@ The order is a pure function of (seed, epoch) and three sizes, so that a run can
 Dims: n positions, b blocks.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from .row_source import RowCost
 from .sampler import EpochSampler, Shard
 
-__all__ = ["POOL_BYTES", "BlockSampler", "block_order", "pooled_order", "sizes_for"]
+__all__ = ["POOL_BYTES", "BlockSampler", "PooledOrder", "block_order", "pooled_order", "sizes_for"]
 
 POOL_BYTES = 2**27
 """Memory that the rows of a pool may take: 128 MiB. Two pools are held at a time, one used and one being read."""
@@ -32,11 +33,11 @@ def block_order(n_blocks: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(n_blocks)
 
 
-def pooled_order(n: int, block_rows: int, pool_rows: int, seed: int, epoch: int, size: int = 1) -> np.ndarray:
-    """All positions in the order of one epoch, each exactly once; a pure function of its arguments.
+class PooledOrder:
+    """All positions in the order of one epoch, each exactly once: a pure function of what it is made of.
 
     Blocks of ``block_rows`` neighbouring positions come in random order (:func:`block_order`). What follows is cut into
-    pools of ``pool_rows``, and each pool is shuffled.
+    pools of ``pool_rows``, and each pool is shuffled, when it is asked for: the order as a whole is never in memory.
 
     Parameters
     ----------
@@ -48,26 +49,54 @@ def pooled_order(n: int, block_rows: int, pool_rows: int, seed: int, epoch: int,
         What the order is a function of.
     size
         Number of processes. Each has pools of its own, of other blocks, so that each reads its part of the file:
-        positions ``rank::size`` of the answer are those of one process.
-
-    Returns
-    -------
-    ``(n,)`` int64.
+        the entries ``rank::size`` of the order are those of one process.
     """
-    n_blocks = -(-n // block_rows)
-    first_b = block_order(n_blocks, seed, epoch) * block_rows
-    order_n = (first_b[:, None] + np.arange(block_rows)).ravel()
-    order_n = order_n[order_n < n]
-    rng = np.random.default_rng([seed, epoch, 1])
-    mixed_n = np.empty(n, np.int64)
-    start = 0
-    for rank in range(size):
-        mine = order_n[start : start + len(range(rank, n, size))]
-        for first in range(0, len(mine), pool_rows):
-            rng.shuffle(mine[first : first + pool_rows])
-        mixed_n[rank::size] = mine
-        start += len(mine)
-    return mixed_n
+
+    KEPT = 3
+    """Pools that are remembered: those that are read ahead, and those that are used."""
+
+    def __init__(self, n: int, block_rows: int, pool_rows: int, seed: int, epoch: int, size: int = 1) -> None:
+        self.n, self.block_rows, self.pool_rows = n, block_rows, pool_rows
+        self._key, self.size = (seed, epoch), size
+        n_blocks = -(-n // block_rows)
+        self._block_b = block_order(n_blocks, seed, epoch)
+        self._missing = n_blocks * block_rows - n  # from the last block
+        self._last_at = int(np.flatnonzero(self._block_b == n_blocks - 1)[0]) if n else 0
+        self._pools: dict[tuple[int, int], np.ndarray] = {}
+
+    def at(self, places_k: np.ndarray) -> np.ndarray:
+        """Positions at some places of the order, ``(k,)`` int64."""
+        rank_k, mine_k = places_k % self.size, places_k // self.size
+        pool_k = mine_k // self.pool_rows
+        found_k = np.empty(len(places_k), np.int64)
+        for rank, pool in sorted(set(zip(rank_k.tolist(), pool_k.tolist()))):
+            here = (rank_k == rank) & (pool_k == pool)
+            found_k[here] = self._pool(rank, pool)[mine_k[here] - pool * self.pool_rows]
+        return found_k
+
+    def _pool(self, rank: int, number: int) -> np.ndarray:
+        pool = self._pools.pop((rank, number), None)
+        if pool is None:
+            start = sum(len(range(r, self.n, self.size)) for r in range(rank))
+            stop = start + len(range(rank, self.n, self.size))
+            first = start + number * self.pool_rows
+            pool = self._by_blocks(first, min(first + self.pool_rows, stop))
+            np.random.default_rng([*self._key, 1, rank, number]).shuffle(pool)
+        self._pools[rank, number] = pool  # the newest last
+        while len(self._pools) > max(self.KEPT, self.size):
+            del self._pools[next(iter(self._pools))]
+        return pool
+
+    def _by_blocks(self, first: int, last: int) -> np.ndarray:
+        """Positions block by block, before they are shuffled, from one place to another."""
+        place = np.arange(first, last)
+        place[place >= (self._last_at + 1) * self.block_rows - self._missing] += self._missing
+        return self._block_b[place // self.block_rows] * self.block_rows + place % self.block_rows
+
+
+def pooled_order(n: int, block_rows: int, pool_rows: int, seed: int, epoch: int, size: int = 1) -> np.ndarray:
+    """The whole of a :class:`PooledOrder`, ``(n,)`` int64."""
+    return PooledOrder(n, block_rows, pool_rows, seed, epoch, size).at(np.arange(n))
 
 
 def sizes_for(cost: RowCost, batch_size: int, pool_bytes: int | None = None) -> tuple[int, int]:
@@ -89,7 +118,7 @@ def sizes_for(cost: RowCost, batch_size: int, pool_bytes: int | None = None) -> 
 
 
 class BlockSampler(EpochSampler):
-    """Positions of each minibatch, read by blocks: see :func:`pooled_order`.
+    """Positions of each minibatch, read by blocks: see :class:`PooledOrder`.
 
     Parameters
     ----------
@@ -117,9 +146,8 @@ class BlockSampler(EpochSampler):
             n, batch_size, shuffle=True, drop_last=drop_last, merge_small_tail=merge_small_tail, seed=seed, shard=shard
         )
 
-    def order(self, epoch: int) -> np.ndarray:
-        """All positions in the order of one epoch, ``(n,)`` int64, before they are shared out among processes."""
-        return pooled_order(self.n, self.block_rows, self.pool_rows, self.seed, epoch, self.shard.size)
+    def _order(self, epoch: int) -> Callable[[np.ndarray], np.ndarray]:
+        return PooledOrder(self.n, self.block_rows, self.pool_rows, self.seed, epoch, self.shard.size).at
 
     def state_dict(self) -> dict[str, Any]:
         """Where the epochs stand, with the sizes that the order depends on."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..core import settings, unknown_name
 from .block_sampler import BlockSampler, sizes_for
 from .dataset import AnnTorchDataset
-from .read_ahead import read_ahead
+from .read_ahead import RowsOf, read_ahead
 from .resident import ResidentTables
 from .row_source import as_indices
 from .sampler import EpochSampler, Shard
@@ -136,8 +136,7 @@ class AnnDataLoader:
         tables = _tables(adata_manager, data_and_attributes, load_sparse_tensor, dataset)
         self.tables: Any = tables
         n = len(tables)
-        self.indices = np.arange(n, dtype=np.int64) if indices is None else as_indices(indices, n, what="cell").copy()
-        self.dataset = torch.utils.data.Subset(self.tables, self.indices)  # type: ignore[arg-type]
+        cells = np.arange(n, dtype=np.int64) if indices is None else as_indices(indices, n, what="cell")
         self.batch_size = int(batch_size or settings.batch_size)
         self.last_indices = np.empty(0, dtype=np.int64)
         self.drop_last, self.drop_dataset_tail, self.iter_ndarray = drop_last, drop_dataset_tail, iter_ndarray
@@ -153,10 +152,17 @@ class AnnDataLoader:
         if sampler is not None:
             self.sampler: Any = sampler
         elif cost is not None and shuffle:
-            self.indices.sort()  # neighbouring positions are then neighbouring rows of the file
-            self.sampler = BlockSampler(len(self.indices), self.batch_size, sizes, **options)
+            cells = cells.astype(np.int32 if n < 2**31 else np.int64)
+            cells.sort()  # neighbouring positions are then neighbouring rows of the file
+            self.sampler = BlockSampler(len(cells), self.batch_size, sizes, **options)
         else:
-            self.sampler = EpochSampler(len(self.indices), self.batch_size, shuffle=shuffle, **options)
+            self.sampler = EpochSampler(len(cells), self.batch_size, shuffle=shuffle, **options)
+        self.indices = cells.copy() if cells is indices else cells
+
+    @property
+    def dataset(self) -> torch.utils.data.Subset:
+        """The cells that are read, as torch's loaders have them."""
+        return torch.utils.data.Subset(self.tables, self.indices)  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         """Minibatches an epoch."""
@@ -176,10 +182,10 @@ class AnnDataLoader:
             yield self._finish(self.tables.fetch(self.last_indices)) if len(self.last_indices) else None
 
     def _parts_read_ahead(self, sampler: EpochSampler) -> Iterator[dict[str, Any] | None]:
-        rows = [self.indices[positions] for positions in sampler.coming()]
-        with closing(read_ahead(self.tables, rows, self._read_at_once)) as batches:
+        coming = sampler.coming()
+        with closing(read_ahead(self.tables, RowsOf(self.indices, coming), self._read_at_once)) as batches:
             for positions, batch in zip(sampler, batches, strict=True):
-                self.last_indices = self.indices[positions]
+                self.last_indices = self.indices[positions].astype(np.int64, copy=False)
                 yield self._finish(batch) if len(positions) else None
 
     def use_tables(self, tables: ResidentTables) -> None:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -10,9 +11,33 @@ from torch import Tensor
 from ..core.allocator import give_back_free_blocks
 from .dataset import AnnTorchDataset, Window
 
-__all__ = ["read_ahead"]
+__all__ = ["RowsOf", "read_ahead"]
 
 logger = logging.getLogger("celbo")
+
+
+class RowsOf(Sequence[np.ndarray]):
+    """Rows of minibatches, worked out when they are asked for.
+
+    Parameters
+    ----------
+    indices
+        Row of each position.
+    positions
+        Of each minibatch.
+    """
+
+    def __init__(self, indices: np.ndarray, positions: Sequence[np.ndarray]) -> None:
+        self._indices, self._positions = indices, positions
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, batch: Any) -> Any:
+        """One minibatch, ``(batch_size,)`` int64, or a list of them for a slice."""
+        if isinstance(batch, slice):
+            return [self[one] for one in range(len(self))[batch]]
+        return self._indices[self._positions[batch]].astype(np.int64, copy=False)
 
 
 def read_ahead(
@@ -56,35 +81,39 @@ def _windows(
         first, most = 0, most_rows
         coming = _begin(reader, tables, batches, first, most)
         while coming is not None:
+            mine, reading = coming
             try:
-                window, last = coming.result()
+                window = reading.result()
             except MemoryError:
-                most = _halved(most, len(batches[first]))
+                most = _halved(most, len(mine[0]))
                 coming = _begin(reader, tables, batches, first, most)
                 continue
-            coming = _begin(reader, tables, batches, last, most)
-            for rows_n in batches[first:last]:
+            first += len(mine)
+            del reading  # it holds the window
+            coming = _begin(reader, tables, batches, first, most)
+            for rows_n in mine:
                 yield window.fetch(rows_n)
             del window
-            first = last
 
 
 def _begin(
     reader: ThreadPoolExecutor, tables: AnnTorchDataset, batches: Sequence[np.ndarray], first: int, most: int
-) -> Future[tuple[Window, int]] | None:
+) -> tuple[list[np.ndarray], Future[Window]] | None:
     """Have the window that begins with a minibatch read; None when there is none."""
-    if first >= len(batches):
-        return None
-    last, n = first + 1, len(batches[first])
-    while last < len(batches) and n + len(batches[last]) <= most:
-        n += len(batches[last])
-        last += 1
-    return reader.submit(_read, tables, batches[first:last], last)
+    mine: list[np.ndarray] = []
+    n = 0
+    for batch in range(first, len(batches)):
+        rows_n = batches[batch]
+        if mine and n + len(rows_n) > most:
+            break
+        mine.append(rows_n)
+        n += len(rows_n)
+    return (mine, reader.submit(_read, tables, mine)) if mine else None
 
 
-def _read(tables: AnnTorchDataset, batches: Sequence[np.ndarray], last: int) -> tuple[Window, int]:
+def _read(tables: AnnTorchDataset, batches: Sequence[np.ndarray]) -> Window:
     tables.check_unchanged()
-    return tables.window(np.unique(np.concatenate(batches))), last
+    return tables.window(np.unique(np.concatenate(batches)))
 
 
 def _halved(most: int, least: int) -> int:

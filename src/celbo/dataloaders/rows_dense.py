@@ -10,14 +10,15 @@ from .row_source import RowSource, check_numeric, select_columns
 __all__ = ["DenseRows", "frame_rows"]
 
 NARROW = 64
-"""Tables up to this many columns are converted to the wanted dtype once; wider ones row by row as they are read."""
+"""Tables up to this many columns are converted to the wanted dtype once, unless that takes more room; others row by row
+as they are read."""
 
 
 class DenseRows(RowSource):
     """Rows of a numpy array, ``(n,)`` (one column) or ``(n, g)``.
 
-    Codes and covariates are turned into the wanted dtype once. A wide matrix of another dtype stays as it is, because
-    a converted copy would need as much memory again, and each minibatch is converted as it is gathered.
+    Covariates are turned into the wanted dtype once. Codes of one byte, and a wide matrix of another dtype, stay as
+    they are, because a converted copy would need as much memory again: each minibatch is converted as it is gathered.
     """
 
     def __init__(self, array: np.ndarray, dtype: Any = np.float32, columns: np.ndarray | None = None) -> None:
@@ -25,7 +26,7 @@ class DenseRows(RowSource):
         array = array.reshape(-1, 1) if array.ndim == 1 else array
         check_numeric(array.dtype, "The array")
         super().__init__(array.shape, dtype, columns)
-        if array.shape[1] <= NARROW:
+        if array.shape[1] <= NARROW and array.dtype.itemsize >= self.dtype.itemsize:
             array = np.ascontiguousarray(array, dtype=self.dtype)
         self._array = array
 

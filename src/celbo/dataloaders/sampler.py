@@ -4,7 +4,7 @@ The order is a pure function of (seed, epoch), so the state of a run is three in
 """
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 
 from ..core import settings
 
-__all__ = ["EpochSampler", "Shard", "batch_edges", "settled_seed"]
+__all__ = ["Coming", "EpochSampler", "Shard", "batch_edges", "settled_seed"]
 
 SMALL_TAIL = 2
 """A last batch of up to this many cells is too small for batch normalisation and joins the one before it."""
@@ -99,11 +99,19 @@ class Shard:
             return n  # shared out minibatch by minibatch
         return n // self.size if self.drop_tail else -(-n // self.size)
 
-    def share(self, order_n: np.ndarray) -> np.ndarray:
-        """Part for this process of an epoch's order: every ``size``-th position, from ``rank`` on."""
-        if self.size == 1 or self.exact or not len(order_n):
-            return order_n
-        return np.resize(order_n, self.count(len(order_n)) * self.size)[self.rank :: self.size]
+    def places(self, n: int, start: int, stop: int) -> np.ndarray:
+        """Where in the order of an epoch this process's part of a minibatch is.
+
+        Parameters
+        ----------
+        n
+            Positions of the epoch.
+        start, stop
+            Edges of the minibatch: among all positions where ``exact``, else among this process's.
+        """
+        if self.exact:
+            return np.arange(start + self.rank, stop, self.size)
+        return np.arange(start, stop) if self.size == 1 else (self.rank + self.size * np.arange(start, stop)) % n
 
 
 class EpochSampler:
@@ -177,34 +185,28 @@ class EpochSampler:
 
     def order(self, epoch: int) -> np.ndarray:
         """All positions in the order of one epoch, ``(n,)`` int64, before they are shared out among processes."""
+        return self._order(epoch)(np.arange(self.n, dtype=np.int64))
+
+    def _order(self, epoch: int) -> Callable[[np.ndarray], np.ndarray]:
+        """What gives the positions at some places of an epoch's order."""
         if not self.shuffle:
-            return np.arange(self.n, dtype=np.int64)
-        return np.random.default_rng([self.seed, epoch]).permutation(self.n)
+            return lambda places_k: places_k
+        return np.random.default_rng([self.seed, epoch]).permutation(self.n).__getitem__
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """One epoch: the positions of each minibatch, ``(batch_size,)`` int64; an ``exact`` share may be empty."""
-        epoch, first = self.epoch, self._resume_at
-        self.epoch, self._resume_at = epoch + 1, 0
-        mine = self.shard.share(self.order(epoch))
-        for batch in range(first, len(self)):
+        epoch, coming = self.epoch, self.coming()
+        first, self.epoch, self._resume_at = self._resume_at, epoch + 1, 0
+        for batch, positions in enumerate(coming, first):
             self._reached = (epoch, batch + 1) if batch + 1 < len(self) else (epoch + 1, 0)
-            yield self._my_part(mine[self._edges[batch] : self._edges[batch + 1]])
+            if self.shard.exact:
+                whole = int(self._edges[batch + 1] - self._edges[batch])
+                self.last_weight = len(positions) * self.shard.size / whole
+            yield positions
 
-    def coming(self) -> list[np.ndarray]:
+    def coming(self) -> "Coming":
         """What the next iteration will give, for whoever reads ahead of it; moves nothing."""
-        mine = self.shard.share(self.order(self.epoch))
-        parts = [
-            mine[start:stop] for start, stop in zip(self._edges[self._resume_at :], self._edges[self._resume_at + 1 :])
-        ]
-        return [part[self.shard.rank :: self.shard.size] for part in parts] if self.shard.exact else parts
-
-    def _my_part(self, positions: np.ndarray) -> np.ndarray:
-        """Positions of a minibatch for this process, and in ``last_weight`` how much more they are than its share."""
-        if not self.shard.exact:
-            return positions
-        mine = positions[self.shard.rank :: self.shard.size]
-        self.last_weight = len(mine) * self.shard.size / len(positions)
-        return mine
+        return Coming(self._order(self.epoch), self.shard, self.n, self._edges[self._resume_at :])
 
     def state_dict(self) -> dict[str, Any]:
         """Where the epochs stand: the minibatch after the last one handed out. Plain integers, fit for JSON."""
@@ -227,6 +229,35 @@ class EpochSampler:
                 )
         self.seed = int(state["seed"])
         self.epoch, self._resume_at = self._reached = (int(state["epoch"]), int(state["batch"]))
+
+
+class Coming(Sequence[np.ndarray]):
+    """Positions of the minibatches of an epoch, each worked out when it is asked for.
+
+    Parameters
+    ----------
+    order
+        Gives the positions at some places of the epoch's order.
+    shard
+        The part that this process takes.
+    n
+        Positions of the epoch.
+    edges
+        Of the minibatches.
+    """
+
+    def __init__(self, order: Callable[[np.ndarray], np.ndarray], shard: Shard, n: int, edges: np.ndarray) -> None:
+        self._order, self._shard, self._n, self._edges = order, shard, n, edges
+
+    def __len__(self) -> int:
+        return max(0, len(self._edges) - 1)
+
+    def __getitem__(self, batch: Any) -> Any:
+        """One minibatch, or a list of them for a slice."""
+        if isinstance(batch, slice):
+            return [self[one] for one in range(len(self))[batch]]
+        one = range(len(self))[batch]
+        return self._order(self._shard.places(self._n, int(self._edges[one]), int(self._edges[one + 1])))
 
 
 def settled_seed(seed: int | None, shard: Shard = Shard()) -> int:

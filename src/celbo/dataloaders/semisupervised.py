@@ -22,8 +22,8 @@ _UNLABELED = "unlabeled_category"
 
 
 def label_codes(adata_manager: "AnnDataManager") -> np.ndarray:
-    """Label code of each cell, ``(n,)`` int64; the last code stands for cells without label."""
-    return np.asarray(adata_manager.get_from_registry(REGISTRY_KEYS.LABELS_KEY)).reshape(-1).astype(np.int64)
+    """Label code of each cell, ``(n,)`` integers; the last code stands for cells without label."""
+    return np.asarray(adata_manager.get_from_registry(REGISTRY_KEYS.LABELS_KEY)).reshape(-1)
 
 
 def n_classes_of(adata_manager: "AnnDataManager") -> int:

@@ -27,6 +27,9 @@ SETS = ("train", "validation", "test")
 _SHORT = {"train": "train", "validation": "valid", "test": "test"}
 DEFAULT_TRAIN_SIZE = 0.9
 
+NARROW_FROM = 2**22
+"""Cells from which on row numbers of four bytes save memory that counts."""
+
 
 @dataclass(frozen=True)
 class Split:
@@ -35,7 +38,7 @@ class Split:
     Attributes
     ----------
     train, validation, test
-        Row numbers, int64, in the order in which the split drew them.
+        Row numbers, int64 (int32 of 4,194,304 cells and more), in the order in which the split drew them.
     """
 
     train: np.ndarray
@@ -123,7 +126,7 @@ def split_indices(
     n_train, n_validation = split_sizes(n, train_size, validation_size)
     # the legacy generator because its stream is what scvi-tools' splits are made of
     order_n = np.random.RandomState(seed).permutation(n) if shuffle else np.arange(n)
-    order_n = order_n.astype(np.int64, copy=False)
+    order_n = order_n.astype(np.int64 if n < NARROW_FROM else np.int32, copy=False)
     if stratify_by is not None:
         return _stratified(order_n, n_train, n_validation, stratify_by)
     return Split(

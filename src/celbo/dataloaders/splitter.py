@@ -131,7 +131,7 @@ class DataSplitter:
         if self._tables is None:  # once for the three loaders: a CSC matrix would be converted for each
             self._tables = AnnTorchDataset(self.adata_manager, asked, self.load_sparse_tensor)
         options["dataset"] = self._tables
-        if self._tables.cost is not None:
+        if self._tables.cost is not None and not kwargs.get("shuffle"):
             indices = np.sort(indices)  # of files, so that validation reads them once from front to back
         return loader_cls(self.adata_manager, indices=indices, **_understood(loader_cls, options))
 

@@ -23,12 +23,12 @@ Latents = tuple[np.ndarray, np.ndarray | None]
 """Means of the cells' latents ``(n, k)``, and variances where the posterior is normal."""
 
 
-def _normal_latents(model: Any) -> Latents:
-    return model.get_latent_representation(return_dist=True)
+def _normal_latents(model: Any, indices: np.ndarray) -> Latents:
+    return model.get_latent_representation(indices=indices, return_dist=True)
 
 
-def _topics(model: Any) -> Latents:
-    return topics_of_cells(model), None
+def _topics(model: Any, indices: np.ndarray) -> Latents:
+    return topics_of_cells(model, indices=indices), None
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Row:
     Attributes
     ----------
     latents
-        Where its cells lie; None: it has no latent space.
+        Where some of its cells, by row number, lie; None: it has no latent space.
     draws_counts
         Whether its module draws counts, to be set beside those observed.
     takes_counts
@@ -51,7 +51,7 @@ class Row:
         What its data's rows and columns are.
     """
 
-    latents: Callable[[Any], Latents] | None = _normal_latents
+    latents: Callable[[Any, np.ndarray], Latents] | None = _normal_latents
     draws_counts: bool = True
     takes_counts: bool = True
     detail: Callable[[Any, int], Detail] | None = None

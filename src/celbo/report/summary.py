@@ -3,7 +3,7 @@
 Dims: n cells, g genes, k latents.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from ..train.history import epoch_table
 from .detail import Detail
 from .metrics import batch_mixing, graph_connectivity, knn_label_accuracy
 from .projection import principal_components
-from .rows import row_of
+from .rows import Latents, row_of
 
 __all__ = ["GeneFit", "ModelSummary", "latent_metrics", "summarise"]
 
@@ -96,7 +96,7 @@ def summarise(model: Any, *, max_cells: int = 10_000, seed: int = 0) -> ModelSum
         A trained model with its data. What it is asked stands in :data:`celbo.report.rows.ROWS`.
     max_cells
         Cells in the picture of the latent space and in the metrics, drawn at random from more; the KL divergences are
-        of all cells.
+        of all cells, or of 262,144 drawn from more.
     seed
         Seed of that draw and of the predicted counts. Global generators are untouched.
 
@@ -110,7 +110,7 @@ def summarise(model: Any, *, max_cells: int = 10_000, seed: int = 0) -> ModelSum
         raise ValueError(f"This {type(model).__name__} was loaded without data: set model.adata before its report.")
     model._check_if_trained(warn=False)
     row, rng = row_of(model), np.random.default_rng(seed)
-    latent = _LatentSpace() if row.latents is None else _latent_space(model, *row.latents(model), max_cells, rng, seed)
+    latent = _LatentSpace() if row.latents is None else _latent_space(model, row.latents, max_cells, rng, seed)
     return ModelSummary(
         history=epoch_table(model.history_ or {}),
         kl_k=latent.kl_k,
@@ -121,6 +121,10 @@ def summarise(model: Any, *, max_cells: int = 10_000, seed: int = 0) -> ModelSum
         metrics=latent.metrics,
         detail=None if row.detail is None else row.detail(model, seed),
     )
+
+
+_MAX_ENCODED = 2**18
+"""Cells that are encoded for figures about all: means over more are no other in the digits that are shown."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,12 +139,13 @@ class _LatentSpace:
 
 
 def _latent_space(
-    model: Any, mean_nk: np.ndarray, variance_nk: np.ndarray | None, max_cells: int, rng: np.random.Generator, seed: int
+    model: Any, latents: Callable[[Any, np.ndarray], Latents], max_cells: int, rng: np.random.Generator, seed: int
 ) -> _LatentSpace:
-    shown = some_rows(len(mean_nk), max_cells, rng)
-    unlabeled = getattr(model, "unlabeled_category_", None)
-    groups = {title: _names(model.adata.obs[key], unlabeled) for title, key in _group_keys(model).items()}
-    group_n = {title: name_n[shown] for title, name_n in groups.items()}
+    encoded = some_rows(model.adata.n_obs, _MAX_ENCODED, rng)
+    mean_nk, variance_nk = latents(model, encoded)
+    shown = some_rows(len(encoded), max_cells, rng)
+    unlabeled, obs = getattr(model, "unlabeled_category_", None), model.adata.obs
+    group_n = {title: _names(obs[key].iloc[encoded[shown]], unlabeled) for title, key in _group_keys(model).items()}
     kl_k, is_active_k = np.zeros(0), np.zeros(0, dtype=bool)
     if variance_nk is not None:
         kl_k = _kl_to_standard_normal(mean_nk, variance_nk)

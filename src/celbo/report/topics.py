@@ -70,6 +70,6 @@ class TopicDetail:
         return ", ".join(f"{gene} {part:.1%}" for gene, part in self.top_genes(k).items())
 
 
-def topics_of_cells(model: Any, adata: Any = None, seed: int = 0) -> np.ndarray:
-    """Topics of each cell, ``(n, k)``, rows that sum to 1; None: of the training data."""
-    return model.get_latent_representation(adata, n_samples=N_DRAWS, seed=seed).to_numpy()
+def topics_of_cells(model: Any, adata: Any = None, seed: int = 0, indices: np.ndarray | None = None) -> np.ndarray:
+    """Topics of each cell, ``(n, k)``, rows that sum to 1; None: of the training data, of all its cells."""
+    return model.get_latent_representation(adata, indices, n_samples=N_DRAWS, seed=seed).to_numpy()

@@ -222,7 +222,8 @@ class Trainer(TrainerFace):
 
     def _prepare(self) -> None:
         self._prepare_callbacks()
-        self.identity = describe_run(self)
+        has_checkpoints = self._resumed is not None or self._checkpoints != (None, None)
+        self.identity = describe_run(self) if has_checkpoints else {}  # reads the names of all cells
         if self._resumed is not None:
             refuse_other_run(self._resumed.path, self._resumed.state["identity"], self.identity)
         self.checkpointing = make_checkpointing(self, *self._checkpoints, self._resumed)

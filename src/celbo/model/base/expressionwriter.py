@@ -63,7 +63,8 @@ class ExpressionWriterMixin:
         genes = gene_columns(gene_list, names)
         codes = codes_of_batches(model, transform_batch)
         assert cells.adata is not None
-        obs = cells.adata.obs.iloc[cells.cells].copy()
+        all_in_order = indices is None  # then nothing is copied: names and columns may lie on disk
+        obs = cells.adata.obs if all_in_order else cells.adata.obs.iloc[cells.cells].copy()
         var = pd.DataFrame(index=pd.Index(names if genes is None else names[genes]))
         blocks = expression_blocks(
             model.module, cells.batches, codes, genes, library_size, n_samples, return_mean=True, seed=seed

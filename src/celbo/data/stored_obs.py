@@ -1,0 +1,78 @@
+"""The table of the cells of a file, without taking memory for every cell: its columns are mapped, its names are text.
+
+Dims: n cells.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata.io import read_elem
+
+from .anndata_writer import CAN_WRITE
+from .cell_names import STEP, CellNames
+from .scratch import Scratch
+
+__all__ = ["read_obs"]
+
+PIECE = 2**20
+"""Values of a column that are read at once."""
+
+
+def read_obs(group: Any, compact: bool) -> pd.DataFrame:
+    """Read a table in anndata's layout.
+
+    Parameters
+    ----------
+    group
+        Of h5py or zarr.
+    compact
+        Columns of numbers and of categories lie in a temporary file, which is mapped; names are
+        :class:`~celbo.data.cell_names.CellNames`. Other columns (text) are in memory in any case.
+
+    Returns
+    -------
+    The table; equal to the one that anndata reads.
+    """
+    if not compact or not CAN_WRITE or group.attrs.get("encoding-type") != "dataframe":
+        return read_elem(group)
+    names = [str(name) for name in group.attrs["column-order"]]
+    index_name = str(group.attrs["_index"])
+    with Scratch() as scratch:
+        index = pd.Index(_names(group[index_name], scratch), name=None if index_name == "_index" else index_name)
+        columns = {name: _column(group[name], scratch) for name in names}
+    return pd.DataFrame(columns, index=index, columns=names or None, copy=False)
+
+
+def _names(element: Any, scratch: Scratch) -> Any:
+    if element.attrs.get("encoding-type") != "string-array" or len(element.shape) != 1:
+        return read_elem(element)
+    return CellNames.from_pieces(lambda: _pieces(element, STEP), scratch)
+
+
+def _column(element: Any, scratch: Scratch) -> Any:
+    kind = element.attrs.get("encoding-type")
+    if kind == "array" and element.dtype.kind in "biuf" and len(element.shape) == 1:
+        return _mapped(element, scratch)
+    if kind == "categorical":
+        return pd.Categorical.from_codes(
+            _mapped(element["codes"], scratch),
+            categories=read_elem(element["categories"]),
+            ordered=bool(element.attrs["ordered"]),
+        )
+    if kind == "nullable-integer":
+        return pd.arrays.IntegerArray(_mapped(element["values"], scratch), _mapped(element["mask"], scratch))
+    if kind == "nullable-boolean":
+        return pd.arrays.BooleanArray(_mapped(element["values"], scratch), _mapped(element["mask"], scratch))
+    return read_elem(element)
+
+
+def _mapped(element: Any, scratch: Scratch) -> np.ndarray:
+    dtype = np.dtype(element.dtype).newbyteorder("=")
+    return scratch.put(lambda: _pieces(element, PIECE), int(element.shape[0]), dtype)
+
+
+def _pieces(element: Any, step: int) -> Iterator[np.ndarray]:
+    for start in range(0, int(element.shape[0]), step):
+        yield np.asarray(element[start : start + step])
