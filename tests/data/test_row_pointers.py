@@ -25,7 +25,7 @@ def test_any_stretch_is_that_of_the_pointers(monkeypatch, rng, n, most):
 
 def test_row_of_an_entry(rng):
     lengths_n = rng.integers(0, 4, 3000)
-    pointers, indptr = made(lengths_n)
+    pointers, _ = made(lengths_n)
     row_of_entry = np.repeat(np.arange(3000), lengths_n)
     for entry in rng.integers(0, len(row_of_entry), 200):
         assert pointers.row_of(entry) == row_of_entry[entry]

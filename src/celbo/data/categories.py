@@ -123,9 +123,9 @@ def encode(column: pd.Series, mapping: np.ndarray, where: str) -> np.ndarray:
     unknown = unknown_categories(categories, mapping)
     if unknown:
         raise ValueError(_unknown_message(unknown, mapping, where))
-    codes_c = pd.Index(mapping).get_indexer(pd.Index(categories))
+    codes_c = pd.Index(mapping).get_indexer(pd.Index(categories)).astype(_code_dtype(len(mapping)))
     within_n = pd.Categorical(_indexable(column), categories=pd.Index(categories)).codes
-    return codes_c[within_n].astype(_code_dtype(len(mapping)))
+    return codes_c[within_n]
 
 
 def _code_dtype(n_categories: int) -> type[np.signedinteger]:

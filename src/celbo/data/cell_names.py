@@ -86,8 +86,8 @@ class CellNames(ExtensionArray):
                 last += int(length_m.sum(dtype=np.int64))
 
         total = sum(len(piece) for piece in encoded())
-        text = scratch.put(encoded, total, np.uint8, fixed=True)
-        return cls(text, scratch.put(ends, 1 + sum(map(len, lengths)), np.int64, fixed=True))
+        text = scratch.put(encoded, total, np.uint8)
+        return cls(text, scratch.put(ends, 1 + sum(map(len, lengths)), np.int64))
 
     @classmethod
     def _from_sequence(cls, scalars: Any, *, dtype: Any = None, copy: bool = False) -> Any:
@@ -103,6 +103,9 @@ class CellNames(ExtensionArray):
         """All names in order, some at a time."""
         for start in range(0, len(self), STEP):
             yield self._decoded(np.arange(start, min(start + STEP, len(self))))
+        self._forget()
+
+    def _forget(self) -> None:
         forget(self._text)
         forget(self._ends_n)
 
@@ -147,7 +150,12 @@ class CellNames(ExtensionArray):
             row = range(len(self))[int(item)]
             return self._decoded(np.array([row]))[0]
         rows_m = np.arange(len(self))[item] if isinstance(item, slice) else self._rows(item)
-        return self if rows_m is None else np.array([*self._decoded(rows_m), None], object)[:-1]
+        if rows_m is None:
+            return self
+        found_m = np.array([*self._decoded(rows_m), None], object)[:-1]  # None: numpy is not to look into the strings
+        if len(found_m) > STEP // 16:
+            self._forget()
+        return found_m
 
     def _rows(self, item: np.ndarray) -> np.ndarray | None:
         """Row numbers that are asked for; None for a mask of all."""
@@ -169,7 +177,8 @@ class CellNames(ExtensionArray):
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("_str_"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return getattr(pd.array(np.asarray(self), dtype=object), name)  # type: ignore[arg-type]  # what index.str consists of
+        plain: Any = np.asarray(self)
+        return getattr(pd.array(plain, dtype=object), name)  # what index.str consists of
 
     def equals(self, other: object) -> bool:
         """Whether these are the same names in the same order."""

@@ -17,6 +17,8 @@ import pandas as pd
 from anndata.io import write_elem
 
 from ..core import optional
+from .cell_names import names_of
+from .scratch import forget
 
 __all__ = ["MatrixWriter", "matrix_writer", "new_anndata", "write_table"]
 
@@ -89,7 +91,32 @@ def write_table(root: Any, name: str, value: pd.DataFrame | dict[str, Any]) -> N
     """Write an element in anndata's layout, without its remarks about versions of zarr."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        write_elem(root, name, value)
+        if isinstance(value, pd.DataFrame) and names_of(value.index) is not None:
+            _write_by_columns(root.create_group(name), value)
+        else:
+            write_elem(root, name, value)
+
+
+def _write_by_columns(group: Any, table: pd.DataFrame) -> None:
+    """Write a table whose columns lie on disk, so that one at a time is in memory."""
+    index = "_index" if table.index.name is None else str(table.index.name)
+    columns = [str(name) for name in table.columns if name != index]
+    layout = {"encoding-type": "dataframe", "encoding-version": "0.2.0", "_index": index}
+    group.attrs.update(layout | {"column-order": columns})
+    write_elem(group, index, table.index.array)
+    for name in columns:
+        write_elem(group, name, table[name]._values)
+        for part in _arrays_of(table[name].array):
+            forget(part)
+
+
+def _arrays_of(column: Any) -> list[np.ndarray]:
+    """What a column consists of: values, or codes, or values and a mask."""
+    if isinstance(column, pd.Categorical):
+        return [column.codes]
+    if isinstance(column, pd.arrays.NumpyExtensionArray):
+        return [column.to_numpy()]
+    return [part for part in (getattr(column, "_data", None), getattr(column, "_mask", None)) if part is not None]
 
 
 class MatrixWriter:

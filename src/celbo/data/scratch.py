@@ -1,7 +1,9 @@
 """Arrays with one entry a cell that lie in a temporary file, mapped into memory as they are used."""
 
+import contextlib
 import logging
 import mmap
+import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from typing import IO, Any, Self
@@ -13,6 +15,9 @@ __all__ = ["COMPACT_FROM", "Scratch", "forget"]
 COMPACT_FROM = 2**18
 """Cells from which on data that stream have their tables here; those of fewer are in memory, which is simpler."""
 
+_PAGEOUT = 21
+"""Linux's ``MADV_PAGEOUT``, which :mod:`mmap` does not name."""
+
 logger = logging.getLogger("celbo")
 
 
@@ -20,6 +25,7 @@ class Scratch:
     """A temporary file that arrays are put into; it has no name and is gone with the last of them.
 
     The file lies where :mod:`tempfile` puts such (``TMPDIR``). To be used in ``with``; the arrays outlive it.
+    They may be changed: what is changed is in memory, the file stays as it is.
     """
 
     def __init__(self) -> None:
@@ -43,9 +49,6 @@ class Scratch:
             Entries of all pieces together.
         dtype
             Of the entries.
-        fixed
-            The array cannot be changed, so that :func:`forget` is allowed. Otherwise it can: in memory, the file stays
-            as it is.
 
         Returns
         -------
@@ -61,7 +64,7 @@ class Scratch:
                 raise
             logger.warning("No temporary file (%s): %s are kept in memory.", error, f"{n:,} values")
             return np.concatenate([np.asarray(piece, dtype) for piece in pieces()])
-        return np.asarray(np.memmap(self._opened(), dtype, mode="r" if fixed else "c", offset=start, shape=(n,)))
+        return np.asarray(np.memmap(self._opened(), dtype, mode="c", offset=start, shape=(n,)))
 
     def _write(self, pieces: Iterable[np.ndarray], dtype: np.dtype) -> int:
         """Put them at the end of the file; says where they begin."""
@@ -79,9 +82,13 @@ class Scratch:
 
 
 def forget(array: np.ndarray) -> None:
-    """Let go of the memory that a ``fixed`` array took as it was read; it is read from the file again when used."""
+    """Let go of the memory that an array of a :class:`Scratch` took as it was read; it is read again when used.
+
+    What was changed in it is kept. Does nothing to other arrays, and where the system has no such call.
+    """
     owner: Any = array
-    while owner is not None and not isinstance(owner, mmap.mmap):
-        owner = owner.base if isinstance(owner, np.ndarray) else None
-    if owner is not None and not array.flags.writeable and hasattr(owner, "madvise"):
-        owner.madvise(mmap.MADV_DONTNEED)
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if isinstance(owner, mmap.mmap) and sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError):  # Linux before 5.4
+            owner.madvise(_PAGEOUT)

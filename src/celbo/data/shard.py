@@ -19,6 +19,7 @@ from scipy import sparse
 from ..core import optional, unknown_name
 from .matrix_writer import new_anndata, write_table
 from .stored_matrix import StoredMatrix, stored_matrix
+from .stored_obs import reordered
 
 __all__ = ["shard"]
 
@@ -77,7 +78,7 @@ def shard(
         raise KeyError(unknown_name("layer", layer, adata.layers))
     rows = _RowsOf(adata.X if layer is None else adata.layers[layer])
     order_n = np.random.default_rng(seed).permutation(rows.n)
-    obs = adata.obs.iloc[order_n].copy()
+    obs = reordered(adata.obs, order_n)
     obs["_celbo_row"] = order_n
     with (
         new_anndata(path, overwrite) as root,

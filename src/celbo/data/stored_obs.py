@@ -11,10 +11,10 @@ import pandas as pd
 from anndata.io import read_elem
 
 from .anndata_writer import CAN_WRITE
-from .cell_names import STEP, CellNames
+from .cell_names import STEP, CellNames, names_of
 from .scratch import Scratch
 
-__all__ = ["read_obs"]
+__all__ = ["read_obs", "reordered"]
 
 PIECE = 2**20
 """Values of a column that are read at once."""
@@ -43,6 +43,25 @@ def read_obs(group: Any, compact: bool) -> pd.DataFrame:
         index = pd.Index(_names(group[index_name], scratch), name=None if index_name == "_index" else index_name)
         columns = {name: _column(group[name], scratch) for name in names}
     return pd.DataFrame(columns, index=index, columns=names or None, copy=False)
+
+
+def reordered(obs: pd.DataFrame, order_n: np.ndarray) -> pd.DataFrame:
+    """The rows of a table in another order, ``(n,)``; one that :func:`read_obs` made compact stays so."""
+    names = names_of(obs.index)
+    if names is None:
+        return obs.iloc[order_n].copy()
+    steps = range(0, len(order_n), STEP)
+    with Scratch() as scratch:
+        index = CellNames.from_pieces(lambda: (names[order_n[start : start + STEP]] for start in steps), scratch)
+        columns = {name: _taken(column.array, order_n, scratch) for name, column in obs.items()}
+    return pd.DataFrame(columns, index=pd.Index(index, name=obs.index.name), columns=obs.columns, copy=False)
+
+
+def _taken(column: Any, order_n: np.ndarray, scratch: Scratch) -> Any:
+    if not isinstance(column, pd.arrays.NumpyExtensionArray) or column.dtype == object:
+        return column.take(order_n)
+    values_n = column.to_numpy()
+    return scratch.put(lambda: [values_n[order_n]], len(order_n), values_n.dtype)
 
 
 def _names(element: Any, scratch: Scratch) -> Any:

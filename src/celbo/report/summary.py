@@ -145,7 +145,7 @@ def _latent_space(
     mean_nk, variance_nk = latents(model, encoded)
     shown = some_rows(len(encoded), max_cells, rng)
     unlabeled, obs = getattr(model, "unlabeled_category_", None), model.adata.obs
-    group_n = {title: _names(obs[key].iloc[encoded[shown]], unlabeled) for title, key in _group_keys(model).items()}
+    group_n = {title: _names(_of(obs[key], encoded[shown]), unlabeled) for title, key in _group_keys(model).items()}
     kl_k, is_active_k = np.zeros(0), np.zeros(0, dtype=bool)
     if variance_nk is not None:
         kl_k = _kl_to_standard_normal(mean_nk, variance_nk)
@@ -207,6 +207,11 @@ def _group_keys(model: Any) -> dict[str, str]:
     arguments = model.registry_["setup_args"]
     keys = {"batch": arguments.get("batch_key"), "label": arguments.get("labels_key")}
     return {title: key for title, key in keys.items() if key is not None}
+
+
+def _of(column: pd.Series, rows: np.ndarray) -> pd.Series:
+    """Values of some rows, without the rows' names, which may have to be read."""
+    return pd.Series(column.array.take(rows))
 
 
 def _names(column: pd.Series, unlabeled: Any = None) -> np.ndarray:

@@ -63,6 +63,7 @@ class CategoricalDataFrameField(BaseDataFrameField):
         self.validate_field(adata)
         column = self.source_column(adata)
         mapping = used_categories(column, self.source_place)
+        mapping = mapping.astype(np.int64) if self.is_default else mapping
         self._say_unused(column, mapping)
         return self._write(adata, column, mapping, is_new=True)
 
@@ -98,7 +99,7 @@ class CategoricalDataFrameField(BaseDataFrameField):
         """The user's column, or zeros when none was named."""
         frame = getattr(adata, self.attr_name)
         if self.is_default:
-            return pd.Series(np.zeros(len(frame), dtype=np.int64), index=frame.index)
+            return pd.Series(np.zeros(len(frame), dtype=np.int8), index=frame.index)
         return frame[self._original_attr_key]
 
     def _require_same_origin(self, state_registry: dict[str, Any]) -> None:

@@ -1,0 +1,134 @@
+"""Tables of cells that lie in a temporary file hold what anndata reads."""
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from celbo.data import open as open_data
+from celbo.data import scratch, stored_obs
+from celbo.data.anndata_writer import CAN_WRITE
+from celbo.data.cell_names import names_of
+from celbo.data.matrix_writer import matrix_writer
+from celbo.data.shard import shard
+from celbo.data.stored_obs import reordered
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Writing zarr v2 data", "ignore:Observation names are not unique"),
+    pytest.mark.skipif(not CAN_WRITE, reason="this anndata has no place for writers"),
+]
+
+
+@pytest.fixture(autouse=True)
+def compact(monkeypatch):
+    monkeypatch.setattr(scratch, "COMPACT_FROM", 0)
+    monkeypatch.setattr(stored_obs, "PIECE", 5)
+
+
+def table(n, start=0):
+    rng = np.random.default_rng(n + start)
+    return pd.DataFrame(
+        {
+            "kind": pd.Categorical.from_codes(rng.integers(-1, 3, n), ["é", "b", "never", "c"]),
+            "size": pd.Categorical(rng.choice(["S", "L"], n), categories=["S", "M", "L"], ordered=True),
+            "number": rng.integers(0, 9, n),
+            "small": rng.integers(0, 9, n).astype(np.int8),
+            "half": rng.random(n).astype(np.float16),
+            "score": np.where(rng.random(n) < 0.2, np.nan, rng.random(n)),
+            "flag": rng.random(n) < 0.5,
+            "count or none": pd.array([None if i % 3 else i for i in range(n)], dtype="Int64"),
+            "yes, no or none": pd.array([None if i % 4 else i % 8 == 0 for i in range(n)], dtype="boolean"),
+            "note": [f"note {i}" for i in range(n)],
+        },
+        index=[f"c{i}" for i in range(start, start + n)],
+    )
+
+
+def written(path, obs):
+    x = sparse.csr_matrix(np.random.default_rng(0).poisson(1.0, (len(obs), 6)).astype(np.float32))
+    adata = anndata.AnnData(x, obs=obs, var=pd.DataFrame(index=list("abcdef")))
+    anndata.settings.allow_write_nullable_strings = False
+    if path.suffix == ".zarr":
+        adata.write_zarr(path, convert_strings_to_categoricals=False)
+    else:
+        adata.write_h5ad(path, convert_strings_to_categoricals=False, compression="gzip" if "gz" in path.name else None)
+    return path
+
+
+def assert_same(found, wanted):
+    assert names_of(found.index) is not None
+    assert found.index.tolist() == wanted.index.tolist()
+    assert found.index.name == wanted.index.name
+    pd.testing.assert_frame_equal(
+        found.reset_index(drop=True), wanted.reset_index(drop=True), check_column_type=len(wanted.columns) > 0
+    )
+
+
+@pytest.mark.parametrize("name", ["a.h5ad", "gz.h5ad", "a.zarr"])
+def test_what_anndata_reads(tmp_path, name):
+    path = written(tmp_path / name, table(23).rename_axis("barcode"))
+    plain = anndata.read_zarr(path) if path.suffix == ".zarr" else anndata.read_h5ad(path)
+    assert_same(open_data(path, stream=True).obs, plain.obs)
+
+
+def test_no_columns_and_few_cells(tmp_path):
+    for n in (1, 2):
+        obs = pd.DataFrame(index=[f"c{i}" for i in range(n)])
+        assert_same(open_data(written(tmp_path / f"{n}.h5ad", obs), stream=True).obs, obs)
+
+
+def test_many_files_are_as_one_that_is_loaded(tmp_path):
+    paths = [written(tmp_path / f"{i}.h5ad", table(9 + i, 10 * i)) for i in range(3)]
+    assert_same(open_data(paths, stream=True).obs, open_data(paths, stream=False).obs)
+
+
+def test_names_in_two_files_are_told_apart(tmp_path, log):
+    paths = [written(tmp_path / f"{name}.h5ad", table(4)) for name in "ab"]
+    found = open_data(paths, stream=True).obs
+    assert found.index.tolist() == [f"c{i}-{name}" for name in "ab" for i in range(4)]
+    assert names_of(found.index) is not None
+    assert any("4 names of cells are in several files" in line for line in log)
+
+
+@pytest.mark.parametrize("name", ["b.h5ad", "b.zarr"])
+def test_what_streams_can_be_written(tmp_path, name):
+    adata = open_data(written(tmp_path / "a.h5ad", table(23)), stream=True)
+    adata.write_h5ad(tmp_path / name) if name == "b.h5ad" else adata.write_zarr(tmp_path / name)
+    again = open_data(tmp_path / name, stream=False)
+    np.testing.assert_array_equal(again.X.toarray(), adata.X.to_memory().toarray())
+    assert again.obs_names.tolist() == adata.obs_names.tolist()
+
+
+@pytest.mark.parametrize("name", ["b.h5ad", "b.zarr"])
+def test_tables_of_results(tmp_path, name):
+    adata = open_data(written(tmp_path / "a.h5ad", table(23).rename_axis("barcode")), stream=True)
+    adata.obs["number"] = adata.obs["number"] + 1
+    adata.obs.loc["c3", "small"] = 100
+    with matrix_writer(tmp_path / name, adata.obs, adata.var) as writer:
+        writer.append(np.ones((23, 6), np.float32))
+    found = anndata.read_h5ad(tmp_path / name) if name == "b.h5ad" else anndata.read_zarr(tmp_path / name)
+    assert_same(adata.obs, found.obs)
+    assert found.obs["small"].iloc[3] == 100
+
+
+def test_columns_can_be_changed(tmp_path):
+    path = written(tmp_path / "a.h5ad", table(23))
+    adata = open_data(path, stream=True)
+    adata.obs["new"] = np.arange(23)
+    adata.obs.loc["c3", "number"] = 77
+    adata.obs["score"] = adata.obs["score"].fillna(0.0)
+    assert adata.obs["number"].iloc[3] == 77
+    assert open_data(path, stream=True).obs["number"].iloc[3] != 77
+
+
+def test_another_order(tmp_path, rng):
+    obs = open_data(written(tmp_path / "a.h5ad", table(23)), stream=True).obs
+    order = rng.permutation(23)
+    assert_same(reordered(obs, order), obs.iloc[order])
+
+
+def test_shards_have_the_names_of_their_cells(tmp_path):
+    adata = open_data(written(tmp_path / "a.h5ad", table(23)), stream=True)
+    found = anndata.read_zarr(shard(adata, tmp_path / "s.zarr"))
+    assert found.obs_names.tolist() == adata.obs_names[found.obs["_celbo_row"].to_numpy()].tolist()

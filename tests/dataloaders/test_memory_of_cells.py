@@ -1,0 +1,73 @@
+"""Data that stream take a few bytes for each cell, however large they are."""
+
+import tracemalloc
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from anndata.io import write_elem
+
+import celbo
+from celbo.data import blocks, row_pointers, scratch, stored_matrix, stored_obs
+from celbo.dataloaders import split
+
+GENES = 30
+
+
+@pytest.fixture(autouse=True)
+def as_for_many(monkeypatch):
+    monkeypatch.setattr(scratch, "COMPACT_FROM", 0)
+    monkeypatch.setattr(split, "NARROW_FROM", 0)
+    monkeypatch.setattr(blocks, "_ENTRIES_ON_DISK", 2**14)  # pieces of fixed size are to be small beside the cells
+    monkeypatch.setattr(row_pointers, "PIECE", 2**14)
+    monkeypatch.setattr(stored_matrix, "PIECE_BYTES", 2**16)
+    monkeypatch.setattr(stored_matrix, "GAP_BYTES", 2**10)
+    monkeypatch.setattr(stored_obs, "PIECE", 2**14)
+
+
+def written(path, n):
+    """An h5ad of ``n`` cells with two counts each, names of 20 characters and columns of several kinds."""
+    with h5py.File(path, "w") as file:
+        file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+        for name in ("layers", "obsm", "obsp", "uns", "varm", "varp"):
+            write_elem(file, name, {})
+        x = file.create_group("X")
+        x.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": [n, GENES]})
+        x["data"] = np.ones(2 * n, np.float32)
+        x["indices"] = (np.arange(2 * n) % GENES).astype(np.int32)
+        x["indptr"] = 2 * np.arange(n + 1)
+        obs = {f"score {i}": np.arange(n) / 7 for i in range(5)}
+        obs["batch"] = pd.Categorical.from_codes(np.arange(n) % 4, list("abcd"))
+        write_elem(file, "obs", pd.DataFrame(obs, index=[f"a-name-of-20-{i:07d}" for i in range(n)]))
+        write_elem(file, "var", pd.DataFrame(index=[f"g{i}" for i in range(GENES)]))
+    return path
+
+
+def traced(path):
+    """Bytes at the end of training, and at the most: what numpy and Python allocated, mapped files apart."""
+    tracemalloc.start()
+    try:
+        adata = celbo.data.open(path, stream=True)
+        celbo.model.SCVI.setup_anndata(adata, batch_key="batch")
+        model = celbo.model.SCVI(adata, n_hidden=4, n_latent=2)
+        model.train(
+            max_epochs=1,
+            max_steps=2,
+            seed=0,
+            verbose=0,
+            accelerator="cpu",
+            datasplitter_kwargs={"pool_bytes": 2**16},
+        )
+        return tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+
+def test_few_bytes_a_cell(tmp_path):
+    few, many = (written(tmp_path / f"{n}.h5ad", n) for n in (100_000, 400_000))
+    traced(few)  # what is made once
+    small, large = traced(few), traced(many)
+    at_end, at_most = ((large[i] - small[i]) / 300_000 for i in (0, 1))
+    assert at_end < 12  # the split, how many values each row has, and a code
+    assert at_most < 30  # while counts are checked and the split is drawn; plain obs alone would be 130
