@@ -34,9 +34,6 @@ _MOST_OBJECTS = 2**16
 _PIECE = 2**24
 """Bytes of the file that are looked at at once."""
 
-_SMALL = 2**16
-"""Bytes of a dataset up to which it is quicker to look through it than to find out where it lies."""
-
 _REFERENCE = np.dtype([("length", "<u4"), ("address", "<u8"), ("number", "<u4")])
 """How an array in the file refers to a string in a collection."""
 
@@ -83,9 +80,9 @@ def _arrays(file: h5py.File) -> tuple[list[_Span], list[_Span]]:
 
     def add(_: str, element: h5py.Group | h5py.Dataset) -> None:
         if isinstance(element, h5py.Dataset):
-            if element.dtype.kind in "biuf":
+            if not element.dtype.hasobject:
                 numbers.extend(_spans(element.id))
-            elif h5py.check_string_dtype(element.dtype) is not None and element.dtype.kind == "O":
+            elif h5py.check_string_dtype(element.dtype) is not None:
                 strings.extend(_in_one(element.id))
 
     with suppress(Exception):  # of whatever kind: what cannot be listed is looked through, and fails when it is read
@@ -94,9 +91,7 @@ def _arrays(file: h5py.File) -> tuple[list[_Span], list[_Span]]:
 
 
 def _spans(dataset: h5py.h5d.DatasetID) -> list[_Span]:
-    """The parts of the file that a dataset takes, none for a small one."""
-    if dataset.get_storage_size() <= _SMALL:
-        return []
+    """The parts of the file that a dataset takes."""
     if dataset.get_create_plist().get_layout() != h5py.h5d.CHUNKED:
         return _in_one(dataset)
     spans: list[_Span] = []
