@@ -74,6 +74,9 @@ OVERWRITTEN = {
 }
 """What is written where, by the places of the collections and of the list of the cells' names."""
 
+STRING_TYPE = b"\x19\x01\x01\0\x10\0\0\0"
+"""The type of an attribute that is a string: what the second byte says that it is."""
+
 
 @pytest.fixture(scope="module")
 def said(whole, tmp_path_factory):
@@ -83,6 +86,10 @@ def said(whole, tmp_path_factory):
         names = file["obs/_index"].id.get_offset()
     for kind, place in OVERWRITTEN.items():
         overwritten(whole, folder / f"{kind}.h5ad", *place(heaps(whole), names))
+    raw = whole.read_bytes()
+    overwritten(whole, folder / "type.h5ad", raw.index(STRING_TYPE) + 1, b"\x03")
+    links = raw.index(b"TREE\0\0", raw.index(b"TREE\0\0") + 1)  # of a group in the file, not of the file itself
+    overwritten(whole, folder / "circle.h5ad", links + 16, eight(links))  # the list to the right is the list itself
     ran = subprocess.run(
         [sys.executable, "-c", CHILD, str(folder)], capture_output=True, text=True, timeout=LIMIT_S, check=True
     )
@@ -98,6 +105,16 @@ def test_damaged_strings_end_in_an_error_that_names_the_file(said, kind):
     assert len(said[kind]) == 2
     for answer in said[kind]:
         assert re.match(rf"DamagedDataError: .*{kind}\.h5ad is damaged: the strings .*Copy the file again", answer)
+
+
+def test_a_type_that_there_is_not_ends_in_an_error(said):
+    assert len(said["type"]) == 2
+    for answer in said["type"]:
+        assert re.match(r"DamagedDataError: .*type\.h5ad is damaged: an attribute of /\S* has a type that", answer)
+
+
+def test_a_list_of_links_that_is_its_own_neighbour_does_no_harm(said):
+    assert said["circle"] == ["no error", "no error"]
 
 
 class TestEveryHeapIsSeen:

@@ -3,7 +3,8 @@
 HDF5 keeps strings of varying length in "global heap collections" (HDF5 File Format Specification, III.E): 16 bytes of
 header, then objects of 16 bytes of header (index, count, size) and their bytes, one after another. libhdf5 (2.0, and
 those before) walks from one to the next by the size that is written there; where that was overwritten by zeros it stays
-where it is, for ever, in C, where nothing can stop it.
+where it is, for ever, in C, where nothing can stop it. The references to the strings, and their type in the attributes,
+are looked at too: libhdf5 takes 4 GB for a wrong length, and dies of a wrong type.
 
 Dims: c collections.
 """
@@ -34,6 +35,9 @@ _MOST_OBJECTS = 2**16
 _PIECE = 2**24
 """Bytes of the file that are looked at at once."""
 
+_VLEN_KIND = 3
+"""Which byte of the encoded type says what it is that varies in length."""
+
 _REFERENCE = np.dtype([("length", "<u4"), ("address", "<u8"), ("number", "<u4")])
 """How an array in the file refers to a string in a collection."""
 
@@ -58,8 +62,8 @@ def require_sound_heaps(file: h5py.File) -> None:
     Raises
     ------
     DamagedDataError
-        When a collection cannot be walked through, or an array has strings longer than the file (for which libhdf5
-        takes up to 4 GB of memory).
+        When a collection cannot be walked through, an array has strings longer than the file, or an attribute has
+        a type that there is not.
     """
     sizes = file.id.get_create_plist().get_sizes()
     if file.userblock_size or sizes != (8, 8):  # nobody writes AnnData so
@@ -77,17 +81,50 @@ def _arrays(file: h5py.File) -> tuple[list[_Span], list[_Span]]:
     """Where numbers lie, and references to strings, as far as it can be told; in a damaged file it may be of some."""
     numbers: list[_Span] = []
     strings: list[_Span] = []
-
-    def add(_: str, element: h5py.Group | h5py.Dataset) -> None:
-        if isinstance(element, h5py.Dataset):
-            if not element.dtype.hasobject:
-                numbers.extend(_spans(element.id))
-            elif h5py.check_string_dtype(element.dtype) is not None:
-                strings.extend(_in_one(element.id))
-
-    with suppress(Exception):  # of whatever kind: what cannot be listed is looked through, and fails when it is read
-        file.visititems(add)
+    for element in _elements(h5py.h5g.open(file.id, b"/"), set()):
+        if not _has_types(element):
+            raise DamagedDataError(
+                f"{file.filename} is damaged: an attribute of {h5py.h5i.get_name(element).decode(errors='replace')} "
+                "has a type that there is not. Copy the file again, or write it anew."
+            )
+        with suppress(Exception):  # of whatever kind: it is looked through then, and fails when it is read
+            if isinstance(element, h5py.h5d.DatasetID) and not element.dtype.hasobject:
+                numbers.extend(_spans(element))
+            elif isinstance(element, h5py.h5d.DatasetID) and h5py.check_string_dtype(element.dtype) is not None:
+                strings.extend(_in_one(element))
     return numbers, strings
+
+
+def _elements(group: h5py.h5g.GroupID, seen: set[int]) -> Iterator[h5py.h5g.GroupID | h5py.h5d.DatasetID]:
+    """A group and all that is in it, each once; what cannot be opened is left out.
+
+    h5py's own `visititems` follows pointers that nothing else does, and may do so for ever.
+    """
+    yield group
+    names: list[bytes] = []
+    with suppress(Exception):
+        group.links.iterate(names.append)
+    for name in names:
+        element = None
+        with suppress(Exception):
+            link = group.links.get_info(name)
+            if link.type == h5py.h5l.TYPE_HARD and link.u not in seen:
+                seen.add(link.u)
+                element = h5py.h5o.open(group, name)
+        if isinstance(element, h5py.h5g.GroupID):
+            yield from _elements(element, seen)
+        elif element is not None:
+            yield element
+
+
+def _has_types(element: h5py.h5g.GroupID | h5py.h5d.DatasetID) -> bool:
+    """Whether what varies in length among its attributes is said to be a list (0) or a string (1), and nothing else."""
+    for number in range(h5py.h5a.get_num_attrs(element)):
+        with suppress(Exception):
+            of_type = h5py.h5a.open(element, index=number).get_type()
+            if of_type.get_class() == h5py.h5t.VLEN and of_type.encode()[_VLEN_KIND] & 0x0F > 1:
+                return False
+    return True
 
 
 def _spans(dataset: h5py.h5d.DatasetID) -> list[_Span]:

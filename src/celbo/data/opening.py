@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from .file_mark import naming_damage
 from .genes import align_genes
 from .inputs import Input, input_paths, open_input
 from .memory import available_memory, readable_bytes
@@ -124,7 +125,9 @@ def _streamed(opened: Sequence[Input]) -> AnnData:
     if len(opened) == 1:
         matrices = {name: StoredMatrix([part]) for name, part in opened[0].matrices.items()}
         x = matrices.pop(None, None)
-        return AnnData(x, obs=opened[0].obs, var=opened[0].var, layers=matrices, **opened[0].rest())
+        rest = opened[0].rest()
+        with naming_damage(opened[0].path):
+            return AnnData(x, obs=opened[0].obs, var=opened[0].var, layers=matrices, **rest)
     columns, var = _common_genes(opened)
     in_all = [name for name in opened[0].matrices if all(name in one.matrices for one in opened)]
     stacked = {name: StoredMatrix([one.matrices[name] for one in opened], columns) for name in in_all}
