@@ -23,14 +23,23 @@ def naming_damage(path: Path) -> Iterator[None]:
     """Turn whatever goes wrong in reading a file as AnnData into a :class:`DamagedDataError` that names it."""
     try:
         yield
-    except (MemoryError, ModuleNotFoundError, DamagedDataError):
+    except (ModuleNotFoundError, DamagedDataError):
         raise
+    except MemoryError as error:
+        raise MemoryError(f"{_named(path)} does not fit in memory, or is damaged: {_first_line(error)}") from error
     except Exception as error:
-        size = f" ({path.stat().st_size} bytes)" if path.is_file() else ""
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise DamagedDataError(
-            f"{path}{size} cannot be read as AnnData; it is damaged, cut short or something else: {lines[0]}"
+            f"{_named(path)} cannot be read as AnnData; it is damaged, cut short or something else: "
+            f"{_first_line(error)}"
         ) from error
+
+
+def _named(path: Path) -> str:
+    return f"{path} ({path.stat().st_size} bytes)" if path.is_file() else str(path)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 class FileMark:

@@ -12,6 +12,7 @@ from anndata.io import read_elem
 
 from ..core import optional, unknown_name
 from .file_mark import DamagedDataError, naming_damage
+from .hdf5_heap import require_sound_heaps
 from .stored_obs import read_obs
 from .stored_part import ColumnsError, StoredPart, is_group
 
@@ -136,22 +137,34 @@ def open_input(path: Path, layers: Sequence[str] | None = None) -> Input:
     for name in layers or ():
         if name not in stored:
             raise KeyError(f"{path}: {unknown_name('layer', name, stored)}")
-    matrices: dict[str | None, StoredPart] = {None: StoredPart(root["X"], path)} if "X" in root else {}
-    for name in stored if layers is None else layers:
-        try:
-            matrices[name] = StoredPart(root["layers"][name], path)
-        except ColumnsError as error:
-            if layers is not None:
-                raise
-            logger.info("Left out: %s", error)
-    opened = Input(path, root, var, matrices)
+    opened = Input(path, root, var, _matrices(path, root, stored, layers))
     _require_shapes(opened)
     return opened
 
 
+def _matrices(
+    path: Path, root: Any, stored: Sequence[str], layers: Sequence[str] | None
+) -> dict[str | None, StoredPart]:
+    """``X``, where there is one, and the layers that are wanted and can be read by rows."""
+    with naming_damage(path):
+        x = {None: root["X"]} if "X" in root else {}
+        others = {name: root["layers"][name] for name in (stored if layers is None else layers)}
+    matrices: dict[str | None, StoredPart] = {name: StoredPart(element, path) for name, element in x.items()}
+    for name, element in others.items():
+        try:
+            matrices[name] = StoredPart(element, path)
+        except ColumnsError as error:
+            if layers is not None:
+                raise
+            logger.info("Left out: %s", error)
+    return matrices
+
+
 def _root(path: Path) -> Any:
     if path.suffix.lower() == ".h5ad":
-        return h5py.File(path, "r")
+        file = h5py.File(path, "r")
+        require_sound_heaps(file)
+        return file
     zarr = optional("zarr", extra="zarr", purpose="Reading .zarr")
     return zarr.open_group(str(path), mode="r")
 

@@ -15,6 +15,7 @@ from anndata import AnnData
 from ..core.allocator import give_back_free_blocks
 from . import scratch
 from .cell_names import names_of
+from .file_mark import naming_damage
 from .genes import align_genes
 from .inputs import Input, input_paths, open_input
 from .memory import available_memory, readable_bytes
@@ -130,7 +131,9 @@ def _streamed(opened: Sequence[Input], may_compact: bool = True) -> AnnData:
     if len(opened) == 1:
         matrices = {name: StoredMatrix([part]) for name, part in opened[0].matrices.items()}
         x = matrices.pop(None, None)
-        return _anndata(x, opened[0].obs(compact), opened[0].var, matrices, **opened[0].rest())
+        obs, rest = opened[0].obs(compact), opened[0].rest()
+        with naming_damage(opened[0].path):
+            return _anndata(x, obs, opened[0].var, matrices, **rest)
     columns, var = _common_genes(opened)
     in_all = [name for name in opened[0].matrices if all(name in one.matrices for one in opened)]
     stacked = {name: StoredMatrix([one.matrices[name] for one in opened], columns) for name in in_all}

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import anndata
+import h5py
 
 from ..core import optional
 from .file_mark import naming_damage
+from .hdf5_heap import require_sound_heaps
 
 __all__ = ["read"]
 
@@ -40,4 +42,8 @@ def read(path: str | Path) -> anndata.AnnData:
     if kind == "zarr":
         optional("zarr", extra="zarr", purpose="Reading .zarr")
     with naming_damage(path):
-        return anndata.read_h5ad(path) if kind == "h5ad" else anndata.read_zarr(path)
+        if kind == "zarr":
+            return anndata.read_zarr(path)
+        with h5py.File(path, "r") as file:
+            require_sound_heaps(file)
+        return anndata.read_h5ad(path)
