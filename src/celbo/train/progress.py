@@ -2,18 +2,31 @@
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from .trainer import Trainer
 
-__all__ = ["SHOWN", "Progress", "make_progress", "say_summary"]
+__all__ = ["SHOWN", "Progress", "make_progress", "say_summary", "speaking_at"]
 
 logger = logging.getLogger("celbo")
 
 SHOWN = {"train_loss": "loss", "elbo_train": "ELBO", "elbo_validation": "validation ELBO"}
 """Metrics that are shown -> what they are called there."""
+
+
+@contextmanager
+def speaking_at(verbose: int) -> Iterator[None]:
+    """With 0, celbo's remarks (that kernels are compiled, say) are not heard meanwhile; warnings are."""
+    level = logger.level
+    if not verbose:
+        logger.setLevel(max(level, logging.WARNING))
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 class Progress(Protocol):

@@ -35,7 +35,7 @@ from .nonfinite import FiniteGuard
 from .optim import unpack_optimizers
 from .placing import free_bytes, keep_on_device
 from .processes import say_what_differs, share_out
-from .progress import Progress, make_progress, say_summary
+from .progress import Progress, make_progress, say_summary, speaking_at
 
 __all__ = ["Trainer"]
 
@@ -213,7 +213,7 @@ class Trainer(TrainerFace):
         try:
             self._prepare()
             seed = self.seed if self.seed is None else self.seed + self.engine.rank  # noise of each process's own
-            with private_rng(seed, self.engine.device):
+            with private_rng(seed, self.engine.device), speaking_at(self.verbose):
                 self.attempts.run()
         finally:
             self.engine.release(self.raw_module)
