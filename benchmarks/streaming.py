@@ -10,7 +10,6 @@ the steps' own (setup, which reads everything once, is a row of its own). ``--fo
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from . import common
+from .side import peak_mb
 
 N_TYPES, N_BATCHES, PIECE = 20, 4, 4096
 
@@ -139,7 +139,7 @@ def measure(task: dict) -> dict:
         "setup_s": ready - started,
         "cells_per_second": 128 * len(steps) / steps.sum(),
         "elbo": float(model.history["elbo_validation"].iloc[-1, 0]),
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mb": peak_mb(),
     }
 
 

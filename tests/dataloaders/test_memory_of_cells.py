@@ -20,7 +20,7 @@ def as_for_many(monkeypatch):
     monkeypatch.setattr(scratch, "COMPACT_FROM", 0)
     monkeypatch.setattr(split, "NARROW_FROM", 0)
     monkeypatch.setattr(blocks, "_ENTRIES_ON_DISK", 2**14)  # pieces of fixed size are to be small beside the cells
-    monkeypatch.setattr(hdf5_heap, "_PIECE", 2**16)
+    monkeypatch.setattr(hdf5_heap, "_PIECE", 2**19)
     monkeypatch.setattr(row_pointers, "PIECE", 2**14)
     monkeypatch.setattr(stored_matrix, "PIECE_BYTES", 2**16)
     monkeypatch.setattr(stored_matrix, "GAP_BYTES", 2**10)
