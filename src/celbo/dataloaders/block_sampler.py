@@ -28,16 +28,25 @@ LEAST_BLOCKS = 128
 """Blocks a pool has at least, so that data sorted by cell type or batch come out mixed."""
 
 
-def block_order(n_blocks: int, seed: int, epoch: int) -> np.ndarray:
-    """Order in which the blocks of an epoch are read, ``(b,)`` int64: a pure function of its arguments."""
-    return np.random.default_rng([seed, epoch]).permutation(n_blocks)
+def block_order(n_blocks: int, n_pools: int, seed: int, epoch: int) -> np.ndarray:
+    """Order in which the blocks of an epoch are read, ``(b,)`` int64: a pure function of its arguments.
+
+    The file is thought of as stretches of as many blocks as there are pools, and each pool takes a random block of each
+    stretch: so that pools of cells sorted by type have the types in the shares that the file has, and not by chance
+    (128 random blocks are few).
+    """
+    rng = np.random.default_rng([seed, epoch])
+    turn_sp = np.tile(np.arange(n_pools), (-(-n_blocks // n_pools), 1))
+    turn_b = rng.permuted(turn_sp, axis=1).ravel()[:n_blocks]
+    return np.lexsort((rng.random(n_blocks), turn_b))
 
 
 class PooledOrder:
     """All positions in the order of one epoch, each exactly once: a pure function of what it is made of.
 
-    Blocks of ``block_rows`` neighbouring positions come in random order (:func:`block_order`). What follows is cut into
-    pools of ``pool_rows``, and each pool is shuffled, when it is asked for: the order as a whole is never in memory.
+    Blocks of ``block_rows`` neighbouring positions come in a random order (:func:`block_order`). What follows is cut
+    into pools of ``pool_rows``, and each pool is shuffled, when it is asked for: the order as a whole is never in
+    memory.
 
     Parameters
     ----------
@@ -59,7 +68,7 @@ class PooledOrder:
         self.n, self.block_rows, self.pool_rows = n, block_rows, pool_rows
         self._key, self.size = (seed, epoch), size
         n_blocks = -(-n // block_rows)
-        self._block_b = block_order(n_blocks, seed, epoch)
+        self._block_b = block_order(n_blocks, max(1, -(-n // pool_rows)), seed, epoch)
         self._missing = n_blocks * block_rows - n  # from the last block
         self._last_at = int(np.flatnonzero(self._block_b == n_blocks - 1)[0]) if n else 0
         self._pools: dict[tuple[int, int], np.ndarray] = {}
@@ -99,20 +108,24 @@ def pooled_order(n: int, block_rows: int, pool_rows: int, seed: int, epoch: int,
     return PooledOrder(n, block_rows, pool_rows, seed, epoch, size).at(np.arange(n))
 
 
-def sizes_for(cost: RowCost, batch_size: int, pool_bytes: int | None = None) -> tuple[int, int]:
+def sizes_for(cost: RowCost, n: int, batch_size: int, pool_bytes: int | None = None) -> tuple[int, int]:
     """Rows a block and rows a pool, which hold memory under a bound and mix well.
 
     Parameters
     ----------
     cost
         Of the rows.
+    n
+        How many there are: pools are of about one size, so that each can have its part of every stretch of a file.
     batch_size
         Rows a minibatch; a pool is a whole number of them, two at least.
     pool_bytes
         Memory a pool may take; None: :data:`POOL_BYTES`.
     """
     bound = POOL_BYTES if pool_bytes is None else pool_bytes
-    pool_rows = max(2, int(bound / cost.bytes_per_row) // batch_size) * batch_size
+    most = max(2, int(bound / cost.bytes_per_row) // batch_size)
+    batches = -(-n // batch_size)
+    pool_rows = min(most, max(2, -(-batches // max(1, -(-batches // most))))) * batch_size
     wanted = max(cost.chunk_rows, int(BLOCK_BYTES / cost.bytes_per_row))
     return max(1, min(wanted, pool_rows // LEAST_BLOCKS)), pool_rows
 

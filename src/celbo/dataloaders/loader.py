@@ -147,7 +147,7 @@ class AnnDataLoader:
         options["shard"] = Shard.of_process_group(drop_dataset_tail) if distributed_sampler else Shard()
         self._read_at_once = 0
         if (cost := self.tables.cost) is not None:
-            sizes = sizes_for(cost, self.batch_size, pool_bytes)
+            sizes = sizes_for(cost, len(cells), self.batch_size, pool_bytes)
             self._read_at_once = sizes[1]
         if sampler is not None:
             self.sampler: Any = sampler
