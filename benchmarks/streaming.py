@@ -29,18 +29,16 @@ def simulate(path: Path, n_cells: int, n_genes: int, seed: int = 0) -> None:
 
     Counts are gamma-Poisson: ``x ~ Poisson(l_n w_tg v_bg gamma)``, types t in blocks, batches b within each.
     """
-    import h5py
     import pandas as pd
     from anndata.io import write_elem
+
+    from celbo.data.matrix_writer import new_anndata
 
     rng = np.random.default_rng(seed)
     profile_tg = rng.lognormal(-3.0, 1.2, (1, n_genes)) * rng.lognormal(0, 0.7, (N_TYPES, n_genes))
     effect_bg = rng.lognormal(0, 0.15, (N_BATCHES, n_genes))
     group_n = np.arange(n_cells) * (N_TYPES * N_BATCHES) // n_cells
-    with h5py.File(path, "w") as file:
-        file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
-        for name in ("layers", "obsm", "obsp", "uns", "varm", "varp"):
-            write_elem(file, name, {})
+    with new_anndata(path, overwrite=True) as file:
         x = file.create_group("X")
         x.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": [n_cells, n_genes]})
         options = {"shape": (0,), "maxshape": (None,), "chunks": (2**16,)}

@@ -2,7 +2,6 @@
 
 import tracemalloc
 
-import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +9,7 @@ from anndata.io import write_elem
 
 import celbo
 from celbo.data import blocks, hdf5_heap, row_pointers, scratch, stored_matrix, stored_obs
+from celbo.data.matrix_writer import new_anndata
 from celbo.dataloaders import split
 
 GENES = 30
@@ -29,10 +29,7 @@ def as_for_many(monkeypatch):
 
 def written(path, n):
     """An h5ad of ``n`` cells with two counts each, names of 20 characters and columns of several kinds."""
-    with h5py.File(path, "w") as file:
-        file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
-        for name in ("layers", "obsm", "obsp", "uns", "varm", "varp"):
-            write_elem(file, name, {})
+    with new_anndata(path, overwrite=True) as file:
         x = file.create_group("X")
         x.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": [n, GENES]})
         x["data"] = np.ones(2 * n, np.float32)

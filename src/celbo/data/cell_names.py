@@ -85,9 +85,8 @@ class CellNames(ExtensionArray):
                 yield last + np.cumsum(length_m, dtype=np.int64)
                 last += int(length_m.sum(dtype=np.int64))
 
-        total = sum(len(piece) for piece in encoded())
-        text = scratch.put(encoded, total, np.uint8)
-        return cls(text, scratch.put(ends, 1 + sum(map(len, lengths)), np.int64))
+        text = scratch.put(encoded, np.uint8)
+        return cls(text, scratch.put(ends, np.int64))
 
     @classmethod
     def _from_sequence(cls, scalars: Any, *, dtype: Any = None, copy: bool = False) -> Any:

@@ -167,8 +167,8 @@ class _Tally:
         """Keep what there is one of for each cell in a temporary file."""
         with Scratch() as scratch:
             totals_n, genes_n = self.totals_n, self.genes_n
-            self.totals_n = scratch.put(lambda: [totals_n], len(totals_n), totals_n.dtype)
-            self.genes_n = scratch.put(lambda: [genes_n], len(genes_n), genes_n.dtype)
+            self.totals_n = scratch.put(lambda: [totals_n], totals_n.dtype)
+            self.genes_n = scratch.put(lambda: [genes_n], genes_n.dtype)
 
     def report(self, obs_names: Sequence[str] | None, var_names: Sequence[str] | None) -> CountReport:
         return CountReport.from_tally(

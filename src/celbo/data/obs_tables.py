@@ -52,7 +52,7 @@ def _stacked(columns: Sequence[pd.Series], scratch: Scratch | None) -> Any:
     dtypes = {column.dtype for column in columns}
     if scratch is None or len(dtypes) > 1 or not isinstance(columns[0].dtype, np.dtype) or columns[0].dtype == object:
         return pd.concat(columns, ignore_index=True).array
-    return scratch.put(lambda: (column.to_numpy() for column in columns), sum(map(len, columns)), dtypes.pop())
+    return scratch.put(lambda: (column.to_numpy() for column in columns), dtypes.pop())
 
 
 def _united(columns: list[pd.Categorical]) -> pd.Categorical:

@@ -38,42 +38,41 @@ class Scratch:
         if self._file is not None:
             self._file.close()
 
-    def put(self, pieces: Callable[[], Iterable[np.ndarray]], n: int, dtype: Any, *, fixed: bool = False) -> np.ndarray:
+    def put(self, pieces: Callable[[], Iterable[np.ndarray]], dtype: Any) -> np.ndarray:
         """Write an array piece by piece and map it.
 
         Parameters
         ----------
         pieces
             Begins the pieces anew, each one-dimensional; they are asked for again where there is no room for a file.
-        n
-            Entries of all pieces together.
         dtype
             Of the entries.
 
         Returns
         -------
-        ``(n,)``: mapped, or in memory where there is no room in the temporary folder, which is said.
+        The entries of all pieces, flat: mapped, or in memory where the temporary folder has no room (it is said).
         """
         dtype = np.dtype(dtype)
-        if n == 0:
-            return np.empty(0, dtype)
         try:
-            start = self._write(pieces(), dtype)
+            start, n = self._write(pieces(), dtype)
         except OSError as error:
             if error.errno is None:  # of the data, not of the file
                 raise
-            logger.warning("No temporary file (%s): %s are kept in memory.", error, f"{n:,} values")
-            return np.concatenate([np.asarray(piece, dtype) for piece in pieces()])
+            logger.warning("No temporary file (%s): a column of the cells is kept in memory.", error)
+            return np.concatenate([np.empty(0, dtype), *(np.asarray(piece, dtype) for piece in pieces())])
+        if n == 0:
+            return np.empty(0, dtype)
         return np.asarray(np.memmap(self._opened(), dtype, mode="c", offset=start, shape=(n,)))
 
-    def _write(self, pieces: Iterable[np.ndarray], dtype: np.dtype) -> int:
-        """Put them at the end of the file; says where they begin."""
-        file = self._opened()
+    def _write(self, pieces: Iterable[np.ndarray], dtype: np.dtype) -> tuple[int, int]:
+        """Put them at the end of the file; says where they begin and how many entries they have."""
+        file, n = self._opened(), 0
         start = file.seek(0, 2)
         for piece in pieces:
             file.write(np.ascontiguousarray(piece, dtype).data)
+            n += len(piece)
         file.flush()
-        return start
+        return start, n
 
     def _opened(self) -> IO[bytes]:
         if self._file is None:

@@ -61,7 +61,7 @@ def _taken(column: Any, order_n: np.ndarray, scratch: Scratch) -> Any:
     if not isinstance(column, pd.arrays.NumpyExtensionArray) or column.dtype == object:
         return column.take(order_n)
     values_n = column.to_numpy()
-    return scratch.put(lambda: [values_n[order_n]], len(order_n), values_n.dtype)
+    return scratch.put(lambda: [values_n[order_n]], values_n.dtype)
 
 
 def _names(element: Any, scratch: Scratch) -> Any:
@@ -89,7 +89,7 @@ def _column(element: Any, scratch: Scratch) -> Any:
 
 def _mapped(element: Any, scratch: Scratch) -> np.ndarray:
     dtype = np.dtype(element.dtype).newbyteorder("=")
-    return scratch.put(lambda: _pieces(element, PIECE), int(element.shape[0]), dtype)
+    return scratch.put(lambda: _pieces(element, PIECE), dtype)
 
 
 def _pieces(element: Any, step: int) -> Iterator[np.ndarray]:

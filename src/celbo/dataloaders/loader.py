@@ -149,15 +149,16 @@ class AnnDataLoader:
         if (cost := self.tables.cost) is not None:
             sizes = sizes_for(cost, len(cells), self.batch_size, pool_bytes)
             self._read_at_once = sizes[1]
+        is_mine = indices is None  # what the caller may change later is copied
         if sampler is not None:
             self.sampler: Any = sampler
         elif cost is not None and shuffle:
-            cells = cells.astype(np.int32 if n < 2**31 else np.int64)
+            is_mine, cells = True, cells.astype(np.int32 if n < 2**31 else np.int64)
             cells.sort()  # neighbouring positions are then neighbouring rows of the file
             self.sampler = BlockSampler(len(cells), self.batch_size, sizes, **options)
         else:
             self.sampler = EpochSampler(len(cells), self.batch_size, shuffle=shuffle, **options)
-        self.indices = cells.copy() if cells is indices else cells
+        self.indices = cells if is_mine else cells.copy()
 
     @property
     def dataset(self) -> torch.utils.data.Subset:
