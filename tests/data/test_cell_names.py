@@ -12,7 +12,6 @@ from scipy import sparse
 from celbo.data import cell_names
 from celbo.data.anndata_writer import CAN_WRITE
 from celbo.data.cell_names import CellNames, names_of
-from celbo.data.scratch import Scratch
 
 NAMES = [f"cell_{i}" for i in range(40)] + ["", "é-ß", "細胞", "a" * 3000, "cell_0 ", "\U0001f9ec"]
 
@@ -24,8 +23,7 @@ def many_pieces(monkeypatch):
 
 @pytest.fixture
 def index():
-    with Scratch() as scratch:
-        return pd.Index(CellNames.from_pieces(lambda: [NAMES[:9], [], NAMES[9:]], scratch), name="cell")
+    return pd.Index(CellNames.from_pieces(lambda: [NAMES[:9], [], NAMES[9:]]), name="cell")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from anndata.io import write_elem
 import celbo
 from celbo.data import blocks, hdf5_heap, row_pointers, scratch, stored_matrix, stored_obs
 from celbo.data.matrix_writer import new_anndata
-from celbo.dataloaders import split
+from celbo.dataloaders import row_numbers, split
 
 GENES = 30
 
@@ -18,7 +18,11 @@ GENES = 30
 @pytest.fixture(autouse=True)
 def as_for_many(monkeypatch):
     monkeypatch.setattr(scratch, "COMPACT_FROM", 0)
-    monkeypatch.setattr(split, "NARROW_FROM", 0)
+    monkeypatch.setattr(scratch, "STRETCH", 2**14)
+    monkeypatch.setattr(split, "MANY", 0)
+    monkeypatch.setattr(split, "STRETCH", 2**14)
+    monkeypatch.setattr(row_numbers, "MANY", 0)
+    monkeypatch.setattr(row_numbers, "PIECE", 2**14)
     monkeypatch.setattr(blocks, "_ENTRIES_ON_DISK", 2**14)  # pieces of fixed size are to be small beside the cells
     monkeypatch.setattr(hdf5_heap, "_PIECE", 2**19)
     monkeypatch.setattr(row_pointers, "PIECE", 2**14)

@@ -35,9 +35,11 @@ def same(first, second):
 @pytest.mark.parametrize("batches", [[[3, 1, 1], [49], [0, 48, 2]], [[7]], []])
 def test_rows_come_in_the_order_asked(on_disk, manager, batches, most_rows):
     rows = [np.array(batch) for batch in batches]
-    read = list(read_ahead(AnnDataLoader(on_disk).tables, rows, most_rows))
+    backwards = np.arange(50)[::-1]  # position p is row 49 - p
+    read = list(read_ahead(AnnDataLoader(on_disk).tables, backwards, [49 - row for row in rows], most_rows))
     assert len(read) == len(rows)
-    for batch, wanted in zip(read, rows):
+    for (rows_n, batch), wanted in zip(read, rows):
+        np.testing.assert_array_equal(rows_n, wanted)
         same(batch, AnnDataLoader(manager).tables.fetch(wanted))
 
 

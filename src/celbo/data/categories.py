@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 
 from ..core import nearest_first, settings
+from .columns import column_parts, forget_column, true_places, worked_out
+from .scratch import stretches
 
 __all__ = ["encode", "extend_mapping", "unknown_categories", "used_categories", "warn_if_rare"]
 
@@ -38,12 +40,12 @@ def used_categories(column: pd.Series, where: str) -> np.ndarray:
         When the values are of kinds that cannot be sorted, such as ``1`` and ``"1"``.
     """
     _require_complete(column, where)
-    column = _indexable(column)
     if isinstance(column.dtype, pd.CategoricalDtype):
-        used = np.sort(pd.unique(column.cat.codes.to_numpy()))  # remove_unused_categories takes 25 bytes a cell
-        categories = column.cat.categories[used]
+        used = [pd.unique(part.cat.codes.to_numpy()) for part in column_parts(column)]
+        categories = column.cat.categories[np.unique(np.concatenate(used))]
     else:
         categories = _sorted_unique(column, where)
+    forget_column(column.array)
     array = categories.to_numpy()
     return array if array.dtype.kind in "biuf" else categories.astype(object).to_numpy()  # times stay times
 
@@ -54,19 +56,20 @@ def _indexable(column: pd.Series) -> pd.Series:
 
 
 def _require_complete(column: pd.Series, where: str) -> None:
-    missing_n = column.isna().to_numpy()
-    if missing_n.any():
-        rows = ", ".join(repr(str(name)) for name in column.index[missing_n][:_SHOWN])
-        more = ", ..." if missing_n.sum() > _SHOWN else ""
+    missing, first = true_places((part.isna().to_numpy() for part in column_parts(column)), _SHOWN)
+    if missing:
+        rows = ", ".join(repr(str(name)) for name in column.index[first])
+        more = ", ..." if missing > _SHOWN else ""
         raise ValueError(
-            f"{where} has no value for {int(missing_n.sum())} of {len(column)} cells: {rows}{more}. "
+            f"{where} has no value for {missing} of {len(column)} cells: {rows}{more}. "
             f"Give them a category of their own, for example "
             f"{where} = {where}.astype(object).fillna('unknown'), or leave these cells out."
         )
 
 
 def _sorted_unique(column: pd.Series, where: str) -> pd.Index:
-    unique = pd.Index(column.unique())
+    found = [pd.Series(_indexable(part).unique()) for part in column_parts(column)]
+    unique = pd.Index(found[0] if len(found) == 1 else pd.concat(found).unique())
     try:
         return unique.sort_values()
     except TypeError as error:
@@ -125,8 +128,11 @@ def encode(column: pd.Series, mapping: np.ndarray, where: str) -> np.ndarray:
     if unknown:
         raise ValueError(_unknown_message(unknown, mapping, where))
     codes_c = pd.Index(mapping).get_indexer(pd.Index(categories)).astype(_code_dtype(len(mapping)))
-    within_n = pd.Categorical(_indexable(column), categories=pd.Index(categories)).codes
-    return codes_c[within_n]
+
+    def codes_of(part: pd.Series) -> np.ndarray:
+        return codes_c[pd.Categorical(_indexable(part), categories=pd.Index(categories)).codes]
+
+    return worked_out(column, codes_of, codes_c.dtype)
 
 
 def _code_dtype(n_categories: int) -> type[np.signedinteger]:
@@ -155,7 +161,9 @@ def _plain(value: object) -> object:
 
 def warn_if_rare(codes_n: np.ndarray, mapping: np.ndarray, where: str) -> None:
     """One ``UserWarning`` that names the categories with fewer than three cells, if there are any."""
-    count_c = np.bincount(codes_n, minlength=len(mapping))
+    count_c = np.zeros(len(mapping), np.int64)
+    for (some,) in stretches(codes_n):
+        count_c += np.bincount(some, minlength=len(mapping))
     rare = [f"{_plain(mapping[code])!r} ({count_c[code]})" for code in np.flatnonzero((count_c > 0) & (count_c < _FEW))]
     if rare:
         shown = ", ".join(rare[:10]) + (f" and {len(rare) - 10} more" if len(rare) > 10 else "")

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.extensions import ExtensionArray, ExtensionDtype, take
 
-from .scratch import Scratch, forget
+from .scratch import forget, put_together
 
 __all__ = ["CellNames", "names_of"]
 
@@ -59,44 +59,33 @@ class CellNames(ExtensionArray):
         self._text, self._ends_n = text, ends_n
 
     @classmethod
-    def from_pieces(cls, pieces: Callable[[], Iterable[Sequence[str] | np.ndarray]], scratch: Scratch) -> Self:
-        """Names that come piece by piece, put into a scratch file.
+    def from_pieces(cls, pieces: Callable[[], Iterable[Sequence[str] | np.ndarray]]) -> Self:
+        """Names that come piece by piece, put into temporary files.
 
         Parameters
         ----------
         pieces
             Begins the pieces anew.
-        scratch
-            Where they go.
         """
-        lengths: list[np.ndarray] = []
 
-        def encoded() -> Iterator[np.ndarray]:
-            lengths.clear()
+        def encoded() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            last = 0
+            yield np.empty(0, np.uint8), np.zeros(1, np.int64)
             for piece in pieces():
                 raw = [name if isinstance(name, bytes) else str(name).encode() for name in piece]
-                lengths.append(np.fromiter(map(len, raw), np.int32, len(raw)))
-                yield np.frombuffer(b"".join(raw), np.uint8)
+                ends_m = last + np.cumsum(np.fromiter(map(len, raw), np.int64, len(raw)))
+                last = int(ends_m[-1]) if raw else last
+                yield np.frombuffer(b"".join(raw), np.uint8), ends_m
 
-        def ends() -> Iterator[np.ndarray]:
-            yield np.zeros(1, np.int64)
-            last = 0
-            for length_m in lengths:
-                yield last + np.cumsum(length_m, dtype=np.int64)
-                last += int(length_m.sum(dtype=np.int64))
-
-        text = scratch.put(encoded, np.uint8)
-        return cls(text, scratch.put(ends, np.int64))
+        return cls(*put_together(encoded, [np.uint8, np.int64]))
 
     @classmethod
     def _from_sequence(cls, scalars: Any, *, dtype: Any = None, copy: bool = False) -> Any:
-        with Scratch() as scratch:
-            return cls.from_pieces(lambda: [list(scalars)], scratch)
+        return cls.from_pieces(lambda: [list(scalars)])
 
     @classmethod
     def _concat_same_type(cls, to_concat: Sequence["CellNames"]) -> "CellNames":
-        with Scratch() as scratch:
-            return cls.from_pieces(lambda: (piece for names in to_concat for piece in names.pieces()), scratch)
+        return cls.from_pieces(lambda: (piece for names in to_concat for piece in names.pieces()))
 
     def pieces(self) -> Iterator[list[str]]:
         """All names in order, some at a time."""

@@ -10,6 +10,8 @@ import numpy as np
 
 from ..core import settings
 from ..core.rules import rules
+from .columns import true_places
+from .scratch import stretches
 
 __all__ = ["KINDS", "CountReport", "Finding", "TotalsSummary"]
 
@@ -113,17 +115,21 @@ class CountReport:
         var_names: Sequence[str] | None,
     ) -> "CountReport":
         """Report of a finished pass; ``rows`` are ``(n,)`` flags by kind."""
-        first = {kind: _first_names(rows[kind], obs_names) if kind in rows else () for kind in KINDS}
-        first["empty_cells"] = _first_names(genes_n == 0, obs_names)
-        first["empty_genes"] = _first_names(cells_g == 0, var_names)
+        found = {kind: true_places((some for (some,) in stretches(flags_n)), _SHOWN) for kind, flags_n in rows.items()}
+        found["empty_cells"] = true_places((some == 0 for (some,) in stretches(genes_n)), _SHOWN)
+        found["empty_genes"] = true_places([cells_g == 0], _SHOWN)
+        first = {
+            kind: _names(places, var_names if kind == "empty_genes" else obs_names)
+            for kind, (_, places) in found.items()
+        }
         return cls(
             n_cells=len(totals_n),
             n_genes=len(cells_g),
             **{f"n_{kind}": entries[kind] for kind in KINDS},
-            n_empty_cells=int(np.count_nonzero(genes_n == 0)),
-            n_empty_genes=int(np.count_nonzero(cells_g == 0)),
-            first=first,
-            n_cells_with={kind: int(rows[kind].sum()) if kind in rows else 0 for kind in KINDS},
+            n_empty_cells=found["empty_cells"][0],
+            n_empty_genes=found["empty_genes"][0],
+            first=dict.fromkeys(KINDS, ()) | first,
+            n_cells_with={kind: found[kind][0] if kind in found else 0 for kind in KINDS},
             max=maximum,
             nnz=int(cells_g.sum()),
             total_per_cell=totals_n,
@@ -226,8 +232,8 @@ _IMPOSSIBLE_FIX = {
 }
 
 
-def _first_names(flags: np.ndarray, names: Sequence[str] | None) -> tuple[str, ...]:
-    return tuple(str(i) if names is None else str(names[i]) for i in np.flatnonzero(flags)[:_SHOWN])
+def _names(places: np.ndarray, names: Sequence[str] | None) -> tuple[str, ...]:
+    return tuple(str(i) if names is None else str(names[i]) for i in places)
 
 
 def _listed(names: Sequence[str], count: int) -> str:

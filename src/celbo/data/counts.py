@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from ..core.allocator import give_back_free_blocks
+from . import scratch
 from .blocks import CompressedBlock, DenseBlock, blocks, shape_of
 from .count_report import KINDS, CountReport
-from .scratch import COMPACT_FROM, Scratch
 from .stored_matrix import StoredMatrix
 
 __all__ = ["check_counts", "is_count_matrix", "looks_like_reads"]
@@ -47,15 +47,13 @@ def check_counts(
     report = tally.report(obs_names, var_names)
     if isinstance(x, StoredMatrix) and x.tally is None:
         x.tally = tally  # the files are read once, whoever asks
-        if x.shape[0] >= COMPACT_FROM:
-            tally.put_away()
-            give_back_free_blocks()
+        give_back_free_blocks()
     return report
 
 
 def _tally(x: Any, chunk_rows: int | None, progress: Callable[[int, int], None] | None) -> "_Tally":
     n, g = shape_of(x)
-    tally = _Tally(n, g)
+    tally = _Tally(n, g, on_disk=isinstance(x, StoredMatrix) and n >= scratch.COMPACT_FROM)
     for block in blocks(x, chunk_rows):
         tally.add(block)
         if progress is not None:
@@ -108,17 +106,37 @@ def _offending(values: np.ndarray) -> dict[str, np.ndarray]:
 
 
 class _Tally:
-    """Running totals of one pass over a matrix."""
+    """Running totals of one pass over a matrix.
 
-    def __init__(self, n: int, g: int) -> None:
+    Parameters
+    ----------
+    n, g
+        Its shape.
+    on_disk
+        Keep what there is one of for each cell in temporary files; rows then come in their order.
+    """
+
+    def __init__(self, n: int, g: int, on_disk: bool = False) -> None:
+        self._n, self._on_disk, self._kept_from = n, on_disk, 0
         self.entries = dict.fromkeys(KINDS, 0)
         self.rows: dict[str, np.ndarray] = {}
         self.maximum = 0.0
-        self.totals_n = np.zeros(n)
-        self.genes_n = np.zeros(n, dtype=np.int32)
+        self.totals_n = self._zeros(np.float64)
+        self.genes_n = self._zeros(np.int32)
         self.cells_g = np.zeros(g, dtype=np.int64)
 
+    def _zeros(self, dtype: type) -> np.ndarray:
+        return scratch.zeros(self._n, dtype) if self._on_disk else np.zeros(self._n, dtype)
+
     def add(self, block: DenseBlock | CompressedBlock) -> None:
+        """Count in some rows (or columns)."""
+        self._count(block)
+        if self._on_disk and block.stop - self._kept_from >= scratch.STRETCH:
+            self._kept_from = block.stop
+            for kept_n in (self.totals_n, self.genes_n, *self.rows.values()):
+                scratch.forget(kept_n)
+
+    def _count(self, block: DenseBlock | CompressedBlock) -> None:
         values = _stored(block)
         if values.size == 0:
             return
@@ -138,8 +156,9 @@ class _Tally:
             count = int(np.count_nonzero(where))
             if count:
                 self.entries[kind] += count
-                flags_n = self.rows.setdefault(kind, np.zeros(len(self.totals_n), dtype=bool))
-                flags_n[_rows_of(block, where)] = True
+                if kind not in self.rows:
+                    self.rows[kind] = self._zeros(bool)
+                self.rows[kind][_rows_of(block, where)] = True
 
     def _add_dense(self, block: DenseBlock) -> None:
         nonzero = block.values != 0
@@ -162,13 +181,6 @@ class _Tally:
             self.totals_n += np.bincount(block.indices, weights=block.data, minlength=len(self.totals_n))
         else:
             self.totals_n[block.start : stop] = _segment_sums(block.data, block.indptr)
-
-    def put_away(self) -> None:
-        """Keep what there is one of for each cell in a temporary file."""
-        with Scratch() as scratch:
-            totals_n, genes_n = self.totals_n, self.genes_n
-            self.totals_n = scratch.put(lambda: [totals_n], totals_n.dtype)
-            self.genes_n = scratch.put(lambda: [genes_n], genes_n.dtype)
 
     def report(self, obs_names: Sequence[str] | None, var_names: Sequence[str] | None) -> CountReport:
         return CountReport.from_tally(

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from .blocks import DenseBlock, blocks, shape_of
-from .scratch import forget
+from .scratch import stretches
 from .stored_matrix import StoredMatrix
 
 __all__ = ["library_size_moments", "total_counts"]
@@ -52,12 +52,17 @@ def library_size_moments(x: Any, batch_n: np.ndarray, n_batch: int) -> tuple[np.
     Means and variances, each ``(1, b)`` float32. Empty cells count as log 1 = 0, as in scvi-tools; a batch without
     cells has mean 0 and variance 1.
     """
-    total_n = total_counts(x)
-    log_n = np.log(np.where(total_n > 0, total_n, 1.0))
-    means, variances = np.zeros((1, n_batch), np.float32), np.ones((1, n_batch), np.float32)
-    for b in range(n_batch):
-        of_batch = log_n[np.asarray(batch_n).ravel() == b]
-        if of_batch.size:
-            means[0, b], variances[0, b] = of_batch.mean(), of_batch.var()
-    forget(total_n)
-    return means, variances
+    total_n, code_n = total_counts(x), np.asarray(batch_n).ravel()
+    count_b, sum_b, square_b = np.zeros(n_batch), np.zeros(n_batch), np.zeros(n_batch)
+    for total_s, code_s in stretches(total_n, code_n):
+        count_b += np.bincount(code_s, minlength=n_batch)
+        sum_b += np.bincount(code_s, _log(total_s), n_batch)
+    mean_b = sum_b / np.maximum(count_b, 1)
+    for total_s, code_s in stretches(total_n, code_n):
+        square_b += np.bincount(code_s, (_log(total_s) - mean_b[code_s]) ** 2, n_batch)
+    variance_b = np.where(count_b > 0, square_b / np.maximum(count_b, 1), 1.0)
+    return mean_b[None].astype(np.float32), variance_b[None].astype(np.float32)
+
+
+def _log(total_s: np.ndarray) -> np.ndarray:
+    return np.log(np.where(total_s > 0, total_s, 1.0))

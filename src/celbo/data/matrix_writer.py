@@ -18,7 +18,7 @@ from anndata.io import write_elem
 
 from ..core import optional
 from .cell_names import names_of
-from .scratch import forget
+from .columns import forget_column
 
 __all__ = ["MatrixWriter", "matrix_writer", "new_anndata", "write_table"]
 
@@ -106,17 +106,7 @@ def _write_by_columns(group: Any, table: pd.DataFrame) -> None:
     write_elem(group, index, table.index.array)
     for name in columns:
         write_elem(group, name, table[name]._values)
-        for part in _arrays_of(table[name].array):
-            forget(part)
-
-
-def _arrays_of(column: Any) -> list[np.ndarray]:
-    """What a column consists of: values, or codes, or values and a mask."""
-    if isinstance(column, pd.Categorical):
-        return [column.codes]
-    if isinstance(column, pd.arrays.NumpyExtensionArray):
-        return [column.to_numpy()]
-    return [part for part in (getattr(column, "_data", None), getattr(column, "_mask", None)) if part is not None]
+        forget_column(table[name].array)
 
 
 class MatrixWriter:

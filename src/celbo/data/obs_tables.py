@@ -9,7 +9,7 @@ import pandas as pd
 from pandas.api.types import union_categoricals
 
 from .cell_names import CellNames, names_of
-from .scratch import Scratch
+from .scratch import put
 
 __all__ = ["stacked_obs"]
 
@@ -40,19 +40,18 @@ def stacked_obs(tables: Sequence[pd.DataFrame], sources: Sequence[str]) -> pd.Da
     if others:
         logger.info("Columns of obs that not all files have are left out: %s.", ", ".join(others))
     compact = all(names_of(table.index) is not None for table in tables)
-    with Scratch() as scratch:
-        columns = {name: _stacked([table[name] for table in tables], scratch if compact else None) for name in shared}
+    columns = {name: _stacked([table[name] for table in tables], compact) for name in shared}
     index = _names([table.index for table in tables], sources)
     return pd.DataFrame(columns, index=index, columns=shared or None, copy=False)
 
 
-def _stacked(columns: Sequence[pd.Series], scratch: Scratch | None) -> Any:
+def _stacked(columns: Sequence[pd.Series], compact: bool) -> Any:
     if any(isinstance(column.dtype, pd.CategoricalDtype) for column in columns):
         return _united([column.astype("category").array for column in columns])
     dtypes = {column.dtype for column in columns}
-    if scratch is None or len(dtypes) > 1 or not isinstance(columns[0].dtype, np.dtype) or columns[0].dtype == object:
+    if not compact or len(dtypes) > 1 or not isinstance(columns[0].dtype, np.dtype) or columns[0].dtype == object:
         return pd.concat(columns, ignore_index=True).array
-    return scratch.put(lambda: (column.to_numpy() for column in columns), dtypes.pop())
+    return put(lambda: (column.to_numpy() for column in columns), dtypes.pop())
 
 
 def _united(columns: list[pd.Categorical]) -> pd.Categorical:
@@ -97,8 +96,5 @@ def _tagged(index: pd.Index, tag: str) -> pd.Index:
     compact = names_of(index)
     if compact is None:
         return index.astype(str) + f"-{tag}"
-    with Scratch() as scratch:
-        renamed = CellNames.from_pieces(
-            lambda: ([f"{name}-{tag}" for name in some] for some in compact.pieces()), scratch
-        )
+    renamed = CellNames.from_pieces(lambda: ([f"{name}-{tag}" for name in some] for some in compact.pieces()))
     return pd.Index(renamed, name=index.name)

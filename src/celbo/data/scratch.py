@@ -5,89 +5,145 @@ import logging
 import mmap
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
-from typing import IO, Any, Self
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import IO, Any
 
 import numpy as np
 
-__all__ = ["COMPACT_FROM", "Scratch", "forget"]
+__all__ = ["COMPACT_FROM", "forget", "is_mapped", "put", "put_together", "stretches", "taken", "zeros"]
 
 COMPACT_FROM = 2**18
 """Cells from which on data that stream have their tables here; those of fewer are in memory, which is simpler."""
 
-_PAGEOUT = 21
-"""Linux's ``MADV_PAGEOUT``, which :mod:`mmap` does not name."""
+STRETCH = 2**20
+"""Cells that are looked at together where something is worked out for all of them."""
+
+REGION = 2**16
+"""Bytes that Linux maps around an address that is touched."""
+
+_REGIONS = 128
+"""Regions that may be mapped before they are let go: 8 MiB."""
 
 logger = logging.getLogger("celbo")
 
 
-class Scratch:
-    """A temporary file that arrays are put into; it has no name and is gone with the last of them.
+class _Mapping(mmap.mmap):
+    """A mapped temporary file: what was read of it can be let go, since what was changed is in the file."""
 
-    The file lies where :mod:`tempfile` puts such (``TMPDIR``). To be used in ``with``; the arrays outlive it.
-    They may be changed: what is changed is in memory, the file stays as it is.
+
+def put(pieces: Callable[[], Iterable[np.ndarray]], dtype: Any) -> np.ndarray:
+    """Write an array piece by piece to a temporary file, and map it.
+
+    The file lies where :mod:`tempfile` puts such (``TMPDIR``), has no name and is gone with the array. The array may be
+    changed.
+
+    Parameters
+    ----------
+    pieces
+        Begins the pieces anew, each one-dimensional; they are asked for again where there is no room for a file.
+    dtype
+        Of the entries.
+
+    Returns
+    -------
+    The entries of all pieces, flat: mapped, or in memory where the temporary folder has no room (it is said).
     """
-
-    def __init__(self) -> None:
-        self._file: IO[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def put(self, pieces: Callable[[], Iterable[np.ndarray]], dtype: Any) -> np.ndarray:
-        """Write an array piece by piece and map it.
-
-        Parameters
-        ----------
-        pieces
-            Begins the pieces anew, each one-dimensional; they are asked for again where there is no room for a file.
-        dtype
-            Of the entries.
-
-        Returns
-        -------
-        The entries of all pieces, flat: mapped, or in memory where the temporary folder has no room (it is said).
-        """
-        dtype = np.dtype(dtype)
-        try:
-            start, n = self._write(pieces(), dtype)
-        except OSError as error:
-            if error.errno is None:  # of the data, not of the file
-                raise
-            logger.warning("No temporary file (%s): a column of the cells is kept in memory.", error)
-            return np.concatenate([np.empty(0, dtype), *(np.asarray(piece, dtype) for piece in pieces())])
-        if n == 0:
-            return np.empty(0, dtype)
-        return np.asarray(np.memmap(self._opened(), dtype, mode="c", offset=start, shape=(n,)))
-
-    def _write(self, pieces: Iterable[np.ndarray], dtype: np.dtype) -> tuple[int, int]:
-        """Put them at the end of the file; says where they begin and how many entries they have."""
-        file, n = self._opened(), 0
-        start = file.seek(0, 2)
-        for piece in pieces:
-            file.write(np.ascontiguousarray(piece, dtype).data)
-            n += len(piece)
-        file.flush()
-        return start, n
-
-    def _opened(self) -> IO[bytes]:
-        if self._file is None:
-            self._file = tempfile.TemporaryFile(prefix="celbo-")  # noqa: SIM115 (closed with this)
-        return self._file
+    return put_together(lambda: ((piece,) for piece in pieces()), [dtype])[0]
 
 
-def forget(array: np.ndarray) -> None:
-    """Let go of the memory that an array of a :class:`Scratch` took as it was read; it is read again when used.
+def put_together(pieces: Callable[[], Iterable[Sequence[np.ndarray]]], dtypes: Sequence[Any]) -> list[np.ndarray]:
+    """As :func:`put`, for several arrays whose pieces come together.
 
-    What was changed in it is kept. Does nothing to other arrays, and where the system has no such call.
+    Parameters
+    ----------
+    pieces
+        Begins the pieces anew: of each array one at a time.
+    dtypes
+        Of each array.
     """
+    dtypes = [np.dtype(dtype) for dtype in dtypes]
+    try:
+        return _written(pieces(), dtypes)
+    except OSError as error:
+        if error.errno is None:  # of the data, not of the file
+            raise
+        logger.warning("No temporary file (%s): a column of the cells is kept in memory.", error)
+    parts: list[list[np.ndarray]] = [[np.empty(0, dtype)] for dtype in dtypes]
+    for together in pieces():
+        for part, piece, dtype in zip(parts, together, dtypes):
+            part.append(np.asarray(piece, dtype))
+    return [np.concatenate(part) for part in parts]
+
+
+def zeros(n: int, dtype: Any) -> np.ndarray:
+    """``n`` zeros, as :func:`put` has them."""
+    return put(lambda: (np.zeros(min(STRETCH, n - start), dtype) for start in range(0, n, STRETCH)), dtype)
+
+
+def _written(pieces: Iterable[Sequence[np.ndarray]], dtypes: Sequence[np.dtype]) -> list[np.ndarray]:
+    with contextlib.ExitStack() as open_files:
+        files = [open_files.enter_context(tempfile.TemporaryFile(prefix="celbo-")) for _ in dtypes]
+        for together in pieces:
+            for file, piece, dtype in zip(files, together, dtypes):
+                file.write(np.ascontiguousarray(piece, dtype).data)
+        return [_mapped(file, dtype) for file, dtype in zip(files, dtypes)]
+
+
+def _mapped(file: IO[bytes], dtype: np.dtype) -> np.ndarray:
+    file.flush()
+    size = file.tell()
+    if size == 0:
+        return np.empty(0, dtype)
+    return np.ndarray((size // dtype.itemsize,), dtype, buffer=_Mapping(file.fileno(), size))
+
+
+def _mapping_of(array: np.ndarray) -> _Mapping | None:
     owner: Any = array
     while isinstance(owner, np.ndarray):
         owner = owner.base
-    if isinstance(owner, mmap.mmap) and sys.platform.startswith("linux"):
-        with contextlib.suppress(OSError):  # Linux before 5.4
-            owner.madvise(_PAGEOUT)
+    return owner if isinstance(owner, _Mapping) else None
+
+
+def is_mapped(array: np.ndarray) -> bool:
+    """Whether this is an array of :func:`put`, or a part of one."""
+    return _mapping_of(array) is not None
+
+
+def forget(array: np.ndarray) -> None:
+    """Let go of the memory that an array of :func:`put` took as it was used; it is read again when used again.
+
+    What was changed in it is kept. Does nothing to other arrays, and where the system has no such call.
+    """
+    mapping = _mapping_of(array)
+    if mapping is not None and sys.platform.startswith("linux"):
+        mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def stretches(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+    """Arrays of one length, :data:`STRETCH` entries at a time, each let go when the next is asked for."""
+    for start in range(0, len(arrays[0]), STRETCH):
+        yield tuple(array[start : start + STRETCH] for array in arrays)
+        for array in arrays:
+            forget(array)
+
+
+def taken(array: np.ndarray, places_k: np.ndarray) -> np.ndarray:
+    """Entries at some places of an array, ``(k, ...)``; one of :func:`put` is read in its own order and let go.
+
+    Parameters
+    ----------
+    array
+        ``(n, ...)``.
+    places_k
+        Places in range, ``(k,)``, in any order.
+    """
+    if not is_mapped(array):
+        return array[places_k]
+    order_k = np.argsort(places_k, kind="stable")
+    region_k = places_k[order_k] * array.strides[0] // REGION
+    new_at = np.flatnonzero(np.diff(region_k, prepend=-1))[::_REGIONS]
+    found = np.empty((len(places_k), *array.shape[1:]), array.dtype)
+    for some in np.split(order_k, new_at[1:]):
+        found[some] = array[places_k[some]]
+        forget(array)
+    return found

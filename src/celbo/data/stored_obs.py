@@ -12,7 +12,7 @@ from anndata.io import read_elem
 
 from .anndata_writer import CAN_WRITE
 from .cell_names import STEP, CellNames, names_of
-from .scratch import Scratch
+from .scratch import put, stretches, taken
 
 __all__ = ["read_obs", "reordered"]
 
@@ -39,9 +39,8 @@ def read_obs(group: Any, compact: bool) -> pd.DataFrame:
         return read_elem(group)
     names = [str(name) for name in group.attrs["column-order"]]
     index_name = str(group.attrs["_index"])
-    with Scratch() as scratch:
-        index = pd.Index(_names(group[index_name], scratch), name=None if index_name == "_index" else index_name)
-        columns = {name: _column(group[name], scratch) for name in names}
+    index = pd.Index(_names(group[index_name]), name=None if index_name == "_index" else index_name)
+    columns = {name: _column(group[name]) for name in names}
     return pd.DataFrame(columns, index=index, columns=names or None, copy=False)
 
 
@@ -51,45 +50,46 @@ def reordered(obs: pd.DataFrame, order_n: np.ndarray) -> pd.DataFrame:
     if names is None:
         return obs.iloc[order_n].copy()
     steps = range(0, len(order_n), STEP)
-    with Scratch() as scratch:
-        index = CellNames.from_pieces(lambda: (names[order_n[start : start + STEP]] for start in steps), scratch)
-        columns = {name: _taken(column.array, order_n, scratch) for name, column in obs.items()}
+    index = CellNames.from_pieces(lambda: (names[order_n[start : start + STEP]] for start in steps))
+    columns = {name: _taken(column.array, order_n) for name, column in obs.items()}
     return pd.DataFrame(columns, index=pd.Index(index, name=obs.index.name), columns=obs.columns, copy=False)
 
 
-def _taken(column: Any, order_n: np.ndarray, scratch: Scratch) -> Any:
+def _taken(column: Any, order_n: np.ndarray) -> Any:
     if not isinstance(column, pd.arrays.NumpyExtensionArray) or column.dtype == object:
         return column.take(order_n)
     values_n = column.to_numpy()
-    return scratch.put(lambda: [values_n[order_n]], values_n.dtype)
+    return put(lambda: (taken(values_n, some) for (some,) in stretches(order_n)), values_n.dtype)
 
 
-def _names(element: Any, scratch: Scratch) -> Any:
+def _names(element: Any) -> Any:
     if element.attrs.get("encoding-type") != "string-array" or len(element.shape) != 1:
         return read_elem(element)
-    return CellNames.from_pieces(lambda: _pieces(element, STEP), scratch)
+    return CellNames.from_pieces(lambda: _pieces(element, STEP))
 
 
-def _column(element: Any, scratch: Scratch) -> Any:
+def _column(element: Any) -> Any:
     kind = element.attrs.get("encoding-type")
     if kind == "array" and element.dtype.kind in "biuf" and len(element.shape) == 1:
-        return _mapped(element, scratch)
+        return _mapped(element)
     if kind == "categorical":
-        return pd.Categorical.from_codes(
-            _mapped(element["codes"], scratch),
-            categories=read_elem(element["categories"]),
-            ordered=bool(element.attrs["ordered"]),
-        )
+        return _categorical(_mapped(element["codes"]), read_elem(element["categories"]), element.attrs["ordered"])
     if kind == "nullable-integer":
-        return pd.arrays.IntegerArray(_mapped(element["values"], scratch), _mapped(element["mask"], scratch))
+        return pd.arrays.IntegerArray(_mapped(element["values"]), _mapped(element["mask"]))
     if kind == "nullable-boolean":
-        return pd.arrays.BooleanArray(_mapped(element["values"], scratch), _mapped(element["mask"], scratch))
+        return pd.arrays.BooleanArray(_mapped(element["values"]), _mapped(element["mask"]))
     return read_elem(element)
 
 
-def _mapped(element: Any, scratch: Scratch) -> np.ndarray:
+def _categorical(codes_n: np.ndarray, categories: Any, ordered: Any) -> pd.Categorical:
+    if any(some.min() < -1 or some.max() >= len(categories) for (some,) in stretches(codes_n)):
+        raise ValueError(f"there are codes of other categories than the {len(categories)} that are stored")
+    return pd.Categorical.from_codes(codes_n, categories, ordered=bool(ordered), validate=False)
+
+
+def _mapped(element: Any) -> np.ndarray:
     dtype = np.dtype(element.dtype).newbyteorder("=")
-    return scratch.put(lambda: _pieces(element, PIECE), dtype)
+    return put(lambda: _pieces(element, PIECE), dtype)
 
 
 def _pieces(element: Any, step: int) -> Iterator[np.ndarray]:

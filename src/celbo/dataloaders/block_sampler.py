@@ -21,6 +21,9 @@ POOL_BYTES = 2**27
 BLOCK_BYTES = 2**17
 """Least size of a block as it comes from the file: 128 KiB, a few hundred microseconds of reading."""
 
+NUMBER_BYTES = 64
+"""What a row's numbers (place, position, row, order) take while a pool is made, which counts where genes are few."""
+
 ALONE = Shard()
 """The share of the only process."""
 
@@ -123,7 +126,7 @@ def sizes_for(cost: RowCost, n: int, batch_size: int, pool_bytes: int | None = N
         Memory a pool may take; None: :data:`POOL_BYTES`.
     """
     bound = POOL_BYTES if pool_bytes is None else pool_bytes
-    most = max(2, int(bound / cost.bytes_per_row) // batch_size)
+    most = max(2, int(bound / (cost.bytes_per_row + NUMBER_BYTES)) // batch_size)
     batches = -(-n // batch_size)
     pool_rows = min(most, max(2, -(-batches // max(1, -(-batches // most))))) * batch_size
     wanted = max(cost.chunk_rows, int(BLOCK_BYTES / cost.bytes_per_row))

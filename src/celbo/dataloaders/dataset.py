@@ -12,6 +12,7 @@ from ..core import REGISTRY_KEYS, unknown_name
 from ..data import AnnDataManager
 from .row_source import RowCost, RowSource, Streamed, as_indices
 from .rows import rows
+from .rows_dense import MappedRows
 from .rows_sparse import SparseRows
 
 __all__ = ["AnnTorchDataset", "keys_of_rows", "registered", "torch_dataset"]
@@ -163,7 +164,11 @@ class Window:
 
     def __init__(self, tables: AnnTorchDataset, ascending_u: np.ndarray) -> None:
         self._tables, self._rows_u = tables, ascending_u
-        self._loaded = {key: source.load(ascending_u) for key, source in tables.streamed.items()}
+        self._loaded = {
+            key: source.load(ascending_u)
+            for key, source in tables.sources.items()
+            if isinstance(source, Streamed | MappedRows)
+        }
 
     def fetch(self, rows_n: np.ndarray) -> dict[str, Tensor]:
         """As :meth:`AnnTorchDataset.fetch`, for rows among those of the window."""

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from ..core import settings, unknown_name
+from ..data.scratch import taken
 from .block_sampler import BlockSampler, sizes_for
 from .dataset import AnnTorchDataset
-from .read_ahead import RowsOf, read_ahead
+from .read_ahead import read_ahead
 from .resident import ResidentTables
-from .row_source import as_indices
+from .row_numbers import all_rows, in_order, row_numbers
 from .sampler import EpochSampler, Shard
 
 if TYPE_CHECKING:
@@ -135,8 +136,7 @@ class AnnDataLoader:
         self.adata_manager = adata_manager
         tables = _tables(adata_manager, data_and_attributes, load_sparse_tensor, dataset)
         self.tables: Any = tables
-        n = len(tables)
-        cells = np.arange(n, dtype=np.int64) if indices is None else as_indices(indices, n, what="cell")
+        cells = all_rows(len(tables)) if indices is None else row_numbers(indices, len(tables))
         self.batch_size = int(batch_size or settings.batch_size)
         self.last_indices = np.empty(0, dtype=np.int64)
         self.drop_last, self.drop_dataset_tail, self.iter_ndarray = drop_last, drop_dataset_tail, iter_ndarray
@@ -149,12 +149,11 @@ class AnnDataLoader:
         if (cost := self.tables.cost) is not None:
             sizes = sizes_for(cost, len(cells), self.batch_size, pool_bytes)
             self._read_at_once = sizes[1]
-        is_mine = indices is None  # what the caller may change later is copied
+        is_mine = indices is None or not cells.flags.writeable  # what the caller may change later is copied
         if sampler is not None:
             self.sampler: Any = sampler
         elif cost is not None and shuffle:
-            is_mine, cells = True, cells.astype(np.int32 if n < 2**31 else np.int64)
-            cells.sort()  # neighbouring positions are then neighbouring rows of the file
+            is_mine, cells = True, in_order(cells)  # neighbouring positions are then neighbouring rows of the file
             self.sampler = BlockSampler(len(cells), self.batch_size, sizes, **options)
         else:
             self.sampler = EpochSampler(len(cells), self.batch_size, shuffle=shuffle, **options)
@@ -179,15 +178,13 @@ class AnnDataLoader:
             yield from self._parts_read_ahead(self.sampler)
             return
         for positions in self.sampler:
-            self.last_indices = self.indices[np.atleast_1d(positions)]
+            self.last_indices = taken(self.indices, np.atleast_1d(positions)).astype(np.int64, copy=False)
             yield self._finish(self.tables.fetch(self.last_indices)) if len(self.last_indices) else None
 
     def _parts_read_ahead(self, sampler: EpochSampler) -> Iterator[dict[str, Any] | None]:
-        coming = sampler.coming()
-        with closing(read_ahead(self.tables, RowsOf(self.indices, coming), self._read_at_once)) as batches:
-            for positions, batch in zip(sampler, batches, strict=True):
-                self.last_indices = self.indices[positions].astype(np.int64, copy=False)
-                yield self._finish(batch) if len(positions) else None
+        with closing(read_ahead(self.tables, self.indices, sampler.coming(), self._read_at_once)) as batches:
+            for n, (self.last_indices, batch) in zip(sampler.advance(), batches, strict=True):
+                yield self._finish(batch) if n else None
 
     def use_tables(self, tables: ResidentTables) -> None:
         """Read from tables that lie on a device from now on: the same minibatches, but there."""

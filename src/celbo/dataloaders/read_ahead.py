@@ -2,48 +2,24 @@
 
 import logging
 from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from torch import Tensor
 
 from ..core.allocator import give_back_free_blocks
+from ..data.scratch import taken
 from .dataset import AnnTorchDataset, Window
 
-__all__ = ["RowsOf", "read_ahead"]
+__all__ = ["read_ahead"]
 
 logger = logging.getLogger("celbo")
 
 
-class RowsOf(Sequence[np.ndarray]):
-    """Rows of minibatches, worked out when they are asked for.
-
-    Parameters
-    ----------
-    indices
-        Row of each position.
-    positions
-        Of each minibatch.
-    """
-
-    def __init__(self, indices: np.ndarray, positions: Sequence[np.ndarray]) -> None:
-        self._indices, self._positions = indices, positions
-
-    def __len__(self) -> int:
-        return len(self._positions)
-
-    def __getitem__(self, batch: Any) -> Any:
-        """One minibatch, ``(batch_size,)`` int64, or a list of them for a slice."""
-        if isinstance(batch, slice):
-            return [self[one] for one in range(len(self))[batch]]
-        return self._indices[self._positions[batch]].astype(np.int64, copy=False)
-
-
 def read_ahead(
-    tables: AnnTorchDataset, batches: Sequence[np.ndarray], most_rows: int
-) -> Generator[dict[str, Tensor], None, None]:
-    """Minibatches of the rows asked for, in the order asked.
+    tables: AnnTorchDataset, indices: np.ndarray, batches: Sequence[np.ndarray], most_rows: int
+) -> Generator[tuple[np.ndarray, dict[str, Tensor]], None, None]:
+    """Minibatches of the rows asked for, in the order asked, each with its row numbers (int64).
 
     The rows of as many minibatches as make up ``most_rows`` are read together, in ascending order, while those before
     them are used: two such windows are held at a time. Where memory does not suffice for a window it is halved, which
@@ -53,8 +29,10 @@ def read_ahead(
     ----------
     tables
         What to read from.
+    indices
+        Row of each position.
     batches
-        Rows of each minibatch, int64, in range.
+        Positions of each minibatch.
     most_rows
         Rows a window.
 
@@ -69,51 +47,61 @@ def read_ahead(
     """
     tables.check_unchanged(thorough=True)
     try:
-        yield from _windows(tables, batches, most_rows)
+        yield from _windows(_Reader(tables, indices, batches), most_rows)
     finally:
         give_back_free_blocks()  # each reading thread has a heap of its own: what it freed would stay with the process
 
 
-def _windows(
-    tables: AnnTorchDataset, batches: Sequence[np.ndarray], most_rows: int
-) -> Generator[dict[str, Tensor], None, None]:
-    with ThreadPoolExecutor(1, "celbo-read-ahead") as reader:
-        first, most = 0, most_rows
-        coming = _begin(reader, tables, batches, first, most)
-        while coming is not None:
-            mine, reading = coming
+class _Reader:
+    """Reads windows; its :meth:`read` is called by a thread.
+
+    Parameters
+    ----------
+    tables, indices, batches
+        As in :func:`read_ahead`.
+    """
+
+    def __init__(self, tables: AnnTorchDataset, indices: np.ndarray, batches: Sequence[np.ndarray]) -> None:
+        self._tables, self._indices, self._batches = tables, indices, batches
+
+    def positions(self, first: int, most: int) -> list[np.ndarray]:
+        """Those of the window that begins with a minibatch, one array a minibatch; none behind the last."""
+        mine: list[np.ndarray] = []
+        n = 0
+        for batch in range(first, len(self._batches)):
+            positions_n = self._batches[batch]
+            if mine and n + len(positions_n) > most:
+                break
+            mine.append(positions_n)
+            n += len(positions_n)
+        return mine
+
+    def read(self, positions: list[np.ndarray]) -> tuple[list[np.ndarray], Window]:
+        """Row numbers of each minibatch, and a window with the rows of all."""
+        self._tables.check_unchanged()
+        rows_n = taken(self._indices, np.concatenate(positions)).astype(np.int64, copy=False)
+        window = self._tables.window(np.unique(rows_n))
+        return np.split(rows_n, np.cumsum([len(one) for one in positions[:-1]])), window
+
+
+def _windows(reader: _Reader, most: int) -> Generator[tuple[np.ndarray, dict[str, Tensor]], None, None]:
+    first = 0
+    with ThreadPoolExecutor(1, "celbo-read-ahead") as thread:
+        mine = reader.positions(first, most)
+        reading = thread.submit(reader.read, mine) if mine else None
+        while reading is not None:
             try:
-                window = reading.result()
+                rows, window = reading.result()
+                first += len(mine)
             except MemoryError:
-                most = _halved(most, len(mine[0]))
-                coming = _begin(reader, tables, batches, first, most)
-                continue
-            first += len(mine)
+                most, rows, window = _halved(most, len(mine[0])), [], None
             del reading  # it holds the window
-            coming = _begin(reader, tables, batches, first, most)
-            for rows_n in mine:
-                yield window.fetch(rows_n)
-            del window
-
-
-def _begin(
-    reader: ThreadPoolExecutor, tables: AnnTorchDataset, batches: Sequence[np.ndarray], first: int, most: int
-) -> tuple[list[np.ndarray], Future[Window]] | None:
-    """Have the window that begins with a minibatch read; None when there is none."""
-    mine: list[np.ndarray] = []
-    n = 0
-    for batch in range(first, len(batches)):
-        rows_n = batches[batch]
-        if mine and n + len(rows_n) > most:
-            break
-        mine.append(rows_n)
-        n += len(rows_n)
-    return (mine, reader.submit(_read, tables, mine)) if mine else None
-
-
-def _read(tables: AnnTorchDataset, batches: Sequence[np.ndarray]) -> Window:
-    tables.check_unchanged()
-    return tables.window(np.unique(np.concatenate(batches)))
+            mine = reader.positions(first, most)
+            reading = thread.submit(reader.read, mine) if mine else None
+            for rows_n in rows:
+                assert window is not None
+                yield rows_n, window.fetch(rows_n)
+            del rows, window
 
 
 def _halved(most: int, least: int) -> int:

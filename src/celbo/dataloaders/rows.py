@@ -13,7 +13,7 @@ from scipy import sparse
 
 from .row_source import RowSource
 from .rows_backed import BackedCSRRows, DaskRows, HDF5Rows, ZarrRows, backed_csc_rows
-from .rows_dense import DenseRows, frame_rows
+from .rows_dense import array_rows, frame_rows
 from .rows_sparse import CSRRows, csc_rows
 
 __all__ = ["rows"]
@@ -51,7 +51,7 @@ def _open(array: Any, dtype: Any, columns: np.ndarray | None) -> RowSource:
     raise TypeError(f"No reader for rows of a {kind}. Supported are: {SUPPORTED}.")
 
 
-_open.register(np.ndarray, DenseRows)
+_open.register(np.ndarray, array_rows)
 _open.register(pd.DataFrame, frame_rows)
 _open.register(sparse.csr_matrix, CSRRows)
 _open.register(sparse.csr_array, CSRRows)

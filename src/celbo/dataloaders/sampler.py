@@ -195,17 +195,24 @@ class EpochSampler:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """One epoch: the positions of each minibatch, ``(batch_size,)`` int64; an ``exact`` share may be empty."""
-        epoch, coming = self.epoch, self.coming()
-        first, self.epoch, self._resume_at = self._resume_at, epoch + 1, 0
-        for batch, positions in enumerate(coming, first):
-            self._reached = (epoch, batch + 1) if batch + 1 < len(self) else (epoch + 1, 0)
-            if self.shard.exact:
-                whole = int(self._edges[batch + 1] - self._edges[batch])
-                self.last_weight = len(positions) * self.shard.size / whole
+        coming = self.coming()
+        for _, positions in zip(self.advance(), coming, strict=True):
             yield positions
 
+    def advance(self) -> Iterator[int]:
+        """One epoch for whoever has its minibatches from :meth:`coming`: how many positions each has."""
+        epoch, first = self.epoch, self._resume_at
+        self.epoch, self._resume_at = epoch + 1, 0
+        for batch in range(first, len(self)):
+            self._reached = (epoch, batch + 1) if batch + 1 < len(self) else (epoch + 1, 0)
+            start, stop = int(self._edges[batch]), int(self._edges[batch + 1])
+            n = len(self.shard.places(self.n, start, stop))
+            if self.shard.exact:
+                self.last_weight = n * self.shard.size / (stop - start)
+            yield n
+
     def coming(self) -> "Coming":
-        """What the next iteration will give, for whoever reads ahead of it; moves nothing."""
+        """What the next iteration will give, for whoever reads ahead of it (:meth:`advance`); moves nothing."""
         return Coming(self._order(self.epoch), self.shard, self.n, self._edges[self._resume_at :])
 
     def state_dict(self) -> dict[str, Any]:

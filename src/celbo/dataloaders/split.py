@@ -1,8 +1,9 @@
 """Cells into training, validation and test sets: pure functions of sizes, seeds and columns."""
 
 import math
+import secrets
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import pandas as pd
 
 from ..core import noted, settings, unknown_name
 from ..core.rules import rules
+from .row_numbers import MANY, all_rows, kept
 from .row_source import as_indices
 
 __all__ = [
@@ -27,8 +29,8 @@ SETS = ("train", "validation", "test")
 _SHORT = {"train": "train", "validation": "valid", "test": "test"}
 DEFAULT_TRAIN_SIZE = 0.9
 
-NARROW_FROM = 2**22
-"""Cells from which on row numbers of four bytes save memory that counts."""
+STRETCH = 2**20
+"""Neighbouring cells of which each set gets its share, where a split is drawn stretch by stretch."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class Split:
     Attributes
     ----------
     train, validation, test
-        Row numbers, int64 (int32 of 4,194,304 cells and more), in the order in which the split drew them.
+        Row numbers, int64, in the order in which the split drew them; of 4,194,304 cells and more ascending, int32
+        (int64 from 2**31 cells on), mapped from a temporary file and read-only.
     """
 
     train: np.ndarray
@@ -109,14 +112,16 @@ def split_indices(
     shuffle
         Draw at random; otherwise the first cells validate, the next train, the last test.
     seed
-        Same seed, same split, and the same as scvi-tools'. None: fresh randomness. Global generators stay untouched.
+        Same seed, same split. None: fresh randomness. Global generators stay untouched.
     stratify_by
         One value a cell, ``(n,)``. Every value keeps its share of each set up to rounding, and every value with
         2 cells or more has at least one in the training set. Missing values count as a value of their own.
 
     Returns
     -------
-    Sets that partition ``0 .. n - 1`` exactly. No cell moves on account of a batch size.
+    Sets that partition ``0 .. n - 1`` exactly. No cell moves on account of a batch size. They are scvi-tools' for the
+    same seed, but for 4,194,304 cells and more: those are split stretch by stretch of 2**20 neighbouring cells, each of
+    which gives every set its share, so that no permutation of all has to be held (``stratify_by`` holds one).
 
     Raises
     ------
@@ -124,9 +129,12 @@ def split_indices(
         For sizes out of range, ``stratify_by`` of another length, or more values than training cells.
     """
     n_train, n_validation = split_sizes(n, train_size, validation_size)
+    if n >= MANY and stratify_by is None:
+        return (
+            _drawn_in_stretches(n, n_train, n_validation, seed) if shuffle else _as_they_lie(n, n_train, n_validation)
+        )
     # the legacy generator because its stream is what scvi-tools' splits are made of
     order_n = np.random.RandomState(seed).permutation(n) if shuffle else np.arange(n)
-    order_n = order_n.astype(np.int64 if n < NARROW_FROM else np.int32, copy=False)
     if stratify_by is not None:
         return _stratified(order_n, n_train, n_validation, stratify_by)
     return Split(
@@ -134,6 +142,31 @@ def split_indices(
         validation=order_n[:n_validation],
         test=order_n[n_validation + n_train :],
     )
+
+
+def _drawn_in_stretches(n: int, n_train: int, n_validation: int, seed: int | None) -> Split:
+    key = secrets.randbits(63) if seed is None else seed
+    size_s = np.diff(np.append(np.arange(0, n, STRETCH), n))
+    validation_s = apportion(size_s, n_validation)
+    train_s = apportion(size_s - validation_s, n_train)
+
+    def members(first_s: np.ndarray, last_s: np.ndarray) -> Iterator[np.ndarray]:
+        for s, (size, first, last) in enumerate(zip(size_s, first_s, last_s)):
+            order = np.random.default_rng([key, s]).permutation(size)
+            yield s * STRETCH + np.sort(order[first:last])
+
+    until_train_s = validation_s + train_s
+    return Split(
+        train=kept(lambda: members(validation_s, until_train_s), n),
+        validation=kept(lambda: members(np.zeros_like(size_s), validation_s), n),
+        test=kept(lambda: members(until_train_s, size_s), n) if n_train + n_validation < n else np.empty(0, np.int64),
+    )
+
+
+def _as_they_lie(n: int, n_train: int, n_validation: int) -> Split:
+    rows_n = all_rows(n)
+    first, last = n_validation, n_validation + n_train
+    return Split(train=rows_n[first:last], validation=rows_n[:first], test=rows_n[last:])
 
 
 def _stratified(order_n: np.ndarray, n_train: int, n_validation: int, values: Any) -> Split:

@@ -11,6 +11,7 @@ from ..core import settings, unknown_name
 from .concat import ConcatDataLoader
 from .dataset import AnnTorchDataset, registered
 from .loader import WORKER_OPTIONS, AnnDataLoader
+from .row_numbers import in_order
 from .split import Split, split_by_column, split_indices, split_with_indexing
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class DataSplitter:
     data_loader_cls
         Class of the loaders; a subclass may name its own.
     train_idx, val_idx, test_idx
-        Row numbers of each set, int64.
+        Row numbers of each set; see :class:`~celbo.dataloaders.split.Split`.
     n_train, n_val
         How many there are.
     split
@@ -132,7 +133,7 @@ class DataSplitter:
             self._tables = AnnTorchDataset(self.adata_manager, asked, self.load_sparse_tensor)
         options["dataset"] = self._tables
         if self._tables.cost is not None and not kwargs.get("shuffle"):
-            indices = np.sort(indices)  # of files, so that validation reads them once from front to back
+            indices = in_order(indices)  # of files, so that validation reads them once from front to back
         return loader_cls(self.adata_manager, indices=indices, **_understood(loader_cls, options))
 
     def train_dataloader(self) -> AnnDataLoader | None:

@@ -1,12 +1,14 @@
 """What a run is made of: model, data, plan, trainer. A checkpoint goes on only with the same."""
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from ..data.scratch import stretches
 from .callbacks import LoudEarlyStopping
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ _OF_THE_TRAINER = (
     "keep_best",
 )
 _SAMPLED_ROWS = 16
+_NAMES_AT_ONCE = 2**16
 _SHOWN = 4
 
 
@@ -86,11 +89,11 @@ def _of_data(trainer: "Trainer") -> dict[str, Any]:
         found[name] = getattr(trainer.datamodule, name, None)  # data modules of others need not have them
     for name in ("train_idx", "val_idx", "test_idx"):
         rows = getattr(trainer.datamodule, name, None)
-        found[name] = None if rows is None else _digest([np.ascontiguousarray(rows, dtype=np.int64)])
+        found[name] = None if rows is None else _digest_of_rows(np.asarray(rows))
     adata = None if trainer.model is None else trainer.model.adata
     if adata is not None:
         found |= {"n_cells": int(adata.n_obs), "n_genes": int(adata.n_vars)}
-        found |= {"obs_names": _digest(adata.obs_names), "var_names": _digest(adata.var_names)}
+        found |= {"obs_names": _digest_of_names(adata.obs_names), "var_names": _digest_of_names(adata.var_names)}
         found["setup"] = _digest([repr(trainer.model.registry_.get("setup_args"))])
     found["values"] = _digest_of_some_rows(trainer.train_loader)
     found["batch_size"] = getattr(trainer.train_loader, "batch_size", None)
@@ -107,6 +110,20 @@ def _digest_of_some_rows(loader: Any) -> str | None:
     batch = tables.fetch(rows)
     dense = {key: value if value.layout == torch.strided else value.to_dense() for key, value in batch.items()}
     return _digest([part for key in sorted(dense) for part in (key, dense[key].numpy())])
+
+
+def _digest_of_rows(rows_k: np.ndarray) -> str:
+    return _digest(np.ascontiguousarray(some, np.int64) for (some,) in stretches(rows_k))
+
+
+def _digest_of_names(names: Iterable[Any]) -> str:
+    """Of many texts at once, with their lengths: one by one would take a minute for a hundred million."""
+    pieces = iter(names)
+    total = hashlib.sha256()
+    while raw := [str(name).encode() for name in itertools.islice(pieces, _NAMES_AT_ONCE)]:
+        total.update(np.fromiter(map(len, raw), np.int64, len(raw)).tobytes())
+        total.update(b"".join(raw))
+    return total.hexdigest()
 
 
 def _digest(parts: Iterable[Any]) -> str:

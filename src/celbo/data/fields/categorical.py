@@ -10,6 +10,7 @@ from rich.table import Table
 
 from ..access import place, require_key
 from ..categories import encode, extend_mapping, unknown_categories, used_categories, warn_if_rare
+from ..columns import put_column
 from ..constants import PREFIX
 from ..tables import table
 from .dataframe import BaseDataFrameField, require_one_name
@@ -112,7 +113,7 @@ class CategoricalDataFrameField(BaseDataFrameField):
 
     def _write(self, adata: AnnData, column: pd.Series, mapping: np.ndarray, *, is_new: bool = False) -> dict[str, Any]:
         codes_n = encode(column, mapping, self.source_place)
-        getattr(adata, self.attr_name)[self.attr_key] = codes_n
+        put_column(getattr(adata, self.attr_name), self.attr_key, codes_n)
         if is_new and not self.is_default:
             warn_if_rare(codes_n, mapping, self.source_place)
         return {self.CATEGORICAL_MAPPING_KEY: mapping, self.ORIGINAL_ATTR_KEY: self._original_attr_key}

@@ -8,10 +8,13 @@ from anndata import AnnData
 from rich.table import Table
 
 from ..access import anndata_value, require_key
+from ..columns import column_parts, true_places
 from ..tables import table
 from .base import BaseAnnDataField
 
 __all__ = ["BaseDataFrameField", "NumericalDataFrameField", "NumericalObsField", "NumericalVarField", "require_numbers"]
+
+_SHOWN = 5
 
 
 class BaseDataFrameField(BaseAnnDataField):
@@ -71,13 +74,17 @@ def require_numbers(column: pd.Series, where: str) -> None:
             f"{where} is of dtype {column.dtype}, numbers are wanted. Convert it ({where}.astype(float)), "
             "or name it where categories are taken."
         )
-    bad_n = ~np.isfinite(column.to_numpy(dtype=np.float64, na_value=np.nan))
-    if bad_n.any():
-        rows = ", ".join(repr(str(name)) for name in column.index[bad_n][:5])
+    bad, first = true_places((_not_finite(part) for part in column_parts(column)), _SHOWN)
+    if bad:
+        rows = ", ".join(repr(str(name)) for name in column.index[first])
         raise ValueError(
-            f"{where} is NaN or infinite for {int(bad_n.sum())} of {len(column)} rows: {rows}"
-            f"{', ...' if bad_n.sum() > 5 else ''}. Fill these in, or leave the rows out."
+            f"{where} is NaN or infinite for {bad} of {len(column)} rows: {rows}"
+            f"{', ...' if bad > _SHOWN else ''}. Fill these in, or leave the rows out."
         )
+
+
+def _not_finite(column: pd.Series) -> np.ndarray:
+    return ~np.isfinite(column.to_numpy(dtype=np.float64, na_value=np.nan))
 
 
 class NumericalDataFrameField(BaseDataFrameField):

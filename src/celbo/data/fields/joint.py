@@ -10,6 +10,7 @@ from rich.table import Table
 
 from ..access import place, require_key
 from ..categories import encode, extend_mapping, unknown_categories, used_categories
+from ..columns import put_column
 from ..constants import PREFIX
 from ..tables import table
 from .arraylike import BaseArrayLikeField
@@ -94,7 +95,9 @@ class BaseJointField(BaseArrayLikeField):
             )
 
     def _write(self, adata: AnnData, columns: dict[str, Any]) -> None:
-        frame = pd.DataFrame(columns, index=getattr(adata, self.source_attr_name).index)
+        frame = pd.DataFrame(index=getattr(adata, self.source_attr_name).index)
+        for key, values_n in columns.items():
+            put_column(frame, key, values_n)
         getattr(adata, self.attr_name)[self.attr_key] = frame
 
     @abstractmethod
@@ -195,7 +198,7 @@ class NumericalJointField(BaseJointField):
         self.validate_field(adata)
         if self.is_empty:
             return {}
-        self._write(adata, {key: self.source_column(adata, key) for key in self.attr_keys})
+        self._write(adata, {key: self.source_column(adata, key)._values for key in self.attr_keys})
         return {self.COLUMNS_KEY: np.array(self.attr_keys, dtype=object)}
 
     def transfer_field(self, state_registry: dict[str, Any], adata_target: AnnData, **kwargs: Any) -> dict[str, Any]:

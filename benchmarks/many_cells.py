@@ -1,0 +1,168 @@
+"""Peak memory of the process as the number of cells grows: opening, setup, training, an embedding, streamed.
+
+``python -m benchmarks.many_cells [--cells 1000000 10000000 100000000] [--genes 50] [--embed] [--folder DIR]``
+
+Counts of few genes, so that the files of a hundred million cells (11 GB) are written and read in minutes: what grows
+with the number of cells (names, columns of obs, codes, the split, row pointers) does not depend on the genes. Each size
+runs in a process of its own; the peak of each stage is the process's, reset between them.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from . import common
+
+N_TYPES, N_BATCHES, PER_CELL, PIECE = 20, 4, 5, 2**18
+
+
+def simulate(path: Path, n_cells: int, n_genes: int, seed: int = 0) -> None:
+    """An h5ad of cells sorted by type, each with a few genes of its type's; memory holds a piece of it."""
+    import pandas as pd
+
+    from celbo.data.cell_names import CellNames
+    from celbo.data.matrix_writer import new_anndata, write_table
+    from celbo.data.scratch import put
+
+    rng = np.random.default_rng(seed)
+    step = n_genes // PER_CELL
+    shift_tk = rng.integers(0, step, (N_TYPES, PER_CELL))
+
+    def pieces() -> Iterator[np.ndarray]:
+        return (np.arange(start, min(start + PIECE, n_cells)) for start in range(0, n_cells, PIECE))
+
+    with new_anndata(path, overwrite=True) as file:
+        x = file.create_group("X")
+        x.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": [n_cells, n_genes]})
+        n_entries = n_cells * PER_CELL
+        stored = {
+            name: x.create_dataset(name, (n_entries,), dtype=dtype, chunks=(min(2**16, n_entries),))
+            for name, dtype in (("data", "f4"), ("indices", "i4"))
+        }
+        indptr = x.create_dataset("indptr", (n_cells + 1,), dtype="i8")
+        for cells in pieces():
+            rows = slice(int(cells[0]) * PER_CELL, (int(cells[-1]) + 1) * PER_CELL)
+            type_m = cells * N_TYPES // n_cells
+            gene_mk = (shift_tk[type_m] + rng.integers(0, 3, (len(cells), PER_CELL))) % step + step * np.arange(
+                PER_CELL
+            )
+            stored["indices"][rows] = gene_mk.ravel()
+            stored["data"][rows] = 1 + rng.poisson(1.0, gene_mk.size)
+            indptr[cells[0] : cells[-1] + 2] = PER_CELL * np.arange(cells[0], cells[-1] + 2)
+        codes = {
+            "cell_type": (lambda: (cells * N_TYPES // n_cells for cells in pieces()), N_TYPES),
+            "batch": (lambda: (cells % N_BATCHES for cells in pieces()), N_BATCHES),
+        }
+        columns = {
+            name: pd.Categorical.from_codes(put(made, np.int8), [f"{name} {i}" for i in range(count)])
+            for name, (made, count) in codes.items()
+        }
+        columns["score"] = put(lambda: (cells / 7 for cells in pieces()), np.float32)
+        names = CellNames.from_pieces(lambda: ([f"cell_{i}" for i in cells.tolist()] for cells in pieces()))
+        write_table(file, "obs", pd.DataFrame(columns, index=pd.Index(names), copy=False))
+        write_table(file, "var", pd.DataFrame(index=[f"gene_{i}" for i in range(n_genes)]))
+
+
+class _Stages:
+    """Peak memory and time of each stage of this process."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, dict[str, float]] = {}
+        self._began = time.perf_counter()
+
+    def end(self, stage: str) -> None:
+        """The stage is over; the next one begins."""
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        now = time.perf_counter()
+        self.found[stage] = {"peak_mb": int(status["VmHWM"].split()[0]) / 1024, "s": now - self._began}
+        print(
+            stage,
+            self.found[stage],
+            {k: status[k].strip() for k in ("RssAnon", "RssFile")},
+            file=sys.stderr,
+            flush=True,
+        )
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        self._began = now
+
+
+def measure(task: dict) -> dict:
+    """All stages of one size, in this process."""
+    import celbo
+
+    celbo.settings.verbosity = 40
+    stages = _Stages()
+    adata = celbo.data.open(task["path"], stream=True)
+    stages.end("open")
+    celbo.model.SCVI.setup_anndata(adata, batch_key="batch")
+    stages.end("setup")
+    model = celbo.model.SCVI(adata)
+    model.train(max_epochs=1, max_steps=task["steps"], seed=0, verbose=0, accelerator="cpu")
+    stages.end("train")
+    if task["embed"]:
+        model.write_latent(task["embed"])
+        stages.end("embed")
+    return stages.found
+
+
+def answer() -> None:
+    """Measure the task that the process was given, and print what came out."""
+    print(json.dumps(measure(json.loads(sys.argv[1]))))
+
+
+def in_a_process(task: dict) -> dict:
+    """As :func:`measure`, in a process that nothing else was in."""
+    code = "from benchmarks.many_cells import answer; answer()"
+    folder = Path(__file__).resolve().parents[1]
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, json.dumps(task)], cwd=folder, stdout=subprocess.PIPE, text=True
+    )
+    if run.returncode:
+        raise RuntimeError(f"{task} failed.")
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def run(options: argparse.Namespace, folder: Path) -> None:
+    """Measure every size and add its rows."""
+    report = common.Report("many_cells", options.dry)
+    for n_cells in options.cells:
+        path = folder / f"many_{n_cells}_{options.genes}.h5ad"
+        if not path.exists():
+            simulate(path, n_cells, options.genes)
+        task = {
+            "path": str(path),
+            "steps": options.steps,
+            "embed": str(folder / "latent.h5ad") if options.embed else "",
+        }
+        for stage, figures in in_a_process(task).items():
+            for figure, value in figures.items():
+                unit = "MB" if figure == "peak_mb" else "s"
+                report.add(f"{n_cells} x {options.genes}, {stage}", figure, unit, {"celbo": [value]}, False)
+    report.write()
+
+
+def main() -> None:
+    parser = common.arguments(__doc__)
+    parser.add_argument("--cells", type=int, nargs="+", default=[1_000_000, 10_000_000, 100_000_000])
+    parser.add_argument("--genes", type=int, default=50)
+    parser.add_argument("--steps", type=int, default=1500, help="optimizer steps; validation comes after them")
+    parser.add_argument("--embed", action="store_true", help="write the latent space of all cells, too")
+    parser.add_argument("--folder", type=Path, help="where the files are kept")
+    options = parser.parse_args()
+    if options.folder is not None:
+        options.folder.mkdir(parents=True, exist_ok=True)
+        run(options, options.folder)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        run(options, Path(folder))
+
+
+if __name__ == "__main__":
+    main()
