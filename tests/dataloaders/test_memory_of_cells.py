@@ -1,4 +1,4 @@
-"""Data that stream take a few bytes for each cell, however large they are."""
+"""Data that stream take no memory for each cell, however many there are."""
 
 import tracemalloc
 
@@ -8,7 +8,7 @@ import pytest
 from anndata.io import write_elem
 
 import celbo
-from celbo.data import blocks, hdf5_heap, row_pointers, scratch, stored_matrix, stored_obs
+from celbo.data import blocks, cell_names, hdf5_heap, row_pointers, scratch, stored_matrix, stored_obs
 from celbo.data.matrix_writer import new_anndata
 from celbo.dataloaders import row_numbers, split
 
@@ -19,6 +19,8 @@ GENES = 30
 def as_for_many(monkeypatch):
     monkeypatch.setattr(scratch, "COMPACT_FROM", 0)
     monkeypatch.setattr(scratch, "STRETCH", 2**14)
+    monkeypatch.setattr(cell_names, "STEP", 2**12)
+    monkeypatch.setattr(stored_obs, "STEP", 2**12)
     monkeypatch.setattr(split, "MANY", 0)
     monkeypatch.setattr(split, "STRETCH", 2**14)
     monkeypatch.setattr(row_numbers, "MANY", 0)
@@ -40,7 +42,8 @@ def written(path, n):
         x["indices"] = (np.arange(2 * n) % GENES).astype(np.int32)
         x["indptr"] = 2 * np.arange(n + 1)
         obs = {f"score {i}": np.arange(n) / 7 for i in range(5)}
-        obs["batch"] = pd.Categorical.from_codes(np.arange(n) % 4, list("abcd"))
+        for name in ("batch", "type", "donor"):
+            obs[name] = pd.Categorical.from_codes(np.arange(n) % 4, list("abcd"))
         write_elem(file, "obs", pd.DataFrame(obs, index=[f"a-name-of-20-{i:07d}" for i in range(n)]))
         write_elem(file, "var", pd.DataFrame(index=[f"g{i}" for i in range(GENES)]))
     return path
@@ -51,7 +54,13 @@ def traced(path):
     tracemalloc.start()
     try:
         adata = celbo.data.open(path, stream=True)
-        celbo.model.SCVI.setup_anndata(adata, batch_key="batch")
+        celbo.model.SCVI.setup_anndata(
+            adata,
+            batch_key="batch",
+            labels_key="type",
+            categorical_covariate_keys=["donor"],
+            continuous_covariate_keys=["score 0", "score 1"],
+        )
         model = celbo.model.SCVI(adata, n_hidden=4, n_latent=2)
         model.train(
             max_epochs=1,
@@ -59,17 +68,17 @@ def traced(path):
             seed=0,
             verbose=0,
             accelerator="cpu",
-            datasplitter_kwargs={"pool_bytes": 2**16},
+            datasplitter_kwargs={"pool_bytes": 2**18},
         )
         return tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
 
 
-def test_few_bytes_a_cell(tmp_path):
+def test_no_bytes_a_cell(tmp_path):
     few, many = (written(tmp_path / f"{n}.h5ad", n) for n in (100_000, 400_000))
     traced(few)  # what is made once
     small, large = traced(few), traced(many)
     at_end, at_most = ((large[i] - small[i]) / 300_000 for i in (0, 1))
-    assert at_end < 12  # the split, how many values each row has, and a code
-    assert at_most < 30  # while counts are checked and the split is drawn; plain obs alone would be 130
+    assert at_end < 1  # nothing that there is one of for each cell; a table of pandas' alone would be 130
+    assert at_most < 2  # pandas asks once which names are missing: a byte each

@@ -176,7 +176,7 @@ class CellNames(ExtensionArray):
 
     def isna(self) -> np.ndarray:
         """No cell is without a name, ``(n,)``."""
-        return np.zeros(len(self), bool)
+        return np.broadcast_to(np.zeros(1, bool), len(self))  # pandas keeps it
 
     def take(self, indices: Any, *, allow_fill: bool = False, fill_value: Any = None) -> Any:
         """Some names, as Python's strings."""
