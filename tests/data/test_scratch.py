@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from celbo.data.scratch import forget, put
+from celbo.data import scratch
+from celbo.data.scratch import forget, is_mapped, put, put_together, stretches, taken, zeros
 
 
 def test_arrays_come_back():
@@ -70,3 +71,56 @@ def test_faults_of_the_data_are_no_lack_of_room():
 
     with pytest.raises(OSError, match="damaged"):
         put(pieces, np.float64)
+
+
+def test_arrays_whose_pieces_come_together():
+    first, second = put_together(lambda: ((np.arange(i), [i]) for i in range(4)), [np.int32, np.int64])
+    np.testing.assert_array_equal(first, [0, 0, 1, 0, 1, 2])
+    np.testing.assert_array_equal(second, [0, 1, 2, 3])
+    assert is_mapped(first[2:].reshape(-1, 2))
+    assert not is_mapped(np.arange(3))
+
+
+def test_no_room_for_arrays_that_come_together(tmp_path, monkeypatch, log):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    first, second = put_together(lambda: ((np.arange(i), [i]) for i in range(4)), [np.int32, np.int64])
+    np.testing.assert_array_equal(first, [0, 0, 1, 0, 1, 2])
+    np.testing.assert_array_equal(second, [0, 1, 2, 3])
+    assert len(log) == 1
+
+
+@pytest.mark.parametrize("n", [0, 1, 99, 100, 101])
+def test_zeros_to_write_to(n, monkeypatch):
+    monkeypatch.setattr(scratch, "STRETCH", 100)
+    values = zeros(n, np.int32)
+    assert values.dtype == np.int32
+    assert values.tolist() == [0] * n
+    values[:] = np.arange(n)
+    forget(values)
+    np.testing.assert_array_equal(values, np.arange(n))
+
+
+@pytest.mark.parametrize("regions", [1, 3, 128])
+@pytest.mark.parametrize("shape", [(50_000,), (25_000, 2)])
+def test_entries_of_many_places(rng, monkeypatch, regions, shape):
+    monkeypatch.setattr(scratch, "_REGIONS", regions)
+    mapped = put(lambda: [np.arange(50_000)], np.int64).reshape(shape)
+    for places in (rng.integers(5, shape[0], 300), np.arange(5, shape[0])[::-1], np.empty(0, np.int64)):
+        np.testing.assert_array_equal(taken(mapped[5:], places - 5), np.array(mapped)[places])
+
+
+def test_an_array_in_stretches(monkeypatch):
+    monkeypatch.setattr(scratch, "STRETCH", 4)
+    first, second = put(lambda: [np.arange(10)], np.int64), np.arange(10) * 2
+    together = list(stretches(first, second))
+    assert [len(some) for some, _ in together] == [4, 4, 2]
+    assert np.concatenate([2 * some - other for some, other in together]).tolist() == [0] * 10
+
+
+def test_an_array_of_others_is_not_touched(tmp_path):
+    """What was changed in a file that somebody mapped privately is nowhere else."""
+    np.zeros(5000).tofile(tmp_path / "theirs")
+    theirs = np.memmap(tmp_path / "theirs", np.float64, mode="c")
+    theirs[7] = 1
+    forget(theirs)
+    assert theirs[7] == 1

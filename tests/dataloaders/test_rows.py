@@ -5,9 +5,12 @@ import pytest
 import torch
 from scipy import sparse
 
+from celbo.data.columns import put_column
+from celbo.data.scratch import put
 from celbo.data.stored_matrix import pieces
 from celbo.dataloaders import CSRRows, rows
 from celbo.dataloaders.row_source import as_indices
+from celbo.dataloaders.rows_dense import MappedRows
 
 SHAPE = (23, 9)
 ORDERS = {
@@ -31,6 +34,22 @@ def test_rows_come_in_the_order_asked(storage, order, x):
     got = rows(storage(x)).take(ORDERS[order])
     assert got.dtype == torch.float32
     np.testing.assert_array_equal(got.numpy(), x[ORDERS[order]])
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_mapped_columns_are_rows_like_others(order, rng):
+    plain = pd.DataFrame({"codes": rng.integers(0, 9, 23).astype(np.int8), "scores": rng.normal(size=23)})
+    mapped = pd.DataFrame(index=plain.index)
+    for name in plain:
+        put_column(mapped, name, put(lambda: [plain[name].to_numpy()], plain[name].dtype))  # noqa: B023 (called at once)
+    source, wanted = rows(mapped), rows(plain).take(ORDERS[order])
+    assert isinstance(source, MappedRows)
+    np.testing.assert_array_equal(source.take(ORDERS[order]), wanted)
+    ascending, place = np.unique(ORDERS[order], return_inverse=True)
+    np.testing.assert_array_equal(source.load(ascending).take(place), wanted)
+    one = rows(mapped["codes"].to_numpy()[:, None], np.int64)
+    assert isinstance(one, MappedRows)
+    np.testing.assert_array_equal(one.take(ORDERS[order])[:, 0], plain["codes"].to_numpy()[ORDERS[order]])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "int64", "uint16", "uint8"])

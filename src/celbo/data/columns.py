@@ -30,7 +30,7 @@ def worked_out(column: pd.Series, of: Callable[[pd.Series], np.ndarray], dtype: 
     """One value for each cell, ``(n,)``, from pieces of a column: in a temporary file where ``obs`` is in one."""
     if names_of(column.index) is not None:
         return scratch.put(lambda: map(of, column_parts(column)), dtype)
-    return np.concatenate([np.empty(0, dtype), *map(of, column_parts(column))])
+    return np.concatenate([np.empty(0, dtype), *map(of, column_parts(column))], dtype=dtype, casting="unsafe")
 
 
 def true_places(flags: Iterable[np.ndarray], most: int) -> tuple[int, np.ndarray]:

@@ -1,0 +1,85 @@
+"""Row numbers in a file are row numbers; a split that is drawn stretch by stretch is a split."""
+
+import numpy as np
+import pytest
+
+from celbo.data import scratch
+from celbo.data.scratch import is_mapped
+from celbo.dataloaders import AnnDataLoader, row_numbers, split, split_indices
+from celbo.dataloaders.row_numbers import all_rows, in_order, kept
+from celbo.dataloaders.split import split_sizes
+
+
+@pytest.fixture(autouse=True)
+def as_for_many(monkeypatch):
+    monkeypatch.setattr(row_numbers, "MANY", 0)
+    monkeypatch.setattr(row_numbers, "PIECE", 16)
+    monkeypatch.setattr(split, "MANY", 0)
+    monkeypatch.setattr(split, "STRETCH", 32)
+    monkeypatch.setattr(scratch, "STRETCH", 16)
+
+
+def mapped(rows):
+    return kept(lambda: [np.asarray(rows)], 1000)
+
+
+@pytest.mark.parametrize("n", [1, 31, 32, 33, 500])
+@pytest.mark.parametrize("sizes", [{}, {"train_size": 0.4, "validation_size": 0.25}, {"train_size": 1.0}])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_a_split_in_stretches_partitions(n, sizes, shuffle, global_rng_untouched):
+    drawn = split_indices(n, **sizes, shuffle=shuffle, seed=3)
+    sets = (drawn.train, drawn.validation, drawn.test)
+    assert sorted(np.concatenate(sets).tolist()) == list(range(n))
+    assert (len(drawn.train), len(drawn.validation)) == split_sizes(n, **sizes)
+    assert all((np.diff(rows) > 0).all() for rows in sets)
+    assert not drawn.train.flags.writeable
+
+
+def test_each_stretch_has_its_share():
+    drawn = split_indices(500, 0.7, 0.2, seed=0)
+    for rows, share in ((drawn.train, 0.7), (drawn.validation, 0.2), (drawn.test, 0.1)):
+        in_stretch = np.bincount(rows // 32, minlength=16)
+        assert np.abs(in_stretch[:15] - 32 * share).max() < 2
+
+
+def test_a_split_in_stretches_follows_the_seed():
+    first, again, other = (split_indices(500, seed=seed).validation for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert 0 < len(np.intersect1d(first, other)) < 25  # of 50; by chance 5
+
+
+def test_every_cell_is_drawn_equally_often():
+    """Within 5 standard deviations of a binomial, over all cells of a stretch and of the short last one."""
+    times_n = np.zeros(40)
+    for seed in range(2000):
+        times_n[split_indices(40, 0.75, seed=seed).validation] += 1
+    expected = np.repeat([8 / 32, 2 / 8], [32, 8]) * 2000
+    assert np.abs(times_n - expected).max() < 5 * np.sqrt(2000 * 0.25 * 0.75)
+
+
+def test_all_rows_lie_in_a_file():
+    assert is_mapped(all_rows(100))
+    np.testing.assert_array_equal(all_rows(100), np.arange(100))
+
+
+@pytest.mark.parametrize("rows", [np.arange(50), np.arange(50)[::-1], np.r_[0:16, 15:40], np.r_[0:16, 14:40]])
+def test_rows_in_order(rows):
+    given = mapped(rows)
+    found = in_order(given)
+    np.testing.assert_array_equal(found, np.sort(rows))
+    assert (found is given) == (np.diff(rows) >= 0).all()
+
+
+def test_mapped_rows_are_those_of_memory(manager):
+    rows = np.r_[3:20, 7, 40]
+    loaders = [AnnDataLoader(manager, indices, 4) for indices in (mapped(rows), rows)]
+    for from_file, from_memory in zip(*loaders, strict=True):
+        for key in from_memory:
+            np.testing.assert_array_equal(from_file[key], from_memory[key])
+    np.testing.assert_array_equal(loaders[0].last_indices, rows[16:])
+    assert loaders[0].last_indices.dtype == np.int64
+
+
+def test_mapped_rows_that_do_not_exist(manager):
+    with pytest.raises(IndexError, match="No cell 900: there are 50"):
+        AnnDataLoader(manager, mapped([*range(40), 900]))
