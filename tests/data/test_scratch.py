@@ -124,3 +124,8 @@ def test_an_array_of_others_is_not_touched(tmp_path):
     theirs[7] = 1
     forget(theirs)
     assert theirs[7] == 1
+
+
+def test_objects_of_pythons_are_refused():
+    with pytest.raises(TypeError, match="objects"):
+        put(lambda: [np.array(["a", None], object)], object)

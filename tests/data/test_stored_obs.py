@@ -23,6 +23,7 @@ pytestmark = [
 @pytest.fixture(autouse=True)
 def compact(monkeypatch):
     monkeypatch.setattr(scratch, "COMPACT_FROM", 0)
+    monkeypatch.setattr(scratch, "STRETCH", 7)
     monkeypatch.setattr(stored_obs, "PIECE", 5)
 
 

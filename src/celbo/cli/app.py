@@ -23,6 +23,7 @@ Inputs = Annotated[
 ]
 ModelDir = Annotated[Path, typer.Argument(help="Folder of a run, or of a saved model.", show_default=False)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run wrote there.")]
+Data = Annotated[str, typer.Option(help="load, stream from disk, or auto: by what fits in memory.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
 Model = Annotated[str, typer.Option(help="scvi, linear_scvi, scanvi, autozi, lda, cellassign or solo.")]
 Markers = Annotated[Path | None, typer.Option(help="cellassign: .csv of genes by cell types, 1 for a marker, else 0.")]
@@ -76,7 +77,7 @@ def train(
     recipe: Recipe = None,
     seed: Seed = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, cuda or mps.")] = "auto",
-    data: Annotated[str, typer.Option(help="load, stream from disk, or auto: by what fits in memory.")] = "auto",
+    data: Data = "auto",
     devices: Annotated[str, typer.Option(help="How many, a process each; under torchrun: all of its.")] = "auto",
     num_nodes: Annotated[int, typer.Option(min=1, help="Machines of the job.")] = 1,
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
@@ -129,6 +130,7 @@ def embed(
     model_dir: ModelDir,
     inputs: Inputs,
     output: Annotated[Path, typer.Option("-o", "--output", help="File to write: .h5ad.", show_default=False)],
+    data: Data = "auto",
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
@@ -138,7 +140,7 @@ def embed(
     """
     from . import runs
 
-    runs.embed(model_dir, inputs, output, overwrite, quiet)
+    runs.embed(model_dir, inputs, output, data, overwrite, quiet)
 
 
 @app.command()
@@ -146,6 +148,7 @@ def predict(
     model_dir: ModelDir,
     inputs: Inputs,
     output: Annotated[Path, typer.Option("-o", "--output", help="File to write: .csv or .h5ad.", show_default=False)],
+    data: Data = "auto",
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
@@ -155,7 +158,7 @@ def predict(
     """
     from . import runs
 
-    runs.predict(model_dir, inputs, output, overwrite, quiet)
+    runs.predict(model_dir, inputs, output, data, overwrite, quiet)
 
 
 @app.command()
@@ -166,6 +169,7 @@ def denoise(
     transform_batch: Annotated[list[str] | None, typer.Option(help="Batch to decode as; several: averaged.")] = None,
     gene: Annotated[list[str] | None, typer.Option(help="Gene to write; repeatable.", show_default="all")] = None,
     seed: Seed = None,
+    data: Data = "auto",
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
@@ -176,7 +180,7 @@ def denoise(
     from . import runs
 
     options = {"transform_batch": transform_batch, "gene_list": gene, "seed": seed}
-    runs.denoise(model_dir, inputs, output, options, overwrite, quiet)
+    runs.denoise(model_dir, inputs, output, options, data, overwrite, quiet)
 
 
 @app.command()

@@ -22,12 +22,12 @@ __all__ = ["as_table", "predict", "write_predictions"]
 _SUFFIXES = (".csv", ".h5ad")
 
 
-def predict(model_dir: Path, inputs: Sequence[Path], output: Path, overwrite: bool, quiet: bool) -> None:
+def predict(model_dir: Path, inputs: Sequence[Path], output: Path, data: str, overwrite: bool, quiet: bool) -> None:
     """Write what a model predicts of the cells of files; the model's genes are found by name.
 
     Parameters
     ----------
-    model_dir, inputs, overwrite, quiet
+    model_dir, inputs, data, overwrite, quiet
         As of the other commands.
     output
         ``.csv``: a line a cell; ``.h5ad``: ``obs`` of the input with ``celbo_predicted`` and ``celbo_probability``
@@ -41,7 +41,7 @@ def predict(model_dir: Path, inputs: Sequence[Path], output: Path, overwrite: bo
         kind, fitted = load(model_dir, "predictions", lambda row: row.predict is not None)
         assert kind.predict is not None
         setup = (fitted.trained[0].registry_["setup_args"]).get("layer")
-        adata = opened(inputs, "auto", setup)
+        adata = opened(inputs, data, setup)
         obs = adata.obs.copy(deep=False)
         probability_nc = kind.predict(fitted, adata)
         if output.suffix == ".csv":

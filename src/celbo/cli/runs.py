@@ -133,14 +133,14 @@ def demo(output: Path, overwrite: bool, quiet: bool) -> int:
     return code
 
 
-def embed(model_dir: Path, inputs: Sequence[Path], output: Path, overwrite: bool, quiet: bool) -> None:
+def embed(model_dir: Path, inputs: Sequence[Path], output: Path, data: str, overwrite: bool, quiet: bool) -> None:
     """Write the latent representation of the cells of files; the model's genes are found by name."""
     if output.suffix != ".h5ad":
         raise UserError(f"{output} ends in {output.suffix or 'nothing'!r}; the embedding is written as .h5ad.")
     with speaking(quiet), new_file(output, overwrite) as path:
         kind, fitted = load(model_dir, "latent space", lambda row: row.embed is not None)
         assert kind.embed is not None
-        adata = opened(inputs, "auto", fitted.trained[0].get_setup_arg("layer"))
+        adata = opened(inputs, data, fitted.trained[0].get_setup_arg("layer"))
         obs = adata.obs.copy(deep=False)
         n_latent = _write_embedding(path, obs, _embedding(kind, fitted, adata, len(obs)))
     if not quiet:

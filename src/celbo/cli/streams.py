@@ -22,7 +22,7 @@ DATA_MODES: dict[str, bool | None] = {"auto": None, "load": False, "stream": Tru
 """What ``--data`` may be, and whether the matrices then stay on disk."""
 
 
-def opened(inputs: Sequence[Path], mode: str = "auto", layer: str | None = None) -> anndata.AnnData:
+def opened(inputs: Sequence[Path], mode: str, layer: str | None = None) -> anndata.AnnData:
     """The AnnData of some files: loaded or streamed, as ``--data`` says."""
     if mode not in DATA_MODES:
         raise UserError(unknown_name("value of --data", mode, DATA_MODES))
@@ -54,6 +54,7 @@ def denoise(
     inputs: Sequence[Path],
     output: Path,
     options: dict[str, Any],
+    data: str,
     overwrite: bool,
     quiet: bool,
 ) -> None:
@@ -61,7 +62,7 @@ def denoise(
 
     Parameters
     ----------
-    model_dir, inputs, output, overwrite, quiet
+    model_dir, inputs, output, data, overwrite, quiet
         As of the other commands.
     options
         ``transform_batch`` and ``gene_list``, empty for none; ``seed``.
@@ -70,7 +71,7 @@ def denoise(
         if output.exists() and not overwrite:
             raise UserError(f"{output} is there already: choose another name with -o, or replace it with --overwrite.")
         model = load(model_dir, "denoised expression", lambda kind: kind.denoises)[1].model
-        adata = opened(inputs, "auto", model.get_setup_arg("layer"))
+        adata = opened(inputs, data, model.get_setup_arg("layer"))
         given = {name: value or None for name, value in options.items() if name != "seed"}
         model.write_normalized_expression(output, adata, seed=options["seed"], overwrite=overwrite, **given)
     if not quiet:

@@ -91,7 +91,7 @@ class CellNames(ExtensionArray):
         """All names in order, some at a time."""
         for start in range(0, len(self), STEP):
             yield self._decoded(np.arange(start, min(start + STEP, len(self))))
-        self._forget()
+            self._forget()
 
     def _forget(self) -> None:
         forget(self._text)

@@ -72,5 +72,5 @@ def _arrays_of(column: Any) -> list[np.ndarray]:
     if isinstance(column, pd.Categorical):
         return [column.codes]
     if isinstance(column, pd.arrays.NumpyExtensionArray):
-        return [column.to_numpy()]
+        return [np.asarray(column)]  # its to_numpy looks for missing values
     return [part for part in (getattr(column, "_data", None), getattr(column, "_mask", None)) if part is not None]

@@ -19,6 +19,7 @@ from anndata.io import write_elem
 from ..core import optional
 from .cell_names import names_of
 from .columns import forget_column
+from .scratch import is_mapped, stretches
 
 __all__ = ["MatrixWriter", "matrix_writer", "new_anndata", "write_table"]
 
@@ -105,8 +106,33 @@ def _write_by_columns(group: Any, table: pd.DataFrame) -> None:
     group.attrs.update(layout | {"column-order": columns})
     write_elem(group, index, table.index.array)
     for name in columns:
-        write_elem(group, name, table[name]._values)
+        _write_column(group, name, table[name]._values)
         forget_column(table[name].array)
+
+
+def _write_column(group: Any, name: str, column: Any) -> None:
+    """Write a column, and what of it is mapped some cells at a time."""
+    if isinstance(column, pd.Categorical) and is_mapped(column.codes):
+        write_elem(group, name, column[:0])
+        del group[name]["codes"]
+        _write_mapped(group[name], "codes", column.codes)
+    elif isinstance(column, np.ndarray) and is_mapped(column):
+        _write_mapped(group, name, column)
+    else:
+        write_elem(group, name, column)
+
+
+def _write_mapped(group: Any, name: str, values_n: np.ndarray) -> None:
+    if isinstance(group, h5py.Group):
+        stored = group.create_dataset(name, shape=values_n.shape, dtype=values_n.dtype)
+    else:
+        chunk = max(1, min(len(values_n), CHUNK_BYTES // values_n.itemsize))
+        stored = group.create_array(name, shape=values_n.shape, dtype=values_n.dtype, chunks=(chunk,))
+    stored.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+    start = 0
+    for (some,) in stretches(values_n):
+        stored[start : start + len(some)] = some
+        start += len(some)
 
 
 class MatrixWriter:

@@ -62,6 +62,8 @@ def put_together(pieces: Callable[[], Iterable[Sequence[np.ndarray]]], dtypes: S
         Of each array.
     """
     dtypes = [np.dtype(dtype) for dtype in dtypes]
+    if any(dtype.hasobject for dtype in dtypes):
+        raise TypeError("Python's objects cannot be put into a file.")
     try:
         return _written(pieces(), dtypes)
     except OSError as error:

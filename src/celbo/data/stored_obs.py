@@ -56,9 +56,9 @@ def reordered(obs: pd.DataFrame, order_n: np.ndarray) -> pd.DataFrame:
 
 
 def _taken(column: Any, order_n: np.ndarray) -> Any:
-    if not isinstance(column, pd.arrays.NumpyExtensionArray) or column.dtype == object:
+    if not isinstance(column, pd.arrays.NumpyExtensionArray) or column.dtype.kind == "O":
         return column.take(order_n)
-    values_n = column.to_numpy()
+    values_n = np.asarray(column)
     return put(lambda: (taken(values_n, some) for (some,) in stretches(order_n)), values_n.dtype)
 
 
