@@ -4,10 +4,11 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from pandas.api.types import union_categoricals
 from scipy import sparse
 
+from celbo.data import obs_tables, scratch, stored_obs
 from celbo.data import open as open_data
-from celbo.data import scratch, stored_obs
 from celbo.data.anndata_writer import CAN_WRITE
 from celbo.data.cell_names import names_of
 from celbo.data.matrix_writer import matrix_writer
@@ -24,6 +25,7 @@ pytestmark = [
 def compact(monkeypatch):
     monkeypatch.setattr(scratch, "COMPACT_FROM", 0)
     monkeypatch.setattr(scratch, "STRETCH", 7)
+    monkeypatch.setattr(obs_tables, "COMPARED", 2)
     monkeypatch.setattr(stored_obs, "PIECE", 5)
 
 
@@ -133,3 +135,28 @@ def test_shards_have_the_names_of_their_cells(tmp_path):
     adata = open_data(written(tmp_path / "a.h5ad", table(23)), stream=True)
     found = anndata.read_zarr(shard(adata, tmp_path / "s.zarr"))
     assert found.obs_names.tolist() == adata.obs_names[found.obs["_celbo_row"].to_numpy()].tolist()
+
+
+@pytest.mark.parametrize("compared", [1, 10, 1000])
+def test_names_that_are_there_already(rng, monkeypatch, compared):
+    monkeypatch.setattr(obs_tables, "COMPARED", compared)
+    hashes = [rng.integers(0, 40, n).astype(np.uint64) * np.uint64(2**58 + 3) for n in (0, 30, 50)]
+    assert obs_tables._n_repeated(hashes) == 80 - len(np.unique(np.concatenate(hashes)))
+    assert obs_tables._n_repeated([hashes[0]]) == 0
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (pd.Categorical(["a", "b"], ["b", "a"]), pd.Categorical(["a", None], ["b", "a"])),
+        (pd.Categorical(["x", "b"]), pd.Categorical([None, "a"])),
+        (pd.Categorical([3, 1]), pd.Categorical([2, 1])),
+        (pd.Categorical(["S", "L"], ["S", "M", "L"], ordered=True), pd.Categorical(["L"], ["L", "S"])),
+    ],
+)
+@pytest.mark.parametrize("compact", [True, False])
+def test_categories_are_united_as_pandas_does(first, second, compact):
+    found = obs_tables._united([first, second], compact)
+    plain = [one if first.dtype == second.dtype else one.as_unordered() for one in (first, second)]
+    assert found.tolist() == union_categoricals(plain).tolist()
+    assert found.dtype == union_categoricals(plain, sort_categories=first.dtype != second.dtype).dtype

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.extensions import ExtensionArray, ExtensionDtype, take
 
-from .scratch import forget, put_together
+from .scratch import forget, put, put_together
 
 __all__ = ["CellNames", "names_of"]
 
@@ -99,8 +99,11 @@ class CellNames(ExtensionArray):
 
     def hashes(self) -> np.ndarray:
         """A number for each name, ``(n,)`` uint64: equal names have equal ones, others practically never."""
-        found = [pd.util.hash_array(np.array(piece, object), categorize=False) for piece in self.pieces()]
-        return np.concatenate(found) if found else np.empty(0, np.uint64)
+
+        def numbers() -> Iterator[np.ndarray]:
+            return (pd.util.hash_array(np.array(piece, object), categorize=False) for piece in self.pieces())
+
+        return put(numbers, np.uint64)
 
     def _decoded(self, rows_m: np.ndarray) -> list[str]:
         starts, stops = self._ends_n[rows_m].tolist(), self._ends_n[rows_m + 1].tolist()

@@ -13,7 +13,7 @@ from anndata.io import read_elem
 from ..core import optional, unknown_name
 from .file_mark import DamagedDataError, naming_damage
 from .hdf5_heap import require_sound_heaps
-from .stored_obs import read_obs
+from .stored_obs import StoredTable, stored_table
 from .stored_part import ColumnsError, StoredPart, is_group
 
 __all__ = ["Input", "input_paths", "open_input"]
@@ -86,10 +86,9 @@ class Input:
             obs = self.root["obs"]
             return int(obs[obs.attrs["_index"]].shape[0]) if is_group(obs) else int(obs.shape[0])
 
-    def obs(self, compact: bool = False) -> pd.DataFrame:
-        """Read the table of the cells; ``compact`` as in :func:`~celbo.data.stored_obs.read_obs`."""
-        with naming_damage(self.path):
-            return read_obs(self.root["obs"], compact)
+    def obs(self, compact: bool = False) -> StoredTable | pd.DataFrame:
+        """The table of the cells, in memory or, if ``compact``, where it lies."""
+        return stored_table(self.root["obs"], self.path, compact)
 
     @property
     def loaded_bytes(self) -> int:

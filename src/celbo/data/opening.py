@@ -22,6 +22,7 @@ from .memory import available_memory, readable_bytes
 from .obs_tables import stacked_obs
 from .read import read
 from .stored_matrix import StoredMatrix
+from .stored_obs import StoredTable
 from .stored_part import ColumnsError
 
 __all__ = ["is_streamed", "open", "with_genes"]
@@ -132,6 +133,7 @@ def _streamed(opened: Sequence[Input], may_compact: bool = True) -> AnnData:
         matrices = {name: StoredMatrix([part]) for name, part in opened[0].matrices.items()}
         x = matrices.pop(None, None)
         obs, rest = opened[0].obs(compact), opened[0].rest()
+        obs = obs.read() if isinstance(obs, StoredTable) else obs
         with naming_damage(opened[0].path):
             return _anndata(x, obs, opened[0].var, matrices, **rest)
     columns, var = _common_genes(opened)

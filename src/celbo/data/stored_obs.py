@@ -4,6 +4,7 @@ Dims: n cells.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,40 +13,71 @@ from anndata.io import read_elem
 
 from .anndata_writer import CAN_WRITE
 from .cell_names import STEP, CellNames, names_of
+from .file_mark import naming_damage
 from .scratch import put, stretches, taken
 
-__all__ = ["read_obs", "reordered"]
+__all__ = ["StoredTable", "reordered", "stored_table"]
 
 PIECE = 2**20
 """Values of a column that are read at once."""
 
 
-def read_obs(group: Any, compact: bool) -> pd.DataFrame:
-    """Read a table in anndata's layout.
+class StoredTable:
+    """A table of cells in a file; its columns are read one by one, so that not all of many files are open at once.
+
+    Columns of numbers and of categories then lie in a temporary file, which is mapped; names are
+    :class:`~celbo.data.cell_names.CellNames`. Other columns (text) are in memory.
 
     Parameters
     ----------
     group
-        Of h5py or zarr.
-    compact
-        Columns of numbers and of categories lie in a temporary file, which is mapped; names are
-        :class:`~celbo.data.cell_names.CellNames`. Other columns (text) are in memory in any case.
+        In anndata's layout, of h5py or zarr.
+    path
+        How errors call the file.
 
-    Returns
-    -------
-    The table; equal to the one that anndata reads.
+    Attributes
+    ----------
+    columns
+        Names of the columns.
     """
-    if not compact or not CAN_WRITE or group.attrs.get("encoding-type") != "dataframe":
+
+    def __init__(self, group: Any, path: Path) -> None:
+        self._group, self._path = group, path
+        with naming_damage(path):
+            self.columns = [str(name) for name in group.attrs["column-order"]]
+            self._index_name = str(group.attrs["_index"])
+
+    @property
+    def index(self) -> pd.Index:
+        """Names of the cells."""
+        with naming_damage(self._path):
+            names = _names(self._group[self._index_name])
+        return pd.Index(names, name=None if self._index_name == "_index" else self._index_name)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.columns
+
+    def __getitem__(self, name: str) -> pd.Series:
+        """A column, without the names of its cells."""
+        with naming_damage(self._path):
+            return pd.Series(_column(self._group[name]), copy=False)
+
+    def read(self) -> pd.DataFrame:
+        """All of it; equal to the table that anndata reads."""
+        columns = {name: self[name].array for name in self.columns}
+        return pd.DataFrame(columns, index=self.index, columns=self.columns or None, copy=False)
+
+
+def stored_table(group: Any, path: Path, compact: bool) -> StoredTable | pd.DataFrame:
+    """The table of a group; unless ``compact`` the one that anndata reads, in memory."""
+    if compact and CAN_WRITE and group.attrs.get("encoding-type") == "dataframe":
+        return StoredTable(group, path)
+    with naming_damage(path):
         return read_elem(group)
-    names = [str(name) for name in group.attrs["column-order"]]
-    index_name = str(group.attrs["_index"])
-    index = pd.Index(_names(group[index_name]), name=None if index_name == "_index" else index_name)
-    columns = {name: _column(group[name]) for name in names}
-    return pd.DataFrame(columns, index=index, columns=names or None, copy=False)
 
 
 def reordered(obs: pd.DataFrame, order_n: np.ndarray) -> pd.DataFrame:
-    """The rows of a table in another order, ``(n,)``; one that :func:`read_obs` made compact stays so."""
+    """The rows of a table in another order, ``(n,)``; one that came from a :class:`StoredTable` stays compact."""
     names = names_of(obs.index)
     if names is None:
         return obs.iloc[order_n].copy()
