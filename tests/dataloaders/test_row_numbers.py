@@ -1,13 +1,14 @@
 """Row numbers in a file are row numbers; a split that is drawn stretch by stretch is a split."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from celbo.data import scratch
 from celbo.data.scratch import is_mapped
 from celbo.dataloaders import AnnDataLoader, row_numbers, split, split_indices
 from celbo.dataloaders.row_numbers import all_rows, in_order, kept
-from celbo.dataloaders.split import split_sizes
+from celbo.dataloaders.split import split_by_column, split_sizes
 
 
 @pytest.fixture(autouse=True)
@@ -83,3 +84,13 @@ def test_mapped_rows_are_those_of_memory(manager):
 def test_mapped_rows_that_do_not_exist(manager):
     with pytest.raises(IndexError, match="No cell 900: there are 50"):
         AnnDataLoader(manager, mapped([*range(40), 900]))
+
+
+@pytest.mark.parametrize("kind", [object, "category", "string"])
+def test_a_column_that_names_the_set_of_each_cell(rng, kind):
+    values = rng.choice(["train", "validation", "test", None], 50)
+    with pytest.warns(UserWarning, match=f"{(values == None).sum()} of 50 cells"):  # noqa: E711
+        found = split_by_column(pd.Series(values, dtype=kind), "set")
+    for rows, name in ((found.train, "train"), (found.validation, "validation"), (found.test, "test")):
+        assert is_mapped(rows)
+        np.testing.assert_array_equal(rows, np.flatnonzero(values == name))

@@ -182,7 +182,7 @@ class SemiSupervisedDataSplitter(DataSplitter):
         return Split(*(np.concatenate([getattr(s, name) for s in splits]) for name in ("train", "validation", "test")))
 
     def _split_group(self, rows: np.ndarray) -> Split:
-        values = None if self.stratify_by is None else self._obs(self.stratify_by)[rows]
+        values = None if self.stratify_by is None else self._obs(self.stratify_by).to_numpy()[rows]
         part = split_indices(
             len(rows), self.train_size, self.validation_size, self.shuffle_set_split, self.seed, values
         )

@@ -12,6 +12,7 @@ import pandas as pd
 
 from ..core import noted, settings, unknown_name
 from ..core.rules import rules
+from ..data.columns import column_parts
 from .row_numbers import MANY, all_rows, kept
 from .row_source import as_indices
 
@@ -272,15 +273,29 @@ def split_by_column(values: Any, name: str = "column") -> Split:
     ValueError
         For another value, or no training cell.
     """
-    value_n = pd.Series(np.asarray(values, dtype=object))
-    for value in value_n.dropna().unique():
-        if value not in SETS:
-            raise ValueError(unknown_name(f"set of cells in {name!r}", value, SETS))
-    sets = [np.flatnonzero((value_n == which).to_numpy()) for which in SETS]
+    value_n = values if isinstance(values, pd.Series) else pd.Series(np.asarray(values, dtype=object))
+    unused = 0
+    for part in column_parts(value_n):
+        given = part.dropna()
+        unused += len(part) - len(given)
+        for value in given.unique():
+            if value not in SETS:
+                raise ValueError(unknown_name(f"set of cells in {name!r}", value, SETS))
+    sets = [_rows_with(value_n, which) for which in SETS]
     if not len(sets[0]):
         raise ValueError(f"{name!r} has no cell with the value 'train'.")
-    _warn_unused(int(value_n.isna().sum()), len(value_n), repr(name))
+    _warn_unused(unused, len(value_n), repr(name))
     return Split(*sets)
+
+
+def _rows_with(value_n: pd.Series, wanted: str) -> np.ndarray:
+    def pieces() -> Iterator[np.ndarray]:
+        start = 0
+        for part in column_parts(value_n):
+            yield start + np.flatnonzero((part == wanted).to_numpy(bool, na_value=False))
+            start += len(part)
+
+    return kept(pieces, len(value_n)) if len(value_n) >= MANY else np.concatenate([np.empty(0, np.int64), *pieces()])
 
 
 class IndexingError(ValueError, UserWarning):

@@ -4,6 +4,7 @@ import inspect
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -111,14 +112,14 @@ class DataSplitter:
             return split_with_indexing(n, self.external_indexing)
         if self.split_by is not None:
             return split_by_column(self._obs(self.split_by), self.split_by)
-        values = None if self.stratify_by is None else self._obs(self.stratify_by)
+        values = None if self.stratify_by is None else self._obs(self.stratify_by).to_numpy()
         return split_indices(n, self.train_size, self.validation_size, self.shuffle_set_split, self.seed, values)
 
-    def _obs(self, column: str) -> np.ndarray:
+    def _obs(self, column: str) -> pd.Series:
         obs = registered(self.adata_manager).obs
         if column not in obs:
             raise KeyError(unknown_name("column of adata.obs", column, obs.columns))
-        return obs[column].to_numpy()
+        return obs[column]
 
     def setup(self, stage: str | None = None) -> None:
         """Nothing is left to do: the sets are made with the splitter and stay the same. Here for Lightning's sake."""
