@@ -22,7 +22,6 @@ def as_for_many(monkeypatch):
     monkeypatch.setattr(cell_names, "STEP", 2**12)
     monkeypatch.setattr(stored_obs, "STEP", 2**12)
     monkeypatch.setattr(split, "MANY", 0)
-    monkeypatch.setattr(split, "STRETCH", 2**14)
     monkeypatch.setattr(row_numbers, "MANY", 0)
     monkeypatch.setattr(row_numbers, "PIECE", 2**14)
     monkeypatch.setattr(blocks, "_ENTRIES_ON_DISK", 2**14)  # pieces of fixed size are to be small beside the cells

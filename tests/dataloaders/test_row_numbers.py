@@ -16,8 +16,7 @@ def as_for_many(monkeypatch):
     monkeypatch.setattr(row_numbers, "MANY", 0)
     monkeypatch.setattr(row_numbers, "PIECE", 16)
     monkeypatch.setattr(split, "MANY", 0)
-    monkeypatch.setattr(split, "STRETCH", 32)
-    monkeypatch.setattr(scratch, "STRETCH", 16)
+    monkeypatch.setattr(scratch, "STRETCH", 32)
 
 
 def mapped(rows):
@@ -94,3 +93,22 @@ def test_a_column_that_names_the_set_of_each_cell(rng, kind):
     for rows, name in ((found.train, "train"), (found.validation, "validation"), (found.test, "test")):
         assert is_mapped(rows)
         np.testing.assert_array_equal(rows, np.flatnonzero(values == name))
+
+
+@pytest.mark.parametrize("kind", [object, "category"])
+def test_a_stratified_split_in_stretches(rng, kind, global_rng_untouched):
+    values = rng.choice(["a", "b", None], p=[0.7, 0.2, 0.1], size=500)
+    drawn = split_indices(500, 0.7, 0.2, seed=0, stratify_by=pd.Series(values, dtype=kind))
+    sets = (drawn.train, drawn.validation, drawn.test)
+    assert sorted(np.concatenate(sets).tolist()) == list(range(500))
+    assert tuple(map(len, sets)) == (350, 100, 50)
+    for value in ("a", "b", None):
+        for rows, share in zip(sets, (0.7, 0.2, 0.1)):
+            assert abs((values[rows] == value).sum() - share * (values == value).sum()) <= 2
+
+
+def test_every_value_of_two_cells_trains():
+    values = np.random.default_rng(0).permutation(np.repeat([f"v{i}" for i in range(5)], [390, 2, 2, 3, 3]))
+    assert set(values[split_indices(400, 0.05, seed=1, stratify_by=values).train]) == {f"v{i}" for i in range(5)}
+    with pytest.raises(ValueError, match="10 values with 2 cells or more, but only 2 cells"):
+        split_indices(20, 0.1, stratify_by=np.repeat(np.arange(10), 2))

@@ -6,9 +6,16 @@ import anndata
 import numpy as np
 import pytest
 
-from celbo.data import AnnDataManager
+from celbo.data import AnnDataManager, scratch
 from celbo.data import fields as f
-from celbo.dataloaders import ConcatDataLoader, SemiSupervisedDataLoader, SemiSupervisedDataSplitter
+from celbo.dataloaders import (
+    ConcatDataLoader,
+    SemiSupervisedDataLoader,
+    SemiSupervisedDataSplitter,
+    row_numbers,
+    semisupervised,
+    split,
+)
 
 N = 100
 
@@ -24,6 +31,15 @@ def manager_of(labels) -> AnnDataManager:
     )
     manager.register_fields(adata)
     return manager
+
+
+@pytest.fixture(autouse=True, params=["few", "many"])
+def cells_of_the_data(request, monkeypatch):
+    """Row numbers in memory, and in files as for many cells."""
+    if request.param == "many":
+        for module in (row_numbers, semisupervised, split):
+            monkeypatch.setattr(module, "MANY", 0)
+        monkeypatch.setattr(scratch, "STRETCH", 32)
 
 
 @pytest.fixture
@@ -80,7 +96,8 @@ class TestSplitter:
         splitter = SemiSupervisedDataSplitter(manager, n_samples_per_label=4, batch_size=16, train_size=0.8, seed=0)
         full, part = epoch(splitter.train_dataloader())
         assert sorted(flat(full)) == sorted(splitter.train_idx.tolist())
-        assert {len(batch) for batch in part} == {12}
+        _, count_l = np.unique(manager.adata.obs["_scvi_labels"].iloc[splitter.train_idx], return_counts=True)
+        assert {len(batch) for batch in part} == {np.minimum(count_l[:3], 4).sum()}  # the fourth: without label
         full, part = epoch(splitter.val_dataloader())
         assert flat(full) == splitter.val_idx.tolist()
         assert set(flat(part)) == set(labelled_rows(manager)) & set(splitter.val_idx.tolist())

@@ -1,17 +1,20 @@
 """Cells with and without label: pairs of minibatches, and a split that keeps both kinds in each set."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..core import REGISTRY_KEYS
+from ..data.scratch import is_mapped, put_together, stretches, taken
 from .concat import ConcatDataLoader
 from .dataset import registered
 from .loader import AnnDataLoader
-from .row_source import as_indices
+from .row_numbers import MANY, all_rows, row_numbers
 from .sampler import Shard, settled_seed
-from .split import Split, split_indices
+from .split import Split, split_indices, split_sizes
 from .splitter import DataSplitter
+from .stratified import Strata, drawn
 
 if TYPE_CHECKING:
     from ..data import AnnDataManager
@@ -30,6 +33,21 @@ def n_classes_of(adata_manager: "AnnDataManager") -> int:
     """Number of labels, the one that means "not labelled" apart: it has the last code."""
     state = adata_manager.get_state_registry(REGISTRY_KEYS.LABELS_KEY)
     return len(state["categorical_mapping"]) - (_UNLABELED in state)
+
+
+def _labelled(rows_n: np.ndarray, adata_manager: "AnnDataManager") -> list[np.ndarray]:
+    """Those of some rows that have a label, and the code of it; mapped where the rows are."""
+    code_n, n_classes = label_codes(adata_manager), n_classes_of(adata_manager)
+
+    def pieces() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for (some,) in stretches(rows_n):
+            code_m = taken(code_n, some)
+            yield some[code_m < n_classes], code_m[code_m < n_classes]
+
+    if is_mapped(rows_n):
+        return put_together(pieces, [rows_n.dtype, code_n.dtype])
+    parts = [(rows_n[:0], code_n[:0]), *pieces()]
+    return [np.concatenate(part) for part in zip(*parts)]
 
 
 class SemiSupervisedDataLoader(ConcatDataLoader):
@@ -78,12 +96,9 @@ class SemiSupervisedDataLoader(ConcatDataLoader):
         if n_samples_per_label is not None and n_samples_per_label < 1:
             raise ValueError(f"n_samples_per_label is a number of cells, at least 1, got {n_samples_per_label!r}.")
         n = registered(adata_manager).n_obs
-        rows_n = np.arange(n) if indices is None else as_indices(indices, n, what="cell")
-        code_n = label_codes(adata_manager)[rows_n]
-        is_labelled_n = code_n < n_classes_of(adata_manager)
+        rows_n = all_rows(n) if indices is None else row_numbers(indices, n)
         self.n_samples_per_label = None if n_samples_per_label is None else int(n_samples_per_label)
-        self.labelled_indices = rows_n[is_labelled_n]
-        self._label_of_labelled = code_n[is_labelled_n]
+        self.labelled_indices, self._label_of_labelled = _labelled(rows_n, adata_manager)
         self._draws = 0
         shard = Shard.of_process_group(False) if data_loader_kwargs.get("distributed_sampler") else Shard()
         self._seed = settled_seed(data_loader_kwargs.get("seed"), shard)
@@ -176,10 +191,19 @@ class SemiSupervisedDataSplitter(DataSplitter):
     def _split(self) -> Split:
         if self.external_indexing is not None or self.split_by is not None:
             return super()._split()
-        is_labelled_n = label_codes(self.adata_manager) < n_classes_of(self.adata_manager)
+        code_n, n_classes = label_codes(self.adata_manager), n_classes_of(self.adata_manager)
+        if len(code_n) >= MANY and self.shuffle_set_split and self.stratify_by is None:
+            strata = Strata(lambda: ((some < n_classes).astype(np.int8) for (some,) in stretches(code_n)), 2)
+            return Split(*drawn(strata, len(code_n), self._sizes, self.seed))
+        is_labelled_n = code_n < n_classes
         groups = [np.flatnonzero(is_labelled_n), np.flatnonzero(~is_labelled_n)]
         splits = [self._split_group(rows) for rows in groups if len(rows)]
         return Split(*(np.concatenate([getattr(s, name) for s in splits]) for name in ("train", "validation", "test")))
+
+    def _sizes(self, count_c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Training and validation cells of those with and without label, each split as if the others were not there."""
+        sizes = [split_sizes(count, self.train_size, self.validation_size) if count else (0, 0) for count in count_c]
+        return np.array([size[0] for size in sizes]), np.array([size[1] for size in sizes])
 
     def _split_group(self, rows: np.ndarray) -> Split:
         values = None if self.stratify_by is None else self._obs(self.stratify_by).to_numpy()[rows]

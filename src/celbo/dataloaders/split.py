@@ -1,7 +1,6 @@
 """Cells into training, validation and test sets: pure functions of sizes, seeds and columns."""
 
 import math
-import secrets
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from ..core.rules import rules
 from ..data.columns import column_parts
 from .row_numbers import MANY, all_rows, kept
 from .row_source import as_indices
+from .stratified import Strata, apportion, drawn, sizes_of_strata, strata_of
 
 __all__ = [
     "IndexingError",
@@ -29,9 +29,6 @@ __all__ = [
 SETS = ("train", "validation", "test")
 _SHORT = {"train": "train", "validation": "valid", "test": "test"}
 DEFAULT_TRAIN_SIZE = 0.9
-
-STRETCH = 2**20
-"""Neighbouring cells of which each set gets its share, where a split is drawn stretch by stretch."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +119,7 @@ def split_indices(
     -------
     Sets that partition ``0 .. n - 1`` exactly. No cell moves on account of a batch size. They are scvi-tools' for the
     same seed, but for 4,194,304 cells and more: those are split stretch by stretch of 2**20 neighbouring cells, each of
-    which gives every set its share, so that no permutation of all has to be held (``stratify_by`` holds one).
+    which gives every set its share (of each value of ``stratify_by``), so that no permutation of all has to be held.
 
     Raises
     ------
@@ -130,10 +127,13 @@ def split_indices(
         For sizes out of range, ``stratify_by`` of another length, or more values than training cells.
     """
     n_train, n_validation = split_sizes(n, train_size, validation_size)
+    if stratify_by is not None and len(stratify_by) != n:
+        raise ValueError(f"stratify_by has {len(stratify_by)} values for {n} cells.")
     if n >= MANY and stratify_by is None:
-        return (
-            _drawn_in_stretches(n, n_train, n_validation, seed) if shuffle else _as_they_lie(n, n_train, n_validation)
-        )
+        return _of_many(n, n_train, n_validation, seed) if shuffle else _as_they_lie(n, n_train, n_validation)
+    if n >= MANY and shuffle:
+        strata = strata_of(_as_series(stratify_by))
+        return Split(*drawn(strata, n, lambda count_c: sizes_of_strata(count_c, n_train, n_validation), seed))
     # the legacy generator because its stream is what scvi-tools' splits are made of
     order_n = np.random.RandomState(seed).permutation(n) if shuffle else np.arange(n)
     if stratify_by is not None:
@@ -145,23 +145,8 @@ def split_indices(
     )
 
 
-def _drawn_in_stretches(n: int, n_train: int, n_validation: int, seed: int | None) -> Split:
-    key = secrets.randbits(63) if seed is None else seed
-    size_s = np.diff(np.append(np.arange(0, n, STRETCH), n))
-    validation_s = apportion(size_s, n_validation)
-    train_s = apportion(size_s - validation_s, n_train)
-
-    def members(first_s: np.ndarray, last_s: np.ndarray) -> Iterator[np.ndarray]:
-        for s, (size, first, last) in enumerate(zip(size_s, first_s, last_s)):
-            order = np.random.default_rng([key, s]).permutation(size)
-            yield s * STRETCH + np.sort(order[first:last])
-
-    until_train_s = validation_s + train_s
-    return Split(
-        train=kept(lambda: members(validation_s, until_train_s), n),
-        validation=kept(lambda: members(np.zeros_like(size_s), validation_s), n),
-        test=kept(lambda: members(until_train_s, size_s), n) if n_train + n_validation < n else np.empty(0, np.int64),
-    )
+def _of_many(n: int, n_train: int, n_validation: int, seed: int | None) -> Split:
+    return Split(*drawn(Strata.one(n), n, lambda _: (np.array([n_train]), np.array([n_validation])), seed))
 
 
 def _as_they_lie(n: int, n_train: int, n_validation: int) -> Split:
@@ -171,48 +156,12 @@ def _as_they_lie(n: int, n_train: int, n_validation: int) -> Split:
 
 
 def _stratified(order_n: np.ndarray, n_train: int, n_validation: int, values: Any) -> Split:
-    if len(values) != len(order_n):
-        raise ValueError(f"stratify_by has {len(values)} values for {len(order_n)} cells.")
     code_n = pd.factorize(np.asarray(values), use_na_sentinel=False)[0][order_n]
-    count_c = np.bincount(code_n)
-    n_needed = int((count_c >= 2).sum())
-    if n_train < n_needed:
-        raise ValueError(
-            f"stratify_by has {n_needed} values with 2 cells or more, but only {n_train} cells are to train: "
-            "raise train_size."
-        )
-    train_c = apportion(count_c, n_train, least_c=(count_c >= 2).astype(np.int64))
-    validation_c = apportion(count_c - train_c, n_validation)
+    train_c, validation_c = sizes_of_strata(np.bincount(code_n), n_train, n_validation)
     rank_n = pd.Series(code_n).groupby(code_n).cumcount().to_numpy()  # how many of its value came before it
     in_validation = rank_n < validation_c[code_n]
     in_train = ~in_validation & (rank_n < (validation_c + train_c)[code_n])
     return Split(order_n[in_train], order_n[in_validation], order_n[~in_train & ~in_validation])
-
-
-def apportion(count_c: np.ndarray, total: int, least_c: np.ndarray | None = None) -> np.ndarray:
-    """Whole parts of ``total``, in proportion to ``count_c`` as nearly as can be.
-
-    Parameters
-    ----------
-    count_c
-        Size of each category, which is also the most it can get.
-    total
-        Sum of the parts, at most the sum of ``count_c`` and at least that of ``least_c``.
-    least_c
-        Least part of each category; None is 0.
-
-    Returns
-    -------
-    ``(c,)`` int64 that sums to ``total``; without ``least_c`` within 1 of the exact share.
-    """
-    least_c = np.zeros_like(count_c) if least_c is None else least_c
-    ideal_c = count_c * (total / max(int(count_c.sum()), 1))
-    part_c = np.maximum(np.floor(ideal_c).astype(np.int64), least_c)
-    while (missing := total - int(part_c.sum())) != 0:
-        step = 1 if missing > 0 else -1
-        free_c = part_c < count_c if step > 0 else part_c > least_c
-        part_c[np.argmax(np.where(free_c, step * (ideal_c - part_c), -np.inf))] += step
-    return part_c
 
 
 def split_with_indexing(n: int, external_indexing: Sequence[Any]) -> Split:
@@ -273,7 +222,7 @@ def split_by_column(values: Any, name: str = "column") -> Split:
     ValueError
         For another value, or no training cell.
     """
-    value_n = values if isinstance(values, pd.Series) else pd.Series(np.asarray(values, dtype=object))
+    value_n = _as_series(values)
     unused = 0
     for part in column_parts(value_n):
         given = part.dropna()
@@ -286,6 +235,10 @@ def split_by_column(values: Any, name: str = "column") -> Split:
         raise ValueError(f"{name!r} has no cell with the value 'train'.")
     _warn_unused(unused, len(value_n), repr(name))
     return Split(*sets)
+
+
+def _as_series(values: Any) -> pd.Series:
+    return values if isinstance(values, pd.Series) else pd.Series(np.asarray(values, dtype=object))
 
 
 def _rows_with(value_n: pd.Series, wanted: str) -> np.ndarray:

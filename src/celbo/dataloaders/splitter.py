@@ -112,7 +112,7 @@ class DataSplitter:
             return split_with_indexing(n, self.external_indexing)
         if self.split_by is not None:
             return split_by_column(self._obs(self.split_by), self.split_by)
-        values = None if self.stratify_by is None else self._obs(self.stratify_by).to_numpy()
+        values = None if self.stratify_by is None else self._obs(self.stratify_by)
         return split_indices(n, self.train_size, self.validation_size, self.shuffle_set_split, self.seed, values)
 
     def _obs(self, column: str) -> pd.Series:
