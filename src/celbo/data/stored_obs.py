@@ -64,7 +64,7 @@ class StoredTable:
 
     def read(self) -> pd.DataFrame:
         """All of it; equal to the table that anndata reads."""
-        columns = {name: self[name].array for name in self.columns}
+        columns = {name: self[name]._values for name in self.columns}
         return pd.DataFrame(columns, index=self.index, columns=self.columns or None, copy=False)
 
 

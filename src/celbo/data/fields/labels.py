@@ -10,6 +10,7 @@ from anndata import AnnData
 
 from ...core import nearest_first, settings
 from ..categories import encode, extend_mapping, unknown_categories, used_categories
+from ..columns import column_parts
 from .categorical import CategoricalObsField
 
 __all__ = ["LabelsWithUnlabeledObsField"]
@@ -145,7 +146,7 @@ class LabelsWithUnlabeledObsField(CategoricalObsField):
 
 def _filled(column: pd.Series, unlabeled: Any) -> pd.Series:
     """The column with its missing values called ``unlabeled``; the other values keep their order and type."""
-    if not column.isna().any():
+    if not any(part.isna().any() for part in column_parts(column)):
         return column
     categories = column.astype("category")
     if unlabeled not in categories.cat.categories:
