@@ -56,6 +56,17 @@ def run_side(tool: str, python: str, task: dict, script: str = "side.py") -> dic
         return json.loads(answered.read_text())
 
 
+def in_a_process(benchmark: str, task: dict) -> dict:
+    """What ``answer`` of another benchmark says of a task, in a process that nothing else was in."""
+    code = f"from benchmarks.{benchmark} import answer; answer()"
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, json.dumps(task)], cwd=HERE.parent, capture_output=True, text=True
+    )
+    if run.returncode:
+        raise RuntimeError(f"{task} failed:\n{run.stderr[-3000:]}")
+    return json.loads(run.stdout.splitlines()[-1])
+
+
 def both_sides(peer: str | None, task: dict) -> dict[str, dict]:
     """The same task for scvi-tools and for celbo, one after the other."""
     sides = {} if peer is None else {"scvi-tools": run_side("scvi-tools", peer, task)}

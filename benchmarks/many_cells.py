@@ -9,7 +9,6 @@ runs in a process of its own; the peak of each stage is the process's, reset bet
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from . import common
+from .side import peak_mb
 
 N_TYPES, N_BATCHES, PER_CELL, PIECE = 20, 4, 5, 2**18
 
@@ -79,54 +79,40 @@ class _Stages:
 
     def end(self, stage: str) -> None:
         """The stage is over; the next one begins."""
-        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        now = time.perf_counter()
-        self.found[stage] = {"peak_mb": int(status["VmHWM"].split()[0]) / 1024, "s": now - self._began}
-        print(
-            stage,
-            self.found[stage],
-            {k: status[k].strip() for k in ("RssAnon", "RssFile")},
-            file=sys.stderr,
-            flush=True,
-        )
+        self.found[stage] = {"peak_mb": peak_mb(), "s": time.perf_counter() - self._began}
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-        self._began = now
+        self._began = time.perf_counter()
 
 
 def measure(task: dict) -> dict:
     """All stages of one size, in this process."""
     import celbo
+    from celbo.cli import runs
 
     celbo.settings.verbosity = 40
+    path, folder = Path(task["path"]), Path(task["folder"])
     stages = _Stages()
-    adata = celbo.data.open(task["path"], stream=True)
+    adata = celbo.data.open(path, stream=True)
     stages.end("open")
-    celbo.model.SCVI.setup_anndata(adata, batch_key="batch")
+    model_cls = getattr(celbo.model, task["model"])
+    labels = {"labels_key": "cell_type", "unlabeled_category": "cell_type 0"} if task["model"] == "SCANVI" else {}
+    model_cls.setup_anndata(adata, batch_key="batch", **labels)
     stages.end("setup")
-    model = celbo.model.SCVI(adata)
+    model = model_cls(adata)
     model.train(max_epochs=1, max_steps=task["steps"], seed=0, verbose=0, accelerator="cpu")
     stages.end("train")
+    model.save(str(folder / "model"), overwrite=True)
+    del model, adata
     if task["embed"]:
-        model.write_latent(task["embed"])
-        stages.end("embed")
+        runs.embed(folder / "model", [path], folder / "latent.h5ad", "stream", overwrite=True, quiet=True)
+        stages.end("celbo embed")
+        (folder / "latent.h5ad").unlink()
     return stages.found
 
 
 def answer() -> None:
     """Measure the task that the process was given, and print what came out."""
     print(json.dumps(measure(json.loads(sys.argv[1]))))
-
-
-def in_a_process(task: dict) -> dict:
-    """As :func:`measure`, in a process that nothing else was in."""
-    code = "from benchmarks.many_cells import answer; answer()"
-    folder = Path(__file__).resolve().parents[1]
-    run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, json.dumps(task)], cwd=folder, stdout=subprocess.PIPE, text=True
-    )
-    if run.returncode:
-        raise RuntimeError(f"{task} failed.")
-    return json.loads(run.stdout.splitlines()[-1])
 
 
 def run(options: argparse.Namespace, folder: Path) -> None:
@@ -136,15 +122,14 @@ def run(options: argparse.Namespace, folder: Path) -> None:
         path = folder / f"many_{n_cells}_{options.genes}.h5ad"
         if not path.exists():
             simulate(path, n_cells, options.genes)
-        task = {
-            "path": str(path),
-            "steps": options.steps,
-            "embed": str(folder / "latent.h5ad") if options.embed else "",
-        }
-        for stage, figures in in_a_process(task).items():
+        task = {"path": str(path), "folder": str(folder), "model": options.model}
+        task |= {"steps": options.steps, "embed": options.embed}
+        for stage, figures in common.in_a_process("many_cells", task).items():
             for figure, value in figures.items():
                 unit = "MB" if figure == "peak_mb" else "s"
-                report.add(f"{n_cells} x {options.genes}, {stage}", figure, unit, {"celbo": [value]}, False)
+                report.add(
+                    f"{options.model}, {n_cells} x {options.genes}, {stage}", figure, unit, {"celbo": [value]}, False
+                )
     report.write()
 
 
@@ -153,6 +138,7 @@ def main() -> None:
     parser.add_argument("--cells", type=int, nargs="+", default=[1_000_000, 10_000_000, 100_000_000])
     parser.add_argument("--genes", type=int, default=50)
     parser.add_argument("--steps", type=int, default=1500, help="optimizer steps; validation comes after them")
+    parser.add_argument("--model", default="SCVI", choices=["SCVI", "SCANVI"])
     parser.add_argument("--embed", action="store_true", help="write the latent space of all cells, too")
     parser.add_argument("--folder", type=Path, help="where the files are kept")
     options = parser.parse_args()

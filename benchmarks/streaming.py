@@ -10,7 +10,6 @@ the steps' own (setup, which reads everything once, is a row of its own). ``--fo
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -146,24 +145,15 @@ def answer() -> None:
     print(json.dumps(measure(json.loads(sys.argv[1]))))
 
 
-def in_a_process(task: dict) -> dict:
-    """As :func:`measure`, with a peak of memory that is this training's alone."""
-    code = "from benchmarks.streaming import answer; answer()"
-    folder = Path(__file__).resolve().parents[1]
-    run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, json.dumps(task)], cwd=folder, capture_output=True, text=True
-    )
-    if run.returncode:
-        raise RuntimeError(f"{task} failed:\n{run.stderr[-3000:]}")
-    return json.loads(run.stdout.splitlines()[-1])
-
-
 def compare(report: common.Report, case: str, tasks: dict[str, dict], seeds: int) -> None:
-    """Measure each task under several seeds and add its rows."""
-    for name, task in tasks.items():
-        results = [in_a_process(task | {"seed": seed}) for seed in range(seeds)]
+    """Measure each task under several seeds, in turns, since rates drift; add its rows."""
+    results: dict[str, list[dict]] = {name: [] for name in tasks}
+    for seed in range(seeds):
+        for name, task in tasks.items():
+            results[name].append(common.in_a_process("streaming", task | {"seed": seed}))
+    for name, found in results.items():
         for figure, unit in (("cells_per_second", "cells/s"), ("peak_mb", "MB"), ("elbo", "nats"), ("setup_s", "s")):
-            values = [result[figure] for result in results]
+            values = [result[figure] for result in found]
             report.add(f"{case}, {name}", figure, unit, {"celbo": values}, figure == "cells_per_second")
 
 
