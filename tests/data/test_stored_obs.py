@@ -1,6 +1,7 @@
 """Tables of cells that lie in a temporary file hold what anndata reads."""
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +12,7 @@ from celbo.data import obs_tables, scratch, stored_obs
 from celbo.data import open as open_data
 from celbo.data.anndata_writer import CAN_WRITE
 from celbo.data.cell_names import names_of
+from celbo.data.file_mark import DamagedDataError
 from celbo.data.matrix_writer import matrix_writer
 from celbo.data.shard import shard
 from celbo.data.stored_obs import reordered
@@ -160,3 +162,27 @@ def test_categories_are_united_as_pandas_does(first, second, compact):
     plain = [one if first.dtype == second.dtype else one.as_unordered() for one in (first, second)]
     assert found.tolist() == union_categoricals(plain).tolist()
     assert found.dtype == union_categoricals(plain, sort_categories=first.dtype != second.dtype).dtype
+
+
+@pytest.mark.parametrize("dtype", ["int16", "int64", "uint8"])
+def test_codes_of_other_types(tmp_path, dtype):
+    path = written(tmp_path / "a.h5ad", table(23))
+    with h5py.File(path, "r+") as file:
+        codes = file["obs/size/codes"][:]
+        del file["obs/size/codes"]
+        file["obs/size/codes"] = codes.astype(dtype)
+    found = open_data(path, stream=True).obs["size"]
+    assert found.tolist() == table(23)["size"].tolist()
+    assert found.cat.codes.dtype == np.int8
+
+
+@pytest.mark.parametrize(("code", "dtype"), [(3, "i1"), (-2, "i1"), (259, "i8"), (0.5, "f4")])
+def test_codes_of_no_category(tmp_path, code, dtype):
+    path = written(tmp_path / "a.h5ad", table(23))
+    with h5py.File(path, "r+") as file:
+        codes = file["obs/size/codes"][:].astype(dtype)
+        codes[20] = code
+        del file["obs/size/codes"]
+        file["obs/size/codes"] = codes
+    with pytest.raises(DamagedDataError, match=r"a\.h5ad.*(codes of other categories|not whole numbers)"):
+        open_data(path, stream=True)

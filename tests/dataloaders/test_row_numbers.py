@@ -7,7 +7,7 @@ import pytest
 from celbo.data import scratch
 from celbo.data.scratch import is_mapped
 from celbo.dataloaders import AnnDataLoader, row_numbers, split, split_indices
-from celbo.dataloaders.row_numbers import all_rows, in_order, kept
+from celbo.dataloaders.row_numbers import all_rows, from_bits, in_order, kept, to_bits
 from celbo.dataloaders.split import split_by_column, split_sizes
 
 
@@ -112,3 +112,13 @@ def test_every_value_of_two_cells_trains():
     assert set(values[split_indices(400, 0.05, seed=1, stratify_by=values).train]) == {f"v{i}" for i in range(5)}
     with pytest.raises(ValueError, match="10 values with 2 cells or more, but only 2 cells"):
         split_indices(20, 0.1, stratify_by=np.repeat(np.arange(10), 2))
+
+
+@pytest.mark.parametrize("share", [0.001, 0.3, 1.0])
+def test_row_numbers_as_bits(rng, monkeypatch, share):
+    rows = np.flatnonzero(rng.random(1000) < share)
+    bits = to_bits(mapped(rows))
+    assert len(bits) <= 125
+    for piece in (3, 125, 10**6):
+        monkeypatch.setattr(row_numbers, "PIECE", piece)
+        np.testing.assert_array_equal(from_bits(bits), rows)

@@ -8,6 +8,7 @@ import torch
 from anndata import read_h5ad
 
 from celbo.data import synthetic_iid
+from celbo.dataloaders import row_numbers, split
 from celbo.model import SCVI, LinearSCVI
 
 CLASSES = {"SCVI": SCVI, "LinearSCVI": LinearSCVI}
@@ -41,6 +42,20 @@ def test_round_trip(saved, adata):
         np.testing.assert_array_equal(loaded.history[name].to_numpy(), frame.to_numpy())
         assert loaded.history[name].index.name == "epoch"
     assert repr(loaded) == repr(model)
+
+
+def test_row_numbers_of_many_cells_are_bits(make, quick, adata, tmp_path, monkeypatch):
+    sizes = {}
+    for many in (2**22, 0):
+        for module in (row_numbers, split):
+            monkeypatch.setattr(module, "MANY", many)
+        model = quick(make(), train_size=0.6, validation_size=0.3)
+        model.save(tmp_path / str(many))
+        loaded = SCVI.load(tmp_path / str(many), adata)
+        for name in ("train_indices", "validation_indices", "test_indices"):
+            np.testing.assert_array_equal(getattr(loaded, name), getattr(model, name))
+        sizes[many] = sum(file.stat().st_size for file in (tmp_path / str(many)).iterdir())
+    assert sizes[0] < sizes[2**22]
 
 
 def test_a_loaded_model_trains_on(saved, adata, quick):

@@ -105,7 +105,7 @@ def _column(element: Any) -> Any:
     if kind == "array" and element.dtype.kind in "biuf" and len(element.shape) == 1:
         return _mapped(element)
     if kind == "categorical":
-        return _categorical(_mapped(element["codes"]), read_elem(element["categories"]), element.attrs["ordered"])
+        return _categorical(element["codes"], read_elem(element["categories"]), bool(element.attrs["ordered"]))
     if kind == "nullable-integer":
         return pd.arrays.IntegerArray(_mapped(element["values"]), _mapped(element["mask"]))
     if kind == "nullable-boolean":
@@ -113,10 +113,19 @@ def _column(element: Any) -> Any:
     return read_elem(element)
 
 
-def _categorical(codes_n: np.ndarray, categories: Any, ordered: Any) -> pd.Categorical:
-    if any(some.min() < -1 or some.max() >= len(categories) for (some,) in stretches(codes_n)):
-        raise ValueError(f"there are codes of other categories than the {len(categories)} that are stored")
-    return pd.Categorical.from_codes(codes_n, categories, ordered=bool(ordered), validate=False)
+def _categorical(codes: Any, categories: Any, ordered: bool) -> pd.Categorical:
+    """Codes in the type that pandas has them in, so that it need not convert all of them; they are checked."""
+    none = pd.Categorical.from_codes([], categories, ordered=ordered)
+
+    def pieces() -> Iterator[np.ndarray]:
+        for some in _pieces(codes, PIECE):
+            if some.min() < -1 or some.max() >= len(categories):
+                raise ValueError(f"there are codes of other categories than the {len(categories)} that are stored")
+            yield some
+
+    if codes.dtype.kind not in "iu":
+        raise ValueError(f"the codes of categories are {codes.dtype}, not whole numbers")
+    return pd.Categorical.from_codes(put(pieces, none.codes.dtype), dtype=none.dtype, validate=False)
 
 
 def _mapped(element: Any) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from ..data.scratch import is_mapped, put, stretches
 from .row_source import as_indices
 
-__all__ = ["MANY", "all_rows", "in_order", "kept", "row_numbers"]
+__all__ = ["MANY", "all_rows", "from_bits", "in_order", "kept", "row_numbers", "to_bits"]
 
 MANY = 2**22
 """Cells from which on sets of row numbers lie in a file: 4,194,304, of which one in memory takes 32 MiB."""
@@ -52,6 +52,24 @@ def in_order(rows_k: np.ndarray) -> np.ndarray:
     if is_mapped(rows_k) and _ascends(rows_k):
         return rows_k
     return np.sort(rows_k)
+
+
+def to_bits(rows_k: np.ndarray) -> np.ndarray:
+    """Ascending row numbers as one bit for each row up to the last of them, uint8."""
+    last = int(rows_k[-1]) if len(rows_k) else -1
+    bits = np.zeros(last // 8 + 1, np.uint8)
+    for (some,) in stretches(rows_k):
+        first, end = int(some[0]) // 8, int(some[-1]) // 8 + 1
+        is_in = np.zeros(8 * (end - first), bool)
+        is_in[some - 8 * first] = True
+        bits[first:end] |= np.packbits(is_in)
+    return bits
+
+
+def from_bits(bits: np.ndarray) -> np.ndarray:
+    """The row numbers of :func:`to_bits`, mapped."""
+    steps = range(0, len(bits), PIECE)
+    return kept(lambda: (8 * i + np.flatnonzero(np.unpackbits(bits[i : i + PIECE])) for i in steps), 8 * len(bits))
 
 
 def _ascends(rows_k: np.ndarray) -> bool:

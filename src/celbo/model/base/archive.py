@@ -9,12 +9,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ... import io
 from ...core import SCVI_TOOLS_VERSION, __version__
 from ...data import read as read_data
+from ...data.scratch import is_mapped
+from ...dataloaders.row_numbers import from_bits, to_bits
 from ...ops.random import private_rng
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ __all__ = ["Saved", "delete", "load_model", "pick_device", "read_saved", "save_m
 logger = logging.getLogger("celbo")
 
 _APART = ("registry_", "init_params_")
+_BITS = "bits of row numbers"
 _NO_LONGER_ARGUMENTS = ("use_cuda", "use_gpu")
 
 
@@ -70,7 +74,9 @@ def save_model(
     """Write a model; see :meth:`celbo.model.base.BaseModelClass.save`."""
     if save_anndata and model.adata is None:
         raise ValueError("save_anndata=True, but this model was loaded without data.")
-    attributes = {name: value for name, value in vars(model).items() if name.endswith("_") and name not in _APART}
+    attributes = {
+        name: _packed(value) for name, value in vars(model).items() if name.endswith("_") and name not in _APART
+    }
     document = {
         "class": type(model).__name__,
         "module": f"{type(model).__module__}.{type(model).__qualname__}",
@@ -87,6 +93,15 @@ def save_model(
         assert model.adata is not None
         model.adata.write_h5ad(partial, **anndata_write_kwargs)
         os.replace(partial, path)
+
+
+def _packed(value: Any) -> Any:
+    """Row numbers that lie in a file, a bit for each; all else as it is."""
+    return {_BITS: to_bits(value)} if isinstance(value, np.ndarray) and is_mapped(value) else value
+
+
+def _unpacked(value: Any) -> Any:
+    return from_bits(value[_BITS]) if isinstance(value, dict) and set(value) == {_BITS} else value
 
 
 def versions() -> dict[str, str]:
@@ -112,7 +127,8 @@ def read_saved(dir_path: str | Path, prefix: str) -> Saved:
         return _from_scvi_tools(io.read_scvi_archive(dir_path, prefix))
     arrays, document = io.read_archive(dir_path, prefix=prefix)
     try:
-        return Saved(document["class"], arrays, document["registry"], document["init_params"], document["attributes"])
+        attributes = {name: _unpacked(value) for name, value in document["attributes"].items()}
+        return Saved(document["class"], arrays, document["registry"], document["init_params"], attributes)
     except (KeyError, TypeError) as error:
         raise io.ArchiveError(f"The archive in {dir_path} is not one of a model: {error} is missing.") from None
 
