@@ -113,7 +113,7 @@ def _column(element: Any) -> Any:
     return read_elem(element)
 
 
-def _categorical(codes: Any, categories: Any, ordered: bool) -> pd.Categorical:
+def _categorical(codes: Any, categories: Any, ordered: bool) -> Any:
     """Codes in the type that pandas has them in, so that it need not convert all of them; they are checked."""
     none = pd.Categorical.from_codes([], categories, ordered=ordered)
 
