@@ -1,6 +1,7 @@
 """What the benchmarks share: running both sides, data, rows of ``results.csv``."""
 
 import argparse
+import contextlib
 import csv
 import datetime
 import json
@@ -9,6 +10,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +73,17 @@ def both_sides(peer: str | None, task: dict) -> dict[str, dict]:
     """The same task for scvi-tools and for celbo, one after the other."""
     sides = {} if peer is None else {"scvi-tools": run_side("scvi-tools", peer, task)}
     return sides | {"celbo": run_side("celbo", sys.executable, task)}
+
+
+@contextlib.contextmanager
+def folder_for_data(kept: Path | None) -> Iterator[Path]:
+    """The folder that the user named, which stays, or one that does not."""
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        yield kept
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 def simulated(folder: Path, n_cells: int, n_genes: int, n_batches: int = 1, seed: int = 0) -> Path:

@@ -10,7 +10,6 @@ runs in a process of its own; the peak of each stage is the process's, reset bet
 import argparse
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,12 +141,8 @@ def main() -> None:
     parser.add_argument("--embed", action="store_true", help="write the latent space of all cells, too")
     parser.add_argument("--folder", type=Path, help="where the files are kept")
     options = parser.parse_args()
-    if options.folder is not None:
-        options.folder.mkdir(parents=True, exist_ok=True)
-        run(options, options.folder)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        run(options, Path(folder))
+    with common.folder_for_data(options.folder) as folder:
+        run(options, folder)
 
 
 if __name__ == "__main__":

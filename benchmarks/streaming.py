@@ -11,7 +11,6 @@ the steps' own (setup, which reads everything once, is a row of its own). ``--fo
 import argparse
 import json
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -185,12 +184,8 @@ def main() -> None:
     parser.add_argument("--storage", nargs="+", default=["h5ad", "gzip", "zarr", "shard"])
     parser.add_argument("--folder", type=Path, help="where the files are kept")
     options = parser.parse_args()
-    if options.folder is not None:
-        options.folder.mkdir(parents=True, exist_ok=True)
-        run(options, options.folder)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        run(options, Path(folder))
+    with common.folder_for_data(options.folder) as folder:
+        run(options, folder)
 
 
 if __name__ == "__main__":
