@@ -122,3 +122,12 @@ def test_row_numbers_as_bits(rng, monkeypatch, share):
     for piece in (3, 125, 10**6):
         monkeypatch.setattr(row_numbers, "PIECE", piece)
         np.testing.assert_array_equal(from_bits(bits), rows)
+
+
+def test_what_the_caller_may_change_is_copied(manager):
+    rows = np.arange(20)
+    view = rows.view()
+    view.flags.writeable = False
+    loader = AnnDataLoader(manager, view, 4)
+    rows[:] = 0
+    np.testing.assert_array_equal(loader.indices, np.arange(20))

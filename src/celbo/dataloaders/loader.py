@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..core import settings, unknown_name
-from ..data.scratch import taken
+from ..data.scratch import is_mapped, taken
 from .block_sampler import BlockSampler, sizes_for
 from .dataset import AnnTorchDataset
 from .read_ahead import read_ahead
@@ -149,7 +149,7 @@ class AnnDataLoader:
         if (cost := self.tables.cost) is not None:
             sizes = sizes_for(cost, len(cells), self.batch_size, pool_bytes)
             self._read_at_once = sizes[1]
-        is_mine = indices is None or not cells.flags.writeable  # what the caller may change later is copied
+        is_mine = indices is None or is_mapped(cells)  # what the caller may change later is copied
         if sampler is not None:
             self.sampler: Any = sampler
         elif cost is not None and shuffle:
