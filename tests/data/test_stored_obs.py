@@ -184,5 +184,5 @@ def test_codes_of_no_category(tmp_path, code, dtype):
         codes[20] = code
         del file["obs/size/codes"]
         file["obs/size/codes"] = codes
-    with pytest.raises(DamagedDataError, match=r"a\.h5ad.*(codes of other categories|not whole numbers)"):
+    with pytest.raises(DamagedDataError, match=r"a\.h5ad.*(row 20 has the code|not whole numbers)"):
         open_data(path, stream=True)

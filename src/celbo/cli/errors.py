@@ -63,9 +63,24 @@ class OneLineErrors(TyperGroup):
 
 
 def _tell(error: Exception) -> int:
+    if _is_of_memory(error):
+        what = one_line(error) if str(error) else "how much was needed is not known"
+        typer.echo(f"celbo: there is not enough memory: {what.rstrip('.')}. {_LESS_MEMORY}", err=True)
+        return USER
     if isinstance(error, _OF_THE_USER):
         typer.echo(f"celbo: {one_line(error)}", err=True)
         return USER
     hint = "a fault of celbo: the same line with --debug shows where"
     typer.echo(f"celbo: {type(error).__name__}: {one_line(error)} ({hint})", err=True)
     return BUG
+
+
+_LESS_MEMORY = "Take fewer cells or genes (--n-top-genes), or leave the matrices on disk with --data stream."
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Whether an allocation failed; torch has no class of error for it on the CPU."""
+    text = str(error)
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and "allocate" in text and "memory" in text
+    )

@@ -19,6 +19,7 @@ import typer
 
 from ..core import unknown_name
 from ..data import Finding, check_counts, simulate_counts, top_variable_genes
+from ..data.access import which_layer
 from ..data.matrix_writer import MatrixWriter, new_anndata, write_table
 from ..data.opening import is_streamed, with_genes
 from ..data.progress import counting
@@ -231,7 +232,7 @@ def _findings(adata: anndata.AnnData, layer: str | None) -> list[Finding]:
     x = adata.X if layer is None else adata.layers[layer]
     where = "X" if layer is None else f"layer {layer!r}"
     if x is None:
-        raise UserError("The input has no X: name the layer that holds the counts with --layer.")
+        raise UserError(f"The input has no X. {which_layer(adata.layers)}")
     with counting(x, where) as progress:
         report = check_counts(x, obs_names=adata.obs_names, var_names=adata.var_names, progress=progress)
     report.raise_if_bad(where)

@@ -11,7 +11,15 @@ from ..core import unknown_name
 from ..core.rules import rules
 from .constants import PREFIX
 
-__all__ = ["MissingLayerError", "anndata_array", "anndata_value", "place", "put_row_major", "require_key"]
+__all__ = [
+    "MissingLayerError",
+    "anndata_array",
+    "anndata_value",
+    "place",
+    "put_row_major",
+    "require_key",
+    "which_layer",
+]
 
 _KINDS = {
     "obs": "column of adata.obs",
@@ -53,6 +61,16 @@ def anndata_array(adata: AnnData, attr_name: str, attr_key: str | None) -> Any:
     """As :func:`anndata_value`, with a column of ``obs`` or ``var`` as an array of shape ``(n, 1)``."""
     value = anndata_value(adata, attr_name, attr_key)
     return value.to_numpy()[:, None] if isinstance(value, pd.Series) else value  # asarray would hash the index
+
+
+def which_layer(layers: Iterable[str | None]) -> str:
+    """What to type where there is no ``X``, by the layers that there are; in Python's words."""
+    names = [str(name) for name in layers if name is not None]
+    if not names:
+        return "There are no layers either."
+    likely = next((name for name in names if "count" in name.lower()), names[0])
+    listed = ", ".join(map(repr, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    return f"Its layers are {listed}: name the one that holds the counts, for example layer={likely!r}."
 
 
 def put_row_major(adata: AnnData, attr_name: str, attr_key: str | None) -> None:

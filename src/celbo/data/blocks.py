@@ -13,6 +13,8 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata.abc import CSCDataset, CSRDataset
 
+from .file_mark import NoNumbersError
+from .index_structure import check_sparse
 from .stored_matrix import stored_matrix
 
 __all__ = ["CompressedBlock", "DenseBlock", "blocks", "shape_of"]
@@ -102,6 +104,7 @@ def blocks(x: Any, chunk_rows: int | None = None) -> Iterator[DenseBlock | Compr
     if isinstance(x, pd.DataFrame):
         x = x.to_numpy()
     if sp.issparse(x):
+        check_sparse(x)
         yield from _compressed_blocks(x if x.format in ("csr", "csc") else x.tocsr(), chunk_rows)
     elif isinstance(x, CSRDataset):
         yield from _stored_rows(x, chunk_rows)
@@ -126,7 +129,7 @@ def _is_a(x: Any, module: str, name: str) -> bool:
 
 def _require_numbers(dtype: np.dtype) -> None:
     if dtype.kind not in "biuf":
-        raise TypeError(f"A matrix of counts must hold real numbers, this one is of dtype {dtype}.")
+        raise NoNumbersError(f"A matrix of counts must hold real numbers, this one is of dtype {dtype}.")
 
 
 def _step(chunk_rows: int | None, n_major: int, n_entries: int, wanted: int) -> int:
@@ -153,19 +156,7 @@ def _compressed_blocks(x: Any, chunk_rows: int | None) -> Iterator[CompressedBlo
         indptr = x.indptr[start : start + step + 1]
         entries = slice(indptr[0], indptr[-1])
         indices = x.indices[entries]
-        _require_in_range(indices, x)
         yield CompressedBlock(start, x.data[entries], indices, indptr - indptr[0], x.format == "csc")
-
-
-def _require_in_range(indices: np.ndarray, x: Any) -> None:
-    """Refuse a damaged matrix before its entries are counted; reading a file does not notice."""
-    axis = 0 if x.format == "csc" else 1
-    if len(indices) and not (indices.min() >= 0 and indices.max() < x.shape[axis]):
-        what = ("rows", "columns")[axis]
-        raise ValueError(
-            f"The sparse matrix is damaged: its entries are in {what} {indices.min()} to {indices.max()}, but it has "
-            f"{x.shape[axis]} {what}. Read it again from its source."
-        )
 
 
 def _stored_rows(x: CSRDataset, chunk_rows: int | None) -> Iterator[CompressedBlock]:

@@ -1,11 +1,20 @@
 """Whether a file, or a zarr store, is whole, and still the one that was opened."""
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["ChangedFileError", "DamagedDataError", "FileMark", "naming_damage"]
+__all__ = [
+    "ChangedFileError",
+    "DamagedDataError",
+    "FileMark",
+    "NoNumbersError",
+    "OutsideDataError",
+    "naming_damage",
+    "require_regular",
+]
 
 _ZARR_METADATA = frozenset({".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json"})
 
@@ -18,18 +27,79 @@ class DamagedDataError(OSError, ValueError):
     """Part of a file cannot be read, or does not fit the rest of it; the message names file and rows."""
 
 
+class NoNumbersError(TypeError, ValueError):
+    """A matrix holds text, complex numbers or objects."""
+
+
+class OutsideDataError(DamagedDataError):
+    """A file sends its reader to another file, which is not followed.
+
+    Parameters
+    ----------
+    path
+        The file.
+    what
+        Which part of it, and where it leads.
+    """
+
+    def __init__(self, path: str | Path, what: str) -> None:
+        super().__init__(
+            f"{path}: {what}. celbo reads only the file that is named. If you trust it, read it with anndata and write "
+            "it to one file: anndata.read_h5ad(...).write_h5ad(...)."
+        )
+
+
+_KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFDIR: "a folder",
+}
+
+
+def require_regular(path: Path, *, folder: bool = False) -> None:
+    """Make sure that a path, or what it links to, is a file that can be read to its end; or a folder, if ``folder``.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is nothing.
+    DamagedDataError
+        For a device, a pipe, a socket, or a folder in place of a file (a file in place of a folder).
+    """
+    try:
+        kind = stat.S_IFMT(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(f"There is no file {path}.") from None
+    wanted, called = (stat.S_IFDIR, "a folder") if folder else (stat.S_IFREG, "a file")
+    if kind != wanted:
+        raise DamagedDataError(f"{path} is {_KINDS.get(kind, 'a file')}; {called} is wanted here.")
+
+
 @contextmanager
-def naming_damage(path: Path) -> Iterator[None]:
-    """Turn whatever goes wrong in reading a file as AnnData into a :class:`DamagedDataError` that names it."""
+def naming_damage(path: Path, part: str = "") -> Iterator[None]:
+    """Turn whatever goes wrong in reading a file as AnnData into a :class:`DamagedDataError` that names it.
+
+    Parameters
+    ----------
+    path
+        The file.
+    part
+        What of it is read: ``"obs"``; nothing for all.
+    """
     try:
         yield
     except (ModuleNotFoundError, DamagedDataError):
         raise
     except MemoryError as error:
+        if str(path) in str(error):
+            raise
         raise MemoryError(f"{_named(path)} does not fit in memory, or is damaged: {_first_line(error)}") from error
     except Exception as error:
         raise DamagedDataError(
-            f"{_named(path)} cannot be read as AnnData; it is damaged, cut short or something else: "
+            f"{_named(path)} cannot be read as AnnData; {f'its {part}' if part else 'it'} is damaged, cut short or "
+            f"something else: "
             f"{_first_line(error)}"
         ) from error
 

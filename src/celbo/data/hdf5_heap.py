@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 
 from .file_mark import DamagedDataError
+from .hdf5_walk import elements
 
 __all__ = ["require_sound_heaps"]
 
@@ -81,7 +82,7 @@ def _arrays(file: h5py.File) -> tuple[list[_Span], list[_Span]]:
     """Where numbers lie, and references to strings, as far as it can be told; in a damaged file it may be of some."""
     numbers: list[_Span] = []
     strings: list[_Span] = []
-    for element in _elements(h5py.h5g.open(file.id, b"/"), set()):
+    for element in elements(file["/"]):
         if not _has_types(element):
             raise DamagedDataError(
                 f"{file.filename} is damaged: an attribute of {h5py.h5i.get_name(element).decode(errors='replace')} "
@@ -93,28 +94,6 @@ def _arrays(file: h5py.File) -> tuple[list[_Span], list[_Span]]:
             elif isinstance(element, h5py.h5d.DatasetID) and h5py.check_string_dtype(element.dtype) is not None:
                 strings.extend(_in_one(element))
     return numbers, strings
-
-
-def _elements(group: h5py.h5g.GroupID, seen: set[int]) -> Iterator[h5py.h5g.GroupID | h5py.h5d.DatasetID]:
-    """A group and all that is in it, each once; what cannot be opened is left out.
-
-    h5py's own `visititems` follows pointers that nothing else does, and may do so for ever.
-    """
-    yield group
-    names: list[bytes] = []
-    with suppress(Exception):
-        group.links.iterate(names.append)
-    for name in names:
-        element = None
-        with suppress(Exception):
-            link = group.links.get_info(name)
-            if link.type == h5py.h5l.TYPE_HARD and link.u not in seen:
-                seen.add(link.u)
-                element = h5py.h5o.open(group, name)
-        if isinstance(element, h5py.h5g.GroupID):
-            yield from _elements(element, seen)
-        elif element is not None:
-            yield element
 
 
 def _has_types(element: h5py.h5g.GroupID | h5py.h5d.DatasetID) -> bool:

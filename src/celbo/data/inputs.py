@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import h5py
 import pandas as pd
-from anndata.io import read_elem
 
-from ..core import optional, unknown_name
+from ..core import unknown_name
+from .access import which_layer
 from .file_mark import DamagedDataError, naming_damage
-from .hdf5_heap import require_sound_heaps
-from .stored_obs import StoredTable, stored_table
+from .parts import Parts
+from .stored_obs import StoredTable, can_stay
 from .stored_part import ColumnsError, StoredPart, is_group
+from .stores import open_store
 
 __all__ = ["Input", "input_paths", "open_input"]
 
@@ -88,7 +88,11 @@ class Input:
 
     def obs(self, compact: bool = False) -> StoredTable | pd.DataFrame:
         """The table of the cells, in memory or, if ``compact``, where it lies."""
-        return stored_table(self.root["obs"], self.path, compact)
+        parts = Parts(self.root, self.path)
+        if not compact or not can_stay(self.root["obs"]):
+            return parts.table("obs")
+        parts.count_in("obs")
+        return StoredTable(self.root["obs"], self.path)
 
     @property
     def loaded_bytes(self) -> int:
@@ -96,16 +100,13 @@ class Input:
         return sum(part.n_entries * (part.dtype.itemsize + 4) for part in self.matrices.values())
 
     def rest(self) -> dict[str, Any]:
-        """``uns`` in memory, and the dense arrays of ``obsm`` and ``varm`` (those of ``obsm`` as they lie on disk)."""
-        found: dict[str, Any] = {}
-        with naming_damage(self.path):
-            if "uns" in self.root:
-                found["uns"] = read_elem(self.root["uns"])
-            if "varm" in self.root:
-                found["varm"] = read_elem(self.root["varm"])
-            if "obsm" in self.root:
-                found["obsm"] = {key: _where_it_lies(self.root["obsm"][key]) for key in self.root["obsm"]}
-        return found
+        """``uns`` in memory, and ``obsm`` and ``varm`` (dense arrays of ``obsm`` as they lie on disk), if readable."""
+        parts, n, g = Parts(self.root, self.path), self.n_obs, len(self.var)
+        return {
+            "uns": parts.optional("uns"),
+            "varm": parts.optional("varm", (g,)),
+            "obsm": parts.optional("obsm", (n,), where_it_lies=True),
+        }
 
 
 def open_input(path: Path, layers: Sequence[str] | None = None) -> Input:
@@ -129,13 +130,13 @@ def open_input(path: Path, layers: Sequence[str] | None = None) -> Input:
     ModuleNotFoundError
         When zarr is not installed, with the pip line.
     """
-    with naming_damage(path):
-        root = _root(path)
-        var = read_elem(root["var"])
-        stored = sorted(root["layers"]) if "layers" in root else []
+    root = open_store(path)
+    var, stored = Parts(root, path).table("var"), Parts(root, path).keys("layers")
     for name in layers or ():
         if name not in stored:
             raise KeyError(f"{path}: {unknown_name('layer', name, stored)}")
+    if layers is not None and not layers and not Parts(root, path).has("X"):
+        raise ValueError(f"{path} has no X. {which_layer(stored)}")
     opened = Input(path, root, var, _matrices(path, root, stored, layers))
     _require_shapes(opened)
     return opened
@@ -145,27 +146,22 @@ def _matrices(
     path: Path, root: Any, stored: Sequence[str], layers: Sequence[str] | None
 ) -> dict[str | None, StoredPart]:
     """``X``, where there is one, and the layers that are wanted and can be read by rows."""
-    with naming_damage(path):
-        x = {None: root["X"]} if "X" in root else {}
-        others = {name: root["layers"][name] for name in (stored if layers is None else layers)}
-    matrices: dict[str | None, StoredPart] = {name: StoredPart(element, path) for name, element in x.items()}
-    for name, element in others.items():
+    parts = Parts(root, path)
+    matrices: dict[str | None, StoredPart] = {}
+    if parts.has("X"):
+        matrices[None] = parts.stored("X")
+    for name in stored if layers is None else layers:
         try:
-            matrices[name] = StoredPart(element, path)
+            matrices[name] = parts.stored(f"layers/{name}")
         except ColumnsError as error:
             if layers is not None:
                 raise
             logger.info("Left out: %s", error)
+        except (DamagedDataError, TypeError) as error:
+            if layers is not None:
+                raise
+            parts.warn(f"layers/{name}", error)
     return matrices
-
-
-def _root(path: Path) -> Any:
-    if path.suffix.lower() == ".h5ad":
-        file = h5py.File(path, "r")
-        require_sound_heaps(file)
-        return file
-    zarr = optional("zarr", extra="zarr", purpose="Reading .zarr")
-    return zarr.open_group(str(path), mode="r")
 
 
 def _require_shapes(opened: Input) -> None:
@@ -176,9 +172,3 @@ def _require_shapes(opened: Input) -> None:
                 f"{opened.path}: {'X' if name is None else f'layer {name!r}'} is {part.shape[0]} x {part.shape[1]}, "
                 f"but obs has {n} rows and var {g}. The file is damaged: copy it again."
             )
-
-
-def _where_it_lies(element: Any) -> Any:
-    """A dense array as it lies on disk; a table or a sparse matrix in memory."""
-    is_array = not is_group(element)
-    return element if is_array and len(element.shape) == 2 else read_elem(element)

@@ -1,21 +1,29 @@
 """Reading an AnnData from disk, with errors of one line."""
 
 from pathlib import Path
+from typing import Any
 
 import anndata
 import h5py
 
-from ..core import optional
+from .allowance import Allowance
 from .file_mark import naming_damage
-from .hdf5_heap import require_sound_heaps
+from .index_structure import check_sparse
+from .parts import Parts
+from .stored_part import is_group
+from .stores import open_store
 
 __all__ = ["read"]
 
-_READERS = {".h5ad": "h5ad", ".zarr": "zarr"}
+_SUFFIXES = (".h5ad", ".zarr")
 
 
 def read(path: str | Path) -> anndata.AnnData:
-    """Read an AnnData from ``.h5ad`` or ``.zarr``.
+    """Read an AnnData from ``.h5ad`` or ``.zarr``, whoever made it.
+
+    What is read is checked: nothing is taken from other files, the arrays of sparse matrices fit each other, and no
+    array is larger than the file can hold. Of ``uns``, ``layers``, ``obsm``, ``varm``, ``obsp``, ``varp`` and ``raw``,
+    what cannot be read is left out with a warning.
 
     Parameters
     ----------
@@ -29,21 +37,36 @@ def read(path: str | Path) -> anndata.AnnData:
     ValueError
         When the suffix is another one.
     DamagedDataError
-        When the file is damaged, cut short or no AnnData; both an ``OSError`` and a ``ValueError``.
+        When the file is damaged, cut short, no AnnData, or leads to other files; both an ``OSError`` and a
+        ``ValueError``.
+    MemoryError
+        When it does not fit, with how much is needed.
     ModuleNotFoundError
         When zarr is not installed, with the pip line.
     """
     path = Path(path)
-    kind = _READERS.get(path.suffix.lower())
-    if kind is None:
+    if path.suffix.lower() not in _SUFFIXES:
         raise ValueError(f"{path} ends in {path.suffix or 'nothing'!r}; an AnnData is read from .h5ad or .zarr.")
-    if not path.exists():
-        raise FileNotFoundError(f"There is no file {path}.")
-    if kind == "zarr":
-        optional("zarr", extra="zarr", purpose="Reading .zarr")
+    root = open_store(path)
+    try:
+        return _legacy(root, path) if _is_legacy(root) else Parts(root, path).anndata()
+    finally:
+        if isinstance(root, h5py.File):
+            root.close()
+
+
+def _is_legacy(root: Any) -> bool:
+    """Whether anndata before 0.7 wrote it: tables as one array, or ``raw`` beside the rest."""
+    return any(key.startswith("raw.") or (key in ("obs", "var") and not is_group(root[key])) for key in root)
+
+
+def _legacy(root: Any, path: Path) -> anndata.AnnData:
     with naming_damage(path):
-        if kind == "zarr":
-            return anndata.read_zarr(path)
-        with h5py.File(path, "r") as file:
-            require_sound_heaps(file)
-        return anndata.read_h5ad(path)
+        if not isinstance(root, h5py.File):
+            adata = anndata.read_zarr(root)
+        else:
+            Allowance(path).require(root)
+            adata = anndata.read_h5ad(path)
+        for place, x in (("X", adata.X), *adata.layers.items(), *adata.obsm.items()):
+            check_sparse(x, f"{path} ({place})")
+    return adata

@@ -65,7 +65,8 @@ class RowPointers:
             pointers = np.asarray(self._read(start, min(start + PIECE, self._n) + 1)).astype(np.int64, copy=False)
             length_m = np.diff(pointers)
             if pointers[0] != self.n_entries or length_m.min(initial=0) < 0:
-                raise ValueError("row pointers that do not ascend from 0")
+                row = start + int((length_m < 0).argmax())
+                raise ValueError(f"row pointers that do not ascend from 0 (row {row} begins or ends wrongly)")
             self.longest = max(self.longest, int(length_m.max(initial=0)))
             if self.longest > np.iinfo(dtype).max:
                 raise OverflowError

@@ -4,6 +4,7 @@ Dims: n cells.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from .anndata_writer import CAN_WRITE
 from .cell_names import STEP, CellNames, names_of
 from .file_mark import naming_damage
 from .scratch import put, stretches, taken
+from .stored_part import is_group
 
-__all__ = ["StoredTable", "reordered", "stored_table"]
+__all__ = ["StoredTable", "can_stay", "reordered", "table_fault"]
 
 PIECE = 2**20
 """Values of a column that are read at once."""
@@ -59,8 +61,11 @@ class StoredTable:
 
     def __getitem__(self, name: str) -> pd.Series:
         """A column, without the names of its cells."""
-        with naming_damage(self._path):
-            return pd.Series(_column(self._group[name]), copy=False)
+        with naming_damage(self._path, f"column {name!r}"):
+            column, n = self._group[name], _length(self._group[self._index_name])
+            if _length(column) != n:
+                raise ValueError(f"it has {_length(column)} rows, the index {n}")
+            return pd.Series(_column(column), copy=False)
 
     def read(self) -> pd.DataFrame:
         """All of it; equal to the table that anndata reads."""
@@ -68,12 +73,42 @@ class StoredTable:
         return pd.DataFrame(columns, index=self.index, columns=self.columns or None, copy=False)
 
 
-def stored_table(group: Any, path: Path, compact: bool) -> StoredTable | pd.DataFrame:
-    """The table of a group; unless ``compact`` the one that anndata reads, in memory."""
-    if compact and CAN_WRITE and group.attrs.get("encoding-type") == "dataframe":
-        return StoredTable(group, path)
-    with naming_damage(path):
-        return read_elem(group)
+def can_stay(group: Any) -> bool:
+    """Whether a table is stored as columns that can be read one by one."""
+    return CAN_WRITE and group.attrs.get("encoding-type") == "dataframe"
+
+
+def table_fault(group: Any) -> str | None:
+    """What is wrong with a table that could not be read, as the end of a sentence; None where it is not found."""
+    with suppress(Exception):
+        n = _length(group[group.attrs["_index"]])
+        for name in group.attrs["column-order"]:
+            column = group[name]
+            if _length(column) != n:
+                return f"its column {str(name)!r} has {_length(column)} rows, its index {n}"
+            if "codes" in (column if is_group(column) else ()):
+                fault = _code_fault(np.asarray(column["codes"][:]), _length(column["categories"]))
+                if fault is not None:
+                    return f"in its column {str(name)!r} {fault}"
+    return None
+
+
+def _length(element: Any) -> int:
+    """Rows of a column, however it is kept."""
+    if is_group(element):
+        element = element["codes" if "codes" in element else "values"]
+    return int(element.shape[0])
+
+
+def _code_fault(codes: np.ndarray, n_categories: int, first: int = 0) -> str | None:
+    """Which of the codes, of the rows from ``first`` on, is that of no category."""
+    if codes.dtype.kind not in "iu":
+        return f"the codes of categories are {codes.dtype}, not whole numbers"
+    is_bad = (codes < -1) | (codes >= n_categories)
+    if not is_bad.any():
+        return None
+    row = int(is_bad.argmax())
+    return f"row {first + row} has the code {codes[row]}, there are {n_categories} categories"
 
 
 def reordered(obs: pd.DataFrame, order_n: np.ndarray) -> pd.DataFrame:
@@ -118,13 +153,13 @@ def _categorical(codes: Any, categories: Any, ordered: bool) -> Any:
     none = pd.Categorical.from_codes([], categories, ordered=ordered)
 
     def pieces() -> Iterator[np.ndarray]:
+        done = 0
         for some in _pieces(codes, PIECE):
-            if some.min() < -1 or some.max() >= len(categories):
-                raise ValueError(f"there are codes of other categories than the {len(categories)} that are stored")
+            if some.dtype.kind not in "iu" or some.min() < -1 or some.max() >= len(categories):
+                raise ValueError(_code_fault(some, len(categories), done))
+            done += len(some)
             yield some
 
-    if codes.dtype.kind not in "iu":
-        raise ValueError(f"the codes of categories are {codes.dtype}, not whole numbers")
     return pd.Categorical.from_codes(put(pieces, none.codes.dtype), dtype=none.dtype, validate=False)
 
 

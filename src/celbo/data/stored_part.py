@@ -14,7 +14,9 @@ import h5py
 import numpy as np
 from scipy import sparse
 
-from .file_mark import DamagedDataError
+from .file_mark import DamagedDataError, NoNumbersError
+from .hdf5_walk import refuse_outside
+from .index_structure import first_outside
 from .row_pointers import RowPointers
 
 __all__ = ["ColumnsError", "StoredPart", "file_of", "is_group"]
@@ -74,7 +76,7 @@ class StoredPart:
         with self._blame("The matrix"):
             self._open(element)
         if self.dtype.kind not in "biuf":
-            raise TypeError(f"{self._where} holds {self.dtype}, not numbers: convert it to a numeric dtype first.")
+            raise NoNumbersError(f"{self._where} holds {self.dtype}, not numbers: convert it to a numeric dtype first.")
 
     @property
     def _where(self) -> str:
@@ -82,6 +84,8 @@ class StoredPart:
         return f"{self.path if self.path is not None else 'the store'} ({str(name).lstrip('/') or 'matrix'})"
 
     def _open(self, element: Any) -> None:
+        if isinstance(element, (h5py.Group, h5py.Dataset)):
+            refuse_outside(element)
         if not is_group(element):
             self.shape, self.dtype = (int(element.shape[0]), int(element.shape[1])), np.dtype(element.dtype)
             self.n_entries = self.shape[0] * self.shape[1]
@@ -94,6 +98,8 @@ class StoredPart:
                 f"{self._where} is stored by columns (CSC), which has no rows to stream: load it "
                 "(celbo.data.open(..., stream=False)), or write it by rows once: adata.X = adata.X.tocsr()."
             )
+        if not str(encoding).startswith("csr"):
+            raise ValueError(f"it is encoded as {encoding!r}, neither an array nor a sparse matrix")
         n, g = element.attrs["shape"] if "shape" in element.attrs else element.attrs["h5sparse_shape"]
         self.shape, self.dtype = (int(n), int(g)), np.dtype(element["data"].dtype)
         self._data, self._indices = element["data"], element["indices"]
@@ -113,10 +119,12 @@ class StoredPart:
     def _checked_pointers(self, stored: Any) -> RowPointers:
         n, n_stored = self.shape[0], (int(self._data.shape[0]), int(self._indices.shape[0]))
         try:
+            if stored.dtype.kind not in "iu" or self._indices.dtype.kind not in "iu":
+                raise ValueError(f"pointers of {stored.dtype} and columns of {self._indices.dtype}")
             if stored.shape[0] != n + 1:
                 raise ValueError(f"{stored.shape[0]} row pointers")
             pointers = RowPointers(lambda start, stop: stored[start:stop], n)
-            if min(n_stored) < pointers.n_entries:
+            if n_stored != (pointers.n_entries, pointers.n_entries):
                 raise ValueError(f"row pointers that end at {pointers.n_entries}")
         except ValueError as error:
             raise DamagedDataError(
@@ -163,15 +171,19 @@ class StoredPart:
             pointers = self._pointers.between(start, stop)
             first, last = int(pointers[0]), int(pointers[-1])
             data, columns = np.asarray(self._data[first:last]), np.asarray(self._indices[first:last])
-        self._check_entries(data, columns, start, stop, last - first)
+        self._check_entries(data, columns, start, stop, pointers - first)
         columns = columns.astype(np.int32 if self.shape[1] < 2**31 else np.int64, copy=False)
         return sparse.csr_array((data, columns, pointers - first), shape=(stop - start, self.shape[1]), copy=False)
 
-    def _check_entries(self, data: np.ndarray, columns: np.ndarray, start: int, stop: int, wanted: int) -> None:
+    def _check_entries(
+        self, data: np.ndarray, columns: np.ndarray, start: int, stop: int, pointers: np.ndarray
+    ) -> None:
+        wanted = int(pointers[-1])
         if len(data) != wanted or len(columns) != wanted:
             problem = f"{len(data)} values and {len(columns)} columns are there, {wanted} were announced"
-        elif wanted and not (columns.min() >= 0 and columns.max() < self.shape[1]):
-            problem = f"columns run from {columns.min()} to {columns.max()}, the matrix has {self.shape[1]}"
+        elif (bad := first_outside(columns, self.shape[1])) is not None:
+            row = start + int(np.searchsorted(pointers, bad, side="right")) - 1
+            problem = f"row {row} has an entry in column {columns[bad]}, the matrix has {self.shape[1]}"
         else:
             return
         raise DamagedDataError(f"Rows {start} to {stop - 1} of {self._where} are damaged: {problem}.")

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.file_mark import NoNumbersError
+
 __all__ = ["RowCost", "RowSource", "Streamed", "as_indices", "check_numeric", "select_columns"]
 
 
@@ -188,8 +190,8 @@ def check_numeric(dtype: np.dtype, what: str) -> None:
 
     Raises
     ------
-    TypeError
+    NoNumbersError
         When ``dtype`` is neither boolean, integer nor real.
     """
     if dtype.kind not in "biuf":
-        raise TypeError(f"{what} holds {dtype}, not numbers: convert it to a numeric dtype first.")
+        raise NoNumbersError(f"{what} holds {dtype}, not numbers: convert it to a numeric dtype first.")

@@ -16,6 +16,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from ..data.index_structure import check_sparse
 from ..data.sparse_columns import moved_columns, place_of_columns
 from .row_source import RowSource, as_indices, check_numeric
 
@@ -88,6 +89,7 @@ class CSRRows(SparseRows):
     ) -> None:
         super().__init__(matrix.shape, dtype, columns)
         check_numeric(matrix.dtype, "The sparse matrix")
+        check_sparse(matrix)  # scipy's compiled code does not look where it reads
         # a plain csr_array over the same memory: subclasses (views of AnnData) have their own ideas of indexing
         self._matrix = sparse.csr_array((matrix.data, matrix.indices, matrix.indptr), shape=matrix.shape, copy=False)
         self.indptr, self.indices, self.values = self._matrix.indptr, self._matrix.indices, self._matrix.data
@@ -123,5 +125,6 @@ def csc_rows(
     matrix: sparse.csc_matrix | sparse.csc_array, dtype: Any = np.float32, columns: np.ndarray | None = None
 ) -> CSCRows:
     """See :class:`CSCRows`."""
+    check_sparse(matrix)
     logger.debug("A %s x %s matrix in CSC form is converted to CSR once, to read its rows.", *matrix.shape)
     return CSCRows(matrix.tocsr(), dtype, columns)

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from ...core import REGISTRY_KEYS, settings
 from ...core.rules import rules
-from ..access import anndata_value, put_row_major, require_key
+from ..access import anndata_value, put_row_major, require_key, which_layer
 from ..counts import check_counts, is_count_matrix, looks_like_reads
 from ..genes import align_genes
 from ..progress import counting
@@ -64,7 +64,7 @@ class LayerField(BaseAnnDataField):
         if self.attr_key is not None:
             require_key(adata, self.attr_name, self.attr_key)
         if anndata_value(adata, self.attr_name, self.attr_key) is None:
-            raise ValueError(f"{self.place} is None: put the counts there, or name the layer that holds them.")
+            raise ValueError(f"{self.place} is None: there are no counts in it. {which_layer(adata.layers)}")
         if not (adata.n_obs and adata.n_vars):
             what = "cells" if not adata.n_obs else "genes"
             raise ValueError(f"{self.place} is {adata.n_obs} x {adata.n_vars}: there are no {what} in it.")

@@ -12,6 +12,7 @@ from anndata import AnnData
 
 from ...core import settings
 from ...data.genes import GeneMatch, align_genes
+from ...data.index_structure import check_sparse
 
 __all__ = ["match_genes", "with_reference_genes"]
 
@@ -77,6 +78,8 @@ def with_reference_genes(adata: AnnData, match: GeneMatch, reference_names: np.n
     """
     if adata.isbacked:
         raise ValueError("The query lies in a file, where no genes can be added: read it with adata.to_memory() first.")
+    for place, x in (("adata.X", adata.X), *((f"adata.layers[{key!r}]", layer) for key, layer in adata.layers.items())):
+        check_sparse(x, place)
     known = adata[:, match.found].copy()
     del known.raw, known.varp
     if not len(match.missing):

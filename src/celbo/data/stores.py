@@ -1,0 +1,63 @@
+"""Opening an HDF5 file or a zarr store that somebody else made: what is checked before anything of it is read."""
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from ..core import optional
+from .file_mark import naming_damage, require_regular
+from .hdf5_heap import require_sound_heaps
+from .hdf5_walk import refuse_outside
+from .zarr_inside import guarded_group
+
+__all__ = ["open_hdf5", "open_store", "open_zarr"]
+
+
+def open_store(path: Path) -> Any:
+    """The root group of an ``.h5ad`` file or a zarr store (a folder), open for reading, of h5py or zarr.
+
+    Raises
+    ------
+    DamagedDataError
+        When it is neither, is damaged, or is no regular file.
+    OutsideDataError
+        When part of it is in another file.
+    ModuleNotFoundError
+        When zarr is not installed, with the pip line.
+    """
+    return open_zarr(path) if path.suffix.lower() == ".zarr" else open_hdf5(path)
+
+
+def open_hdf5(path: Path) -> h5py.File:
+    """An HDF5 file, open for reading, that is whole as far as libhdf5 must rely on, and keeps nothing in other files.
+
+    Raises
+    ------
+    DamagedDataError, OutsideDataError
+        See :func:`open_store`.
+    """
+    require_regular(path)
+    with naming_damage(path):
+        file = h5py.File(path, "r")
+        try:
+            refuse_outside(file)
+            require_sound_heaps(file)
+        except BaseException:
+            file.close()
+            raise
+    return file
+
+
+def open_zarr(path: Path) -> Any:
+    """A zarr store in a folder, open for reading, that has no link out of the folder.
+
+    Raises
+    ------
+    DamagedDataError, OutsideDataError, ModuleNotFoundError
+        See :func:`open_store`.
+    """
+    optional("zarr", extra="zarr", purpose="Reading .zarr")
+    require_regular(path, folder=True)
+    with naming_damage(path):
+        return guarded_group(path)
