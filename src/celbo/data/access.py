@@ -67,7 +67,7 @@ def which_layer(layers: Iterable[str | None]) -> str:
     """What to type where there is no ``X``, by the layers that there are; in Python's words."""
     names = [str(name) for name in layers if name is not None]
     if not names:
-        return "There are no layers either."
+        return "There are no layers either that layer='NAME' could name."
     likely = next((name for name in names if "count" in name.lower()), names[0])
     listed = ", ".join(map(repr, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
     return f"Its layers are {listed}: name the one that holds the counts, for example layer={likely!r}."
