@@ -1,6 +1,7 @@
 """The compiled loops of this process, each made ready at its first use, and whether it can be."""
 
 import importlib
+import os
 import threading
 import warnings
 from typing import TYPE_CHECKING, Literal
@@ -15,6 +16,16 @@ Family = Literal["negative_binomial", "poisson", "csr_product"]
 _loops: dict[Family, "Loop"] = {}
 _broken: dict[Family, str] = {}
 _compiling = threading.Lock()
+
+
+def _unlock() -> None:
+    """In a forked child: the thread that was compiling is not there."""
+    global _compiling
+    _compiling = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock)
 
 
 def loop(family: Family) -> "Loop":

@@ -15,6 +15,7 @@ from torch.distributions import Normal
 from ..core import REGISTRY_KEYS, settings
 from ..module.base import BaseModuleClass
 from ..ops.random import private_rng
+from ..ops.thread_count import between_batches, working_threads
 
 __all__ = [
     "Batches",
@@ -73,7 +74,11 @@ def evaluating(module: BaseModuleClass, seed: int | None = None) -> Iterator[np.
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
-        with torch.inference_mode(), private_rng(settings.seed if seed is None else seed, device_of(module)) as used:
+        with (
+            torch.inference_mode(),
+            working_threads(),
+            private_rng(settings.seed if seed is None else seed, device_of(module)) as used,
+        ):
             yield np.random.default_rng(used)
     finally:
         for part, training in modes:
@@ -84,6 +89,7 @@ def on_device(batches: Batches, module: BaseModuleClass) -> Iterator[dict[str, T
     """The minibatches on the module's device, so that each table travels once however often it is decoded."""
     device = device_of(module)
     for tensors in batches:
+        between_batches()
         yield {key: table.to(device, non_blocking=True) for key, table in tensors.items() if table is not None}
 
 

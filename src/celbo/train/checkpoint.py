@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ..core import __version__
 from ..io import ArchiveError
+from ..ops.thread_count import allowed_threads
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -90,7 +91,7 @@ def capture(trainer: "Trainer", before: Mapping[str, Any] | None = None) -> dict
         "format": FORMAT,
         "celbo": __version__,
         "torch": str(torch.__version__),
-        "threads": torch.get_num_threads(),
+        "threads": allowed_threads(),
         "identity": trainer.identity,
         "progress": {name: getattr(trainer, name) for name in _PROGRESS}
         | {"callback_metrics": {name: float(value) for name, value in trainer.callback_metrics.items()}},

@@ -70,6 +70,12 @@ class SavedRun:
         """The run's seed."""
         return self.state["identity"]["trainer"]["seed"]
 
+    @property
+    def threads(self) -> int | None:
+        """The number of threads that the run worked on, where the checkpoint says it."""
+        threads = self.state.get("threads")
+        return threads if isinstance(threads, int) else None
+
 
 def open_run(folder: "str | PathLike[str] | SavedRun") -> SavedRun:
     """Read the newest checkpoint; where it is damaged, say so and read the one before it.

@@ -16,6 +16,7 @@ import torch
 
 from ..core import optional, settings
 from ..ops.random import private_rng
+from ..ops.thread_count import working_threads
 from .arguments import WITHOUT_EFFECT, as_list
 from .base import Plan
 from .callbacks import HOOKS
@@ -209,7 +210,7 @@ class LightningTrainer(Trainer):
         self._prepare_callbacks()
         validation = None if self.val_loader is None else _Batches(self.val_loader)
         try:
-            with private_rng(self.seed, self.engine.device):
+            with working_threads(), private_rng(self.seed, self.engine.device):
                 their_trainer.fit(module, _Batches(self.train_loader), validation, ckpt_path=self._ckpt_path)
         except Exception as error:
             self.call("on_exception", error)

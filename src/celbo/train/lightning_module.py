@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..ops.thread_count import between_batches
 from .base import Plan
 from .history import History
 from .optim import SchedulerLink
@@ -80,6 +81,7 @@ class PlanHooks:
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         """The plan's step, with a look at whether its loss is finite."""
+        between_batches()
         output = self.plan.training_step(batch, batch_idx)
         if self.plan.automatic_optimization:
             loss = output["loss"] if isinstance(output, dict) else output
@@ -149,6 +151,7 @@ class PlanHooks:
 
     def validation_step(self, batch: Any, batch_idx: int) -> Any:
         """The plan's step."""
+        between_batches()
         output = self.plan.validation_step(batch, batch_idx)
         self.view.record_validation_step()
         return output

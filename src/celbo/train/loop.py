@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..ops.thread_count import between_batches
 from .optim import SchedulerLink
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def _train(trainer: "Trainer") -> None:
 
 
 def _training_batch(trainer: "Trainer", batch: Any, batch_idx: int) -> None:
+    between_batches()
     plan, steps_before = trainer.plan, trainer.global_step
     trainer.call("on_train_batch_start", batch, batch_idx)
     output = plan.training_step(batch, batch_idx)
@@ -166,6 +168,7 @@ def _validate(trainer: "Trainer") -> dict[str, float]:
     trainer.call("on_validation_epoch_start")
     batches = itertools.islice(loader, batches_in(loader, trainer.limit_val_batches))
     for batch_idx, batch in enumerate(batches):
+        between_batches()
         batch = trainer.to_device(batch)
         trainer.call("on_validation_batch_start", batch, batch_idx)
         output = plan.validation_step(batch, batch_idx)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..core import __version__
+from ..ops.thread_count import allowed_threads
 from .engine import Engine
 from .fabric import asks_for_several
 
@@ -56,7 +57,7 @@ def say_what_differs(trainer: "Trainer", resumed: "SavedRun") -> None:
     if trainer.verbose:
         where = f"epoch {trainer.current_epoch}, step {trainer.global_step}"
         logger.info(f"Resumed from {resumed.path}: {where}.")
-    present = {"celbo": __version__, "torch": str(torch.__version__), "threads": torch.get_num_threads()}
+    present = {"celbo": __version__, "torch": str(torch.__version__), "threads": allowed_threads()}
     changed = [
         f"{name} {resumed.state[name]} then, {now} now" for name, now in present.items() if resumed.state[name] != now
     ]

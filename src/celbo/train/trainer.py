@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..core.allocator import give_back_free_blocks, keep_large_blocks
 from ..ops.random import private_rng
+from ..ops.thread_count import working_threads
 from .arguments import as_list, refuse_unknown
 from .attempts import Attempts
 from .base import Plan
@@ -213,7 +214,8 @@ class Trainer(TrainerFace):
         try:
             self._prepare()
             seed = self.seed if self.seed is None else self.seed + self.engine.rank  # noise of each process's own
-            with private_rng(seed, self.engine.device), speaking_at(self.verbose):
+            threads = None if self._resumed is None else self._resumed.threads
+            with working_threads(threads), private_rng(seed, self.engine.device), speaking_at(self.verbose):
                 self.attempts.run()
         finally:
             self.engine.release(self.raw_module)
