@@ -1,6 +1,5 @@
 """The user's number of threads, whoever changed it since; the same one throughout a run; nothing of it leaks."""
 
-import subprocess
 import sys
 import threading
 from types import SimpleNamespace
@@ -118,22 +117,3 @@ def test_in_a_forked_child_nobody_gets_more_than_one(monkeypatch):
     monkeypatch.setattr(thread_count, "_team_is_gone", True)
     with working_threads(4) as n:
         assert n == torch.get_num_threads() == 1
-
-
-NUMBA = """
-import torch, sys
-torch.set_num_threads(1)
-import celbo
-from celbo.ops.thread_count import working_threads
-from numba.np.ufunc import parallel
-parallel._launch_threads()
-print(torch.get_num_threads())
-with working_threads() as n:
-    print(n, torch.get_num_threads())
-print(torch.get_num_threads())
-"""
-
-
-def test_numbas_own_layer_does_not_count():
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", NUMBA], capture_output=True, text=True, check=True)
-    assert done.stdout.split()[1:] == ["1", "1", "1"]
