@@ -1,7 +1,10 @@
 """Hand-made pickles and torch files for the tests: what no honest program writes."""
 
+import contextlib
 import io
+import os
 import pickle
+import time
 import zipfile
 
 
@@ -42,3 +45,23 @@ def text(value):
 def body(value):
     """Pickle code of a value, to be put inside another pickle."""
     return pickle.dumps(value, 2)[2:-1]
+
+
+def _status(line):
+    with open("/proc/self/status", encoding="ascii") as file:
+        return next(int(row.split()[1]) * 1024 for row in file if row.startswith(line))
+
+
+@contextlib.contextmanager
+def bounded(seconds=10, megabytes=500):
+    """The block ends within that time, and takes no more memory on the way (looked at on Linux only)."""
+    linux = os.access("/proc/self/clear_refs", os.W_OK)
+    if linux:
+        with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+            file.write("5")  # the peak starts again from here
+        before = _status("VmRSS")
+    start = time.process_time()
+    yield
+    assert time.process_time() - start < seconds
+    if linux:
+        assert _status("VmHWM") - before < megabytes * 2**20

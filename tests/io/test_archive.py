@@ -163,7 +163,7 @@ def forge(folder, change):
         (lambda b: b.update(document=[1]), "'document' is missing or of the wrong kind"),
         (lambda b: b.update(document={"$": "tuple", "v": []}), "no dictionary"),
         (lambda b: b.update(document={"$": "nonsense"}), "nonsense"),
-        (lambda b: b.update(document={"x": {"$": "tuple"}}), "make no sense"),
+        (lambda b: b.update(document={"x": {"$": "tuple"}}), "no sense"),
         (
             lambda b: b.update(document={"x": {"$": "numpy.array", "dtype": "<f8", "shape": [2**60], "data": ""}}),
             "cannot be read",

@@ -30,10 +30,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from ..core import read_regular
 from . import codec_numpy, codec_pandas  # noqa: F401  (they register their types)
+from .budget import MAX_VALUES, Budget
 from .codec import STORED, decode, encode
-from .codec_numpy import checked_dtype, from_stored, to_stored
-from .errors import ArchiveError, ArchiveNotFoundError
+from .codec_numpy import checked_dtype, dtype_of_text, from_stored, to_stored
+from .errors import ArchiveError, ArchiveNotFoundError, in_words
 from .files import replacing, sync_folder, writing_into
 
 __all__ = ["Archive", "is_archive", "read_archive", "write_archive"]
@@ -41,7 +43,9 @@ __all__ = ["Archive", "is_archive", "read_archive", "write_archive"]
 FORMAT = 1
 """Number of the format written here; higher ones are refused."""
 MAX_DOCUMENT_BYTES = 256 * 2**20
+MAX_TENSORS = 100_000
 logger = logging.getLogger("celbo")
+_SAVE_AGAIN = "Nothing was loaded; copy the archive again, or save the model again."
 _HEAD = re.compile(rb'\{"sha256": "([0-9a-f]{64})", ')
 _DIGEST_LETTERS = 16
 
@@ -151,6 +155,8 @@ def _packed(arrays: dict[str, Any], document: dict[str, Any]) -> tuple[bytes, by
             "another name."
         )
     encoded, set_aside = encode(document)
+    if len(arrays) + len(set_aside) > MAX_TENSORS:
+        raise ArchiveError(f"There are more than {MAX_TENSORS:,} arrays, the most that an archive holds. Join some.")
     kinds = {name: _kind(name, array) for name, array in (arrays | set_aside).items()}
     stored = {name: _stored(name, array) for name, array in (arrays | set_aside).items()}
     tensors = safetensors.torch.save(stored, metadata={"format": "pt"})
@@ -191,7 +197,17 @@ def _document_bytes(encoded: Any, kinds: dict[str, Any], tensors_digest: str) ->
             f"The document is {len(rest) / 2**20:,.0f} MB, above the limit of {MAX_DOCUMENT_BYTES / 2**20:,.0f} MB. "
             f"Its heaviest part is {_heaviest(encoded)}. Pass numbers as arrays, and leave data out."
         )
+    if _n_values(rest) > MAX_VALUES:
+        raise ArchiveError(
+            f"The document has {_n_values(rest):,} values, above the limit of {MAX_VALUES:,}. Its heaviest part is "
+            f"{_heaviest(encoded)}. Pass numbers as arrays, and leave data out."
+        )
     return f'{{"sha256": "{hashlib.sha256(rest).hexdigest()}", '.encode() + rest
+
+
+def _n_values(raw: bytes) -> int:
+    """At least as many as the values of a JSON text; each takes some ten times its letters in memory."""
+    return sum(raw.count(sign) for sign in (b",", b"[", b"{"))
 
 
 def _heaviest(encoded: Any) -> str:
@@ -267,25 +283,32 @@ def read_archive(dir: str | PathLike[str], *, prefix: str = "") -> Archive:
     body = _read_body(files)
     raw = _tensor_bytes(files, body["tensors_sha256"])
     try:
+        _check_header(raw)
         arrays = _unpacked(safetensors.torch.load(raw), body["arrays"])
-        document = decode(body["document"], arrays)
-        named = {name: array for name, array in arrays.items() if not name.startswith(STORED)}
-        if not isinstance(document, dict):
-            raise ArchiveError("its document is no dictionary")
-    except ArchiveError as error:
-        raise ArchiveError(
-            f"{files.document} cannot be read: {error}. Nothing was loaded; save the model again."
-        ) from error
     except Exception as error:  # the digests are right, so another program wrote this; it may hold anything
         raise ArchiveError(
-            f"{files.document} cannot be read: its contents make no sense ({error!r}). Save the model again."
+            f"{files.tensors} cannot be read as {files.document.name} lists it: {in_words(error)}. {_SAVE_AGAIN}"
         ) from error
+    try:
+        document = decode(body["document"], arrays, Budget(files.document.stat().st_size + len(raw)))
+    except ArchiveError as error:
+        raise ArchiveError(f"{files.document} cannot be read: {error}. {_SAVE_AGAIN}") from error
+    named = {name: array for name, array in arrays.items() if not name.startswith(STORED)}
+    if not isinstance(document, dict):
+        raise ArchiveError(f"{files.document} cannot be read: its document is no dictionary. {_SAVE_AGAIN}")
     return Archive(named, document)
+
+
+def _check_header(raw: bytes) -> None:
+    """Bound the number of tensors before any is made; the library compares their shapes with the bytes."""
+    end = 8 + int.from_bytes(raw[:8], "little")
+    if end > len(raw) or raw.count(b"{", 8, end) > MAX_TENSORS + 2:
+        raise ArchiveError("its header is damaged, or lists more tensors than archives hold")
 
 
 def _bytes_of(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except FileNotFoundError as error:
         raise ArchiveNotFoundError(
             f"{path} is not there. Name the folder that the model was saved to, and its prefix if it had one; "
@@ -293,6 +316,8 @@ def _bytes_of(path: Path) -> bytes:
         ) from error
     except OSError as error:
         raise ArchiveError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except MemoryError as error:
+        raise ArchiveError(f"{path} cannot be read: it is larger than the memory that is free.") from error
 
 
 def _read_body(files: _Files) -> dict[str, Any]:
@@ -303,18 +328,23 @@ def _read_body(files: _Files) -> dict[str, Any]:
         raise ArchiveError(
             f"{path} does not begin as a celbo archive does: it is damaged, or another program's file. Copy it again."
         )
-    rest = raw[head.end() :]
-    if hashlib.sha256(rest).hexdigest().encode() != head[1]:
+    if hashlib.sha256(memoryview(raw)[head.end() :]).hexdigest().encode() != head[1]:
         raise ArchiveError(
             f"{path} was changed or cut short after it was saved: its checksum is wrong. Copy it again, or save "
             "the model again."
         )
+    if len(raw) > MAX_DOCUMENT_BYTES + head.end() or _n_values(raw) > MAX_VALUES + 1:
+        raise ArchiveError(f"{path} is larger than any archive that celbo writes: it was made by another program.")
     try:
-        body = json.loads(b"{" + rest)
-    except (ValueError, RecursionError) as error:
+        body = json.loads(raw, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError, MemoryError) as error:
         raise ArchiveError(f"{path} is no JSON document ({error}). Save the model again.") from error
     _check_body(path, body)
     return body
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _check_body(path: Path, body: dict[str, Any]) -> None:
@@ -351,10 +381,12 @@ def _tensor_bytes(files: _Files, digest: str) -> bytes:
 def _unpacked(tensors: dict[str, Tensor], kinds: dict[str, Any]) -> dict[str, Any]:
     if tensors.keys() != kinds.keys():
         raise ArchiveError("its list of arrays is not that of the tensor file")
-    return {name: tensors[name] if kind is None else _array(tensors[name], kind) for name, kind in kinds.items()}
+    return {name: tensors[name] if kind is None else _array(name, tensors[name], kind) for name, kind in kinds.items()}
 
 
-def _array(stored: Tensor, kind: dict[str, Any]) -> np.ndarray:
-    dtype = np.dtype(str(kind["dtype"]))
-    checked_dtype(dtype, "an array")
-    return from_stored(stored.numpy(), dtype, tuple(kind["shape"]))
+def _array(name: str, stored: Tensor, kind: Any) -> np.ndarray:
+    if not isinstance(kind, dict) or not {"dtype", "shape"} <= kind.keys():
+        raise ArchiveError(f"the array {name[:60]!r} has no dtype or no shape")
+    dtype = dtype_of_text(kind["dtype"])
+    shape = Budget(stored.nbytes).shape(kind["shape"], dtype.itemsize)
+    return from_stored(stored.numpy(), dtype, shape)

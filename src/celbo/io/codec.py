@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import ArchiveError
+from .budget import MAX_BITS, MAX_TABLES, Budget, bounded
+from .errors import ArchiveError, in_words
 
 __all__ = ["DECODERS", "ENCODERS", "Reader", "Writer", "decode", "decodes", "encode", "encodes"]
 
@@ -35,11 +36,12 @@ _MAX_PLAIN_INT = 2**63
 
 @dataclass
 class Writer:
-    """State of one encoding: where it stands, and the arrays set aside."""
+    """State of one encoding: where it stands, the arrays set aside, and how many tables there are."""
 
     path: list[str] = field(default_factory=list)
     arrays: dict[str, Any] = field(default_factory=dict)
     open_ids: set[int] = field(default_factory=set)
+    n_tables: int = 0
 
     @property
     def place(self) -> str:
@@ -51,6 +53,15 @@ class Writer:
         name = f"{STORED}{len(self.arrays)}"
         self.arrays[name] = array
         return name
+
+    def count_tables(self, n: int = 1) -> None:
+        """Count pandas objects, of which a reader takes only so many."""
+        self.n_tables += n
+        if self.n_tables > MAX_TABLES:
+            raise ArchiveError(
+                f"{self.place} is one of more than {MAX_TABLES:,} tables, columns and indices, the most that an "
+                "archive holds. Put their numbers into arrays."
+            )
 
     def encode(self, value: Any, step: str = "") -> Any:
         """JSON form of a value; ``step`` is how the path goes on to it."""
@@ -72,26 +83,55 @@ class Writer:
         return encoded
 
 
-@dataclass(frozen=True)
+@dataclass
 class Reader:
-    """State of one decoding: the arrays that the document refers to."""
+    """State of one decoding: where it stands, the arrays that the document refers to, and what may still be made."""
 
     arrays: dict[str, Any]
+    budget: Budget
+    path: list[Any] = field(default_factory=list)
 
-    def decode(self, node: Any) -> Any:
-        """Value of a JSON node."""
+    @property
+    def place(self) -> str:
+        """Key path of the value at hand, for messages."""
+        return "".join(f"[{str(step)[:60]!r}]" for step in self.path if step is not None) or "the document"
+
+    def decode(self, node: Any, step: Any = None) -> Any:
+        """Value of a JSON node; ``step`` is how the path goes on to it. The path stays where an error rises."""
+        if not isinstance(node, list | dict):
+            return _plain(node)
+        if len(self.path) >= _MAX_DEPTH + 10:
+            raise ArchiveError(f"it is nested more than {_MAX_DEPTH} levels deep")
+        self.path.append(step)
+        value = self._made(node)
+        self.path.pop()
+        return value
+
+    def _made(self, node: list[Any] | dict[str, Any]) -> Any:
         if isinstance(node, list):
-            return [self.decode(element) for element in node]
-        if not isinstance(node, dict):
-            return node
+            return [self.decode(element, i) for i, element in enumerate(node)]
         if _TAG not in node:
-            return {key: self.decode(value) for key, value in node.items()}
+            return {key: self.decode(value, key) for key, value in node.items()}
         decoder = DECODERS.get(node[_TAG]) if isinstance(node[_TAG], str) else None
         if decoder is None:
             raise ArchiveError(
                 f"it holds a value of the unknown kind {str(node[_TAG])[:60]!r}; a newer celbo may have written it"
             )
         return decoder(self, node)
+
+    def elements(self, node: dict[str, Any], n: int | None = None) -> list[Any]:
+        """Values of a node's list, ``n`` of them if given."""
+        nodes = node["v"]
+        if not isinstance(nodes, list) or (n is not None and len(nodes) != n):
+            raise ArchiveError("a list of values is no list, or not of the length it must have")
+        return [self.decode(element, i) for i, element in enumerate(nodes)]
+
+    def of(self, node: Any, *kinds: type) -> Any:
+        """Value of a node that must be of one of some kinds."""
+        value = self.decode(node)
+        if not isinstance(value, kinds):
+            raise ArchiveError(f"a {type(value).__name__} stands where a {kinds[0].__name__} must be")
+        return value
 
 
 Encoder = Callable[[Writer, Any], Any]
@@ -165,9 +205,28 @@ def encode(document: Any) -> tuple[Any, dict[str, Any]]:
     return writer.encode(document), writer.arrays
 
 
-def decode(node: Any, arrays: dict[str, Any]) -> Any:
-    """Document of its JSON form; the inverse of :func:`encode`."""
-    return Reader(arrays).decode(node)
+def decode(node: Any, arrays: dict[str, Any], budget: Budget | None = None) -> Any:
+    """Document of its JSON form; the inverse of :func:`encode`.
+
+    Parameters
+    ----------
+    node
+        What ``json.loads`` gave.
+    arrays
+        Arrays and tensors that the document refers to, by name.
+    budget
+        What may be made of it; None: as much as a file of 64 MB may ask for.
+
+    Raises
+    ------
+    ArchiveError
+        A value makes no sense or asks for more than the budget has; the message gives its place.
+    """
+    reader = Reader(arrays, budget or Budget(2**26))
+    try:
+        return reader.decode(node)
+    except Exception as error:  # the digests are right, so another program wrote this; it may hold anything
+        raise ArchiveError(f"{reader.place}: {in_words(error)}") from error
 
 
 # -- plain Python
@@ -179,8 +238,17 @@ def _itself(w: Writer, value: Any) -> Any:
     return value
 
 
+def _plain(value: Any) -> Any:
+    """A JSON value that is no container; integers of many digits have a tag."""
+    if type(value) is int and abs(value) >= _MAX_PLAIN_INT:
+        raise ArchiveError(f"it holds an integer of {value.bit_length():,} bits")
+    return value
+
+
 @encodes(int)
 def _int(w: Writer, value: int) -> Any:
+    if value.bit_length() > MAX_BITS:
+        raise ArchiveError(f"{w.place} is an integer of {value.bit_length():,} bits; archives hold {MAX_BITS:,}.")
     return value if abs(value) < _MAX_PLAIN_INT else {_TAG: "int", "hex": hex(value)}
 
 
@@ -210,7 +278,13 @@ def _items(w: Writer, value: dict[Any, Any]) -> list[list[Any]]:
 
 
 def _pairs(r: Reader, node: dict[str, Any]) -> list[tuple[Any, Any]]:
-    return [(r.decode(key), r.decode(value)) for key, value in node["v"]]
+    if not isinstance(node["v"], list) or any(not isinstance(pair, list) or len(pair) != 2 for pair in node["v"]):
+        raise ArchiveError("a dictionary is no list of pairs")
+    return [(r.budget.key(r.decode(key)), r.decode(value, _short(key))) for key, value in node["v"]]
+
+
+def _short(key: Any) -> Any:
+    return key if isinstance(key, str | int) else "..."
 
 
 _FACTORIES: dict[str, Any] = {"None": None, **{kind.__name__: kind for kind in (dict, list, set, int, float, str)}}
@@ -254,28 +328,61 @@ def _datetime(w: Writer, value: datetime) -> Any:
     return {_TAG: "datetime", "v": value.isoformat()}
 
 
+_TORCH_DTYPES = {
+    str(kind).removeprefix("torch."): kind for kind in vars(torch).values() if isinstance(kind, torch.dtype)
+}
+
+
 def _torch_dtype(r: Reader, node: dict[str, Any]) -> torch.dtype:
-    dtype = {
-        str(kind).removeprefix("torch."): kind for kind in vars(torch).values() if isinstance(kind, torch.dtype)
-    }.get(node["v"])
+    dtype = _TORCH_DTYPES.get(node["v"])
     if dtype is None:
-        raise ArchiveError(f"this torch has no dtype {node['v']!r}")
+        raise ArchiveError(f"this torch has no dtype {str(node['v'])[:60]!r}")
     return dtype
 
 
+def _hexadecimal(r: Reader, node: dict[str, Any]) -> int:
+    digits = text_of(node["hex"], MAX_BITS // 4 + 4)
+    return bounded(int(digits, 16))
+
+
+def text_of(value: Any, n_most: int = 100) -> str:
+    """A text of so many letters at most, for what parses it."""
+    if not isinstance(value, str) or len(value) > n_most:
+        raise ArchiveError("it holds a value that is written in an unknown way")
+    return value
+
+
 def _elements(kind: Callable[[list[Any]], Any]) -> Decoder:
-    return lambda r, node: kind(r.decode(node["v"]))
+    return lambda r, node: kind(r.elements(node))
+
+
+def _unordered(kind: Callable[[list[Any]], Any]) -> Decoder:
+    return lambda r, node: kind([r.budget.key(element) for element in r.elements(node)])
+
+
+def _slice(r: Reader, node: dict[str, Any]) -> slice:
+    parts = r.elements(node, 3)
+    if any(isinstance(part, list | dict | set) for part in parts):
+        raise ArchiveError("a slice is not made of numbers")
+    return slice(*parts)
+
+
+def _tensor(r: Reader, node: dict[str, Any]) -> Tensor:
+    tensor = r.arrays[text_of(node["ref"])]
+    if not isinstance(tensor, Tensor):
+        raise ArchiveError("an array stands where a tensor must be")
+    return tensor
 
 
 DECODERS |= {
-    "int": lambda r, node: int(node["hex"], 16),
-    "float": lambda r, node: float(node["v"]),
+    "int": _hexadecimal,
+    "float": lambda r, node: float(text_of(node["v"])),
     "tuple": _elements(tuple),
-    "set": _elements(set),
-    "frozenset": _elements(frozenset),
+    "set": _unordered(set),
+    "frozenset": _unordered(frozenset),
     "torch.Size": _elements(torch.Size),
-    "complex": _elements(lambda parts: complex(*parts)),
-    "slice": _elements(lambda parts: slice(*parts)),
+    "complex": lambda r, node: complex(*r.elements(node, 2)),
+    "slice": _slice,
     "dict": lambda r, node: dict(_pairs(r, node)),
     "OrderedDict": lambda r, node: OrderedDict(_pairs(r, node)),
     "Counter": lambda r, node: Counter(dict(_pairs(r, node))),
@@ -286,6 +393,6 @@ DECODERS |= {
     "timedelta": lambda r, node: timedelta(*node["v"]),
     "path": lambda r, node: (PureWindowsPath if node["windows"] else PurePosixPath)(node["v"]),
     "torch.dtype": _torch_dtype,
-    "torch.device": lambda r, node: torch.device(node["v"]),
-    "tensor": lambda r, node: r.arrays[node["ref"]],
+    "torch.device": lambda r, node: torch.device(text_of(node["v"])),
+    "tensor": _tensor,
 }

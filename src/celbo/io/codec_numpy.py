@@ -1,16 +1,20 @@
 """numpy in documents: scalars, dtypes and arrays, exact to the bit."""
 
 import base64
+import math
+import re
 from typing import Any
 
 import numpy as np
 
-from .codec import INLINE_BYTES, Reader, Writer, decodes, encodes
+from .codec import INLINE_BYTES, Reader, Writer, decodes, encodes, text_of
 from .errors import ArchiveError
 
-__all__ = ["checked_dtype", "from_stored", "to_stored"]
+__all__ = ["checked_dtype", "dtype_of_text", "from_stored", "has_letters", "to_stored"]
 
 _KINDS = "biufcMmSU"
+_DTYPE_TEXT = re.compile(r"[<>|=](([biufcSU])(\d{1,9})|[mM]8(\[[0-9a-zA-Z]{1,12}\])?)")
+_LAST_LETTER = 0x10FFFF
 
 
 def checked_dtype(dtype: np.dtype[Any], place: str) -> str:
@@ -46,9 +50,8 @@ def _scalar(w: Writer, value: np.generic) -> Any:
 
 @decodes("numpy.scalar")
 def _read_scalar(r: Reader, node: dict[str, Any]) -> Any:
-    dtype = _dtype_of(node["dtype"])
-    raw = base64.b64decode(node["data"], validate=True)
-    return np.zeros((), dtype)[()] if not dtype.itemsize else np.frombuffer(raw, dtype, count=1)[0]
+    dtype = dtype_of_text(node["dtype"])
+    return _of_bytes(r, base64.b64decode(node["data"], validate=True), dtype, [])[()]
 
 
 @encodes(*{type(np.dtype(kind)) for kind in ("?", *"bhilqBHILQefdFDSUMmO")}, np.dtype)
@@ -58,11 +61,14 @@ def _dtype(w: Writer, value: np.dtype[Any]) -> Any:
 
 @decodes("numpy.dtype")
 def _read_dtype(r: Reader, node: dict[str, Any]) -> np.dtype[Any]:
-    return np.dtype(object) if node["v"] == "|O" else _dtype_of(node["v"])
+    return np.dtype(object) if node["v"] == "|O" else dtype_of_text(node["v"])
 
 
-def _dtype_of(text: Any) -> np.dtype[Any]:
-    dtype = np.dtype(str(text))
+def dtype_of_text(text: Any) -> np.dtype[Any]:
+    """The dtype of a text that :func:`checked_dtype` gave."""
+    if not _DTYPE_TEXT.fullmatch(text_of(text)):
+        raise ArchiveError(f"it holds the numpy dtype {text!r}, which archives do not hold")
+    dtype = np.dtype(text)
     checked_dtype(dtype, "a numpy value")
     return dtype
 
@@ -87,22 +93,48 @@ def to_stored(value: np.ndarray) -> np.ndarray:
 
 def from_stored(flat: np.ndarray, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
     """The array that :func:`to_stored` flattened."""
+    if dtype.kind in "SU" or flat.nbytes != math.prod(shape) * dtype.itemsize:
+        raise ArchiveError(f"an array of shape {shape} and dtype {dtype} comes with {flat.nbytes} bytes")
     return flat.view(dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape)
+
+
+def has_letters(array: np.ndarray) -> bool:
+    """Whether all code points of a text array are letters that Unicode may have; arrays of numbers are passed over."""
+    if array.dtype.kind != "U" or not array.size:
+        return True
+    codes = array.view(np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
+    return bool(codes.max() <= _LAST_LETTER)
+
+
+def _of_bytes(r: Reader, raw: bytes, dtype: np.dtype[Any], sizes: Any) -> np.ndarray:
+    shape = r.budget.shape(sizes, dtype.itemsize)
+    if math.prod(shape) * dtype.itemsize != len(raw):
+        raise ArchiveError(f"an array of shape {shape} and dtype {dtype} comes with {len(raw)} bytes")
+    if not raw:
+        return np.zeros(shape, dtype)
+    flat = np.frombuffer(raw, dtype)
+    if not has_letters(flat):
+        raise ArchiveError("an array of text holds what is no text")
+    return flat.reshape(shape).copy()
 
 
 @decodes("numpy.array")
 def _read_array(r: Reader, node: dict[str, Any]) -> np.ndarray:
-    dtype, shape = _dtype_of(node["dtype"]), tuple(node["shape"])
-    if "ref" in node:
-        return from_stored(r.arrays[node["ref"]], dtype, shape)
-    raw = base64.b64decode(node["data"], validate=True)
-    flat = np.frombuffer(raw, dtype) if raw else np.zeros(int(np.prod(shape)), dtype)
-    return flat.reshape(shape).copy()
+    dtype = dtype_of_text(node["dtype"])
+    if "ref" not in node:
+        return _of_bytes(r, base64.b64decode(node["data"], validate=True), dtype, node["shape"])
+    flat = r.arrays[text_of(node["ref"])]
+    if not isinstance(flat, np.ndarray):
+        raise ArchiveError("a tensor stands where an array must be")
+    return from_stored(flat, dtype, r.budget.shape(node["shape"], dtype.itemsize))
 
 
 @decodes("numpy.objects")
 def _read_objects(r: Reader, node: dict[str, Any]) -> np.ndarray:
+    shape = r.budget.shape(node["shape"], 8)
+    if not isinstance(node["v"], list) or math.prod(shape) != len(node["v"]):
+        raise ArchiveError(f"an array of shape {shape} does not come with as many objects")
     flat = np.empty(len(node["v"]), dtype=object)
     for i, element in enumerate(node["v"]):
-        flat[i] = r.decode(element)
-    return flat.reshape(node["shape"])
+        flat[i] = r.decode(element, i)
+    return flat.reshape(shape)

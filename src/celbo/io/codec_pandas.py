@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .codec import Reader, Writer, decodes, encodes
+from .codec import Reader, Writer, decodes, encodes, text_of
 from .errors import ArchiveError
 
 __all__ = ["encode_values"]
@@ -19,8 +19,13 @@ _MASKED_DTYPES: dict[str, Any] = {
 }
 
 
+_MAX_RANGE = 2**20
+"""Longer ranges are written as their numbers: a reader asks that the file holds what it makes of it."""
+
+
 def encode_values(w: Writer, values: Any) -> Any:
     """JSON form of a column's or an index's array: numpy, categorical, masked or text."""
+    w.count_tables()
     dtype = values.dtype
     if isinstance(dtype, np.dtype):
         return w.encode(np.asarray(values))
@@ -46,20 +51,27 @@ def encode_values(w: Writer, values: Any) -> Any:
 
 @decodes("pandas.masked")
 def _read_masked(r: Reader, node: dict[str, Any]) -> Any:
-    values: Any = pd.array(r.decode(node["values"]), dtype=_MASKED_DTYPES[node["dtype"]])
-    values[r.decode(node["mask"])] = pd.NA
-    return values
+    dtype = _MASKED_DTYPES[node["dtype"]]
+    values, mask = r.of(node["values"], np.ndarray), r.of(node["mask"], np.ndarray)
+    if values.ndim != 1 or values.dtype != dtype.numpy_dtype or mask.dtype != bool or mask.shape != values.shape:
+        raise ArchiveError("a pandas array with missing values does not fit its mask or dtype")
+    filled: Any = pd.array(values, dtype=dtype)
+    filled[mask] = pd.NA
+    return filled
 
 
 @decodes("pandas.text")
 def _read_text(r: Reader, node: dict[str, Any]) -> Any:
     if node["dtype"] not in ("string", "str"):
-        raise ArchiveError(f"it holds text of the unknown dtype {node['dtype']!r}")
+        raise ArchiveError(f"it holds text of the unknown dtype {str(node['dtype'])[:60]!r}")
+    if not isinstance(node["v"], list) or any(text is not None and not isinstance(text, str) for text in node["v"]):
+        raise ArchiveError("a column of text holds something else")
     return pd.array(node["v"], dtype=node["dtype"])
 
 
 @encodes(pd.Categorical)
 def _categorical(w: Writer, value: pd.Categorical) -> Any:
+    w.count_tables()
     return {
         "$": "pandas.Categorical",
         "codes": w.encode(np.asarray(value.codes)),
@@ -70,12 +82,14 @@ def _categorical(w: Writer, value: pd.Categorical) -> Any:
 
 @decodes("pandas.Categorical")
 def _read_categorical(r: Reader, node: dict[str, Any]) -> pd.Categorical:
-    dtype = pd.CategoricalDtype(r.decode(node["categories"]), ordered=node["ordered"])
-    return pd.Categorical.from_codes(r.decode(node["codes"]), dtype=dtype)
+    codes = r.of(node["codes"], np.ndarray)
+    r.budget.charge(codes.nbytes)
+    return pd.Categorical.from_codes(codes, dtype=_read_categorical_dtype(r, node))  # type: ignore[arg-type]
 
 
 @encodes(pd.CategoricalDtype)
 def _categorical_dtype(w: Writer, value: pd.CategoricalDtype) -> Any:
+    w.count_tables()
     return {
         "$": "pandas.CategoricalDtype",
         "categories": w.encode(value.categories, ".categories"),
@@ -85,7 +99,11 @@ def _categorical_dtype(w: Writer, value: pd.CategoricalDtype) -> Any:
 
 @decodes("pandas.CategoricalDtype")
 def _read_categorical_dtype(r: Reader, node: dict[str, Any]) -> pd.CategoricalDtype:
-    return pd.CategoricalDtype(r.decode(node["categories"]), ordered=node["ordered"])
+    r.budget.tables()
+    ordered = node["ordered"]
+    if ordered not in (True, False, None):
+        raise ArchiveError("categories are neither ordered nor not")
+    return pd.CategoricalDtype(r.of(node["categories"], pd.Index), ordered=ordered)
 
 
 @encodes(pd.Index, pd.CategoricalIndex, pd.DatetimeIndex, pd.TimedeltaIndex)
@@ -95,23 +113,47 @@ def _index(w: Writer, value: pd.Index) -> Any:
 
 @decodes("pandas.Index")
 def _read_index(r: Reader, node: dict[str, Any]) -> pd.Index:
-    values = r.decode(node["values"])
-    return pd.Index(values, dtype=values.dtype, name=r.decode(node["name"]))
+    values = _column(r, node["values"])
+    return pd.Index(values, dtype=values.dtype, name=_name(r, node))
+
+
+def _column(r: Reader, node: Any, index: pd.Index | None = None) -> Any:
+    """One array with a place for each row of the index: pandas would make as many of a single number."""
+    r.budget.tables()
+    values = r.of(node, np.ndarray, pd.api.extensions.ExtensionArray)
+    if values.ndim != 1 or (index is not None and len(values) != len(index)):
+        raise ArchiveError("the values of a table do not fit its index")
+    return values
+
+
+def _name(r: Reader, node: dict[str, Any]) -> Any:
+    name = r.decode(node["name"], "name")
+    hash(name)
+    return name
 
 
 @encodes(pd.RangeIndex)
 def _range_index(w: Writer, value: pd.RangeIndex) -> Any:
+    w.count_tables()
+    if len(value) > _MAX_RANGE:
+        return _index(w, value)
     return {"$": "pandas.RangeIndex", "name": w.encode(value.name, ".name"), "v": [value.start, value.stop, value.step]}
 
 
 @decodes("pandas.RangeIndex")
 def _read_range_index(r: Reader, node: dict[str, Any]) -> pd.RangeIndex:
-    start, stop, step = node["v"]
-    return pd.RangeIndex(start, stop, step, name=r.decode(node["name"]))
+    bounds = node["v"]
+    if not isinstance(bounds, list) or len(bounds) != 3 or any(type(bound) is not int for bound in bounds):
+        raise ArchiveError("a range is not made of three integers")
+    index = pd.RangeIndex(*bounds, name=_name(r, node))
+    r.budget.tables()
+    r.budget.charge(8 * len(index))
+    return index
 
 
 @encodes(pd.MultiIndex)
 def _multi_index(w: Writer, value: pd.MultiIndex) -> Any:
+    w.count_tables(1 + value.nlevels)
     return {
         "$": "pandas.MultiIndex",
         "levels": [w.encode(level, f".levels[{i}]") for i, level in enumerate(value.levels)],
@@ -122,7 +164,15 @@ def _multi_index(w: Writer, value: pd.MultiIndex) -> Any:
 
 @decodes("pandas.MultiIndex")
 def _read_multi_index(r: Reader, node: dict[str, Any]) -> pd.MultiIndex:
-    return pd.MultiIndex(r.decode(node["levels"]), r.decode(node["codes"]), names=r.decode(node["names"]))
+    levels, codes, names = (r.of(node[part], list) for part in ("levels", "codes", "names"))
+    r.budget.tables(1 + len(levels))
+    if not all(isinstance(level, pd.Index) for level in levels) or not len(levels) == len(codes) == len(names):
+        raise ArchiveError("an index of several levels lacks a level")
+    for values in codes:
+        if not isinstance(values, np.ndarray) or values.ndim != 1 or values.dtype.kind not in "iu":
+            raise ArchiveError("an index of several levels lacks its codes")
+        r.budget.charge(8 * len(values))
+    return pd.MultiIndex(levels, codes, names=names)
 
 
 @encodes(pd.Series)
@@ -139,8 +189,9 @@ def _series(w: Writer, value: pd.Series) -> Any:
 
 @decodes("pandas.Series")
 def _read_series(r: Reader, node: dict[str, Any]) -> pd.Series:
-    values = r.decode(node["values"])
-    return pd.Series(values, index=r.decode(node["index"]), dtype=values.dtype, name=r.decode(node["name"]))
+    index = r.of(node["index"], pd.Index)
+    values = _column(r, node["values"], index)
+    return pd.Series(values, index=index, dtype=values.dtype, name=_name(r, node))
 
 
 @encodes(pd.DataFrame)
@@ -159,10 +210,13 @@ def _frame(w: Writer, value: pd.DataFrame) -> Any:
 
 @decodes("pandas.DataFrame")
 def _read_frame(r: Reader, node: dict[str, Any]) -> pd.DataFrame:
-    index = r.decode(node["index"])
-    values = r.decode(node["values"])
+    index, columns = r.of(node["index"], pd.Index), r.of(node["columns"], pd.Index)
+    r.budget.tables()
+    if not isinstance(node["values"], list) or len(node["values"]) != len(columns):
+        raise ArchiveError("a table does not have as many columns as names of them")
+    values = [_column(r, column, index) for column in node["values"]]
     frame = pd.DataFrame({i: pd.Series(v, index=index, dtype=v.dtype) for i, v in enumerate(values)}, index=index)
-    frame.columns = r.decode(node["columns"])
+    frame.columns = columns
     return frame
 
 
@@ -177,7 +231,7 @@ def _timestamp(w: Writer, value: pd.Timestamp) -> Any:
 
 @decodes("pandas.Timestamp")
 def _read_timestamp(r: Reader, node: dict[str, Any]) -> pd.Timestamp:
-    return pd.Timestamp(node["v"]).as_unit(node["unit"])
+    return pd.Timestamp(text_of(node["v"])).as_unit(node["unit"])
 
 
 @encodes(pd.Timedelta)
@@ -187,7 +241,7 @@ def _timedelta(w: Writer, value: pd.Timedelta) -> Any:
 
 @decodes("pandas.Timedelta")
 def _read_timedelta(r: Reader, node: dict[str, Any]) -> pd.Timedelta:
-    return pd.Timedelta(node["v"]).as_unit(node["unit"])
+    return pd.Timedelta(text_of(node["v"])).as_unit(node["unit"])
 
 
 @encodes(pd.Interval)
@@ -198,7 +252,7 @@ def _interval(w: Writer, value: pd.Interval) -> Any:
 
 @decodes("pandas.Interval")
 def _read_interval(r: Reader, node: dict[str, Any]) -> pd.Interval:
-    left, right = (r.decode(bound) for bound in node["v"])
+    left, right = r.elements(node, 2)
     return pd.Interval(left, right, closed=node["closed"])
 
 
@@ -209,7 +263,9 @@ def _period(w: Writer, value: pd.Period) -> Any:
 
 @decodes("pandas.Period")
 def _read_period(r: Reader, node: dict[str, Any]) -> pd.Period:
-    return pd.Period(ordinal=int(node["v"]), freq=node["freq"])
+    if type(node["v"]) is not int:
+        raise ArchiveError("a period is not made of an integer")
+    return pd.Period(ordinal=node["v"], freq=text_of(node["freq"]))
 
 
 @encodes(type(pd.NA))

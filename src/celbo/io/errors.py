@@ -1,6 +1,6 @@
 """What goes wrong with archives, as exceptions."""
 
-__all__ = ["ArchiveError", "ArchiveNotFoundError"]
+__all__ = ["ArchiveError", "ArchiveNotFoundError", "in_words"]
 
 
 class ArchiveError(ValueError):
@@ -9,3 +9,14 @@ class ArchiveError(ValueError):
 
 class ArchiveNotFoundError(ArchiveError, FileNotFoundError):
     """There is no archive at the place that was named."""
+
+
+_LETTERS = 300
+
+
+def in_words(error: BaseException) -> str:
+    """What an error says, short enough for a message; one that is no :class:`ArchiveError` with its kind."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, ArchiveError):
+        text = f"it makes no sense ({type(error).__name__}: {text})" if text else f"it makes no sense ({error!r})"
+    return text if len(text) <= _LETTERS else f"{text[: _LETTERS - 3]}..."

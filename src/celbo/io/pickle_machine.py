@@ -13,15 +13,18 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
 
+from .budget import Budget, bounded
 from .errors import ArchiveError
 
 __all__ = ["Call", "DictItems", "Name", "PersistentId", "SetItems", "run_pickle"]
 
-MAX_INSTRUCTIONS = 5_000_000
-"""A pickle with more is refused: each may cost some hundred bytes. One million strings are two million instructions."""
+MAX_INSTRUCTIONS = 2_500_000
+"""A pickle with more is refused: each may cost 60 bytes and 2 us. One million strings are two million instructions."""
+_CALL_BYTES, _DICT_BYTES, _MEMO_BYTES = 500, 200, 100
+"""What those take that are large beside the few bytes that ask for them."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Name:
     """A module attribute that the pickle asks for, for example ``numpy`` / ``ndarray``."""
 
@@ -32,7 +35,7 @@ class Name:
         return f"{self.module}.{self.qualname}"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Call:
     """A call that the pickle asks for, with what it would then put into the result.
 
@@ -56,21 +59,21 @@ class Call:
     elements: list[Any] = field(default_factory=list)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class PersistentId:
     """A reference to something outside the pickle: in torch's files, to a storage."""
 
     value: object
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class DictItems:
     """A dict under construction: pairs, because a key may be a node that does not hash yet."""
 
     items: list[tuple[Any, Any]] = field(default_factory=list)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class SetItems:
     """A set or frozenset under construction."""
 
@@ -88,7 +91,8 @@ _MARK = _Mark()
 class _Machine:
     """Stack and memo of one pickle program."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.references: list[PersistentId] = []
@@ -113,6 +117,14 @@ class _Machine:
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
+
+    def push_large(self, value: Any, n_bytes: int) -> None:
+        self.budget.charge(n_bytes)
+        self.stack.append(value)
+
+    def keep(self, index: int, value: Any) -> None:
+        self.budget.charge(_MEMO_BYTES)
+        self.memo[index] = value
 
 
 def _pairs(group: list[Any]) -> list[tuple[Any, Any]]:
@@ -150,7 +162,7 @@ def _reduce(machine: _Machine) -> None:
     args = machine.pop()
     if not isinstance(args, tuple):
         raise ArchiveError("a call has arguments that are no tuple")
-    machine.push(Call(machine.pop(), args))
+    machine.push_large(Call(machine.pop(), args), _CALL_BYTES)
 
 
 def _newobj_ex(machine: _Machine) -> None:
@@ -159,7 +171,7 @@ def _newobj_ex(machine: _Machine) -> None:
     if not isinstance(kwargs, DictItems) or not isinstance(args, tuple):
         raise ArchiveError("a call has arguments of the wrong kind")
     named = {key: value for key, value in kwargs.items if isinstance(key, str)}
-    machine.push(Call(machine.pop(), args, named))
+    machine.push_large(Call(machine.pop(), args, named), _CALL_BYTES)
 
 
 def _global(machine: _Machine, arg: str) -> None:
@@ -182,11 +194,11 @@ def _get(machine: _Machine, index: int) -> None:
 
 
 def _put(machine: _Machine, index: int) -> None:
-    machine.memo[index] = machine.peek()
+    machine.keep(index, machine.peek())
 
 
 def _memoize(machine: _Machine) -> None:
-    machine.memo[len(machine.memo)] = machine.peek()
+    machine.keep(len(machine.memo), machine.peek())
 
 
 def _set_item(machine: _Machine) -> None:
@@ -209,6 +221,10 @@ def _tuple_of(count: int) -> Callable[[_Machine, Any], None]:
 
 def _push_arg(machine: _Machine, arg: Any) -> None:
     machine.push(arg)
+
+
+def _push_integer(machine: _Machine, arg: int) -> None:
+    machine.push(bounded(arg))
 
 
 def _nothing(machine: _Machine, arg: Any) -> None:
@@ -234,13 +250,13 @@ _OPCODES: dict[str, Callable[[_Machine, Any], Any]] = {
     "TUPLE2": _tuple_of(2),
     "TUPLE3": _tuple_of(3),
     "TUPLE": lambda m, _: m.push(tuple(m.pop_mark())),
-    "EMPTY_DICT": lambda m, _: m.push(DictItems()),
-    "DICT": lambda m, _: m.push(DictItems(_pairs(m.pop_mark()))),
+    "EMPTY_DICT": lambda m, _: m.push_large(DictItems(), _DICT_BYTES),
+    "DICT": lambda m, _: m.push_large(DictItems(_pairs(m.pop_mark())), _DICT_BYTES),
     "SETITEM": lambda m, _: _set_item(m),
     "SETITEMS": lambda m, _: _set_items(m, _pairs(m.pop_mark())),
-    "EMPTY_SET": lambda m, _: m.push(SetItems()),
+    "EMPTY_SET": lambda m, _: m.push_large(SetItems(), _DICT_BYTES),
     "ADDITEMS": lambda m, _: _append(m, m.pop_mark()),
-    "FROZENSET": lambda m, _: m.push(SetItems(m.pop_mark(), frozen=True)),
+    "FROZENSET": lambda m, _: m.push_large(SetItems(m.pop_mark(), frozen=True), _DICT_BYTES),
     "GLOBAL": _global,
     "STACK_GLOBAL": lambda m, _: _stack_global(m),
     "REDUCE": lambda m, _: _reduce(m),
@@ -251,20 +267,23 @@ _OPCODES: dict[str, Callable[[_Machine, Any], Any]] = {
     "MEMOIZE": lambda m, _: _memoize(m),
     **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _get),
     **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _put),
-    **dict.fromkeys(("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"), _push_arg),
+    **dict.fromkeys(("BININT", "BININT1", "BININT2", "FLOAT", "BINFLOAT"), _push_arg),
+    **dict.fromkeys(("INT", "LONG", "LONG1", "LONG4"), _push_integer),
     **dict.fromkeys(("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE"), _push_arg),
     **dict.fromkeys(("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"), _push_arg),
     **dict.fromkeys(("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"), _push_arg),
 }
 
 
-def run_pickle(data: BytesIO, references: list[PersistentId] | None = None) -> Any:
+def run_pickle(data: BytesIO, budget: Budget, references: list[PersistentId] | None = None) -> Any:
     """Run one pickle program and return its tree; the stream is left just behind it.
 
     Parameters
     ----------
     data
         The bytes, at the beginning of a pickle.
+    budget
+        What may be made of the file.
     references
         Gets every :class:`PersistentId` in the order met, when given.
 
@@ -279,7 +298,7 @@ def run_pickle(data: BytesIO, references: list[PersistentId] | None = None) -> A
         The program is cut short, malformed, or uses an instruction no archive needs (extension registry, out-of-band
         buffers, ``INST``, ``OBJ``).
     """
-    machine = _Machine()
+    machine = _Machine(budget)
     try:
         for count, (opcode, arg, _) in enumerate(pickletools.genops(data)):
             if opcode.name == "STOP":

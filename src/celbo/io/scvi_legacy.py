@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core import REGISTRY_KEYS
+from ..core import REGISTRY_KEYS, read_regular
 from .errors import ArchiveError, ArchiveNotFoundError
 from .torch_file import read_pickle_file, read_torch_file
 
@@ -73,7 +73,7 @@ def read_legacy_archive(folder: Path, prefix: str) -> tuple[dict[str, Tensor], n
 
 def _var_names(path: Path) -> np.ndarray:
     try:
-        return np.array(path.read_text(encoding="utf-8").splitlines(), dtype=object)
+        return np.array(read_regular(path).decode("utf-8").splitlines(), dtype=object)
     except FileNotFoundError as error:
         message = f"{path} is missing: an archive of scvi-tools before 0.15 needs it. Copy all of its files."
         raise ArchiveNotFoundError(message) from error

@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import ArchiveError
+from ..core import read_regular
+from .budget import Budget
+from .errors import ArchiveError, in_words
 from .pickle_machine import DictItems, PersistentId, run_pickle
 from .unpickle import PLAIN_GRANTS, Rebuilder
 from .unpickle_numpy import NUMPY_CONSTANTS, NUMPY_GRANTS
@@ -27,26 +29,22 @@ __all__ = ["read_pickle_file", "read_torch_file"]
 _MAGIC = 0x1950A86A20F9469CFC6C
 _CONSTANTS = NUMPY_CONSTANTS | PANDAS_CONSTANTS | TORCH_CONSTANTS
 _MAX_ENTRIES = 100_000
+_ZIP, _ZIP_ENTRY = b"PK\x03\x04", b"PK\x01\x02"
 ReadStorage = Callable[[str, torch.dtype, int], Tensor]
 
 
-def _byte_budget(n_file_bytes: int) -> int:
-    """Array bytes a file may declare: its own size several times over (text becomes pointers), and some room."""
-    return 8 * n_file_bytes + 2**26
-
-
-def _rebuilder(read_storage: ReadStorage, n_file_bytes: int) -> Rebuilder:
+def _rebuilder(read_storage: ReadStorage, budget: Budget) -> Rebuilder:
     cache: dict[tuple[str, torch.dtype], Storage] = {}
 
     def load_reference(r: Rebuilder, node: Any) -> Storage:
         key, dtype, n_elements = _storage_id(node)
         if (key, dtype) not in cache:
-            r.charge(n_elements * dtype.itemsize)
+            r.budget.charge(n_elements * dtype.itemsize)
             cache[key, dtype] = Storage(read_storage(key, dtype, n_elements), dtype)
         return cache[key, dtype]
 
     grants = PLAIN_GRANTS | NUMPY_GRANTS | PANDAS_GRANTS | TORCH_GRANTS | storage_bytes_grant(_storage_of_bytes)
-    return Rebuilder(grants, _CONSTANTS, load_reference, _byte_budget(n_file_bytes))
+    return Rebuilder(grants, _CONSTANTS, load_reference, budget)
 
 
 def _storage_id(node: Any) -> tuple[str, torch.dtype, int]:
@@ -75,9 +73,12 @@ def _entries(archive: zipfile.ZipFile, n_file_bytes: int) -> dict[str, zipfile.Z
     return entries
 
 
-def _read_zip(path: Path, n_file_bytes: int) -> Any:
-    with zipfile.ZipFile(path) as archive:
-        entries = _entries(archive, n_file_bytes)
+def _read_zip(raw: bytes) -> Any:
+    if raw.count(_ZIP_ENTRY) > _MAX_ENTRIES:
+        raise ArchiveError("its list of entries is damaged")
+    budget = Budget(len(raw))
+    with zipfile.ZipFile(BytesIO(raw)) as archive:
+        entries = _entries(archive, len(raw))
         roots = [
             name.removesuffix("data.pkl") for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")
         ]
@@ -93,25 +94,25 @@ def _read_zip(path: Path, n_file_bytes: int) -> Any:
                 raise ArchiveError(f"the data of storage {key[:40]!r} is missing or has the wrong length")
             return _as_tensor(bytearray(archive.read(info)))
 
-        tree = run_pickle(BytesIO(archive.read(entries[roots[0] + "data.pkl"])))
-        return _rebuilder(read_storage, n_file_bytes).value(tree)
+        tree = run_pickle(BytesIO(archive.read(entries[roots[0] + "data.pkl"])), budget)
+        return _rebuilder(read_storage, budget).value(tree)
 
 
-def _header(stream: BytesIO) -> None:
-    if run_pickle(stream) != _MAGIC or run_pickle(stream) != 1001:
+def _header(stream: BytesIO, budget: Budget) -> None:
+    if run_pickle(stream, budget) != _MAGIC or run_pickle(stream, budget) != 1001:
         raise ArchiveError("it is no file of torch.save")
-    system = run_pickle(stream)
+    system = run_pickle(stream, budget)
     if not isinstance(system, DictItems) or ("little_endian", True) not in system.items:
         raise ArchiveError("it was written with another byte order than little-endian, which is not read")
 
 
-def _stream_storages(stream: BytesIO, references: list[PersistentId]) -> dict[str, bytearray]:
+def _stream_storages(stream: BytesIO, references: list[PersistentId], budget: Budget) -> dict[str, bytearray]:
     """Bytes of the storages that follow the pickles, by key."""
     itemsizes: dict[str, int] = {}
     for reference in references:
         key, dtype, _ = _storage_id(reference.value)
         itemsizes.setdefault(key, dtype.itemsize)
-    keys = run_pickle(stream)
+    keys = run_pickle(stream, budget)
     if not isinstance(keys, list) or not all(isinstance(key, str) and key in itemsizes for key in keys):
         raise ArchiveError("its list of storages is damaged")
     storages = {}
@@ -125,23 +126,23 @@ def _stream_storages(stream: BytesIO, references: list[PersistentId]) -> dict[st
     return storages
 
 
-def _read_stream(raw: bytes) -> Any:
+def _read_stream(raw: bytes, budget: Budget) -> Any:
     stream = BytesIO(raw)
-    _header(stream)
+    _header(stream, budget)
     references: list[PersistentId] = []
-    tree = run_pickle(stream, references)
-    storages = _stream_storages(stream, references)
+    tree = run_pickle(stream, budget, references)
+    storages = _stream_storages(stream, references, budget)
 
     def read_storage(key: str, dtype: torch.dtype, n_elements: int) -> Tensor:
         if key not in storages or len(storages[key]) // dtype.itemsize != n_elements:
             raise ArchiveError(f"the data of storage {key[:40]!r} is missing or has the wrong length")
         return _as_tensor(storages[key])
 
-    return _rebuilder(read_storage, len(raw)).value(tree)
+    return _rebuilder(read_storage, budget).value(tree)
 
 
-def _storage_of_bytes(raw: bytes) -> Storage:
-    storage = _read_stream(raw)
+def _storage_of_bytes(raw: bytes, budget: Budget) -> Storage:
+    storage = _read_stream(raw, budget)
     if not isinstance(storage, Storage):
         raise ArchiveError("an embedded storage is no storage")
     return storage
@@ -162,10 +163,7 @@ def _guarded(path: Path, read: Callable[[], Any]) -> Any:
     except OSError as error:
         raise ArchiveError(f"{path} cannot be read: {error.strerror or error}.") from error
     except Exception as error:  # a damaged byte can trip numpy, pandas, torch or zipfile in any way they know
-        what = f"{type(error).__name__}: {error}".strip(": ")
-        raise ArchiveError(
-            f"{path} cannot be read: it is damaged ({what}). Nothing was loaded; get the file anew."
-        ) from error
+        raise ArchiveError(f"{path} is damaged: {in_words(error)}. Nothing was loaded; get the file anew.") from error
 
 
 def read_torch_file(path: Path) -> Any:
@@ -178,10 +176,8 @@ def read_torch_file(path: Path) -> Any:
     """
 
     def read() -> Any:
-        n_file_bytes = path.stat().st_size
-        with path.open("rb") as file:
-            is_zip = file.read(4) == b"PK\x03\x04"
-        return _read_zip(path, n_file_bytes) if is_zip else _read_stream(path.read_bytes())
+        raw = read_regular(path)
+        return _read_zip(raw) if raw.startswith(_ZIP) else _read_stream(raw, Budget(len(raw)))
 
     return _guarded(path, read)
 
@@ -190,7 +186,8 @@ def read_pickle_file(path: Path) -> Any:
     """What plain ``pickle`` wrote to a file, under the same rules as :func:`read_torch_file`."""
 
     def read() -> Any:
-        raw = path.read_bytes()
-        return _rebuilder(_no_storage, len(raw)).value(run_pickle(BytesIO(raw)))
+        raw = read_regular(path)
+        budget = Budget(len(raw))
+        return _rebuilder(_no_storage, budget).value(run_pickle(BytesIO(raw), budget))
 
     return _guarded(path, read)

@@ -12,14 +12,17 @@ from collections.abc import Callable
 from pathlib import PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from .budget import Budget
 from .errors import ArchiveError
 from .pickle_machine import Call, DictItems, Name, PersistentId, SetItems
 
 __all__ = ["Grant", "Rebuilder"]
 
 MAX_DEPTH = 120
-MAX_VALUES = 20_000_000
-MAX_INT_KEY = 2**60
+_NODE_BYTES = 150
+"""What is kept of a node that is no plain value, beside the value itself."""
+_ELEMENT_BYTES = 100
+"""What an element of a set or dict takes that is made anew of one that is there."""
 
 Grant = Callable[["Rebuilder", Call], Any]
 """Builds the value of one granted call, or raises :class:`ArchiveError`."""
@@ -36,8 +39,8 @@ class Rebuilder:
         Full name to the value that the bare name stands for (``"torch.float32"``).
     load_reference
         Turns the (unbuilt) value of a persistent id into the thing it refers to.
-    max_bytes
-        Bytes of array data that may be made in all: a small file cannot declare huge arrays.
+    budget
+        What may be made of the file.
     """
 
     def __init__(
@@ -45,36 +48,23 @@ class Rebuilder:
         grants: dict[str, Grant],
         constants: dict[str, Any],
         load_reference: "Callable[[Rebuilder, Any], Any]",
-        max_bytes: int,
+        budget: Budget,
     ) -> None:
         self.grants = grants
         self.constants = constants
         self.load_reference = load_reference
-        self.bytes_left = max_bytes
-        self.n_values = 0
+        self.budget = budget
         self._done: dict[int, tuple[Any, int]] = {}
         self._open: set[int] = set()
 
-    def charge(self, n_bytes: int) -> None:
-        """Count array bytes that are about to be made, and refuse beyond the limit."""
-        self.bytes_left -= n_bytes
-        if self.bytes_left < 0:
-            raise ArchiveError("it declares arrays far larger than the file itself")
-
-    def count(self, n: int) -> None:
-        """Count values; shared parts count each time they are used, so that no tiny file unfolds without end."""
-        self.n_values += n
-        if self.n_values > MAX_VALUES:
-            raise ArchiveError(f"it unfolds into more than {MAX_VALUES:,} values")
-
     def value(self, node: Any) -> Any:
         """Value of a node; the same object for the same node."""
-        self.count(1)
+        self.budget.count(1)
         if node is None or isinstance(node, bool | int | float | str | bytes | bytearray):
             return node
         known = self._done.get(id(node))
         if known is not None:
-            self.count(known[1])
+            self.budget.count(known[1])
             return known[0]
         return self._make_once(node)
 
@@ -83,11 +73,12 @@ class Rebuilder:
             raise ArchiveError("it holds a value that contains itself")
         if len(self._open) >= MAX_DEPTH:
             raise ArchiveError(f"it is nested more than {MAX_DEPTH} levels deep")
+        self.budget.charge(_NODE_BYTES)
         self._open.add(id(node))
-        before = self.n_values
+        before = self.budget.values_left
         value = _MAKERS[type(node)](self, node)
         self._open.discard(id(node))
-        self._done[id(node)] = (value, self.n_values - before)
+        self._done[id(node)] = (value, before - self.budget.values_left)
         return value
 
     def values(self, nodes: Any, n: int | None = None) -> list[Any]:
@@ -98,13 +89,11 @@ class Rebuilder:
 
     def pairs(self, nodes: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
         """Pairs for a dict."""
-        return [(self._key(key), self.value(value)) for key, value in nodes]
+        return [(self.key(key), self.value(value)) for key, value in nodes]
 
-    def _key(self, node: Any) -> Any:
-        key = self.value(node)
-        if isinstance(key, int) and abs(key) >= MAX_INT_KEY:
-            raise ArchiveError("a dictionary has an integer key beyond 2**60")
-        return key
+    def key(self, node: Any) -> Any:
+        """Value of a node that is to be a key or an element of a set."""
+        return self.budget.key(self.value(node))
 
     def of(self, node: Any, kind: type) -> Any:
         """Value of a node that must be of a type, exactly."""
@@ -151,7 +140,7 @@ def _reference(r: Rebuilder, node: PersistentId) -> Any:
 
 
 def _set(r: Rebuilder, node: SetItems) -> set[Any] | frozenset[Any]:
-    elements = [r._key(element) for element in node.elements]
+    elements = [r.key(element) for element in node.elements]
     return frozenset(elements) if node.frozen else set(elements)
 
 
@@ -177,7 +166,7 @@ def _encode(r: Rebuilder, call: Call) -> bytes:
     text, encoding = plain(call, 2)
     if not isinstance(text, str) or encoding != "latin1":
         raise ArchiveError("bytes are written in an unknown way")
-    r.charge(len(text))
+    r.budget.charge(len(text))
     return text.encode("latin1")
 
 
@@ -188,6 +177,7 @@ def _empty_or_bytes(r: Rebuilder, call: Call) -> bytes:
     value = r.value(inner)
     if not isinstance(value, bytes | bytearray):
         raise ArchiveError("bytes are made of something else")
+    r.budget.charge(len(value))
     return bytes(value)
 
 
@@ -195,7 +185,10 @@ def _ordered_dict(r: Rebuilder, call: Call) -> OrderedDict[Any, Any]:
     # Its state is torch's version table of a state_dict (`_metadata`): never needed, so never rebuilt.
     pairs = r.pairs(call.items)
     for given in call.args:
-        pairs += [tuple(r.values(pair, 2)) for pair in r.value(given)]  # type: ignore[misc]
+        if not isinstance(given, list) or any(not isinstance(pair, list | tuple) for pair in given):
+            raise ArchiveError("an ordered dictionary is made of something else than pairs")
+        r.budget.charge(_ELEMENT_BYTES * len(given))
+        pairs += [(r.key(key), r.value(value)) for key, value in given]
     return OrderedDict(pairs)
 
 
@@ -212,13 +205,17 @@ def _default_dict(r: Rebuilder, call: Call) -> defaultdict[Any, Any]:
 
 def _counter(r: Rebuilder, call: Call) -> Counter[Any]:
     counted = r.of(call.args[0], dict) if call.args else {}
+    r.budget.charge(_ELEMENT_BYTES * len(counted))
     return Counter(counted)
 
 
 def _collection(kind: type) -> Grant:
     def make(r: Rebuilder, call: Call) -> Any:
         (inner,) = plain(call, 1)
-        return kind(r._key(element) for element in r.value(inner))
+        elements = r.of(inner, list)
+        r.budget.charge(_ELEMENT_BYTES * len(elements))
+        r.budget.count(len(elements))
+        return kind(r.budget.key(element) for element in elements)
 
     return make
 

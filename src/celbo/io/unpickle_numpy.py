@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .codec_numpy import has_letters
 from .errors import ArchiveError
 from .pickle_machine import Call, Name
 from .unpickle import Grant, Rebuilder, plain
@@ -48,11 +49,7 @@ def _time_dtype(r: Rebuilder, letter: str, state: tuple[Any, ...]) -> np.dtype[A
 
 
 def _shape(r: Rebuilder, node: Any, itemsize: int) -> tuple[int, ...]:
-    shape = r.of(node, tuple)
-    if len(shape) > 32 or any(type(size) is not int or size < 0 for size in shape):
-        raise ArchiveError("an array has an impossible shape")
-    r.charge(math.prod(shape) * max(itemsize, 1))
-    return shape
+    return r.budget.shape(r.of(node, tuple), itemsize)
 
 
 def _from_bytes(r: Rebuilder, raw: Any, dtype: np.dtype[Any], shape_node: Any, fortran: bool) -> np.ndarray:
@@ -62,6 +59,8 @@ def _from_bytes(r: Rebuilder, raw: Any, dtype: np.dtype[Any], shape_node: Any, f
     if math.prod(shape) * dtype.itemsize != len(raw):
         raise ArchiveError(f"an array of shape {shape} and dtype {dtype} comes with {len(raw)} bytes")
     flat = np.zeros(math.prod(shape), dtype) if not len(raw) else np.frombuffer(raw, dtype)
+    if not has_letters(flat):
+        raise ArchiveError("an array of text holds what is no text")
     return flat.reshape(shape, order="F" if fortran else "C").copy()
 
 
@@ -71,7 +70,7 @@ def _object_array(r: Rebuilder, elements: Any, shape_node: Any, fortran: bool) -
         raise ArchiveError(f"an array of shape {shape} does not come with as many objects")
     flat = np.empty(len(elements), dtype=object)
     if all(type(element) in _SIMPLE for element in elements):
-        r.count(len(elements))
+        r.budget.count(len(elements))
         flat[:] = elements
     else:
         for i, element in enumerate(elements):

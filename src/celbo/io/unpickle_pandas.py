@@ -18,6 +18,10 @@ from .unpickle import Grant, Rebuilder, plain
 __all__ = ["PANDAS_CONSTANTS", "PANDAS_GRANTS"]
 
 
+_Block = tuple[Any, Any]
+"""Values and where they lie among the columns."""
+
+
 def _fields(node: Any) -> dict[str, Any]:
     """Nodes by name of a state that must be a dict with text keys."""
     if not isinstance(node, DictItems) or any(not isinstance(key, str) for key, _ in node.items):
@@ -60,6 +64,8 @@ def _new_index(r: Rebuilder, call: Call) -> pd.Index:
     if name not in ("Index", "Int64Index", "UInt64Index", "Float64Index", "CategoricalIndex", "DatetimeIndex"):
         raise ArchiveError(f"it holds a pandas index of the kind {name[:60]!r}, which is not read")
     data = _one_dimensional(r.value(_need(fields, "data")))
+    r.budget.tables()
+    r.budget.charge(8 * len(data))
     return pd.Index(data, name=_label(r.value(fields.get("name"))), dtype=data.dtype)
 
 
@@ -71,7 +77,8 @@ def _label(name: Any) -> Any:
 def _range_index(r: Rebuilder, fields: dict[str, Any]) -> pd.RangeIndex:
     start, stop, step = (r.of(_need(fields, part), int) for part in ("start", "stop", "step"))
     index = pd.RangeIndex(start, stop, step, name=_label(r.value(fields.get("name"))))
-    r.charge(8 * len(index))
+    r.budget.tables()
+    r.budget.charge(8 * len(index))
     return index
 
 
@@ -82,25 +89,43 @@ def _multi_index(r: Rebuilder, fields: dict[str, Any]) -> pd.MultiIndex:
         isinstance(code, np.ndarray) for code in codes
     ):
         raise ArchiveError("a pandas index of several levels lacks a level")
+    r.budget.tables(1 + len(levels))
+    r.budget.charge(8 * sum(code.size for code in codes))
     return pd.MultiIndex(levels, codes, names=r.values(_need(fields, "names"), len(levels)), verify_integrity=True)
 
 
-def _block(r: Rebuilder, call: Call) -> tuple[Any, list[int]]:
+def _block(r: Rebuilder, call: Call) -> _Block:
     values, placement, _ = plain(call, 3)
-    return r.value(values), _positions(r.value(placement))
+    return _checked_block(r.value(values), r.value(placement))
 
 
-def _positions(placement: Any) -> list[int]:
-    if isinstance(placement, slice):
-        if placement.start is None or placement.stop is None or not 0 <= placement.start <= placement.stop < 10_000_000:
-            raise ArchiveError("a pandas block lies at impossible columns")
-        return list(range(placement.start, placement.stop, placement.step or 1))
+def _checked_block(values: Any, placement: Any) -> _Block:
+    """A block that is an array, and lies at no more places than it has; a series' lies at its rows."""
+    if not isinstance(values, np.ndarray | pd.api.extensions.ExtensionArray) or values.ndim not in (1, 2):
+        raise ArchiveError("a pandas block is no array")
+    if len(_places(placement)) not in (1, len(values)):
+        raise ArchiveError(f"a pandas block of {len(values):,} rows lies at {len(_places(placement)):,} places")
+    return values, placement
+
+
+def _places(placement: Any) -> Any:
+    """Where a block lies, as a range or an array."""
+    if isinstance(placement, slice) and None not in (placement.start, placement.stop):
+        return range(placement.start, placement.stop, placement.step or 1)
     if isinstance(placement, np.ndarray) and placement.dtype.kind in "iu" and placement.ndim == 1:
-        return placement.tolist()
+        return placement
     raise ArchiveError("a pandas block does not say where its columns lie")
 
 
-_Manager = tuple[list[pd.Index], list[tuple[Any, list[int]]]]
+def _positions(placement: Any, n: int) -> list[int]:
+    """The same, for ``n`` columns."""
+    where = _places(placement)
+    if len(where) != n:
+        raise ArchiveError(f"a pandas block of {n:,} columns lies at {len(where):,} places")
+    return [int(i) for i in where]
+
+
+_Manager = tuple[list[pd.Index], list[_Block]]
 
 
 def _manager(r: Rebuilder, call: Call) -> _Manager:
@@ -123,13 +148,14 @@ def _old_manager(r: Rebuilder, call: Call) -> _Manager:
     if not isinstance(nodes, list):
         raise ArchiveError("a pandas table has no blocks")
     fields = [_fields(node) for node in nodes]
-    blocks = [(r.value(_need(f, "values")), _positions(r.value(_need(f, "mgr_locs")))) for f in fields]
+    blocks = [_checked_block(r.value(_need(f, "values")), r.value(_need(f, "mgr_locs"))) for f in fields]
     return r.values(_need(layout, "axes")), blocks
 
 
-def _rows(values: Any) -> list[Any]:
+def _rows(r: Rebuilder, values: Any) -> list[Any]:
     """The columns of one block: rows of a 2-D array, or the one array of an extension type."""
     if isinstance(values, np.ndarray) and values.ndim == 2:
+        r.budget.tables(len(values))
         return list(values)
     return [_one_dimensional(values)]
 
@@ -140,10 +166,12 @@ def _frame(r: Rebuilder, call: Call) -> pd.DataFrame:
         raise ArchiveError("a data frame does not have two axes")
     (columns, index), blocks = manager
     by_position: dict[int, Any] = {}
-    for values, positions in blocks:
-        by_position.update(zip(positions, _rows(values), strict=True))
+    for values, placement in blocks:
+        rows = _rows(r, values)
+        by_position.update(zip(_positions(placement, len(rows)), rows, strict=True))
     if sorted(by_position) != list(range(len(columns))) or any(len(v) != len(index) for v in by_position.values()):
         raise ArchiveError("a data frame's columns do not fit its axes")
+    r.budget.tables(1 + len(columns))
     parts = {i: pd.Series(by_position[i], index=index, dtype=by_position[i].dtype) for i in range(len(columns))}
     frame = pd.DataFrame(parts, index=index)
     frame.columns = columns
@@ -158,6 +186,7 @@ def _series(r: Rebuilder, call: Call) -> pd.Series:
     index, values = manager[0][0], _one_dimensional(manager[1][0][0])
     if len(values) != len(index):
         raise ArchiveError("a series' values do not fit its index")
+    r.budget.tables()
     name = fields.get("_name") if "_name" in fields else fields.get("name")
     return pd.Series(values, index=index, dtype=values.dtype, name=_label(r.value(name)))
 
@@ -170,6 +199,8 @@ def _backed_array(r: Rebuilder, call: Call) -> Any:
         raise ArchiveError(f"it holds a pandas array of the kind {kind[:60]!r}, which is not read")
     first, second = r.value(state[0]), r.value(state[1])
     dtype, values = (second, first) if isinstance(first, np.ndarray) else (first, second)
+    r.budget.tables()
+    r.budget.charge(8 * len(_one_dimensional(values)))
     return _BACKED[kind](dtype, _one_dimensional(values))
 
 
@@ -197,6 +228,7 @@ def _categorical_dtype(r: Rebuilder, call: Call) -> pd.CategoricalDtype:
     categories, ordered = r.value(_need(fields, "categories")), r.value(_need(fields, "ordered"))
     if not isinstance(categories, pd.Index) or ordered not in (True, False, None):
         raise ArchiveError("a categorical has no categories")
+    r.budget.tables()
     return pd.CategoricalDtype(categories, ordered=ordered)
 
 
@@ -214,8 +246,11 @@ def _masked_array(r: Rebuilder, call: Call) -> Any:
         or not isinstance(mask, np.ndarray)
         or mask.dtype != bool
         or data.shape != mask.shape
+        or data.ndim != 1
     ):
         raise ArchiveError("a pandas array with missing values lacks its mask")
+    r.budget.tables()
+    r.budget.charge(9 * len(data))
     kinds = {
         "i": pd.arrays.IntegerArray,
         "u": pd.arrays.IntegerArray,
@@ -232,6 +267,7 @@ def _arrow_strings(r: Rebuilder, call: Call) -> Any:
     texts = r.of(_need(fields, "_pa_array"), list)
     dtype = r.value(_need(fields, "_dtype"))
     missing = np.nan if dtype is object else pd.NA
+    r.budget.charge(16 * len(texts))
     values = np.empty(len(texts), dtype=object)
     values[:] = [missing if text is None else text for text in texts]
     return _string_array(dtype, values)
@@ -249,12 +285,14 @@ def _arrow_restore(r: Rebuilder, call: Call) -> list[str | None]:
         or len(buffers) != 3
     ):
         raise ArchiveError("it holds an Arrow array that is no text")
-    r.charge(8 * length)
     valid_bits, ends, text = (buffer or b"" for buffer in buffers)
+    r.budget.tables()
+    r.budget.charge(8 * length + len(text))
     bounds = np.frombuffer(ends, _ARROW_OFFSETS[kind])[offset : offset + length + 1].tolist()
     if len(bounds) != length + 1 or any(not 0 <= a <= b <= len(text) for a, b in pairwise(bounds)):
         raise ArchiveError("an Arrow text array's offsets are damaged")
-    valid = np.unpackbits(np.frombuffer(valid_bits, np.uint8), bitorder="little")[offset : offset + length].astype(bool)
+    bits = np.frombuffer(valid_bits, np.uint8)[offset // 8 : (offset + length + 7) // 8]
+    valid = np.unpackbits(bits, bitorder="little")[offset % 8 : offset % 8 + length].astype(bool)
     if buffers[0] is not None and len(valid) != length:
         raise ArchiveError("an Arrow text array's validity bits are damaged")
     texts = [bytes(text[a:b]).decode() for a, b in pairwise(bounds)]
@@ -272,6 +310,7 @@ def _arrow_buffer(r: Rebuilder, call: Call) -> bytes:
     value = r.value(plain(call, 1)[0])
     if not isinstance(value, bytes | bytearray):
         raise ArchiveError("an Arrow buffer is no bytes")
+    r.budget.charge(len(value))
     return bytes(value)
 
 

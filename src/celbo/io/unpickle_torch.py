@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .budget import Budget
 from .errors import ArchiveError
 from .pickle_machine import Call, Name
 from .unpickle import Grant, Rebuilder, plain
@@ -77,7 +78,11 @@ def storage_dtype(node: Any) -> torch.dtype:
 
 def _sizes(r: Rebuilder, node: Any, what: str) -> tuple[int, ...]:
     sizes = r.value(node)
-    if not isinstance(sizes, tuple) or len(sizes) > 32 or any(type(size) is not int or size < 0 for size in sizes):
+    if (
+        not isinstance(sizes, tuple)
+        or len(sizes) > 32
+        or any(type(size) is not int or not 0 <= size < 2**63 for size in sizes)
+    ):
         raise ArchiveError(f"a tensor has an impossible {what}")
     return sizes
 
@@ -91,7 +96,7 @@ def _view(r: Rebuilder, storage: Storage, offset: Any, size: tuple[int, ...], st
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if n_elements and last >= n_stored:
         raise ArchiveError(f"a tensor of shape {size} reaches beyond its storage of {n_stored} elements")
-    r.charge(n_elements * storage.dtype.itemsize)
+    r.budget.charge(n_elements * storage.dtype.itemsize)
     if not n_elements:
         return torch.empty(size, dtype=storage.dtype)
     flat = storage.raw_b[: n_stored * storage.dtype.itemsize].view(storage.dtype)
@@ -154,15 +159,15 @@ def _constraint(name: str) -> Grant:
     return make
 
 
-def storage_bytes_grant(load: Callable[[bytes], Storage]) -> dict[str, Grant]:
+def storage_bytes_grant(load: Callable[[bytes, Budget], Storage]) -> dict[str, Grant]:
     """Grant for storages that plain ``pickle`` embeds as a torch file of their own."""
 
     def make(r: Rebuilder, call: Call) -> Storage:
         raw = r.value(plain(call, 1)[0])
         if not isinstance(raw, bytes):
             raise ArchiveError("an embedded storage is no bytes")
-        r.charge(len(raw))
-        return load(raw)
+        r.budget.charge(len(raw))
+        return load(raw, r.budget)
 
     return {"torch.storage._load_from_bytes": make}
 
