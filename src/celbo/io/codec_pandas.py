@@ -84,7 +84,7 @@ def _categorical(w: Writer, value: pd.Categorical) -> Any:
 def _read_categorical(r: Reader, node: dict[str, Any]) -> pd.Categorical:
     codes = r.of(node["codes"], np.ndarray)
     r.budget.charge(codes.nbytes)
-    return pd.Categorical.from_codes(codes, dtype=_read_categorical_dtype(r, node))  # type: ignore[arg-type]
+    return pd.Categorical.from_codes(codes, dtype=_read_categorical_dtype(r, node))  # type: ignore[return-value]
 
 
 @encodes(pd.CategoricalDtype)
@@ -145,7 +145,7 @@ def _read_range_index(r: Reader, node: dict[str, Any]) -> pd.RangeIndex:
     bounds = node["v"]
     if not isinstance(bounds, list) or len(bounds) != 3 or any(type(bound) is not int for bound in bounds):
         raise ArchiveError("a range is not made of three integers")
-    index = pd.RangeIndex(*bounds, name=_name(r, node))
+    index = pd.RangeIndex(bounds[0], bounds[1], bounds[2], name=_name(r, node))
     r.budget.tables()
     r.budget.charge(8 * len(index))
     return index
