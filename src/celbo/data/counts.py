@@ -9,9 +9,10 @@ from ..core.allocator import give_back_free_blocks
 from . import scratch
 from .blocks import CompressedBlock, DenseBlock, blocks, shape_of
 from .count_report import KINDS, CountReport
+from .digest import MatrixDigest, digest_of
 from .stored_matrix import StoredMatrix
 
-__all__ = ["check_counts", "is_count_matrix", "looks_like_reads"]
+__all__ = ["check_counts", "digest_of_counts", "is_count_matrix", "looks_like_reads"]
 
 
 def check_counts(
@@ -53,12 +54,28 @@ def check_counts(
 
 def _tally(x: Any, chunk_rows: int | None, progress: Callable[[int, int], None] | None) -> "_Tally":
     n, g = shape_of(x)
-    tally = _Tally(n, g, on_disk=isinstance(x, StoredMatrix) and n >= scratch.COMPACT_FROM)
+    stored = isinstance(x, StoredMatrix)
+    tally = _Tally(n, g, on_disk=stored and n >= scratch.COMPACT_FROM, wants_digest=stored)
     for block in blocks(x, chunk_rows):
         tally.add(block)
         if progress is not None:
             progress(block.stop, g if isinstance(block, CompressedBlock) and block.by_column else n)
     return tally
+
+
+def digest_of_counts(x: Any) -> str:
+    """The fingerprint of a count matrix; see :func:`celbo.data.digest.digest_of`.
+
+    Parameters
+    ----------
+    x
+        ``(n, g)`` counts. A matrix on disk that was checked has been read for it already.
+    """
+    if not isinstance(x, StoredMatrix):
+        return digest_of(x)
+    if x.tally is None:
+        check_counts(x)
+    return x.tally.digest.hexdigest()
 
 
 def is_count_matrix(x: Any) -> bool:
@@ -114,13 +131,16 @@ class _Tally:
         Its shape.
     on_disk
         Keep what there is one of for each cell in temporary files; rows then come in their order.
+    wants_digest
+        Compute the fingerprint of the matrix in the same pass.
     """
 
-    def __init__(self, n: int, g: int, on_disk: bool = False) -> None:
+    def __init__(self, n: int, g: int, on_disk: bool = False, wants_digest: bool = False) -> None:
         self._n, self._on_disk, self._kept_from = n, on_disk, 0
         self.entries = dict.fromkeys(KINDS, 0)
         self.rows: dict[str, np.ndarray] = {}
         self.maximum = 0.0
+        self.digest = MatrixDigest() if wants_digest else None
         self.totals_n = self._zeros(np.float64)
         self.genes_n = self._zeros(np.int32)
         self.cells_g = np.zeros(g, dtype=np.int64)
@@ -130,6 +150,8 @@ class _Tally:
 
     def add(self, block: DenseBlock | CompressedBlock) -> None:
         """Count in some rows (or columns)."""
+        if self.digest is not None:
+            self.digest.add(block)
         self._count(block)
         if self._on_disk and block.stop - self._kept_from >= scratch.STRETCH:
             self._kept_from = block.stop

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ..core import REGISTRY_KEYS
+from ..data.counts import digest_of_counts
+from ..data.digest import digest_of
 from ..data.scratch import stretches
 from .callbacks import LoudEarlyStopping
 
@@ -95,9 +98,19 @@ def _of_data(trainer: "Trainer") -> dict[str, Any]:
         found |= {"n_cells": int(adata.n_obs), "n_genes": int(adata.n_vars)}
         found |= {"obs_names": _digest_of_names(adata.obs_names), "var_names": _digest_of_names(adata.var_names)}
         found["setup"] = _digest([repr(trainer.model.registry_.get("setup_args"))])
+        found["digest"] = _digest_of_registered(trainer.model.adata_manager)
     found["values"] = _digest_of_some_rows(trainer.train_loader)
     found["batch_size"] = getattr(trainer.train_loader, "batch_size", None)
     return found
+
+
+def _digest_of_registered(manager: Any) -> str:
+    """Of every value that the model reads, so that one changed count shows."""
+    parts = []
+    for key in sorted(manager.data_registry):
+        values = manager.get_from_registry(key)
+        parts += [key, digest_of_counts(values) if key == REGISTRY_KEYS.X_KEY else digest_of(values)]
+    return _digest(parts)
 
 
 def _digest_of_some_rows(loader: Any) -> str | None:
@@ -147,11 +160,14 @@ def differences(saved: Mapping[str, Any], present: Mapping[str, Any]) -> list[st
     found = []
     for part in ("data", "model", "plan", "trainer"):
         before, now = saved.get(part, {}), present[part]
-        for name in sorted({*before, *now}):
+        for name in sorted({*before, *now} - _UNKNOWN_ONCE.difference(before)):
             if before.get(name) != now.get(name) or type(before.get(name)) is not type(now.get(name)):
                 found.append(_in_words(part, name, before.get(name), now.get(name)))
-    return found
+    return list(dict.fromkeys(found))
 
+
+_UNKNOWN_ONCE = frozenset({"digest"})
+"""What checkpoints of earlier versions lack: nothing to compare with."""
 
 _NAMES = {
     "obs_names": "the names of the cells",
@@ -161,6 +177,7 @@ _NAMES = {
     "val_idx": "the cells to validate on",
     "test_idx": "the cells to test on",
     "values": "the counts (or another registered column)",
+    "digest": "the counts (or another registered column)",
     "weights": "the shapes of the weights",
 }
 
