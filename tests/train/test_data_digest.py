@@ -64,8 +64,9 @@ def change_a_covariate(adata):
 def test_one_changed_value_is_another_run(tmp_path, change, stream):
     def model(adata):
         if stream:
-            adata.write_h5ad(tmp_path / "a.h5ad")
-            adata = open_data(tmp_path / "a.h5ad", stream=True)
+            path = tmp_path / f"{len(list(tmp_path.iterdir()))}.h5ad"
+            adata.write_h5ad(path)
+            adata = open_data(path, stream=True)
         SCVI.setup_anndata(adata, batch_key="batch", continuous_covariate_keys=["age"])
         return SCVI(adata, n_hidden=8, n_latent=2)
 
