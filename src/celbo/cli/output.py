@@ -1,14 +1,17 @@
 """Output that is there whole or not at all: built beside its place under another name, renamed when it is complete."""
 
+import errno
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ..core.replacing import BusyError, building, printable
 from .errors import UserError
 
-__all__ = ["RUN_FILES", "new_file", "new_folder"]
+__all__ = ["RUN_FILES", "new_file", "new_folder", "require_new_file"]
+
+_SHOWN = 80
 
 RUN_FILES = (
     "model",
@@ -47,18 +50,22 @@ def new_folder(target: Path, overwrite: bool, inputs: Sequence[Path] = ()) -> It
         When something is there that may not be replaced, or the place cannot be written to.
     """
     target = target.absolute()
+    require_name(target)
     _require_replaceable(target, overwrite, inputs)
-    made = _make_parents(target)
-    building = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    made, begun = _make_parents(target), False
     try:
-        _make(building, target)
-        yield building
-        _put(building, target)
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
+        with building(target) as partial:
+            partial.mkdir()
+            begun = True
+            yield partial
+    except BaseException as error:
         for folder in made:
             with suppress(OSError):  # someone else may use it by now
                 folder.rmdir()
+        if isinstance(error, BusyError):
+            raise UserError(f"{error} -o names another.") from None
+        if isinstance(error, OSError) and not begun:
+            raise _not_writable(target, error) from error
         raise
 
 
@@ -66,18 +73,45 @@ def new_folder(target: Path, overwrite: bool, inputs: Sequence[Path] = ()) -> It
 def new_file(target: Path, overwrite: bool) -> Iterator[Path]:
     """A path to write a file to, which takes its place at the end; see :func:`new_folder`."""
     target = target.absolute()
-    if target.is_dir():
-        raise UserError(f"{target} is a folder; name a file with -o.")
+    require_new_file(target, overwrite)
+    with building(target) as partial:
+        yield partial
+
+
+def require_new_file(target: Path, overwrite: bool) -> None:
+    """Refuse a file that cannot be written, before anything is computed for it.
+
+    Raises
+    ------
+    UserError
+        Something is there that may not be replaced, there is no such folder, or the name is too long.
+    """
+    require_name(target)
+    if target.is_dir() and target.suffix != ".zarr":
+        raise UserError(f"{printable(target)} is a folder; name a file with -o.")
     if target.exists() and not overwrite:
-        raise UserError(f"{target} is there already: choose another file with -o, or replace it with --overwrite.")
-    if not target.parent.is_dir():
-        raise UserError(f"There is no folder {target.parent}: make it, or choose another place with -o.")
-    building = target.with_name(f".partial-{os.getpid()}-{target.name}")
+        raise UserError(
+            f"{printable(target)} is there already: choose another file with -o, or replace it with --overwrite."
+        )
+    if not target.absolute().parent.is_dir():
+        raise UserError(
+            f"There is no folder {printable(target.absolute().parent)}: make it, or choose another place with -o."
+        )
+
+
+def require_name(target: Path) -> None:
+    """Refuse a name that the file system does not take."""
     try:
-        yield building
-        os.replace(building, target)
-    finally:
-        building.unlink(missing_ok=True)
+        os.lstat(target)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:
+        why = "is too long for the file system" if getattr(error, "errno", 0) == errno.ENAMETOOLONG else "is no name"
+        raise UserError(f"-o {_shortened(printable(target))} {why}: choose a shorter one.") from None
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text)} letters)"
 
 
 def _require_replaceable(target: Path, overwrite: bool, inputs: Sequence[Path]) -> None:
@@ -109,27 +143,5 @@ def _make_parents(target: Path) -> list[Path]:
     return made
 
 
-def _make(folder: Path, target: Path) -> None:
-    try:
-        folder.mkdir()
-    except OSError as error:
-        raise _not_writable(target, error) from error
-
-
 def _not_writable(target: Path, error: OSError) -> UserError:
     return UserError(f"{target} cannot be written ({error.strerror}): choose another place with -o.")
-
-
-def _put(building: Path, target: Path) -> None:
-    """Rename the new folder to its place; an old one there moves aside first, and back if that fails."""
-    if not target.exists():
-        os.rename(building, target)
-        return
-    aside = target.with_name(f".{target.name}.old-{os.getpid()}")
-    os.rename(target, aside)
-    try:
-        os.rename(building, target)
-    except BaseException:
-        os.rename(aside, target)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)

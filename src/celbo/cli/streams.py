@@ -13,6 +13,7 @@ from ..data.progress import tracking
 from ..data.shard import shard as write_shard
 from .errors import UserError
 from .models import load
+from .output import require_new_file
 from .voice import speaking
 
 __all__ = ["DATA_MODES", "denoise", "named", "opened", "shard"]
@@ -38,8 +39,7 @@ def named(inputs: Sequence[Path]) -> str:
 def shard(inputs: Sequence[Path], output: Path, layer: str | None, seed: int, overwrite: bool, quiet: bool) -> None:
     """Write the cells of files in random order to a zarr store."""
     with speaking(quiet):
-        if output.exists() and not overwrite:
-            raise UserError(f"{output} is there already: choose another name with -o, or replace it with --overwrite.")
+        require_new_file(output, overwrite)
         if any(path.resolve().is_relative_to(output.resolve()) for path in inputs):
             raise UserError(f"{output} is the input itself, or holds it: choose another name with -o.")
         adata = opened(inputs, "stream", layer)
@@ -68,8 +68,7 @@ def denoise(
         ``transform_batch`` and ``gene_list``, empty for none; ``seed``.
     """
     with speaking(quiet):
-        if output.exists() and not overwrite:
-            raise UserError(f"{output} is there already: choose another name with -o, or replace it with --overwrite.")
+        require_new_file(output, overwrite)
         model = load(model_dir, "denoised expression", lambda kind: kind.denoises)[1].model
         adata = opened(inputs, data, model.get_setup_arg("layer"))
         given = {name: value or None for name, value in options.items() if name != "seed"}

@@ -4,7 +4,6 @@ Dims: n cells, g genes.
 """
 
 import os
-import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import pandas as pd
 from anndata.io import write_elem
 
 from ..core import optional
+from ..core.replacing import building
 from .cell_names import names_of
 from .columns import forget_column
 from .scratch import is_mapped, stretches
@@ -46,17 +46,11 @@ def new_anndata(path: Path, overwrite: bool) -> Iterator[Any]:
         raise ValueError(f"{path} ends in {path.suffix or 'nothing'!r}; write to .h5ad or .zarr.")
     if os.path.lexists(path) and not overwrite:
         raise FileExistsError(f"{path} is there already: choose another name, or have it overwritten.")
-    building = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    try:
-        with _root(building) as root:
-            root.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
-            for name in ("layers", "obsm", "obsp", "uns", "varm", "varp"):
-                write_table(root, name, {})
-            yield root
-        _put_in_place(building, path)
-    except BaseException:
-        _remove(building)
-        raise
+    with building(path.absolute()) as partial, _root(partial) as root:
+        root.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+        for name in ("layers", "obsm", "obsp", "uns", "varm", "varp"):
+            write_table(root, name, {})
+        yield root
 
 
 @contextmanager
@@ -173,26 +167,10 @@ class MatrixWriter:
 
 
 @contextmanager
-def _root(building: Path) -> Iterator[Any]:
-    if building.suffix.lower() == ".h5ad":
-        with h5py.File(building, "w") as file:
+def _root(path: Path) -> Iterator[Any]:
+    if path.suffix.lower() == ".h5ad":
+        with h5py.File(path, "w") as file:
             yield file
     else:
         zarr = optional("zarr", extra="zarr", purpose="Writing .zarr")
-        yield zarr.open_group(str(building), mode="w")
-
-
-def _put_in_place(building: Path, path: Path) -> None:
-    """Give a finished file or store its name; what was there before is removed."""
-    aside = path.with_name(f".old-{os.getpid()}-{path.name}")
-    if os.path.lexists(path):
-        os.replace(path, aside)
-    os.replace(building, path)
-    _remove(aside)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+        yield zarr.open_group(str(path), mode="w")

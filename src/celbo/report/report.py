@@ -1,6 +1,5 @@
 """The report of a trained model: its summary, drawn and written as one page."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..core import __version__
+from ..core.replacing import building, printable
 from ..data import Finding, check_counts
 from . import figures
 from .page import Section, legend, notes, page, picture, table, tiles
@@ -56,6 +56,8 @@ def model_report(
     ------
     ValueError
         For a model that was loaded without data.
+    IsADirectoryError
+        ``path`` is a folder.
 
     Examples
     --------
@@ -68,6 +70,7 @@ def model_report(
     >>> len(summary.kl_k)
     10
     """
+    require_file_name(Path(path))
     summary = summarise(model, seed=seed)
     if findings is None and row_of(model).takes_counts:
         findings = count_findings(model)
@@ -85,11 +88,18 @@ def count_findings(model: Any) -> list[Finding]:
     return check_counts(x, obs_names=adata.obs_names, var_names=adata.var_names).findings(place)
 
 
+def require_file_name(path: Path) -> None:
+    """Refuse a report whose path is a folder, before anything is computed for it."""
+    if path.is_dir():
+        raise IsADirectoryError(f"The report cannot be written to the folder {printable(path)}: name a file in it.")
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write a file so that there is a whole one at every moment."""
-    partial = path.with_name(f".partial-{path.name}")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    """Write a file so that there is a whole one at every moment; its folder is made where there is none."""
+    path = path.absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with building(path) as partial:
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def render(
