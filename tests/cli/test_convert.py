@@ -5,7 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 import celbo
-from celbo.cli.app import app
+from celbo.cli import app
 
 
 @pytest.fixture

@@ -175,6 +175,13 @@ class TestFaultsOfCelbo:
         assert isinstance(celbo("train", small.path, "-o", tmp_path / "run", "--debug").exception, AssertionError)
 
 
+def test_what_a_library_refuses_is_no_fault_of_the_users(small, celbo, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "_findings", lambda *args: np.zeros(2).reshape(3, 5))
+    done = celbo("train", small.path, "-o", tmp_path / "run")
+    assert done.exit_code == 1
+    assert "a fault of celbo" in done.stderr
+
+
 def test_arguments_of_python_are_options_here():
     assert as_options("pass restrict_to_batch,\n or layer='counts'") == "pass --restrict-to-batch, or --layer counts"
 
@@ -183,6 +190,7 @@ def test_one_line():
     assert one_line(KeyError("No column 'x'.")) == "No column 'x'."
     assert one_line(ValueError("a\n   b; layer='raw counts'")) == "a b; --layer raw counts"
     assert one_line(ZeroDivisionError()) == "ZeroDivisionError"
+    assert one_line(PermissionError(13, "Permission denied", "a.h5ad")) == "a.h5ad: Permission denied"
 
 
 class TestStart:

@@ -25,7 +25,7 @@ def end_in_epoch(monkeypatch):
     def arrange(epoch, error=None):
         def ended(trainer):
             if trainer.current_epoch == epoch:
-                raise error or ValueError("the machine went away")
+                raise error or OSError("the machine went away")
             return run_epoch(trainer)
 
         monkeypatch.setattr(trainer_module, "run_epoch", ended)
@@ -63,7 +63,7 @@ def test_a_failed_run_keeps_its_checkpoints_and_goes_on(failed, small, celbo, tm
 def test_checkpoints_are_not_written_over(failed, small, celbo, tmp_path):
     done = celbo("train", small.path, *OPTIONS, "-o", tmp_path / "run")
     assert done.exit_code == 2
-    assert "go on with --resume, or begin anew with --overwrite" in done.stderr
+    assert "go on with --resume, or start again with --overwrite" in done.stderr
     assert len(find_checkpoints(tmp_path / "run" / "checkpoints")) == 2
 
 
@@ -85,17 +85,33 @@ def test_resume_begins_where_there_is_nothing_and_is_done_where_all_is(small, ce
     assert (tmp_path / "run" / "run.json").read_bytes() == before
 
 
-def test_a_failing_report_loses_no_training(small, celbo, tmp_path, monkeypatch):
+def test_a_failing_write_loses_no_training(small, celbo, tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(runs, "model_report", fail)
+        patched.setattr(runs, "_write_embedding", fail)
         assert celbo("train", small.path, *OPTIONS, "-o", tmp_path / "run").exit_code == 2
     done = celbo("train", small.path, *OPTIONS, "-o", tmp_path / "run", "--resume")
     assert done.exit_code == 0, done.stderr
     assert "epoch 4" in done.stderr
     assert files_in(tmp_path / "run") == FILES
+
+
+def test_a_run_that_ctrl_c_ended_goes_on_to_the_same_weights(small, celbo, tmp_path, end_in_epoch):
+    end_in_epoch(2, KeyboardInterrupt())
+    done = celbo("train", small.path, *OPTIONS, "--seed", 5, "-o", tmp_path / "run")
+    assert done.exit_code == 130
+    assert done.stderr.endswith("what there is has been written. The same line with --resume goes on.\n")
+    assert files_in(tmp_path / "run") == sorted([*FILES, "checkpoints"])
+    assert celbo("train", small.path, *OPTIONS, "-o", tmp_path / "run").exit_code == 2  # neither lost nor mixed up
+    end_in_epoch(None)
+    done = celbo("train", small.path, *OPTIONS, "-o", tmp_path / "run", "--resume")
+    assert done.exit_code == 0, done.stderr
+    assert files_in(tmp_path / "run") == FILES
+    assert celbo("train", small.path, *OPTIONS, "--seed", 5, "-o", tmp_path / "whole").exit_code == 0
+    one, other = (anndata.read_h5ad(tmp_path / name / "embedding.h5ad") for name in ("run", "whole"))
+    np.testing.assert_array_equal(one.obsm["X_celbo"], other.obsm["X_celbo"])
 
 
 def test_an_old_run_stays_until_the_new_one_is_complete(trained, small, celbo, tmp_path, end_in_epoch):

@@ -166,7 +166,7 @@ class TestInterrupt:
         done = celbo("train", small.path, "--max-epochs", 50, "-o", tmp_path / "run")
         assert done.exit_code == 130
         assert f"interrupted after {epoch} epochs" in done.stderr
-        assert files_in(tmp_path / "run") == FILES
+        assert files_in(tmp_path / "run") == sorted([*FILES, "checkpoints"])
         figures = json.loads((tmp_path / "run" / "run.json").read_text())["figures"]
         assert (figures["epochs"], figures["interrupted"]) == (epoch, True)
 
@@ -174,15 +174,48 @@ class TestInterrupt:
         def interrupted(*args, **kwargs):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(runs, "model_report", interrupted)
+        monkeypatch.setattr(runs, "_findings", interrupted)
         done = celbo("train", small.path, "--max-epochs", 1, "-o", tmp_path / "run")
         assert done.exit_code == 130
         assert done.stderr.endswith("celbo: interrupted; nothing was written.\n")
         assert files_in(tmp_path) == []
 
+    @pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("log axes"), OSError("No space left")])
+    def test_a_report_that_fails_takes_nothing_away(self, small, celbo, tmp_path, monkeypatch, error):
+        def fail(*args, **kwargs):
+            raise error
+
+        monkeypatch.setattr(runs, "model_report", fail)
+        done = celbo("train", small.path, "--max-epochs", 1, "-o", tmp_path / "run")
+        assert done.exit_code == 0
+        assert "all else is written" in done.stderr
+        assert files_in(tmp_path / "run") == sorted({*FILES} - {"report.html"})
+        assert json.loads((tmp_path / "run" / "run.json").read_text())["figures"]["metrics"] == {}
+
+    def test_an_error_after_ctrl_c_is_its_consequence(self, small, celbo, tmp_path, monkeypatch):
+        """A library that Ctrl-C met while it loaded fails later, with whatever error."""
+
+        def half_loaded(*args, **kwargs):
+            signal.raise_signal(signal.SIGINT)
+
+        def read(*args, **kwargs):
+            try:
+                half_loaded()
+            except KeyboardInterrupt:
+                raise AttributeError("module 'sympy' has no attribute 'S'") from None
+
+        monkeypatch.setattr(runs, "opened", read)
+        done = celbo("train", small.path, "-o", tmp_path / "run")
+        assert (done.exit_code, done.stderr) == (130, "celbo: interrupted; nothing was written.\n")
+
+    def test_while_libraries_load(self):
+        code = "import signal\nfrom celbo.cli.interrupts import while_loading\nwith while_loading(): signal.raise_signal(2)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (130, "celbo: interrupted; nothing was written.\n")
+
 
 class TestAtomic:
-    @pytest.fixture(params=["model_report", "_write_embedding", "versions"])
+    @pytest.fixture(params=["_write_embedding", "versions"])
     def failing(self, request, monkeypatch):
         def fail(*args, **kwargs):
             raise OSError("No space left on device")
@@ -261,7 +294,7 @@ class TestAsAProgram:
         assert process.returncode == 130, stderr
         assert "what there is has been written" in stderr
         assert "Traceback" not in stderr
-        assert files_in(tmp_path / "run") == FILES
+        assert files_in(tmp_path / "run") == sorted([*FILES, "checkpoints"])
 
 
 STARTS_AND_SAYS_SO = """

@@ -2,16 +2,19 @@
 
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-__all__ = ["INTERRUPTED", "OneLineErrors", "UserError", "as_options", "one_line"]
+from .interrupts import INTERRUPTED, Interrupts
 
-BUG, USER, INTERRUPTED = 1, 2, 130
-"""Exit codes."""
+__all__ = ["OneLineErrors", "UserError", "as_options", "one_line"]
+
+BUG, USER = 1, 2
+"""Exit codes; see also :data:`celbo.cli.interrupts.INTERRUPTED`."""
 
 
 class UserError(Exception):
@@ -30,6 +33,8 @@ def one_line(error: BaseException) -> str:
         text = f"{error.format_message().rstrip('.')}. See --help."
     elif isinstance(error, KeyError) and error.args:
         text = str(error.args[0])  # str() of a KeyError is the repr of its message
+    elif isinstance(error, OSError) and error.strerror and error.filename is not None:
+        text = f"{error.filename}: {error.strerror}"  # without the number
     else:
         text = str(error)
     if notes := getattr(error, "__notes__", ()):
@@ -52,14 +57,47 @@ class OneLineErrors(TyperGroup):
         """Run a command line and leave the process with its exit code."""
         given = list(sys.argv[1:] if args is None else args)
         extra["standalone_mode"] = False
+        interrupts = Interrupts()
         try:
-            # In this mode the code of an Exit is returned; commands return None.
-            code = super().main([arg for arg in given if arg != "--debug"], prog_name, **extra)
+            with interrupts.noting():
+                # In this mode the code of an Exit is returned; commands return None.
+                code = super().main([arg for arg in given if arg != "--debug"], prog_name, **extra)
         except Exception as error:
             if "--debug" in given:
                 raise
-            code = _tell(error)
+            interrupted = interrupts.seen or isinstance(error, _InterruptedError)
+            code = _tell_of_interrupt(error) if interrupted else _tell(error)
         sys.exit(code or 0)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; typer would end the process without a word on Ctrl-C."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise _InterruptedError(*error.args) from None
+
+
+class _InterruptedError(Exception):
+    """Ctrl-C; the message, if any, says what was kept."""
+
+
+def _tell_of_interrupt(error: Exception) -> int:
+    """Other errors after Ctrl-C are its consequences, whatever they say."""
+    kept = str(error) if isinstance(error, _InterruptedError) else ""
+    typer.echo(f"celbo: {kept or 'interrupted; nothing was written.'}", err=True)
+    return INTERRUPTED
+
+
+_OF_ANY_LIBRARY = (ValueError, LookupError, ArithmeticError)
+
+
+def _is_our_fault(error: BaseException) -> bool:
+    """Whether a library refused what celbo handed it: celbo's own errors are raised on purpose, for the user."""
+    if not isinstance(error, _OF_ANY_LIBRARY) or isinstance(error, _ParserError):
+        return False
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    package = __name__.partition(".")[0]
+    return bool(frames) and frames[-1].f_globals.get("__name__", "").partition(".")[0] != package
 
 
 def _tell(error: Exception) -> int:
@@ -67,7 +105,7 @@ def _tell(error: Exception) -> int:
         what = one_line(error) if str(error) else "how much was needed is not known"
         typer.echo(f"celbo: there is not enough memory: {what.rstrip('.')}. {_LESS_MEMORY}", err=True)
         return USER
-    if isinstance(error, _OF_THE_USER):
+    if isinstance(error, _OF_THE_USER) and not _is_our_fault(error):
         typer.echo(f"celbo: {one_line(error)}", err=True)
         return USER
     hint = "a fault of celbo: the same line with --debug shows where"

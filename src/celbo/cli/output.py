@@ -9,7 +9,7 @@ from pathlib import Path
 from ..core.replacing import BusyError, building, printable
 from .errors import UserError
 
-__all__ = ["RUN_FILES", "new_file", "new_folder", "require_new_file"]
+__all__ = ["RUN_FILES", "new_file", "new_folder", "require_name", "require_new_file"]
 
 _SHOWN = 80
 

@@ -10,12 +10,13 @@ from typing import Any
 import typer
 
 from ..core import is_first_process
+from ..core.replacing import printable
 from ..train.checkpoint_folder import SUBFOLDER, find_checkpoints
 from ..train.checkpointing import TerminatedError
 from ..train.fabric import asks_for_several
 from .errors import UserError
 
-__all__ = ["FinishedError", "checkpoints_of", "keeping_checkpoints", "writes_and_speaks"]
+__all__ = ["FinishedError", "checkpoints_of", "keep_for_resuming", "keeping_checkpoints", "writes_and_speaks"]
 
 _OF_A_SHORT_RUN = 2
 """Checkpoints of a run that ended before one was due: its beginning and, maybe, its end."""
@@ -56,10 +57,25 @@ def checkpoints_of(output: Path, resume: bool, overwrite: bool) -> Path | None:
         raise FinishedError
     if there and not overwrite:
         raise UserError(
-            f"{output} holds checkpoints of a run that was not finished: go on with --resume, or begin anew with "
-            "--overwrite."
+            f"{printable(output)} holds checkpoints of a run that was not finished: go on with --resume, or start "
+            "again with --overwrite."
         )
     return None
+
+
+def keep_for_resuming(checkpoints: Path, folder: Path) -> bool:
+    """Put the checkpoints of a run that Ctrl-C ended into its new folder too; whether there are any.
+
+    They stay where they are until the folder takes its place, so a kill in between loses nothing.
+    """
+    if not find_checkpoints(checkpoints):
+        return False
+    try:
+        shutil.copytree(checkpoints, folder / SUBFOLDER, copy_function=os.link)
+    except OSError:  # a file system without hard links
+        shutil.rmtree(folder / SUBFOLDER, ignore_errors=True)
+        shutil.copytree(checkpoints, folder / SUBFOLDER)
+    return True
 
 
 @contextmanager
@@ -84,10 +100,13 @@ def keeping_checkpoints(output: Path, resumed: Path | None) -> Iterator[Path]:
         yield folder
     except TerminatedError:
         raise
-    except BaseException:
+    except BaseException as error:
         there = find_checkpoints(folder)
         if there and (resumed is not None or int(there[-1].name.split("-")[1]) > _OF_A_SHORT_RUN):
-            typer.echo(f"celbo: the checkpoints in {folder} are kept: the same line with --resume goes on.", err=True)
+            kept = f"the checkpoints in {printable(folder)} are kept: the same line with --resume goes on"
+            if isinstance(error, KeyboardInterrupt):
+                raise KeyboardInterrupt(f"interrupted; {kept}.") from None
+            typer.echo(f"celbo: {kept}.", err=True)
         else:
             shutil.rmtree(folder, ignore_errors=True)
             with suppress(OSError):  # an earlier run is there

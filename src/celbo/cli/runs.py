@@ -18,6 +18,7 @@ import torch
 import typer
 
 from ..core import unknown_name
+from ..core.replacing import printable
 from ..data import Finding, check_counts, simulate_counts, top_variable_genes
 from ..data.access import which_layer
 from ..data.matrix_writer import MatrixWriter, new_anndata, write_table
@@ -33,13 +34,14 @@ from ..train.checkpoint_folder import SUBFOLDER
 from ..train.checkpointing import Interval
 from ..train.history import epoch_table
 from .columns import with_values_of
-from .errors import INTERRUPTED, UserError
+from .errors import UserError
+from .interrupts import INTERRUPTED
 from .kind import Fitted, Kind
 from .models import MODELS, load, settings_of_others, settled
 from .options import TrainOptions
-from .output import new_file, new_folder
+from .output import new_file, new_folder, require_name
 from .predictions import predict, write_predictions
-from .resuming import FinishedError, checkpoints_of, keeping_checkpoints, writes_and_speaks
+from .resuming import FinishedError, checkpoints_of, keep_for_resuming, keeping_checkpoints, writes_and_speaks
 from .saved import describe, find_archive
 from .streams import denoise, named, opened, shard
 from .voice import speaking
@@ -96,10 +98,11 @@ def train(
     with speaking(quiet or not is_first):
         options = settled(options)
         _check_options(options)
+        require_name(output)
         try:
             resumed = checkpoints_of(output, resume, overwrite)
         except FinishedError:
-            typer.echo(f"{output} holds a run that is complete: there is nothing to resume.")
+            typer.echo(f"{printable(output)} holds a run that is complete: there is nothing to resume.")
             return 0
         if not is_first:
             adata = opened(inputs, options.data, options.layer)
@@ -111,8 +114,9 @@ def train(
             if resume and resumed is None and not quiet:
                 typer.echo(f"There are no checkpoints in {output}: training begins.", err=True)
             adata = opened(inputs, options.data, options.layer)
-            source = {"input": ", ".join(map(str, inputs)), "streamed": is_streamed(adata)}
+            source = {"input": ", ".join(map(printable, inputs)), "streamed": is_streamed(adata)}
             figures = _run(adata, options, folder, named(inputs), quiet, source, None, resumed, checkpoints)
+            figures["resumable"] = figures["interrupted"] and keep_for_resuming(checkpoints, folder)
         return _farewell(figures, output, quiet)
 
 
@@ -200,31 +204,44 @@ def _run(
     options = with_values_of(adata, options)
     findings = _findings(adata, options.layer)
     fitted, clock = _fit(_with_top_genes(adata, options), options, quiet, resumed, checkpoints)
-    settings = {**source, **dataclasses.asdict(options), "seed": fitted.model.seed_}
-    settings["recipe"] = fitted.trained[0].recipe_
-    settings = {name: value for name, value in settings.items() if name not in settings_of_others(kind)}
-    shown = {name: _in_words(value) for name, value in settings.items()}
-    summary = model_report(
-        fitted.model,
-        folder / "report.html",
-        title=title,
-        findings=findings,
-        settings=shown,
-        versions=versions(),
-        before=before,
-    )
-    figures = _figures(fitted, summary, clock)
     fitted.save(folder / "model")
+    epoch_table(fitted.model.history_ or {}).to_csv(folder / "history.csv")
     if kind.embed is not None:
         _write_embedding(folder / "embedding.h5ad", obs, _embedding(kind, fitted, None, len(obs)))
     if kind.predict is not None:
         write_predictions(folder / "predictions.csv", kind.predict(fitted, None))
     if kind.genes is not None:
         kind.genes(fitted).rename_axis("gene").to_csv(folder / "genes.csv")
-    epoch_table(fitted.model.history_ or {}).to_csv(folder / "history.csv")
+    settings = {**source, **dataclasses.asdict(options), "seed": fitted.model.seed_}
+    settings["recipe"] = fitted.trained[0].recipe_
+    settings = {name: value for name, value in settings.items() if name not in settings_of_others(kind)}
+    summary = _report(fitted.model, folder / "report.html", title, findings, settings, before)
+    figures = _figures(fitted, summary, clock)
     record = {"settings": settings, "seed": fitted.model.seed_, "versions": versions(), "figures": figures}
-    (folder / "run.json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    (folder / "run.json").write_text(text, encoding="utf-8", errors="backslashreplace")
     return figures
+
+
+def _report(
+    model: Any,
+    path: Path,
+    title: str,
+    findings: list[Finding],
+    settings: dict[str, Any],
+    before: dict[str, float] | None,
+) -> ModelSummary | None:
+    """Write the report. All else is saved by now: neither a fault here nor Ctrl-C takes the trained model away."""
+    shown = {name: _in_words(value) for name, value in settings.items()}
+    try:
+        return model_report(
+            model, path, title=title, findings=findings, settings=shown, versions=versions(), before=before
+        )
+    except KeyboardInterrupt:
+        typer.echo("celbo: interrupted while the report was drawn; all else is written.", err=True)
+    except Exception as error:
+        typer.echo(f"celbo: there is no report ({type(error).__name__}: {error}); all else is written.", err=True)
+    return None
 
 
 def _findings(adata: anndata.AnnData, layer: str | None) -> list[Finding]:
@@ -273,9 +290,9 @@ def _fit(
     return kind.fit(kind, adata, options, given), clock
 
 
-def _figures(fitted: Fitted, summary: ModelSummary, clock: _Clock) -> dict[str, Any]:
+def _figures(fitted: Fitted, summary: ModelSummary | None, clock: _Clock) -> dict[str, Any]:
     model = fitted.model
-    history, seconds = summary.history, clock.ended - clock.started
+    history, seconds = epoch_table(model.history_ or {}), clock.ended - clock.started
     n_cells = len(model.train_indices) * len(history)
     elbo = history["elbo_validation"].dropna() if "elbo_validation" in history else pd.Series(dtype=float)
     return {
@@ -283,10 +300,14 @@ def _figures(fitted: Fitted, summary: ModelSummary, clock: _Clock) -> dict[str, 
         "seconds": round(seconds, 6),
         "cells_per_second": round(n_cells / seconds, 1) if seconds else None,
         "elbo_validation": float(elbo.min()) if len(elbo) else None,
-        "n_active": int(summary.is_active_k.sum()) if len(summary.kl_k) else None,
+        "n_active": int(summary.is_active_k.sum()) if summary is not None and len(summary.kl_k) else None,
         "interrupted": any(bool(one.trainer.interrupted) for one in fitted.trained),
-        "metrics": {**summary.metrics, **(summary.detail.figures if summary.detail is not None else {})},
+        "metrics": {} if summary is None else {**summary.metrics, **_of_detail(summary)},
     }
+
+
+def _of_detail(summary: ModelSummary) -> dict[str, float]:
+    return {} if summary.detail is None else dict(summary.detail.figures)
 
 
 def _farewell(figures: dict[str, Any], output: Path, quiet: bool) -> int:
@@ -295,9 +316,11 @@ def _farewell(figures: dict[str, Any], output: Path, quiet: bool) -> int:
         parts = [f"{figures['epochs']} epochs in {figures['seconds']:.1f} s"]
         parts += [f"{figures['cells_per_second']:,.0f} cells/s"] if figures["cells_per_second"] else []
         parts += [f"validation ELBO {figures['elbo_validation']:.2f}"] if figures["elbo_validation"] is not None else []
-        typer.echo(f"{', '.join(parts)}\nReport: {output / 'report.html'}")
+        typer.echo(f"{', '.join(parts)}\nReport: {printable(output / 'report.html')}")
     if figures["interrupted"]:
-        typer.echo(f"celbo: interrupted after {figures['epochs']} epochs; what there is has been written.", err=True)
+        more = " The same line with --resume goes on." if figures.get("resumable") else ""
+        done = f"interrupted after {figures['epochs']} epochs; what there is has been written."
+        typer.echo(f"celbo: {done}{more}", err=True)
         return INTERRUPTED
     return 0
 

@@ -8,6 +8,7 @@ import anndata
 import typer
 
 from ..core import unknown_name
+from ..core.replacing import printable
 from ..data import open as open_data
 from ..data.progress import tracking
 from ..data.shard import shard as write_shard
@@ -33,7 +34,7 @@ def opened(inputs: Sequence[Path], mode: str, layer: str | None = None) -> annda
 def named(inputs: Sequence[Path]) -> str:
     """What a run on these files is called."""
     more = f" and {len(inputs) - 1} more" if len(inputs) > 1 else ""
-    return f"{inputs[0].name}{more}"
+    return f"{printable(inputs[0].name)}{more}"
 
 
 def shard(inputs: Sequence[Path], output: Path, layer: str | None, seed: int, overwrite: bool, quiet: bool) -> None:

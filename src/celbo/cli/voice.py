@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import typer
-
 from ..core import settings
-from .errors import INTERRUPTED, as_options
+from .errors import as_options
 
 __all__ = ["speaking"]
 
@@ -26,9 +24,6 @@ def speaking(quiet: bool) -> Iterator[None]:
     quiet
         Say nothing but errors.
 
-    Notes
-    -----
-    Ctrl-C inside ends the command with exit code 130; whoever made something has taken it away by then.
     """
     before = settings.verbosity
     settings.verbosity = logging.ERROR if quiet else logging.INFO
@@ -40,9 +35,6 @@ def speaking(quiet: bool) -> Iterator[None]:
                 warnings.filterwarnings("always", category=UserWarning, module=r"celbo\b")
             warnings.showwarning = _show
             yield
-    except KeyboardInterrupt:
-        typer.echo("celbo: interrupted; nothing was written.", err=True)
-        raise typer.Exit(INTERRUPTED) from None
     finally:
         logger.removeFilter(_is_news)
         settings.verbosity = before

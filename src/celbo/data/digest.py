@@ -26,11 +26,11 @@ class MatrixDigest:
     def add(self, block: DenseBlock | CompressedBlock) -> None:
         """Take in the next rows (or columns)."""
         if isinstance(block, DenseBlock):
-            self._values.update(np.ascontiguousarray(block.values, np.float32))
+            self._values.update(np.ascontiguousarray(block.values, np.float32).data)
             return
-        self._values.update(np.ascontiguousarray(block.data, np.float32))
-        self._places.update(np.ascontiguousarray(block.indices, np.int32))
-        self._lengths.update(np.ascontiguousarray(np.diff(block.indptr), np.int32))
+        self._values.update(np.ascontiguousarray(block.data, np.float32).data)
+        self._places.update(np.ascontiguousarray(block.indices, np.int32).data)
+        self._lengths.update(np.ascontiguousarray(np.diff(block.indptr), np.int32).data)
 
     def hexdigest(self) -> str:
         """What was taken in so far, in 64 hexadecimal digits."""

@@ -159,8 +159,9 @@ def gene_fit(
     _plain(axes[1], "Share of cells without a count")
     positive_g = (mean_observed_g > 0) & (mean_predicted_g > 0)
     _agreement(axes[0], mean_observed_g[positive_g], mean_predicted_g[positive_g])
-    axes[0].set_xscale("log")
-    axes[0].set_yscale("log")
+    if positive_g.any():  # a log axis needs something to show
+        axes[0].set_xscale("log")
+        axes[0].set_yscale("log")
     _agreement(axes[1], zeros_observed_g, zeros_predicted_g)
     for ax in axes:
         ax.set_xlabel("observed", color=MUTED, fontsize=9)

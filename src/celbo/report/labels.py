@@ -49,8 +49,11 @@ class LabelDetail:
         seed
             Not needed: nothing is drawn.
         """
-        column = model.adata.obs[model.get_setup_arg("labels_key")]
-        code_n = pd.Index(np.asarray(model.classes, dtype=object)).get_indexer(np.asarray(column, dtype=object))
+        key, obs = model.get_setup_arg("labels_key"), model.adata.obs
+        code_n = np.full(len(obs), -1)  # a query need not have the column: its cells are all unlabelled
+        if key in obs:
+            known = pd.Index(np.asarray(model.classes, dtype=object))
+            code_n = known.get_indexer(np.asarray(obs[key], dtype=object))
         names = tuple(str(name) for name in model.classes)
         rows, held_out = _labelled_rows(code_n, model.validation_indices)
         if not len(rows):

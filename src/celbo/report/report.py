@@ -1,6 +1,7 @@
 """The report of a trained model: its summary, drawn and written as one page."""
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from ..data import Finding, check_counts
 from . import figures
 from .page import Section, legend, notes, page, picture, table, tiles
 from .rows import row_of
-from .summary import ModelSummary, summarise
+from .summary import ModelSummary, has_counts, summarise
 
 __all__ = ["model_report", "render"]
+
+logger = logging.getLogger("celbo")
 
 
 def model_report(
@@ -72,7 +75,7 @@ def model_report(
     """
     require_file_name(Path(path))
     summary = summarise(model, seed=seed)
-    if findings is None and row_of(model).takes_counts:
+    if findings is None and row_of(model).takes_counts and has_counts(model):
         findings = count_findings(model)
     text = render(model, summary, title or type(model).__name__, findings, settings or {}, versions or {}, before or {})
     write_text(Path(path), text)
@@ -115,10 +118,36 @@ def render(
     stats, row = model.summary_stats, row_of(model)
     lead = f"{type(model).__name__}: {stats['n_cells']:,} {row.of[0]}, {stats['n_vars']:,} {row.of[1]}"
     lead += f", {stats['n_batch']:,} batches" if stats.get("n_batch", 1) > 1 else ""
-    sections = [_training(summary, row.curves), *(summary.detail.sections() if summary.detail is not None else ())]
-    sections += [*_latent(summary), *_quality(summary, before), *_dimensions(summary), *_genes(summary)]
-    sections += [*_checks(findings), *_settings(settings, versions)]
+    builders: list[tuple[str, Callable[[], Iterable[Section]]]] = [
+        ("Training", lambda: [_training(summary, row.curves)]),
+        ("What the model says", lambda: summary.detail.sections() if summary.detail is not None else ()),
+        ("Latent space", lambda: _latent(summary)),
+        ("Labels and batches", lambda: _quality(summary, before)),
+        ("Latent dimensions", lambda: _dimensions(summary)),
+        ("Counts, observed and predicted", lambda: _genes(summary)),
+        ("Input", lambda: _checks(findings)),
+        ("Settings and versions", lambda: _settings(settings, versions)),
+    ]
+    sections = [section for title, build in builders for section in _drawn(title, build)]
+    sections += [_failed(title, why) for title, why in summary.problems.items()]
     return page(title, lead, tiles(headline(summary)), sections, f"Written by celbo {__version__}.")
+
+
+def _drawn(title: str, build: Callable[[], Iterable[Section]]) -> list[Section]:
+    """The sections of one part. A part that fails is a line on the page: a picture is not worth a trained model."""
+    try:
+        return list(build())
+    except Exception as error:
+        logger.warning(f"The report lacks its part {title!r}: {type(error).__name__}: {error}", exc_info=_debugging())
+        return [_failed(title, f"{type(error).__name__}: {error}")]
+
+
+def _failed(title: str, why: str) -> Section:
+    return Section(title, f"This part could not be made ({why}). The model and all other results are complete.", "")
+
+
+def _debugging() -> bool:
+    return logger.isEnabledFor(logging.DEBUG)
 
 
 def headline(summary: ModelSummary) -> dict[str, str]:

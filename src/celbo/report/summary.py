@@ -3,7 +3,9 @@
 Dims: n cells, g genes, k latents.
 """
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +14,7 @@ import pandas as pd
 import torch
 
 from ..core import REGISTRY_KEYS
+from ..module.base.minified import LATENT_POSTERIOR_WITH_COUNTS
 from ..posterior.passes import evaluating
 from ..train.history import epoch_table
 from .detail import Detail
@@ -20,6 +23,8 @@ from .projection import principal_components
 from .rows import Latents, row_of
 
 __all__ = ["GeneFit", "ModelSummary", "latent_metrics", "summarise"]
+
+logger = logging.getLogger("celbo")
 
 ACTIVE_VARIANCE = 0.01
 """Variance of the posterior means above which a latent dimension counts as active (Burda et al., ICLR 2016)."""
@@ -75,6 +80,8 @@ class ModelSummary:
         Name to value, of the latent space.
     detail
         What else this kind of model has to say; see :mod:`celbo.report.rows`.
+    problems
+        Part of the page that could not be computed -> why.
     """
 
     history: pd.DataFrame
@@ -85,6 +92,7 @@ class ModelSummary:
     fit: GeneFit | None
     metrics: Mapping[str, float] = field(default_factory=dict)
     detail: Detail | None = None
+    problems: Mapping[str, str] = field(default_factory=dict)
 
 
 def summarise(model: Any, *, max_cells: int = 10_000, seed: int = 0) -> ModelSummary:
@@ -110,17 +118,45 @@ def summarise(model: Any, *, max_cells: int = 10_000, seed: int = 0) -> ModelSum
         raise ValueError(f"This {type(model).__name__} was loaded without data: set model.adata before its report.")
     model._check_if_trained(warn=False)
     row, rng = row_of(model), np.random.default_rng(seed)
-    latent = _LatentSpace() if row.latents is None else _latent_space(model, row.latents, max_cells, rng, seed)
+    latents, detail, problems = row.latents, row.detail, _Problems()
+    latent = _LatentSpace()
+    if latents is not None:
+        with problems.noting("Latent space"):
+            latent = _latent_space(model, latents, max_cells, rng, seed)
+    fit, more = None, None
+    if row.draws_counts and has_counts(model):
+        with problems.noting("Counts, observed and predicted"):
+            fit = _gene_fit(model, rng, seed)
+    if detail is not None:
+        with problems.noting("What the model says"):
+            more = detail(model, seed)
     return ModelSummary(
         history=epoch_table(model.history_ or {}),
         kl_k=latent.kl_k,
         is_active_k=latent.is_active_k,
         place_n2=latent.place_n2,
         group_n=latent.group_n,
-        fit=_gene_fit(model, rng, seed) if row.draws_counts else None,
+        fit=fit,
         metrics=latent.metrics,
-        detail=None if row.detail is None else row.detail(model, seed),
+        detail=more,
+        problems=problems.found,
     )
+
+
+class _Problems:
+    """Parts that could not be computed: each is said and left out, the rest of the report is made."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, str] = {}
+
+    @contextmanager
+    def noting(self, part: str) -> Iterator[None]:
+        """Note what goes wrong in the block."""
+        try:
+            yield
+        except Exception as error:
+            self.found[part] = f"{type(error).__name__}: {error}"
+            logger.warning(f"The report lacks its part {part!r}: {self.found[part]}")
 
 
 _MAX_ENCODED = 2**18
@@ -203,10 +239,15 @@ def some_rows(n: int, most: int, rng: np.random.Generator) -> np.ndarray:
     return np.arange(n) if n <= most else np.sort(rng.choice(n, most, replace=False))
 
 
+def has_counts(model: Any) -> bool:
+    """Whether the model's data hold counts: minified ones without them hold zeros in their place."""
+    return getattr(model, "minified_data_type", None) in (None, LATENT_POSTERIOR_WITH_COUNTS)
+
+
 def _group_keys(model: Any) -> dict[str, str]:
     arguments = model.registry_["setup_args"]
     keys = {"batch": arguments.get("batch_key"), "label": arguments.get("labels_key")}
-    return {title: key for title, key in keys.items() if key is not None}
+    return {title: key for title, key in keys.items() if key is not None and key in model.adata.obs}
 
 
 def _of(column: pd.Series, rows: np.ndarray) -> pd.Series:

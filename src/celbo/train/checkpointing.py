@@ -165,16 +165,16 @@ class Checkpointing:
     The first one is written before the first step, so that a folder that cannot be written to is noticed at once and
     a run that is killed early begins with the same weights. One that the disk refuses later does not end the run: it is
     said, the ones before it stay, and the next is tried when it is due. While training runs, SIGTERM is answered by a
-    checkpoint and a :class:`TerminatedError`.
+    checkpoint and a :class:`TerminatedError`, Ctrl-C by a checkpoint and a ``KeyboardInterrupt`` after the minibatch at
+    hand; a second Ctrl-C does not wait.
     """
 
     def __init__(
         self, trainer: "Trainer", folder: CheckpointFolder | None, every: Interval | None, clock: Callable[[], float]
     ) -> None:
         self.trainer, self.folder, self.every, self._clock = trainer, folder, every, clock
-        self._terminating = False
-        self._handler_before: Any = None
-        self._handles_signal = False
+        self._terminating = self._interrupted = False
+        self._handlers_before: dict[int, Any] = {}
         self._before_validation: dict[str, Any] | None = None
         self._last = {"epoch": 0.0, "step": 0.0, "second": 0.0}
         self._within_epochs = False
@@ -197,7 +197,7 @@ class Checkpointing:
             self._write()
             if chats:
                 logger.info(f"Checkpoints: {self.folder.path}")
-        self._answer_sigterm()
+        self._answer_signals()
 
     def batch_done(self) -> None:
         """A training minibatch is done."""
@@ -215,7 +215,7 @@ class Checkpointing:
 
     def validation_batch_done(self) -> None:
         """A validation minibatch is done."""
-        if self._terminating and self._within_epochs and self.trainer.engine.world_size == 1:
+        if self._is_asked_to_end and self._within_epochs and self.trainer.engine.world_size == 1:
             self._look()
         self._leave_if_alone()
 
@@ -235,27 +235,43 @@ class Checkpointing:
 
     def close(self) -> None:
         """Training ended, however it did."""
-        if self._handles_signal:
-            signal.signal(signal.SIGTERM, self._handler_before)
-            self._handles_signal = False
+        for number, handler in self._handlers_before.items():
+            signal.signal(number, handler)
+        self._handlers_before = {}
 
-    # SIGTERM.
+    # Signals.
 
-    def _answer_sigterm(self) -> None:
+    def _answer_signals(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             return  # Python lets only the main thread answer signals
-        before = signal.getsignal(signal.SIGTERM)
-        if before is not None:  # None: set by a library outside of Python, which could not be put back
-            self._handler_before, self._handles_signal = before, True
-            signal.signal(signal.SIGTERM, self._note_sigterm)
+        terminates = signal.getsignal(signal.SIGTERM) is not None  # None: a library's own, which cannot be put back
+        interrupts = callable(signal.getsignal(signal.SIGINT))  # ignored in a background job of a shell: let it be
+        if terminates:
+            self._handlers_before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._note_sigterm)
+        if interrupts:
+            self._handlers_before[signal.SIGINT] = signal.signal(signal.SIGINT, self._note_sigint)
 
     def _note_sigterm(self, number: int, frame: Any) -> None:
         self._terminating = True
 
+    def _note_sigint(self, number: int, frame: Any) -> None:
+        if self._interrupted:
+            raise KeyboardInterrupt
+        self._interrupted = True
+
+    @property
+    def _is_asked_to_end(self) -> bool:
+        return self._terminating or self._interrupted
+
     def _leave_if_alone(self) -> None:
-        """Where none can be taken, SIGTERM ends training at once; several processes wait for the epoch's end."""
-        if self._terminating and not self._within_epochs and self.trainer.engine.world_size == 1:
-            self._terminate()
+        """Where none can be taken, a signal ends training at once; several processes wait for the epoch's end."""
+        if self._is_asked_to_end and not self._within_epochs and self.trainer.engine.world_size == 1:
+            self._leave(self._terminating)
+
+    def _leave(self, terminating: bool) -> None:
+        if not terminating:
+            raise KeyboardInterrupt
+        self._terminate()
 
     def _terminate(self) -> None:
         assert self.folder is not None
@@ -276,11 +292,11 @@ class Checkpointing:
     def _look(self, at_epochs_end: bool = False) -> None:
         """Write a checkpoint if it is due or the last chance. All processes do so or none."""
         engine = self.trainer.engine
-        terminating = engine.any_process(self._terminating)
-        if terminating or engine.any_process(self._is_due(at_epochs_end)):
+        ending = engine.any_process(self._is_asked_to_end)
+        if ending or engine.any_process(self._is_due(at_epochs_end)):
             self._try_to_write()
-        if terminating:
-            self._terminate()
+        if ending:
+            self._leave(engine.any_process(self._terminating))
 
     def _is_due(self, at_epochs_end: bool) -> bool:
         assert self.every is not None

@@ -7,8 +7,9 @@ import typer
 
 from ..core import __version__
 from .errors import OneLineErrors
+from .interrupts import while_loading
 
-__all__ = ["app", "main"]
+__all__ = ["app"]
 
 app = typer.Typer(
     cls=OneLineErrors,
@@ -34,11 +35,6 @@ Recipe = Annotated[
 Seed = Annotated[
     int | None, typer.Option(min=0, max=2**32 - 1, help="Makes the run repeatable.", show_default="random")
 ]
-
-
-def main() -> None:
-    """Entry point of the ``celbo`` script."""
-    app(prog_name="celbo")
 
 
 def _say_version(wanted: bool) -> None:
@@ -96,8 +92,7 @@ def train(
 
     Ctrl-C ends training early and writes what there is. A run that is killed goes on with --resume, to the same result.
     """
-    from . import runs
-
+    runs = _runs()
     options = runs.TrainOptions(
         model=model,
         layer=layer,
@@ -138,8 +133,7 @@ def embed(
 
     Genes are matched by name. The file then holds obs and obsm["X_celbo"].
     """
-    from . import runs
-
+    runs = _runs()
     runs.embed(model_dir, inputs, output, data, overwrite, quiet)
 
 
@@ -156,8 +150,7 @@ def predict(
 
     Genes are matched by name. The file has the most probable class of each cell and the probabilities of all.
     """
-    from . import runs
-
+    runs = _runs()
     runs.predict(model_dir, inputs, output, data, overwrite, quiet)
 
 
@@ -177,8 +170,7 @@ def denoise(
 
     Genes are matched by name. The file is an AnnData; each cell's expression sums to 1 over all genes.
     """
-    from . import runs
-
+    runs = _runs()
     options = {"transform_batch": transform_batch, "gene_list": gene, "seed": seed}
     runs.denoise(model_dir, inputs, output, options, data, overwrite, quiet)
 
@@ -196,16 +188,14 @@ def shard(
 
     The store is an AnnData; memory stays bounded, and as much room as the data take is needed beside it meanwhile.
     """
-    from . import runs
-
+    runs = _runs()
     runs.shard(inputs, output, layer, seed, overwrite, quiet)
 
 
 @app.command()
 def info(model_dir: ModelDir) -> None:
     """Say what a saved model is."""
-    from . import runs
-
+    runs = _runs()
     runs.info(model_dir)
 
 
@@ -216,8 +206,7 @@ def convert(
     overwrite: Overwrite = False,
 ) -> None:
     """Write a model of scvi-tools as a safe archive of celbo's; nothing in the old one is executed."""
-    from . import runs
-
+    runs = _runs()
     runs.convert(old, new, overwrite)
 
 
@@ -228,8 +217,7 @@ def export(
     overwrite: Overwrite = False,
 ) -> None:
     """Write a model of celbo's as an archive that scvi-tools 1.4.2 loads."""
-    from . import runs
-
+    runs = _runs()
     runs.export(new, old, overwrite)
 
 
@@ -243,9 +231,15 @@ def demo(
 
     Labels and batches are compared before and after; the folder is one as `train` writes.
     """
-    from . import runs
-
+    runs = _runs()
     _leave(runs.demo(output, overwrite, quiet))
+
+
+def _runs() -> Any:
+    """What the commands do: loads torch, so only when one runs."""
+    with while_loading():
+        from . import runs
+    return runs
 
 
 def _leave(code: Any) -> None:
