@@ -209,7 +209,7 @@ class TestInterrupt:
         assert (done.exit_code, done.stderr) == (130, "celbo: interrupted; nothing was written.\n")
 
     def test_while_libraries_load(self):
-        code = "import signal\nfrom celbo.cli.interrupts import while_loading\nwith while_loading(): signal.raise_signal(2)"
+        code = "import signal\nfrom celbo.cli.interrupts import while_loading as w\nwith w(): signal.raise_signal(2)"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (130, "celbo: interrupted; nothing was written.\n")
 
