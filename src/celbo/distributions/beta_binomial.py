@@ -13,6 +13,7 @@ from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
 
 from ..ops.elementwise import nb_log_prob
+from ..ops.random import generator_or
 from .base import CountDistribution, Shape, describe, extended
 
 __all__ = ["BetaBinomial"]
@@ -109,7 +110,7 @@ class BetaBinomial(CountDistribution):
         sample_shape
             Shape of the sample, put before ``batch_shape``.
         generator
-            Source of randomness; PyTorch's global one when not given.
+            Source of randomness; the one of the running training or question, else PyTorch's, when not given.
 
         Returns
         -------
@@ -117,6 +118,7 @@ class BetaBinomial(CountDistribution):
         """
         shape = extended(self, sample_shape)
         concentrations = torch.stack([self.alpha.expand(shape), self.beta.expand(shape)], -1)
+        generator = generator_or(generator, concentrations.device)
         probs = torch._sample_dirichlet(concentrations, generator=generator)[..., 0]
         return torch.binomial(self.total_count.expand(shape), probs, generator=generator)
 

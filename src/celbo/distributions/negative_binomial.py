@@ -18,6 +18,7 @@ from torch.distributions.utils import broadcast_all, lazy_property
 
 from .. import ops
 from ..ops.elementwise import nb_log_prob
+from ..ops.random import generator_or
 from .base import CountDistribution, Shape, covers, describe, extended, normalized, sum_rows
 
 __all__ = ["NegativeBinomial"]
@@ -150,13 +151,14 @@ class NegativeBinomial(CountDistribution):
         sample_shape
             Shape of the sample, put before ``batch_shape``.
         generator
-            Source of randomness; PyTorch's global one when not given.
+            Source of randomness; the one of the running training or question, else PyTorch's, when not given.
 
         Returns
         -------
         ``(*sample_shape, *batch_shape)``. Rates above 1e8 are cut there.
         """
         shape = extended(self, sample_shape)
+        generator = generator_or(generator, self.theta.device)
         gamma = torch._standard_gamma(self.theta.expand(shape), generator=generator)
         rate = gamma / (self.theta / self.mu)
         return torch.poisson(rate.clamp(max=MAX_RATE), generator=generator)

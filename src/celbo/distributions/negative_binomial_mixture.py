@@ -14,6 +14,7 @@ from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all, lazy_property
 
 from ..ops.elementwise import nb_mixture_log_prob
+from ..ops.random import generator_or
 from .base import CountDistribution, Shape, describe, normalized
 from .negative_binomial import NegativeBinomial
 
@@ -98,13 +99,14 @@ class NegativeBinomialMixture(CountDistribution):
         sample_shape
             Shape of the sample, put before ``batch_shape``.
         generator
-            Source of randomness; PyTorch's global one when not given.
+            Source of randomness; the one of the running training or question, else PyTorch's, when not given.
 
         Returns
         -------
         ``(*sample_shape, *batch_shape)``.
         """
         weight = self.mixture_probs.expand(self._extended_shape(torch.Size(sample_shape or ())))
+        generator = generator_or(generator, weight.device)
         is_first = torch.bernoulli(weight, generator=generator).bool()
         mu = torch.where(is_first, self.mu1, self.mu2)
         theta = torch.where(is_first, self.theta1, self.theta2)

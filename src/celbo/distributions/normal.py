@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal as TorchNormal
 
+from ..ops.random import generator_or
 from .base import Shape, describe, extended, normalized
 
 __all__ = ["Normal"]
@@ -51,13 +52,14 @@ class Normal(TorchNormal):
         sample_shape
             Shape of the sample, put before ``batch_shape``.
         generator
-            Source of randomness; PyTorch's global one when not given.
+            Source of randomness; the one of the running training or question, else PyTorch's, when not given.
 
         Returns
         -------
         ``(*sample_shape, *batch_shape)``.
         """
         shape = extended(self, sample_shape)
+        generator = generator_or(generator, self.loc.device)
         return torch.normal(self.loc.expand(shape), self.scale.expand(shape), generator=generator)
 
     def expand(self, batch_shape: Shape, _instance: Any = None) -> Self:

@@ -15,6 +15,7 @@ from torch.distributions.utils import lazy_property
 
 from .. import ops
 from ..ops.elementwise import poisson_log_prob
+from ..ops.random import generator_or
 from .base import CountDistribution, Shape, covers, describe, extended, normalized, sum_rows
 
 __all__ = ["Poisson"]
@@ -89,13 +90,14 @@ class Poisson(TorchPoisson, CountDistribution):  # type: ignore[misc]  # same su
         sample_shape
             Shape of the sample, put before ``batch_shape``.
         generator
-            Source of randomness; PyTorch's global one when not given.
+            Source of randomness; the one of the running training or question, else PyTorch's, when not given.
 
         Returns
         -------
         ``(*sample_shape, *batch_shape)``.
         """
-        return torch.poisson(self.rate.expand(extended(self, sample_shape)), generator=generator)
+        rate = self.rate.expand(extended(self, sample_shape))
+        return torch.poisson(rate, generator=generator_or(generator, rate.device))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-probabilities of counts in nats, in the broadcast shape of ``value`` and ``batch_shape``."""

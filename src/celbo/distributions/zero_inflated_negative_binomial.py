@@ -17,6 +17,7 @@ from torch.distributions.utils import broadcast_all, lazy_property
 
 from .. import ops
 from ..ops.elementwise import zinb_log_prob
+from ..ops.random import generator_or
 from .base import CountDistribution, Shape, covers, describe, sum_rows
 from .negative_binomial import NegativeBinomial
 
@@ -106,6 +107,7 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
     @torch.no_grad()
     def sample(self, sample_shape: Shape | None = None, *, generator: torch.Generator | None = None) -> Tensor:
         """Counts, as in :meth:`NegativeBinomial.sample`, some of them set to zero."""
+        generator = generator_or(generator, self.zi_logits.device)
         counts = super().sample(sample_shape, generator=generator)
         uniform = torch.rand(counts.shape, dtype=counts.dtype, device=counts.device, generator=generator)
         return torch.where(uniform <= self.zi_probs, 0, counts)

@@ -25,6 +25,7 @@ from torch.nn.functional import softplus
 
 from ..core import REGISTRY_KEYS
 from ..nn import Encoder
+from ..ops.draws import rsample, sample
 from .base import BaseModuleClass, LossOutput, auto_move_data
 
 __all__ = ["AmortizedLDAModule", "logistic_normal_of"]
@@ -98,7 +99,7 @@ class AmortizedLDAModule(BaseModuleClass):
     def inference(self, x: Tensor) -> dict[str, Any]:
         r"""Encode counts, ``(n, g)``: ``qz``, the normal posterior before the softmax, and ``z``, topics of a draw."""
         qz = self._guide.cell_topics(x)
-        return {"qz": qz, "z": qz.rsample().softmax(-1)}
+        return {"qz": qz, "z": rsample(qz).softmax(-1)}
 
     @auto_move_data
     def generative(self, z: Tensor) -> dict[str, Any]:
@@ -110,7 +111,7 @@ class AmortizedLDAModule(BaseModuleClass):
         """
         q_topics = self._guide.topics()
         return {
-            "feature_probs": z @ q_topics.rsample().softmax(-1),
+            "feature_probs": z @ rsample(q_topics).softmax(-1),
             "pz": self._model.cell_topics(),
             "q_topics": q_topics,
             "p_topics": self._model.topic_features(),
@@ -218,5 +219,5 @@ def _mean_on_simplex(q: Distribution, n_samples: int) -> Tensor:
     step = max(1, _DRAWS // max(1, q.mean.numel()))
     total = torch.zeros_like(q.mean)
     for start in range(0, n_samples, step):
-        total += q.sample(torch.Size([min(step, n_samples - start)])).softmax(-1).sum(0)
+        total += sample(q, (min(step, n_samples - start),)).softmax(-1).sum(0)
     return total / n_samples

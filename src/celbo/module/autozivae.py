@@ -28,6 +28,7 @@ from torch.nn.functional import logsigmoid
 
 from ..core import unknown_name
 from ..distributions import ZeroInflatedNegativeBinomial
+from ..ops.draws import randn, rsample
 from ..ops.elementwise import nb_log_prob
 from .base import LossOutput, auto_move_data
 from .vae import VAE
@@ -92,8 +93,8 @@ class AutoZIVAE(VAE):
     def _keep_prior(self, alpha: float | None, beta: float | None) -> None:
         """Parameters when both are learned, else buffers."""
         if alpha is None and beta is None:
-            self.alpha_prior_logit = nn.Parameter(torch.randn(1))
-            self.beta_prior_logit = nn.Parameter(torch.randn(1))
+            self.alpha_prior_logit = nn.Parameter(randn(1))
+            self.beta_prior_logit = nn.Parameter(randn(1))
             return
         alpha = 1 - beta if alpha is None else alpha  # type: ignore[operator]  # one of the two is given
         beta = 1 - alpha if beta is None else beta
@@ -133,7 +134,7 @@ class AutoZIVAE(VAE):
 
         ``eps_gamma`` is accepted for scvi-tools' sake.
         """
-        return Beta(alpha, beta, validate_args=False).rsample().clamp(eps_sample, 1 - eps_sample)
+        return rsample(Beta(alpha, beta, validate_args=False)).clamp(eps_sample, 1 - eps_sample)
 
     def reshape_bernoulli(
         self, bernoulli_params: Tensor, batch_index: Tensor | None = None, y: Tensor | None = None

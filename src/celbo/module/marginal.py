@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from ..core import REGISTRY_KEYS
+from ..ops.random import generator_or
 from .likelihoods import log_likelihood
 
 if TYPE_CHECKING:
@@ -64,5 +65,6 @@ def _log_ratio(p: Distribution, q: Distribution, value: Tensor) -> Tensor:
 
 def _draw(q: Any, n_samples: int, generator: torch.Generator | None) -> Tensor:
     """``(s, *q.shape)`` samples of a normal distribution."""
+    generator = generator_or(generator, q.loc.device)
     noise = torch.randn((n_samples, *q.loc.shape), dtype=q.loc.dtype, device=q.loc.device, generator=generator)
     return q.loc + q.scale * noise

@@ -39,6 +39,7 @@ from ..distributions import NegativeBinomial
 from ..nn import Encoder, FCLayers
 from ..nn.covariates import append_columns
 from ..nn.linear import Linear
+from ..ops.draws import randn
 from .base import BaseModuleClass, EmbeddingModuleMixin, LossOutput, auto_move_data
 from .base.priors import GaussianPrior
 from .spot_simulation import with_simulated_spots
@@ -136,8 +137,8 @@ class MRDeconv(EmbeddingModuleMixin, BaseModuleClass):
         self.n_latent_amortization = n_latent_amortization
 
         self.px_r = nn.Parameter(_copy(px_r))
-        self.V = nn.Parameter(torch.randn(n_labels + add_celltypes, n_spots))
-        self.gamma = nn.Parameter(torch.randn(n_latent, n_labels, n_spots))
+        self.V = nn.Parameter(randn(n_labels + add_celltypes, n_spots))
+        self.gamma = nn.Parameter(randn(n_latent, n_labels, n_spots))
         self.eta = nn.Parameter(torch.zeros(add_celltypes, n_genes))
         self.beta = nn.Parameter(torch.zeros(n_genes))
         self.register_buffer("per_ct_bias", _copy(per_ct_bias))

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Dirichlet
 
 from ..distributions import NegativeBinomial
+from ..ops.draws import sample
 
 if TYPE_CHECKING:
     from .mrdeconv import MRDeconv
@@ -51,12 +52,12 @@ def with_simulated_spots(
     n, c = len(x_ng), module.n_labels
     gamma_anck = module.states_prior().sample(n_simulated, n)
     few_types = Dirichlet(x_ng.new_full((c,), _FEW_TYPES), validate_args=False)
-    v_anc = few_types.sample(torch.Size([n_simulated, n]))
+    v_anc = sample(few_types, (n_simulated, n))
     library_an1 = x_ng.sum(-1, keepdim=True).repeat(n_simulated, 1, 1)
     library_an1[0] += _DEEPER
     scale_ang = (v_anc.unsqueeze(-1) * module.profiles(gamma_anck, batch_index)).sum(-2)
-    simulated_ang = NegativeBinomial(mu=library_an1 * scale_ang, theta=module.px_r.exp()).sample()
-    share = Dirichlet(x_ng.new_tensor(_MIXING), validate_args=False).sample(torch.Size([n_simulated - 1, n]))[..., :1]
+    simulated_ang = sample(NegativeBinomial(mu=library_an1 * scale_ang, theta=module.px_r.exp()))
+    share = sample(Dirichlet(x_ng.new_tensor(_MIXING), validate_args=False), (n_simulated - 1, n))[..., :1]
     ratio_an1 = torch.cat([x_ng.new_ones(1, n, 1), share])
     mixed_ang = (1 - ratio_an1) * x_ng + ratio_an1 * simulated_ang
     return {

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from ..core import unknown_name
+from ..ops.draws import sample
 from .base.priors import normal_mixture
 
 __all__ = ["StatesPrior", "check_amortization", "divergence", "entropy"]
@@ -53,7 +54,7 @@ class StatesPrior:
     def sample(self, a: int, n: int) -> Tensor:
         """States of each type in simulated spots, ``(a, n, c, k)``."""
         logits_cp = (self.weight_cp + _TINIEST_SHARE).log()
-        return normal_mixture(logits_cp, self.mean_cpk, self.scale_cpk).sample(torch.Size([a, n]))
+        return sample(normal_mixture(logits_cp, self.mean_cpk, self.scale_cpk), (a, n))
 
     def penalty(self, gamma_amnck: Tensor, true_anck: Tensor | None = None, ratio_an1: Tensor | None = None) -> Tensor:
         """Negative log-density of states, ``(a, m, n, c)``.

@@ -24,6 +24,7 @@ from ..core import REGISTRY_KEYS
 from ..distributions import Poisson
 from ..nn import DecoderSCVI, Encoder, LinearDecoderSCVI
 from ..nn.covariates import append_columns
+from ..ops.draws import randn, sample
 from ..ops.sparse import row_sums
 from .base import BaseMinifiedModeModuleClass, EmbeddingModuleMixin, LossOutput, auto_move_data
 from .base.minified import stored_latents
@@ -145,7 +146,7 @@ class VAE(EmbeddingModuleMixin, BaseMinifiedModeModuleClass):
         self.batch_representation = batch_representation
 
         if dispersion != "gene-cell":
-            self.px_r = nn.Parameter(torch.randn(dispersion_shape(dispersion, n_input, n_batch, n_labels)))
+            self.px_r = nn.Parameter(randn(*dispersion_shape(dispersion, n_input, n_batch, n_labels)))
         if not self.use_observed_lib_size:
             self._keep_library_prior(library_log_means, library_log_vars)
 
@@ -260,8 +261,8 @@ class VAE(EmbeddingModuleMixin, BaseMinifiedModeModuleClass):
         if not self.use_observed_lib_size:
             ql, library = self.l_encoder(encoded, *codes)
         if n_samples > 1:
-            z = self.z_encoder.z_transformation(qz.sample((n_samples,)))
-            library = library.expand(n_samples, -1, -1) if ql is None else ql.sample((n_samples,))
+            z = self.z_encoder.z_transformation(sample(qz, (n_samples,)))
+            library = library.expand(n_samples, -1, -1) if ql is None else sample(ql, (n_samples,))
         return {"z": z, "qz": qz, "ql": ql, "library": library}
 
     @auto_move_data
@@ -406,7 +407,7 @@ class VAE(EmbeddingModuleMixin, BaseMinifiedModeModuleClass):
         px = outputs["px"]
         if isinstance(px, Poisson):
             px = Poisson(px.rate.clamp(max=max_poisson_rate), validate_args=False)
-        x = px.sample().cpu()
+        x = sample(px).cpu()
         return x.permute(1, 2, 0) if n_samples > 1 else x
 
     @torch.no_grad()
@@ -431,7 +432,7 @@ class VAE(EmbeddingModuleMixin, BaseMinifiedModeModuleClass):
         n_mc_samples_per_pass
             Samples that go through the decoder at once. It bears on memory only.
         generator
-            Source of randomness, on the module's device; PyTorch's global one when not given.
+            Source of randomness, on the module's device; the one of the running block, else PyTorch's, when not given.
 
         Returns
         -------

@@ -29,6 +29,7 @@ from ..distributions import NegativeBinomial
 from ..nn import Encoder, FCLayers
 from ..nn.covariates import append_columns
 from ..nn.linear import Linear
+from ..ops.draws import randn, sample
 from .base import BaseModuleClass, EmbeddingModuleMixin, LossOutput, auto_move_data
 from .base.priors import GaussianPrior, mixture_kl, normal_mixture
 from .classifier import Classifier
@@ -100,11 +101,11 @@ class VAEC(EmbeddingModuleMixin, BaseModuleClass):
         self.log_variational, self.encode_covariates = log_variational, encode_covariates
         self.prior, self.num_classes_mog = prior, num_classes_mog
 
-        self.px_r = nn.Parameter(torch.randn(n_input))
+        self.px_r = nn.Parameter(randn(n_input))
         self.per_ct_bias = nn.Parameter(torch.zeros(n_labels, n_input))
         if prior == "mog":
             n_components = 10 if num_classes_mog is None else num_classes_mog
-            self.prior_means = nn.Parameter(torch.randn(n_labels, n_components, n_latent))
+            self.prior_means = nn.Parameter(randn(n_labels, n_components, n_latent))
             self.prior_log_std = nn.Parameter(torch.zeros(n_labels, n_components, n_latent) - 2.0)
             self.prior_logits = nn.Parameter(torch.zeros(n_labels, n_components))
         weight_c = np.ones(n_labels) if ct_weight is None else np.asarray(ct_weight)
@@ -168,7 +169,7 @@ class VAEC(EmbeddingModuleMixin, BaseModuleClass):
         qz, z = self.z_encoder(encoded, y)
         library = x.sum(-1, keepdim=True)
         if n_samples > 1:
-            z, library = qz.sample((n_samples,)), library.expand(n_samples, -1, -1)
+            z, library = sample(qz, (n_samples,)), library.expand(n_samples, -1, -1)
         return {"z": z, "qz": qz, "library": library}
 
     @auto_move_data
@@ -281,7 +282,7 @@ class VAEC(EmbeddingModuleMixin, BaseModuleClass):
     def sample(self, tensors: Mapping[str, Tensor], n_samples: int = 1) -> Tensor:
         """Draw counts from the posterior predictive distribution: ``(n, g)`` or ``(n, g, s)``, on the CPU."""
         _, outputs = self.forward(tensors, inference_kwargs={"n_samples": n_samples}, compute_loss=False)[:2]
-        x = outputs["px"].sample().cpu()
+        x = sample(outputs["px"]).cpu()
         return x.permute(1, 2, 0) if n_samples > 1 else x
 
     def learned_mixture(self) -> dict[str, np.ndarray]:

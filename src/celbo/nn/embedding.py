@@ -6,6 +6,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from ..ops.draws import randn
+
 __all__ = ["Embedding"]
 
 
@@ -69,7 +71,7 @@ def _new_rows(old_ck: Tensor, init: int | list[int]) -> Tensor:
         )
     if init < 1:
         raise ValueError(f"`init` must be greater than 0, got {init}: it is the number of new rows.")
-    return torch.randn(init, old_ck.shape[1], dtype=old_ck.dtype, device=old_ck.device)
+    return randn(init, old_ck.shape[1], dtype=old_ck.dtype, device=old_ck.device)
 
 
 def _without_first_rows(n_rows: int) -> Callable[[Tensor], Tensor]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
+from ..ops.draws import rsample
 from .fc_layers import FCLayers
 from .linear import Linear
 
@@ -95,7 +96,7 @@ class Encoder(nn.Module):
         var_nk = self.var_activation(self.var_encoder(hidden)) + self.var_eps
         # The arguments are not validated: the check would make the host wait for a GPU at each step.
         q = Normal(mean_nk, var_nk.sqrt(), validate_args=False)
-        z_nk = self.z_transformation(q.rsample())
+        z_nk = self.z_transformation(rsample(q))
         return (q, z_nk) if self.return_dist else (mean_nk, var_nk, z_nk)
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .covariates import append_columns, covariate_widths, linear_with_covariates
+from .dropout import Dropout
 from .linear import Linear
 
 __all__ = ["FCLayers"]
@@ -81,7 +82,7 @@ class FCLayers(nn.Module):
                 nn.BatchNorm1d(sizes[i + 1], momentum=0.01, eps=0.001) if use_batch_norm else None,
                 nn.LayerNorm(sizes[i + 1], elementwise_affine=False) if use_layer_norm else None,
                 activation_fn() if use_activation else None,
-                nn.Dropout(p=dropout_rate) if dropout_rate > 0 else None,
+                Dropout(p=dropout_rate) if dropout_rate > 0 else None,
             )
             self.fc_layers.add_module(f"Layer {i}", nn.Sequential(*block))  # type: ignore[arg-type]
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
+from ..ops.draws import rsample
 from .fc_layers import FCLayers
 from .linear import Linear
 
@@ -93,7 +94,7 @@ class MultiEncoder(nn.Module):
         mean_nk = self.mean_encoder(hidden_nh)
         var_nk = torch.exp(self.var_encoder(hidden_nh))
         q = Normal(mean_nk, var_nk.sqrt(), validate_args=False)
-        z_nk = self.z_transformation(q.rsample())
+        z_nk = self.z_transformation(rsample(q))
         return (q, z_nk) if self.return_dist else (mean_nk, var_nk, z_nk)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from ..core import unknown_name
+from ..ops.draws import rsample
 from .fc_layers import FCLayers
 from .linear import Linear
 
@@ -74,7 +75,7 @@ class EncoderTOTALVI(nn.Module):
 
     def reparameterize_transformation(self, mu: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
         """Reparameterised draw from ``N(mu, var)``: transformed as ``distribution`` says, and untransformed."""
-        untransformed = Normal(mu, var.sqrt(), validate_args=False).rsample()
+        untransformed = rsample(Normal(mu, var.sqrt(), validate_args=False))
         return self.z_transformation(untransformed), untransformed
 
     def forward(
@@ -100,7 +101,7 @@ class EncoderTOTALVI(nn.Module):
         z_nk, untransformed_z_nk = self.reparameterize_transformation(qz.loc, qz.scale.square())
         hidden_nh = self.l_gene_encoder(data, *cat_list)
         ql = _normal(self.l_gene_mean_encoder(hidden_nh), self.l_gene_var_encoder(hidden_nh))
-        log_library_n1 = ql.rsample()
+        log_library_n1 = rsample(ql)
         latent = {"z": z_nk, "l": self.l_transformation(log_library_n1)}
         return qz, ql, latent, {"z": untransformed_z_nk, "l": log_library_n1}
 
@@ -232,7 +233,7 @@ class DecoderTOTALVI(nn.Module):
         hidden = torch.cat([self.py_back_decoder(z, *cat_list), z], dim=-1)
         alpha_np = self.py_back_mean_log_alpha(hidden, *cat_list)
         beta_np = self.activation_function_bg(self.py_back_mean_log_beta(hidden, *cat_list))
-        log_background_np = Normal(alpha_np, beta_np + _BACKGROUND_EPS, validate_args=False).rsample()
+        log_background_np = rsample(Normal(alpha_np, beta_np + _BACKGROUND_EPS, validate_args=False))
         rate_back_np = torch.exp(log_background_np)
         hidden = torch.cat([self.py_fore_decoder(z, *cat_list), z], dim=-1)
         fore_scale_np = self.py_fore_scale_decoder(hidden, *cat_list) + 1 + _BACKGROUND_EPS

@@ -20,6 +20,7 @@ from torch.distributions import Distribution, Gamma
 from ..core import unknown_name
 from ..distributions import NegativeBinomial, Poisson
 from ..module.base import BaseModuleClass
+from ..ops.draws import sample
 from .passes import Batches, Rows, decode, encode, evaluating, on_device, sample_passes
 
 __all__ = ["feature_correlation", "pearson", "spearman"]
@@ -97,7 +98,7 @@ def _denoised(
 def _draw_rate(px: Distribution, library_size: float) -> Tensor:
     if isinstance(px, NegativeBinomial):
         mean, theta = torch.broadcast_tensors(px.scale * library_size, px.theta)
-        return Gamma(theta, theta / mean, validate_args=False).sample()
+        return sample(Gamma(theta, theta / mean, validate_args=False))
     if isinstance(px, Poisson):
         return px.scale * library_size
     raise NotImplementedError(

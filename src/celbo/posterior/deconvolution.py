@@ -13,6 +13,7 @@ from torch import Tensor
 from ..core import REGISTRY_KEYS
 from ..module.mrdeconv import MRDeconv
 from ..module.vaec import VAEC
+from ..ops.draws import sample
 from .cell_types import fine_probabilities
 from .passes import Batches, Rows, evaluating, on_device
 
@@ -32,8 +33,9 @@ def spot_proportions(module: MRDeconv, batches: Batches, *, n_cells: int | None 
         Number of spots, if known: the answer is then allocated once.
     """
     rows = Rows(n_cells)
-    for _, decoded in _passes(module, batches):
-        rows.append(decoded["v"][0])
+    with evaluating(module):
+        for _, decoded in _passes(module, batches):
+            rows.append(decoded["v"][0])
     return rows.array()
 
 
@@ -43,10 +45,11 @@ def spot_gamma(module: MRDeconv, batches: Batches, *, n_cells: int | None = None
     Parameters are those of :func:`spot_proportions`.
     """
     rows = Rows(n_cells)
-    for _, decoded in _passes(module, batches):
-        share_mcn = decoded["proportion_modes"][0].transpose(-1, -2)
-        gamma_kcn = (decoded["gamma"][0] * share_mcn.unsqueeze(1)).sum(0)
-        rows.append(gamma_kcn.permute(2, 0, 1))
+    with evaluating(module):
+        for _, decoded in _passes(module, batches):
+            share_mcn = decoded["proportion_modes"][0].transpose(-1, -2)
+            gamma_kcn = (decoded["gamma"][0] * share_mcn.unsqueeze(1)).sum(0)
+            rows.append(gamma_kcn.permute(2, 0, 1))
     return rows.array()
 
 
@@ -66,12 +69,13 @@ def type_profile(
         the genes in the type.
     """
     rows = Rows(n_cells)
-    for tensors, decoded in _passes(module, batches):
-        profile_ng = decoded["px_mu"][0, :, label]
-        if as_counts:
-            part_ng = decoded["v"][0, :, label, None] * profile_ng
-            profile_ng = tensors[REGISTRY_KEYS.X_KEY] * part_ng / decoded["px_scale"][0]
-        rows.append(profile_ng)
+    with evaluating(module):
+        for tensors, decoded in _passes(module, batches):
+            profile_ng = decoded["px_mu"][0, :, label]
+            if as_counts:
+                part_ng = decoded["v"][0, :, label, None] * profile_ng
+                profile_ng = tensors[REGISTRY_KEYS.X_KEY] * part_ng / decoded["px_scale"][0]
+            rows.append(profile_ng)
     return rows.array()
 
 
@@ -86,7 +90,7 @@ def fine_proportions(module: MRDeconv, batches: Batches, sc_module: VAEC, *, n_c
         Conditional autoencoder with a classifier of fine labels.
     """
     rows = Rows(n_cells)
-    with evaluating(sc_module):
+    with evaluating(module), evaluating(sc_module):
         for _, decoded in _passes(module, batches):
             gamma_mnck = decoded["gamma"][0].permute(0, 3, 2, 1).to(sc_module.device)
             m, n, c, k = gamma_mnck.shape
@@ -114,12 +118,11 @@ def spot_latents(
     with evaluating(module, seed):
         for tensors in on_device(batches, module):
             qz = module.inference(**module._get_inference_input(tensors))["qz"]
-            first.append((qz.sample() if draw else qz.loc)[0])
+            first.append((sample(qz) if draw else qz.loc)[0])
             variance.append(qz.scale[0].square())
     return first.array(), variance.array()
 
 
 def _passes(module: MRDeconv, batches: Batches) -> Iterator[tuple[dict[str, Tensor], dict[str, Any]]]:
-    with evaluating(module):
-        for tensors in on_device(batches, module):
-            yield tensors, module(tensors, compute_loss=False)[1]
+    for tensors in on_device(batches, module):
+        yield tensors, module(tensors, compute_loss=False)[1]

@@ -17,6 +17,7 @@ from torch.distributions import (
 
 from ..core import REGISTRY_KEYS
 from ..module.base import BaseModuleClass, EmbeddingModuleMixin
+from ..ops.draws import sample
 from .passes import Batches, Rows, encode, evaluating, on_device
 
 __all__ = ["aggregated_posterior", "batch_representation", "is_logistic_normal", "latent_representation"]
@@ -84,7 +85,7 @@ def _mean_on_simplex(qz: Normal, n_samples: int) -> Tensor:
     total_nk = torch.zeros_like(qz.loc)
     step = max(1, _DRAWS // max(1, qz.loc.numel()))
     for start in range(0, n_samples, step):
-        draws_snk = qz.sample(torch.Size([min(step, n_samples - start)]))
+        draws_snk = sample(qz, (min(step, n_samples - start),))
         total_nk += draws_snk.softmax(-1).sum(0)
     return total_nk / n_samples
 

@@ -14,7 +14,7 @@ from torch.distributions import Normal
 
 from ..core import REGISTRY_KEYS, settings
 from ..module.base import BaseModuleClass
-from ..ops.random import private_rng
+from ..module.base.randomness import minibatches_of, randomness_of
 from ..ops.thread_count import between_batches, working_threads
 
 __all__ = [
@@ -65,19 +65,20 @@ def evaluating(module: BaseModuleClass, seed: int | None = None) -> Iterator[np.
         Every submodule gets its mode back at the end.
     seed
         Seed of everything drawn inside. None: ``celbo.settings.seed``; fresh randomness where that is None too. The
-        global generators are as they were afterwards.
+        global generators are not touched, or put back where the module is not celbo's and may draw from them.
 
     Yields
     ------
     A numpy generator that follows from the same seed.
     """
+    seed = settings.seed if seed is None else seed
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
         with (
             torch.inference_mode(),
+            randomness_of(module, seed, device_of(module)) as used,
             working_threads(),
-            private_rng(settings.seed if seed is None else seed, device_of(module)) as used,
         ):
             yield np.random.default_rng(used)
     finally:
@@ -88,7 +89,7 @@ def evaluating(module: BaseModuleClass, seed: int | None = None) -> Iterator[np.
 def on_device(batches: Batches, module: BaseModuleClass) -> Iterator[dict[str, Tensor]]:
     """The minibatches on the module's device, so that each table travels once however often it is decoded."""
     device = device_of(module)
-    for tensors in batches:
+    for tensors in minibatches_of(batches):
         between_batches()
         yield {key: table.to(device, non_blocking=True) for key, table in tensors.items() if table is not None}
 

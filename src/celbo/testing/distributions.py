@@ -15,6 +15,7 @@ from torch.autograd import gradcheck
 from torch.distributions import Distribution, Independent
 
 from ..distributions import CountDistribution
+from ..ops.random import private_rng
 
 __all__ = ["check_distribution"]
 
@@ -198,8 +199,7 @@ def _integrated(distribution: Distribution) -> tuple[Tensor, Tensor]:
 
 
 def _check_samples(distribution: Distribution, moments: Tensor, n_samples: int, seed: int) -> None:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with private_rng(seed):
         x_sp = distribution.sample(torch.Size([n_samples]))
     _assert_equal("shape of a sample", x_sp.shape, torch.Size([n_samples, *distribution.batch_shape]))
     _assert_equal("dtype of a sample", x_sp.dtype, distribution.mean.dtype)

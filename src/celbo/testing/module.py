@@ -11,7 +11,8 @@ from torch import Tensor
 from ..core import REGISTRY_KEYS
 from ..module.base import BaseModuleClass, LossOutput
 from ..module.base.binding import accepts
-from ..ops.random import private_rng
+from ..module.base.randomness import randomness_of
+from ..ops.draws import initial_weights
 
 __all__ = ["check_module"]
 
@@ -67,8 +68,9 @@ def check_module(
     n = len(next(iter(batch.values())))
     if n < 4:
         raise ValueError(f"check_module needs a minibatch of at least 4 cells, got {n}.")
-    with private_rng(seed):
+    with initial_weights(seed):
         module = make_module()
+    with randomness_of(module, seed, torch.device("cpu")):
         _check_record(module.train(), batch, n)
         _check_gradients(module, batch, unused, "of the minibatch")
         _check_kl_weight(module.eval(), batch, seed)
@@ -163,7 +165,7 @@ def _check_few_cells(module: BaseModuleClass, batch: Batch) -> None:
 
 
 def _record(module: BaseModuleClass, batch: Batch, seed: int, **loss_kwargs: float) -> LossOutput:
-    with torch.no_grad(), private_rng(seed):
+    with torch.no_grad(), randomness_of(module, seed, torch.device("cpu")):
         return module(batch, loss_kwargs=loss_kwargs)[2]
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..core import REGISTRY_KEYS, settings
 from ..module import Classifier
 from ..module.base import BaseModuleClass
-from ..ops.random import private_rng
+from ..ops.draws import initial_weights
 from .adam import Adam
 from .config import flatten_config
 from .plan import TrainingPlan
@@ -197,7 +197,7 @@ def _as_classifier(asked: bool | Classifier, module: Any) -> Classifier | Litera
         return False
     if asked is not True:
         return asked
-    with private_rng(0 if settings.seed is None else settings.seed):
+    with initial_weights(settings.seed):
         return Classifier(module.n_latent, n_hidden=32, n_labels=module.n_batch, n_layers=2, logits=True)
 
 

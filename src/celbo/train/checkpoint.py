@@ -6,7 +6,7 @@ A run is a function of its state, so a run that goes on from a checkpoint comput
 progress   epoch, optimizer step, minibatches of the running epoch, why it should stop, metrics, attempt
 weights    of the module, of what else the plan holds, and gradients that wait for an optimizer step
 optimizers with their schedules and, under 16-bit precision, the loss scale
-processes  of each process: torch's private generators and the sums of the running epoch
+processes  of each process: the run's generators and the sums of the running epoch
 loaders    epoch and minibatch of each; their order is a function of (seed, epoch), so no row is read again
 callbacks  early stopping, best weights, checkpoints of the best
 history    every row of it
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ..core import __version__
 from ..io import ArchiveError
+from ..ops.random import generator_states, set_generator_states
 from ..ops.thread_count import allowed_threads
 
 if TYPE_CHECKING:
@@ -46,28 +47,9 @@ _PROGRESS = (
 """Attributes of the trainer that say how far it is."""
 
 
-def _generator_states(device: torch.device) -> dict[str, Tensor]:
-    """States of torch's generators that training draws from: the CPU's and the accelerator's."""
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    elif device.type == "mps":
-        states["mps"] = torch.mps.get_rng_state()
-    return states
-
-
-def _set_generators(states: Mapping[str, Tensor], device: torch.device) -> None:
-    torch.set_rng_state(states["cpu"])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(states["cuda"], device)
-    elif device.type == "mps":
-        torch.mps.set_rng_state(states["mps"])
-
-
 def before_validation(trainer: "Trainer") -> dict[str, Any]:
     """What validation changes, as it is before: a checkpoint taken during validation begins that anew."""
-    generators = {name: value.clone() for name, value in _generator_states(trainer.engine.device).items()}
-    return {"generators": generators, "loader": _state_of(trainer.val_loader, True)}
+    return {"generators": generator_states(trainer.engine.device), "loader": _state_of(trainer.val_loader, True)}
 
 
 def capture(trainer: "Trainer", before: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -84,7 +66,7 @@ def capture(trainer: "Trainer", before: Mapping[str, Any] | None = None) -> dict
     -------
     A document with tensors in it. They are those of the run: write it before the run goes on.
     """
-    generators = _generator_states(trainer.engine.device) if before is None else before["generators"]
+    generators = generator_states(trainer.engine.device) if before is None else before["generators"]
     validation = _state_of(trainer.val_loader, True) if before is None else before["loader"]
     mine = {"generators": generators, "metrics": trainer.plan.train_epoch_metrics.state_dict()}
     return {
@@ -173,7 +155,7 @@ def restore(trainer: "Trainer", state: Mapping[str, Any]) -> None:
         callback.load_state_dict(_copied(saved))
     trainer.history.load_state_dict(state["history"])
     trainer.attempts.load_state_dict(state["start"])
-    _set_generators(mine["generators"], trainer.engine.device)  # last: nothing above may draw
+    set_generator_states(mine["generators"], trainer.engine.device)  # last: nothing above may draw
 
 
 def _check_layout(trainer: "Trainer", state: Mapping[str, Any]) -> None:

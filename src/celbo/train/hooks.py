@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from ..module.base.randomness import drawing_of
 from .callbacks import HOOKS
 
 if TYPE_CHECKING:
@@ -22,14 +23,15 @@ class Hooks:
     """
 
     def __init__(self, callbacks: Iterable[Any]) -> None:
-        self._by_name: dict[str, list[Callable[..., Any]]] = {}
+        self._by_name: dict[str, list[tuple[Any, Callable[..., Any]]]] = {}
         for callback in callbacks:
             methods = dict(inspect.getmembers(callback, callable))
             for name in HOOKS:
                 if name in methods:
-                    self._by_name.setdefault(name, []).append(methods[name])
+                    self._by_name.setdefault(name, []).append((callback, methods[name]))
 
     def call(self, hook: str, trainer: "Trainer", *args: Any, **kwargs: Any) -> None:
         """Call a hook of every callback that has it."""
-        for method in self._by_name.get(hook, ()):
-            method(trainer, trainer.plan, *args, **kwargs)
+        for callback, method in self._by_name.get(hook, ()):
+            with drawing_of(callback):
+                method(trainer, trainer.plan, *args, **kwargs)

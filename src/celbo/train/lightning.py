@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ..core import optional, settings
-from ..ops.random import private_rng
+from ..module.base.randomness import minibatches_of, randomness_of
 from ..ops.thread_count import working_threads
 from .arguments import WITHOUT_EFFECT, as_list
 from .base import Plan
@@ -113,7 +113,7 @@ class _Batches:
         self._loader = loader
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self._loader)
+        return iter(minibatches_of(self._loader))
 
     def __len__(self) -> int:
         return len(self._loader)
@@ -210,7 +210,7 @@ class LightningTrainer(Trainer):
         self._prepare_callbacks()
         validation = None if self.val_loader is None else _Batches(self.val_loader)
         try:
-            with working_threads(), private_rng(self.seed, self.engine.device):
+            with randomness_of(self.plan, self.seed, self.engine.device), working_threads():
                 their_trainer.fit(module, _Batches(self.train_loader), validation, ckpt_path=self._ckpt_path)
         except Exception as error:
             self.call("on_exception", error)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..module.base.randomness import drawing_of, minibatches_of
 from ..ops.thread_count import between_batches
 from .optim import SchedulerLink
 
@@ -73,7 +74,7 @@ def _train(trainer: "Trainer") -> None:
     plan.train()
     plan.enter_stage("train")
     trainer.guard.start_epoch()
-    for batch in itertools.islice(trainer.train_loader, trainer.batches_left):
+    for batch in itertools.islice(minibatches_of(trainer.train_loader), trainer.batches_left):
         _training_batch(trainer, trainer.to_device(batch), trainer.batches_done)
         trainer.batches_done += 1
         trainer.checkpointing.batch_done()
@@ -128,7 +129,8 @@ def _optimizer_step(trainer: "Trainer") -> None:
     for optimizer in trainer.optimizers:
         _clip(trainer, optimizer)
         trainer.call("on_before_optimizer_step", optimizer)
-        optimizer.step()
+        with drawing_of(getattr(optimizer, "optimizer", optimizer)):  # Fabric's wrapper holds the user's
+            optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     trainer.global_step += 1
     _step_schedulers(trainer, "step")
@@ -166,7 +168,7 @@ def _validate(trainer: "Trainer") -> dict[str, float]:
     trainer.call("on_validation_start")
     plan.on_validation_epoch_start()
     trainer.call("on_validation_epoch_start")
-    batches = itertools.islice(loader, batches_in(loader, trainer.limit_val_batches))
+    batches = itertools.islice(minibatches_of(loader), batches_in(loader, trainer.limit_val_batches))
     for batch_idx, batch in enumerate(batches):
         between_batches()
         batch = trainer.to_device(batch)

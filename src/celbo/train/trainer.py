@@ -3,13 +3,15 @@
 import inspect
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
 
 from ..core.allocator import give_back_free_blocks, keep_large_blocks
-from ..ops.random import private_rng
+from ..module.base.randomness import draws_globally
+from ..ops.random import global_rng, own_rng
 from ..ops.thread_count import working_threads
 from .arguments import as_list, refuse_unknown
 from .attempts import Attempts
@@ -209,18 +211,23 @@ class Trainer(TrainerFace):
         self.val_loader = val_dataloaders if self.check_val_every_n_epoch and self.limit_val_batches != 0 else None
         share_out(self.train_loader, self.val_loader, self.engine)
         keep_on_device((self.train_loader, self.val_loader), self.engine.device, free_bytes(self.engine.device))
+        self._draws_globally = draws_globally(model)  # asked before the engine wraps the module
         self.raw_module = self.engine.place(model)
         model.trainer = self
         try:
             self._prepare()
-            seed = self.seed if self.seed is None else self.seed + self.engine.rank  # noise of each process's own
             threads = None if self._resumed is None else self._resumed.threads
-            with working_threads(threads), private_rng(seed, self.engine.device), speaking_at(self.verbose):
+            with self._randomness(), working_threads(threads), speaking_at(self.verbose):
                 self.attempts.run()
         finally:
             self.engine.release(self.raw_module)
             model.module, model.trainer = self.raw_module, None
             give_back_free_blocks()
+
+    def _randomness(self) -> AbstractContextManager[int]:
+        seed = self.seed if self.seed is None else self.seed + self.engine.rank  # noise of each process's own
+        others = self._draws_globally
+        return global_rng(seed, self.engine.device) if others else own_rng(seed)
 
     def _prepare(self) -> None:
         self._prepare_callbacks()

@@ -25,6 +25,7 @@ from torch.nn.functional import log_softmax, one_hot
 from ...core import REGISTRY_KEYS
 from ...distributions import NegativeBinomial
 from ...module.base import BaseModuleClass, LossOutput, auto_move_data
+from ...ops.draws import randn, uniform
 from ...ops.elementwise import nb_log_prob
 
 __all__ = ["CellAssignModule"]
@@ -81,9 +82,9 @@ class CellAssignModule(BaseModuleClass):
         self.n_genes, self.n_labels, self.n_batch = n_genes, n_labels, n_batch
         self.n_cats_per_cov, self.n_continuous_cov = tuple(n_cats_per_cov or ()), n_continuous_cov
         n_columns = n_batch + sum(self.n_cats_per_cov) + n_continuous_cov
-        self.b_g_0 = nn.Parameter(torch.randn(n_genes) if random_b_g_0 else torch.as_tensor(b_g_0).float())
-        self.theta_logit = nn.Parameter(torch.randn(n_labels))
-        self.delta_log = nn.Parameter(torch.empty(n_genes, n_labels).uniform_(-2, 2))
+        self.b_g_0 = nn.Parameter(randn(n_genes) if random_b_g_0 else torch.as_tensor(b_g_0).float())
+        self.theta_logit = nn.Parameter(randn(n_labels))
+        self.delta_log = nn.Parameter(uniform(-2, 2, n_genes, n_labels))
         self.delta_log_mean = nn.Parameter(torch.zeros(1))
         self.delta_log_log_scale = nn.Parameter(torch.zeros(1))
         self.log_a = nn.Parameter(torch.zeros(len(basis_means)))

@@ -23,6 +23,7 @@ from torch.nn.functional import softplus
 from ...core import REGISTRY_KEYS, unknown_name
 from ...distributions import NegativeBinomial
 from ...module.base import BaseModuleClass, LossOutput, auto_move_data
+from ...ops.draws import randn
 
 __all__ = ["RNADeconv", "SpatialDeconv"]
 
@@ -54,8 +55,8 @@ class RNADeconv(BaseModuleClass):
         weight_c = torch.ones(n_labels) if ct_weight is None else torch.as_tensor(ct_weight, dtype=torch.float32)
         if weight_c.shape != (n_labels,):
             raise ValueError(f"ct_weight has shape {tuple(weight_c.shape)}, wanted one weight a type: ({n_labels},).")
-        self.px_o = nn.Parameter(torch.randn(n_genes))
-        self.W = nn.Parameter(torch.randn(n_genes, n_labels))
+        self.px_o = nn.Parameter(randn(n_genes))
+        self.W = nn.Parameter(randn(n_genes, n_labels))
         self.register_buffer("ct_weight", weight_c)
 
     @torch.no_grad()
@@ -120,9 +121,9 @@ class SpatialDeconv(BaseModuleClass):
             raise ValueError(unknown_name("prior_weight", prior_weight, PRIOR_WEIGHTS))
         w_gc, px_o = (torch.tensor(np.asarray(values), dtype=torch.float32) for values in sc_params)
         self.n_spots, self.n_genes, self.n_labels, self.prior_weight = n_spots, *w_gc.shape, prior_weight
-        self.eta = nn.Parameter(torch.randn(self.n_genes))
-        self.V = nn.Parameter(torch.randn(self.n_labels + 1, n_spots))
-        self.beta = nn.Parameter(0.01 * torch.randn(self.n_genes))
+        self.eta = nn.Parameter(randn(self.n_genes))
+        self.V = nn.Parameter(randn(self.n_labels + 1, n_spots))
+        self.beta = nn.Parameter(0.01 * randn(self.n_genes))
         self.register_buffer("W", w_gc)
         self.register_buffer("px_o", px_o)
 

@@ -18,7 +18,7 @@ from ...core import SCVI_TOOLS_VERSION, __version__
 from ...data import read as read_data
 from ...data.scratch import is_mapped
 from ...dataloaders.row_numbers import from_bits, to_bits
-from ...ops.random import private_rng
+from ...ops.draws import initial_weights
 
 if TYPE_CHECKING:
     from .model import BaseModelClass
@@ -197,7 +197,7 @@ def without_data(cls: "type[BaseModelClass]", saved: Saved) -> Any:
     """A model whose constructor finds the registry instead of an AnnData."""
     model = cls.__new__(cls)
     model._registry_when_loading = saved.registry
-    with private_rng(0):  # initial weights are drawn, though those of the archive replace them
+    with initial_weights(0):  # initial weights are drawn, though those of the archive replace them
         model.__init__(None, **saved.init_kwargs)  # type: ignore[misc]
     return model
 

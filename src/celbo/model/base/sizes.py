@@ -10,7 +10,7 @@ import torch
 
 from ...core import REGISTRY_KEYS, SCVI_TOOLS_VERSION, settings
 from ...data import state_registry_of, summary_stats_of
-from ...ops.random import private_rng
+from ...ops.draws import initial_weights
 
 __all__ = ["build_module", "build_with_loaders", "drawing_weights", "module_sizes", "registry_of_loaders"]
 
@@ -46,7 +46,7 @@ def build_module(module_cls: type[torch.nn.Module], registry: Mapping[str, Any],
 
 def drawing_weights() -> AbstractContextManager[int]:
     """The randomness of initial weights: one seed for all, so that a run is fixed by ``train(seed=...)`` alone."""
-    return private_rng(0 if settings.seed is None else settings.seed)
+    return initial_weights(settings.seed)
 
 
 def registry_of_loaders(model_name: str, loaders: Any) -> dict[str, Any]:

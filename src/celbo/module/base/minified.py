@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from ...core import REGISTRY_KEYS
+from ...ops.draws import sample
 from .binding import Binding
 from .lossoutput import LossOutput
 from .module import BaseModuleClass, Outputs
@@ -48,7 +49,7 @@ def stored_latents(
     ``z``, ``qz``, ``ql`` (None) and ``library``, the natural log of the total.
     """
     qz = Normal(qzm, qzv.sqrt(), validate_args=False)
-    z, library = qz.sample((n_samples,)), observed_lib_size.log().expand(n_samples, -1, -1)
+    z, library = sample(qz, (n_samples,)), observed_lib_size.log().expand(n_samples, -1, -1)
     if n_samples == 1:
         z, library = z[0], library[0]
     return {"z": transformation(z), "qz": qz, "ql": None, "library": library}

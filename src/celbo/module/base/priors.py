@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal, kl_divergence
 
+from ...ops.draws import randn, rsample
+
 __all__ = ["GaussianPrior", "MogPrior", "Prior", "mixture_kl", "normal_mixture"]
 
 _CELL_TYPE_BIAS = 10.0
@@ -55,7 +57,7 @@ def mixture_kl(qz: Normal, prior: Distribution, n_samples: int = _MC_SAMPLES) ->
     -------
     ``(n,)``.
     """
-    z_snk = qz.rsample(torch.Size([n_samples]))
+    z_snk = rsample(qz, (n_samples,))
     return (qz.log_prob(z_snk).sum(-1) - prior.log_prob(z_snk)).mean(0)
 
 
@@ -101,7 +103,7 @@ class MogPrior(Prior):
         super().__init__()
         self.n_components = n_components
         self.celltype_bias = celltype_bias
-        self.prior_means = nn.Parameter(torch.randn(n_components, n_latent))
+        self.prior_means = nn.Parameter(randn(n_components, n_latent))
         self.prior_log_scales = nn.Parameter(torch.zeros(n_components, n_latent) - 1.0)
         self.prior_logits = nn.Parameter(torch.zeros(n_components))
 

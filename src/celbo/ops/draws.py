@@ -1,0 +1,95 @@
+"""Draws from the generators of the running block (:mod:`celbo.ops.random`): of weights and from distributions."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Normal
+
+from .random import generator_for, private_rng, redirected
+
+__all__ = ["initial_weights", "randn", "redirecting", "rsample", "sample", "uniform"]
+
+_NORMALS_RSAMPLE = Normal.rsample
+"""Done here in a shorter way, unless someone has put another in its place."""
+
+
+def initial_weights(seed: int | None) -> AbstractContextManager[int]:
+    """The block in which weights are drawn, those of torch's layers included.
+
+    Parameters
+    ----------
+    seed
+        None: 0, so that a run is fixed by the seed of its training alone.
+    """
+    return private_rng(0 if seed is None else seed)
+
+
+def redirecting(batches: Iterable[Any]) -> Iterator[Any]:
+    """Iterate over what others made with its draws redirected: torch's ``DataLoader`` draws its order when it begins.
+
+    Parameters
+    ----------
+    batches
+        Iterated over once.
+    """
+    with redirected():
+        iterator = iter(batches)
+    end = object()
+    while True:
+        with redirected():
+            batch = next(iterator, end)
+        if batch is end:
+            return
+        yield batch
+
+
+def randn(*size: int, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Tensor:
+    """``torch.randn`` from the generator of the block."""
+    where = torch.get_default_device() if device is None else device
+    return torch.randn(size, dtype=dtype, device=where, generator=generator_for(where))
+
+
+def uniform(low: float, high: float, *size: int) -> Tensor:
+    """Uniform numbers in ``[low, high)`` from the generator of the block."""
+    empty = torch.empty(size)
+    return empty.uniform_(low, high, generator=generator_for(empty.device))
+
+
+def rsample(q: Distribution, shape: Iterable[int] = ()) -> Tensor:
+    """Reparameterised draws, torch's to the bit, from the generator of the block.
+
+    Parameters
+    ----------
+    q
+        Any distribution that has ``rsample``.
+    shape
+        Of the draws, before the distribution's own.
+    """
+    size = torch.Size(shape)
+    if (
+        type(q) is not Normal or Normal.rsample is not _NORMALS_RSAMPLE
+    ):  # a subclass, or someone put another in its place
+        with redirected():
+            return q.rsample(size)
+    generator = generator_for(q.loc.device)
+    if generator is None:
+        return q.rsample(size)
+    noise = torch.empty(q._extended_shape(size), dtype=q.loc.dtype, device=q.loc.device).normal_(generator=generator)
+    return q.loc + noise * q.scale
+
+
+def sample(q: Distribution, shape: Iterable[int] = ()) -> Tensor:
+    """Draws without gradient, torch's to the bit, from the generator of the block.
+
+    Parameters
+    ----------
+    q
+        Any distribution.
+    shape
+        Of the draws, before the distribution's own.
+    """
+    with redirected():
+        return q.sample(torch.Size(shape))
