@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from celbo.core import settings
+from celbo.ops.draws import randn
 from celbo.posterior import latent_representation, passes
 from celbo.posterior.passes import Rows, decode, encode, evaluating, sample_passes
 
@@ -57,7 +58,7 @@ class TestEvaluating:
     def test_seed_decides(self, vae, global_rng_untouched):
         def draws(seed):
             with evaluating(vae, seed) as rng:
-                return torch.randn(3).tolist(), rng.random()
+                return randn(3).tolist(), rng.random()
 
         assert draws(1) == draws(1)
         assert draws(1) != draws(2)

@@ -17,8 +17,9 @@ class Dropout(nn.Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x``, each entry dropped with probability ``p`` and the others divided by ``1 - p``; in training only."""
-        generator = generator_for(x.device) if self.training and not self.inplace and 0 < self.p < 1 else None
+        generator = generator_for(x.device) if self.training and 0 < self.p < 1 else None
         if generator is None:
             return super().forward(x)
         kept = 1 - self.p
-        return x * torch.empty_like(x).bernoulli_(kept, generator=generator).div_(kept)
+        mask = torch.empty_like(x).bernoulli_(kept, generator=generator).div_(kept)
+        return x.mul_(mask) if self.inplace else x * mask

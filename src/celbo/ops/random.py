@@ -87,7 +87,7 @@ class _Here(threading.local):
 
 _here = _Here()
 _calls = itertools.count()
-_forks = itertools.count()
+_forks = itertools.count(1)
 _fork: tuple[int, ...] = ()
 _others = threading.RLock()
 _initial_seed: int | None = None
@@ -328,7 +328,7 @@ def _before_fork() -> None:
 def _after_fork_in_child() -> None:
     """Fresh seeds differ from the parent's and from other children's; a lock held by another thread is free."""
     global _fork, _forks, _others
-    _fork, _forks, _others = (*_fork, _next_fork), itertools.count(), threading.RLock()
+    _fork, _forks, _others = (*_fork, _next_fork), itertools.count(1), threading.RLock()
 
 
 _next_fork = 0
