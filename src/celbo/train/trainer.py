@@ -172,6 +172,14 @@ class Trainer(TrainerFace):
         self.history = History()
         self.reset()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a pickled model keeps of its training: settings, figures and history, none of the machinery.
+
+        Optimizers, loaders, callbacks and loggers may hold anything, functions and open files among it.
+        """
+        plain = (bool, int, float, str, type(None), History)
+        return {name: value for name, value in vars(self).items() if isinstance(value, plain)}
+
     def call(self, hook: str, *args: Any, **kwargs: Any) -> None:
         """Call a hook of the callbacks."""
         self._hooks.call(hook, self, *args, **kwargs)

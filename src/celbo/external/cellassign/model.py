@@ -5,9 +5,10 @@ Chong, Aoki, Wang, Weng, McAlpine, Aparicio, Steidl, Campbell and Shah, *Probabi
 single-cell RNA-seq for tumor microenvironment profiling*, Nature Methods 2019.
 """
 
+import logging
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -31,10 +32,14 @@ from ...train.arguments import as_list
 from ...train.callbacks import Callback
 from ...train.recipes import default_recipe
 from .module import CellAssignModule
+from .start import marker_start
 
 __all__ = ["CellAssign"]
 
+logger = logging.getLogger("celbo")
+
 _N_BASIS = 10
+_CELLS_TO_START_FROM = 20_000
 
 
 class CellAssign(UnsupervisedTrainingMixin, RNASeqMixin, BaseModelClass):
@@ -68,33 +73,56 @@ class CellAssign(UnsupervisedTrainingMixin, RNASeqMixin, BaseModelClass):
         super().__init__(adata)
         self.cell_type_markers = _in_order_of(self.get_var_names(), cell_type_markers)
         self.n_genes = len(self.cell_type_markers)
-        low, high, base_g = self._survey()
+        survey = self._survey()
         arguments = {
             "n_genes": self.n_genes,
             "rho": torch.as_tensor(self.cell_type_markers.to_numpy(dtype=np.float32)),
-            "basis_means": torch.linspace(low, high, _N_BASIS),
-            "b_g_0": base_g - CellAssignModule.min_delta,  # that of cells of another type
+            "basis_means": torch.linspace(survey.low, survey.high, _N_BASIS),
+            "b_g_0": torch.zeros(self.n_genes),
             "random_b_g_0": default_recipe() == "classic",
         }
         self._build_module(arguments | model_kwargs)
+        if len(survey.counts_ng) and default_recipe() != "classic":
+            self._start_from_markers(survey)
 
-    def _survey(self) -> tuple[float, float, torch.Tensor]:
-        """Smallest and largest count, and the log mean of each gene's counts, ``(g,)``; size factors are checked."""
+    def _survey(self) -> "_Survey":
+        """Smallest and largest count, and some cells to begin with; size factors are checked."""
         if self.adata is None:
-            return 0.0, 1.0, torch.zeros(self.n_genes)  # the archive has the parameters
-        n_bad, low, high, total_g = 0, math.inf, -math.inf, torch.zeros(self.n_genes, dtype=torch.float64)
+            return _Survey(0.0, 1.0, np.zeros((0, self.n_genes)), np.zeros(0))  # the archive has the parameters
+        self._check_size_factors()
+        low, high, counts, sizes = math.inf, -math.inf, [], []
+        every = -(-self.adata.n_obs // _CELLS_TO_START_FROM)
         for tensors in self._make_data_loader(self.adata):
             x_ng = tensors[REGISTRY_KEYS.X_KEY]
             low, high = min(low, float(x_ng.min())), max(high, float(x_ng.max()))
-            total_g += x_ng.sum(0)
-            n_bad += int((tensors[REGISTRY_KEYS.SIZE_FACTOR_KEY] <= 0).sum())
+            counts.append(x_ng[::every].numpy())
+            sizes.append(tensors[REGISTRY_KEYS.SIZE_FACTOR_KEY][::every, 0].numpy())
+        counts_ng, size_n = np.concatenate(counts).astype(np.float64), np.concatenate(sizes).astype(np.float64)
+        return _Survey(low, max(high, low + 1), counts_ng, size_n)
+
+    def _check_size_factors(self) -> None:
+        column = self.get_setup_arg("size_factor_key")
+        size_n = self.adata_manager.get_from_registry(REGISTRY_KEYS.SIZE_FACTOR_KEY)
+        n_bad = int((~(np.asarray(size_n, dtype=np.float64) > 0)).sum())
         if n_bad:
-            column = self.get_setup_arg("size_factor_key")
             raise ValueError(
-                f"adata.obs[{column!r}] is zero or negative for {n_bad} cells: size factors are positive. "
+                f"adata.obs[{column!r}] is zero, negative or missing for {n_bad} cells: size factors are positive. "
                 "Leave cells without counts out."
             )
-        return low, high, ((total_g + 1) / self.adata.n_obs).log().float()
+
+    def _start_from_markers(self, survey: "_Survey") -> None:
+        if _are_totals(survey):
+            logger.warning(
+                f"The size factors adata.obs[{self.get_setup_arg('size_factor_key')!r}] are the totals of the marker "
+                "genes alone. A type without markers has low totals, so its cells are taken for others: compute size "
+                "factors from all genes, before you take the markers' columns."
+            )
+        module = cast(CellAssignModule, self.module)
+        start = marker_start(survey.counts_ng, survey.size_n, module.rho.numpy(), module.min_delta)
+        with torch.no_grad():
+            module.b_g_0.copy_(torch.as_tensor(start.log_base_g))
+            module.delta_log.copy_(torch.as_tensor(start.log_fold_gc).log())
+            module.theta_logit.copy_(torch.as_tensor(start.log_share_c))
 
     def predict(
         self, adata: AnnData | None = None, indices: Sequence[int] | None = None, batch_size: int | None = None
@@ -216,6 +244,21 @@ class CellAssign(UnsupervisedTrainingMixin, RNASeqMixin, BaseModelClass):
         ]
 
 
+class _Survey(NamedTuple):
+    """Smallest and largest count of all cells; counts ``(n, g)`` and size factors ``(n,)`` of some."""
+
+    low: float
+    high: float
+    counts_ng: np.ndarray
+    size_n: np.ndarray
+
+
+def _are_totals(survey: _Survey) -> bool:
+    """Whether the size factors are a multiple of the totals of the marker genes."""
+    ratio_n = survey.counts_ng.sum(1) / survey.size_n
+    return len(ratio_n) > 1 and bool(np.ptp(ratio_n) <= 1e-4 * ratio_n.max()) and bool(np.ptp(survey.size_n) > 0)
+
+
 class ClampCallback(Callback):
     """Keep the log fold changes of markers at or above the module's ``min_delta``, after each step."""
 
@@ -229,6 +272,24 @@ class RepeatedMarkersError(ValueError, AssertionError):
     """A gene stands in the table of markers twice. scvi-tools raises an ``AssertionError``: hence the second base."""
 
 
+def _check_markers(cell_type_markers: pd.DataFrame) -> None:
+    """Refuse a table with a type twice, or with anything but 0 and 1."""
+    types = cell_type_markers.columns
+    if not types.is_unique:
+        twice = types[types.duplicated()].unique()
+        raise ValueError(f"cell_type_markers has the type {twice[0]!r} in more than one column: give each a name.")
+    number_gc = cell_type_markers.apply(pd.to_numeric, errors="coerce")
+    is_wrong_gc = ~number_gc.isin([0, 1]).to_numpy()
+    if is_wrong_gc.any():
+        row, column = np.argwhere(is_wrong_gc)[0]
+        more = int(is_wrong_gc.sum()) - 1
+        raise ValueError(
+            f"cell_type_markers has {cell_type_markers.iloc[row, column]!s} for gene {cell_type_markers.index[row]!r} "
+            f"and type {types[column]!r}{f' (and {more} more such entries)' if more else ''}: wanted 1 where the gene "
+            "marks the type, else 0."
+        )
+
+
 def _in_order_of(genes: Iterable[str], cell_type_markers: pd.DataFrame) -> pd.DataFrame:
     if not cell_type_markers.index.is_unique:
         twice = cell_type_markers.index[cell_type_markers.index.duplicated()].unique()
@@ -236,6 +297,7 @@ def _in_order_of(genes: Iterable[str], cell_type_markers: pd.DataFrame) -> pd.Da
             f"cell_type_markers has {len(twice)} genes in more than one row ({', '.join(map(repr, twice[:5]))}): "
             "keep one of the rows, or add them up."
         )
+    _check_markers(cell_type_markers)
     match = align_genes(cell_type_markers.index, np.asarray(genes), where="cell_type_markers.index")
     if len(match.missing) or len(match.extra):
         unmarked, absent = (", ".join(map(repr, names[:5])) or "none" for names in (match.missing, match.extra))
