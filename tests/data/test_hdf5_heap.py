@@ -15,6 +15,7 @@ from scipy import sparse
 
 from celbo.data import hdf5_heap, read
 from celbo.data.file_mark import DamagedDataError
+from celbo.data.hdf5_walk import elements
 
 N = 300
 LIMIT_S = 120
@@ -187,7 +188,7 @@ class TestGoodFiles:
             file.create_dataset("X", data=spelling_a_heap((N, 200)), chunks=chunks)
             file["text"] = ["a", "b"]
         with h5py.File(tmp_path / "x.h5") as file:
-            numbers, strings = hdf5_heap._arrays(file)
+            numbers, strings = hdf5_heap._arrays(file.filename, [*elements(file)])
             assert sum(stop - start for start, stop in numbers) == N * 200
             assert len(numbers) == (60 if chunks else 1)
             assert len(strings) == 1
@@ -203,7 +204,7 @@ def test_of_what_lies_behind_the_end_nothing_is_asked(tmp_path, whole):
     at = raw.index(eight(place))
     damaged = overwritten(tmp_path / "cells.h5ad", tmp_path / "damaged.h5ad", at, eight(2**40))
     with h5py.File(damaged) as file:
-        assert any(stop > len(raw) for _, stop in hdf5_heap._arrays(file)[0])
+        assert any(stop > len(raw) for _, stop in hdf5_heap._arrays(file.filename, [*elements(file)])[0])
         hdf5_heap.require_sound_heaps(file)
     with pytest.raises(DamagedDataError, match=r"damaged\.h5ad"):
         read(damaged)

@@ -14,6 +14,7 @@ from typing import Any
 import h5py
 
 from .file_mark import DamagedDataError
+from .hdf5_chunks import require_sound_chunks
 from .hdf5_walk import elements
 from .memory import available_memory, readable_bytes
 
@@ -79,6 +80,7 @@ def announced(element: Any) -> Iterator[tuple[str, int, int]]:
     group = element if isinstance(element, h5py.Group) else None
     for found in [element.id] if group is None else elements(group):
         if isinstance(found, h5py.h5d.DatasetID):
+            require_sound_chunks(found, element.file.filename, thorough=True)
             size = _size(found)
             if size >= SMALL:
                 yield (h5py.h5i.get_name(found) or b"?").decode(errors="replace"), size, found.get_storage_size()

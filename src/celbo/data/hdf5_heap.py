@@ -9,14 +9,16 @@ are looked at too: libhdf5 takes 4 GB for a wrong length, and dies of a wrong ty
 Dims: c collections.
 """
 
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import h5py
 import numpy as np
 
 from .file_mark import DamagedDataError
+from .hdf5_strings import Lengths, chunked_references, require_sound_attributes
 from .hdf5_walk import elements
 
 __all__ = ["require_sound_heaps"]
@@ -39,8 +41,11 @@ _PIECE = 2**24
 _VLEN_KIND = 3
 """Which byte of the encoded type says what it is that varies in length."""
 
-_REFERENCE = np.dtype([("length", "<u4"), ("address", "<u8"), ("number", "<u4")])
-"""How an array in the file refers to a string in a collection."""
+_REFERENCE_BYTES = 16
+"""Of a reference to a string in a collection."""
+
+_NOT_OURS = (RuntimeError, KeyError, TypeError, AttributeError, zlib.error)
+"""What h5py raises for a damaged element, beside OSError and ValueError; it fails when it is read."""
 
 _Span = tuple[int, int]
 """A part of the file, from byte to byte."""
@@ -55,45 +60,72 @@ class _Found(NamedTuple):
     needed: int = 0
 
 
-def require_sound_heaps(file: h5py.File) -> None:
+def require_sound_heaps(file: h5py.File, found: Sequence[Any] | None = None) -> None:
     """Make sure that libhdf5 gets to the end of each collection of strings in an opened file.
 
     Nothing of the file is read but what is no array of numbers; no attribute and no string is asked of libhdf5.
 
+    Parameters
+    ----------
+    file
+        Opened for reading.
+    found
+        All that is in it, if that is known (:func:`~celbo.data.hdf5_walk.elements`).
+
     Raises
     ------
     DamagedDataError
-        When a collection cannot be walked through, an array has strings longer than the file, or an attribute has
-        a type that there is not.
+        When a collection cannot be walked through, an array or an attribute has strings longer than the file, or an
+        attribute has a type that there is not.
     """
     sizes = file.id.get_create_plist().get_sizes()
     if file.userblock_size or sizes != (8, 8):  # nobody writes AnnData so
         return
     with open(file.filename, "rb") as raw:
         end = raw.seek(0, 2)
-        numbers, strings = _arrays(file)
-        for span in strings:
-            _check_lengths(raw, *span, end)
-        for gap in _gaps(numbers, end):
-            _look_through(raw, *gap, end)
+        numbers, strings = _arrays(file.filename, [*elements(file["/"])] if found is None else found)
+        lengths = Lengths(file.filename, end)
+        parts = [span for dataset in strings for span in _part_of(dataset)]
+        for span in parts:
+            lengths.add_span(raw, *span)
+        for dataset in strings:
+            _add_chunks(lengths, dataset)
+        heaps = [span for gap in _gaps(numbers, end) for span in _look_through(raw, *gap, end)]
+        require_sound_attributes(raw, [*_gaps(numbers + parts + heaps, end, _REFERENCE_BYTES)])
 
 
-def _arrays(file: h5py.File) -> tuple[list[_Span], list[_Span]]:
-    """Where numbers lie, and references to strings, as far as it can be told; in a damaged file it may be of some."""
+def _part_of(dataset: h5py.h5d.DatasetID) -> list[_Span]:
+    with suppress(Exception):
+        return _in_one(dataset)
+    return []
+
+
+def _add_chunks(lengths: Lengths, dataset: h5py.h5d.DatasetID) -> None:
+    with suppress(*_NOT_OURS):
+        for references in chunked_references(dataset):
+            lengths.add(references, f"of {_name(dataset)}")
+
+
+def _arrays(filename: str, found: Sequence[Any]) -> tuple[list[_Span], list[h5py.h5d.DatasetID]]:
+    """Where numbers lie, and arrays of strings, as far as it can be told; in a damaged file it may be of some."""
     numbers: list[_Span] = []
-    strings: list[_Span] = []
-    for element in elements(file["/"]):
+    strings: list[h5py.h5d.DatasetID] = []
+    for element in found:
         if not _has_types(element):
             raise DamagedDataError(
-                f"{file.filename} is damaged: an attribute of {h5py.h5i.get_name(element).decode(errors='replace')} "
-                "has a type that there is not. Copy the file again, or write it anew."
+                f"{filename} is damaged: an attribute of {_name(element)} has a type that there is not. Copy the file "
+                "again, or write it anew."
             )
         with suppress(Exception):  # of whatever kind: it is looked through then, and fails when it is read
             if isinstance(element, h5py.h5d.DatasetID) and not element.dtype.hasobject:
                 numbers.extend(_spans(element))
             elif isinstance(element, h5py.h5d.DatasetID) and h5py.check_string_dtype(element.dtype) is not None:
-                strings.extend(_in_one(element))
+                strings.append(element)
     return numbers, strings
+
+
+def _name(element: Any) -> str:
+    return (h5py.h5i.get_name(element) or b"?").decode(errors="replace")
 
 
 def _has_types(element: h5py.h5g.GroupID | h5py.h5d.DatasetID) -> bool:
@@ -122,33 +154,17 @@ def _in_one(dataset: h5py.h5d.DatasetID) -> list[_Span]:
     return [] if offset is None else [(offset, offset + dataset.get_storage_size())]
 
 
-def _check_lengths(raw: BinaryIO, start: int, stop: int, end: int) -> None:
-    """Refuse references to strings that are longer than the file."""
-    if stop > end:  # libhdf5 refuses it
-        return
-    raw.seek(start)
-    longest, left = 0, (stop - start) // _REFERENCE.itemsize
-    while left:
-        references = np.frombuffer(raw.read(min(left, _PIECE // 16) * _REFERENCE.itemsize), _REFERENCE)
-        longest, left = max(longest, int(references["length"].max(initial=0))), left - max(1, len(references))
-    if longest > end:
-        raise DamagedDataError(
-            f"{raw.name} is damaged: the strings listed from byte {start} on are longer than the file, part of the "
-            "list was overwritten. Copy the file again, or write it anew."
-        )
-
-
-def _gaps(spans: list[_Span], end: int) -> Iterator[_Span]:
-    """What lies between the spans, where a collection has room."""
+def _gaps(spans: list[_Span], end: int, smallest: int = _SMALLEST) -> Iterator[_Span]:
+    """What lies between the spans, where so many bytes (those of a collection) have room."""
     at = 0
     for start, stop in (*sorted(span for span in spans if span[1] <= end), (end, end)):
-        if start - at >= _SMALLEST:
+        if start - at >= smallest:
             yield at, start
         at = max(at, stop)
 
 
-def _look_through(raw: BinaryIO, start: int, stop: int, end: int) -> None:
-    """Find the collections that begin between two places of a file that ends at ``end``, and walk through them."""
+def _look_through(raw: BinaryIO, start: int, stop: int, end: int) -> Iterator[_Span]:
+    """The collections that begin between two places of a file that ends at ``end``, each walked through."""
     at, needed = start, 0
     while at < stop:
         raw.seek(at)
@@ -162,6 +178,7 @@ def _look_through(raw: BinaryIO, start: int, stop: int, end: int) -> None:
                 f"{raw.name} is damaged: the strings from byte {at + found.starts[bad]} on cannot be told apart, part "
                 "of them was overwritten. Copy the file again, or write it anew."
             )
+        yield from ((at + first, at + last) for first, last in zip(found.starts, found.stops))
         at, needed = at + found.next, found.needed
 
 

@@ -18,26 +18,36 @@ __all__ = ["elements", "refuse_outside"]
 
 _Element: TypeAlias = "h5py.h5g.GroupID | h5py.h5d.DatasetID"
 
+_WITHIN = (h5py.h5l.TYPE_HARD, h5py.h5l.TYPE_SOFT)
+"""Links that stay in the file."""
+
 _HERE = b"."
 """How a virtual array calls its own file."""
 
 
-def refuse_outside(group: h5py.Group | h5py.Dataset) -> None:
+def refuse_outside(group: h5py.Group | h5py.Dataset) -> list[_Element]:
     """Make sure that nothing in an opened HDF5 file, or a group or array of it, is kept in another file.
 
     Only the structure is read: no array, no string.
+
+    Returns
+    -------
+    All that is in it, as of :func:`elements`.
 
     Raises
     ------
     OutsideDataError
         For a link to another file, of an unknown kind, or an array whose bytes are in another; with both names.
     """
-    for element in elements(group, refuse_links=True):
+    filename = group.file.filename
+    found = [*elements(group, filename)]
+    for element in found:
         if isinstance(element, h5py.h5d.DatasetID):
-            _refuse_elsewhere(element, group.file.filename)
+            _refuse_elsewhere(element, filename)
+    return found
 
 
-def elements(group: h5py.Group | h5py.Dataset, refuse_links: bool = False) -> Iterator[_Element]:
+def elements(group: h5py.Group | h5py.Dataset, filename: str | None = None) -> Iterator[_Element]:
     """A group and all that is in it or referred to, each once; what cannot be opened is left out.
 
     h5py's own `visititems` follows pointers that nothing else does, and may do so for ever.
@@ -46,8 +56,8 @@ def elements(group: h5py.Group | h5py.Dataset, refuse_links: bool = False) -> It
     ----------
     group
         Of an opened file.
-    refuse_links
-        Raise an :class:`OutsideDataError` for a link out of the file.
+    filename
+        Raise an :class:`OutsideDataError` with this name for a link out of the file; None: links are not followed.
     """
     seen: set[int] = set()
     waiting: list[_Element] = [group.id]
@@ -55,29 +65,36 @@ def elements(group: h5py.Group | h5py.Dataset, refuse_links: bool = False) -> It
         element = waiting.pop()
         yield element
         if isinstance(element, h5py.h5g.GroupID):
-            if refuse_links:
-                _refuse_links(element, group.file.filename)
-            waiting.extend(_members(element, seen))
+            waiting.extend(_members(element, seen, filename))
         waiting.extend(_referred(element, seen))
 
 
-def _names(group: h5py.h5g.GroupID) -> list[bytes]:
+def _members(group: h5py.h5g.GroupID, seen: set[int], filename: str | None) -> Iterator[_Element]:
+    """What the hard links of a group lead to: soft ones lead to the same."""
     names: list[bytes] = []
     with suppress(Exception):
         group.links.iterate(names.append)
-    return names
-
-
-def _members(group: h5py.h5g.GroupID, seen: set[int]) -> Iterator[_Element]:
-    """What the hard links of a group lead to: soft ones lead to the same."""
-    for name in _names(group):
+    for name in names:
+        element = link = None
         with suppress(Exception):
             link = group.links.get_info(name)
             if link.type == h5py.h5l.TYPE_HARD and link.u not in seen:
                 seen.add(link.u)
                 element = h5py.h5o.open(group, name)
-                if isinstance(element, (h5py.h5g.GroupID, h5py.h5d.DatasetID)):
-                    yield element
+        if isinstance(element, (h5py.h5g.GroupID, h5py.h5d.DatasetID)):
+            yield element
+        elif filename is not None and link is not None and link.type not in _WITHIN:
+            raise _link_out(group, name, link.type, filename)
+
+
+def _link_out(group: h5py.h5g.GroupID, name: bytes, kind: int, filename: str) -> OutsideDataError:
+    target = "something else, of an unknown kind"
+    if kind == h5py.h5l.TYPE_EXTERNAL:
+        target = "another file"
+        with suppress(Exception):
+            target = repr(group.links.get_val(name)[0].decode(errors="replace"))
+    place = f"{_name(group).rstrip('/')}/{name.decode(errors='replace')}"
+    return OutsideDataError(filename, f"{place} is a link to {target}")
 
 
 def _referred(element: _Element, seen: set[int]) -> Iterator[_Element]:
@@ -95,22 +112,6 @@ def _referred(element: _Element, seen: set[int]) -> Iterator[_Element]:
                 if address not in seen:
                     seen.add(address)
                     yield found
-
-
-def _refuse_links(group: h5py.h5g.GroupID, filename: str) -> None:
-    for name in _names(group):
-        link = None
-        with suppress(Exception):
-            link = group.links.get_info(name)
-        if link is None or link.type in (h5py.h5l.TYPE_HARD, h5py.h5l.TYPE_SOFT):
-            continue
-        place = f"{_name(group).rstrip('/')}/{name.decode(errors='replace')}"
-        target = "something else, of an unknown kind"
-        if link.type == h5py.h5l.TYPE_EXTERNAL:
-            target = "another file"
-            with suppress(Exception):
-                target = repr(group.links.get_val(name)[0].decode(errors="replace"))
-        raise OutsideDataError(filename, f"{place} is a link to {target}")
 
 
 def _refuse_elsewhere(dataset: h5py.h5d.DatasetID, filename: str) -> None:

@@ -92,7 +92,7 @@ class Parts:
     def has(self, key: str) -> bool:
         """Whether there is such a part; anndata writes some that are None as such."""
         with naming_damage(self.path, key):
-            return key in self.root and self.root[key].attrs.get("encoding-type") != "null"
+            return key in self.root and str(self.root[key].attrs.get("encoding-type")) != "null"
 
     def keys(self, mapping: str) -> list[str]:
         """Names of the entries of ``"layers"``, ``"obsm"``, ...; none where there is no such group."""

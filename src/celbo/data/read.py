@@ -49,15 +49,16 @@ def read(path: str | Path) -> anndata.AnnData:
         raise ValueError(f"{path} ends in {path.suffix or 'nothing'!r}; an AnnData is read from .h5ad or .zarr.")
     root = open_store(path)
     try:
-        return _legacy(root, path) if _is_legacy(root) else Parts(root, path).anndata()
+        return _legacy(root, path) if _is_legacy(root, path) else Parts(root, path).anndata()
     finally:
         if isinstance(root, h5py.File):
             root.close()
 
 
-def _is_legacy(root: Any) -> bool:
+def _is_legacy(root: Any, path: Path) -> bool:
     """Whether anndata before 0.7 wrote it: tables as one array, or ``raw`` beside the rest."""
-    return any(key.startswith("raw.") or (key in ("obs", "var") and not is_group(root[key])) for key in root)
+    with naming_damage(path):
+        return any(key.startswith("raw.") or (key in ("obs", "var") and not is_group(root[key])) for key in root)
 
 
 def _legacy(root: Any, path: Path) -> anndata.AnnData:

@@ -15,6 +15,7 @@ import numpy as np
 from scipy import sparse
 
 from .file_mark import DamagedDataError, NoNumbersError
+from .hdf5_chunks import require_sound_chunks
 from .hdf5_walk import refuse_outside
 from .index_structure import first_outside
 from .row_pointers import RowPointers
@@ -80,12 +81,14 @@ class StoredPart:
 
     @property
     def _where(self) -> str:
-        name = getattr(self._element, "name", "") if self._element else ""
+        name = "" if _is_closed(self._element) else getattr(self._element, "name", "")
         return f"{self.path if self.path is not None else 'the store'} ({str(name).lstrip('/') or 'matrix'})"
 
     def _open(self, element: Any) -> None:
         if isinstance(element, (h5py.Group, h5py.Dataset)):
             refuse_outside(element)
+            for array in [element] if isinstance(element, h5py.Dataset) else element.values():
+                require_sound_chunks(array.id, str(self.path))
         if not is_group(element):
             self.shape, self.dtype = (int(element.shape[0]), int(element.shape[1])), np.dtype(element.dtype)
             self.n_entries = self.shape[0] * self.shape[1]
@@ -200,13 +203,16 @@ class StoredPart:
 
     def _fault(self, rows: str, error: Exception) -> Exception:
         """The error to raise for one of the storage's."""
-        closed = isinstance(self._element, (h5py.Group, h5py.Dataset)) and not self._element
-        if closed:
+        if _is_closed(self._element):
             return ValueError(f"{rows} cannot be read: the h5ad file behind this AnnData {_CLOSED}.")
         lines = str(error).strip().splitlines() or [type(error).__name__]
         return DamagedDataError(
             f"{rows} of {self._where} cannot be read: {lines[0]}. The file is damaged or cut short: copy it again."
         )
+
+
+def _is_closed(element: Any) -> bool:
+    return isinstance(element, (h5py.Group, h5py.Dataset)) and not element  # zarr's would look through the group
 
 
 def is_group(element: Any) -> bool:

@@ -41,8 +41,7 @@ def open_hdf5(path: Path) -> h5py.File:
     with naming_damage(path):
         file = h5py.File(path, "r")
         try:
-            refuse_outside(file)
-            require_sound_heaps(file)
+            require_sound_heaps(file, refuse_outside(file))
         except BaseException:
             file.close()
             raise

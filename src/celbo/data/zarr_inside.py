@@ -7,21 +7,21 @@ bytes.
 
 import json
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from math import prod
 from pathlib import Path
 from typing import Any
 
 from ..core import optional
 from .allowance import SMALL, Allowance, folder_size
 from .file_mark import DamagedDataError, OutsideDataError
+from .zarr_chunks import Layout, layout_of, require_sound_chunk
 
 __all__ = ["counted", "guarded_group", "require_harmless", "require_inside"]
 
 _METADATA = ("zarr.json", ".zarray")
+_OTHER_METADATA = (".zattrs", ".zgroup", ".zmetadata")
 
 _CODECS = frozenset(
     ("bytes", "transpose", "crc32c", "sharding_indexed", "vlen-utf8", "vlen-bytes", "vlen-array")
@@ -111,27 +111,6 @@ def require_harmless(document: bytes, where: str) -> Any:
     return found
 
 
-def array_bytes(document: Any) -> int:
-    """Bytes of an array in memory, or of one of its chunks if that is larger, by its metadata; 0 for a group."""
-    shape, chunk = document.get("shape", ()), document.get("chunks", ())
-    if isinstance(document.get("chunk_grid"), dict):
-        chunk = document["chunk_grid"].get("configuration", {}).get("chunk_shape", ())
-    if not all(isinstance(length, int) for length in (*shape, *chunk)):
-        raise ValueError(f"lengths of an array are {shape} and {chunk}")
-    return max(prod(shape), prod(chunk)) * _item_bytes(document.get("dtype", document.get("data_type")))
-
-
-def _item_bytes(dtype: Any) -> int:
-    """Bytes of a value, whatever the version of zarr; 16 for a string or what is not known."""
-    if isinstance(dtype, dict):
-        return int(dtype.get("configuration", {}).get("length_bytes", 16))
-    if isinstance(dtype, str) and (digits := re.fullmatch(r"[a-z]+(\d+)", dtype)):
-        return int(digits[1]) // 8
-    if isinstance(dtype, str) and (digits := re.fullmatch(r"[<>|=]([a-zA-Z])(\d+)", dtype)):
-        return int(digits[2]) * (4 if digits[1] == "U" else 1)
-    return 16
-
-
 def _codecs(document: Any) -> list[str]:
     """Names of all codecs in a document, those inside of others too."""
     if not isinstance(document, dict):
@@ -160,19 +139,38 @@ def _store_class() -> type:
     class GuardedStore(base):
         allowance: Allowance | None = None
 
+        def __init__(self, *given: Any, **options: Any) -> None:
+            super().__init__(*given, **options)
+            self.layouts: dict[str, Layout] = {}
+
         def _require_key(self, key: str) -> None:
             if ".." in key.split("/") or os.path.isabs(key):
                 raise OutsideDataError(self.root, f"{key!r} leads out of the folder")
 
         def _looked_at(self, key: str, value: Any) -> Any:
-            if value is not None and key.rpartition("/")[2] in _METADATA:
-                document = require_harmless(value.to_bytes(), f"{self.root} ({key})")
-                if self.allowance is not None:
-                    size = array_bytes(document)
-                    if size >= SMALL:
-                        folder = os.path.dirname(key)
-                        self.allowance.add(folder, size, folder_size(os.path.join(self.root, folder)))
+            if value is None:
+                return None
+            folder, _, name = key.rpartition("/")
+            where = f"{self.root} ({key})"
+            if name in _METADATA:
+                self._note(folder, require_harmless(value.to_bytes(), where))
+            elif name not in _OTHER_METADATA and (layout := self._layout_of(folder)) is not None:
+                require_sound_chunk(memoryview(value.as_numpy_array()), layout, where)
             return value
+
+        def _note(self, folder: str, document: Any) -> None:
+            """Keep how an array lies in its chunks, and count it in where it is read whole."""
+            layout = layout_of(document)
+            if layout is not None:
+                self.layouts[folder] = layout
+                if self.allowance is not None and layout.size >= SMALL:
+                    held = folder_size(os.path.join(self.root, folder))
+                    self.allowance.add(folder, layout.size, held)
+
+        def _layout_of(self, folder: str) -> Layout | None:
+            while folder and folder not in self.layouts:
+                folder = folder.rpartition("/")[0]
+            return self.layouts.get(folder)
 
         async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
             self._require_key(key)
