@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import anndata
+import h5py
 import numpy as np
 import pytest
 
@@ -35,6 +36,13 @@ def files(small, tmp_path):
     (tmp_path / "table.csv").write_text("a,b\n")
     (tmp_path / "text.h5ad").write_text("no HDF5 at all")
     anndata.AnnData(obs=small.adata.obs).write_h5ad(tmp_path / "no_x.h5ad")
+    layers = {"counts": small.adata.X, "velocity": small.adata.X}
+    anndata.AnnData(obs=small.adata.obs, var=small.adata.var, layers=layers).write_h5ad(tmp_path / "layers.h5ad")
+    anndata.AnnData(small.adata.X.astype(np.complex64)).write_h5ad(tmp_path / "complex.h5ad")
+    anndata.AnnData(small.adata.X).write_h5ad(tmp_path / "words.h5ad")
+    with h5py.File(tmp_path / "words.h5ad", "r+") as file:
+        del file["X"]
+        anndata.io.write_elem(file, "X", np.full(small.adata.shape, "a", object))
     return tmp_path
 
 
@@ -44,6 +52,12 @@ WRONG_INPUT = {
     "cut short": (["corrupt.h5ad"], ["corrupt.h5ad", "cannot be read"]),
     "no HDF5": (["text.h5ad"], ["text.h5ad", "cannot be read"]),
     "no X": (["no_x.h5ad"], ["--layer"]),
+    "no X but layers": (["layers.h5ad"], ["'counts', 'velocity'", "--layer counts"]),
+    "no X but layers, streamed": (["layers.h5ad", "--data", "stream"], ["'counts', 'velocity'", "--layer counts"]),
+    "complex numbers": (["complex.h5ad"], ["complex64", "numbers"]),
+    "complex numbers, streamed": (["complex.h5ad", "--data", "stream"], ["complex.h5ad", "complex64"]),
+    "text": (["words.h5ad"], ["object", "numbers"]),
+    "text, streamed": (["words.h5ad", "--data", "stream"], ["words.h5ad", "object", "numbers"]),
     "NaN": (["nan.h5ad"], ["1 NaN value", "細胞_3_é"]),
     "NaN and fewer genes": (["nan.h5ad", "--n-top-genes", "3"], ["1 NaN value", "細胞_3_é"]),
     "negative": (["negative.h5ad"], ["1 negative value", "--layer counts"]),
@@ -173,6 +187,24 @@ class TestFaultsOfCelbo:
 
     def test_debug_raises(self, broken, small, celbo, tmp_path):
         assert isinstance(celbo("train", small.path, "-o", tmp_path / "run", "--debug").exception, AssertionError)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 74.5 GiB for an array with shape (100000, 100000)"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 74.5 GiB"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_memory_that_is_not_there(small, celbo, tmp_path, monkeypatch, error):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(runs, "opened", fail)
+    done = celbo("train", small.path, "-o", tmp_path / "run")
+    assert done.exit_code == 2
+    assert_one_line(done, ["not enough memory", "74.5 GiB", "--data stream"])
 
 
 def test_what_a_library_refuses_is_no_fault_of_the_users(small, celbo, tmp_path, monkeypatch):
