@@ -258,7 +258,7 @@ def test_bad_counts_say_where_the_counts_are(adata):
         UserWarning, match=r"adata.X does not contain unnormalized count data: 1 of 36.*'cell11'"
     ) as seen:
         f.LayerField("X", None).register_field(adata)
-    assert "use layer='counts' or adata.layers['counts'] = adata.raw" in str(seen[0].message)
+    assert 'use layer="counts"; use_raw=True (adata.raw, 3 genes) would be counts too' in str(seen[0].message)
     assert seen[0].category is UserWarning
     adata.layers["counts"] += 0.5
     adata.X[11, 2] = 1
@@ -273,3 +273,74 @@ def test_bad_counts_say_where_the_counts_are(adata):
 def test_no_matrix_is_an_error():
     with pytest.raises(ValueError, match=r"adata.X is None"):
         f.LayerField("X", None).register_field(anndata.AnnData(obs=pd.DataFrame(index=["a"])))
+
+
+class TestValuesThatReadAlike:
+    @pytest.mark.parametrize(
+        ("known", "new", "kinds"), [([0, 1], "1", ("str", "int")), (["0", "1"], 1, ("int", "str"))]
+    )
+    @pytest.mark.parametrize(
+        "field", [f.CategoricalObsField("batch", "key"), f.CategoricalJointObsField("cats", ["key"])]
+    )
+    def test_are_no_new_category(self, adata, field, known, new, kinds):
+        adata.obs["key"] = np.array(known, dtype=object)[np.arange(12) % 2]
+        state = field.register_field(adata)
+        adata.obs["key"] = [new] * 12
+        with pytest.raises(ValueError, match=rf"of type {kinds[0]}, the registry has .* of type {kinds[1]}.*astype"):
+            field.transfer_field(state, adata, extend_categories=True)
+
+    def test_other_text_is_a_new_category(self, adata):
+        field = f.CategoricalObsField("batch", "key")
+        adata.obs["key"] = ["1", "2"] * 6
+        state = field.register_field(adata)
+        adata.obs["key"] = ["01", "2.0"] * 6
+        extended = field.transfer_field(state, adata, extend_categories=True)
+        assert list(extended["categorical_mapping"]) == ["1", "2", "01", "2.0"]
+
+    @pytest.mark.parametrize(
+        ("labels", "given", "meant"),
+        [([0, -1], "-1", -1), ([0.5, -1.0], "-1", -1.0), (["a", "-1"], -1, "-1"), ([True, False], "False", False)],
+    )
+    def test_are_the_label_that_is_none(self, adata, log, labels, given, meant):
+        adata.obs["key"] = [labels[i % 2] for i in range(12)]
+        state = f.LabelsWithUnlabeledObsField("labels", "key", given).register_field(adata)
+        assert list(state["categorical_mapping"]) == [labels[0], meant]
+        assert state["unlabeled_category"] == meant
+        assert type(state["unlabeled_category"]) is type(meant)
+        assert any(f"unlabeled_category={given!r} is of type" in message for message in log)
+
+
+def test_a_column_that_is_there_twice_is_named(adata):
+    adata.obs = pd.concat([adata.obs, adata.obs[["batch"]], adata.obs[["number"]]], axis=1)
+    for field in (
+        f.CategoricalObsField("batch", "batch"),
+        f.CategoricalJointObsField("cats", ["levels", "batch"]),
+        f.LabelsWithUnlabeledObsField("labels", "batch", "a"),
+        f.NumericalObsField("depth", "number"),
+        f.NumericalJointObsField("numbers", ["number"]),
+    ):
+        with pytest.raises(ValueError, match=r"adata\.obs has 2 columns called '(batch|number)'"):
+            field.register_field(adata)
+    f.CategoricalObsField("batch", "levels").register_field(adata)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, 0])
+def test_size_factors_are_above_zero(adata, value):
+    adata.obs["sf"] = np.where(np.arange(12) == 3, value, 1)
+    with pytest.raises(ValueError, match=r"\['sf'\] is 0 or negative for 1 of 12 cells: 'cell3'"):
+        f.NumericalObsField("size_factor", "sf").register_field(adata)
+    f.NumericalObsField("depth", "sf").register_field(adata)
+
+
+def test_numbers_of_every_kind_together(adata):
+    adata.obs["Int64"] = pd.array(range(12), dtype="Int64")
+    adata.obs["bool"] = np.arange(12) % 2 == 0
+    adata.obs["objects"] = np.array([1, 2.5, *range(10)], dtype=object)
+    field = f.NumericalJointObsField("numbers", ["Int64", "bool", "number", "objects"])
+    field.register_field(adata)
+    wanted = [range(12), np.arange(12) % 2 == 0, np.arange(12) * 0.5, [1, 2.5, *range(10)]]
+    np.testing.assert_array_equal(field.get_field_data(adata).to_numpy(), np.column_stack(wanted))
+    for bad, error in ((1e300, ValueError), (2j, TypeError), ("x", TypeError)):
+        adata.obs["objects"] = pd.Series([bad, *range(11)], index=adata.obs_names, dtype=object if bad == "x" else None)
+        with pytest.raises(error, match=r"\['objects'\]"):
+            field.register_field(adata)

@@ -84,7 +84,7 @@ class TestWhatIsNotNeeded:
             found = read(path)
         assert (found.X != cells().X).nnz == 0
         pd.testing.assert_frame_equal(found.obs, cells().obs)
-        with pytest.warns(UserWarning, match="is left out") if part[0] in "uvl" else nullcontext():
+        with pytest.warns(UserWarning, match="is left out") if part[0] in "uvlr" else nullcontext():
             assert (streamed(path).X.to_memory() != cells().X).nnz == 0
 
     def test_of_another_size(self, path):

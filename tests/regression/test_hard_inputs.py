@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from anndata import AnnData
+from anndata import AnnData, read_h5ad
 
 import celbo
 
@@ -143,3 +143,26 @@ def test_single_cells_cannot_be_normalised(n, batch_size, says):
     with pytest.raises(ValueError, match=says):
         celbo.model.SCVI(adata).train(max_epochs=1, batch_size=batch_size, verbose=0)
     celbo.model.SCVI(adata, use_batch_norm="none").train(max_epochs=1, batch_size=batch_size, verbose=0)
+
+
+def test_a_size_factor_that_became_zero_after_setup_is_named():
+    adata = counts(60, 12)
+    adata.obs["sf"] = 1.0
+    celbo.model.SCVI.setup_anndata(adata, size_factor_key="sf")
+    model = celbo.model.SCVI(adata, n_hidden=8)
+    adata.obs["sf"] = np.where(np.arange(adata.n_obs) < 2, 0.0, 1.0)
+    with pytest.raises(celbo.train.NonFiniteLossError, match=r"'size_factor'.*from adata\.obs\['sf'\]") as raised:
+        model.train(max_epochs=1, train_size=1.0, seed=0, verbose=0, accelerator="cpu")
+    assert "lr" not in str(raised.value)
+
+
+def test_a_view_of_a_backed_anndata(tmp_path):
+    counts(60, 12).write_h5ad(tmp_path / "a.h5ad")
+    adata = read_h5ad(tmp_path / "a.h5ad", backed="r")
+    with pytest.raises(ValueError, match=r"adata = adata\.to_memory\(\)"):
+        celbo.model.SCVI.setup_anndata(adata[:5])
+    celbo.model.SCVI.setup_anndata(adata)
+    model = celbo.model.SCVI(adata, n_hidden=8)
+    model.is_trained_ = True
+    few = model.get_latent_representation(adata[3:9])
+    np.testing.assert_allclose(few, model.get_latent_representation()[3:9], atol=1e-6)

@@ -8,6 +8,7 @@ import pandas as pd
 from anndata import AnnData
 
 from ..core import unknown_name
+from .counts import counts_of
 from .errors import UserError
 from .options import TrainOptions, spelt
 
@@ -32,6 +33,8 @@ def with_values_of(adata: AnnData, options: TrainOptions) -> TrainOptions:
             raise UserError(unknown_name("column of obs", key, adata.obs.columns))
     if options.layer is not None and options.layer not in adata.layers:
         raise UserError(unknown_name("layer", options.layer, adata.layers))
+    if options.raw:
+        counts_of(adata, None, raw=True)
     values = {
         name: _value(adata, options, name, _VALUES[name]) for name in _VALUES if getattr(options, name) is not None
     }

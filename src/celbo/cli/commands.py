@@ -25,6 +25,7 @@ Inputs = Annotated[
 ModelDir = Annotated[Path, typer.Argument(help="Folder of a run, or of a saved model.", show_default=False)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run wrote there.")]
 Data = Annotated[str, typer.Option(help="load, stream from disk, or auto: by what fits in memory.")]
+Raw = Annotated[bool, typer.Option("--raw", help="Take the counts, and the genes, of raw.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
 Model = Annotated[str, typer.Option(help="scvi, linear_scvi, scanvi, autozi, lda, cellassign or solo.")]
 Markers = Annotated[Path | None, typer.Option(help="cellassign: .csv of genes by cell types, 1 for a marker, else 0.")]
@@ -58,6 +59,7 @@ def train(
     inputs: Inputs,
     model: Model = "scvi",
     layer: Annotated[str | None, typer.Option(help="Layer with the counts.", show_default="X")] = None,
+    raw: Raw = False,
     batch_key: Annotated[str | None, typer.Option(help="Column of obs with the batch of each cell.")] = None,
     labels_key: Annotated[str | None, typer.Option(help="Column of obs with the label of each cell.")] = None,
     unlabeled_category: Annotated[str | None, typer.Option(help="scanvi: label that is none, as NaN is.")] = None,
@@ -96,6 +98,7 @@ def train(
     options = runs.TrainOptions(
         model=model,
         layer=layer,
+        raw=raw,
         batch_key=batch_key,
         labels_key=labels_key,
         unlabeled_category=unlabeled_category,
@@ -180,6 +183,7 @@ def shard(
     inputs: Inputs,
     output: Annotated[Path, typer.Option("-o", "--output", help="Store to write: .zarr.", show_default=False)],
     layer: Annotated[str | None, typer.Option(help="Layer with the counts.", show_default="X")] = None,
+    raw: Raw = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the order.")] = 0,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -189,7 +193,7 @@ def shard(
     The store is an AnnData; memory stays bounded, and as much room as the data take is needed beside it meanwhile.
     """
     runs = _runs()
-    runs.shard(inputs, output, layer, seed, overwrite, quiet)
+    runs.shard(inputs, output, layer, seed, overwrite, quiet, raw)
 
 
 @app.command()

@@ -1,6 +1,8 @@
 """How commands fail: one line and exit code 2 for wrong input, one line and exit code 1 for a fault of celbo's own."""
 
+import json
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -45,6 +47,9 @@ def one_line(error: BaseException) -> str:
 def as_options(text: str) -> str:
     """A message on one line, with the Python arguments in it as the options they are here."""
     text = re.sub(r"\blayer='([^']*)'", r"--layer \1", " ".join(text.split()))
+    text = re.sub(r'\blayer=("(?:[^"\\]|\\.)*")', lambda found: f"--layer {shlex.quote(json.loads(found[1]))}", text)
+    text = text.replace("layer=None", "X (leave --layer out)").replace("use_raw=False", "X (leave --raw out)")
+    text = text.replace("use_raw=True", "--raw")
     return re.sub(r"(?<!-)\brestrict_to_batch\b", "--restrict-to-batch", text)
 
 

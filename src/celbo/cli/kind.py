@@ -131,7 +131,8 @@ class Kind:
 
     def setup_arguments(self, options: TrainOptions) -> dict[str, Any]:
         """Arguments of ``setup_anndata``: the settings given that this model takes."""
-        return {"layer": options.layer, **self._given(options, _OF_SETUP)}
+        place = {"use_raw": True} if options.raw else {"layer": options.layer}
+        return {**place, **self._given(options, _OF_SETUP)}
 
     def model_arguments(self, options: TrainOptions) -> dict[str, Any]:
         """Arguments of the class."""

@@ -15,7 +15,8 @@ from anndata import AnnData
 from ..core import unknown_name
 from ..data.genes import align_genes
 from ..data.library import total_counts
-from ..data.opening import is_streamed, with_genes
+from ..data.opening import of_genes
+from .counts import counts_of, genes_of, place_of_counts
 from .errors import UserError
 from .kind import Fitted, Kind
 from .options import TrainOptions
@@ -70,10 +71,10 @@ def fit(kind: Kind, adata: AnnData, options: TrainOptions, training: Mapping[str
     """Train on the marker genes, with size factors from all genes where the input has no column of them."""
     markers, mean_total = read_markers(Path(str(options.markers))), None
     if options.size_factor_key is None:
-        mean_total = float(_totals(adata, options.layer).mean())
-        adata = _with_size_factors(adata, options.layer, mean_total)
+        mean_total = float(_totals(adata, options.layer, options.raw).mean())
+        adata = _with_size_factors(adata, (options.layer, options.raw), mean_total)
         options = replace(options, size_factor_key=SIZE_FACTOR)
-    marked = _with_markers(adata, list(markers.index))
+    marked = _with_markers(adata, list(markers.index), options.raw)
     kind.cls.setup_anndata(marked, **kind.setup_arguments(options))
     model = kind.cls(marked, markers)
     model.mean_total_ = mean_total  # goes with the archive, as every attribute with such a name
@@ -85,26 +86,26 @@ def predict(fitted: Fitted, adata: AnnData | None = None) -> pd.DataFrame:
     """Probability of each type for each cell, cells by types; size factors are on the scale of the training cells."""
     model = fitted.model
     if adata is not None and model.get_setup_arg("size_factor_key") == SIZE_FACTOR:
-        adata = _with_size_factors(adata, model.get_setup_arg("layer"), model.mean_total_)
+        adata = _with_size_factors(adata, place_of_counts(model), model.mean_total_)
     return model.predict(adata)
 
 
-def _with_markers(adata: AnnData, genes: Sequence[str]) -> AnnData:
-    match = align_genes(adata.var_names, genes)
+def _with_markers(adata: AnnData, genes: Sequence[str], raw: bool) -> AnnData:
+    names = genes_of(adata, raw)
+    match = align_genes(names, genes)
     if len(match.missing):
         more = f" ({len(match.missing)} genes of --markers are not there)" if len(match.missing) > 1 else ""
-        raise UserError(unknown_name("gene of the input", match.missing[0], adata.var_names) + more)
-    is_marker_g = np.isin(np.arange(adata.n_vars), match.indexer)
-    return with_genes(adata, is_marker_g) if is_streamed(adata) else adata[:, is_marker_g].copy()
+        raise UserError(unknown_name("gene of the input", match.missing[0], names) + more)
+    return of_genes(adata, np.isin(np.arange(len(names)), match.indexer), raw)
 
 
-def _with_size_factors(adata: AnnData, layer: str | None, mean_total: float) -> AnnData:
-    adata.obs[SIZE_FACTOR] = _totals(adata, layer) / mean_total
+def _with_size_factors(adata: AnnData, place: tuple[str | None, bool], mean_total: float) -> AnnData:
+    adata.obs[SIZE_FACTOR] = _totals(adata, *place) / mean_total
     return adata
 
 
-def _totals(adata: AnnData, layer: str | None) -> np.ndarray:
-    total_n = total_counts(adata.X if layer is None else adata.layers[layer])
+def _totals(adata: AnnData, layer: str | None, raw: bool) -> np.ndarray:
+    total_n = total_counts(counts_of(adata, layer, raw))
     if not (total_n > 0).all():
         n_empty = int((total_n <= 0).sum())
         raise UserError(f"Cells without counts: {n_empty}. Nothing can be said about them: leave them out.")

@@ -14,6 +14,7 @@ class TrainOptions:
 
     model: str = "scvi"
     layer: str | None = None
+    raw: bool = False
     batch_key: str | None = None
     labels_key: str | None = None
     unlabeled_category: str | int | float | bool | None = None

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import typer
-from anndata import AnnData
 
+from ..data.matrix_writer import new_anndata, write_table
+from .counts import place_of_counts
 from .errors import UserError
 from .models import load
 from .output import new_file
@@ -40,14 +41,13 @@ def predict(model_dir: Path, inputs: Sequence[Path], output: Path, data: str, ov
     with speaking(quiet), new_file(output, overwrite) as path:
         kind, fitted = load(model_dir, "predictions", lambda row: row.predict is not None)
         assert kind.predict is not None
-        setup = (fitted.trained[0].registry_["setup_args"]).get("layer")
-        adata = opened(inputs, data, setup)
+        adata = opened(inputs, data, *place_of_counts(fitted.trained[0]))
         obs = adata.obs.copy(deep=False)
         probability_nc = kind.predict(fitted, adata)
         if output.suffix == ".csv":
             write_predictions(path, probability_nc)
         else:
-            _as_anndata(obs, probability_nc).write_h5ad(path)
+            _write_anndata(path, obs, probability_nc)
     if not quiet:
         typer.echo(_said(probability_nc, len(obs), output))
 
@@ -67,16 +67,18 @@ def write_predictions(path: Path, probability_nc: pd.DataFrame) -> None:
     as_table(probability_nc).to_csv(path)
 
 
-def _as_anndata(obs: pd.DataFrame, probability_nc: pd.DataFrame) -> AnnData:
+def _write_anndata(path: Path, obs: pd.DataFrame, probability_nc: pd.DataFrame) -> None:
     if len(probability_nc) < len(obs):
         probability_nc = probability_nc.reindex(obs.index)
     named = as_table(probability_nc.fillna(-1.0))
     is_known_n = probability_nc.notna().all(axis=1)
     obs["celbo_predicted"] = pd.Categorical(named["predicted"].where(is_known_n).to_numpy(dtype=object))
     obs["celbo_probability"] = named["probability"].where(is_known_n).to_numpy()
-    adata = AnnData(obs=obs, obsm={"celbo_probabilities": probability_nc.to_numpy()})
-    adata.uns["celbo_classes"] = [str(name) for name in probability_nc.columns]
-    return adata
+    with new_anndata(path, overwrite=True) as root:
+        write_table(root, "obs", obs)
+        write_table(root, "var", pd.DataFrame(index=pd.Index([], dtype=str)))
+        write_table(root, "obsm", {"celbo_probabilities": probability_nc.to_numpy()})
+        write_table(root, "uns", {"celbo_classes": np.array([str(name) for name in probability_nc.columns], object)})
 
 
 def _said(probability_nc: pd.DataFrame, n_cells: int, output: Path) -> str:

@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import json
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,10 @@ import typer
 
 from ..core import unknown_name
 from ..core.replacing import printable
-from ..data import Finding, check_counts, simulate_counts, top_variable_genes
-from ..data.access import which_layer
+from ..data import Finding, simulate_counts, top_variable_genes
+from ..data.count_report import NO_COUNTS
 from ..data.matrix_writer import MatrixWriter, new_anndata, write_table
-from ..data.opening import is_streamed, with_genes
-from ..data.progress import counting
+from ..data.opening import is_streamed, of_genes
 from ..model.base.archive import versions
 from ..model.base.convert import convert_archive, export_archive
 from ..report import ModelSummary, model_report
@@ -34,6 +34,8 @@ from ..train.checkpoint_folder import SUBFOLDER
 from ..train.checkpointing import Interval
 from ..train.history import epoch_table
 from .columns import with_values_of
+from .counts import counts_of, place_of_counts
+from .counts import findings as findings_of
 from .errors import UserError
 from .interrupts import INTERRUPTED
 from .kind import Fitted, Kind
@@ -105,7 +107,7 @@ def train(
             typer.echo(f"{printable(output)} holds a run that is complete: there is nothing to resume.")
             return 0
         if not is_first:
-            adata = opened(inputs, options.data, options.layer)
+            adata = opened(inputs, options.data, options.layer, options.raw)
             options = with_values_of(adata, options)
             _fit(_with_top_genes(adata, options), options, True, resumed, output.absolute() / SUBFOLDER)
             return 0
@@ -113,9 +115,9 @@ def train(
         with new_folder(output, replace, inputs) as folder, keeping_checkpoints(output, resumed) as checkpoints:
             if resume and resumed is None and not quiet:
                 typer.echo(f"There are no checkpoints in {output}: training begins.", err=True)
-            adata = opened(inputs, options.data, options.layer)
+            adata = opened(inputs, options.data, options.layer, options.raw)
             source = {"input": ", ".join(map(printable, inputs)), "streamed": is_streamed(adata)}
-            figures = _run(adata, options, folder, named(inputs), quiet, source, None, resumed, checkpoints)
+            figures = _run(adata, options, folder, named(inputs), quiet, source, None, resumed, checkpoints, inputs)
             figures["resumable"] = figures["interrupted"] and keep_for_resuming(checkpoints, folder)
         return _farewell(figures, output, quiet)
 
@@ -145,7 +147,7 @@ def embed(model_dir: Path, inputs: Sequence[Path], output: Path, data: str, over
     with speaking(quiet), new_file(output, overwrite) as path:
         kind, fitted = load(model_dir, "latent space", lambda row: row.embed is not None)
         assert kind.embed is not None
-        adata = opened(inputs, data, fitted.trained[0].get_setup_arg("layer"))
+        adata = opened(inputs, data, *place_of_counts(fitted.trained[0]))
         obs = adata.obs.copy(deep=False)
         n_latent = _write_embedding(path, obs, _embedding(kind, fitted, adata, len(obs)))
     if not quiet:
@@ -174,6 +176,8 @@ def export(new: Path, old: Path, overwrite: bool) -> None:
 
 def _check_options(options: TrainOptions) -> None:
     """Refuse what is wrong whatever the data."""
+    if options.raw and options.layer is not None:
+        raise UserError("--raw and --layer name two matrices: give the one that holds the counts.")
     for option, given, known in (
         ("--recipe", options.recipe, (None, *RECIPES)),
         ("--accelerator", options.accelerator, _ACCELERATORS),
@@ -198,11 +202,12 @@ def _run(
     before: dict[str, float] | None = None,
     resumed: Path | None = None,
     checkpoints: Path | None = None,
+    inputs: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Train and fill a folder; returns the figures of the run."""
     obs, kind = adata.obs.copy(deep=False), MODELS[options.model]
     options = with_values_of(adata, options)
-    findings = _findings(adata, options.layer)
+    findings = findings_of(adata, inputs, options.layer, options.raw)
     fitted, clock = _fit(_with_top_genes(adata, options), options, quiet, resumed, checkpoints)
     fitted.save(folder / "model")
     epoch_table(fitted.model.history_ or {}).to_csv(folder / "history.csv")
@@ -244,27 +249,15 @@ def _report(
     return None
 
 
-def _findings(adata: anndata.AnnData, layer: str | None) -> list[Finding]:
-    """What the counts are like; an error where no model can be trained on them."""
-    x = adata.X if layer is None else adata.layers[layer]
-    where = "X" if layer is None else f"layer {layer!r}"
-    if x is None:
-        raise UserError(f"The input has no X. {which_layer(adata.layers)}")
-    with counting(x, where) as progress:
-        report = check_counts(x, obs_names=adata.obs_names, var_names=adata.var_names, progress=progress)
-    report.raise_if_bad(where)
-    return report.findings(where)
-
-
 def _with_top_genes(adata: anndata.AnnData, options: TrainOptions) -> anndata.AnnData:
     n_top = options.n_top_genes
     if n_top is None:
         return adata
-    if n_top > adata.n_vars:
-        raise UserError(f"--n-top-genes {n_top}: the input has {adata.n_vars} genes; ask for that many or fewer.")
-    x = adata.X if options.layer is None else adata.layers[options.layer]
+    x = counts_of(adata, options.layer, options.raw)
+    if n_top > x.shape[1]:
+        raise UserError(f"--n-top-genes {n_top}: the input has {x.shape[1]} genes; ask for that many or fewer.")
     wanted_g = top_variable_genes(x, n_top)
-    return with_genes(adata, wanted_g) if is_streamed(adata) else adata[:, wanted_g].copy()
+    return of_genes(adata, wanted_g, options.raw)
 
 
 def _fit(
@@ -287,7 +280,9 @@ def _fit(
     }
     kind = MODELS[options.model]
     given = {name: value for name, value in training.items() if value is not None}
-    return kind.fit(kind, adata, options, given), clock
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", f".*{NO_COUNTS}", UserWarning)  # said before, with the files
+        return kind.fit(kind, adata, options, given), clock
 
 
 def _figures(fitted: Fitted, summary: ModelSummary | None, clock: _Clock) -> dict[str, Any]:

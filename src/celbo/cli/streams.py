@@ -12,6 +12,7 @@ from ..core.replacing import printable
 from ..data import open as open_data
 from ..data.progress import tracking
 from ..data.shard import shard as write_shard
+from .counts import counts_of, place_of_counts
 from .errors import UserError
 from .models import load
 from .output import require_new_file
@@ -24,11 +25,14 @@ DATA_MODES: dict[str, bool | None] = {"auto": None, "load": False, "stream": Tru
 """What ``--data`` may be, and whether the matrices then stay on disk."""
 
 
-def opened(inputs: Sequence[Path], mode: str, layer: str | None = None) -> anndata.AnnData:
-    """The AnnData of some files: loaded or streamed, as ``--data`` says."""
+def opened(inputs: Sequence[Path], mode: str, layer: str | None = None, raw: bool = False) -> anndata.AnnData:
+    """The AnnData of some files: loaded or streamed, as ``--data`` says; with ``raw`` they must have one."""
     if mode not in DATA_MODES:
         raise UserError(unknown_name("value of --data", mode, DATA_MODES))
-    return open_data(list(inputs), stream=DATA_MODES[mode], layers=[] if layer is None else [layer])
+    adata = open_data(list(inputs), stream=DATA_MODES[mode], layers=[] if layer is None else [layer], raw=raw)
+    if raw:
+        counts_of(adata, None, raw=True)
+    return adata
 
 
 def named(inputs: Sequence[Path]) -> str:
@@ -37,13 +41,19 @@ def named(inputs: Sequence[Path]) -> str:
     return f"{printable(inputs[0].name)}{more}"
 
 
-def shard(inputs: Sequence[Path], output: Path, layer: str | None, seed: int, overwrite: bool, quiet: bool) -> None:
-    """Write the cells of files in random order to a zarr store."""
+def shard(
+    inputs: Sequence[Path], output: Path, layer: str | None, seed: int, overwrite: bool, quiet: bool, raw: bool = False
+) -> None:
+    """Write the cells of files in random order to a zarr store; with ``raw`` its counts and genes become ``X``."""
     with speaking(quiet):
         require_new_file(output, overwrite)
         if any(path.resolve().is_relative_to(output.resolve()) for path in inputs):
             raise UserError(f"{output} is the input itself, or holds it: choose another name with -o.")
-        adata = opened(inputs, "stream", layer)
+        if raw and layer is not None:
+            raise UserError("--raw and --layer name two matrices: give the one that holds the counts.")
+        adata = opened(inputs, "stream", layer, raw)
+        if raw:
+            adata = anndata.AnnData(counts_of(adata, layer, raw), obs=adata.obs, var=adata.raw.var)
         with tracking("Sharding") as tell:
             write_shard(adata, output, layer=layer, seed=seed, overwrite=overwrite, progress=tell)
     if not quiet:
@@ -71,7 +81,7 @@ def denoise(
     with speaking(quiet):
         require_new_file(output, overwrite)
         model = load(model_dir, "denoised expression", lambda kind: kind.denoises)[1].model
-        adata = opened(inputs, data, model.get_setup_arg("layer"))
+        adata = opened(inputs, data, *place_of_counts(model))
         given = {name: value or None for name, value in options.items() if name != "seed"}
         model.write_normalized_expression(output, adata, seed=options["seed"], overwrite=overwrite, **given)
     if not quiet:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..core import settings
+from ..data.count_report import NO_COUNTS
 from .errors import as_options
 
 __all__ = ["speaking"]
@@ -22,7 +23,7 @@ def speaking(quiet: bool) -> Iterator[None]:
     Parameters
     ----------
     quiet
-        Say nothing but errors.
+        Say nothing but errors, and what is no count but is taken for one.
 
     """
     before = settings.verbosity
@@ -33,6 +34,7 @@ def speaking(quiet: bool) -> Iterator[None]:
             warnings.simplefilter("ignore")
             if not quiet:
                 warnings.filterwarnings("always", category=UserWarning, module=r"celbo\b")
+            warnings.filterwarnings("always", f".*{NO_COUNTS}", UserWarning)  # no result to be quiet about
             warnings.showwarning = _show
             yield
     finally:

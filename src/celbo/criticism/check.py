@@ -40,7 +40,7 @@ class PosteriorPredictiveCheck:
     models_dict
         Models by the name they get in the tables.
     count_layer_key
-        Layer with the counts; None: ``X``.
+        Layer with the counts; None: ``X``, or ``raw`` where the models were set up with it.
     n_samples
         Draws for each cell.
     indices
@@ -79,7 +79,10 @@ class PosteriorPredictiveCheck:
         self.indices = np.arange(self.adata.n_obs) if indices is None else np.asarray(indices)
         if count_layer_key is not None and count_layer_key not in self.adata.layers:
             raise KeyError(unknown_name("layer of adata.layers", count_layer_key, self.adata.layers.keys()))
-        counts = self.adata.X if count_layer_key is None else self.adata.layers[count_layer_key]
+        of_raw = count_layer_key is None and any(map(_takes_raw, self.models.values()))
+        of_genes = self.adata.raw if of_raw else self.adata
+        self._genes: pd.Index = of_genes.var_names
+        counts = of_genes.X if count_layer_key is None else self.adata.layers[count_layer_key]
         self.raw_counts = self._sparse.COO(sp.coo_matrix(counts[self.indices]))
         self.samples = {name: self._draw(model, adata) for name, model in self.models.items()}
         self.metrics: dict[str, Any] = {}
@@ -104,7 +107,7 @@ class PosteriorPredictiveCheck:
         drawn = {name: (("cells", "features", "samples"), values) for name, values in self.samples.items()}
         return xarray.Dataset(
             {**drawn, DATA_VAR_RAW: (("cells", "features"), self.raw_counts)},
-            coords={"cells": self.adata.obs_names[self.indices], "features": self.adata.var_names},
+            coords={"cells": self.adata.obs_names[self.indices], "features": self._genes},
         )
 
     def coefficient_of_variation(self, dim: Literal["cells", "features"] = "cells") -> None:
@@ -118,7 +121,7 @@ class PosteriorPredictiveCheck:
         """
         if dim not in _AXES:
             raise ValueError(unknown_name("dim", dim, _AXES))
-        index = self.adata.var_names if dim == "cells" else self.adata.obs_names[self.indices]
+        index = self._genes if dim == "cells" else self.adata.obs_names[self.indices]
         columns = {
             name: _mean_of_numbers(coefficient_of_variation(drawn, _AXES[dim])) for name, drawn in self.samples.items()
         }
@@ -130,7 +133,7 @@ class PosteriorPredictiveCheck:
         """Share of zeros of each gene, as ``metrics["zero_fraction"]``: a column for each model, and ``"Raw"``."""
         columns = {name: zero_fraction(drawn).mean(-1) for name, drawn in self.samples.items()}
         columns[DATA_VAR_RAW] = zero_fraction(self.raw_counts)
-        self.metrics[METRIC_ZERO_FRACTION] = pd.DataFrame(columns, index=self.adata.var_names)
+        self.metrics[METRIC_ZERO_FRACTION] = pd.DataFrame(columns, index=self._genes)
 
     def calibration_error(self, confidence_intervals: list[float] | float | None = None) -> None:
         r"""Whether the draws' quantiles hold what they promise, as ``metrics["calibration"]``.
@@ -207,7 +210,7 @@ class PosteriorPredictiveCheck:
     def _changes(self, raw: GroupTests, tests: list[GroupTests], code: int) -> pd.DataFrame:
         """Log fold changes of one group, the gene with the highest score first."""
         approx = np.mean([one.log_fold_change[code] for one in tests], axis=0)
-        frame = pd.DataFrame({"raw": raw.log_fold_change[code], "approx": approx}, index=self.adata.var_names)
+        frame = pd.DataFrame({"raw": raw.log_fold_change[code], "approx": approx}, index=self._genes)
         return frame.iloc[np.argsort(-raw.score[code], kind="stable")]
 
     def __repr__(self) -> str:
@@ -216,6 +219,11 @@ class PosteriorPredictiveCheck:
             f"Posterior predictive check of {', '.join(self.models)}: {self.n_samples} draws of "
             f"{self.raw_counts.shape[0]} cells and {self.raw_counts.shape[1]} genes. Metrics: {found}."
         )
+
+
+def _takes_raw(model: Any) -> bool:
+    """Whether a model was set up with ``use_raw=True``."""
+    return bool((getattr(model, "registry_", None) or {}).get("setup_args", {}).get("use_raw", False))
 
 
 def _mean_of_numbers(values: np.ndarray) -> np.ndarray:

@@ -9,7 +9,8 @@ from anndata import AnnData
 
 from ..core import unknown_name
 from ..core.rules import rules
-from .constants import PREFIX
+from .columns import is_numbers, numbers
+from .constants import PREFIX, RAW
 
 __all__ = [
     "MissingLayerError",
@@ -17,6 +18,7 @@ __all__ = [
     "anndata_value",
     "place",
     "put_row_major",
+    "raw_of",
     "require_key",
     "which_layer",
 ]
@@ -32,7 +34,9 @@ _KINDS = {
 
 
 def place(attr_name: str, attr_key: str | None) -> str:
-    """How a user would type it: ``adata.X``, ``adata.obs['batch']``."""
+    """How a user would type it: ``adata.X``, ``adata.obs['batch']``, ``adata.raw.X``."""
+    if attr_name == RAW:
+        return "adata.raw.X"
     return f"adata.{attr_name}" if attr_key is None else f"adata.{attr_name}[{attr_key!r}]"
 
 
@@ -41,16 +45,33 @@ class MissingLayerError(KeyError, ValueError):
 
 
 def require_key(adata: AnnData, attr_name: str, attr_key: str | None) -> None:
-    """Raise a ``KeyError`` that lists the existing keys, nearest first, unless ``attr_key`` is one of them."""
+    """Raise a ``KeyError`` that lists the existing keys, nearest first, unless ``attr_key`` is one of them.
+
+    A column that a table has more than once raises a ``ValueError``: it could mean either.
+    """
     existing: Iterable[str | None] = getattr(adata, attr_name).keys()
     if attr_key not in existing:
         mine = [key for key in existing if not str(key).startswith(PREFIX)]
         error = MissingLayerError if attr_name == "layers" else KeyError
         raise error(unknown_name(_KINDS[attr_name], attr_key, mine))
+    if attr_name in ("obs", "var"):
+        _require_one_column(getattr(adata, attr_name), attr_name, attr_key)
+
+
+def _require_one_column(frame: pd.DataFrame, attr_name: str, name: Any) -> None:
+    count = int(np.count_nonzero(frame.columns == name)) if not frame.columns.is_unique else 1
+    if count > 1:
+        raise ValueError(
+            f"adata.{attr_name} has {count} columns called {name!r}, so it cannot be told which is meant. Keep one, "
+            f"for example the first of each name: adata.{attr_name} = "
+            f"adata.{attr_name}.loc[:, ~adata.{attr_name}.columns.duplicated()]"
+        )
 
 
 def anndata_value(adata: AnnData, attr_name: str, attr_key: str | None) -> Any:
-    """What lies at a place of the AnnData, as it lies there."""
+    """What lies at a place of the AnnData, as it lies there; at ``"raw"`` the matrix of ``adata.raw``."""
+    if attr_name == RAW:
+        return raw_of(adata).X
     if attr_key is None:
         return getattr(adata, attr_name)
     require_key(adata, attr_name, attr_key)
@@ -60,7 +81,24 @@ def anndata_value(adata: AnnData, attr_name: str, attr_key: str | None) -> Any:
 def anndata_array(adata: AnnData, attr_name: str, attr_key: str | None) -> Any:
     """As :func:`anndata_value`, with a column of ``obs`` or ``var`` as an array of shape ``(n, 1)``."""
     value = anndata_value(adata, attr_name, attr_key)
-    return value.to_numpy()[:, None] if isinstance(value, pd.Series) else value  # asarray would hash the index
+    return _as_array(value)[:, None] if isinstance(value, pd.Series) else value  # asarray would hash the index
+
+
+def _as_array(column: pd.Series) -> np.ndarray:
+    """Values of a column; numbers as numbers, however pandas keeps them."""
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind != "O":
+        return column.to_numpy()
+    return numbers(column) if is_numbers(column) else column.to_numpy()
+
+
+def raw_of(adata: AnnData) -> Any:
+    """``adata.raw``; a ``ValueError`` where there is none."""
+    if adata.raw is None:
+        raise ValueError(
+            "adata.raw is None, so use_raw=True finds no counts: put them there (adata.raw = an AnnData with the "
+            "counts of the same cells), or leave use_raw out and name where they are."
+        )
+    return adata.raw
 
 
 def which_layer(layers: Iterable[str | None]) -> str:
@@ -76,7 +114,7 @@ def which_layer(layers: Iterable[str | None]) -> str:
 def put_row_major(adata: AnnData, attr_name: str, attr_key: str | None) -> None:
     """Put a dense array there anew, row by row, if it lies otherwise and scvi-tools' rules hold."""
     value = anndata_value(adata, attr_name, attr_key)
-    if not rules().row_major or not isinstance(value, np.ndarray) or value.flags["C_CONTIGUOUS"]:
+    if not rules().row_major or attr_name == RAW or not isinstance(value, np.ndarray) or value.flags["C_CONTIGUOUS"]:
         return
     rearranged = np.ascontiguousarray(value)
     if attr_key is None:

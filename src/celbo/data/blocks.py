@@ -15,6 +15,7 @@ from anndata.abc import CSCDataset, CSRDataset
 
 from .file_mark import NoNumbersError
 from .index_structure import check_sparse
+from .masks import require_unmasked
 from .stored_matrix import stored_matrix
 
 __all__ = ["CompressedBlock", "DenseBlock", "blocks", "shape_of"]
@@ -103,6 +104,7 @@ def blocks(x: Any, chunk_rows: int | None = None) -> Iterator[DenseBlock | Compr
     """
     if isinstance(x, pd.DataFrame):
         x = x.to_numpy()
+    require_unmasked(x, "The matrix")
     if sp.issparse(x):
         check_sparse(x)
         yield from _compressed_blocks(x if x.format in ("csr", "csc") else x.tocsr(), chunk_rows)

@@ -1,7 +1,8 @@
 """Categories and codes: which values a column takes, and the integer that stands for each."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from ..core import nearest_first, settings
 from .columns import column_parts, forget_column, true_places, worked_out
 from .scratch import stretches
 
-__all__ = ["encode", "extend_mapping", "unknown_categories", "used_categories", "warn_if_rare"]
+__all__ = ["encode", "extend_mapping", "extended", "same_text", "unknown_categories", "used_categories", "warn_if_rare"]
 
 _FEW = 3
 _SHOWN = 5
@@ -89,6 +90,23 @@ def unknown_categories(categories: np.ndarray, mapping: np.ndarray) -> list:
         return unknown
 
 
+def same_text(given: object, known: Iterable[object]) -> Any:
+    """The value that equals ``given``, or, of text and a number, reads like it (``"1"`` and 1); None without one."""
+    values = [_plain(value) for value in known]
+    if given in values:
+        return given
+    others = [value for value in values if isinstance(value, str) != isinstance(given, str)]
+    return next((value for value in others if _readings(value) & _readings(given)), None)
+
+
+def _readings(value: object) -> set[str]:
+    """How a value may be written: 1 as ``"1"`` and ``"1.0"``."""
+    plain = _plain(value)
+    if not isinstance(plain, int | float) or isinstance(plain, bool):
+        return {str(plain)}
+    return {str(plain), str(float(plain))} | ({str(int(plain))} if float(plain).is_integer() else set())
+
+
 def extend_mapping(mapping: np.ndarray, new: Sequence) -> np.ndarray:
     """``mapping`` with new categories behind it, so that the old codes stay what they are.
 
@@ -100,6 +118,26 @@ def extend_mapping(mapping: np.ndarray, new: Sequence) -> np.ndarray:
     if mapping.dtype.kind in "biuf" and tail.dtype.kind == mapping.dtype.kind:
         return np.concatenate([mapping, tail])
     return np.array([*mapping, *new], dtype=object)
+
+
+def extended(mapping: np.ndarray, found: np.ndarray, where: str) -> np.ndarray:
+    """``mapping`` with the categories behind it that were found in other data and are not in it.
+
+    Raises
+    ------
+    ValueError
+        For a new one that reads like a known one of another type: it would become a category without a past.
+    """
+    new = unknown_categories(found, mapping)
+    alike = [value for value in new if same_text(value, mapping) is not None]
+    if alike:
+        value, known = _plain(alike[0]), same_text(alike[0], mapping)
+        kinds = type(value).__name__, type(known).__name__
+        raise ValueError(
+            f"{where} has {value!r}, of type {kinds[0]}, the registry has {known!r}, of type {kinds[1]}. If both are "
+            f"the same, convert the column: {where} = {where}.astype({kinds[1]}). If not, give them names that differ."
+        )
+    return extend_mapping(mapping, new)
 
 
 def encode(column: pd.Series, mapping: np.ndarray, where: str) -> np.ndarray:
@@ -147,8 +185,9 @@ def _unknown_message(unknown: list, mapping: np.ndarray, where: str) -> str:
         f"Category {shown} of {where} not found in source registry, whose categories are "
         f"{', '.join(map(repr, known))}{more}. Cannot transfer setup without `extend_categories = True`."
     )
-    if {str(value) for value in unknown} & {str(value) for value in mapping}:
-        kinds = type(_plain(unknown[0])).__name__, type(_plain(mapping[0])).__name__
+    alike = same_text(unknown[0], mapping)
+    if alike is not None:
+        kinds = type(_plain(unknown[0])).__name__, type(alike).__name__
         message += (
             f" They look alike but are of type {kinds[0]} here and {kinds[1]} in the registry: convert the column."
         )

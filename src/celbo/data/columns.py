@@ -12,8 +12,9 @@ import pandas as pd
 
 from . import scratch
 from .cell_names import names_of
+from .writable import NUMBERS
 
-__all__ = ["column_parts", "forget_column", "put_column", "true_places", "worked_out"]
+__all__ = ["column_parts", "forget_column", "is_numbers", "numbers", "put_column", "true_places", "worked_out"]
 
 
 def column_parts(column: pd.Series) -> Iterator[pd.Series]:
@@ -31,6 +32,22 @@ def worked_out(column: pd.Series, of: Callable[[pd.Series], np.ndarray], dtype: 
     if names_of(column.index) is not None:
         return scratch.put(lambda: map(of, column_parts(column)), dtype)
     return np.concatenate([np.empty(0, dtype), *map(of, column_parts(column))], dtype=dtype, casting="unsafe")
+
+
+def is_numbers(column: pd.Series) -> bool:
+    """Whether a column holds real numbers or booleans, or objects that all are such; missing values do not count."""
+    dtype = column.dtype
+    if dtype.kind == "O" and isinstance(dtype, np.dtype):
+        return pd.api.types.infer_dtype(column, skipna=True) in NUMBERS
+    is_real = pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype)
+    return is_real or pd.api.types.is_bool_dtype(dtype)
+
+
+def numbers(column: pd.Series) -> np.ndarray:
+    """A column of numbers as an array that numpy can count with, ``(n,)``: itself where it is one; missing ones NaN."""
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "iuf":
+        return column._values
+    return column.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def true_places(flags: Iterable[np.ndarray], most: int) -> tuple[int, np.ndarray]:

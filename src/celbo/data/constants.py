@@ -9,6 +9,7 @@ __all__ = [
     "MODEL_NAME",
     "MOD_KEY",
     "PREFIX",
+    "RAW",
     "SCVI_VERSION",
     "SETUP_ARGS",
     "SETUP_METHOD_NAME",
@@ -16,6 +17,9 @@ __all__ = [
     "SUMMARY_STATS",
     "UUID",
 ]
+
+RAW = "raw"
+"""Attribute of the AnnData where counts may lie with genes of their own: ``adata.raw.X``."""
 
 PREFIX = "_scvi_"
 """Every column that setup adds to the user's AnnData begins with this."""

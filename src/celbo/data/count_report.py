@@ -3,7 +3,7 @@
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -13,14 +13,21 @@ from ..core.rules import rules
 from .columns import true_places
 from .scratch import stretches
 
-__all__ = ["KINDS", "CountReport", "Finding", "TotalsSummary"]
+__all__ = ["HUGE", "KINDS", "NO_COUNTS", "CountReport", "Finding", "TotalsSummary"]
 
 logger = logging.getLogger("celbo")
 
-KINDS = ("nan", "inf", "negative", "noninteger")
+KINDS = ("nan", "inf", "negative", "noninteger", "huge")
 """Kinds of entries that are no counts."""
 
+HUGE = 2**31
+"""Counts above it are none: no experiment counts so far, and sums and squares of them overflow."""
+
 _SHOWN = 5
+
+
+NO_COUNTS = "does not contain unnormalized count data"
+"""Part of every warning about values that are trained on as counts and are none; the words are scvi-tools'."""
 
 Severity = Literal["error", "warning", "info"]
 
@@ -70,10 +77,10 @@ class CountReport:
     n_empty_cells, n_empty_genes
         Cells without, genes without any nonzero entry.
     first
-        First few names for each of ``"nan"``, ``"inf"``, ``"negative"``, ``"noninteger"``, ``"empty_cells"`` (cells
-        in the order of the matrix) and ``"empty_genes"``.
+        First few names for each of ``"nan"``, ``"inf"``, ``"negative"``, ``"noninteger"``, ``"huge"``,
+        ``"empty_cells"`` (cells in the order of the matrix) and ``"empty_genes"``.
     n_cells_with
-        Cells that have such an entry, by the same four kinds.
+        Cells that have such an entry, by the same kinds (``"huge"`` only where there are such).
     max
         Largest entry.
     nnz
@@ -84,6 +91,10 @@ class CountReport:
         ``(n,)`` int32, nonzero entries of each cell.
     cells_per_gene
         ``(g,)`` int64, nonzero entries of each gene.
+    n_huge
+        Finite entries above 2**31.
+    bad_cells
+        ``(n,)`` booleans, cells with an entry that is no count; empty where there are none.
     """
 
     n_cells: int
@@ -101,6 +112,8 @@ class CountReport:
     total_per_cell: np.ndarray
     genes_per_cell: np.ndarray
     cells_per_gene: np.ndarray
+    n_huge: int = 0
+    bad_cells: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
     @classmethod
     def from_tally(
@@ -129,12 +142,13 @@ class CountReport:
             n_empty_cells=found["empty_cells"][0],
             n_empty_genes=found["empty_genes"][0],
             first=dict.fromkeys(KINDS, ()) | first,
-            n_cells_with={kind: found[kind][0] if kind in found else 0 for kind in KINDS},
+            n_cells_with=dict.fromkeys(KINDS[:4], 0) | {kind: found[kind][0] for kind in KINDS if kind in found},
             max=maximum,
             nnz=int(cells_g.sum()),
             total_per_cell=totals_n,
             genes_per_cell=genes_n,
             cells_per_gene=cells_g,
+            bad_cells=np.logical_or.reduce(list(rows.values())) if rows else np.zeros(0, bool),
         )
 
     @property
@@ -152,10 +166,10 @@ class CountReport:
 
     @property
     def is_counts(self) -> bool:
-        """Whether every entry is a finite, non-negative whole number."""
-        return not (self.n_nan or self.n_inf or self.n_negative or self.n_noninteger)
+        """Whether every entry is a finite, non-negative whole number of at most 2**31."""
+        return not any(getattr(self, f"n_{kind}") for kind in KINDS)
 
-    def findings(self, where: str = "The matrix", elsewhere: Sequence[str] = ()) -> list[Finding]:
+    def findings(self, where: str = "The matrix", elsewhere: Sequence[str] | None = None) -> list[Finding]:
         """What to know, worst first.
 
         Parameters
@@ -163,39 +177,43 @@ class CountReport:
         where
             How messages call the matrix, for example ``"adata.X"``.
         elsewhere
-            What to type for other matrices that hold counts, for example ``["layer='counts'"]``.
+            What to type for other matrices that hold counts, the best first, for example ``['layer="umi"']``; empty
+            where there are none, None where nobody looked.
         """
-        found = [self._impossible(kind, word, where) for kind, word in _IMPOSSIBLE.items()]
-        found += [self._fractions(where, elsewhere), self._empty("cells", where), self._empty("genes", where)]
+        found = [self._impossible(kind, word, where, elsewhere) for kind, word in _IMPOSSIBLE.items()]
+        found += [self._fractions(where, elsewhere), self._empty("cells", where, elsewhere)]
+        found += [self._empty("genes", where, elsewhere)]
         return [finding for finding in found if finding is not None]
 
-    def _impossible(self, kind: str, word: str, where: str) -> Finding | None:
+    def _impossible(self, kind: str, word: str, where: str, elsewhere: Sequence[str] | None) -> Finding | None:
         count = getattr(self, f"n_{kind}")
         if not count:
             return None
         message = f"{where} holds {count} {word} {_plural(count, 'value')} in {self._cells(kind)}."
         severity = rules().bad_counts
         if severity == "warning":
-            message = f"{where} does not contain unnormalized count data. Are you sure this is what you want? {message}"
-        return Finding(severity, message, _IMPOSSIBLE_FIX[kind])
+            message = f"{where} {NO_COUNTS}. Are you sure this is what you want? {message}"
+        return Finding(severity, message, f"{_IMPOSSIBLE_FIX[kind]} {_instead(elsewhere)}")
 
-    def _fractions(self, where: str, elsewhere: Sequence[str]) -> Finding | None:
+    def _fractions(self, where: str, elsewhere: Sequence[str] | None) -> Finding | None:
         if not self.n_noninteger:
             return None
         message = (
-            f"{where} does not contain unnormalized count data: {self.n_noninteger} of {self.nnz} nonzero values are "
+            f"{where} {NO_COUNTS}: {self.n_noninteger} of {self.nnz} nonzero values are "
             f"not whole numbers, in {self._cells('noninteger')}. Are you sure this is what you want?"
         )
-        if elsewhere:
-            fix = f"Counts are elsewhere in this AnnData; use {' or '.join(elsewhere)}."
-        else:
-            fix = "Models of counts want raw counts; if a layer holds them, name it: layer='counts'."
-        return Finding("warning", message, fix)
+        return Finding("warning", message, f"Models of counts want raw counts. {_instead(elsewhere)}")
 
-    def _empty(self, axis: Literal["cells", "genes"], where: str) -> Finding | None:
+    def _empty(self, axis: Literal["cells", "genes"], where: str, elsewhere: Sequence[str] | None) -> Finding | None:
         count, total = (self.n_empty_cells, self.n_cells) if axis == "cells" else (self.n_empty_genes, self.n_genes)
         if not count:
             return None
+        if axis == "cells" and count == total:
+            return Finding(
+                "warning",
+                f"{where} {NO_COUNTS}: all {total} cells are empty, so there is nothing to learn from.",
+                _instead(elsewhere),
+            )
         names = _listed(self.first[f"empty_{axis}"], count)
         message = f"{where}: {count} of {total} {axis} have no counts ({names})."
         return Finding("info", message, f"They teach a model nothing: sc.pp.filter_{axis}(adata, min_counts=1).")
@@ -204,16 +222,16 @@ class CountReport:
         count = self.n_cells_with[kind]
         return f"{count} of {self.n_cells} cells ({_listed(self.first[kind], count)})"
 
-    def raise_if_bad(self, where: str = "The matrix") -> None:
+    def raise_if_bad(self, where: str = "The matrix", elsewhere: Sequence[str] | None = None) -> None:
         """Raise a ``ValueError`` for NaN, infinite and negative entries; says how many, in which cells, and the fix.
 
         Where scvi-tools' :class:`~celbo.core.rules.Rules` hold, they are left to :meth:`tell`.
         """
-        errors = [str(finding) for finding in self.findings(where) if finding.severity == "error"]
+        errors = [str(finding) for finding in self.findings(where, elsewhere) if finding.severity == "error"]
         if errors:
             raise ValueError(" ".join(errors))
 
-    def tell(self, where: str = "The matrix", elsewhere: Sequence[str] = ()) -> None:
+    def tell(self, where: str = "The matrix", elsewhere: Sequence[str] | None = None) -> None:
         """Say the rest: wrong values as a ``UserWarning``, empty cells and genes to the log."""
         for finding in self.findings(where, elsewhere):
             if finding.severity == "warning":
@@ -222,14 +240,27 @@ class CountReport:
                 logger.info("%s", finding)
 
 
-_IMPOSSIBLE = {"nan": "NaN", "inf": "infinite", "negative": "negative"}
+_IMPOSSIBLE = {"nan": "NaN", "inf": "infinite", "negative": "negative", "huge": "impossibly large"}
 
 _IMPOSSIBLE_FIX = {
     "nan": "Find out where they come from, or set them to 0, before setup.",
     "inf": "Find out where they come from, or leave these cells out, before setup.",
-    "negative": "Counts cannot be negative: scaled or corrected values may be in the place of the counts; "
-    "pass the layer that holds raw counts (layer='counts').",
+    "huge": "No cell has more than 2,147,483,648 molecules of a gene: look at where they come from, before setup.",
+    "negative": "Counts cannot be negative: these may be scaled or corrected values.",
 }
+
+
+def _instead(elsewhere: Sequence[str] | None) -> str:
+    """Where counts are to be found."""
+    if elsewhere is None:
+        return "If a layer holds the raw counts, name it, for example layer='counts'."
+    if not elsewhere:
+        return (
+            "No other matrix here (X, a layer, raw) holds counts: take the data as they were before they were "
+            "normalised or scaled."
+        )
+    more = f"; {' and '.join(elsewhere[1:_SHOWN])} would be counts too" if len(elsewhere) > 1 else ""
+    return f"Counts are elsewhere in this AnnData; use {elsewhere[0]}{more}."
 
 
 def _names(places: np.ndarray, names: Sequence[str] | None) -> tuple[str, ...]:

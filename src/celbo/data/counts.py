@@ -8,7 +8,7 @@ import numpy as np
 from ..core.allocator import give_back_free_blocks
 from . import scratch
 from .blocks import CompressedBlock, DenseBlock, blocks, shape_of
-from .count_report import KINDS, CountReport
+from .count_report import HUGE, KINDS, CountReport
 from .digest import MatrixDigest, digest_of
 from .stored_matrix import StoredMatrix
 
@@ -99,13 +99,13 @@ def _stored(block: DenseBlock | CompressedBlock) -> np.ndarray:
 
 def _is_suspicious(values: np.ndarray) -> bool:
     """Whether anything here is no count; cheap, so that clean pieces cost two passes."""
-    if values.size == 0 or values.dtype.kind in "bu":
+    if values.size == 0 or values.dtype.kind == "b" or (values.dtype.kind == "u" and values.itemsize < 4):
         return False
-    if values.dtype.kind == "i":
-        return bool(values.min() < 0)
     # min and max hand a NaN on, and no comparison holds for it
-    if not (values.min() >= 0 and values.max() < np.inf):
+    if not (values.min() >= 0 and float(values.max()) <= HUGE):
         return True
+    if values.dtype.kind in "iu":
+        return False
     return not np.array_equal(values, np.rint(values))
 
 
@@ -113,12 +113,13 @@ def _offending(values: np.ndarray) -> dict[str, np.ndarray]:
     """For each kind of fault, where it is; each entry is of one kind at most, negative fractions of both."""
     nan, inf = np.isnan(values), np.isinf(values)
     finite = ~(nan | inf)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         return {
             "nan": nan,
             "inf": inf,
             "negative": finite & (values < 0),
             "noninteger": finite & (values != np.rint(values)),
+            "huge": finite & (values > HUGE),
         }
 
 

@@ -12,7 +12,7 @@ from ..core import unknown_name
 from .access import which_layer
 from .file_mark import DamagedDataError, naming_damage
 from .parts import Parts
-from .stored_obs import StoredTable, can_stay
+from .stored_obs import StoredTable, can_stay, length_of
 from .stored_part import ColumnsError, StoredPart, is_group
 from .stores import open_store
 
@@ -72,19 +72,22 @@ class Input:
         Table of the genes, in memory.
     matrices
         ``X`` under None, layers by name; nothing of them is read.
+    raw
+        The matrix of ``raw`` and the table of its genes, where it was asked for and there is one.
     """
 
     path: Path
     root: Any
     var: pd.DataFrame
     matrices: Mapping[str | None, StoredPart] = field(default_factory=dict)
+    raw: tuple[StoredPart, pd.DataFrame] | None = None
 
     @property
     def n_obs(self) -> int:
         """Number of cells."""
         with naming_damage(self.path):
             obs = self.root["obs"]
-            return int(obs[obs.attrs["_index"]].shape[0]) if is_group(obs) else int(obs.shape[0])
+            return length_of(obs[obs.attrs["_index"]]) if is_group(obs) else int(obs.shape[0])
 
     def obs(self, compact: bool = False) -> StoredTable | pd.DataFrame:
         """The table of the cells, in memory or, if ``compact``, where it lies."""
@@ -97,7 +100,8 @@ class Input:
     @property
     def loaded_bytes(self) -> int:
         """What its matrices would take in memory."""
-        return sum(part.n_entries * (part.dtype.itemsize + 4) for part in self.matrices.values())
+        parts = [*self.matrices.values(), *([self.raw[0]] if self.raw is not None else [])]
+        return sum(part.n_entries * (part.dtype.itemsize + 4) for part in parts)
 
     def rest(self) -> dict[str, Any]:
         """``uns`` in memory, and ``obsm`` and ``varm`` (dense arrays of ``obsm`` as they lie on disk), if readable."""
@@ -109,7 +113,7 @@ class Input:
         }
 
 
-def open_input(path: Path, layers: Sequence[str] | None = None) -> Input:
+def open_input(path: Path, layers: Sequence[str] | None = None, raw: bool | None = None) -> Input:
     """Open a file: its tables are read, its matrices are not.
 
     Parameters
@@ -118,11 +122,13 @@ def open_input(path: Path, layers: Sequence[str] | None = None) -> Input:
         An ``.h5ad`` file or a zarr store.
     layers
         Layers to open beside ``X``; None: all that are stored by rows.
+    raw
+        Whether to open ``raw``, which must be there; None: if it is there, and is stored by rows.
 
     Raises
     ------
     ColumnsError
-        When ``X``, or a layer that was asked for, is stored by columns.
+        When ``X``, or a layer (or ``raw``) that was asked for, is stored by columns.
     DamagedDataError
         When it is damaged, cut short, or no AnnData.
     KeyError
@@ -131,13 +137,14 @@ def open_input(path: Path, layers: Sequence[str] | None = None) -> Input:
         When zarr is not installed, with the pip line.
     """
     root = open_store(path)
-    var, stored = Parts(root, path).table("var"), Parts(root, path).keys("layers")
+    parts = Parts(root, path)
+    var, stored = parts.table("var"), parts.keys("layers")
     for name in layers or ():
         if name not in stored:
             raise KeyError(f"{path}: {unknown_name('layer', name, stored)}")
-    if layers is not None and not layers and not Parts(root, path).has("X"):
+    if layers is not None and not layers and not raw and not parts.has("X"):
         raise ValueError(f"{path} has no X. {which_layer(stored)}")
-    opened = Input(path, root, var, _matrices(path, root, stored, layers))
+    opened = Input(path, root, var, _matrices(path, root, stored, layers), _raw(parts, raw))
     _require_shapes(opened)
     return opened
 
@@ -164,6 +171,23 @@ def _matrices(
     return matrices
 
 
+def _raw(parts: Parts, wanted: bool | None) -> tuple[StoredPart, pd.DataFrame] | None:
+    """``raw``, if it is wanted, there and can be read by rows; one that is asked for must be all that."""
+    if wanted is False or (wanted is None and not parts.has_raw()):
+        return None
+    try:
+        return parts.stored_raw()
+    except ColumnsError as error:
+        if wanted:
+            raise
+        logger.info("Left out: %s", error)
+    except (DamagedDataError, TypeError) as error:
+        if wanted:
+            raise
+        parts.warn("raw", error)
+    return None
+
+
 def _require_shapes(opened: Input) -> None:
     n, g = opened.n_obs, len(opened.var)
     for name, part in opened.matrices.items():
@@ -172,3 +196,9 @@ def _require_shapes(opened: Input) -> None:
                 f"{opened.path}: {'X' if name is None else f'layer {name!r}'} is {part.shape[0]} x {part.shape[1]}, "
                 f"but obs has {n} rows and var {g}. The file is damaged: copy it again."
             )
+    if opened.raw is not None and opened.raw[0].shape != (n, len(opened.raw[1])):
+        part, var = opened.raw
+        raise DamagedDataError(
+            f"{opened.path}: raw is {part.shape[0]} x {part.shape[1]}, but obs has {n} rows and the genes of raw are "
+            f"{len(var)}. The file is damaged: copy it again."
+        )

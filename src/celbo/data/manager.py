@@ -332,8 +332,9 @@ class AnnDataManager:
         elif not isinstance(adata, AnnData):
             raise TypeError(f"An AnnData is wanted, got {type(adata).__module__}.{type(adata).__qualname__}.")
         if self.validation_checks.check_if_view and adata.is_view:
+            how = "to_memory" if getattr(adata, "isbacked", False) else "copy"
             raise ValueError(
-                "Please run `adata = adata.copy()`: this AnnData is a view of another one, and setup writes to it."
+                f"Please run `adata = adata.{how}()`: this AnnData is a view of another one, and setup writes to it."
             )
 
     def _field(self, registry_key: str) -> BaseAnnDataField:

@@ -3,6 +3,7 @@
 Dims: n cells, g genes.
 """
 
+import logging
 import os
 import warnings
 from collections.abc import Iterator
@@ -17,11 +18,13 @@ from anndata.io import write_elem
 
 from ..core import optional
 from ..core.replacing import building
-from .cell_names import names_of
 from .columns import forget_column
 from .scratch import is_mapped, stretches
+from .writable import writable_column, writable_names
 
 __all__ = ["MatrixWriter", "matrix_writer", "new_anndata", "write_table"]
+
+logger = logging.getLogger("celbo")
 
 CHUNK_BYTES = 2**20
 """Size of the pieces in which the file keeps the matrix."""
@@ -83,25 +86,45 @@ def matrix_writer(
 
 
 def write_table(root: Any, name: str, value: pd.DataFrame | dict[str, Any]) -> None:
-    """Write an element in anndata's layout, without its remarks about versions of zarr."""
+    """Write an element in anndata's layout, without its remarks about versions of zarr.
+
+    A column of a table that cannot be written, in whatever form, is left out with a warning: a table goes along with
+    results, which would be lost with it.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        if isinstance(value, pd.DataFrame) and names_of(value.index) is not None:
+        if isinstance(value, pd.DataFrame):
             _write_by_columns(root.create_group(name), value)
         else:
             write_elem(root, name, value)
 
 
 def _write_by_columns(group: Any, table: pd.DataFrame) -> None:
-    """Write a table whose columns lie on disk, so that one at a time is in memory."""
+    """Write a table column by column: those that lie on disk are in memory one at a time."""
     index = "_index" if table.index.name is None else str(table.index.name)
-    columns = [str(name) for name in table.columns if name != index]
+    write_elem(group, index, writable_names(table.index))
+    written: list[str] = []
+    for place, name in enumerate(map(str, table.columns)):
+        column = table.iloc[:, place]
+        if name != index and name not in written and _write_if_possible(group, name, column._values):
+            written.append(name)
+        forget_column(column.array)
     layout = {"encoding-type": "dataframe", "encoding-version": "0.2.0", "_index": index}
-    group.attrs.update(layout | {"column-order": columns})
-    write_elem(group, index, table.index.array)
-    for name in columns:
-        _write_column(group, name, table[name]._values)
-        forget_column(table[name].array)
+    group.attrs.update(layout | {"column-order": written})
+
+
+def _write_if_possible(group: Any, name: str, column: Any) -> bool:
+    """Write a column; whether that went well."""
+    try:
+        _write_column(group, name, writable_column(column))
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:
+        if name in group:
+            del group[name]
+        logger.warning("Column %r is left out of %s, it cannot be written: %s", name, group.name.lstrip("/"), error)
+        return False
+    return True
 
 
 def _write_column(group: Any, name: str, column: Any) -> None:

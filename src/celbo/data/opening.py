@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -22,10 +23,10 @@ from .memory import available_memory, readable_bytes
 from .obs_tables import stacked_obs
 from .read import read
 from .stored_matrix import StoredMatrix
-from .stored_obs import StoredTable
+from .stored_obs import StoredTable, with_old_categories
 from .stored_part import ColumnsError
 
-__all__ = ["is_streamed", "open", "with_genes"]
+__all__ = ["is_streamed", "of_genes", "open", "with_genes"]
 
 logger = logging.getLogger("celbo")
 
@@ -34,7 +35,11 @@ SHARE = 0.4
 
 
 def open(
-    inputs: str | Path | Sequence[str | Path], *, stream: bool | None = None, layers: Sequence[str] | None = None
+    inputs: str | Path | Sequence[str | Path],
+    *,
+    stream: bool | None = None,
+    layers: Sequence[str] | None = None,
+    raw: bool | None = None,
 ) -> AnnData:
     """Open an AnnData from ``.h5ad`` files or zarr stores, without reading what does not fit in memory.
 
@@ -48,6 +53,9 @@ def open(
         logged, save for data under 1% of it.
     layers
         Layers to open beside ``X``; None: all (of all files).
+    raw
+        Whether to open ``raw`` where it is streamed, with its own genes; None: if all files have it. A single file that
+        is loaded is loaded with it.
 
     Returns
     -------
@@ -69,7 +77,7 @@ def open(
     if stream is False and len(paths) == 1:
         return read(paths[0])
     try:
-        opened = [open_input(path, layers) for path in paths]
+        opened = [open_input(path, layers, raw) for path in paths]
     except ColumnsError:
         if stream is None and len(paths) == 1 and _fits(paths[0].stat().st_size):
             logger.info("%s is stored by columns, which cannot be streamed: it is loaded.", paths[0])
@@ -82,21 +90,33 @@ def open(
     return _streamed(opened) if stream else _loaded(_streamed(opened, may_compact=False))
 
 
+def of_genes(adata: AnnData, is_wanted_g: np.ndarray, of_raw: bool = False) -> AnnData:
+    """As :func:`with_genes`; of an AnnData in memory, all else is kept too, unless the genes are those of ``raw``."""
+    if of_raw or is_streamed(adata):
+        return with_genes(adata, is_wanted_g, of_raw=of_raw)
+    return adata[:, is_wanted_g].copy()
+
+
 def is_streamed(adata: AnnData) -> bool:
     """Whether a matrix of the AnnData lies on disk as :func:`open` leaves it."""
-    return any(isinstance(x, StoredMatrix) for x in (adata.X, *adata.layers.values()))
+    in_raw = None if adata.raw is None else adata.raw.X
+    return any(isinstance(x, StoredMatrix) for x in (adata.X, *adata.layers.values(), in_raw))
 
 
-def with_genes(adata: AnnData, is_wanted_g: np.ndarray) -> AnnData:
+def with_genes(adata: AnnData, is_wanted_g: np.ndarray, *, of_raw: bool = False) -> AnnData:
     """A new AnnData with some of the genes, ``(g,)`` booleans; matrices on disk stay there, unread.
 
-    ``obs`` is shared; of the rest, ``X``, layers and ``var`` are kept.
+    ``obs`` is shared; of the rest, ``X``, layers and ``var`` are kept. With ``of_raw`` the genes are those of ``raw``,
+    and nothing else is kept.
     """
     columns = np.flatnonzero(is_wanted_g)
 
     def chosen(x: object) -> object:
         return x.with_columns(columns) if isinstance(x, StoredMatrix) else x[:, columns]  # type: ignore[index]
 
+    if of_raw:
+        raw = {"X": chosen(adata.raw.X), "var": adata.raw.var.iloc[columns]}
+        return _anndata(None, adata.obs, pd.DataFrame(index=pd.Index([], dtype=str)), {}, raw=raw)
     layers = {name: chosen(x) for name, x in adata.layers.items()}
     x = None if adata.X is None else chosen(adata.X)
     return _anndata(x, adata.obs, adata.var.iloc[columns], layers)
@@ -133,10 +153,11 @@ def _streamed(opened: Sequence[Input], may_compact: bool = True) -> AnnData:
         matrices = {name: StoredMatrix([part]) for name, part in opened[0].matrices.items()}
         x = matrices.pop(None, None)
         obs, rest = opened[0].obs(compact), opened[0].rest()
-        obs = obs.read() if isinstance(obs, StoredTable) else obs
+        obs = obs.read() if isinstance(obs, StoredTable) else with_old_categories(obs, rest.get("uns", {}))
         with naming_damage(opened[0].path):
-            return _anndata(x, obs, opened[0].var, matrices, **rest)
-    columns, var = _common_genes(opened)
+            var = with_old_categories(opened[0].var, rest.get("uns", {}))
+            return _anndata(x, obs, var, matrices, raw=_raw(opened), **rest)
+    columns, var = _common_genes([one.path for one in opened], [one.var for one in opened])
     in_all = [name for name in opened[0].matrices if all(name in one.matrices for one in opened)]
     stacked = {name: StoredMatrix([one.matrices[name] for one in opened], columns) for name in in_all}
     left_out = sorted(
@@ -146,7 +167,18 @@ def _streamed(opened: Sequence[Input], may_compact: bool = True) -> AnnData:
         logger.info("Layers that not all files have are left out: %s.", ", ".join(left_out))
     obs = stacked_obs([one.obs(compact) for one in opened], [one.path.stem for one in opened])
     x = stacked.pop(None, None)
-    return _anndata(x, obs, var, stacked)
+    return _anndata(x, obs, var, stacked, raw=_raw(opened))
+
+
+def _raw(opened: Sequence[Input]) -> dict[str, object] | None:
+    """The rows of ``raw`` of all files, and its genes that all have; None where one has no ``raw``."""
+    raws = [one.raw for one in opened if one.raw is not None]
+    if not raws or len(raws) < len(opened):
+        return None
+    if len(raws) == 1:
+        return {"X": StoredMatrix([raws[0][0]]), "var": raws[0][1]}
+    columns, var = _common_genes([one.path for one in opened], [var for _, var in raws])
+    return {"X": StoredMatrix([part for part, _ in raws], columns), "var": var}
 
 
 def _anndata(x: object, obs: pd.DataFrame, var: pd.DataFrame, layers: dict, **rest: object) -> AnnData:
@@ -161,25 +193,30 @@ def _anndata(x: object, obs: pd.DataFrame, var: pd.DataFrame, layers: dict, **re
 def _loaded(adata: AnnData) -> AnnData:
     x = adata.X.to_memory() if adata.X is not None else None
     layers = {name: layer.to_memory() for name, layer in adata.layers.items()}
-    return AnnData(x, obs=adata.obs, var=adata.var, layers=layers)
+    raw = None if adata.raw is None else {"X": adata.raw.X.to_memory(), "var": adata.raw.var}
+    obsm = {name: np.asarray(one) if isinstance(one, h5py.Dataset) else one for name, one in adata.obsm.items()}
+    rest = {"uns": adata.uns, "obsm": obsm, "varm": dict(adata.varm)}
+    return AnnData(x, obs=adata.obs, var=adata.var, layers=layers, raw=raw, **rest)
 
 
-def _common_genes(opened: Sequence[Input]) -> tuple[list[np.ndarray | None], pd.DataFrame]:
+def _common_genes(
+    paths: Sequence[Path], tables: Sequence[pd.DataFrame]
+) -> tuple[list[np.ndarray | None], pd.DataFrame]:
     """Where each file has the genes that all have (None: as they lie), and those genes' table."""
-    first = opened[0].var
-    if all(one.var.index.equals(first.index) for one in opened):
-        return [None] * len(opened), first
+    first = tables[0]
+    if all(one.index.equals(first.index) for one in tables):
+        return [None] * len(tables), first
     is_common = np.ones(len(first), dtype=bool)
-    for one in opened[1:]:
-        is_common &= first.index.isin(one.var.index)
+    for one in tables[1:]:
+        is_common &= first.index.isin(one.index)
     if not is_common.any():
         raise ValueError(
-            f"{opened[0].path} and the other files have no gene in common: its genes are {_some(first.index)}, those "
-            f"of {opened[1].path} are {_some(opened[1].var.index)}. Use one kind of names in all."
+            f"{paths[0]} and the other files have no gene in common: its genes are {_some(first.index)}, those "
+            f"of {paths[1]} are {_some(tables[1].index)}. Use one kind of names in all."
         )
     var = first[is_common]
-    matches = [align_genes(one.var.index, var.index, where=f"var_names of {one.path}") for one in opened]
-    dropped = max(len(one.var) for one in opened) - len(var)
+    matches = [align_genes(one.index, var.index, where=f"var_names of {path}") for path, one in zip(paths, tables)]
+    dropped = max(map(len, tables)) - len(var)
     logger.info(
         "Genes are matched by name: %d are in all files%s.",
         len(var),

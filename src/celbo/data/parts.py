@@ -19,9 +19,10 @@ from scipy import sparse
 
 from ..core import settings
 from .allowance import Allowance
+from .dtypes import plain_dtype, plain_values
 from .file_mark import DamagedDataError, OutsideDataError, naming_damage
 from .index_structure import check_index_structure
-from .stored_obs import table_fault
+from .stored_obs import records_of, table_fault
 from .stored_part import StoredPart, file_of, is_group
 from .zarr_inside import counted
 
@@ -75,7 +76,7 @@ class Parts:
     def _read(self, key: str) -> Any:
         element = self.root[key]
         try:
-            return read_elem(element)
+            return _sparse(element) if _is_unknown_to_scipy(element) else read_elem(element)
         except Exception as error:
             fault = table_fault(element)
             if fault is None:
@@ -83,11 +84,25 @@ class Parts:
             raise DamagedDataError(f"{self.path} ({key}) is damaged: {fault}. Copy the file again.") from error
 
     def table(self, key: str) -> pd.DataFrame:
-        """``obs`` or ``var``."""
+        """``obs`` or ``var``; before anndata 0.7 an array of records, with the names of the rows in the first field."""
+        if self._has_records(key):
+            frame = pd.DataFrame(self._records(key))
+            return frame.set_index(frame.columns[0])
         found = self.read(key)
         if not isinstance(found, pd.DataFrame):
             raise DamagedDataError(f"{self.path}: {key} is no table but a {type(found).__name__}: it is damaged.")
         return found
+
+    def _has_records(self, key: str) -> bool:
+        with naming_damage(self.path, key):
+            element = self.root[key]
+            return not is_group(element) and element.dtype.names is not None
+
+    def _records(self, key: str) -> dict[str, np.ndarray]:
+        """The fields of an array of records by name."""
+        self.count_in(key)
+        with naming_damage(self.path, key):
+            return records_of(self.root[key])
 
     def has(self, key: str) -> bool:
         """Whether there is such a part; anndata writes some that are None as such."""
@@ -110,6 +125,23 @@ class Parts:
             element = self.root[key]
         return StoredPart(element, self.path)
 
+    def has_raw(self) -> bool:
+        """Whether there is a matrix in ``raw``."""
+        return any(self.has(key) for key in ("raw/X", "raw.X"))
+
+    def stored_raw(self) -> tuple[StoredPart, pd.DataFrame]:
+        """The matrix of ``raw`` where it lies, and its genes; before anndata 0.7 it was ``raw.X``.
+
+        Raises
+        ------
+        KeyError
+            There is none.
+        """
+        if not self.has_raw():
+            raise KeyError(f"{self.path} has no raw.")
+        separator = "/" if self.has("raw/X") else "."
+        return self.stored(f"raw{separator}X"), self.table(f"raw{separator}var")
+
     def optional(self, mapping: str, shape: tuple[int, ...] = (), *, where_it_lies: bool = False) -> dict[str, Any]:
         """The entries of ``"layers"``, ``"obsm"``, ``"uns"``, ... that can be read; a warning names the others.
 
@@ -124,6 +156,8 @@ class Parts:
         """
         found: dict[str, Any] = {}
         with self.tolerating(mapping):
+            if self.has(mapping) and self._has_records(mapping):  # before anndata 0.7
+                return self._records(mapping)
             for key in self.keys(mapping):
                 with self.tolerating(f"{mapping}/{key}"):
                     found[key] = self._fitting(f"{mapping}/{key}", shape, where_it_lies)
@@ -183,6 +217,26 @@ class Parts:
     def warn(self, part: str, error: Exception) -> None:
         """Say that a part is left out, and why."""
         warnings.warn(f"{part} is left out: {error}", UserWarning, stacklevel=settings.warnings_stacklevel)
+
+
+def _is_unknown_to_scipy(element: Any) -> bool:
+    """Whether this is a sparse matrix of half floats, or in another byte order, of which scipy makes none."""
+    if not is_group(element) or "data" not in element or "indptr" not in element:
+        return False
+    return any(plain_dtype(element[name].dtype) != element[name].dtype for name in ("data", "indices", "indptr"))
+
+
+def _sparse(element: Any) -> Any:
+    """Such a matrix in the nearest dtype."""
+    shape = element.attrs["shape"] if "shape" in element.attrs else element.attrs["h5sparse_shape"]
+    encoding = str(element.attrs.get("encoding-type", element.attrs.get("h5sparse_format", "csr")))
+    parts = tuple(plain_values(np.asarray(element[name][:])) for name in ("data", "indices", "indptr"))
+    where = str(element.name).lstrip("/")
+    check_index_structure(
+        parts[2], parts[1], tuple(shape), where, n_values=len(parts[0]), by_column=encoding[:3] == "csc"
+    )
+    made = sparse.csc_matrix if encoding.startswith("csc") else sparse.csr_matrix
+    return made(parts, shape=tuple(int(length) for length in shape))
 
 
 def _check(value: Any, where: str) -> None:

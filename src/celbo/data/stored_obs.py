@@ -18,7 +18,10 @@ from .file_mark import naming_damage
 from .scratch import put, stretches, taken
 from .stored_part import is_group
 
-__all__ = ["StoredTable", "can_stay", "reordered", "table_fault"]
+__all__ = ["StoredTable", "can_stay", "length_of", "records_of", "reordered", "table_fault", "with_old_categories"]
+
+_CATEGORIES = "_categories"
+"""With what the name of a column ends, the categories of that column were kept in ``uns`` once."""
 
 PIECE = 2**20
 """Values of a column that are read at once."""
@@ -62,9 +65,9 @@ class StoredTable:
     def __getitem__(self, name: str) -> pd.Series:
         """A column, without the names of its cells."""
         with naming_damage(self._path, f"column {name!r}"):
-            column, n = self._group[name], _length(self._group[self._index_name])
-            if _length(column) != n:
-                raise ValueError(f"it has {_length(column)} rows, the index {n}")
+            column, n = self._group[name], length_of(self._group[self._index_name])
+            if length_of(column) != n:
+                raise ValueError(f"it has {length_of(column)} rows, the index {n}")
             return pd.Series(_column(column), copy=False)
 
     def read(self) -> pd.DataFrame:
@@ -81,19 +84,19 @@ def can_stay(group: Any) -> bool:
 def table_fault(group: Any) -> str | None:
     """What is wrong with a table that could not be read, as the end of a sentence; None where it is not found."""
     with suppress(Exception):
-        n = _length(group[group.attrs["_index"]])
+        n = length_of(group[group.attrs["_index"]])
         for name in group.attrs["column-order"]:
             column = group[name]
-            if _length(column) != n:
-                return f"its column {str(name)!r} has {_length(column)} rows, its index {n}"
+            if length_of(column) != n:
+                return f"its column {str(name)!r} has {length_of(column)} rows, its index {n}"
             if "codes" in (column if is_group(column) else ()):
-                fault = _code_fault(np.asarray(column["codes"][:]), _length(column["categories"]))
+                fault = _code_fault(np.asarray(column["codes"][:]), length_of(column["categories"]))
                 if fault is not None:
                     return f"in its column {str(name)!r} {fault}"
     return None
 
 
-def _length(element: Any) -> int:
+def length_of(element: Any) -> int:
     """Rows of a column, however it is kept."""
     if is_group(element):
         element = element["codes" if "codes" in element else "values"]
@@ -109,6 +112,40 @@ def _code_fault(codes: np.ndarray, n_categories: int, first: int = 0) -> str | N
         return None
     row = int(is_bad.argmax())
     return f"row {first + row} has the code {codes[row]}, there are {n_categories} categories"
+
+
+def with_old_categories(table: pd.DataFrame, uns: dict[str, Any]) -> pd.DataFrame:
+    """A table whose columns of codes have the categories that anndata, before 0.6.22, left in ``uns``.
+
+    Those that fit are taken out of ``uns``.
+    """
+    for key in [key for key in uns if key.endswith(_CATEGORIES)]:
+        name, categories = key.removesuffix(_CATEGORIES), np.atleast_1d(uns[key])
+        if name in table and _are_codes(table[name], len(categories)):
+            codes = table[name].to_numpy()
+            table = table.assign(**{name: pd.Categorical.from_codes(codes, pd.Index(categories).astype(object))})
+            del uns[key]
+    return table
+
+
+def _are_codes(column: pd.Series, n_categories: int) -> bool:
+    return column.dtype.kind in "iu" and bool(column.between(-1, n_categories - 1).all())
+
+
+def records_of(element: Any) -> dict[str, np.ndarray]:
+    """The fields of an array of records, text as Python's strings."""
+    records = np.asarray(element[()])
+    if records.dtype.names is None:
+        raise ValueError(f"{element.name} is neither a table nor an array of records")
+    return {name: _decoded(records[name]) for name in records.dtype.names}
+
+
+def _decoded(values: np.ndarray) -> np.ndarray:
+    if values.dtype.kind == "S":
+        return np.char.decode(values, "utf-8").astype(object)
+    if values.dtype.kind == "O":
+        return np.array([one.decode() if isinstance(one, bytes) else one for one in values], dtype=object)
+    return values
 
 
 def reordered(obs: pd.DataFrame, order_n: np.ndarray) -> pd.DataFrame:
@@ -130,9 +167,17 @@ def _taken(column: Any, order_n: np.ndarray) -> Any:
 
 
 def _names(element: Any) -> Any:
+    if element.attrs.get("encoding-type") == "nullable-string-array":
+        element = _complete_names(element)
     if element.attrs.get("encoding-type") != "string-array" or len(element.shape) != 1:
         return read_elem(element)
     return CellNames.from_pieces(lambda: _pieces(element, STEP))
+
+
+def _complete_names(element: Any) -> Any:
+    """The text of names that may be missing, where none is."""
+    missing = (bool(some.any()) for some in _pieces(element["mask"], PIECE))
+    return element if any(missing) else element["values"]
 
 
 def _column(element: Any) -> Any:

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 from scipy import sparse
 
+from .dtypes import plain_dtype, plain_values
 from .file_mark import DamagedDataError, NoNumbersError
 from .hdf5_chunks import require_sound_chunks
 from .hdf5_walk import refuse_outside
@@ -54,7 +55,7 @@ class StoredPart:
     Attributes
     ----------
     shape, dtype
-        As stored.
+        Of what comes out: as stored, save that half floats come out as single ones.
     n_entries
         Stored values: all cells times genes where dense.
     n_nonzero
@@ -90,7 +91,7 @@ class StoredPart:
             for array in [element] if isinstance(element, h5py.Dataset) else element.values():
                 require_sound_chunks(array.id, str(self.path))
         if not is_group(element):
-            self.shape, self.dtype = (int(element.shape[0]), int(element.shape[1])), np.dtype(element.dtype)
+            self.shape, self.dtype = (int(element.shape[0]), int(element.shape[1])), plain_dtype(element.dtype)
             self.n_entries = self.shape[0] * self.shape[1]
             self.chunk_rows = int(element.chunks[0]) if element.chunks else 1
             self.n_nonzero = self._estimate()
@@ -104,7 +105,7 @@ class StoredPart:
         if not str(encoding).startswith("csr"):
             raise ValueError(f"it is encoded as {encoding!r}, neither an array nor a sparse matrix")
         n, g = element.attrs["shape"] if "shape" in element.attrs else element.attrs["h5sparse_shape"]
-        self.shape, self.dtype = (int(n), int(g)), np.dtype(element["data"].dtype)
+        self.shape, self.dtype = (int(n), int(g)), plain_dtype(element["data"].dtype)
         self._data, self._indices = element["data"], element["indices"]
         self._pointers = self._checked_pointers(element["indptr"])
         self.n_entries = self.n_nonzero = self._pointers.n_entries
@@ -170,10 +171,10 @@ class StoredPart:
         """
         with self._blame(f"Rows {start} to {stop - 1}"):
             if self._pointers is None:
-                return _sparse_of(np.asarray(self._element[start:stop]))
+                return _sparse_of(plain_values(np.asarray(self._element[start:stop])))
             pointers = self._pointers.between(start, stop)
             first, last = int(pointers[0]), int(pointers[-1])
-            data, columns = np.asarray(self._data[first:last]), np.asarray(self._indices[first:last])
+            data, columns = plain_values(np.asarray(self._data[first:last])), np.asarray(self._indices[first:last])
         self._check_entries(data, columns, start, stop, pointers - first)
         columns = columns.astype(np.int32 if self.shape[1] < 2**31 else np.int64, copy=False)
         return sparse.csr_array((data, columns, pointers - first), shape=(stop - start, self.shape[1]), copy=False)

@@ -22,7 +22,7 @@ INTEGER_KEYS = frozenset(
 )
 """Registry keys that come out as int64; all others are float32 (so is ``sample``, as in scvi-tools)."""
 
-PER_CELL = frozenset({"X", "layers", "obs", "obsm"})
+PER_CELL = frozenset({"X", "layers", "raw", "obs", "obsm"})
 """Attributes of an AnnData with one row a cell."""
 
 

@@ -16,6 +16,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from ..data.dtypes import plain_values
 from ..data.index_structure import check_sparse
 from ..data.sparse_columns import moved_columns, place_of_columns
 from .row_source import RowSource, as_indices, check_numeric
@@ -78,7 +79,7 @@ def _say_nothing_about_beta() -> None:
 
 
 class CSRRows(SparseRows):
-    """Rows of a CSR matrix in memory, which is held as it is (no copy).
+    """Rows of a CSR matrix in memory, which is held as it is (no copy) unless scipy cannot index its dtype.
 
     The arrays are there for whoever gathers elsewhere (a device): ``indptr`` ``(n + 1,)``, ``indices`` and ``values``
     ``(nonzeros,)``, all as stored, so before ``columns`` and ``dtype`` apply.
@@ -91,7 +92,8 @@ class CSRRows(SparseRows):
         check_numeric(matrix.dtype, "The sparse matrix")
         check_sparse(matrix)  # scipy's compiled code does not look where it reads
         # a plain csr_array over the same memory: subclasses (views of AnnData) have their own ideas of indexing
-        self._matrix = sparse.csr_array((matrix.data, matrix.indices, matrix.indptr), shape=matrix.shape, copy=False)
+        parts = (plain_values(part) for part in (matrix.data, matrix.indices, matrix.indptr))
+        self._matrix = sparse.csr_array(tuple(parts), shape=matrix.shape, copy=False)
         self.indptr, self.indices, self.values = self._matrix.indptr, self._matrix.indices, self._matrix.data
 
     def stored_csr(self, rows_n: np.ndarray) -> sparse.csr_array:
@@ -127,4 +129,5 @@ def csc_rows(
     """See :class:`CSCRows`."""
     check_sparse(matrix)
     logger.debug("A %s x %s matrix in CSC form is converted to CSR once, to read its rows.", *matrix.shape)
-    return CSCRows(matrix.tocsr(), dtype, columns)
+    parts = (plain_values(part) for part in (matrix.data, matrix.indices, matrix.indptr))
+    return CSCRows(sparse.csc_array(tuple(parts), shape=matrix.shape, copy=False).tocsr(), dtype, columns)

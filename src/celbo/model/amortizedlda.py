@@ -244,6 +244,8 @@ class AmortizedLDA(UnsupervisedTrainingMixin, BaseModelClass):
 
     @classmethod
     @setup_method
-    def setup_anndata(cls, adata: AnnData, layer: str | None = None, **kwargs: Any) -> list[BaseAnnDataField]:
-        """Register an AnnData with counts in ``X``, or in a layer."""
-        return [LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True)]
+    def setup_anndata(
+        cls, adata: AnnData, layer: str | None = None, *, use_raw: bool = False, **kwargs: Any
+    ) -> list[BaseAnnDataField]:
+        """Register an AnnData with counts in ``X``, in a layer, or in ``raw`` (``use_raw=True``)."""
+        return [LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True, use_raw=use_raw)]

@@ -188,11 +188,13 @@ class AUTOZI(VAEMixin, UnsupervisedTrainingMixin, RNASeqMixin, BaseModelClass):
         batch_key: str | None = None,
         labels_key: str | None = None,
         layer: str | None = None,
+        *,
+        use_raw: bool = False,
         **kwargs: Any,
     ) -> list[BaseAnnDataField]:
         """Register an AnnData with counts; see :meth:`celbo.model.SCVI.setup_anndata` for the arguments."""
         return [
-            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True),
+            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True, use_raw=use_raw),
             CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
             CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key),
         ]

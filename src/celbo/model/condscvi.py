@@ -286,6 +286,8 @@ class CondSCVI(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass)
         layer: str | None = None,
         unlabeled_category: str = "unlabeled",
         size_factor_key: str | None = None,
+        *,
+        use_raw: bool = False,
         **kwargs: Any,
     ) -> list[BaseAnnDataField]:
         """Register single cells of known type.
@@ -304,11 +306,13 @@ class CondSCVI(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass)
             Fine label that means "not labelled"; so does NaN.
         size_factor_key
             Column with numbers that take the place of the library.
+        use_raw
+            Take the counts, and the genes, of ``adata.raw`` instead.
         **kwargs
             ``source_registry``, ``extend_categories``, ``allow_missing_labels``: take over the setup of other data.
         """
         fields: list[BaseAnnDataField] = [
-            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True),
+            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True, use_raw=use_raw),
             CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key),
             CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
             NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor_key, required=False),

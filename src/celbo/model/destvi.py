@@ -137,7 +137,7 @@ class DestVI(UnsupervisedTrainingMixin, BaseModelClass):
         return cls(
             st_adata,
             np.asarray(sc_model.get_state_registry(REGISTRY_KEYS.LABELS_KEY)["categorical_mapping"]),
-            **sc_model.decoder_for(st_adata.var_names),
+            **sc_model.decoder_for(managers.gene_names(cls, st_adata)),
             n_hidden=sc_module.n_hidden,
             n_latent=sc_module.n_latent,
             n_layers=sc_module.n_layers,
@@ -372,6 +372,8 @@ class DestVI(UnsupervisedTrainingMixin, BaseModelClass):
         layer: str | None = None,
         smoothed_layer: str | None = None,
         batch_key: str | None = None,
+        *,
+        use_raw: bool = False,
         **kwargs: Any,
     ) -> list[BaseAnnDataField]:
         """Register spots; the number of each row is kept in ``adata.obs["_indices"]``.
@@ -380,21 +382,19 @@ class DestVI(UnsupervisedTrainingMixin, BaseModelClass):
         ----------
         adata
             Spots by genes; counts in ``X`` or in a layer. Not copied.
-        layer
-            Layer with the counts; None: ``X``.
-        smoothed_layer
-            Layer with counts smoothed over neighbouring spots, for which the model should give similar answers.
+        layer, use_raw, smoothed_layer
+            Layer with the counts (None: ``X``), or whether they, and the genes, are those of ``raw``; layer with counts
+            smoothed over neighbouring spots, for which the model should give similar answers.
         batch_key
             Column of ``adata.obs`` with the batch of each spot; None: one for all.
         **kwargs
             ``source_registry``, ``extend_categories``: take over the setup of other data.
         """
         adata.obs["_indices"] = np.arange(adata.n_obs)
-        fields: list[BaseAnnDataField] = [
-            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True),
+        smoothed = [] if smoothed_layer is None else [LayerField(SMOOTHED_KEY, smoothed_layer, False, use_raw=use_raw)]
+        return [
+            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True, use_raw=use_raw),
             NumericalObsField(REGISTRY_KEYS.INDICES_KEY, "_indices"),
             CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
+            *smoothed,
         ]
-        if smoothed_layer is not None:
-            fields.append(LayerField(SMOOTHED_KEY, smoothed_layer, is_count_data=False))
-        return fields

@@ -211,6 +211,8 @@ class SCANVI(RNASeqMixin, SemisupervisedTrainingMixin, VAEMixin, ArchesMixin, Ba
         categorical_covariate_keys: list[str] | None = None,
         continuous_covariate_keys: list[str] | None = None,
         use_minified: bool = True,
+        *,
+        use_raw: bool = False,
         **kwargs: Any,
     ) -> list[BaseAnnDataField]:
         """Register an AnnData with counts and labels.
@@ -227,11 +229,13 @@ class SCANVI(RNASeqMixin, SemisupervisedTrainingMixin, VAEMixin, ArchesMixin, Ba
             See :meth:`celbo.model.SCVI.setup_anndata`.
         use_minified
             Take the latents stored in minified data; False passes over them, where the counts were kept.
+        use_raw
+            Take the counts, and the genes, of ``adata.raw`` instead.
         **kwargs
             ``source_registry``, ``extend_categories``, ``allow_missing_labels``: take over the setup of other data.
         """
         return [
-            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True),
+            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True, use_raw=use_raw),
             CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
             LabelsWithUnlabeledObsField(REGISTRY_KEYS.LABELS_KEY, labels_key, unlabeled_category),
             NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor_key, required=False),

@@ -119,6 +119,8 @@ class SCVI(EmbeddingMixin, RNASeqMixin, VAEMixin, ArchesMixin, UnsupervisedTrain
         size_factor_key: str | None = None,
         categorical_covariate_keys: list[str] | None = None,
         continuous_covariate_keys: list[str] | None = None,
+        *,
+        use_raw: bool = False,
         **kwargs: Any,
     ) -> list[BaseAnnDataField]:
         """Register an AnnData with counts.
@@ -136,11 +138,14 @@ class SCVI(EmbeddingMixin, RNASeqMixin, VAEMixin, ArchesMixin, UnsupervisedTrain
             Column with size factors, which take the place of the library size.
         categorical_covariate_keys, continuous_covariate_keys
             Columns with further covariates.
+        use_raw
+            Take the counts of ``adata.raw`` instead, and its genes: all that the model says of genes then goes by
+            ``adata.raw.var_names``. New data need a ``raw`` too.
         **kwargs
             ``source_registry``, ``extend_categories``: take over the setup of other data.
         """
         return [
-            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True),
+            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True, use_raw=use_raw),
             CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
             CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key),
             NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor_key, required=False),

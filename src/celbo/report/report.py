@@ -10,6 +10,10 @@ import numpy as np
 from ..core import __version__
 from ..core.replacing import building, printable
 from ..data import Finding, check_counts
+from ..data.access import place
+from ..data.constants import RAW
+from ..data.count_places import count_places
+from ..data.fields import LayerField
 from . import figures
 from .page import Section, legend, notes, page, picture, table, tiles
 from .rows import row_of
@@ -85,10 +89,10 @@ def model_report(
 def count_findings(model: Any) -> list[Finding]:
     """What the check of the training counts finds."""
     adata, where = model.adata, model.adata_manager.data_registry["X"]
-    key = where["attr_key"]
-    x = adata.X if key is None else adata.layers[key]
-    place = "adata.X" if key is None else f"adata.layers[{key!r}]"
-    return check_counts(x, obs_names=adata.obs_names, var_names=adata.var_names).findings(place)
+    x, names = model.adata_manager.get_from_registry("X"), LayerField("X", None, use_raw=where["attr_name"] == RAW)
+    report = check_counts(x, obs_names=adata.obs_names, var_names=names.column_names(adata))
+    elsewhere = None if report.is_counts and report.nnz else count_places(adata, where["attr_name"], where["attr_key"])
+    return report.findings(place(where["attr_name"], where["attr_key"]), elsewhere)
 
 
 def require_file_name(path: Path) -> None:

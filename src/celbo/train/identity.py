@@ -96,7 +96,8 @@ def _of_data(trainer: "Trainer") -> dict[str, Any]:
     adata = None if trainer.model is None else trainer.model.adata
     if adata is not None:
         found |= {"n_cells": int(adata.n_obs), "n_genes": int(adata.n_vars)}
-        found |= {"obs_names": _digest_of_names(adata.obs_names), "var_names": _digest_of_names(adata.var_names)}
+        genes = adata.raw if (trainer.model.registry_.get("setup_args") or {}).get("use_raw") else adata
+        found |= {"obs_names": _digest_of_names(adata.obs_names), "var_names": _digest_of_names(genes.var_names)}
         found["setup"] = _digest([repr(trainer.model.registry_.get("setup_args"))])
         found["digest"] = _digest_of_registered(trainer.model.adata_manager)
     found["values"] = _digest_of_some_rows(trainer.train_loader)

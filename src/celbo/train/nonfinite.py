@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..core import REGISTRY_KEYS
 from ..module.base import LossOutput
 
 __all__ = ["FiniteGuard", "NonFiniteLossError", "copy_weights", "explain_nonfinite"]
@@ -23,12 +24,17 @@ class NonFiniteLossError(FloatingPointError):
         Rows of the data with a non-finite term; empty if none can be named.
     from_data
         Whether the minibatch itself is not finite, so that training anew cannot help.
+    inputs
+        Registry keys of what is wrong in the minibatch.
     """
 
-    def __init__(self, message: str, rows: Sequence[int] = (), from_data: bool = False) -> None:
+    def __init__(
+        self, message: str, rows: Sequence[int] = (), from_data: bool = False, inputs: Sequence[str] = ()
+    ) -> None:
         super().__init__(message)
         self.rows = list(rows)
         self.from_data = from_data
+        self.inputs = list(inputs)
 
 
 def explain_nonfinite(
@@ -63,9 +69,13 @@ def explain_nonfinite(
     bad_parameters = [name for name, p in module.named_parameters() if not torch.isfinite(p).all()]
     findings += [f"parameter {name}" for name in bad_parameters[:_SHOWN]]
     bad_inputs: set[int] = set()
+    bad_keys: list[str] = []
     for key, value in _inputs(batch):
-        bad = _bad_positions(value)
-        findings += [f"input {key!r} of {len(bad)} cells"] if bad else []
+        bad, what = _bad_positions(value), "input"
+        if key == REGISTRY_KEYS.SIZE_FACTOR_KEY and not bad:
+            bad, what = torch.nonzero(value.flatten() <= 0).flatten().tolist(), "logarithm of the input"
+        findings += [f"{what} {key!r} of {len(bad)} cells"] if bad else []
+        bad_keys += [key] if bad else []
         bad_inputs |= set(bad)
     # A cell with a bad input spoils the others through batch normalisation: bad inputs are the culprits.
     positions = sorted(bad_inputs or bad_terms)
@@ -76,7 +86,7 @@ def explain_nonfinite(
     if named:
         message += f" Rows of the data: {', '.join(map(str, named[:_SHOWN]))}{' ...' if len(named) > _SHOWN else ''}."
     message += f" {_advice(bool(bad_inputs), bool(bad_parameters))}"
-    return NonFiniteLossError(message, named, bool(bad_inputs))
+    return NonFiniteLossError(message, named, bool(bad_inputs), bad_keys)
 
 
 def _advice(from_data: bool, from_weights: bool) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ..data.access import place
 from .base import Plan
 from .config import KwargsLike, merge_kwargs
 from .history import History
@@ -81,7 +82,18 @@ class TrainRunner:
         listed = ", ".join(map(repr, names[:_NAMED])) + (
             f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         )
-        return NonFiniteLossError(f"{error} Cells: {listed}.", error.rows, error.from_data)
+        message = f"{error} Cells: {listed}.{self._columns_of(error.inputs)}"
+        return NonFiniteLossError(message, error.rows, error.from_data, error.inputs)
+
+    def _columns_of(self, keys: Sequence[str]) -> str:
+        """Where the wrong values lie in the AnnData, as a sentence."""
+        fields = {field.registry_key: field for field in self.model.adata_manager.fields if not field.is_empty}
+        places = [
+            place(getattr(field, "source_attr_name", field.attr_name), column)
+            for field in (fields[key] for key in keys if key in fields)
+            for column in getattr(field, "attr_keys", [field.attr_key])
+        ]
+        return f" The values come from {', '.join(places)}." if places else ""
 
 
 def _nothing_to_set_up(stage: str) -> None:

@@ -11,6 +11,7 @@ from rich.table import Table
 from ..access import anndata_value, put_row_major, require_key
 from ..counts import check_counts
 from ..genes import align_genes
+from ..masks import require_unmasked
 from .base import BaseAnnDataField
 from .dataframe import require_one_name
 
@@ -66,7 +67,7 @@ class ArrayLikeField(BaseArrayLikeField):
 
     def validate_field(self, adata: AnnData) -> None:
         """Raise when the table or the entry with its column names does not exist."""
-        require_key(adata, self.attr_name, self.attr_key)
+        require_unmasked(anndata_value(adata, self.attr_name, self.attr_key), self.place)
         if self.colnames_uns_key is not None:
             require_key(adata, "uns", self.colnames_uns_key)
 

@@ -9,7 +9,7 @@ from anndata import AnnData
 from rich.table import Table
 
 from ..access import place, require_key
-from ..categories import encode, extend_mapping, unknown_categories, used_categories, warn_if_rare
+from ..categories import encode, extended, used_categories, warn_if_rare
 from ..columns import put_column
 from ..constants import PREFIX
 from ..tables import table
@@ -92,8 +92,7 @@ class CategoricalDataFrameField(BaseDataFrameField):
         column = self.source_column(adata_target)
         mapping = np.asarray(state_registry[self.CATEGORICAL_MAPPING_KEY])
         if extend_categories:
-            new = unknown_categories(used_categories(column, self.source_place), mapping)
-            mapping = extend_mapping(mapping, new)
+            mapping = extended(mapping, used_categories(column, self.source_place), self.source_place)
         return self._write(adata_target, column, mapping)
 
     def source_column(self, adata: AnnData) -> pd.Series:

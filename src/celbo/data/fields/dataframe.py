@@ -7,8 +7,9 @@ import pandas as pd
 from anndata import AnnData
 from rich.table import Table
 
+from ...core import REGISTRY_KEYS
 from ..access import anndata_value, require_key
-from ..columns import column_parts, true_places
+from ..columns import column_parts, is_numbers, numbers, true_places
 from ..tables import table
 from .base import BaseAnnDataField
 
@@ -69,7 +70,7 @@ def require_numbers(column: pd.Series, where: str) -> None:
     ValueError
         When a number is missing or infinite; says how many and names the first cells.
     """
-    if not (pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_bool_dtype(column.dtype)):
+    if not is_numbers(column):
         raise TypeError(
             f"{where} is of dtype {column.dtype}, numbers are wanted. Convert it ({where}.astype(float)), "
             "or name it where categories are taken."
@@ -84,17 +85,33 @@ def require_numbers(column: pd.Series, where: str) -> None:
 
 
 def _not_finite(column: pd.Series) -> np.ndarray:
-    return ~np.isfinite(column.to_numpy(dtype=np.float64, na_value=np.nan))
+    with np.errstate(over="ignore"):  # models compute with single precision: what it cannot hold is infinite there
+        return ~np.isfinite(numbers(column).astype(np.float32, copy=False))
+
+
+def require_positive(column: pd.Series, where: str) -> None:
+    """Raise a ``ValueError`` unless every number is above zero; says how many are not and names the first rows."""
+    bad, first = true_places((~(numbers(part) > 0) for part in column_parts(column)), _SHOWN)
+    if bad:
+        rows = ", ".join(repr(str(name)) for name in column.index[first])
+        raise ValueError(
+            f"{where} is 0 or negative for {bad} of {len(column)} cells: {rows}{', ...' if bad > _SHOWN else ''}. "
+            "A size factor stands for a cell's depth and must be above 0: compute it from the counts, or leave these "
+            "cells out."
+        )
 
 
 class NumericalDataFrameField(BaseDataFrameField):
     """A column of numbers, read where it lies."""
 
     def validate_field(self, adata: AnnData) -> None:
-        """Raise when the column does not exist or has anything but finite numbers."""
+        """Raise when the column does not exist or has anything but finite numbers; size factors must be above 0."""
         if self.attr_key is not None:
             require_key(adata, self.attr_name, self.attr_key)
-            require_numbers(anndata_value(adata, self.attr_name, self.attr_key), self.place)
+            column = anndata_value(adata, self.attr_name, self.attr_key)
+            require_numbers(column, self.place)
+            if self.registry_key == REGISTRY_KEYS.SIZE_FACTOR_KEY:
+                require_positive(column, self.place)
 
     def register_field(self, adata: AnnData) -> dict[str, Any]:
         """Check the column; there is nothing to remember."""

@@ -9,8 +9,8 @@ from anndata import AnnData
 from rich.table import Table
 
 from ..access import place, require_key
-from ..categories import encode, extend_mapping, unknown_categories, used_categories
-from ..columns import put_column
+from ..categories import encode, extended, used_categories
+from ..columns import numbers, put_column, worked_out
 from ..constants import PREFIX
 from ..tables import table
 from .arraylike import BaseArrayLikeField
@@ -148,8 +148,8 @@ class CategoricalJointField(BaseJointField):
         return self._encode(adata_target, mappings)
 
     def _extended(self, adata: AnnData, key: str, mapping: np.ndarray) -> np.ndarray:
-        found = used_categories(self.source_column(adata, key), self.source_place(key))
-        return extend_mapping(mapping, unknown_categories(found, mapping))
+        place = self.source_place(key)
+        return extended(mapping, used_categories(self.source_column(adata, key), place), place)
 
     def _encode(self, adata: AnnData, mappings: dict[str, np.ndarray]) -> dict[str, Any]:
         if self.is_empty:
@@ -198,7 +198,7 @@ class NumericalJointField(BaseJointField):
         self.validate_field(adata)
         if self.is_empty:
             return {}
-        self._write(adata, {key: self.source_column(adata, key)._values for key in self.attr_keys})
+        self._write(adata, {key: _counted_with(self.source_column(adata, key)) for key in self.attr_keys})
         return {self.COLUMNS_KEY: np.array(self.attr_keys, dtype=object)}
 
     def transfer_field(self, state_registry: dict[str, Any], adata_target: AnnData, **kwargs: Any) -> dict[str, Any]:
@@ -217,6 +217,13 @@ class NumericalJointField(BaseJointField):
             return None
         rows = [[self.source_place(key)] for key in state_registry[self.COLUMNS_KEY]]
         return table(f"{self.registry_key} State Registry", ["Source Location"], rows)
+
+
+def _counted_with(column: pd.Series) -> np.ndarray:
+    """Numbers of one column as they lie, or, where pandas keeps them in another way, as float64."""
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "iuf":
+        return numbers(column)
+    return worked_out(column, numbers, np.float64)
 
 
 class CategoricalJointObsField(CategoricalJointField):

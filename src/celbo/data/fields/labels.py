@@ -9,7 +9,7 @@ import pandas as pd
 from anndata import AnnData
 
 from ...core import nearest_first, settings
-from ..categories import encode, extend_mapping, unknown_categories, used_categories
+from ..categories import encode, extend_mapping, same_text, unknown_categories, used_categories
 from ..columns import column_parts
 from .categorical import CategoricalObsField
 
@@ -64,9 +64,9 @@ class LabelsWithUnlabeledObsField(CategoricalObsField):
         return self._labelled(self._write(adata, column, mapping, is_new=True), unlabeled)
 
     def _unlabeled_among(self, column: pd.Series) -> str | int | float:
-        """The label that means "not labelled"."""
+        """The label that means "not labelled", in the type that the labels have."""
         if self._unlabeled_category is not None:
-            return self._unlabeled_category
+            return self._as_a_label(self._unlabeled_category, column)
         if (column == self.DEFAULT_UNLABELED).any():
             raise ValueError(
                 f"{self.source_place} has cells labelled {self.DEFAULT_UNLABELED!r} and unlabeled_category is not "
@@ -74,6 +74,19 @@ class LabelsWithUnlabeledObsField(CategoricalObsField):
                 "name if they are."
             )
         return self.DEFAULT_UNLABELED
+
+    def _as_a_label(self, given: Any, column: pd.Series) -> Any:
+        """The label that is meant, also where ``given`` is text and labels are numbers, or the other way."""
+        known = [value for part in column_parts(column) for value in part.dropna().unique().tolist()]
+        meant = same_text(given, known)
+        if meant is None or given in known:
+            return given
+        logger.info(
+            "unlabeled_category=%r is of type %s; the labels in %s are of type %s: cells labelled %r count as not "
+            "labelled.",
+            *(given, type(given).__name__, self.source_place, type(meant).__name__, meant),
+        )
+        return meant
 
     def transfer_field(
         self,

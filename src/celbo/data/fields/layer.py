@@ -1,4 +1,4 @@
-"""The count matrix: ``adata.X`` or a layer."""
+"""The count matrix: ``adata.X``, a layer, or ``adata.raw.X``."""
 
 import logging
 import warnings
@@ -10,9 +10,12 @@ from rich.table import Table
 
 from ...core import REGISTRY_KEYS, settings
 from ...core.rules import rules
-from ..access import anndata_value, put_row_major, require_key, which_layer
-from ..counts import check_counts, is_count_matrix, looks_like_reads
+from ..access import anndata_value, put_row_major, raw_of, require_key, which_layer
+from ..constants import RAW
+from ..count_places import count_places
+from ..counts import check_counts, looks_like_reads
 from ..genes import align_genes
+from ..masks import require_unmasked
 from ..progress import counting
 from .base import BaseAnnDataField
 
@@ -22,7 +25,8 @@ logger = logging.getLogger("celbo")
 
 
 class LayerField(BaseAnnDataField):
-    """A matrix of cells by genes, ``adata.X`` or ``adata.layers[layer]``. It is neither copied nor changed.
+    """A matrix of cells by genes: ``adata.X``, ``adata.layers[layer]`` or ``adata.raw.X``. It is neither copied nor
+    changed.
 
     Parameters
     ----------
@@ -38,6 +42,8 @@ class LayerField(BaseAnnDataField):
         there anew, row by row. celbo's own loaders take any layout as it is.
     check_fragment_counts
         Warn when the counts look like reads (mostly even) instead of fragments.
+    use_raw
+        Take ``adata.raw.X``; the genes are those of ``adata.raw`` then.
     """
 
     N_OBS_KEY = "n_obs"
@@ -52,8 +58,13 @@ class LayerField(BaseAnnDataField):
         is_count_data: bool = True,
         correct_data_format: bool = True,
         check_fragment_counts: bool = False,
+        *,
+        use_raw: bool = False,
     ) -> None:
-        super().__init__(registry_key, "X" if layer is None else "layers", layer)
+        if use_raw and layer is not None:
+            raise ValueError(f"layer={layer!r} and use_raw=True name two matrices: pass one of them.")
+        super().__init__(registry_key, RAW if use_raw else "X" if layer is None else "layers", layer)
+        self.use_raw = use_raw
         self.is_count_data = is_count_data
         self.correct_data_format = correct_data_format
         self.check_fragment_counts = check_fragment_counts
@@ -63,11 +74,13 @@ class LayerField(BaseAnnDataField):
         """Raise a ``KeyError`` for a layer that does not exist, a ``ValueError`` where there are no counts."""
         if self.attr_key is not None:
             require_key(adata, self.attr_name, self.attr_key)
-        if anndata_value(adata, self.attr_name, self.attr_key) is None:
+        x = anndata_value(adata, self.attr_name, self.attr_key)
+        if x is None:
             raise ValueError(f"{self.place} is None: there are no counts in it. {which_layer(adata.layers)}")
-        if not (adata.n_obs and adata.n_vars):
-            what = "cells" if not adata.n_obs else "genes"
-            raise ValueError(f"{self.place} is {adata.n_obs} x {adata.n_vars}: there are no {what} in it.")
+        require_unmasked(x, self.place)
+        n, g = x.shape
+        if not (n and g):
+            raise ValueError(f"{self.place} is {n} x {g}: there are no {'genes' if n else 'cells'} in it.")
 
     def register_field(self, adata: AnnData) -> dict[str, Any]:
         """Check the counts and note the sizes and gene names."""
@@ -89,7 +102,9 @@ class LayerField(BaseAnnDataField):
         self.validate_field(adata_target)
         reference = np.asarray(state_registry[self.COLUMN_NAMES_KEY])
         _require_as_many(self.column_names(adata_target), reference)
-        align_genes(self.column_names(adata_target), reference, where="adata_target.var_names").raise_if_missing()
+        align_genes(
+            self.column_names(adata_target), reference, where=f"adata_target.{'raw.' if self.use_raw else ''}var_names"
+        ).raise_if_missing()
         self._check(adata_target)
         if self.correct_data_format:
             put_row_major(adata_target, self.attr_name, self.attr_key)
@@ -100,9 +115,9 @@ class LayerField(BaseAnnDataField):
         """Yes."""
         return True
 
-    def column_names(self, adata: AnnData) -> np.ndarray:
+    def column_names(self, adata: AnnData) -> Any:
         """Gene names of an AnnData, ``(g,)``, as they are called in it."""
-        return np.asarray(adata.var_names, dtype=object)
+        return np.asarray(raw_of(adata).var_names if self.use_raw else adata.var_names, dtype=object)
 
     def _state(self, adata: AnnData, names: np.ndarray) -> dict[str, Any]:
         return {self.N_OBS_KEY: adata.n_obs, self.N_VARS_KEY: len(names), self.COLUMN_NAMES_KEY: names}
@@ -133,19 +148,10 @@ class LayerField(BaseAnnDataField):
     def _check_counts(self, adata: AnnData) -> None:
         x = anndata_value(adata, self.attr_name, self.attr_key)
         with counting(x, self.place) as progress:
-            report = check_counts(x, obs_names=adata.obs_names, var_names=adata.var_names, progress=progress)
-        report.raise_if_bad(self.place)
-        elsewhere = self._count_places(adata) if report.n_noninteger else []
+            report = check_counts(x, obs_names=adata.obs_names, var_names=self.column_names(adata), progress=progress)
+        elsewhere = None if report.is_counts and report.nnz else count_places(adata, self.attr_name, self.attr_key)
+        report.raise_if_bad(self.place, elsewhere)
         report.tell(self.place, elsewhere)
-
-    def _count_places(self, adata: AnnData) -> list[str]:
-        """What to type instead, for each other matrix of this AnnData that holds counts."""
-        options = [f"layer={key!r}" for key, x in adata.layers.items() if key != self.attr_key and is_count_matrix(x)]
-        if self.attr_key is not None and adata.X is not None and is_count_matrix(adata.X):
-            options.insert(0, "layer=None")
-        if adata.raw is not None and is_count_matrix(adata.raw.X):
-            options.append("adata.layers['counts'] = adata.raw[:, adata.var_names].X and layer='counts'")
-        return options
 
 
 def _require_as_many(names: np.ndarray, reference: np.ndarray) -> None:

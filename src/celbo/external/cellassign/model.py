@@ -219,6 +219,8 @@ class CellAssign(UnsupervisedTrainingMixin, RNASeqMixin, BaseModelClass):
         categorical_covariate_keys: list[str] | None = None,
         continuous_covariate_keys: list[str] | None = None,
         layer: str | None = None,
+        *,
+        use_raw: bool = False,
         **kwargs: Any,
     ) -> list[BaseAnnDataField]:
         """Register an AnnData with the counts of marker genes.
@@ -232,11 +234,13 @@ class CellAssign(UnsupervisedTrainingMixin, RNASeqMixin, BaseModelClass):
             by the mean total count, say.
         batch_key, categorical_covariate_keys, continuous_covariate_keys, layer
             See :meth:`celbo.model.SCVI.setup_anndata`.
+        use_raw
+            Take the counts, and the genes, of ``adata.raw`` instead.
         **kwargs
             ``source_registry``, ``extend_categories``: take over the setup of other data.
         """
         return [
-            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True),
+            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True, use_raw=use_raw),
             NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor_key),
             CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
             CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical_covariate_keys),

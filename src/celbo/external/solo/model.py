@@ -15,6 +15,7 @@ from anndata import AnnData
 from ...core import REGISTRY_KEYS, settings, unknown_name
 from ...core.rules import rules
 from ...data import AnnDataManager
+from ...data.constants import RAW
 from ...data.fields import BaseAnnDataField, CategoricalObsField, LayerField
 from ...dataloaders import DataSplitter
 from ...dataloaders.row_source import as_indices
@@ -162,12 +163,20 @@ class SOLO(BaseModelClass):
         place = adata_manager.data_registry[REGISTRY_KEYS.X_KEY]
         if place.attr_name == "layers":
             doublets.layers[place.attr_key] = doublets.X
+        if place.attr_name == RAW:
+            doublets.raw = doublets
         return doublets
 
     @classmethod
     @setup_method
     def setup_anndata(
-        cls, adata: AnnData, labels_key: str | None = None, layer: str | None = None, **kwargs: Any
+        cls,
+        adata: AnnData,
+        labels_key: str | None = None,
+        layer: str | None = None,
+        *,
+        use_raw: bool = False,
+        **kwargs: Any,
     ) -> list[BaseAnnDataField]:
         """Register an AnnData with latents.
 
@@ -179,11 +188,13 @@ class SOLO(BaseModelClass):
             Column of ``adata.obs`` that says ``"doublet"`` for simulated cells and ``"singlet"`` for the others.
         layer
             Layer with the latents; None: ``X``.
+        use_raw
+            Take the counts, and the genes, of ``adata.raw`` instead.
         **kwargs
             ``source_registry``, ``extend_categories``: take over the setup of other data.
         """
         return [
-            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False),
+            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False, use_raw=use_raw),
             CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key),
         ]
 

@@ -16,6 +16,7 @@ from ...core import REGISTRY_KEYS, unknown_name
 from ...data import align_genes
 from ...data.fields import BaseAnnDataField, CategoricalObsField, LayerField, NumericalObsField
 from ...model.base import BaseModelClass, UnsupervisedTrainingMixin, setup_method
+from ...model.base.managers import gene_names
 from .module import RNADeconv, SpatialDeconv
 
 __all__ = ["RNAStereoscope", "SpatialStereoscope"]
@@ -93,7 +94,13 @@ class RNAStereoscope(UnsupervisedTrainingMixin, BaseModelClass):
     @classmethod
     @setup_method
     def setup_anndata(
-        cls, adata: AnnData, labels_key: str | None = None, layer: str | None = None, **kwargs: Any
+        cls,
+        adata: AnnData,
+        labels_key: str | None = None,
+        layer: str | None = None,
+        *,
+        use_raw: bool = False,
+        **kwargs: Any,
     ) -> list[BaseAnnDataField]:
         """Register single cells.
 
@@ -105,11 +112,13 @@ class RNAStereoscope(UnsupervisedTrainingMixin, BaseModelClass):
             Column of ``adata.obs`` with the type of each cell.
         layer
             Layer with the counts; None: ``X``.
+        use_raw
+            Take the counts, and the genes, of ``adata.raw`` instead.
         **kwargs
             ``source_registry``, ``extend_categories``: take over the setup of other data.
         """
         return [
-            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True),
+            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True, use_raw=use_raw),
             CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key),
         ]
 
@@ -186,7 +195,8 @@ class SpatialStereoscope(UnsupervisedTrainingMixin, BaseModelClass):
             Genes of the spots that ``sc_model`` does not know.
         """
         sc_model._check_if_trained(warn=False)
-        match = align_genes(sc_model.get_var_names(), st_adata.var_names, where="the genes of the RNAStereoscope")
+        genes = gene_names(cls, st_adata)
+        match = align_genes(sc_model.get_var_names(), genes, where="the genes of the RNAStereoscope")
         match.raise_if_missing()
         w_gc, px_o = sc_model.module.get_params()
         sc_params = (w_gc[match.indexer], px_o[match.indexer])
@@ -266,7 +276,9 @@ class SpatialStereoscope(UnsupervisedTrainingMixin, BaseModelClass):
 
     @classmethod
     @setup_method
-    def setup_anndata(cls, adata: AnnData, layer: str | None = None, **kwargs: Any) -> list[BaseAnnDataField]:
+    def setup_anndata(
+        cls, adata: AnnData, layer: str | None = None, *, use_raw: bool = False, **kwargs: Any
+    ) -> list[BaseAnnDataField]:
         """Register spots; the number of each row is kept in ``adata.obs["_indices"]``.
 
         Parameters
@@ -275,12 +287,14 @@ class SpatialStereoscope(UnsupervisedTrainingMixin, BaseModelClass):
             Spots by genes; counts in ``X`` or in a layer. Not copied.
         layer
             Layer with the counts; None: ``X``.
+        use_raw
+            Take the counts, and the genes, of ``adata.raw`` instead.
         **kwargs
             ``source_registry``, ``extend_categories``: take over the setup of other data.
         """
         adata.obs["_indices"] = np.arange(adata.n_obs)
         return [
-            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True),
+            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True, use_raw=use_raw),
             NumericalObsField(REGISTRY_KEYS.INDICES_KEY, "_indices"),
         ]
 

@@ -13,10 +13,12 @@ from anndata import AnnData
 from torch import Tensor
 
 from ...core import REGISTRY_KEYS, unknown_name
-from ...data import state_registry_of
+from ...data import data_registry_of, state_registry_of
+from ...data.access import raw_of
+from ...data.constants import RAW
 from ...data.genes import align_genes
 from . import archive, surgery
-from .query import match_genes, with_reference_genes
+from .query import match_genes, with_counts_in_x, with_raw, with_reference_genes
 
 if TYPE_CHECKING:
     from .model import BaseModelClass as Base
@@ -30,6 +32,8 @@ logger = logging.getLogger("celbo")
 _CANNOT_MOVE = """\
 Training on this query cannot move the latents of its cells: {reason}. They stay where the reference puts them; only \
 the decoder learns. {cure}"""
+
+_QUERY = "the query's var_names"
 
 _NO_COVARIATE = (
     "the encoder of the reference sees no covariate (encode_covariates=False)",
@@ -202,14 +206,16 @@ class ArchesMixin(Base):
     def _set_up_query(cls, adata: AnnData, reference: Any, subset: bool) -> None:
         """Register the query like the reference's data, new categories behind the known ones."""
         names = reference.get_var_names()
-        missing = align_genes(adata.var_names, names, where="the query's var_names").missing
+        in_raw = _lies_in_raw(reference.registry_)
+        own, where = (raw_of(adata).var_names, "the query's raw.var_names") if in_raw else (adata.var_names, _QUERY)
+        missing = align_genes(own, names, where=where).missing
         if len(missing):
             raise ValueError(
                 f"The query lacks {len(missing)} of the reference's {len(names)} genes: "
                 f"{', '.join(map(repr, map(str, missing[:5])))}{', ...' if len(missing) > 5 else ''}. "
                 f"{cls.__name__}.prepare_query_anndata(adata, reference_model) counts them as zeros."
             )
-        if subset:
+        if subset and not in_raw:
             adata._inplace_subset_var(list(names))
         cls._replay_setup(adata, reference.registry_, extend_categories=True, allow_missing_labels=True)
 
@@ -223,7 +229,8 @@ class ArchesMixin(Base):
         """Give a query the reference's genes, in its order, with zeros for those that it lacks.
 
         How many were found, padded and left out goes to the log. Metadata of cells are kept; ``X`` and all layers are
-        padded; ``raw`` and ``varp`` are left out.
+        padded; ``raw`` and ``varp`` are left out. Where the reference takes its counts from ``raw``, so does this: then
+        ``raw`` alone is changed.
 
         Parameters
         ----------
@@ -246,10 +253,14 @@ class ArchesMixin(Base):
         UserWarning
             Less than 80% of the reference's genes are there.
         """
-        names = _gene_names(reference_model)
+        registry = _registry_of(reference_model)
+        names = state_registry_of(registry, REGISTRY_KEYS.X_KEY)["column_names"]
         if return_reference_var_names:
             return pd.Index(names)
-        prepared = with_reference_genes(adata, match_genes(adata, names), names)
+        in_raw = _lies_in_raw(registry)
+        counts = with_counts_in_x(adata) if in_raw else adata
+        prepared = with_reference_genes(counts, match_genes(counts, names), names)
+        prepared = with_raw(adata, prepared) if in_raw else prepared
         if not inplace:
             return prepared
         adata._init_as_actual(prepared)  # anndata's own way to change the genes of an object that exists
@@ -275,10 +286,15 @@ class ArchesMixin(Base):
         )
 
 
-def _gene_names(reference_model: Any) -> Any:
-    path = reference_model if isinstance(reference_model, str | PathLike) else None
-    registry = reference_model.registry_ if path is None else archive.read_saved(Path(path), "").registry
-    return state_registry_of(registry, REGISTRY_KEYS.X_KEY)["column_names"]
+def _registry_of(reference_model: Any) -> Mapping[str, Any]:
+    if not isinstance(reference_model, str | PathLike):
+        return reference_model.registry_
+    return archive.read_saved(Path(reference_model), "").registry
+
+
+def _lies_in_raw(registry: Mapping[str, Any]) -> bool:
+    """Whether the counts of a setup are those of ``raw``."""
+    return data_registry_of(registry)[REGISTRY_KEYS.X_KEY]["attr_name"] == RAW
 
 
 def _require_known_batches(model: Any, reference: Any) -> None:

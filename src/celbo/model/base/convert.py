@@ -3,10 +3,12 @@
 import logging
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ... import io
+from ...data.constants import RAW
 from .archive import read_saved, versions
 
 __all__ = ["convert_archive", "export_archive"]
@@ -105,11 +107,27 @@ def export_archive(new: str | Path, old: str | Path, *, prefix: str = "", overwr
     if not io.is_archive(new, prefix):
         raise io.ArchiveNotFoundError(f"No archive of celbo is at {new}: wanted {prefix}model.json.")
     saved = read_saved(new, prefix)
-    attributes = {"registry_": saved.registry, "init_params_": saved.init_params, **saved.attributes}
+    attributes = {"registry_": _without_raw(saved.registry), "init_params_": saved.init_params, **saved.attributes}
     document: dict[str, Any] = io.read_archive(new, prefix=prefix).document
     io.write_scvi_archive(old, saved.state_dict, document["var_names"], attributes, prefix=prefix, overwrite=overwrite)
     _copy_data(new, old, prefix)
     return Path(old)
+
+
+def _without_raw(registry: Mapping[str, Any]) -> dict[str, Any]:
+    """A registry whose counts lie in ``X``: scvi-tools cannot take them from ``raw``, and is not to be told to."""
+    setup_args = dict(registry.get("setup_args") or {})
+    if not setup_args.pop("use_raw", False):
+        return dict(registry)
+    logger.warning(
+        "This model takes its counts from adata.raw, which scvi-tools does not do: give it adata.raw.to_adata() with "
+        "the columns of adata.obs, whose X holds them."
+    )
+    fields = {key: dict(field) for key, field in registry["field_registries"].items()}
+    for field in fields.values():
+        if field["data_registry"].get("attr_name") == RAW:
+            field["data_registry"] = {"attr_name": "X", "attr_key": None}
+    return {**registry, "setup_args": setup_args, "field_registries": fields}
 
 
 def _copy_data(source: str | Path, target: str | Path, prefix: str) -> None:

@@ -8,9 +8,13 @@ or model to its AnnDatas, holds nothing alive either.
 from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
+import numpy as np
+import pandas as pd
+
+from ...core import REGISTRY_KEYS
 from ...data import AnnDataManager
 
-__all__ = ["all_managers", "forget_manager", "keep_manager", "kept_manager"]
+__all__ = ["all_managers", "forget_manager", "gene_names", "keep_manager", "kept_manager"]
 
 _ATTRIBUTE = "_celbo_managers"
 _data_of: WeakKeyDictionary[Any, WeakValueDictionary[str, Any]] = WeakKeyDictionary()
@@ -38,6 +42,14 @@ def keep_manager(owner: Any, manager: AnnDataManager) -> None:
 def kept_manager(owner: Any, adata: Any) -> AnnDataManager | None:
     """The manager that was kept on this very object for ``owner``, or None."""
     return adata.__dict__.get(_ATTRIBUTE, {}).get(owner)
+
+
+def gene_names(owner: Any, adata: Any) -> pd.Index:
+    """Names of the genes that the setup of an AnnData for ``owner`` took; those of ``X`` where there was none."""
+    manager = kept_manager(owner, adata)
+    if manager is None:
+        return adata.var_names
+    return pd.Index(np.asarray(manager.get_state_registry(REGISTRY_KEYS.X_KEY)["column_names"]))
 
 
 def all_managers(owner: Any) -> dict[str, AnnDataManager]:

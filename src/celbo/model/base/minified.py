@@ -14,6 +14,7 @@ from anndata import AnnData
 from ...core import REGISTRY_KEYS, unknown_name
 from ...data import AnnDataManager
 from ...data.blocks import CompressedBlock, blocks
+from ...data.constants import RAW
 from ...data.fields import BaseAnnDataField, LayerField, NumericalObsField, ObsmField, StringUnsField
 from ...module.base.minified import LATENT_POSTERIOR, LATENT_POSTERIOR_WITH_COUNTS
 from . import managers
@@ -39,8 +40,8 @@ def minified_copy(manager: AnnDataManager, keep_count_data: bool = False) -> Ann
     manager
         Manager of the AnnData; it is not changed.
     keep_count_data
-        Copy everything. Otherwise ``X`` and all layers are empty CSR matrices of the same shape, and ``raw`` is
-        left out.
+        Copy everything. Otherwise ``X`` and all layers are empty CSR matrices of the same shape; so is ``raw``, where
+        the counts lie in it, and else it is left out.
     """
     adata = manager.adata
     if adata is None:
@@ -50,7 +51,10 @@ def minified_copy(manager: AnnDataManager, keep_count_data: bool = False) -> Ann
     empty = sp.csr_matrix(adata.shape, dtype=np.float32)
     parts = {name: dict(getattr(adata, name)) for name in ("uns", "obsm", "varm", "obsp", "varp")}
     layers = {key: empty.copy() for key in adata.layers}
-    return AnnData(empty, obs=adata.obs.copy(), var=adata.var.copy(), layers=layers, **parts)
+    raw = None
+    if manager.data_registry.get(REGISTRY_KEYS.X_KEY, {}).get("attr_name") == RAW:
+        raw = {"X": sp.csr_matrix(adata.raw.shape, dtype=np.float32), "var": adata.raw.var.copy()}
+    return AnnData(empty, obs=adata.obs.copy(), var=adata.var.copy(), layers=layers, raw=raw, **parts)
 
 
 def total_counts(manager: AnnDataManager) -> np.ndarray:
@@ -207,6 +211,8 @@ def _stored(adata: AnnData, key: str, n_latent: int) -> np.ndarray:
 def _without_checks(fields: Sequence[BaseAnnDataField]) -> list[BaseAnnDataField]:
     """The fields, with count matrices that are taken as they are: they were emptied on purpose."""
     return [
-        LayerField(field.registry_key, field.attr_key, is_count_data=False) if isinstance(field, LayerField) else field
+        LayerField(field.registry_key, field.attr_key, is_count_data=False, use_raw=field.use_raw)
+        if isinstance(field, LayerField)
+        else field
         for field in fields
     ]

@@ -186,7 +186,7 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
                 raise ValueError("This model was loaded without data: pass adata=.")
             adata = self._adata
         if adata.is_view and copy_if_view:
-            adata = adata.copy()
+            adata = adata.to_memory() if adata.isbacked else adata.copy()
         manager = self.get_anndata_manager(adata)
         if manager is None:
             logger.info("Input AnnData not set up for this model: taking over the setup of the training data.")

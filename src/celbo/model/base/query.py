@@ -11,15 +11,29 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from ...core import settings
+from ...data.access import raw_of
 from ...data.genes import GeneMatch, align_genes
 from ...data.index_structure import check_sparse
 
-__all__ = ["match_genes", "with_reference_genes"]
+__all__ = ["match_genes", "with_counts_in_x", "with_raw", "with_reference_genes"]
 
 logger = logging.getLogger("celbo")
 
 _ENOUGH = 0.8
 """Share of the reference's genes below which the latents of a query are not to be trusted; scvi-tools' figure."""
+
+
+def with_counts_in_x(adata: AnnData) -> AnnData:
+    """The counts and genes of ``adata.raw`` as an AnnData of their own, without anything else."""
+    raw = raw_of(adata)
+    return AnnData(raw.X, obs=pd.DataFrame(index=adata.obs_names), var=raw.var)
+
+
+def with_raw(adata: AnnData, raw: AnnData) -> AnnData:
+    """Copy of an AnnData with other counts and genes in ``raw``."""
+    prepared = adata.copy()
+    prepared.raw = raw
+    return prepared
 
 
 def match_genes(adata: AnnData, reference_names: np.ndarray) -> GeneMatch:

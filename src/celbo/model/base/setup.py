@@ -11,6 +11,9 @@ from ...data.fields import BaseAnnDataField
 
 __all__ = ["setup_method"]
 
+_RAW = "use_raw"
+"""An argument that scvi-tools does not have: it is in the registry only where it was given."""
+
 _REGISTRATION = ("source_registry", "extend_categories", "allow_missing_labels")
 
 
@@ -45,7 +48,7 @@ def setup_method(fields_of: Callable[..., Sequence[BaseAnnDataField]]) -> Callab
         bound.apply_defaults()
         call = {
             "model_name": cls.__name__,
-            "setup_args": {name: bound.arguments[name] for name in own},
+            "setup_args": {name: bound.arguments[name] for name in own if name != _RAW or bound.arguments[name]},
             "setup_method_name": fields_of.__name__,
         }
         fields = fields_of(cls, adata, **call["setup_args"])
