@@ -35,7 +35,7 @@ from ..train.checkpointing import Interval
 from ..train.history import epoch_table
 from .columns import with_values_of
 from .counts import counts_of, place_of_counts
-from .counts import findings as findings_of
+from .counts import findings as _findings
 from .errors import UserError
 from .interrupts import INTERRUPTED
 from .kind import Fitted, Kind
@@ -207,7 +207,7 @@ def _run(
     """Train and fill a folder; returns the figures of the run."""
     obs, kind = adata.obs.copy(deep=False), MODELS[options.model]
     options = with_values_of(adata, options)
-    findings = findings_of(adata, inputs, options.layer, options.raw)
+    findings = _findings(adata, inputs, options.layer, options.raw)
     fitted, clock = _fit(_with_top_genes(adata, options), options, quiet, resumed, checkpoints)
     fitted.save(folder / "model")
     epoch_table(fitted.model.history_ or {}).to_csv(folder / "history.csv")
