@@ -152,7 +152,8 @@ class TestModels:
     def test_missing_genes(self, trained, small, celbo, tmp_path):
         small.adata[:, :20].write_h5ad(tmp_path / "few.h5ad")
         done = celbo("embed", trained.folder, tmp_path / "few.h5ad", "-o", tmp_path / "e.h5ad")
-        assert_one_line(done, ["lacks", "gene_"])
+        assert_one_line(done, ["The input lacks", "of the 30 genes of the model", "gene_"])
+        assert "adata_target" not in done.stderr
         assert sorted(p.name for p in tmp_path.iterdir()) == ["few.h5ad"]
 
     def test_unknown_batch(self, trained, small, celbo, tmp_path):
@@ -160,7 +161,16 @@ class TestModels:
         adata.obs["batch"] = "batch_9"
         adata.write_h5ad(tmp_path / "other.h5ad")
         done = celbo("embed", trained.folder, tmp_path / "other.h5ad", "-o", tmp_path / "e.h5ad")
-        assert_one_line(done, ["batch_9"])
+        assert_one_line(done, ["'batch_9' in obs['batch']", "'batch_0'", "celbo train"])
+        assert "extend_categories" not in done.stderr
+
+    @pytest.mark.parametrize(("suffix", "separator"), [(".csv", ";"), (".csv", "\t"), (".tsv", ","), (".tsv", ";")])
+    def test_separator_of_the_markers(self, small, celbo, tmp_path, suffix, separator):
+        path = tmp_path / f"markers{suffix}"
+        path.write_text(f"gene{separator}A{separator}B\ngene_0{separator}1{separator}0\n")
+        names = {";": "semicolons", ",": "commas", "\t": "tabs"}
+        done = celbo("train", small.path, "--model", "cellassign", "--markers", path, "-o", tmp_path / "run")
+        assert_one_line(done, [f"is separated by {names[separator]}", "save it with"])
 
     def test_suffix_of_the_output(self, trained, small, celbo, tmp_path):
         assert_one_line(celbo("embed", trained.folder, small.path, "-o", tmp_path / "e.csv"), ["'.csv'", ".h5ad"])

@@ -11,6 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from ..core import DataMismatchError
 from .interrupts import INTERRUPTED, Interrupts
 
 __all__ = ["OneLineErrors", "UserError", "as_options", "one_line"]
@@ -35,6 +36,8 @@ def one_line(error: BaseException) -> str:
         text = f"{error.format_message().rstrip('.')}. See --help."
     elif isinstance(error, KeyError) and error.args:
         text = str(error.args[0])  # str() of a KeyError is the repr of its message
+    elif isinstance(error, DataMismatchError):
+        text = error.on_command_line
     elif isinstance(error, OSError) and error.strerror and error.filename is not None:
         text = f"{error.filename}: {error.strerror}"  # without the number
     else:

@@ -46,6 +46,7 @@ def read_markers(path: Path) -> pd.DataFrame:
         frame = pd.read_csv(path, index_col=0, sep="\t" if path.suffix == ".tsv" else ",")
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UserError(f"--markers {path} is no table: {error}") from None
+    _require_separator(path, frame)
     frame.index, frame.columns = frame.index.astype(str), frame.columns.astype(str)
     if frame.empty:
         raise UserError(f"--markers {path}: wanted a line for each gene and a column for each type, got {frame.shape}.")
@@ -60,6 +61,19 @@ def read_markers(path: Path) -> pd.DataFrame:
             f"{frame.columns[column]!r}: 1 where the gene marks the type, else 0."
         )
     return number_gc.astype(float)
+
+
+def _require_separator(path: Path, frame: pd.DataFrame) -> None:
+    """Refuse a table that another separator would split: read by commas it has no columns, or one."""
+    if len(frame.columns) > 1:
+        return
+    first = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+    wanted = ("tab", "\t") if path.suffix == ".tsv" else ("comma", ",")
+    for name, separator in (("semicolon", ";"), ("tab", "\t"), ("comma", ",")):
+        if separator != wanted[1] and first.count(separator) > first.count(wanted[1]):
+            raise UserError(
+                f"--markers {path} is separated by {name}s: save it with {wanted[0]}s (.csv has commas, .tsv has tabs)."
+            )
 
 
 def check(options: TrainOptions) -> None:

@@ -4,9 +4,28 @@ import difflib
 from collections.abc import Iterable
 from typing import TypeVar
 
-__all__ = ["nearest_first", "noted", "unknown_name"]
+__all__ = ["DataMismatchError", "nearest_first", "noted", "unknown_name"]
 
 _E = TypeVar("_E", bound=BaseException)
+
+
+class DataMismatchError(ValueError):
+    """Data do not fit a model that was trained on others.
+
+    Parameters
+    ----------
+    message
+        What does not fit, in the words of Python.
+    on_command_line
+        The same in the words of the command line, which has other remedies.
+    """
+
+    def __init__(self, message: str, on_command_line: str) -> None:
+        super().__init__(message)
+        self.on_command_line = on_command_line
+
+    def __reduce__(self) -> "tuple[type[DataMismatchError], tuple[str, str]]":
+        return type(self), (str(self), self.on_command_line)
 
 
 def noted(error: _E, note: str) -> _E:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..core import nearest_first, settings
+from ..core import DataMismatchError, nearest_first, settings
 from .columns import column_parts, forget_column, true_places, worked_out
 from .scratch import stretches
 
@@ -164,7 +164,9 @@ def encode(column: pd.Series, mapping: np.ndarray, where: str) -> np.ndarray:
     categories = used_categories(column, where)
     unknown = unknown_categories(categories, mapping)
     if unknown:
-        raise ValueError(_unknown_message(unknown, mapping, where))
+        raise DataMismatchError(
+            _unknown_message(unknown, mapping, where), _unknown_on_command_line(unknown, mapping, where)
+        )
     codes_c = pd.Index(mapping).get_indexer(pd.Index(categories)).astype(_code_dtype(len(mapping)))
 
     def codes_of(part: pd.Series) -> np.ndarray:
@@ -175,6 +177,17 @@ def encode(column: pd.Series, mapping: np.ndarray, where: str) -> np.ndarray:
 
 def _code_dtype(n_categories: int) -> type[np.signedinteger]:
     return next(kind for kind in (np.int8, np.int16, np.int32) if n_categories <= np.iinfo(kind).max)
+
+
+def _unknown_on_command_line(unknown: list, mapping: np.ndarray, where: str) -> str:
+    column = where.removeprefix("adata.")
+    shown = ", ".join(repr(str(value)) for value in unknown[:_SHOWN]) + (", ..." if len(unknown) > _SHOWN else "")
+    known = ", ".join(map(repr, nearest_first(unknown[0], mapping)))
+    return (
+        f"The input has cells with {shown} in {column}, and the model was trained with {known} only. Leave these cells "
+        "out, or train a model on all cells with celbo train; in Python, load_query_data and train add new batches to "
+        "a trained model."
+    )
 
 
 def _unknown_message(unknown: list, mapping: np.ndarray, where: str) -> str:

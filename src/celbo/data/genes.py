@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..core import DataMismatchError
 from .blocks import DenseBlock, blocks, shape_of
 
 __all__ = ["GeneMatch", "align_genes", "top_variable_genes"]
@@ -46,13 +47,24 @@ class GeneMatch:
     def raise_if_missing(self) -> None:
         """Raise a ``ValueError`` that says how many reference genes are missing, and names the first ones."""
         if len(self.missing):
-            total = len(self.indexer)
-            raise ValueError(
-                f"{self.where} lacks {len(self.missing)} of the {total} reference names: {_listed(self.missing)}. "
-                f"Received: {len(self.found)} of them and {len(self.extra)} others ({_listed(self.extra)}). "
-                "Use the same kind of names as the reference (symbols or identifiers), or pad missing genes explicitly "
-                "by mapping the data as a query."
-            )
+            raise DataMismatchError(self._missing_in_python(), self._missing_on_command_line())
+
+    def _missing_in_python(self) -> str:
+        return (
+            f"{self.where} lacks {len(self.missing)} of the {len(self.indexer)} reference names: "
+            f"{_listed(self.missing)}. Received: {len(self.found)} of them and {len(self.extra)} others "
+            f"({_listed(self.extra)}). Use the same kind of names as the reference (symbols or identifiers), or pad "
+            "missing genes explicitly by mapping the data as a query."
+        )
+
+    def _missing_on_command_line(self) -> str:
+        return (
+            f"The input lacks {len(self.missing)} of the {len(self.indexer)} genes of the model: "
+            f"{_listed(self.missing)}. It has {len(self.found)} of them and {len(self.extra)} others "
+            f"({_listed(self.extra)}). Give a file with all of these genes under the same kind of names (symbols or "
+            "identifiers), or train a model on the genes that all files have; in Python, prepare_query_anndata fills "
+            "missing genes with zeros."
+        )
 
     def summary(self) -> str:
         """One sentence on what was done to match."""
