@@ -43,6 +43,26 @@ def test_a_file_has_the_fingerprint_of_the_matrix_in_memory(tmp_path):
     assert digest_of_counts(stored.X) == digest_of(adata.X.astype(np.float64))
 
 
+def test_storage_does_not_matter():
+    x = counts().X
+    with_zeros = sp.csr_matrix((np.r_[x.data, 0], np.r_[x.indices, 0], np.r_[x.indptr[:-1], len(x.data) + 1]), x.shape)
+    assert digest_of(x) == digest_of(x.toarray()) == digest_of(with_zeros) == digest_of(x.astype(np.int64))
+
+
+def test_streaming_a_run_that_was_in_memory_is_named(tmp_path):
+    counts().write_h5ad(tmp_path / "a.h5ad")
+    settings = {"max_epochs": 1, "seed": 0, "verbose": 0, "accelerator": "cpu"}
+    for stream in (False, True):
+        adata = open_data(tmp_path / "a.h5ad", stream=stream)
+        SCVI.setup_anndata(adata)
+        model = SCVI(adata, n_hidden=8, n_latent=2)
+        if not stream:
+            model.train(checkpoint_dir=tmp_path / "run", **settings)
+    said = r"the data were in memory and are streamed from disk \(celbo.data.read, --data load\)"
+    with pytest.raises(DifferentRunError, match=said):
+        model.train(resume=tmp_path / "run", **settings)
+
+
 def swap_two_counts(adata):
     """Keeps the totals of the cell, and which entries are zero."""
     start, stop = adata.X.indptr[[123, 124]]

@@ -17,7 +17,8 @@ _BYTES_AT_ONCE = 2**24
 class MatrixDigest:
     """SHA-256 of a matrix, fed block by block.
 
-    The cuts between blocks and the width of the numbers do not matter: values count as float32, places as int32.
+    Neither the cuts between blocks nor the storage matter: what is taken in are the entries that are not zero, row by
+    row (column by column of a CSC matrix), values as float32 and places as int32.
     """
 
     def __init__(self) -> None:
@@ -26,15 +27,26 @@ class MatrixDigest:
     def add(self, block: DenseBlock | CompressedBlock) -> None:
         """Take in the next rows (or columns)."""
         if isinstance(block, DenseBlock):
-            self._values.update(np.ascontiguousarray(block.values, np.float32).data)
-            return
-        self._values.update(np.ascontiguousarray(block.data, np.float32).data)
-        self._places.update(np.ascontiguousarray(block.indices, np.int32).data)
-        self._lengths.update(np.ascontiguousarray(np.diff(block.indptr), np.int32).data)
+            row, places = np.nonzero(block.values)
+            values, lengths = block.values[row, places], np.bincount(row, minlength=len(block.values))
+        else:
+            values, places, lengths = _without_zeros(block)
+        self._values.update(np.ascontiguousarray(values, np.float32).data)
+        self._places.update(np.ascontiguousarray(places, np.int32).data)
+        self._lengths.update(np.ascontiguousarray(lengths, np.int32).data)
 
     def hexdigest(self) -> str:
         """What was taken in so far, in 64 hexadecimal digits."""
         return hashlib.sha256(self._values.digest() + self._places.digest() + self._lengths.digest()).hexdigest()
+
+
+def _without_zeros(block: CompressedBlock) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    lengths = np.diff(block.indptr)
+    if np.count_nonzero(block.data) == len(block.data):
+        return block.data, block.indices, lengths
+    is_kept = block.data != 0
+    row = np.repeat(np.arange(len(lengths)), lengths)[is_kept]
+    return block.data[is_kept], block.indices[is_kept], np.bincount(row, minlength=len(lengths))
 
 
 def digest_of(values: Any) -> str:

@@ -12,6 +12,7 @@ from ..core import REGISTRY_KEYS
 from ..data.counts import digest_of_counts
 from ..data.digest import digest_of
 from ..data.scratch import stretches
+from ..data.stored_matrix import StoredMatrix
 from .callbacks import LoudEarlyStopping
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ def _of_data(trainer: "Trainer") -> dict[str, Any]:
         found |= {"obs_names": _digest_of_names(adata.obs_names), "var_names": _digest_of_names(genes.var_names)}
         found["setup"] = _digest([repr(trainer.model.registry_.get("setup_args"))])
         found["digest"] = _digest_of_registered(trainer.model.adata_manager)
+        found["streamed"] = _is_streamed(trainer.model.adata_manager)
     found["values"] = _digest_of_some_rows(trainer.train_loader)
     found["batch_size"] = getattr(trainer.train_loader, "batch_size", None)
     return found
@@ -112,6 +114,11 @@ def _digest_of_registered(manager: Any) -> str:
         values = manager.get_from_registry(key)
         parts += [key, digest_of_counts(values) if key == REGISTRY_KEYS.X_KEY else digest_of(values)]
     return _digest(parts)
+
+
+def _is_streamed(manager: Any) -> bool:
+    has_x = REGISTRY_KEYS.X_KEY in manager.data_registry
+    return has_x and isinstance(manager.get_from_registry(REGISTRY_KEYS.X_KEY), StoredMatrix)
 
 
 def _digest_of_some_rows(loader: Any) -> str | None:
@@ -167,7 +174,7 @@ def differences(saved: Mapping[str, Any], present: Mapping[str, Any]) -> list[st
     return list(dict.fromkeys(found))
 
 
-_UNKNOWN_ONCE = frozenset({"digest"})
+_UNKNOWN_ONCE = frozenset({"digest", "streamed"})
 """What checkpoints of earlier versions lack: nothing to compare with."""
 
 _NAMES = {
@@ -184,6 +191,10 @@ _NAMES = {
 
 
 def _in_words(part: str, name: str, before: Any, now: Any) -> str:
+    if name == "streamed":
+        places = ("in memory", "streamed from disk")
+        remedy = "celbo.data.open(stream=True), --data stream" if before else "celbo.data.read, --data load"
+        return f"the data were {places[bool(before)]} and are {places[bool(now)]} ({remedy})"
     if name in _NAMES:
         return f"{_NAMES[name]} are others"
     return f"{name} of the {part} was {before!r} and is {now!r}"
