@@ -82,7 +82,8 @@ class CellAssign(UnsupervisedTrainingMixin, RNASeqMixin, BaseModelClass):
             "random_b_g_0": default_recipe() == "classic",
         }
         self._build_module(arguments | model_kwargs)
-        if len(survey.counts_ng) and default_recipe() != "classic":
+        own_start = {"b_g_0", "random_b_g_0"} & model_kwargs.keys() or default_recipe() == "classic"
+        if len(survey.counts_ng) and not own_start:
             self._start_from_markers(survey)
 
     def _survey(self) -> "_Survey":
