@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -126,6 +127,16 @@ def test_the_same_bits_whatever_others_want(monkeypatch):
     assert digest() == alone
     assert len(crowds) > 3
     assert not watch.crowded
+
+
+def test_the_same_bits_in_two_threads_at_once():
+    alone, found = digest(), []
+    threads = [threading.Thread(target=lambda: found.append(digest())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [alone, alone]
 
 
 ANOTHER = """
