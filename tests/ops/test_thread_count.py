@@ -117,3 +117,18 @@ def test_in_a_forked_child_nobody_gets_more_than_one(monkeypatch):
     monkeypatch.setattr(thread_count, "_team_is_gone", True)
     with working_threads(4) as n:
         assert n == torch.get_num_threads() == 1
+
+
+def test_what_was_asked_before_serves_until_something_changes(monkeypatch):
+    asked, ask = [], thread_count._number_of_a_new_thread
+    monkeypatch.setattr(thread_count, "_number_of_a_new_thread", lambda: asked.append(ask()) or asked[-1])
+    for _ in range(3):
+        with working_threads(afresh=False) as n:
+            assert n == 4
+    torch.set_num_threads(2)
+    with working_threads(afresh=False) as n:
+        assert n == 2
+    assert asked in ([4, 2], [2])  # this thread may have been asked by an earlier test
+    with working_threads() as n:
+        assert n == 2
+    assert len(asked) in (2, 3)

@@ -20,13 +20,19 @@ _local = threading.local()
 _team_is_gone = False
 
 
-def allowed_threads() -> int:
+def allowed_threads(afresh: bool = True) -> int:
     """Threads that the user lets torch have on the calling thread.
 
     That is what ``OMP_NUM_THREADS``, ``MKL_NUM_THREADS``, ``torch.set_num_threads`` or ``celbo.settings.num_threads``
     says, whichever spoke last, or torch's own choice. A smaller number on the calling thread counts as well
     (threadpoolctl sets it there) unless it is numba's: its OpenMP layer sets the thread that starts it to a number of
     numba's own. 1 in a forked child whose parent had threads: they are gone, and OpenMP would wait for them for ever.
+
+    Parameters
+    ----------
+    afresh
+        Ask in any case, which may take a millisecond. If not, what was last asked on this thread serves as long as
+        nothing has changed on it.
     """
     if _team_is_gone:
         return 1
@@ -37,7 +43,10 @@ def allowed_threads() -> int:
     numbas = _is_numbas(here)
     if here == 1 and not numbas:
         return 1
-    asked = _number_of_a_new_thread()
+    known = getattr(_local, "known", None)
+    if afresh or known is None or known[:2] != (here, numbas):
+        _local.known = known = here, numbas, _number_of_a_new_thread()
+    asked = known[2]
     return asked if here > asked or numbas else here
 
 
@@ -56,19 +65,21 @@ def _is_numbas(count: int) -> bool:
 
 
 @contextmanager
-def working_threads(stored: int | None = None) -> Iterator[int]:
+def working_threads(stored: int | None = None, *, afresh: bool = True) -> Iterator[int]:
     """Let torch work on the same number of threads throughout the block, on the calling thread only.
 
     Parameters
     ----------
     stored
         The number of the run that is gone on with. The user's is not exceeded for its sake.
+    afresh
+        See :func:`allowed_threads`.
 
     Yields
     ------
     The number. Afterwards the calling thread has the user's again.
     """
-    allowed, outer = allowed_threads(), getattr(_local, "chosen", None)
+    allowed, outer = allowed_threads(afresh), getattr(_local, "chosen", None)
     chosen = allowed if stored is None else max(1, min(stored, allowed))
     _local.chosen = chosen
     _set(chosen)

@@ -34,6 +34,9 @@ is 3 ms). A quiet machine has 0.01 seconds a second, one with a busy process bes
 SHORTEST, LONGEST = 1.0, 10.0
 """Seconds that a crowd stays."""
 
+STALE = 0.25
+"""Seconds after which a measurement begins again where nobody worked meanwhile."""
+
 LARGEST_CROWD = 32
 
 _TASKS = "/proc/self/task"
@@ -96,17 +99,16 @@ class _Watch:
             if now < self._crowd_until:
                 self._gather()
                 self._next_look = self._crowd_until
-            else:
+            elif now - self._since > STALE:
                 self._measure_from(now)
+            elif now >= self._next_look:  # many short answers in a row are measured together
+                self._decide(now)
 
     def end(self) -> None:
         """Somebody is done; the last one leaves the library as it was found."""
         with self._lock:
             self._at_work -= 1
             if not self._at_work:
-                now = time.monotonic()
-                if self._crowd is None and now - self._since > LEAST and self._others_waited_for(now):
-                    self._expect_others(now)  # many short answers in a row: the next one begins with a crowd
                 self._disperse()
 
     def look(self) -> None:

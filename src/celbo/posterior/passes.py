@@ -78,7 +78,7 @@ def evaluating(module: BaseModuleClass, seed: int | None = None) -> Iterator[np.
         with (
             torch.inference_mode(),
             randomness_of(module, seed, device_of(module)) as used,
-            working_threads(),
+            working_threads(afresh=False),  # short answers must not pay for it
         ):
             yield np.random.default_rng(used)
     finally:
