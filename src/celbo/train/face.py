@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..module.base.randomness import drawing_of
 from .base import Plan
 from .callbacks import LoudEarlyStopping, SaveCheckpoint
 from .engine import Engine
@@ -193,9 +194,10 @@ class TrainerFace:
         batch = self.engine.to_device(batch)
         if self._finish_batch is None:
             return batch
-        if isinstance(batch, tuple | list):  # several minibatches at once, as (all cells, labelled cells)
-            return type(batch)(self._finish_batch(part, 0) for part in batch)
-        return self._finish_batch(batch, 0)
+        with drawing_of(self.datamodule):
+            if isinstance(batch, tuple | list):  # several minibatches at once, as (all cells, labelled cells)
+                return type(batch)(self._finish_batch(part, 0) for part in batch)
+            return self._finish_batch(batch, 0)
 
     def save_model(self, path: Path) -> None:
         """Write the model as it stands, trained up to here, as an archive; of several processes, the first one does."""
