@@ -1,13 +1,14 @@
 """Arrays of sparse matrices that do not fit each other: named before compiled code walks along them."""
 
 import anndata
+import h5py
 import numpy as np
 import pytest
 from scipy import sparse
 
-from celbo.data import check_counts
+from celbo.data import check_counts, index_structure
 from celbo.data.file_mark import DamagedDataError
-from celbo.data.index_structure import check_index_structure, check_sparse, first_outside
+from celbo.data.index_structure import check_index_structure, check_sparse, check_stored_columns, first_outside
 from celbo.dataloaders.rows import rows
 from celbo.model import SCVI
 
@@ -105,3 +106,31 @@ def test_a_query_is_looked_at_before_its_genes_are_moved():
     query.X.indices[3] = 10**9
     with pytest.raises(ValueError, match=r"adata\.X is damaged: row 0 has an entry in column 1000000000"):
         SCVI.prepare_query_anndata(query, SCVI(reference, n_hidden=4, n_latent=2))
+
+
+@pytest.mark.parametrize("fault", ["descending", "too_far", "column", "column_negative"])
+@pytest.mark.parametrize("convert", [sparse.csr_matrix, sparse.csc_matrix], ids=["rows", "columns"])
+@pytest.mark.filterwarnings("ignore:The backed matrix")
+def test_a_backed_anndata(tmp_path, convert, fault):
+    x = matrix(convert)
+    FAULTS[fault][0](x)
+    anndata.AnnData(x).write_h5ad(tmp_path / "a.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "a.h5ad", backed="r")
+    for walk in (check_counts, lambda x: rows(x).take(range(N)), SCVI.setup_anndata):
+        with pytest.raises(ValueError, match="damaged"):
+            walk(backed if walk == SCVI.setup_anndata else backed.X)
+    backed.file.close()
+
+
+def test_columns_on_disk_are_looked_at_piece_by_piece(tmp_path, monkeypatch):
+    monkeypatch.setattr(index_structure, "_PIECE", 7)
+    for at in (0, 20, 40):
+        x = matrix(sparse.csc_matrix)
+        x.indices[at] = N
+        column = int(np.searchsorted(x.indptr, at, side="right")) - 1
+        with h5py.File(tmp_path / f"{at}.h5", "w") as file:
+            file["indptr"], file["indices"], file["data"] = x.indptr, x.indices, x.data
+            with pytest.raises(
+                DamagedDataError, match=rf"a is damaged: column {column} has an entry in row {N}, there"
+            ):
+                check_stored_columns(file, x.shape, "a")

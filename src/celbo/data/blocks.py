@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from anndata.abc import CSCDataset, CSRDataset
 
 from .file_mark import NoNumbersError
-from .index_structure import check_sparse
+from .index_structure import check_sparse, check_stored_columns
 from .masks import require_unmasked
 from .stored_matrix import stored_matrix
 
@@ -172,10 +172,11 @@ def _stored_rows(x: CSRDataset, chunk_rows: int | None) -> Iterator[CompressedBl
 
 
 def _stored_columns(x: CSCDataset, chunk_rows: int | None) -> Iterator[CompressedBlock]:
+    _require_numbers(np.dtype(x.dtype))
+    check_stored_columns(x.group, x.shape, f"The matrix stored by columns, {x.shape[0]} x {x.shape[1]},")
     step = _step(chunk_rows, x.shape[1], x.group["data"].shape[0], _ENTRIES_ON_DISK)
     for start in range(0, x.shape[1], step):
         piece = x[:, start : start + step]
-        _require_numbers(piece.dtype)
         yield CompressedBlock(start, piece.data, piece.indices, piece.indptr, by_column=True)
 
 

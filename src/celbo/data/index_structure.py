@@ -11,7 +11,7 @@ from scipy import sparse
 
 from .file_mark import DamagedDataError
 
-__all__ = ["check_index_structure", "check_sparse", "first_outside", "index_fault"]
+__all__ = ["check_index_structure", "check_sparse", "check_stored_columns", "first_outside", "index_fault"]
 
 _PIECE = 2**20
 """Indices that are compared at once when the first bad one is looked for."""
@@ -100,6 +100,31 @@ def check_index_structure(
         fault = f"its pointers end at entry {indptr[-1]}, but {n_values} values and {len(indices)} indices are there"
     if fault is not None:
         raise DamagedDataError(f"{where} is damaged: {fault}. Copy the file again, or write it once more.")
+
+
+def check_stored_columns(group: Any, shape: tuple[int, int], where: str) -> None:
+    """As :func:`check_index_structure`, for the group of a CSC matrix on disk, its indices a piece at a time.
+
+    Parameters
+    ----------
+    group
+        Of h5py or zarr, with ``indptr``, ``indices`` and ``data``.
+    shape
+        Rows and columns.
+    where
+        How the message calls it.
+    """
+    indptr, indices, n_values = np.asarray(group["indptr"][:]), group["indices"], int(group["data"].shape[0])
+    n = int(indices.shape[0])
+    nothing = np.broadcast_to(np.zeros(1, indices.dtype), n)  # only its length counts
+    check_index_structure(indptr, nothing, shape, where, n_values=n_values, by_column=True)
+    for start in range(0, n, _PIECE):
+        piece = np.asarray(indices[start : start + _PIECE])
+        if (bad := first_outside(piece, shape[0])) is not None:
+            column = int(np.searchsorted(indptr, start + bad, side="right")) - 1
+            raise DamagedDataError(
+                f"{where} is damaged: column {column} has an entry in row {piece[bad]}, there are {shape[0]} rows."
+            )
 
 
 def check_sparse(matrix: Any, where: str = "The sparse matrix") -> None:

@@ -68,6 +68,7 @@ def _legacy(root: Any, path: Path) -> anndata.AnnData:
         else:
             Allowance(path).require(root)
             adata = anndata.read_h5ad(path)
-        for place, x in (("X", adata.X), *adata.layers.items(), *adata.obsm.items()):
+        raw = None if adata.raw is None else adata.raw.X
+        for place, x in (("X", adata.X), ("raw", raw), *adata.layers.items(), *adata.obsm.items()):
             check_sparse(x, f"{path} ({place})")
     return adata

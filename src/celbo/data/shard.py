@@ -17,6 +17,7 @@ from anndata.abc import CSRDataset
 from scipy import sparse
 
 from ..core import optional, unknown_name
+from .index_structure import check_sparse
 from .matrix_writer import new_anndata, write_table
 from .stored_matrix import StoredMatrix, stored_matrix
 from .stored_obs import reordered
@@ -96,6 +97,7 @@ class _RowsOf:
     """Rows of a matrix in CSR form, wherever it lies."""
 
     def __init__(self, x: Any) -> None:
+        check_sparse(x)
         self._x = stored_matrix(x) if isinstance(x, CSRDataset) else sparse.csr_array(x)
         self.n, self.g = (int(length) for length in self._x.shape)
         self.dtype = self._x.dtype

@@ -15,6 +15,7 @@ from anndata.abc import CSCDataset, CSRDataset
 from scipy import sparse
 
 from ..core import settings
+from ..data.index_structure import check_sparse
 from ..data.stored_matrix import GAP, PIECE_BYTES, pieces, stored_matrix
 from .row_source import RowCost, RowSource, Streamed, check_numeric, select_columns
 from .rows_dense import DenseRows
@@ -117,7 +118,9 @@ def backed_csc_rows(dataset: CSCDataset, dtype: Any = np.float32, columns: np.nd
         "`adata.X = adata.X.to_memory().tocsr()`, then `adata.write_h5ad(...)`."
     )
     warnings.warn(message, UserWarning, stacklevel=settings.warnings_stacklevel)
-    return CSRRows(dataset.to_memory().tocsr(), dtype, columns)
+    matrix = dataset.to_memory()
+    check_sparse(matrix, "The backed matrix")
+    return CSRRows(matrix.tocsr(), dtype, columns)
 
 
 class DaskRows(RowSource, Streamed):
