@@ -172,6 +172,16 @@ class TestMemory:
             ):
                 way(path)
 
+    def test_strings_that_are_only_announced(self, path):
+        with h5py.File(path, "r+") as file:
+            attributes = dict(file["obs/_index"].attrs)
+            del file["obs/_index"]
+            file.create_dataset("obs/_index", (10**7,), h5py.string_dtype(), chunks=(1000,)).attrs.update(attributes)
+        with pytest.raises(DamagedDataError, match=r"cells\.h5ad: /obs/_index announces 640 MB, of which .* 0 by"):
+            read(path)
+        with pytest.raises(DamagedDataError, match=r"cells\.h5ad: .* obs has 10000000 rows"):
+            streamed(path)
+
     def test_a_matrix_of_zeros_alone(self, tmp_path):
         with h5py.File(tmp_path / "a.h5ad", "w") as file:
             anndata.io.write_elem(file, "/", cells())

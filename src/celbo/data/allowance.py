@@ -18,7 +18,7 @@ from .hdf5_chunks import require_sound_chunks
 from .hdf5_walk import elements
 from .memory import available_memory, readable_bytes
 
-__all__ = ["SMALL", "Allowance", "announced", "folder_size"]
+__all__ = ["SMALL", "STRING", "Allowance", "announced", "folder_size"]
 
 MOST_TIMES = 100
 """Times its size on disk that an array may take in memory. Counts, compressed, take 4 to 60 times as much."""
@@ -29,8 +29,8 @@ EXCESS = 2**29
 SMALL = 2**16
 """Arrays of fewer bytes are not looked at: each takes some hundred bytes in the file."""
 
-_REFERENCE = 16
-"""Bytes of a string's place in HDF5."""
+STRING = 64
+"""Bytes of memory that the shortest string takes in Python, with its place in an array."""
 
 
 class Allowance:
@@ -90,7 +90,8 @@ def _size(dataset: h5py.h5d.DatasetID) -> int:
     """Bytes of an array, or of one of its chunks, if that is larger: it is unpacked whole."""
     plist = dataset.get_create_plist()
     chunk = plist.get_chunk() if plist.get_layout() == h5py.h5d.CHUNKED and dataset.get_storage_size() else ()
-    return max(prod(map(int, dataset.shape or ())), prod(map(int, chunk))) * max(1, dataset.dtype.itemsize)
+    item = STRING if dataset.dtype.hasobject else max(1, dataset.dtype.itemsize)
+    return max(prod(map(int, dataset.shape or ())), prod(map(int, chunk))) * item
 
 
 def folder_size(folder: str) -> int:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..core import optional
-from .allowance import EXCESS, MOST_TIMES
+from .allowance import EXCESS, MOST_TIMES, STRING
 from .file_mark import DamagedDataError
 from .memory import readable_bytes
 
@@ -92,7 +92,7 @@ def layout_of(document: Any) -> Layout | None:
         codecs = _listed(document, "codecs")[::-1]
     item_bytes = _item_bytes(kind)
     made = _layout(chunk, item_bytes, [codec for codec in codecs if codec is not None])
-    return made._replace(size=max(prod(shape), prod(chunk)) * (item_bytes or 16))
+    return made._replace(size=max(prod(shape), prod(chunk)) * (item_bytes or STRING))
 
 
 def _layout(chunk: list[int], item_bytes: int | None, codecs: list[Any]) -> Layout:
