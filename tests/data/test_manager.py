@@ -54,14 +54,14 @@ def test_adata_gets_only_the_registrys_own_keys():
 
 def test_reading_what_was_registered():
     adata = small()
-    adata.obs["size"] = np.arange(20.0)
+    adata.obs["size"] = np.arange(1.0, 21.0)
     manager = registered(
         adata, *basic(), NumericalObsField("size_factor", "size"), NumericalJointObsField("none", None)
     )
     assert manager.registry["scvi_version"] == SCVI_TOOLS_VERSION
     assert manager.get_from_registry("X") is adata.X
     assert manager.get_from_registry("batch").shape == (20, 1)
-    np.testing.assert_array_equal(manager.get_from_registry("size_factor")[:, 0], np.arange(20.0))
+    np.testing.assert_array_equal(manager.get_from_registry("size_factor")[:, 0], np.arange(1.0, 21.0))
     assert manager.summary_stats == {"n_vars": 5, "n_cells": 20, "n_batch": 2, "n_none": 0}
     assert manager.summary_stats.n_batch == 2
     assert manager.data_registry.batch.attr_key == "_scvi_batch"
