@@ -48,7 +48,7 @@ def files(small, tmp_path):
 
 WRONG_INPUT = {
     "missing file": (["nothing.h5ad"], ["no file", "nothing.h5ad"]),
-    "wrong suffix": (["table.csv"], ["'.csv'", ".h5ad or .zarr"]),
+    "no rows": (["table.csv"], ["a header and no rows"]),
     "cut short": (["corrupt.h5ad"], ["corrupt.h5ad", "cannot be read"]),
     "no HDF5": (["text.h5ad"], ["text.h5ad", "cannot be read"]),
     "no X": (["no_x.h5ad"], ["--layer"]),
@@ -230,7 +230,7 @@ def test_arguments_of_python_are_options_here():
 
 def test_one_line():
     assert one_line(KeyError("No column 'x'.")) == "No column 'x'."
-    assert one_line(ValueError("a\n   b; layer='raw counts'")) == "a b; --layer raw counts"
+    assert one_line(ValueError("a\n   b; layer='raw counts'")) == "a b; --layer 'raw counts'"
     assert one_line(ZeroDivisionError()) == "ZeroDivisionError"
     assert one_line(PermissionError(13, "Permission denied", "a.h5ad")) == "a.h5ad: Permission denied"
 

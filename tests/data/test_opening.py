@@ -170,7 +170,7 @@ class TestPaths:
             ([], ValueError, "No file is named"),
             ([path, tmp_path / "b.h5ad"], FileNotFoundError, r"no file .*b\.h5ad"),
             ([path, path], ValueError, "named more than once"),
-            (tmp_path / "empty", ValueError, r"holds no \.h5ad"),
+            (tmp_path / "empty", ValueError, r"holds no counts .* but nothing.*reads \.h5ad"),
             (tmp_path / "nowhere", FileNotFoundError, "nowhere"),
         ]:
             with pytest.raises(error, match=message):

@@ -25,8 +25,9 @@ def test_reads_h5ad_and_zarr(tmp_path, adata):
 def test_missing_and_foreign_files(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"There is no file .*nothing.h5ad"):
         read(tmp_path / "nothing.h5ad")
-    with pytest.raises(ValueError, match=r"ends in '.csv'; an AnnData is read from .h5ad or .zarr"):
-        read(tmp_path / "a.csv")
+    (tmp_path / "a.bin").write_bytes(bytes(range(200)))
+    with pytest.raises(ValueError, match=r"a.bin \(200 bytes\) cannot be read as counts.*celbo reads .h5ad, .zarr"):
+        read(tmp_path / "a.bin")
     (tmp_path / "text.h5ad").write_text("not hdf5")
     with pytest.raises(ValueError, match=r"text.h5ad \(8 bytes\) cannot be read as AnnData"):
         read(tmp_path / "text.h5ad")

@@ -20,12 +20,18 @@ app = typer.Typer(
 
 Inputs = Annotated[
     list[Path],
-    typer.Argument(help="AnnData with raw counts: .h5ad, .zarr, several, or a folder of them.", show_default=False),
+    typer.Argument(
+        help="Raw counts: .h5ad, .zarr, 10x .h5 or mtx, .loom, .csv; several; a folder.", show_default=False
+    ),
 ]
 ModelDir = Annotated[Path, typer.Argument(help="Folder of a run, or of a saved model.", show_default=False)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run wrote there.")]
 Data = Annotated[str, typer.Option(help="load, stream from disk, or auto: by what fits in memory.")]
 Raw = Annotated[bool, typer.Option("--raw", help="Take the counts, and the genes, of raw.")]
+Modality = Annotated[str | None, typer.Option(help=".h5mu: modality; 10x: type of feature.", show_default="RNA")]
+Orientation = Annotated[
+    str | None, typer.Option(help=".csv: genes-by-cells or cells-by-genes.", show_default="by the names")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
 Model = Annotated[str, typer.Option(help="scvi, linear_scvi, scanvi, autozi, lda, cellassign or solo.")]
 Markers = Annotated[Path | None, typer.Option(help="cellassign: .csv of genes by cell types, 1 for a marker, else 0.")]
@@ -76,6 +82,8 @@ def train(
     seed: Seed = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, cuda or mps.")] = "auto",
     data: Data = "auto",
+    modality: Modality = None,
+    orientation: Orientation = None,
     devices: Annotated[str, typer.Option(help="How many, a process each; under torchrun: all of its.")] = "auto",
     num_nodes: Annotated[int, typer.Option(min=1, help="Machines of the job.")] = 1,
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
@@ -94,32 +102,9 @@ def train(
 
     Ctrl-C ends training early and writes what there is. A run that is killed goes on with --resume, to the same result.
     """
+    given = locals()
     runs = _runs()
-    options = runs.TrainOptions(
-        model=model,
-        layer=layer,
-        raw=raw,
-        batch_key=batch_key,
-        labels_key=labels_key,
-        unlabeled_category=unlabeled_category,
-        size_factor_key=size_factor_key,
-        categorical_covariates=tuple(categorical_covariate or ()),
-        continuous_covariates=tuple(continuous_covariate or ()),
-        n_top_genes=n_top_genes,
-        markers=None if markers is None else str(markers),
-        restrict_to_batch=restrict_to_batch,
-        n_latent=n_latent,
-        n_topics=n_topics,
-        max_epochs=max_epochs,
-        recipe=recipe,
-        seed=seed,
-        accelerator=accelerator,
-        data=data,
-        devices=devices,
-        num_nodes=num_nodes,
-        precision=precision,
-        checkpoint_every=checkpoint_every,
-    )
+    options = runs.TrainOptions.of_line(given)
     _leave(runs.train(inputs, options, output or Path(f"{inputs[0].stem}_celbo"), overwrite, quiet, resume))
 
 
@@ -129,6 +114,8 @@ def embed(
     inputs: Inputs,
     output: Annotated[Path, typer.Option("-o", "--output", help="File to write: .h5ad.", show_default=False)],
     data: Data = "auto",
+    modality: Modality = None,
+    orientation: Orientation = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
@@ -137,7 +124,7 @@ def embed(
     Genes are matched by name. The file then holds obs and obsm["X_celbo"].
     """
     runs = _runs()
-    runs.embed(model_dir, inputs, output, data, overwrite, quiet)
+    runs.embed(model_dir, inputs, output, runs.ReadingOptions(data, modality, orientation), overwrite, quiet)
 
 
 @app.command()
@@ -146,6 +133,8 @@ def predict(
     inputs: Inputs,
     output: Annotated[Path, typer.Option("-o", "--output", help="File to write: .csv or .h5ad.", show_default=False)],
     data: Data = "auto",
+    modality: Modality = None,
+    orientation: Orientation = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
@@ -154,7 +143,7 @@ def predict(
     Genes are matched by name. The file has the most probable class of each cell and the probabilities of all.
     """
     runs = _runs()
-    runs.predict(model_dir, inputs, output, data, overwrite, quiet)
+    runs.predict(model_dir, inputs, output, runs.ReadingOptions(data, modality, orientation), overwrite, quiet)
 
 
 @app.command()
@@ -166,6 +155,8 @@ def denoise(
     gene: Annotated[list[str] | None, typer.Option(help="Gene to write; repeatable.", show_default="all")] = None,
     seed: Seed = None,
     data: Data = "auto",
+    modality: Modality = None,
+    orientation: Orientation = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
@@ -175,7 +166,8 @@ def denoise(
     """
     runs = _runs()
     options = {"transform_batch": transform_batch, "gene_list": gene, "seed": seed}
-    runs.denoise(model_dir, inputs, output, options, data, overwrite, quiet)
+    how = runs.ReadingOptions(data, modality, orientation)
+    runs.denoise(model_dir, inputs, output, options, how, overwrite, quiet)
 
 
 @app.command()
@@ -185,6 +177,8 @@ def shard(
     layer: Annotated[str | None, typer.Option(help="Layer with the counts.", show_default="X")] = None,
     raw: Raw = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the order.")] = 0,
+    modality: Modality = None,
+    orientation: Orientation = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
@@ -193,7 +187,8 @@ def shard(
     The store is an AnnData; memory stays bounded, and as much room as the data take is needed beside it meanwhile.
     """
     runs = _runs()
-    runs.shard(inputs, output, layer, seed, overwrite, quiet, raw)
+    how = runs.ReadingOptions("stream", modality, orientation)
+    runs.shard(inputs, output, layer, seed, how, overwrite, quiet, raw)
 
 
 @app.command()

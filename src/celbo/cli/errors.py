@@ -49,10 +49,12 @@ def one_line(error: BaseException) -> str:
 
 def as_options(text: str) -> str:
     """A message on one line, with the Python arguments in it as the options they are here."""
-    text = re.sub(r"\blayer='([^']*)'", r"--layer \1", " ".join(text.split()))
+    text = re.sub(r"\b(layer|modality|orientation)='([^' ]*)'", r"--\1 \2", " ".join(text.split()))
+    text = re.sub(r"\b(layer|modality)=('[^']*')", r"--\1 \2", text)
     text = re.sub(r'\blayer=("(?:[^"\\]|\\.)*")', lambda found: f"--layer {shlex.quote(json.loads(found[1]))}", text)
     text = text.replace("layer=None", "X (leave --layer out)").replace("use_raw=False", "X (leave --raw out)")
     text = text.replace("use_raw=True", "--raw")
+    text = text.replace("(celbo.data.open(..., stream=False))", "(--data load)")
     return re.sub(r"(?<!-)\brestrict_to_batch\b", "--restrict-to-batch", text)
 
 

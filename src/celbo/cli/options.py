@@ -1,8 +1,20 @@
 """Settings of a training run, and how they are spelt on the command line."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
 
-__all__ = ["TrainOptions", "spelt"]
+__all__ = ["ReadingOptions", "TrainOptions", "spelt"]
+
+
+@dataclass(frozen=True)
+class ReadingOptions:
+    """How the inputs are read: ``--data``, ``--modality``, ``--orientation``."""
+
+    data: str = "auto"
+    modality: str | None = None
+    orientation: str | None = None
 
 
 @dataclass(frozen=True)
@@ -31,10 +43,25 @@ class TrainOptions:
     seed: int | None = None
     accelerator: str = "auto"
     data: str = "auto"
+    modality: str | None = None
+    orientation: str | None = None
     devices: str = "auto"
     num_nodes: int = 1
     precision: str = "32-true"
     checkpoint_every: str = "never"
+
+    @classmethod
+    def of_line(cls, given: Mapping[str, Any]) -> "TrainOptions":
+        """The settings among the arguments of the command, by the names that these have there."""
+        values: dict[str, Any] = {field.name: given[spelt(field.name)[2:].replace("-", "_")] for field in fields(cls)}
+        values |= {name: tuple(values[name] or ()) for name in _ONE_OF_SEVERAL}
+        values |= {name: str(value) for name, value in values.items() if isinstance(value, Path)}
+        return cls(**values)
+
+    @property
+    def reading(self) -> ReadingOptions:
+        """How the inputs are read."""
+        return ReadingOptions(self.data, self.modality, self.orientation)
 
 
 _ONE_OF_SEVERAL = {

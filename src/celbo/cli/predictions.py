@@ -14,6 +14,7 @@ from ..data.matrix_writer import new_anndata, write_table
 from .counts import place_of_counts
 from .errors import UserError
 from .models import load
+from .options import ReadingOptions
 from .output import new_file
 from .streams import opened
 from .voice import speaking
@@ -23,12 +24,14 @@ __all__ = ["as_table", "predict", "write_predictions"]
 _SUFFIXES = (".csv", ".h5ad")
 
 
-def predict(model_dir: Path, inputs: Sequence[Path], output: Path, data: str, overwrite: bool, quiet: bool) -> None:
+def predict(
+    model_dir: Path, inputs: Sequence[Path], output: Path, how: ReadingOptions, overwrite: bool, quiet: bool
+) -> None:
     """Write what a model predicts of the cells of files; the model's genes are found by name.
 
     Parameters
     ----------
-    model_dir, inputs, data, overwrite, quiet
+    model_dir, inputs, how, overwrite, quiet
         As of the other commands.
     output
         ``.csv``: a line a cell; ``.h5ad``: ``obs`` of the input with ``celbo_predicted`` and ``celbo_probability``
@@ -41,7 +44,7 @@ def predict(model_dir: Path, inputs: Sequence[Path], output: Path, data: str, ov
     with speaking(quiet), new_file(output, overwrite) as path:
         kind, fitted = load(model_dir, "predictions", lambda row: row.predict is not None)
         assert kind.predict is not None
-        adata = opened(inputs, data, *place_of_counts(fitted.trained[0]))
+        adata = opened(inputs, how, *place_of_counts(fitted.trained[0]))
         obs = adata.obs.copy(deep=False)
         probability_nc = kind.predict(fitted, adata)
         if output.suffix == ".csv":

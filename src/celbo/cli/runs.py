@@ -40,7 +40,7 @@ from .errors import UserError
 from .interrupts import INTERRUPTED
 from .kind import Fitted, Kind
 from .models import MODELS, load, settings_of_others, settled
-from .options import TrainOptions
+from .options import ReadingOptions, TrainOptions
 from .output import new_file, new_folder, require_name
 from .predictions import predict, write_predictions
 from .resuming import FinishedError, checkpoints_of, keep_for_resuming, keeping_checkpoints, writes_and_speaks
@@ -48,7 +48,19 @@ from .saved import describe, find_archive
 from .streams import denoise, named, opened, shard
 from .voice import speaking
 
-__all__ = ["TrainOptions", "convert", "demo", "denoise", "embed", "export", "info", "predict", "shard", "train"]
+__all__ = [
+    "ReadingOptions",
+    "TrainOptions",
+    "convert",
+    "demo",
+    "denoise",
+    "embed",
+    "export",
+    "info",
+    "predict",
+    "shard",
+    "train",
+]
 
 EMBEDDING_KEY = "X_celbo"
 """Where the latent representation lies in ``obsm``."""
@@ -107,7 +119,7 @@ def train(
             typer.echo(f"{printable(output)} holds a run that is complete: there is nothing to resume.")
             return 0
         if not is_first:
-            adata = opened(inputs, options.data, options.layer, options.raw)
+            adata = opened(inputs, options.reading, options.layer, options.raw)
             options = with_values_of(adata, options)
             _fit(_with_top_genes(adata, options), options, True, resumed, output.absolute() / SUBFOLDER)
             return 0
@@ -115,7 +127,7 @@ def train(
         with new_folder(output, replace, inputs) as folder, keeping_checkpoints(output, resumed) as checkpoints:
             if resume and resumed is None and not quiet:
                 typer.echo(f"There are no checkpoints in {output}: training begins.", err=True)
-            adata = opened(inputs, options.data, options.layer, options.raw)
+            adata = opened(inputs, options.reading, options.layer, options.raw)
             source = {"input": ", ".join(map(printable, inputs)), "streamed": is_streamed(adata)}
             figures = _run(adata, options, folder, named(inputs), quiet, source, None, resumed, checkpoints, inputs)
             figures["resumable"] = figures["interrupted"] and keep_for_resuming(checkpoints, folder)
@@ -140,14 +152,16 @@ def demo(output: Path, overwrite: bool, quiet: bool) -> int:
     return code
 
 
-def embed(model_dir: Path, inputs: Sequence[Path], output: Path, data: str, overwrite: bool, quiet: bool) -> None:
+def embed(
+    model_dir: Path, inputs: Sequence[Path], output: Path, how: ReadingOptions, overwrite: bool, quiet: bool
+) -> None:
     """Write the latent representation of the cells of files; the model's genes are found by name."""
     if output.suffix != ".h5ad":
         raise UserError(f"{output} ends in {output.suffix or 'nothing'!r}; the embedding is written as .h5ad.")
     with speaking(quiet), new_file(output, overwrite) as path:
         kind, fitted = load(model_dir, "latent space", lambda row: row.embed is not None)
         assert kind.embed is not None
-        adata = opened(inputs, data, *place_of_counts(fitted.trained[0]))
+        adata = opened(inputs, how, *place_of_counts(fitted.trained[0]))
         obs = adata.obs.copy(deep=False)
         n_latent = _write_embedding(path, obs, _embedding(kind, fitted, adata, len(obs)))
     if not quiet:

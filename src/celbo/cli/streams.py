@@ -10,11 +10,13 @@ import typer
 from ..core import unknown_name
 from ..core.replacing import printable
 from ..data import open as open_data
+from ..data.formats import ORIENTATIONS
 from ..data.progress import tracking
 from ..data.shard import shard as write_shard
 from .counts import counts_of, place_of_counts
 from .errors import UserError
 from .models import load
+from .options import ReadingOptions
 from .output import require_new_file
 from .voice import speaking
 
@@ -25,11 +27,20 @@ DATA_MODES: dict[str, bool | None] = {"auto": None, "load": False, "stream": Tru
 """What ``--data`` may be, and whether the matrices then stay on disk."""
 
 
-def opened(inputs: Sequence[Path], mode: str, layer: str | None = None, raw: bool = False) -> anndata.AnnData:
+def opened(inputs: Sequence[Path], how: ReadingOptions, layer: str | None = None, raw: bool = False) -> anndata.AnnData:
     """The AnnData of some files: loaded or streamed, as ``--data`` says; with ``raw`` they must have one."""
-    if mode not in DATA_MODES:
-        raise UserError(unknown_name("value of --data", mode, DATA_MODES))
-    adata = open_data(list(inputs), stream=DATA_MODES[mode], layers=[] if layer is None else [layer], raw=raw)
+    if how.data not in DATA_MODES:
+        raise UserError(unknown_name("value of --data", how.data, DATA_MODES))
+    if how.orientation not in (None, *ORIENTATIONS):
+        raise UserError(unknown_name("value of --orientation", how.orientation, ORIENTATIONS))
+    adata = open_data(
+        list(inputs),
+        stream=DATA_MODES[how.data],
+        layers=[] if layer is None else [layer],
+        raw=raw,
+        modality=how.modality,
+        orientation=how.orientation,
+    )
     if raw:
         counts_of(adata, None, raw=True)
     return adata
@@ -42,7 +53,14 @@ def named(inputs: Sequence[Path]) -> str:
 
 
 def shard(
-    inputs: Sequence[Path], output: Path, layer: str | None, seed: int, overwrite: bool, quiet: bool, raw: bool = False
+    inputs: Sequence[Path],
+    output: Path,
+    layer: str | None,
+    seed: int,
+    how: ReadingOptions,
+    overwrite: bool,
+    quiet: bool,
+    raw: bool = False,
 ) -> None:
     """Write the cells of files in random order to a zarr store; with ``raw`` its counts and genes become ``X``."""
     with speaking(quiet):
@@ -51,7 +69,7 @@ def shard(
             raise UserError(f"{output} is the input itself, or holds it: choose another name with -o.")
         if raw and layer is not None:
             raise UserError("--raw and --layer name two matrices: give the one that holds the counts.")
-        adata = opened(inputs, "stream", layer, raw)
+        adata = opened(inputs, how, layer, raw)
         if raw:
             adata = anndata.AnnData(counts_of(adata, layer, raw), obs=adata.obs, var=adata.raw.var)
         with tracking("Sharding") as tell:
@@ -65,7 +83,7 @@ def denoise(
     inputs: Sequence[Path],
     output: Path,
     options: dict[str, Any],
-    data: str,
+    how: ReadingOptions,
     overwrite: bool,
     quiet: bool,
 ) -> None:
@@ -73,7 +91,7 @@ def denoise(
 
     Parameters
     ----------
-    model_dir, inputs, output, data, overwrite, quiet
+    model_dir, inputs, output, how, overwrite, quiet
         As of the other commands.
     options
         ``transform_batch`` and ``gene_list``, empty for none; ``seed``.
@@ -81,7 +99,7 @@ def denoise(
     with speaking(quiet):
         require_new_file(output, overwrite)
         model = load(model_dir, "denoised expression", lambda kind: kind.denoises)[1].model
-        adata = opened(inputs, data, *place_of_counts(model))
+        adata = opened(inputs, how, *place_of_counts(model))
         given = {name: value or None for name, value in options.items() if name != "seed"}
         model.write_normalized_expression(output, adata, seed=options["seed"], overwrite=overwrite, **given)
     if not quiet:

@@ -78,7 +78,7 @@ def require_regular(path: Path, *, folder: bool = False) -> None:
 
 
 @contextmanager
-def naming_damage(path: Path, part: str = "") -> Iterator[None]:
+def naming_damage(path: Path, part: str = "", *, what: str = "AnnData") -> Iterator[None]:
     """Turn whatever goes wrong in reading a file as AnnData into a :class:`DamagedDataError` that names it.
 
     Parameters
@@ -87,6 +87,8 @@ def naming_damage(path: Path, part: str = "") -> Iterator[None]:
         The file.
     part
         What of it is read: ``"obs"``; nothing for all.
+    what
+        What it is read as.
     """
     try:
         yield
@@ -98,7 +100,7 @@ def naming_damage(path: Path, part: str = "") -> Iterator[None]:
         raise MemoryError(f"{_named(path)} does not fit in memory, or is damaged: {_first_line(error)}") from error
     except Exception as error:
         raise DamagedDataError(
-            f"{_named(path)} cannot be read as AnnData; {f'its {part}' if part else 'it'} is damaged, cut short or "
+            f"{_named(path)} cannot be read as {what}; {f'its {part}' if part else 'it'} is damaged, cut short or "
             f"something else: "
             f"{_first_line(error)}"
         ) from error

@@ -11,31 +11,29 @@ import pandas as pd
 from ..core import unknown_name
 from .access import which_layer
 from .file_mark import DamagedDataError, naming_damage
+from .formats import Opened, Reading, Root, inputs_in, open_other, open_root, recognise, shared_obs
 from .parts import Parts
 from .stored_obs import StoredTable, can_stay, length_of
 from .stored_part import ColumnsError, StoredPart, is_group
-from .stores import open_store
 
 __all__ = ["Input", "input_paths", "open_input"]
 
 logger = logging.getLogger("celbo")
 
-_SUFFIXES = (".h5ad", ".zarr")
-
 
 def input_paths(inputs: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The files that are meant: files themselves, zarr stores, or folders of such (by name).
+    """The files that are meant: files themselves, stores and folders of one matrix, or folders of such (by name).
 
     Raises
     ------
     FileNotFoundError
         When there is nothing at a path.
     ValueError
-        For another suffix, a folder without such files, or a file named twice.
+        For a folder without anything that is read here, or a file named twice.
     """
     given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     if not given:
-        raise ValueError("No file is named: give an .h5ad, a .zarr, several of them, or a folder of them.")
+        raise ValueError("No file is named: give one of counts, several of them, or a folder of them.")
     paths = [path for one in given for path in _paths_of(Path(one))]
     twice = sorted({str(path) for path in paths if paths.count(path) > 1})
     if twice:
@@ -44,18 +42,9 @@ def input_paths(inputs: str | Path | Sequence[str | Path]) -> list[Path]:
 
 
 def _paths_of(path: Path) -> list[Path]:
-    if path.suffix.lower() in _SUFFIXES:
-        if not path.exists():
-            raise FileNotFoundError(f"There is no file {path}.")
-        return [path]
-    if not path.is_dir():
-        if not path.exists():
-            raise FileNotFoundError(f"There is no file {path}.")
-        raise ValueError(f"{path} ends in {path.suffix or 'nothing'!r}; an AnnData is read from .h5ad or .zarr.")
-    inside = sorted(child for child in path.iterdir() if child.suffix.lower() in _SUFFIXES)
-    if not inside:
-        raise ValueError(f"The folder {path} holds no .h5ad and no .zarr.")
-    return inside
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {path}.")
+    return inputs_in(path) if path.is_dir() else [path]
 
 
 @dataclass(eq=False)
@@ -66,8 +55,8 @@ class Input:
     ----------
     path
         Where it lies.
-    root
-        Its h5py or zarr group, open for reading.
+    place
+        Its h5py or zarr group, open for reading; of MuData a modality's.
     var
         Table of the genes, in memory.
     matrices
@@ -77,10 +66,20 @@ class Input:
     """
 
     path: Path
-    root: Any
+    place: Root
     var: pd.DataFrame
     matrices: Mapping[str | None, StoredPart] = field(default_factory=dict)
     raw: tuple[StoredPart, pd.DataFrame] | None = None
+
+    @property
+    def root(self) -> Any:
+        """The group."""
+        return self.place.group
+
+    @property
+    def has_modalities(self) -> bool:
+        """Whether it is part of MuData."""
+        return self.place.has_modalities
 
     @property
     def n_obs(self) -> int:
@@ -92,6 +91,9 @@ class Input:
     def obs(self, compact: bool = False) -> StoredTable | pd.DataFrame:
         """The table of the cells, in memory or, if ``compact``, where it lies."""
         parts = Parts(self.root, self.path)
+        if self.has_modalities:
+            own = parts.table("obs")
+            return own.join(shared_obs(self.path, self.place, own.index, own.columns))
         if not compact or not can_stay(self.root["obs"]):
             return parts.table("obs")
         parts.count_in("obs")
@@ -113,40 +115,56 @@ class Input:
         }
 
 
-def open_input(path: Path, layers: Sequence[str] | None = None, raw: bool | None = None) -> Input:
-    """Open a file: its tables are read, its matrices are not.
+def open_input(path: Path, reading: Reading | None = None) -> Input | Opened:
+    """Open a file: its tables are read, its matrices are not, where the format lets them lie.
 
     Parameters
     ----------
     path
-        An ``.h5ad`` file or a zarr store.
-    layers
-        Layers to open beside ``X``; None: all that are stored by rows.
-    raw
-        Whether to open ``raw``, which must be there; None: if it is there, and is stored by rows.
+        A file, a zarr store, or a folder of one matrix.
+    reading
+        Layers to open beside ``X`` (None: all that are stored by rows), and what the file does not tell.
 
     Raises
     ------
     ColumnsError
-        When ``X``, or a layer (or ``raw``) that was asked for, is stored by columns.
+        When ``X``, or a layer (or ``raw``) that was asked for, is stored by columns; for files of anndata before 0.7.
     DamagedDataError
         When it is damaged, cut short, or no AnnData.
     KeyError
         For a layer that is not there.
+    ValueError
+        When it is of a format that is not read here, or something must be said that it does not tell.
     ModuleNotFoundError
         When zarr is not installed, with the pip line.
     """
-    root = open_store(path)
-    parts = Parts(root, path)
+    reading = reading or Reading()
+    kind = recognise(path)
+    other = open_other(path, kind, reading)
+    if other is not None:
+        return other
+    place = open_root(path, kind, reading.modality)
+    _require_rows(path, place.group)
+    parts, layers = Parts(place.group, path), reading.layers
     var, stored = parts.table("var"), parts.keys("layers")
     for name in layers or ():
         if name not in stored:
             raise KeyError(f"{path}: {unknown_name('layer', name, stored)}")
-    if layers is not None and not layers and not raw and not parts.has("X"):
+    if layers is not None and not layers and not reading.raw and not parts.has("X"):
         raise ValueError(f"{path} has no X. {which_layer(stored)}")
-    opened = Input(path, root, var, _matrices(path, root, stored, layers), _raw(parts, raw))
+    opened = Input(path, place, var, _matrices(path, place.group, stored, layers), _raw(parts, reading.raw))
     _require_shapes(opened)
     return opened
+
+
+def _require_rows(path: Path, root: Any) -> None:
+    with naming_damage(path):
+        is_old = not is_group(root["obs"])
+    if is_old:
+        raise ColumnsError(
+            f"{path} is in the layout of anndata before 0.7, which cannot be streamed: load it "
+            "(celbo.data.open(..., stream=False)), or write it once more: anndata.read_h5ad(...).write_h5ad(...)."
+        )
 
 
 def _matrices(

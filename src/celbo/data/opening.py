@@ -17,11 +17,12 @@ from ..core.allocator import give_back_free_blocks
 from . import scratch
 from .cell_names import names_of
 from .file_mark import naming_damage
+from .formats import Opened, Reading, no_modalities
 from .genes import align_genes
 from .inputs import Input, input_paths, open_input
 from .memory import available_memory, readable_bytes
 from .obs_tables import stacked_obs
-from .read import read
+from .read import read_as
 from .stored_matrix import StoredMatrix
 from .stored_obs import StoredTable, with_old_categories
 from .stored_part import ColumnsError
@@ -40,8 +41,11 @@ def open(
     stream: bool | None = None,
     layers: Sequence[str] | None = None,
     raw: bool | None = None,
+    modality: str | None = None,
+    orientation: str | None = None,
 ) -> AnnData:
-    """Open an AnnData from ``.h5ad`` files or zarr stores, without reading what does not fit in memory.
+    """Open counts from files of any kind that :func:`celbo.data.read` reads, without reading what does not fit in
+    memory.
 
     Parameters
     ----------
@@ -49,13 +53,15 @@ def open(
         A file, several, or a folder of files. Cells of several follow one another; genes are matched by name, those
         that all files have are kept, in the first file's order.
     stream
-        Leave the matrices on disk. None: unless they take less than 40% of the available memory; which it was is
-        logged, save for data under 1% of it.
+        Leave the matrices on disk (those of text are in memory anyway). None: unless they take less than 40% of the
+        available memory; which it was is logged, save for data under 1% of it.
     layers
         Layers to open beside ``X``; None: all (of all files).
     raw
         Whether to open ``raw`` where it is streamed, with its own genes; None: if all files have it. A single file that
         is loaded is loaded with it.
+    modality, orientation
+        As of :func:`celbo.data.read`, for all inputs that have modalities or are tables.
 
     Returns
     -------
@@ -73,21 +79,25 @@ def open(
     ModuleNotFoundError
         When zarr is not installed, with the pip line.
     """
-    paths = input_paths(inputs)
+    reading, paths = Reading(layers, modality, orientation, raw), input_paths(inputs)
     if stream is False and len(paths) == 1:
-        return read(paths[0])
+        return read_as(paths[0], reading)
     try:
-        opened = [open_input(path, layers, raw) for path in paths]
+        opened = [open_input(path, reading) for path in paths]
     except ColumnsError:
         if stream is None and len(paths) == 1 and _fits(paths[0].stat().st_size):
-            logger.info("%s is stored by columns, which cannot be streamed: it is loaded.", paths[0])
-            return read(paths[0])
+            logger.info("%s cannot be streamed as it is stored: it is loaded.", paths[0])
+            return read_as(paths[0], reading)
         raise
+    if modality is not None and not any(one.has_modalities for one in opened):
+        raise no_modalities(paths[0], modality)
     if stream is None:
         stream = not _fits_said(sum(one.loaded_bytes for one in opened), paths)
-    if not stream and len(paths) == 1:
-        return read(paths[0])
-    return _streamed(opened) if stream else _loaded(_streamed(opened, may_compact=False))
+    if stream:
+        return _streamed(opened)
+    if len(opened) == 1:
+        return opened[0].loaded() if isinstance(opened[0], Opened) else read_as(paths[0], reading)
+    return _loaded(_streamed(opened, may_compact=False))
 
 
 def of_genes(adata: AnnData, is_wanted_g: np.ndarray, of_raw: bool = False) -> AnnData:
@@ -147,7 +157,7 @@ def _fits_said(size: int, paths: Sequence[Path]) -> bool:
     return fits
 
 
-def _streamed(opened: Sequence[Input], may_compact: bool = True) -> AnnData:
+def _streamed(opened: Sequence[Input | Opened], may_compact: bool = True) -> AnnData:
     compact = may_compact and sum(one.n_obs for one in opened) >= scratch.COMPACT_FROM
     if len(opened) == 1:
         matrices = {name: StoredMatrix([part]) for name, part in opened[0].matrices.items()}

@@ -12,6 +12,7 @@ from scipy import sparse
 
 from .file_mark import FileMark
 from .row_stack import RowStack
+from .rows import Rows
 from .sparse_columns import moved_columns, place_of_columns
 from .stored_part import StoredPart
 
@@ -61,7 +62,7 @@ class StoredMatrix(CSRDataset):
     format: ClassVar[str] = "csr"  # type: ignore[misc]
     backend: str = "files"  # type: ignore[assignment]
 
-    def __init__(self, parts: Sequence[StoredPart], columns: Sequence[np.ndarray | None] | None = None) -> None:
+    def __init__(self, parts: Sequence[Rows], columns: Sequence[np.ndarray | None] | None = None) -> None:
         self.parts = list(parts)
         self._columns = [None] * len(self.parts) if columns is None else [_index(c) for c in columns]
         widths = {p.shape[1] if c is None else len(c) for p, c in zip(self.parts, self._columns)}

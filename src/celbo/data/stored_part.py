@@ -105,7 +105,11 @@ class StoredPart:
         if not str(encoding).startswith("csr"):
             raise ValueError(f"it is encoded as {encoding!r}, neither an array nor a sparse matrix")
         n, g = element.attrs["shape"] if "shape" in element.attrs else element.attrs["h5sparse_shape"]
-        self.shape, self.dtype = (int(n), int(g)), plain_dtype(element["data"].dtype)
+        self._open_rows(element, int(n), int(g))
+
+    def _open_rows(self, element: Any, n: int, g: int) -> None:
+        """Take the group for a CSR matrix of this shape."""
+        self.shape, self.dtype = (n, g), plain_dtype(element["data"].dtype)
         self._data, self._indices = element["data"], element["indices"]
         self._pointers = self._checked_pointers(element["indptr"])
         self.n_entries = self.n_nonzero = self._pointers.n_entries

@@ -18,10 +18,10 @@ from .allowance import SMALL, Allowance, folder_size
 from .file_mark import DamagedDataError, OutsideDataError
 from .zarr_chunks import Layout, layout_of, require_sound_chunk
 
-__all__ = ["counted", "guarded_group", "require_harmless", "require_inside"]
+__all__ = ["Watch", "counted", "guarded_group", "require_harmless", "require_inside"]
 
-_METADATA = ("zarr.json", ".zarray")
-_OTHER_METADATA = (".zattrs", ".zgroup", ".zmetadata")
+_DOCUMENTS = ("zarr.json", ".zarray")
+_OTHER_DOCUMENTS = (".zattrs", ".zgroup", ".zmetadata")
 
 _CODECS = frozenset(
     ("bytes", "transpose", "crc32c", "sharding_indexed", "vlen-utf8", "vlen-bytes", "vlen-array")
@@ -131,54 +131,70 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
+class Watch:
+    """What looks at each value that a store gives: documents, and chunks by what their documents say.
+
+    Attributes
+    ----------
+    allowance
+        Counts in the arrays that are read, where they are read whole.
+    """
+
+    allowance: Allowance | None = None
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self.layouts: dict[str, Layout] = {}
+
+    def held(self, folder: str) -> int:
+        """Bytes that a part of the store takes on disk."""
+        raise NotImplementedError
+
+    def looked_at(self, key: str, value: Any, where: str) -> Any:
+        """The value of a key, or an error that begins with ``where``."""
+        if value is None:
+            return None
+        folder, _, name = key.rpartition("/")
+        if name in _DOCUMENTS:
+            self._note(folder, require_harmless(value.to_bytes(), where))
+        elif name not in _OTHER_DOCUMENTS and (layout := self._layout_of(folder)) is not None:
+            require_sound_chunk(memoryview(value.as_numpy_array()), layout, where)
+        return value
+
+    def _note(self, folder: str, document: Any) -> None:
+        """Keep how an array lies in its chunks, and count it in where it is read whole."""
+        layout = layout_of(document)
+        if layout is not None:
+            self.layouts[folder] = layout
+            if self.allowance is not None and layout.size >= SMALL:
+                self.allowance.add(folder, layout.size, self.held(folder))
+
+    def _layout_of(self, folder: str) -> Layout | None:
+        while folder and folder not in self.layouts:
+            folder = folder.rpartition("/")[0]
+        return self.layouts.get(folder)
+
+
 @cache
 def _store_class() -> type:
     """Zarr's store of a folder, with a look at each key; zarr is optional, so that the class is made when needed."""
     base: Any = optional("zarr", extra="zarr", purpose="Reading .zarr").storage.LocalStore
 
-    class GuardedStore(base):
-        allowance: Allowance | None = None
-
-        def __init__(self, *given: Any, **options: Any) -> None:
-            super().__init__(*given, **options)
-            self.layouts: dict[str, Layout] = {}
+    class GuardedStore(Watch, base):
+        def held(self, folder: str) -> int:
+            return folder_size(os.path.join(self.root, folder))
 
         def _require_key(self, key: str) -> None:
             if ".." in key.split("/") or os.path.isabs(key):
                 raise OutsideDataError(self.root, f"{key!r} leads out of the folder")
 
-        def _looked_at(self, key: str, value: Any) -> Any:
-            if value is None:
-                return None
-            folder, _, name = key.rpartition("/")
-            where = f"{self.root} ({key})"
-            if name in _METADATA:
-                self._note(folder, require_harmless(value.to_bytes(), where))
-            elif name not in _OTHER_METADATA and (layout := self._layout_of(folder)) is not None:
-                require_sound_chunk(memoryview(value.as_numpy_array()), layout, where)
-            return value
-
-        def _note(self, folder: str, document: Any) -> None:
-            """Keep how an array lies in its chunks, and count it in where it is read whole."""
-            layout = layout_of(document)
-            if layout is not None:
-                self.layouts[folder] = layout
-                if self.allowance is not None and layout.size >= SMALL:
-                    held = folder_size(os.path.join(self.root, folder))
-                    self.allowance.add(folder, layout.size, held)
-
-        def _layout_of(self, folder: str) -> Layout | None:
-            while folder and folder not in self.layouts:
-                folder = folder.rpartition("/")[0]
-            return self.layouts.get(folder)
-
         async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
             self._require_key(key)
-            return self._looked_at(key, await super().get(key, prototype, byte_range))
+            return self.looked_at(key, await super().get(key, prototype, byte_range), f"{self.root} ({key})")
 
         def get_sync(self, key: str, **options: Any) -> Any:
             self._require_key(key)
-            return self._looked_at(key, super().get_sync(key, **options))
+            return self.looked_at(key, super().get_sync(key, **options), f"{self.root} ({key})")
 
         async def get_partial_values(self, prototype: Any, key_ranges: Any) -> Any:
             key_ranges = list(key_ranges)
