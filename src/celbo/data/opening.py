@@ -180,7 +180,7 @@ def _streamed(opened: Sequence[Input | Opened], may_compact: bool = True) -> Ann
     return _anndata(x, obs, var, stacked, raw=_raw(opened))
 
 
-def _raw(opened: Sequence[Input]) -> dict[str, object] | None:
+def _raw(opened: Sequence[Input | Opened]) -> dict[str, object] | None:
     """The rows of ``raw`` of all files, and its genes that all have; None where one has no ``raw``."""
     raws = [one.raw for one in opened if one.raw is not None]
     if not raws or len(raws) < len(opened):
