@@ -58,4 +58,7 @@ _SAID_ELSEWHERE = {
 
 
 def _is_news(record: logging.LogRecord) -> bool:
+    said = record.getMessage()
+    if "modality='" in said or "orientation='" in said:  # written for those who call celbo.data.read
+        record.msg, record.args = as_options(said), ()
     return record.levelno > logging.INFO or record.module not in _SAID_ELSEWHERE
