@@ -1,8 +1,11 @@
 """Constants, settings, errors and types: what everything else may use. No torch here."""
 
+from .arguments import ArgumentError, UnknownArgumentError, checked, checked_methods, door_of
 from .constants import REGISTRY_KEYS, SCVI_TOOLS_VERSION
 from .errors import DataMismatchError, nearest_first, noted, unknown_name
 from .lazy import optional
+from .lookup import listed, position_of
+from .planned import public_names
 from .process import is_first_process
 from .regular_file import open_regular, read_regular
 from .settings import Settings, settings
@@ -11,15 +14,24 @@ from .version import __version__
 __all__ = [
     "REGISTRY_KEYS",
     "SCVI_TOOLS_VERSION",
+    "ArgumentError",
     "DataMismatchError",
     "Settings",
+    "UnknownArgumentError",
     "__version__",
+    "checked",
+    "checked_methods",
+    "door_of",
     "is_first_process",
+    "listed",
     "nearest_first",
     "noted",
     "open_regular",
     "optional",
+    "position_of",
     "read_regular",
     "settings",
     "unknown_name",
 ]
+
+__dir__ = public_names(__name__)

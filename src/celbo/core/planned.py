@@ -4,6 +4,7 @@ One table for all rooms. A name that exists in celbo is found before this table 
 table is scvi-tools' public API of :data:`~celbo.core.SCVI_TOOLS_VERSION` whole, and what is missing is worked out.
 """
 
+import difflib
 import functools
 import sys
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from typing import Any
 from .constants import SCVI_TOOLS_VERSION
 from .rules import rules
 
-__all__ = ["INSTEAD", "PUBLIC_API", "missing_name", "not_in_celbo_yet", "planned_names", "stand_in"]
+__all__ = ["INSTEAD", "PUBLIC_API", "missing_name", "not_in_celbo_yet", "planned_names", "public_names", "stand_in"]
 
 _NAMES = {
     "data": """
@@ -164,13 +165,38 @@ def planned_names(module: str) -> Callable[[str], Any]:
 
     def __getattr__(name: str) -> Any:
         if name not in PUBLIC_API.get(room, ()):
-            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+            raise AttributeError(_no_attribute(module, name), name=name)
         full_name = f"scvi.{room}.{name}"
         if rules().stand_ins:
             return stand_in(full_name)
         raise missing_name(not_in_celbo_yet(full_name), name, module, sys._getframe(1))
 
     return __getattr__
+
+
+def _no_attribute(module: str, name: str) -> str:
+    """Python's own words, and the nearest public name."""
+    public = () if name.startswith("_") else getattr(sys.modules.get(module), "__all__", ())
+    near = {known.lower(): known for known in public}
+    found = difflib.get_close_matches(name.lower(), near, n=1)
+    return f"module {module!r} has no attribute {name!r}" + (f". Did you mean {near[found[0]]!r}?" if found else "")
+
+
+def public_names(module: str) -> Callable[[], list[str]]:
+    """The ``__dir__`` of a package: its public names and its loaded submodules, not what it imports for its own use.
+
+    Parameters
+    ----------
+    module
+        ``__name__`` of the package.
+    """
+
+    def __dir__() -> list[str]:
+        package = sys.modules[module]
+        below = [name for name in vars(package) if not name.startswith("_") and f"{module}.{name}" in sys.modules]
+        return sorted({*package.__all__, *below, *(name for name in vars(package) if name.startswith("__"))})
+
+    return __dir__
 
 
 class _Missing(type):

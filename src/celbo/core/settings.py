@@ -1,15 +1,33 @@
 """Process-wide settings, with scvi-tools' names."""
 
+import inspect
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from .argument_names import NAMES
+from .errors import unknown_name
+from .kinds import REFUSED, AnyOf, Flag, Kind, OneOf, Text, Whole, described
 from .process import is_first_process
 
 __all__ = ["Settings", "settings"]
 
 logger = logging.getLogger("celbo")
+
+
+_LEVELS = OneOf(("debug", "info", "warning", "error", "critical", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"))
+_KINDS: Mapping[str, Kind] = {
+    "num_threads": Whole(1),
+    "verbosity": AnyOf((Whole(0), _LEVELS)),
+    "warnings_stacklevel": Whole(1),
+    "progress_bar_style": OneOf(("rich", "tqdm")),
+    "dl_persistent_workers": Flag(),
+    "jax_preallocate_gpu_memory": Flag(),
+    "mlflow_set_experiment": Text(),
+}
+_MAY_BE_NONE = ("seed", "num_threads")
 
 
 class Settings:
@@ -62,6 +80,28 @@ class Settings:
         self.mlflow_set_experiment = mlflow_set_experiment
         self._num_threads: int | None = None
         self.verbosity = verbosity
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_") and name not in self._names():
+            raise AttributeError(unknown_name("setting", name, self._names()), name=name)
+        kind = _KINDS.get(name) or NAMES.get(name)
+        if kind is not None and not (value is None and name in _MAY_BE_NONE):
+            taken = kind.take(value)
+            if taken is REFUSED:
+                raise ValueError(f"settings.{name} must be {kind.wanted}, got {described(value)}.{kind.hint(value)}")
+            value = taken
+        super().__setattr__(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise AttributeError(unknown_name("setting", name, self._names()), name=name)
+
+    @classmethod
+    def _names(cls) -> list[str]:
+        """What can be set: the arguments of the constructor, and properties."""
+        properties = [name for name, value in vars(cls).items() if isinstance(value, property)]
+        return list(dict.fromkeys([*list(inspect.signature(cls.__init__).parameters)[1:], *properties]))
 
     @property
     def batch_size(self) -> int:

@@ -2,7 +2,7 @@
 
 from anndata.io import read_csv, read_h5ad, read_loom, read_text
 
-from ..core.planned import planned_names
+from ..core.planned import planned_names, public_names
 from .attrdict import attrdict
 from .count_report import CountReport, Finding, TotalsSummary
 from .counts import check_counts
@@ -57,3 +57,4 @@ __all__ = [
 ]
 
 __getattr__ = planned_names(__name__)
+__dir__ = public_names(__name__)

@@ -20,7 +20,7 @@ def field_registry_of(registry: Mapping[str, Any], registry_key: str) -> dict[st
     """
     fields = registry[FIELD_REGISTRIES]
     if registry_key not in fields:
-        raise KeyError(unknown_name("registered field", registry_key, fields))
+        raise KeyError(unknown_name("registered field (registry_key)", registry_key, fields))
     return fields[registry_key]
 
 

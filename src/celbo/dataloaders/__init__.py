@@ -1,6 +1,6 @@
 """Minibatches of cells: rows in the order asked from any storage, splits that lose no cell."""
 
-from ..core.planned import planned_names
+from ..core.planned import planned_names, public_names
 from .concat import ConcatDataLoader
 from .dataset import AnnTorchDataset
 from .device_backed import DeviceBackedDataSplitter
@@ -30,3 +30,4 @@ __all__ = [
 ]
 
 __getattr__ = planned_names(__name__)
+__dir__ = public_names(__name__)

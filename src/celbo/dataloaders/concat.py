@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..core import checked
 from .dataset import AnnTorchDataset
 from .loader import AnnDataLoader
 
@@ -58,6 +59,7 @@ class ConcatDataLoader:
     The order is a function of seed, epoch and minibatch, so a loader can go on exactly where another one stood.
     """
 
+    @checked
     def __init__(
         self,
         adata_manager: "AnnDataManager",

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core import checked
 from ..data import AnnDataManager
 from .dataset import AnnTorchDataset
 from .splitter import DataSplitter
@@ -78,6 +79,7 @@ class DeviceBackedDataSplitter(DataSplitter):
         For :class:`~celbo.dataloaders.DataSplitter`.
     """
 
+    @checked
     def __init__(
         self,
         adata_manager: AnnDataManager,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core import settings, unknown_name
+from ..core import UnknownArgumentError, checked, settings
 from ..data.scratch import is_mapped, taken
 from .block_sampler import BlockSampler, sizes_for
 from .dataset import AnnTorchDataset
@@ -111,6 +111,7 @@ class AnnDataLoader:
     ``indices`` are sorted first. Every cell still comes exactly once an epoch.
     """
 
+    @checked
     def __init__(
         self,
         adata_manager: "AnnDataManager",
@@ -250,7 +251,7 @@ def _check_options(options: dict[str, Any]) -> None:
     known = [*list(inspect.signature(AnnDataLoader).parameters)[:-1], *sorted(WORKER_OPTIONS)]
     for name in options:
         if name not in WORKER_OPTIONS:
-            raise TypeError(unknown_name("argument of AnnDataLoader", name, known))
+            raise UnknownArgumentError.among(name, "AnnDataLoader", known)
     if options.get("num_workers"):
         logger.debug(
             "num_workers=%s has no effect: minibatches are read in the calling process.", options["num_workers"]

@@ -135,52 +135,65 @@ def select_columns(block_nh: np.ndarray, columns_g: np.ndarray | None) -> np.nda
 
 
 def _checked_columns(columns_g: np.ndarray, n_stored: int) -> np.ndarray:
-    stored = as_indices(columns_g[columns_g != -1], n_stored, what="column")
+    if len(columns_g) and columns_g.min() < -1:
+        raise IndexError(f"No column {columns_g.min()}: there are {n_stored}, and -1 stands for one of zeros.")
+    stored = as_indices(columns_g[columns_g != -1], n_stored, "column", "columns")
     if len(np.unique(stored)) < len(stored):
         raise ValueError("`columns` asks for the same stored column twice.")
     return columns_g.astype(np.int64)
 
 
-def as_indices(indices: Any, n: int, what: str = "row") -> np.ndarray:
+def as_indices(indices: Any, n: int, what: str = "row", argument: str = "indices") -> np.ndarray:
     """Row numbers as a fresh-or-shared int64 array, checked.
 
     Parameters
     ----------
     indices
-        Integers in ``[0, n)``, or a boolean mask of length ``n``, as a list, array or Series.
+        Whole numbers in ``[-n, n)``, of which negative ones count from the end, or a boolean mask of length ``n``, as a
+        list, array or Series; or a slice.
     n
         Number of rows there are.
     what
         The word for them in a message.
+    argument
+        The argument that names them, for messages.
 
     Raises
     ------
     IndexError
-        For a negative or too large index, or a mask of another length.
+        For an index beyond the first or last row, or a mask of another length.
     TypeError
-        For anything but integers and booleans.
+        For anything but whole numbers and booleans.
     """
+    if isinstance(indices, slice):
+        return np.arange(n, dtype=np.int64)[indices]
     given = np.asarray(indices)
     if given.size == 0 and given.dtype != bool:
         return np.empty(0, np.int64)
-    if given.dtype == bool:
-        return _from_mask(given, n, what)
+    if given.dtype == bool and given.ndim:
+        return _from_mask(given, n, f"{what}s ({argument})")
+    if given.dtype.kind == "f" and (given == np.trunc(given)).all() and np.abs(given).max() < 2**53:
+        given = given.astype(np.int64)  # as R passes numbers
     if given.dtype.kind not in "iu" or given.ndim != 1:
+        named = f" Names become numbers by adata.{'obs' if what == 'cell' else 'var'}_names.get_indexer(names)."
         raise TypeError(
-            f"{what.capitalize()} indices are a flat list of integers or a boolean mask, "
-            f"got an array of {given.dtype} with shape {given.shape}."
+            f"{what.capitalize()} indices ({argument}) are a flat list of integers or a boolean mask, got "
+            f"an array of {given.dtype} with shape {given.shape}.{named if given.dtype.kind in 'UO' else ''}"
         )
-    if given.min() < 0 or given.max() >= n:
-        wrong = given[(given < 0) | (given >= n)]
+    first, last = given.min(), given.max()
+    if first < -n or last >= n:
+        wrong = given[(given < -n) | (given >= n)]
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise IndexError(f"No {what} {', '.join(map(str, wrong[:5]))}{more}: there are {n}, counted from 0 to {n - 1}.")
-    return np.ascontiguousarray(given, dtype=np.int64)
+        listed = ", ".join(map(str, wrong[:5])) + more
+        raise IndexError(f"No {what} {listed} ({argument}): there are {n}, counted from 0 to {n - 1}.")
+    rows_n = np.ascontiguousarray(given, dtype=np.int64)
+    return rows_n if first >= 0 else np.where(rows_n < 0, rows_n + n, rows_n)
 
 
 def _from_mask(mask: np.ndarray, n: int, what: str) -> np.ndarray:
     if mask.shape != (n,):
         raise IndexError(
-            f"A boolean mask over {what}s needs one entry for each of the {n}, this one has shape {mask.shape}."
+            f"A boolean mask over {what} needs one entry for each of the {n}, this one has shape {mask.shape}."
         )
     return np.flatnonzero(mask)
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core import REGISTRY_KEYS
+from ..core import REGISTRY_KEYS, checked
 from ..data.scratch import is_mapped, put_together, stretches, taken
 from .concat import ConcatDataLoader
 from .dataset import registered
@@ -82,6 +82,7 @@ class SemiSupervisedDataLoader(ConcatDataLoader):
         ``n_samples_per_label`` below 1.
     """
 
+    @checked
     def __init__(
         self,
         adata_manager: "AnnDataManager",
@@ -163,6 +164,7 @@ class SemiSupervisedDataSplitter(DataSplitter):
         A ``datamodule``.
     """
 
+    @checked
     def __init__(
         self,
         adata_manager: "AnnDataManager",

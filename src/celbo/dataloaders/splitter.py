@@ -1,14 +1,15 @@
 """The three loaders of a training run."""
 
 import inspect
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from ..core import settings, unknown_name
+from ..core import UnknownArgumentError, checked, settings, unknown_name
+from ..core.kinds import Whole
 from .concat import ConcatDataLoader
 from .dataset import AnnTorchDataset, registered
 from .loader import WORKER_OPTIONS, AnnDataLoader
@@ -75,6 +76,7 @@ class DataSplitter:
 
     data_loader_cls: ClassVar[type[Any]] = AnnDataLoader
 
+    @checked
     def __init__(
         self,
         adata_manager: "AnnDataManager",
@@ -85,7 +87,7 @@ class DataSplitter:
         pin_memory: bool = False,
         external_indexing: list[Any] | None = None,
         *,
-        seed: int | None = None,
+        seed: Annotated[int, Whole(0, 2**32 - 1)] | None = None,  # as numpy takes it
         stratify_by: str | None = None,
         split_by: str | None = None,
         **kwargs: Any,
@@ -170,7 +172,7 @@ def _refuse_unknown(splitter_cls: type[Any], kwargs: dict[str, Any]) -> None:
     for name in kwargs:
         if name not in of_loader:
             known = {*inspect.signature(splitter_cls).parameters, *of_loader} - {"adata_manager", "kwargs"}
-            raise TypeError(unknown_name("argument of the data splitter (datasplitter_kwargs)", name, sorted(known)))
+            raise UnknownArgumentError.among(name, "the data splitter (datasplitter_kwargs)", sorted(known))
 
 
 def _check_one_way(**ways: Any) -> None:

@@ -1,6 +1,6 @@
 """Distributions of counts and of the latent space, one family a file."""
 
-from ..core.planned import planned_names
+from ..core.planned import planned_names, public_names
 from .base import CountDistribution
 from .beta_binomial import BetaBinomial
 from .negative_binomial import NegativeBinomial
@@ -20,3 +20,4 @@ __all__ = [
 ]
 
 __getattr__ = planned_names(__name__)
+__dir__ = public_names(__name__)

@@ -1,6 +1,6 @@
 """Contributed models: one file or folder each, none of which imports another."""
 
-from ..core.planned import planned_names
+from ..core.planned import planned_names, public_names
 from .cellassign import CellAssign
 from .solo import SOLO
 from .stereoscope import RNAStereoscope, SpatialStereoscope
@@ -8,3 +8,4 @@ from .stereoscope import RNAStereoscope, SpatialStereoscope
 __all__ = ["SOLO", "CellAssign", "RNAStereoscope", "SpatialStereoscope"]
 
 __getattr__ = planned_names(__name__)
+__dir__ = public_names(__name__)

@@ -4,6 +4,7 @@ says.
 Nothing here knows modules or AnnData: dictionaries of arrays and documents go in and come out.
 """
 
+from ..core.planned import public_names
 from .archive import Archive, is_archive, read_archive, write_archive
 from .errors import ArchiveError, ArchiveNotFoundError
 from .scvi import ScviArchive, is_scvi_archive, read_scvi_archive
@@ -23,3 +24,5 @@ __all__ = [
     "write_archive",
     "write_scvi_archive",
 ]
+
+__dir__ = public_names(__name__)

@@ -15,7 +15,7 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
-from ..core import REGISTRY_KEYS, unknown_name
+from ..core import REGISTRY_KEYS, position_of
 from ..data.fields import BaseAnnDataField, CategoricalObsField, LayerField, NumericalObsField
 from ..module.mrdeconv import SMOOTHED_KEY, MRDeconv
 from ..posterior.deconvolution import fine_proportions, spot_gamma, spot_latents, spot_proportions, type_profile
@@ -319,9 +319,7 @@ class DestVI(UnsupervisedTrainingMixin, BaseModelClass):
         return asked(self, None, indices, batch_size)
 
     def _code_of(self, label: str) -> int:
-        if label not in self.cell_type_mapping:
-            raise ValueError(unknown_name("cell type", label, self.cell_type_mapping))
-        return int(np.flatnonzero(self.cell_type_mapping == label)[0])
+        return position_of(label, list(self.cell_type_mapping), "cell type")
 
     def train(  # type: ignore[override]  # scvi-tools' order
         self,

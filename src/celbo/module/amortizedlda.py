@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Normal, kl_divergence
 from torch.nn.functional import softplus
 
-from ..core import REGISTRY_KEYS
+from ..core import REGISTRY_KEYS, checked
 from ..nn import Encoder
 from ..ops.draws import rsample, sample
 from .base import BaseModuleClass, LossOutput, auto_move_data
@@ -77,6 +77,7 @@ class AmortizedLDAModule(BaseModuleClass):
 
     latent_distribution = "ln"
 
+    @checked
     def __init__(
         self,
         n_input: int,

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.distributions import Beta, Distribution
 from torch.nn.functional import logsigmoid
 
-from ..core import unknown_name
+from ..core import checked, unknown_name
 from ..distributions import ZeroInflatedNegativeBinomial
 from ..ops.draws import randn, rsample
 from ..ops.elementwise import nb_log_prob
@@ -63,6 +63,7 @@ class AutoZIVAE(VAE):
         A kind that does not exist; a prior or ``minimal_dropout`` out of range; a likelihood other than ``"zinb"``.
     """
 
+    @checked
     def __init__(
         self,
         n_input: int,

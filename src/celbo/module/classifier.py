@@ -4,12 +4,14 @@ Dims: n cells, k inputs, c classes.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core import checked
+from ..core.kinds import Whole
 from ..nn import FCLayers
 
 __all__ = ["Classifier"]
@@ -36,12 +38,13 @@ class Classifier(nn.Module):
         Of the hidden layers, see :class:`~celbo.nn.FCLayers`.
     """
 
+    @checked
     def __init__(
         self,
         n_input: int,
-        n_hidden: int = 128,
+        n_hidden: Annotated[int, Whole(0)] = 128,
         n_labels: int = 5,
-        n_layers: int = 1,
+        n_layers: Annotated[int, Whole(0)] = 1,  # 0 of both: a linear one
         dropout_rate: float = 0.1,
         logits: bool = False,
         use_batch_norm: bool = True,

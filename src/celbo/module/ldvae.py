@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..core import checked
 from ..nn import LinearDecoderSCVI
 from .options import Dispersion, GeneLikelihood, LatentDistribution
 from .vae import VAE
@@ -45,6 +46,7 @@ class LDVAE(VAE):
         ``dispersion="gene-cell"``.
     """
 
+    @checked
     def __init__(
         self,
         n_input: int,

@@ -34,7 +34,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from ..core import REGISTRY_KEYS
+from ..core import REGISTRY_KEYS, checked
 from ..distributions import NegativeBinomial
 from ..nn import Encoder, FCLayers
 from ..nn.covariates import append_columns
@@ -97,6 +97,7 @@ class MRDeconv(EmbeddingModuleMixin, BaseModuleClass):
     var_vprior: Tensor | None
     mp_vprior: Tensor | None
 
+    @checked
     def __init__(
         self,
         n_spots: int,

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from ..core import REGISTRY_KEYS
+from ..core import REGISTRY_KEYS, checked
 from ..nn import Decoder, Encoder
 from .base import LossOutput, auto_move_data
 from .classifier import Classifier
@@ -74,6 +74,7 @@ class SCANVAE(VAE):
 
     y_prior: Tensor
 
+    @checked
     def __init__(
         self,
         n_input: int,

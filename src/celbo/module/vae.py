@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal, kl_divergence
 
-from ..core import REGISTRY_KEYS
+from ..core import REGISTRY_KEYS, checked
 from ..distributions import Poisson
 from ..nn import DecoderSCVI, Encoder, LinearDecoderSCVI
 from ..nn.covariates import append_columns
@@ -90,6 +90,7 @@ class VAE(EmbeddingModuleMixin, BaseMinifiedModeModuleClass):
     library_log_means: Tensor
     library_log_vars: Tensor
 
+    @checked
     def __init__(
         self,
         n_input: int,

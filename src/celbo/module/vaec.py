@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Distribution, MixtureSameFamily
 
-from ..core import REGISTRY_KEYS, unknown_name
+from ..core import REGISTRY_KEYS, checked, unknown_name
 from ..distributions import NegativeBinomial
 from ..nn import Encoder, FCLayers
 from ..nn.covariates import append_columns
@@ -74,6 +74,7 @@ class VAEC(EmbeddingModuleMixin, BaseModuleClass):
 
     ct_weight: Tensor
 
+    @checked
     def __init__(
         self,
         n_input: int,
@@ -279,9 +280,24 @@ class VAEC(EmbeddingModuleMixin, BaseModuleClass):
         return {"classification_loss": total / n_known, "logits": logits_nf, "true_labels": fine_n}
 
     @torch.no_grad()
-    def sample(self, tensors: Mapping[str, Tensor], n_samples: int = 1) -> Tensor:
-        """Draw counts from the posterior predictive distribution: ``(n, g)`` or ``(n, g, s)``, on the CPU."""
-        _, outputs = self.forward(tensors, inference_kwargs={"n_samples": n_samples}, compute_loss=False)[:2]
+    def sample(
+        self, tensors: Mapping[str, Tensor], n_samples: int = 1, generative_kwargs: dict[str, Any] | None = None
+    ) -> Tensor:
+        """Draw counts from the posterior predictive distribution: ``(n, g)`` or ``(n, g, s)``, on the CPU.
+
+        Parameters
+        ----------
+        tensors
+            Minibatch by registry key.
+        n_samples
+            Samples per cell, each with its own latents.
+        generative_kwargs
+            Further arguments of :meth:`generative`.
+        """
+        inference_kwargs = {"n_samples": n_samples}
+        _, outputs = self.forward(
+            tensors, inference_kwargs=inference_kwargs, generative_kwargs=generative_kwargs, compute_loss=False
+        )[:2]
         x = sample(outputs["px"]).cpu()
         return x.permute(1, 2, 0) if n_samples > 1 else x
 

@@ -1,6 +1,6 @@
 """Layers, encoders and decoders, with scvi-tools' names, signatures and ``state_dict`` keys."""
 
-from ..core.planned import planned_names
+from ..core.planned import planned_names, public_names
 from .decoder import Decoder, DecoderSCVI, LinearDecoderSCVI
 from .embedding import Embedding
 from .encoder import Encoder
@@ -22,3 +22,4 @@ __all__ = [
 ]
 
 __getattr__ = planned_names(__name__)
+__dir__ = public_names(__name__)

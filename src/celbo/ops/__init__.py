@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..core import unknown_name
+from ..core.planned import public_names
 from . import fused_cpu, reference
 from .fused_cpu import COMPUTED_IN_FLOAT32
 from .loops import Family, all_work, works
@@ -107,3 +108,6 @@ def _form(family: Family, x: Tensor, *parameters: Tensor) -> ModuleType:
 
 def _fits(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and tensor.dtype in COMPUTED_IN_FLOAT32
+
+
+__dir__ = public_names(__name__)

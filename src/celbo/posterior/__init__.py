@@ -1,5 +1,6 @@
 """What a trained module says about cells: pure functions of a module and minibatches, arrays on the CPU out."""
 
+from ..core.planned import public_names
 from .abundance import sample_log_densities
 from .comparisons import Comparison, comparisons
 from .correlation import feature_correlation
@@ -62,3 +63,5 @@ __all__ = [
     "some_cells",
     "split_options",
 ]
+
+__dir__ = public_names(__name__)

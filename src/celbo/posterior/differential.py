@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..core import optional, unknown_name
+from ..core import checked, optional, unknown_name
 
 __all__ = [
     "Hypothesis",
@@ -42,6 +42,7 @@ _FLOOR_PSEUDOCOUNT = 1e-10
 _STATISTICS_PSEUDOCOUNT = 1e-3  # share of the pseudocount under which fold changes are described
 
 
+@checked
 @dataclass(frozen=True)
 class Hypothesis:
     """What is asked about each gene.

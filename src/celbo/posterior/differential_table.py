@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..core import optional, unknown_name
+from ..core import UnknownArgumentError, checked, listed, optional
 from ..module.base import BaseModuleClass
 from .comparisons import Comparison
 from .differential import Hypothesis, Pairs, differential_effects, expected_fdr
@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 
+@checked
 @dataclass(frozen=True)
 class Sampling:
     """How both groups are drawn and paired.
@@ -85,7 +86,7 @@ def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
     names = [[spec.name for spec in fields(kind)] for kind in (Hypothesis, Sampling)]
     for name in options:
         if name not in names[0] + names[1]:
-            raise TypeError(unknown_name("argument of differential_expression", name, names[0] + names[1]))
+            raise UnknownArgumentError.among(name, "differential_expression", names[0] + names[1])
     first, second = ({name: options[name] for name in known if name in options} for known in names)
     return first, second
 
@@ -126,7 +127,7 @@ def differential_expression(
     sampling: Sampling,
     counts: Counts | None = None,
     all_stats: bool = True,
-    fdr_target: float = 0.05,
+    fdr_target: float | Sequence[float] = 0.05,
     seed: int | None = None,
 ) -> pd.DataFrame:
     """Differential expression of each comparison, genes in order of their evidence.
@@ -148,8 +149,8 @@ def differential_expression(
     all_stats
         Add ``raw_mean``, ``non_zeros_proportion`` and ``raw_normalized_mean`` (of 10,000 counts a cell) of both groups.
     fdr_target
-        Expected false discovery rate of ``is_de_fdr_{fdr_target}``. With ``"vanilla"``, whose hypotheses are the two
-        signs, a false discovery is a wrong sign.
+        Expected false discovery rate of ``is_de_fdr_{fdr_target}``; several: a column for each. With ``"vanilla"``,
+        whose hypotheses are the two signs, a false discovery is a wrong sign.
     seed
         See :func:`~celbo.posterior.passes.evaluating`.
 
@@ -175,7 +176,8 @@ def differential_expression(
             )
             if means is not None and all_stats:
                 columns |= _count_columns(means, 2 * i)
-            columns[f"is_de_fdr_{fdr_target}"] = expected_fdr(_proba(columns), fdr_target)
+            proba_g = _proba(columns)
+            columns |= {f"is_de_fdr_{target}": expected_fdr(proba_g, target) for target in listed(fdr_target)}
             tables.append(_table(columns, comparison, gene_names, hypothesis))
     return pd.concat(tables)
 

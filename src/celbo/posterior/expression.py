@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from ..core import checked
 from ..module.base import BaseModuleClass
 from .importance import importance_pool
 from .passes import Batches, LoaderOf, Minibatch, Rows, decode, encode, evaluating, on_device, sample_passes, size_of
@@ -33,6 +34,7 @@ __all__ = [
 Library = float | Literal["latent"]
 
 
+@checked
 @dataclass(frozen=True)
 class Weighting:
     """Importance weights of posterior samples; arguments of :func:`~celbo.posterior.importance_weights`."""

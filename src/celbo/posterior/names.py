@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from ..core import settings, unknown_name
+from ..core import listed, position_of, settings, unknown_name
 
 __all__ = ["batch_codes", "gene_columns"]
 
 
-def batch_codes(names: Any, categories: Sequence[Any] | np.ndarray) -> list[int | None]:
+def batch_codes(
+    names: Any, categories: Sequence[Any] | np.ndarray, argument: str = "transform_batch"
+) -> list[int | None]:
     """Codes of batches that are given by name.
 
     Parameters
@@ -20,6 +22,8 @@ def batch_codes(names: Any, categories: Sequence[Any] | np.ndarray) -> list[int 
         A category, several of them, or None.
     categories
         The categories in the order of their codes.
+    argument
+        The argument that names them, for messages.
 
     Returns
     -------
@@ -28,25 +32,17 @@ def batch_codes(names: Any, categories: Sequence[Any] | np.ndarray) -> list[int 
     Raises
     ------
     ValueError
-        A name that is no category (nearest first), or no name at all.
+        A name that is no category, by value or by text (nearest first), or no name at all.
     """
     if names is None:
         return [None]
-    given = [names] if isinstance(names, str) or not isinstance(names, Iterable) else list(names)
+    given = listed(names)
     if not given:
         raise ValueError(
-            "No batch is named: give at least one category of the batch, or None for the observed batches."
+            f"{argument} is empty: give at least one category of the batch, or None for the observed batches."
         )
     known = list(categories)
-    return [_code(name, known) for name in given]
-
-
-def _code(name: Any, known: list[Any]) -> int | None:
-    if name is None:
-        return None
-    if name not in known:
-        raise ValueError(unknown_name("batch category", name, known))
-    return known.index(name)
+    return [None if name is None else position_of(name, known, f"batch category ({argument})") for name in given]
 
 
 def gene_columns(gene_list: Iterable[str] | None, var_names: Sequence[str] | np.ndarray) -> np.ndarray | None:
@@ -55,7 +51,7 @@ def gene_columns(gene_list: Iterable[str] | None, var_names: Sequence[str] | np.
     Parameters
     ----------
     gene_list
-        Names, in any order; None for all genes.
+        Names, in any order, or a boolean mask over the model's genes; None for all genes.
     var_names
         Names of the model's genes.
 
@@ -66,17 +62,33 @@ def gene_columns(gene_list: Iterable[str] | None, var_names: Sequence[str] | np.
     Raises
     ------
     ValueError
-        When it knows none of them.
+        When it knows none of them, when there is none, or for a mask of another length.
     """
     if gene_list is None:
         return None
-    given = [gene_list] if isinstance(gene_list, str) else list(gene_list)
+    given = listed(gene_list)
+    if not given:
+        raise ValueError("gene_list is empty: name at least one gene, or leave it out for all of them.")
+    mask_g = np.asarray(given)
+    if mask_g.dtype == bool:
+        return _masked(mask_g, len(var_names))
     columns = np.flatnonzero(np.isin(np.asarray(var_names, dtype=object), np.asarray(given, dtype=object)))
     unknown = sorted(set(map(str, given)) - set(np.asarray(var_names)[columns].tolist()))
     if not len(columns):
-        raise ValueError(f"{unknown_name('gene', next(iter(given), None), var_names)} None of gene_list is there.")
+        numbers = "" if any(isinstance(name, str) for name in given) else " Genes are called by name, not by number."
+        raise ValueError(f"{unknown_name('gene', given[0], var_names)} None of gene_list is there.{numbers}")
     if unknown:
         shown = ", ".join(map(repr, unknown[:10])) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")
         message = f"gene_list: the model does not know {shown}; the answer is about the other {len(columns)} genes."
         warnings.warn(message, UserWarning, stacklevel=settings.warnings_stacklevel + 2)
     return columns
+
+
+def _masked(mask_g: np.ndarray, n_genes: int) -> np.ndarray:
+    if mask_g.shape != (n_genes,):
+        raise ValueError(
+            f"gene_list is a boolean mask of shape {mask_g.shape}; it needs an entry for each of the {n_genes} genes."
+        )
+    if not mask_g.any():
+        raise ValueError("gene_list is a boolean mask that is empty: at least one gene must be True.")
+    return np.flatnonzero(mask_g)

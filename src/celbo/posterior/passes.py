@@ -91,6 +91,9 @@ def on_device(batches: Batches, module: BaseModuleClass) -> Iterator[dict[str, T
     device = device_of(module)
     for tensors in minibatches_of(batches):
         between_batches()
+        if not isinstance(tensors, Mapping):
+            kind = type(tensors).__name__
+            raise TypeError(f"dataloader must give minibatches, mappings of registry keys to tensors, not a {kind}.")
         yield {key: table.to(device, non_blocking=True) for key, table in tensors.items() if table is not None}
 
 

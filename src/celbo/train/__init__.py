@@ -1,6 +1,6 @@
 """Training: plans, schedules and recipes, the loop, callbacks, history."""
 
-from ..core.planned import planned_names
+from ..core.planned import planned_names, public_names
 from .adversarial import AdversarialTrainingPlan, AdversarialTrainingPlanConfig
 from .base import Plan
 from .callbacks import Callback, LearningRateMonitor, LoudEarlyStopping, SaveCheckpoint
@@ -48,3 +48,4 @@ __all__ = [
 ]
 
 __getattr__ = planned_names(__name__)
+__dir__ = public_names(__name__)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core import REGISTRY_KEYS, settings
+from ..core import REGISTRY_KEYS, checked, settings
 from ..module import Classifier
 from ..module.base import BaseModuleClass
 from ..ops.draws import initial_weights
@@ -73,6 +73,7 @@ class AdversarialTrainingPlan(TrainingPlan):
     counts as one.
     """
 
+    @checked
     def __init__(
         self,
         module: BaseModuleClass,

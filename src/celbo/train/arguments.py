@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..core import unknown_name
+from ..core import UnknownArgumentError
 
 __all__ = ["as_list", "refuse_unknown"]
 
@@ -24,11 +24,11 @@ WITHOUT_EFFECT = (
 
 
 def refuse_unknown(kwargs: Mapping[str, Any], known: Iterable[str]) -> None:
-    """Raise ``TypeError`` for a keyword that is neither known nor one of Lightning's that change nothing here."""
+    """Raise an error for a keyword that is neither known nor one of Lightning's that change nothing here."""
     for name in kwargs:
         if name not in WITHOUT_EFFECT:
-            raise TypeError(
-                unknown_name("argument of train", name, [*(k for k in known if k != "without_effect"), *WITHOUT_EFFECT])
+            raise UnknownArgumentError.among(
+                name, "train", [*(k for k in known if k not in ("self", "without_effect")), *WITHOUT_EFFECT]
             )
 
 

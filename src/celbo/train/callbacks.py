@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..core import settings, unknown_name
+from ..core import checked, settings, unknown_name
 from .nonfinite import copy_weights
 
 if TYPE_CHECKING:
@@ -116,6 +116,7 @@ class LoudEarlyStopping(Callback):
         Validations at the start that are not looked at.
     """
 
+    @checked
     def __init__(
         self,
         monitor: str = "elbo_validation",
@@ -236,6 +237,7 @@ class SaveCheckpoint(Callback):
         Checkpoints that are kept, the best ones.
     """
 
+    @checked
     def __init__(
         self,
         dirpath: str | Path | None = None,

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ..core import checked
 from ..module import Classifier
 from ..module.base import LossOutput
 from .adam import Adam
@@ -44,6 +45,7 @@ class ClassifierTrainingPlan(Plan):
         An optimizer that is not there.
     """
 
+    @checked
     def __init__(
         self,
         classifier: nn.Module,

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..core import unknown_name
+from ..core import UnknownArgumentError, checked, unknown_name
 from ..module.base import BaseModuleClass, LossOutput
 from . import schedules
 from .adam import Adam
@@ -59,6 +59,7 @@ class TrainingPlan(Plan):
         A keyword that neither the plan nor ``module.loss`` has.
     """
 
+    @checked
     def __init__(
         self,
         module: BaseModuleClass,
@@ -263,5 +264,5 @@ def _check_loss_kwargs(module: BaseModuleClass, loss_kwargs: dict[str, Any]) -> 
     unknown = [name for name in loss_kwargs if name not in parameters and not takes_any]
     if unknown:
         own = [name for name in inspect.signature(TrainingPlan.__init__).parameters if name not in ("self", "module")]
-        raise TypeError(unknown_name("argument of the training plan (plan_kwargs)", unknown[0], [*own, *parameters]))
+        raise UnknownArgumentError.among(unknown[0], "the training plan (plan_kwargs)", [*own, *parameters])
     return frozenset(parameters)

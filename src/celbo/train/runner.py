@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ..core import checked
 from ..data.access import place
 from .base import Plan
 from .config import KwargsLike, merge_kwargs
@@ -35,6 +36,7 @@ class TrainRunner:
 
     _trainer_cls = Trainer
 
+    @checked
     def __init__(
         self,
         model: Any,

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from ..core import checked
 from ..module.base import BaseModuleClass, LossOutput
 from .classification import classification_metrics
 from .config import flatten_config
@@ -41,6 +42,7 @@ class SemiSupervisedTrainingPlan(TrainingPlan):
         A keyword that neither the plan nor ``module.loss`` has, or a loss without ``labelled_tensors``.
     """
 
+    @checked
     def __init__(
         self, module: BaseModuleClass, n_classes: int, *, classification_ratio: float = 50, **plan_kwargs: Any
     ) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from ..core import checked
 from ..core.allocator import give_back_free_blocks, keep_large_blocks
 from ..module.base.randomness import draws_globally
 from ..ops.random import global_rng, own_rng
@@ -96,6 +97,7 @@ class Trainer(TrainerFace):
         An unknown argument, with the nearest known one.
     """
 
+    @checked
     def __init__(
         self,
         accelerator: str = "auto",
@@ -117,7 +119,7 @@ class Trainer(TrainerFace):
         log_every_n_steps: int = 10,
         learning_rate_monitor: bool = False,
         log_save_dir: str | Path | None = None,
-        strategy: str = "auto",
+        strategy: str | Any = "auto",
         precision: str | int = "32-true",
         num_nodes: int = 1,
         gradient_clip_val: float | None = None,
@@ -136,8 +138,6 @@ class Trainer(TrainerFace):
         **without_effect: Any,
     ) -> None:
         refuse_unknown(without_effect, inspect.signature(Trainer).parameters)
-        if max_epochs is None or int(max_epochs) < 1:
-            raise ValueError(f"max_epochs must be at least 1, got {max_epochs!r}.")
         self._engine_kwargs: dict[str, Any] = {
             "accelerator": accelerator,
             "devices": devices,
@@ -145,7 +145,7 @@ class Trainer(TrainerFace):
             "precision": precision,
             "num_nodes": num_nodes,
         }
-        self.max_epochs, self.min_epochs, self.max_steps = int(max_epochs), min_epochs, max_steps
+        self.max_epochs, self.min_epochs, self.max_steps = max_epochs, min_epochs, max_steps
         self.check_val_every_n_epoch = 1 if check_val_every_n_epoch is None else check_val_every_n_epoch
         self.log_every_n_steps = log_every_n_steps
         self.gradient_clip_val, self.gradient_clip_algorithm = gradient_clip_val, gradient_clip_algorithm

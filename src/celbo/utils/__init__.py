@@ -1,6 +1,6 @@
 """Small helpers under scvi-tools' names, for code of others that imports them."""
 
-from ..core.planned import planned_names
+from ..core.planned import planned_names, public_names
 from ..data.attrdict import attrdict
 from .dependencies import dependencies, error_on_missing_dependencies, is_package_installed
 from .docstrings import DocstringParts, de_dsp, setup_anndata_dsp
@@ -22,3 +22,4 @@ __all__ = [
 ]
 
 __getattr__ = planned_names(__name__)
+__dir__ = public_names(__name__)

@@ -1,6 +1,6 @@
 """Fields: what a model reads from an AnnData, one kind a file, under scvi-tools' names."""
 
-from ...core.planned import planned_names
+from ...core.planned import planned_names, public_names
 from .arraylike import ArrayLikeField, BaseArrayLikeField, ObsmField, VarmField
 from .base import BaseAnnDataField
 from .categorical import CategoricalDataFrameField, CategoricalObsField, CategoricalVarField
@@ -83,3 +83,4 @@ __all__ = [
 ]
 
 __getattr__ = planned_names(__name__)
+__dir__ = public_names(__name__)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.nn.functional import log_softmax, one_hot
 
-from ...core import REGISTRY_KEYS
+from ...core import REGISTRY_KEYS, checked
 from ...distributions import NegativeBinomial
 from ...module.base import BaseModuleClass, LossOutput, auto_move_data
 from ...ops.draws import randn, uniform
@@ -62,6 +62,7 @@ class CellAssignModule(BaseModuleClass):
     basis_means: Tensor
     dirichlet_concentration: Tensor
 
+    @checked
     def __init__(
         self,
         n_genes: int,

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from ...core import REGISTRY_KEYS, settings, unknown_name
+from ...core import REGISTRY_KEYS, position_of, settings
 from ...core.rules import rules
 from ...data import AnnDataManager
 from ...data.constants import RAW
@@ -323,9 +323,7 @@ def _cells_of_batch(manager: AnnDataManager, batch: str | None) -> np.ndarray:
                 stacklevel=settings.warnings_stacklevel + 1,
             )
         return np.arange(len(codes_n))
-    if batch not in names:
-        raise ValueError(unknown_name("batch (restrict_to_batch)", batch, names))
-    return np.flatnonzero(codes_n == list(names).index(batch))
+    return np.flatnonzero(codes_n == position_of(batch, list(names), "batch (restrict_to_batch)"))
 
 
 def _features(model: SCVI, adata: AnnData, cells: Any = None) -> np.ndarray:

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
-from ...core import REGISTRY_KEYS, unknown_name
+from ...core import REGISTRY_KEYS, listed, position_of
 from ...data import align_genes
 from ...data.fields import BaseAnnDataField, CategoricalObsField, LayerField, NumericalObsField
 from ...model.base import BaseModelClass, UnsupervisedTrainingMixin, setup_method
@@ -239,11 +239,8 @@ class SpatialStereoscope(UnsupervisedTrainingMixin, BaseModelClass):
             A name that is not a type of this model.
         """
         self._check_if_trained()
-        code_of = {name: code for code, name in enumerate(self.cell_type_mapping)}
-        for name in y:
-            if name not in code_of:
-                raise ValueError(unknown_name("cell type", name, self.cell_type_mapping))
-        codes_n = torch.tensor([code_of[name] for name in y])
+        known = list(self.cell_type_mapping)
+        codes_n = torch.tensor([position_of(name, known, "cell type") for name in listed(y)], dtype=torch.int64)
         return self.module.get_ct_specific_expression(codes_n[:, None]).cpu().numpy()
 
     def train(  # type: ignore[override]  # scvi-tools' order

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.nn.functional import softplus
 
-from ...core import REGISTRY_KEYS, unknown_name
+from ...core import REGISTRY_KEYS, checked, unknown_name
 from ...distributions import NegativeBinomial
 from ...module.base import BaseModuleClass, LossOutput, auto_move_data
 from ...ops.draws import randn
@@ -49,6 +49,7 @@ class RNADeconv(BaseModuleClass):
 
     ct_weight: Tensor
 
+    @checked
     def __init__(self, n_genes: int, n_labels: int, *, ct_weight: np.ndarray | None = None) -> None:
         super().__init__()
         self.n_genes, self.n_labels = n_genes, n_labels
@@ -110,6 +111,7 @@ class SpatialDeconv(BaseModuleClass):
     W: Tensor
     px_o: Tensor
 
+    @checked
     def __init__(
         self,
         n_spots: int,

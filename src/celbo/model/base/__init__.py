@@ -1,6 +1,6 @@
 """What every model shares: its life, training and archives; and scvi-tools' mixins."""
 
-from ...core.planned import planned_names
+from ...core.planned import planned_names, public_names
 from .archesmixin import ArchesMixin
 from .convert import convert_archive, export_archive
 from .differentialcomputation import DifferentialComputation
@@ -31,3 +31,4 @@ __all__ = [
 ]
 
 __getattr__ = planned_names(__name__)
+__dir__ = public_names(__name__)

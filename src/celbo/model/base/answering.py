@@ -143,11 +143,11 @@ def encodes_faster_sparse(model: Any, adata: AnnData) -> bool:
     return few and module.device.type == "cpu" and reader is AnnDataLoader
 
 
-def codes_of_batches(model: Any, names: Any) -> list[int | None]:
+def codes_of_batches(model: Any, names: Any, argument: str = "transform_batch") -> list[int | None]:
     """Codes of batches by category; ``[None]``, each cell's own, for None. ``ValueError`` for an unknown category."""
     if names is None:
         return [None]
-    return batch_codes(names, model.get_state_registry(REGISTRY_KEYS.BATCH_KEY)["categorical_mapping"])
+    return batch_codes(names, model.get_state_registry(REGISTRY_KEYS.BATCH_KEY)["categorical_mapping"], argument)
 
 
 def weighting_of(weights: Weights | None, kwargs: dict[str, Any]) -> Weighting | None:

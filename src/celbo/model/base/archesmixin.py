@@ -12,7 +12,7 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
-from ...core import REGISTRY_KEYS, unknown_name
+from ...core import REGISTRY_KEYS, checked_methods, unknown_name
 from ...data import data_registry_of, state_registry_of
 from ...data.access import raw_of
 from ...data.constants import RAW
@@ -46,6 +46,7 @@ _NOTHING_NEW = (
 )
 
 
+@checked_methods
 class ArchesMixin(Base):
     """Mapping of query cells onto a trained reference model (scArches, :cite:p:`Lotfollahi21`).
 

@@ -211,10 +211,21 @@ def pick_device(accelerator: str = "auto", device: int | str = "auto") -> torch.
         ``"auto"`` (CUDA where there is any), ``"cpu"``, ``"gpu"``, ``"cuda"`` or ``"mps"``.
     device
         Index of the device, or ``"auto"``.
+
+    Raises
+    ------
+    ValueError
+        There is no such device.
     """
-    kind = {"auto": "cuda" if torch.cuda.is_available() else "cpu", "gpu": "cuda"}.get(accelerator, accelerator)
+    found = {name: getattr(torch, name).is_available() for name in ("cuda", "mps")}
+    first = next((name for name, is_there in found.items() if is_there), "cpu")
+    kind = {"auto": "cuda" if found["cuda"] else "cpu", "gpu": first}.get(accelerator, accelerator)
+    if (accelerator == "gpu" and kind == "cpu") or not found.get(kind, True):
+        raise ValueError(f"accelerator={accelerator!r}, but torch finds no such device here: take 'cpu', or 'auto'.")
     if kind == "cpu" or device == "auto":
         return torch.device(kind)
+    if kind == "cuda" and int(device) >= torch.cuda.device_count():
+        raise ValueError(f"device={device!r}, but there are {torch.cuda.device_count()} devices, counted from 0.")
     return torch.device(kind, int(device))
 
 

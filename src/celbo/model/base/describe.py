@@ -19,7 +19,8 @@ def summary_text(model: "ModelFace") -> str:
         for star in model.init_params_.get("kwargs", {}).values():
             arguments |= star
         listed = ", ".join(f"{name}: {value}" for name, value in arguments.items())
-        head = f"{type(model).__name__} model with the following parameters: \n{listed}."
+        name = type(model).__name__
+        head = f"{name} model with the following parameters: \n{listed}." if listed else f"{name} model."
     status = "Trained" if model.is_trained_ else "Not Trained"
     return f"{head}\nTraining status: {status}"
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ...core import REGISTRY_KEYS, optional, settings
+from ...core import REGISTRY_KEYS, checked_methods, optional, settings
 from ...data import AnnDataManager
 from ...dataloaders.row_source import as_indices
 from ...posterior import Hypothesis, Pairs, differential_effects, group_means
@@ -19,6 +19,7 @@ _DEFAULT_DRAWS = 5000
 Cells = Sequence[int] | Sequence[bool] | np.ndarray
 
 
+@checked_methods
 class DifferentialComputation:
     """Compares two groups of cells by draws of their expression.
 

@@ -7,7 +7,7 @@ import pandas as pd
 from anndata import AnnData
 
 from ... import posterior
-from ...core import REGISTRY_KEYS
+from ...core import REGISTRY_KEYS, checked_methods
 from ...data import AnnDataManager
 from ...module.base.minified import LATENT_POSTERIOR
 from .answering import Weights, asked, codes_of_batches, weighting_of
@@ -21,6 +21,7 @@ else:
 __all__ = ["DifferentialMixin"]
 
 
+@checked_methods
 class DifferentialMixin(Base):
     """Differential expression."""
 
@@ -29,7 +30,7 @@ class DifferentialMixin(Base):
         adata: AnnData | None = None,
         groupby: str | None = None,
         group1: Sequence[str] | None = None,
-        group2: str | None = None,
+        group2: Sequence[str] | str | None = None,
         idx1: Sequence[int] | Sequence[bool] | str | None = None,
         idx2: Sequence[int] | Sequence[bool] | str | None = None,
         mode: Literal["vanilla", "change"] = "vanilla",
@@ -39,7 +40,7 @@ class DifferentialMixin(Base):
         batch_correction: bool = False,
         batchid1: Sequence[str] | None = None,
         batchid2: Sequence[str] | None = None,
-        fdr_target: float = 0.05,
+        fdr_target: float | Sequence[float] = 0.05,
         silent: bool = False,
         weights: Weights | None = "uniform",
         filter_outlier_cells: bool = False,
@@ -69,7 +70,7 @@ class DifferentialMixin(Base):
         batchid1, batchid2
             With it: as which batches each group is decoded; None: all.
         fdr_target
-            Expected false discovery rate of the column ``is_de_fdr_{fdr_target}``.
+            Expected false discovery rate of the column ``is_de_fdr_{fdr_target}``; several: a column for each.
         silent
             Accepted for scvi-tools' sake: there is no progress bar.
         weights, importance_weighting_kwargs
@@ -91,7 +92,8 @@ class DifferentialMixin(Base):
         cells = asked(self, adata, None, batch_size)
         assert cells.adata is not None
         manager: Any = self.get_anndata_manager(cells.adata, required=True)
-        batches1, batches2 = self._corrected_batches(batchid1, batchid2) if batch_correction else (None, None)
+        corrected = self._corrected_batches(batchid1, batchid2)
+        batches1, batches2 = corrected if batch_correction else (None, None)
         return posterior.differential_expression(
             self.module,
             cells.loader_of,
@@ -122,8 +124,8 @@ class DifferentialMixin(Base):
     def _corrected_batches(self, batchid1: Any, batchid2: Any) -> tuple[list[Any], list[Any]]:
         every = self.get_state_registry(REGISTRY_KEYS.BATCH_KEY)["categorical_mapping"]
         return (
-            codes_of_batches(self, every if batchid1 is None else batchid1),
-            codes_of_batches(self, every if batchid2 is None else batchid2),
+            codes_of_batches(self, every if batchid1 is None else batchid1, "batchid1"),
+            codes_of_batches(self, every if batchid2 is None else batchid2, "batchid2"),
         )
 
 

@@ -8,6 +8,7 @@ from anndata import AnnData
 from torch import Tensor
 
 from ... import posterior
+from ...core import checked_methods
 from .answering import asked
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ else:
 __all__ = ["EmbeddingMixin"]
 
 
+@checked_methods
 class EmbeddingMixin(Base):
     """Embedding of batches, for models made with ``batch_representation="embedding"``."""
 

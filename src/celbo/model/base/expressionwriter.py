@@ -9,6 +9,7 @@ import pandas as pd
 from anndata import AnnData
 from torch import Tensor
 
+from ...core import checked_methods
 from ...data.matrix_writer import matrix_writer
 from ...posterior import gene_columns
 from ...posterior.expression import expression_blocks
@@ -17,6 +18,7 @@ from .answering import asked, codes_of_batches
 __all__ = ["ExpressionWriterMixin"]
 
 
+@checked_methods
 class ExpressionWriterMixin:
     """``write_normalized_expression`` of models of counts."""
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from anndata import AnnData
 
-from ...core import REGISTRY_KEYS
+from ...core import REGISTRY_KEYS, checked_methods, unknown_name
 from ...data import AnnDataManager, attrdict, state_registry_of
 from . import managers
 from .describe import registry_text, setup_call_text, summary_text
@@ -15,6 +15,7 @@ from .describe import registry_text, setup_call_text, summary_text
 __all__ = ["ModelFace"]
 
 
+@checked_methods
 class ModelFace:
     """State of a model, and how it is asked for."""
 
@@ -204,7 +205,10 @@ class ModelFace:
 
     def get_setup_arg(self, setup_arg: str) -> Any:
         """An argument of the setup call."""
-        return self.registry_["setup_args"][setup_arg]
+        known = self.registry_["setup_args"]
+        if setup_arg not in known:
+            raise KeyError(unknown_name("argument of the setup call (setup_arg)", setup_arg, known))
+        return known[setup_arg]
 
     def get_var_names(self, legacy_mudata_format: bool = False) -> np.ndarray:
         """Names of the genes, in the model's order, ``(g,)``."""

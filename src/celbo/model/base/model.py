@@ -12,7 +12,7 @@ from uuid import uuid4
 import torch
 from anndata import AnnData
 
-from ...core import settings
+from ...core import checked_methods, door_of, noted, settings
 from ...data import AnnDataManager, summary_stats_of
 from ...data.fields import BaseAnnDataField
 from ...dataloaders import AnnDataLoader
@@ -31,11 +31,21 @@ _SETUP_DATA = ("adata", "mdata")
 
 
 class _ModelMeta(ABCMeta):
-    """Notes the arguments a model was made with, so that no constructor has to."""
+    """Gives constructors and verbs their doors, and notes the arguments a model was made with."""
+
+    def __init__(cls, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        checked_methods(cls)
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        with drawing_weights():
-            model = super().__call__(*args, **kwargs)
+        door = door_of(cls.__init__)  # type: ignore[misc]
+        (_, *args), kwargs = door.take((None, *args), kwargs, cls.__name__)  # type: ignore[assignment]
+        try:
+            with drawing_weights():
+                model = super().__call__(*args, **kwargs)
+        except TypeError as error:
+            door.name_unknown(error, kwargs, cls.__name__)
+            raise
         if not model.init_params_:
             bound = inspect.signature(cls.__init__).bind(model, *args, **kwargs)  # type: ignore[misc]
             bound.apply_defaults()
@@ -190,10 +200,20 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
         manager = self.get_anndata_manager(adata)
         if manager is None:
             logger.info("Input AnnData not set up for this model: taking over the setup of the training data.")
-            self.transfer_fields(adata, **({"extend_categories": True} if extend_categories else {}))
+            self._take_over_setup(adata, extend_categories)
         else:
             manager.validate()
         return adata
+
+    def _take_over_setup(self, adata: AnnData, extend_categories: bool) -> None:
+        try:
+            self.transfer_fields(adata, **({"extend_categories": True} if extend_categories else {}))
+        except ValueError as error:
+            if "extend_categories" in str(error):  # no argument of the verb that was called
+                query = f"make a model that does, {type(self).__name__}.load_query_data(adata, model), and train it"
+                what_to_do = query if hasattr(self, "load_query_data") else "leave them out, or train with them"
+                noted(error, f"This model does not know these cells: {what_to_do}.")
+            raise
 
     def _make_data_loader(
         self,

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from ... import posterior
+from ...core import checked_methods
 from ...utils import unsupported_if_adata_minified
 from .answering import Weights, asked, codes_of_batches, weighting_of
 from .differentialmixin import DifferentialMixin
@@ -19,6 +20,7 @@ from .expressionwriter import ExpressionWriterMixin
 __all__ = ["RNASeqMixin"]
 
 
+@checked_methods
 class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
     """Denoised expression, likelihood and differential expression of a model of counts.
 
@@ -56,7 +58,8 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         transform_batch
             See the class; several are averaged, on the same latents.
         gene_list
-            Genes to give, in the order of the model's; values are not renormalized. Unknown names are warned of.
+            Genes to give, names or a mask, in the order of the model's; values are not renormalized. Unknown names are
+            warned of.
         library_size
             What each cell sums to over all genes; ``"latent"``: the model's library of the cell.
         n_samples
@@ -78,7 +81,7 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
 
         Returns
         -------
-        Cells by genes; ``(s, n, g)`` array for draws that are not averaged; ``(n_samples_overall, g)`` array.
+        Cells by genes; draws by genes with ``n_samples_overall``; ``(s, n, g)`` array for draws that are not averaged.
 
         Raises
         ------
@@ -92,7 +95,7 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         codes = codes_of_batches(self, transform_batch)
         if n_samples_overall is not None:
             group = cells.require_cells("n_samples_overall")
-            return posterior.sampled_expression(
+            expression = posterior.sampled_expression(
                 self.module,
                 cells.loader_of,
                 group,
@@ -103,6 +106,7 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
                 weighting=weighting,
                 seed=seed,
             )
+            return expression if return_numpy else pd.DataFrame(expression, columns=_of(genes, names), copy=False)
         if weighting is not None:
             raise ValueError("weights='importance' weighs the draws of all cells together: give n_samples_overall.")
         expression = posterior.normalized_expression(
@@ -118,7 +122,7 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         )
         if return_numpy or expression.ndim == 3:
             return expression
-        return pd.DataFrame(expression, index=cells.names, columns=names if genes is None else names[genes], copy=False)
+        return pd.DataFrame(expression, index=cells.names, columns=_of(genes, names), copy=False)
 
     def get_importance_weights(
         self,
@@ -344,3 +348,7 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         return posterior.latent_library_size(
             self.module, cells.batches, give_mean=give_mean, n_cells=cells.n_cells, seed=seed
         )
+
+
+def _of(genes: np.ndarray | None, names: np.ndarray) -> np.ndarray:
+    return names if genes is None else names[genes]

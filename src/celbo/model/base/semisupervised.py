@@ -8,7 +8,7 @@ import pandas as pd
 from anndata import AnnData
 from torch import Tensor
 
-from ...core import REGISTRY_KEYS, optional
+from ...core import REGISTRY_KEYS, checked_methods, optional
 from ...dataloaders import SemiSupervisedDataSplitter
 from ...module.base.minified import LATENT_POSTERIOR
 from ...posterior.attribution import class_attributions, ranked_features, with_counts
@@ -26,6 +26,7 @@ else:
 __all__ = ["SemisupervisedTrainingMixin"]
 
 
+@checked_methods
 class SemisupervisedTrainingMixin(Base):
     """Training on cells of which some have labels, and prediction of labels.
 

@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ...core import unknown_name
+from ...core import UnknownArgumentError, door_of
 from ...data import AnnDataManager
 from ...data.fields import BaseAnnDataField
 
@@ -40,11 +40,13 @@ def setup_method(fields_of: Callable[..., Sequence[BaseAnnDataField]]) -> Callab
 
     @functools.wraps(fields_of)
     def setup(cls: Any, adata: Any, *args: Any, **kwargs: Any) -> None:
+        what = f"{cls.__name__}.{fields_of.__name__}"
         registration = {name: kwargs.pop(name) for name in _REGISTRATION if name in kwargs}
         for name in kwargs:
             if name not in own:
-                raise TypeError(unknown_name(f"argument of {cls.__name__}.{fields_of.__name__}", name, own))
-        bound = signature.bind(cls, adata, *args, **kwargs)
+                raise UnknownArgumentError.among(name, what, own)
+        args, kwargs = door_of(fields_of).take((cls, adata, *args), kwargs, what)
+        bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         call = {
             "model_name": cls.__name__,

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch.nn import BatchNorm1d, Module
 
-from ...core import settings
+from ...core import checked_methods, settings
 from ...dataloaders import DataSplitter
 from ...ops.random import fresh_seed
 from ...train import KwargsLike, Plan, TrainerConfig, TrainingPlan, TrainRunner, merge_kwargs
@@ -170,6 +170,7 @@ def _say_unfinished_warmup(plan: Plan, max_epochs: int) -> None:
         )
 
 
+@checked_methods
 class UnsupervisedTrainingMixin:
     """``train`` for models whose module returns a :class:`~celbo.module.base.LossOutput`."""
 

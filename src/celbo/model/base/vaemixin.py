@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from ... import posterior
-from ...core import unknown_name
+from ...core import checked_methods, unknown_name
 from ...utils import unsupported_if_adata_minified
 from .answering import asked
 
@@ -22,6 +22,7 @@ else:
 __all__ = ["VAEMixin"]
 
 
+@checked_methods
 class VAEMixin(Base):
     """Latent representation and fit of a variational autoencoder.
 
@@ -219,7 +220,7 @@ class VAEMixin(Base):
         Distribution over ``(k,)`` on the CPU. The scale of a component is the square root of its variance
         (scvi-tools 1.4.2 takes the variance itself).
         """
-        indices = None if indices is None or not len(indices) else indices
+        indices = None if indices is None or not np.size(indices) else indices
         mean, variance = self.get_latent_representation(adata, indices, True, 1, batch_size, True, seed=seed)
         return posterior.aggregated_posterior(mean, variance, dof)
 

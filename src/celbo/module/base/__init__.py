@@ -1,6 +1,6 @@
 """The contract between a model's maths and everything around it."""
 
-from ...core.planned import planned_names
+from ...core.planned import planned_names, public_names
 from .embedding import EmbeddingModuleMixin
 from .lossoutput import LossOutput
 from .minified import BaseMinifiedModeModuleClass
@@ -18,3 +18,4 @@ __all__ = [
 ]
 
 __getattr__ = planned_names(__name__)
+__dir__ = public_names(__name__)

@@ -1,0 +1,282 @@
+"""The door of a function: every argument is looked at on entry, by its name and by its annotation.
+
+One mechanism for models, verbs, plans, the trainer and loaders. What a name means everywhere (``n_samples``,
+``library_size``, ...) is a row of :data:`~celbo.core.argument_names.NAMES`; what only one function means by it is in
+its signature: ``int``, ``float``, ``bool``, ``Literal[...]`` and unions of these are read from there, and
+``Annotated[int, Whole(0)]`` wins over the table. Defaults are not looked at, nor what goes through ``**kwargs``: the
+function that takes it has a door too.
+"""
+
+import functools
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Literal, TypeVar, Union
+
+from .argument_names import NAMES
+from .errors import unknown_name
+from .kinds import REFUSED, AnyOf, Flag, Instance, Kind, Number, OneOf, Several, Text, Whole, described
+
+__all__ = ["ArgumentError", "Door", "UnknownArgumentError", "checked", "checked_methods", "door_of"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+C = TypeVar("C", bound=type)
+
+_PLAIN: Mapping[Any, Kind] = {int: Whole(), float: Number(), bool: Flag(), str: Text()}
+_KEYWORDS = Instance("a mapping of names to values", lambda value: isinstance(value, Mapping))
+_FUNCTION = Instance("a function", callable)
+_UNEXPECTED = re.compile(r"got an unexpected keyword argument '(\w+)'")
+
+
+class ArgumentError(ValueError, TypeError):
+    """An argument that cannot be meant as it was given. Of both kinds that Python has for it.
+
+    Attributes
+    ----------
+    argument
+        Its name.
+    """
+
+    argument: str = ""
+
+    @classmethod
+    def of(cls, argument: str, message: str) -> "ArgumentError":
+        """The error about an argument."""
+        error = cls(message)
+        error.argument = argument
+        return error
+
+
+class UnknownArgumentError(ArgumentError):
+    """A keyword that nobody knows.
+
+    Attributes
+    ----------
+    known
+        Keywords that there are.
+    """
+
+    known: tuple[str, ...] = ()
+
+    @classmethod
+    def among(cls, argument: str, of_what: str, known: Iterable[str]) -> "UnknownArgumentError":
+        """The error about a keyword, which names the nearest of those that there are."""
+        known = tuple(dict.fromkeys(known))
+        error = cls(unknown_name(f"argument of {of_what}", argument, known))
+        error.argument, error.known = argument, known
+        return error
+
+
+class Door:
+    """Looks at the arguments of one function.
+
+    Parameters
+    ----------
+    function
+        The function, method or constructor.
+
+    Attributes
+    ----------
+    known
+        Names of its arguments.
+    takes_more
+        Whether it passes other keywords on.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        parameters = _parameters(function)
+        self.takes_more = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+        self.known = tuple(p.name for p in named if p.name not in ("self", "cls") and p.kind is not p.POSITIONAL_ONLY)
+        self._in_order = tuple(p.name for p in named if p.kind is not p.KEYWORD_ONLY)
+        self._kinds = {p.name: found for p in named if (found := kinds_of(p))}
+        self._may_be_none = frozenset(p.name for p in named if _may_be_none(p))
+
+    def take(self, args: tuple[Any, ...], kwargs: dict[str, Any], what: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments to go on with.
+
+        Parameters
+        ----------
+        args, kwargs
+            As they were given.
+        what
+            Name of the function in messages.
+
+        Raises
+        ------
+        ArgumentError
+            The first that cannot be meant.
+        """
+        if not self.takes_more:
+            for name in kwargs:
+                if name not in self.known:
+                    raise UnknownArgumentError.among(name, what, self.known)
+        if args:
+            args = tuple(self.value(name, one) for name, one in zip(self._in_order, args)) + args[len(self._in_order) :]
+        return args, {name: self.value(name, one) for name, one in kwargs.items()}
+
+    def value(self, name: str, value: Any) -> Any:
+        """One argument, as it is taken."""
+        if value is None and name in self._may_be_none:
+            return None
+        for kind in self._kinds.get(name, ()):
+            value = _taken(name, value, kind, name in self._may_be_none)
+        return value
+
+    def name_unknown(self, error: TypeError, kwargs: Mapping[str, Any], what: str) -> None:
+        """Raise a better error about a keyword that was passed on and that nobody took: what is known here and there.
+
+        Parameters
+        ----------
+        error
+            What came of the call.
+        kwargs, what
+            As in :meth:`take`.
+
+        Raises
+        ------
+        UnknownArgumentError
+            The error is about such a keyword.
+        """
+        if not self.takes_more:
+            return
+        if isinstance(error, UnknownArgumentError):
+            name, further = error.argument, error.known
+        else:
+            found = _UNEXPECTED.search(str(error))
+            name, further = (found.group(1) if found else ""), ()
+        if name in kwargs and name not in self.known:
+            raise UnknownArgumentError.among(name, what, (*self.known, *further)) from error
+
+
+def _taken(name: str, value: Any, kind: Kind, or_none: bool) -> Any:
+    taken = kind.take(value)
+    if taken is REFUSED:
+        wanted = f"{kind.wanted}, or None" if or_none else kind.wanted
+        message = f"{name} must be {wanted}, got {described(value)}.{kind.hint(value)}"
+        raise ArgumentError.of(name, message)
+    return taken
+
+
+@functools.cache
+def door_of(function: Callable[..., Any]) -> Door:
+    """The door of a function; made once."""
+    return Door(function)
+
+
+def checked(function: F) -> F:
+    """Let a function look at its arguments on entry; for a class, its constructor.
+
+    Parameters
+    ----------
+    function
+        The function or class.
+
+    Returns
+    -------
+    The same function with a door before it: its signature, name and documentation stay. A class is changed in place.
+
+    Raises
+    ------
+    ArgumentError
+        Of every later call with an argument that cannot be meant.
+    """
+    if isinstance(function, type):
+        function.__init__ = checked(function.__init__)  # type: ignore[misc]
+        return function  # type: ignore[return-value]
+    if hasattr(function, "__celbo_door__"):
+        return function
+    what = function.__qualname__.removesuffix(".__init__")
+
+    @functools.wraps(function)
+    def through_door(*args: Any, **kwargs: Any) -> Any:
+        door = door_of(function)
+        args, kwargs = door.take(args, kwargs, what)
+        try:
+            return function(*args, **kwargs)
+        except TypeError as error:
+            door.name_unknown(error, kwargs, what)
+            raise
+
+    through_door.__celbo_door__ = True  # type: ignore[attr-defined]
+    return through_door  # type: ignore[return-value]
+
+
+def checked_methods(cls: C) -> C:
+    """Give every public method that a class defines itself a door; properties are left alone."""
+    for name, method in list(vars(cls).items()):
+        if name.startswith("_"):
+            continue
+        if isinstance(method, classmethod | staticmethod):
+            setattr(cls, name, type(method)(checked(method.__func__)))
+        elif isinstance(method, types.FunctionType):
+            setattr(cls, name, checked(method))
+    return cls
+
+
+# From a parameter to its kinds.
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    try:
+        signature = inspect.signature(function, eval_str=True)
+    except (NameError, AttributeError, SyntaxError, TypeError):  # annotations of others that cannot be resolved here
+        signature = inspect.signature(function)
+    return list(signature.parameters.values())
+
+
+def kinds_of(parameter: inspect.Parameter) -> tuple[Kind, ...]:
+    """Kinds that an argument must be of, one after the other: that of its name, and that of its annotation."""
+    own = _own_kind(parameter.annotation)
+    if own is not None:
+        return (own,)
+    by_name, (by_type, says_all) = NAMES.get(parameter.name), _annotated_kind(parameter.annotation)
+    if by_name is None and isinstance(by_type, Text):
+        return ()  # a path may be no str, and a category no text: those who take them look
+    if by_name is None or isinstance(by_type, OneOf):
+        return (by_type,) if by_type is not None and says_all else ()
+    if isinstance(by_name, Several) or by_type is None or not says_all:
+        applies = says_all or not by_name.types or isinstance(by_name, Several)
+        wider = isinstance(by_type, Flag) and not says_all  # such as `AnnData | bool`
+        return (AnyOf((by_name, Flag())) if wider else by_name,) if applies else ()
+    if isinstance(by_type, Whole) and isinstance(by_name, Number):
+        return by_name, by_type
+    return (by_name,) if by_name.types & by_type.types or not by_name.types else (by_type,)
+
+
+def _own_kind(annotation: Any) -> Kind | None:
+    """The kind in an ``Annotated``, which may be one side of ``| None``."""
+    for part in (annotation, *typing.get_args(annotation)):
+        if typing.get_origin(part) is Annotated:
+            return next((extra for extra in typing.get_args(part)[1:] if isinstance(extra, Kind)), None)
+    return None
+
+
+def _annotated_kind(annotation: Any) -> tuple[Kind | None, bool]:
+    """The kind that an annotation tells of, None aside, and whether it tells of all that may be given."""
+    if annotation is inspect.Parameter.empty or annotation is Any:
+        return None, True
+    if isinstance(annotation, type) and annotation in _PLAIN:
+        return _PLAIN[annotation], True
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return OneOf(parts), True
+    if origin in (dict, Mapping):
+        return _KEYWORDS, True
+    if origin is Callable:
+        return _FUNCTION, True
+    if origin not in (Union, types.UnionType):
+        return None, False
+    found = [_annotated_kind(part) for part in parts if part is not type(None)]
+    known = tuple(kind for kind, _ in found if kind is not None)
+    if {str, float} <= set(parts):  # a category, which may be NaN
+        return None, False
+    whole = all(says_all and kind is not None for kind, says_all in found)
+    return (known[0] if len(known) == 1 else AnyOf(known) if known else None), whole
+
+
+def _may_be_none(parameter: inspect.Parameter) -> bool:
+    annotation = parameter.annotation
+    return parameter.default is None or annotation is None or type(None) in typing.get_args(annotation)
