@@ -173,9 +173,9 @@ def test_unknown_arguments(make, kwargs, nearest):
         make().train(verbose=0, **kwargs)
 
 
-def test_zero_epochs_are_refused(make, quick):
-    with pytest.raises(ValueError, match="max_epochs must be at least 1, got 0"):
-        quick(make(), max_epochs=0)
+def test_fewer_than_no_epochs_are_refused(make, quick):
+    with pytest.raises(ValueError, match="max_epochs must be a whole number of at least 0, or None, got -1"):
+        quick(make(), max_epochs=-1)
 
 
 def test_config_objects(make, quick):

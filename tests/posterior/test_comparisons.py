@@ -70,7 +70,7 @@ class TestIndices:
         ({"groupby": "type", "group1": "A"}, ValueError, "Did you mean 'a'"),
         ({"groupby": "type", "group2": "q"}, ValueError, "No group"),
         ({"groupby": "type", "group1": "c", "subset_idx": [0, 1]}, ValueError, "No group"),
-        ({"groupby": "type", "group1": "a", "subset_idx": [0, 2]}, ValueError, "'Rest'"),
+        ({"groupby": "type", "group1": "a", "subset_idx": [0, 2]}, ValueError, r"'type'\] has one group only \('a'\)"),
         ({"idx1": []}, ValueError, "Group 1 has no cells"),
         ({"idx1": "depth > 99"}, ValueError, "Group 1 has no cells"),
         ({"idx1": list(range(8))}, ValueError, "Group 2 has no cells"),

@@ -158,7 +158,7 @@ class TestFdr:
         ({"mode": "chnage"}, "Did you mean 'change'"),
         ({"test_mode": "four"}, "'three'"),
         ({"change_fn": "ratio"}, "'log-fold'"),
-        ({"cred_interval_lvls": [95]}, "between 0 and 1"),
+        ({"cred_interval_lvls": [95]}, "cred_interval_lvls must be a number greater than 0 and less than 1"),
     ],
 )
 def test_refused_questions(wrong, message):

@@ -124,5 +124,5 @@ def test_options():
     assert (hypothesis, sampling) == ({"test_mode": "two"}, {"n_samples_overall": 9})
     with pytest.raises(TypeError, match="Did you mean 'n_samples_overall'"):
         split_options({"n_samples_overal": 9})
-    with pytest.raises(ValueError, match="At least one draw"):
+    with pytest.raises(ValueError, match="n_samples_overall must be a whole number of at least 1, got 0"):
         Sampling(n_samples_overall=0)

@@ -29,7 +29,7 @@ class TestBatches:
             batch_codes(["lane1", "lane22"], ["lane1", "lane2"])
 
     def test_none_at_all(self):
-        with pytest.raises(ValueError, match="No batch is named"):
+        with pytest.raises(ValueError, match="transform_batch is empty"):
             batch_codes([], ["a"])
 
 

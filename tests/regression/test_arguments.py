@@ -1,7 +1,6 @@
 """Arguments are looked at on entry: what was accepted with nonsense, or failed far from the door, in plain use."""
 
 import inspect
-import re
 import typing
 
 import anndata
@@ -205,9 +204,8 @@ class TestExpression:
 
     def test_new_cells_of_a_new_batch(self, model):
         other = cells(seed=3, batch=["new"] * 60)
-        with pytest.raises(ValueError, match="'new'") as caught:
+        with pytest.raises(ValueError, match=r"'new'.*SCVI\.load_query_data\(adata, model\)"):
             model.get_latent_representation(other)
-        assert re.search(r"SCVI\.load_query_data", " ".join(caught.value.__notes__))
 
     def test_a_misspelt_argument_that_might_go_to_the_loader(self, model):
         with pytest.raises(UnknownArgumentError, match=r"called 'give_meen'\. Did you mean 'give_mean'"):

@@ -12,7 +12,7 @@ from uuid import uuid4
 import torch
 from anndata import AnnData
 
-from ...core import checked_methods, door_of, noted, settings
+from ...core import DataMismatchError, checked_methods, door_of, settings
 from ...data import AnnDataManager, summary_stats_of
 from ...data.fields import BaseAnnDataField
 from ...dataloaders import AnnDataLoader
@@ -208,12 +208,13 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
     def _take_over_setup(self, adata: AnnData, extend_categories: bool) -> None:
         try:
             self.transfer_fields(adata, **({"extend_categories": True} if extend_categories else {}))
-        except ValueError as error:
-            if "extend_categories" in str(error):  # no argument of the verb that was called
-                query = f"make a model that does, {type(self).__name__}.load_query_data(adata, model), and train it"
-                what_to_do = query if hasattr(self, "load_query_data") else "leave them out, or train with them"
-                noted(error, f"This model does not know these cells: {what_to_do}.")
-            raise
+        except DataMismatchError as error:
+            if "extend_categories" not in str(error):  # no argument of the verb that was called
+                raise
+            query = f"make a model that does, {type(self).__name__}.load_query_data(adata, model), and train it"
+            what_to_do = query if hasattr(self, "load_query_data") else "leave them out, or train with them"
+            message = f"{error} This model does not know these cells: {what_to_do}."
+            raise DataMismatchError(message, error.on_command_line) from error
 
     def _make_data_loader(
         self,
