@@ -48,7 +48,7 @@ class RunningMeans:
     @contextmanager
     def keeping_up(self) -> Iterator[None]:
         """The pace of the next minibatch; afterwards the layers have their own again."""
-        momenta = [(layer, self._usual) for layer in self._settled]
+        momenta: list[tuple[_BatchNorm, float | None]] = [(layer, self._usual) for layer in self._settled]
         # The count lies on the device: it is read while it matters, and not at every step.
         momenta += [(layer, momentum_after(_seen_by(layer), self._usual)) for layer in self._young]
         own = [(layer, layer.momentum) for layer, _ in momenta]
