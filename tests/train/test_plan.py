@@ -77,32 +77,6 @@ def test_optimizer_settings(name):
     assert len(group["params"]) == 4
 
 
-class Dispersed(Twin):
-    def __init__(self):
-        super().__init__()
-        self.px_r = nn.Parameter(torch.zeros(3))
-
-
-@pytest.mark.parametrize("name", ["Adam", "AdamW"])
-def test_the_dispersion_has_a_rate_of_its_own(name):
-    plan = TrainingPlan(Dispersed(), optimizer=name, lr=0.5, dispersion_lr_factor=4)
-    plan.scale_learning_rate(0.5)
-    rest, own = plan.configure_optimizers()["optimizer"].param_groups
-    assert (rest["lr"], len(rest["params"])) == (0.25, 4)
-    assert own["lr"] == 1.0
-    assert own["params"] == [plan.module.px_r]
-
-
-def test_a_dispersion_without_a_rate_of_its_own_or_that_does_not_move():
-    (group,) = TrainingPlan(Dispersed()).configure_optimizers()["optimizer"].param_groups
-    assert len(group["params"]) == 5
-    frozen = Dispersed()
-    frozen.px_r.requires_grad = False
-    plan = TrainingPlan(frozen, dispersion_lr_factor=4)
-    (group,) = plan.configure_optimizers()["optimizer"].param_groups
-    assert len(group["params"]) == 4
-
-
 def test_only_the_decoder():
     plan = TrainingPlan(Twin(), update_only_decoder=True)
     params = plan.configure_optimizers()["optimizer"].param_groups[0]["params"]
@@ -205,26 +179,19 @@ class TestRecipes:
         assert classic.max_epochs(40_000, 128, 8) == 200
         assert (dict(classic.plan_kwargs), classic.keep_best, classic.retries) == ({}, False, 0)
 
-    @pytest.mark.parametrize("n_obs", [50, 200, 1_000, 3_000, 40_000, 10**6])
-    @pytest.mark.parametrize(("n_batch", "enough"), [(1, 700), (2, 1200)])
-    def test_one_cycle_has_steps_enough_within_a_fifth_of_classic(self, n_obs, n_batch, enough):
-        n_epochs, classic = (RECIPES[name].max_epochs(n_obs, 128, n_batch) for name in ("one_cycle", "classic"))
+    @pytest.mark.parametrize("n_obs", [50, 3_000, 40_000, 10**6])
+    @pytest.mark.parametrize(("n_batch", "fewest"), [(1, 700), (2, 1200)])
+    def test_one_cycle_has_steps_enough(self, n_obs, n_batch, fewest):
+        n_epochs = RECIPES["one_cycle"].max_epochs(n_obs, 128, n_batch)
         steps_an_epoch = math.ceil(0.9 * n_obs / 128)
-        assert n_epochs == math.ceil(classic / 5) or n_epochs * steps_an_epoch >= enough
-        assert n_epochs <= math.ceil(classic / 5)
-        assert (n_epochs - 1) * steps_an_epoch < max(enough, 3000)
+        assert n_epochs * steps_an_epoch >= fewest
+        assert (n_epochs - 1) * steps_an_epoch < max(fewest, 3000)
 
-    @pytest.mark.parametrize(("n_obs", "n_epochs"), [(100, 80), (3_500, 80), (20_000, 80), (100_000, 16)])
+    @pytest.mark.parametrize(("n_obs", "n_epochs"), [(100, 1200), (3_500, 80), (20_000, 80), (100_000, 16)])
     def test_long_cycle_is_a_fifth_of_classic(self, n_obs, n_epochs):
-        assert RECIPES["long_cycle"].max_epochs(n_obs, 128, 2) == n_epochs
-
-    @pytest.mark.parametrize(
-        ("n_obs", "lr"), [(10, 0.01), (50, 0.01), (98, 0.014), (200, 0.02), (10**6, 0.02), (None, 0.02)]
-    )
-    def test_one_cycle_s_rate_grows_with_the_cells(self, n_obs, lr):
-        assert RECIPES["one_cycle"].kwargs_for(TrainingPlan, n_obs)["lr"] == pytest.approx(lr)
-        assert RECIPES["long_cycle"].kwargs_for(SemiSupervisedTrainingPlan, n_obs)["lr"] == pytest.approx(lr)
-        assert "lr" not in RECIPES["classic"].kwargs_for(TrainingPlan, n_obs)
+        long, classic = (RECIPES[name].max_epochs(n_obs, 128, 2) for name in ("long_cycle", "classic"))
+        assert long == n_epochs
+        assert n_obs < 2_000 or 5 * long == classic
 
     def test_the_process_s_choice_wins_over_the_model_s(self):
         assert default_recipe(SemiSupervisedTrainingPlan) == "long_cycle"

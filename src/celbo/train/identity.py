@@ -169,8 +169,6 @@ def differences(saved: Mapping[str, Any], present: Mapping[str, Any]) -> list[st
     for part in ("data", "model", "plan", "trainer"):
         before, now = saved.get(part, {}), present[part]
         for name in sorted({*before, *now} - _UNKNOWN_ONCE.difference(before)):
-            if name not in before and name in _ONCE_FIXED and now[name] == _ONCE_FIXED[name]:
-                continue
             if before.get(name) != now.get(name) or type(before.get(name)) is not type(now.get(name)):
                 found.append(_in_words(part, name, before.get(name), now.get(name)))
     return list(dict.fromkeys(found))
@@ -178,9 +176,6 @@ def differences(saved: Mapping[str, Any], present: Mapping[str, Any]) -> list[st
 
 _UNKNOWN_ONCE = frozenset({"digest", "streamed"})
 """What checkpoints of earlier versions lack: nothing to compare with."""
-
-_ONCE_FIXED = {"dispersion_lr_factor": 1.0, "batch_norm_momentum": None}
-"""Settings that checkpoints of earlier versions lack, with the value that all runs had then."""
 
 _NAMES = {
     "obs_names": "the names of the cells",

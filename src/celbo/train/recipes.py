@@ -29,8 +29,6 @@ class Recipe:
         As ``max_epochs``, for a module that begins with the weights of a trained model.
     plan_kwargs
         Arguments of the training plan.
-    lr
-        Peak of the learning rate from the number of cells; None: the plan's default.
     plan_kwargs_of
         Further ones of some plans, by the name of the class.
     keep_best
@@ -46,52 +44,35 @@ class Recipe:
     pretrained_epochs: Callable[[int, int, int], int]
     plan_kwargs: Mapping[str, Any] = field(default_factory=dict)
     plan_kwargs_of: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    lr: Callable[[int], float] | None = None
     keep_best: bool = False
     retries: int = 0
     early_stopping_waits: bool = True
 
-    def kwargs_for(self, plan_cls: type, n_obs: int | None) -> dict[str, Any]:
-        """Arguments of a plan of that class, or of one that derives from it, for a number of cells (None: many)."""
+    def kwargs_for(self, plan_cls: type) -> dict[str, Any]:
+        """Arguments of a plan of that class, or of one that derives from it."""
         own = [self.plan_kwargs_of[base.__name__] for base in plan_cls.__mro__ if base.__name__ in self.plan_kwargs_of]
-        rate = {} if self.lr is None else {"lr": self.lr(n_obs or _MANY)}
-        return rate | dict(self.plan_kwargs) | (dict(own[0]) if own else {})
+        return dict(self.plan_kwargs) | (dict(own[0]) if own else {})
 
 
-_MANY = 10**9
 _FEWEST_STEPS = 700
 _STEPS_TO_MIX = 1200
 _ENOUGH_STEPS = 3000
 _ENOUGH_EPOCHS = 10
 _SHARE_OF_CLASSIC = 1 / 5
-_HIGHEST_RATE, _LOWEST_RATE = 2e-2, 1e-2
-_CELLS_FOR_THE_HIGHEST = 200
-_ONE_CYCLE = {
-    "lr_schedule": "one_cycle",
-    "n_epochs_kl_warmup": None,
-    "dispersion_lr_factor": 5.0,
-    "batch_norm_momentum": 0.05,
-}
+_ONE_CYCLE = {"lr": 2e-2, "lr_schedule": "one_cycle", "n_epochs_kl_warmup": None}
 
 
 def _one_cycle_epochs(n_obs: int, batch_size: int, n_batch: int) -> int:
-    """Ten passes, at least 700 steps, or 1,200 where batches must mix; beyond 38,000 cells 3,000 steps or one pass.
-
-    No more than a fifth of scvi-tools' epochs: few cells are overfitted by more.
-    """
+    """Ten passes, at least 700 steps, or 1,200 where batches must mix; beyond 38,000 cells 3,000 steps or one pass."""
     steps_an_epoch = max(1, math.ceil(0.9 * n_obs / batch_size))
     steps = max(_STEPS_TO_MIX if n_batch > 1 else _FEWEST_STEPS, min(_ENOUGH_EPOCHS * steps_an_epoch, _ENOUGH_STEPS))
-    return min(math.ceil(steps / steps_an_epoch), _long_cycle_epochs(n_obs, batch_size, n_batch))
+    return math.ceil(steps / steps_an_epoch)
 
 
 def _long_cycle_epochs(n_obs: int, batch_size: int, n_batch: int) -> int:
-    """A fifth of scvi-tools' epochs."""
-    return math.ceil(_SHARE_OF_CLASSIC * max_epochs_classic(n_obs))
-
-
-def _rate(n_obs: int) -> float:
-    """As the root of the number of cells, between 0.01 (50 cells) and 0.02 (200 cells): few cells overfit fast."""
-    return min(_HIGHEST_RATE, max(_LOWEST_RATE, _HIGHEST_RATE * math.sqrt(n_obs / _CELLS_FOR_THE_HIGHEST)))
+    """A fifth of scvi-tools' epochs, and no fewer than those of ``one_cycle``."""
+    share = math.ceil(_SHARE_OF_CLASSIC * max_epochs_classic(n_obs))
+    return max(share, _one_cycle_epochs(n_obs, batch_size, n_batch))
 
 
 RECIPES: Mapping[str, Recipe] = {
@@ -102,7 +83,6 @@ RECIPES: Mapping[str, Recipe] = {
             max_epochs=_one_cycle_epochs,
             pretrained_epochs=lambda *sizes: math.ceil(_one_cycle_epochs(*sizes) / 3),
             plan_kwargs=_ONE_CYCLE,
-            lr=_rate,
             keep_best=True,
             retries=2,
         ),
@@ -111,7 +91,6 @@ RECIPES: Mapping[str, Recipe] = {
             max_epochs=_long_cycle_epochs,
             pretrained_epochs=lambda *sizes: math.ceil(_long_cycle_epochs(*sizes) / 3),
             plan_kwargs=_ONE_CYCLE,
-            lr=_rate,
             plan_kwargs_of={"SemiSupervisedTrainingPlan": {"classification_ratio": 10}},
             retries=2,
         ),

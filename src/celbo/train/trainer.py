@@ -14,7 +14,6 @@ from ..core.allocator import give_back_free_blocks, keep_large_blocks
 from ..module.base.randomness import draws_globally
 from ..ops.random import global_rng, own_rng
 from ..ops.thread_count import working_threads
-from .alike import say_where_cells_are_alike
 from .arguments import as_list, refuse_unknown
 from .attempts import Attempts
 from .base import Plan
@@ -246,16 +245,13 @@ class Trainer(TrainerFace):
             refuse_other_run(self._resumed.path, self._resumed.state["identity"], self.identity)
         self.checkpointing = make_checkpointing(self, *self._checkpoints, self._resumed)
         self.attempts = Attempts(self)
-        if self.engine.is_first and self._resumed is None:
-            say_where_cells_are_alike(self.train_loader)
 
     def run_once(self) -> None:
         """Run from where the trainer stands, or from the checkpoint that it resumes, to the end."""
         self.optimizers, self.lr_links = unpack_optimizers(self.plan.configure_optimizers())
         self.optimizers = self.engine.set_up_optimizers(self.optimizers)
         every = 1 if self.engine.device.type == "cpu" else self.log_every_n_steps
-        can_retry = self.attempts.number < self.retries
-        self.guard = FiniteGuard(self.raw_module, every, self.engine.any_process, can_retry)
+        self.guard = FiniteGuard(self.raw_module, every, self.engine.any_process)
         progress = make_progress(self.verbose if self.engine.is_first else 0)
         started, self.n_seen = time.perf_counter(), 0
         progress.start(self.max_epochs)

@@ -65,12 +65,11 @@ def train_model(
             model.adata_manager, batch_size=batch_size or settings.batch_size, **({"seed": seed} | splitter_kwargs)
         )
         _refuse_single_cells(model.module, datamodule.n_train, batch_size or settings.batch_size)
-    n_obs = _n_obs(datamodule)
     if max_epochs is None:
-        assert n_obs is not None, "_with_known_epochs"
+        n_obs = getattr(datamodule, "n_obs", None) or datamodule.n_train + (datamodule.n_val or 0)
         epochs_of = chosen.pretrained_epochs if pretrained else chosen.max_epochs
         max_epochs = epochs_of(n_obs, batch_size or settings.batch_size, model.summary_stats.get("n_batch", 1))
-    plan_kwargs = chosen.kwargs_for(plan_cls, n_obs) | model._plan_defaults | plan_kwargs
+    plan_kwargs = chosen.kwargs_for(plan_cls) | model._plan_defaults | plan_kwargs
     plan = plan_cls(model.module, **plan_kwargs)
     options: dict[str, Any] = {
         "keep_best": chosen.keep_best,
@@ -92,12 +91,6 @@ def train_model(
     runner()
     model.seed_ = seed
     model.recipe_ = chosen.name
-
-
-def _n_obs(loaders: Any) -> int | None:
-    """Cells that are trained on and validated; None where loaders of the user's own do not say."""
-    named = getattr(loaders, "n_obs", None)
-    return named or (getattr(loaders, "n_train", None) or 0) + (getattr(loaders, "n_val", None) or 0) or None
 
 
 def _with_known_epochs(loaders: Any, max_epochs: int | None) -> Any:
