@@ -43,7 +43,7 @@ def test_mask_of_cells(manager):
     assert [cells(batch) for batch in AnnDataLoader(manager, mask)] == [[3, 30]]
 
 
-@pytest.mark.parametrize("indices", [[0, 50], [-1]])
+@pytest.mark.parametrize("indices", [[0, 50], [-51]])
 def test_cells_that_do_not_exist(manager, indices):
     with pytest.raises(IndexError, match="No cell"):
         AnnDataLoader(manager, indices)

@@ -179,7 +179,7 @@ def test_sets_from_outside_may_be_masks_or_missing():
         ([[0, 1], [2, 3], [3, 4, 5]], "between test and valid sets\nCell 3"),
         ([[0, 1, 1, 2], [3, 4, 5]], "duplicate indexing in train set\nCell 1 is there more than once"),
         ([[0, 1], [6]], "validation set: No cell 6"),
-        ([[-1], [2]], "train set: No cell -1"),
+        ([[-7], [2]], "train set: No cell -7"),
         ([[0.5], [2]], "train set: .*integers"),
         ([np.ones(5, bool)], "train set: .*mask"),
         ([[[0]], [2]], "One of the .* is not a np.array\nThe train set has 2 dimensions"),

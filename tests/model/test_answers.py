@@ -163,7 +163,7 @@ class TestWhichCells:
         assert labels.tolist() == model.adata.obs_names[rows].tolist()
 
     @pytest.mark.parametrize("verb", VERBS)
-    @pytest.mark.parametrize(("wrong", "message"), [([0, 120], "No cell 120"), ([-1], "No cell -1"), ([True], "mask")])
+    @pytest.mark.parametrize(("wrong", "message"), [([0, 120], "No cell 120"), ([-121], "No cell -121"), ([True], "mask")])
     def test_wrong_indices(self, model, verb, wrong, message):
         with pytest.raises(IndexError, match=message):
             VERBS[verb](model, indices=wrong)

@@ -35,6 +35,9 @@ def _is_text_or_none(value: Any) -> bool:
     return value is None or isinstance(value, str)
 
 
+_NESTED = (Mapping, np.ndarray, list, tuple, set)
+
+
 def _is_size(value: Any) -> bool:
     return isinstance(value, _NUMBERS) and not isinstance(value, bool) and 0 <= int(value) < 2**53
 
@@ -55,7 +58,9 @@ def _is_list(value: Any) -> bool:
     """A list of texts and numbers; missing ones too, as pandas' categories of old have them."""
     if not isinstance(value, _SEVERAL) or np.ndim(value) != 1:
         return False
-    return (isinstance(value, np.ndarray) and value.dtype.kind in "biufSU") or all(map(_is_label, value))
+    if isinstance(value, np.ndarray):  # categories may be times and intervals
+        return value.dtype.kind in "biufSUmM" or not any(isinstance(one, _NESTED) for one in value)
+    return all(map(_is_label, value))
 
 
 def _is_list_of_sizes(value: Any) -> bool:

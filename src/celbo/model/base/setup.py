@@ -60,4 +60,5 @@ def setup_method(fields_of: Callable[..., Sequence[BaseAnnDataField]]) -> Callab
         manager.register_fields(adata, **registration)
         cls.register_manager(manager)
 
+    setup.__celbo_door__ = True  # type: ignore[attr-defined]  # it looks at its arguments itself
     return setup
