@@ -10,7 +10,6 @@ import torch
 from ...data import align_genes
 from ...data import read as read_data
 from ...model.base.archive import Saved, read_saved
-from ...model.base.saved_parts import set_attributes
 
 __all__ = [
     "SAVE_KEYS",
@@ -99,8 +98,9 @@ def _initialize_model(
     for star in init_params.get("kwargs", {}).values():
         arguments |= star
     model = cls(adata, **{name: value for name, value in arguments.items() if name not in ("adata", "registry")})
-    attributes = {name: value for name, value in attr_dict.items() if name not in ("registry_", "init_params_")}
-    set_attributes(model, attributes, Path("attr_dict"))
+    for name, value in attr_dict.items():
+        if name not in ("registry_", "init_params_"):
+            setattr(model, name, value)
     return model
 
 
