@@ -68,7 +68,7 @@ def test_reading_what_was_registered():
     assert "none" not in manager.data_registry
     assert list(manager.get_state_registry("batch").categorical_mapping) == ["batch_0", "batch_1"]
     assert manager.adata_uuid == adata.uns["_scvi_uuid"]
-    with pytest.raises(KeyError, match=r"No registered field is called 'bach'. Did you mean 'batch'"):
+    with pytest.raises(KeyError, match=r"No registered field \(registry_key\) is called 'bach'. Did you mean 'batch'"):
         manager.get_from_registry("bach")
     with pytest.raises(KeyError, match="the field is empty"):
         manager.get_from_registry("none")
@@ -189,7 +189,7 @@ def test_transfer_wants_setups_of_the_same_shape():
     adata.obs["d"] = adata.obs["c"]
     with pytest.raises(ValueError, match=r"from the columns \['c'\], this setup names \['d'\]"):
         registered(adata, CategoricalJointObsField("cats", ["d"]), source=manager.registry)
-    with pytest.raises(KeyError, match="No registered field is called 'labels'"):
+    with pytest.raises(KeyError, match=r"No registered field \(registry_key\) is called 'labels'"):
         registered(adata, CategoricalObsField("labels", "c"), source=manager.registry)
 
 

@@ -163,7 +163,9 @@ class TestWhichCells:
         assert labels.tolist() == model.adata.obs_names[rows].tolist()
 
     @pytest.mark.parametrize("verb", VERBS)
-    @pytest.mark.parametrize(("wrong", "message"), [([0, 120], "No cell 120"), ([-121], "No cell -121"), ([True], "mask")])
+    @pytest.mark.parametrize(
+        ("wrong", "message"), [([0, 120], "No cell 120"), ([-121], "No cell -121"), ([True], "mask")]
+    )
     def test_wrong_indices(self, model, verb, wrong, message):
         with pytest.raises(IndexError, match=message):
             VERBS[verb](model, indices=wrong)
@@ -223,7 +225,7 @@ class TestExpression:
         np.testing.assert_allclose(both, (single[0] + single[1]) / 2, rtol=1e-5)
         with pytest.raises(ValueError, match="Did you mean 'batch_1'"):
             model.get_normalized_expression(transform_batch=["batch_11"])
-        with pytest.raises(ValueError, match="No batch category is called 0"):
+        with pytest.raises(ValueError, match=r"No batch category \(transform_batch\) is called 0"):
             model.get_normalized_expression(transform_batch=0)
 
     def test_genes_and_library(self, model):

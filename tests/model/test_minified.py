@@ -180,7 +180,7 @@ class TestAnswers:
 
 class TestErrors:
     def test_unknown_type(self, model):
-        with pytest.raises(NotImplementedError, match="'zz'"):
+        with pytest.raises(ValueError, match="'zz'"):
             model.minify_adata("zz")
 
     def test_latents_first(self, make, quick):

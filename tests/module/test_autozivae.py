@@ -135,7 +135,7 @@ def test_rescaled_dropout_has_a_floor(made):
     [
         ({"zero_inflation": "genes"}, "gene-batch"),
         ({"alpha_prior": 1.0}, "alpha_prior"),
-        ({"alpha_prior": None, "beta_prior": 0.0}, "alpha_prior"),
+        ({"alpha_prior": None, "beta_prior": 0.0}, "beta_prior"),
         ({"minimal_dropout": 1.0}, "minimal_dropout"),
         ({"gene_likelihood": "nb"}, "zinb"),
     ],

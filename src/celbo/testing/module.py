@@ -76,7 +76,9 @@ def check_module(
         _check_kl_weight(module.eval(), batch, seed)
         _check_evaluation(module, batch, seed)
         _check_gradients(module.train(), _with_an_empty_cell(batch, count_keys), unused, "with a cell without counts")
-        _check_state_dict(module.eval(), make_module(), batch, seed)
+        with initial_weights(seed + 1):
+            other = make_module()
+        _check_state_dict(module.eval(), other, batch, seed)
         _check_few_cells(module, batch)
 
 
