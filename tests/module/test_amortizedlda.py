@@ -85,7 +85,7 @@ def test_a_feature_whose_probability_underflows_does_no_harm(made, batch):
 
 @pytest.mark.parametrize(
     ("prior", "message"),
-    [([0.1, 0.2], "3 of them"), (0.0, "greater than 0"), ([[0.1, 0.2, 0.3]], "a number greater than 0, or a list")],
+    [([0.1, 0.2], "3 of them"), (0.0, "greater than 0"), ([[0.1, 0.2, 0.3]], "greater than 0, or a list")],
 )
 def test_wrong_priors_are_named(made, prior, message):
     with pytest.raises(ValueError, match=message):

@@ -201,6 +201,7 @@ def test_fresh_seeds():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore")  # JAX, where another test has loaded it, warns of any fork
 def test_fresh_seeds_of_forked_processes_differ():
     seeds = set()
     for _ in range(3):
