@@ -85,7 +85,7 @@ def _refuse(path: Path, found: Foreign) -> ValueError:
 def _kind_of_hdf5(path: Path) -> Kind:
     with h5py.File(path, "r") as file:
         names = {name for name in file if isinstance(file.get(name, getlink=True), h5py.HardLink)}
-        groups = {name for name in names if file.get(name, getclass=True) is h5py.Group}
+        groups = {name for name in names if _is_group(file, name)}
         if "mod" in groups or "obs" in names or "X" in names:
             return Kind.HDF5
         if {"row_attrs", "col_attrs"} <= groups and "matrix" in names - groups:
@@ -101,6 +101,14 @@ def _kind_of_hdf5(path: Path) -> Kind:
     raise ValueError(
         f"{path} is an HDF5 file that holds {there}: no counts of cells in a layout that is known. {READ_HERE}."
     )
+
+
+def _is_group(file: h5py.File, name: str) -> bool:
+    """By opening it: asking for its class makes libhdf5 walk the list of its links, which never ends if damaged."""
+    try:
+        return isinstance(file[name], h5py.Group)
+    except (KeyError, OSError, RuntimeError):
+        return False
 
 
 def _other_hdf5(names: set[str]) -> Foreign | None:
