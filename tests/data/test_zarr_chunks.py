@@ -184,7 +184,6 @@ class TestHDF5:
             with pytest.raises(DamagedDataError, match=r"cells\.h5ad is damaged: the strings .* longer than the file"):
                 way(path)
 
-    @pytest.mark.xfail(strict=False, reason="passes alone, not after some other tests of one process: to be found")
     @pytest.mark.parametrize("libver", ["earliest", "v108", "latest"])
     def test_strings_of_attributes(self, tmp_path, libver):
         path = tmp_path / "cells.h5ad"
