@@ -147,6 +147,13 @@ class TestMessages:
 
 class TestInterrupt:
     @pytest.fixture
+    def answers_ctrl_c(self):
+        """A shell lets what it starts in the background ignore Ctrl-C."""
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
+        signal.signal(signal.SIGINT, before)
+
+    @pytest.fixture
     def interrupt_in_epoch(self, monkeypatch):
         def arrange(epoch):
             run_epoch = trainer_module.run_epoch
@@ -192,7 +199,7 @@ class TestInterrupt:
         assert files_in(tmp_path / "run") == sorted({*FILES} - {"report.html"})
         assert json.loads((tmp_path / "run" / "run.json").read_text())["figures"]["metrics"] == {}
 
-    def test_an_error_after_ctrl_c_is_its_consequence(self, small, celbo, tmp_path, monkeypatch):
+    def test_an_error_after_ctrl_c_is_its_consequence(self, small, celbo, tmp_path, monkeypatch, answers_ctrl_c):
         """A library that Ctrl-C met while it loaded fails later, with whatever error."""
 
         def half_loaded(*args, **kwargs):
@@ -209,7 +216,13 @@ class TestInterrupt:
         assert (done.exit_code, done.stderr) == (130, "celbo: interrupted; nothing was written.\n")
 
     def test_while_libraries_load(self):
-        code = "import signal\nfrom celbo.cli.interrupts import while_loading as w\nwith w(): signal.raise_signal(2)"
+        code = (
+            "import signal\n"
+            "from celbo.cli.interrupts import while_loading\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+            "with while_loading():\n"
+            "    signal.raise_signal(signal.SIGINT)"
+        )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (130, "celbo: interrupted; nothing was written.\n")
 
