@@ -229,13 +229,10 @@ def test_every_matrix_gives_the_same_counts_and_rows(storage, tmp_path, rng):
             np.testing.assert_array_equal(rows(x).take(order).numpy(), x_ng[order], str((dtype, type(x))))
 
 
-@pytest.mark.xfail(
-    strict=False, reason="layouts of anndata before 0.7 are refused when streamed, by another rule: to settle"
-)
 def test_old_tables_of_records_are_streamed_as_they_are_loaded(shared_dir):
     if not (shared_dir / "data" / "odd").is_dir():
         pytest.skip("no folder 'odd' among the shared data")
-    for name in ("anndata_v0.7.0", "cellxgene_nan", "scvitools_pbmc5k_protein_old"):  # 0.5 is loaded only, by name
+    for name in ("anndata_v0.5.0", "anndata_v0.7.0", "cellxgene_nan", "scvitools_pbmc5k_protein_old"):
         path = shared_dir / "data" / "odd" / f"{name}.h5ad"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # anndata's, of old formats

@@ -128,7 +128,7 @@ def open_input(path: Path, reading: Reading | None = None) -> Input | Opened:
     Raises
     ------
     ColumnsError
-        When ``X``, or a layer (or ``raw``) that was asked for, is stored by columns; for files of anndata before 0.7.
+        When ``X``, or a layer (or ``raw``) that was asked for, is stored by columns.
     DamagedDataError
         When it is damaged, cut short, or no AnnData.
     KeyError
@@ -144,7 +144,6 @@ def open_input(path: Path, reading: Reading | None = None) -> Input | Opened:
     if other is not None:
         return other
     place = open_root(path, kind, reading.modality)
-    _require_rows(path, place.group)
     parts, layers = Parts(place.group, path), reading.layers
     var, stored = parts.table("var"), parts.keys("layers")
     for name in layers or ():
@@ -155,16 +154,6 @@ def open_input(path: Path, reading: Reading | None = None) -> Input | Opened:
     opened = Input(path, place, var, _matrices(path, place.group, stored, layers), _raw(parts, reading.raw))
     _require_shapes(opened)
     return opened
-
-
-def _require_rows(path: Path, root: Any) -> None:
-    with naming_damage(path):
-        is_old = not is_group(root["obs"])
-    if is_old:
-        raise ColumnsError(
-            f"{path} is in the layout of anndata before 0.7, which cannot be streamed: load it "
-            "(celbo.data.open(..., stream=False)), or write it once more: anndata.read_h5ad(...).write_h5ad(...)."
-        )
 
 
 def _matrices(
