@@ -6,20 +6,25 @@ import stat
 from os import PathLike
 from typing import BinaryIO
 
-__all__ = ["open_regular", "read_regular"]
+__all__ = ["kind_of", "open_regular", "read_regular"]
 
-_KINDS = (
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a pipe"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-    (stat.S_ISSOCK, "a socket"),
-)
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
 _SMALL = 2**26
 """Files up to this size (64 MB) are read whatever they hold."""
 _HOLES = 8
 """A larger file may be this many times as long as what it has on the disk."""
 _MAX_STRETCHES = 10_000
+
+
+def kind_of(mode: int) -> str:
+    """What a mode (``os.stat_result.st_mode``) is the mode of, in words."""
+    return _KINDS.get(stat.S_IFMT(mode), "a file")
 
 
 def open_regular(path: str | PathLike[str]) -> BinaryIO:
@@ -59,8 +64,7 @@ def read_regular(path: str | PathLike[str]) -> bytes:
 def _check(descriptor: int, path: str | PathLike[str]) -> None:
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
-        kind = next((name for is_kind, name in _KINDS if is_kind(found.st_mode)), "something else")
-        raise OSError(errno.EINVAL, f"it is {kind}, no regular file", str(path))
+        raise OSError(errno.EINVAL, f"it is {kind_of(found.st_mode)}, no regular file", str(path))
     if found.st_size > _SMALL and found.st_size > _HOLES * max(_held(descriptor, found.st_size), _SMALL // _HOLES):
         raise OSError(
             errno.EFBIG, f"its {found.st_size / 2**30:,.1f} GB are nearly all hole (a sparse file)", str(path)

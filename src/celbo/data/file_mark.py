@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..core.regular_file import kind_of
+
 __all__ = [
     "ChangedFileError",
     "DamagedDataError",
@@ -49,15 +51,6 @@ class OutsideDataError(DamagedDataError):
         )
 
 
-_KINDS = {
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFDIR: "a folder",
-}
-
-
 def require_regular(path: Path, *, folder: bool = False) -> None:
     """Make sure that a path, or what it links to, is a file that can be read to its end; or a folder, if ``folder``.
 
@@ -69,12 +62,12 @@ def require_regular(path: Path, *, folder: bool = False) -> None:
         For a device, a pipe, a socket, or a folder in place of a file (a file in place of a folder).
     """
     try:
-        kind = stat.S_IFMT(path.stat().st_mode)
+        mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"There is no file {path}.") from None
     wanted, called = (stat.S_IFDIR, "a folder") if folder else (stat.S_IFREG, "a file")
-    if kind != wanted:
-        raise DamagedDataError(f"{path} is {_KINDS.get(kind, 'a file')}; {called} is wanted here.")
+    if stat.S_IFMT(mode) != wanted:
+        raise DamagedDataError(f"{path} is {kind_of(mode)}; {called} is wanted here.")
 
 
 @contextmanager

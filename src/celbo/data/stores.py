@@ -11,22 +11,7 @@ from .hdf5_heap import require_sound_heaps
 from .hdf5_walk import refuse_outside
 from .zarr_inside import guarded_group
 
-__all__ = ["open_hdf5", "open_store", "open_zarr"]
-
-
-def open_store(path: Path) -> Any:
-    """The root group of an ``.h5ad`` file or a zarr store (a folder), open for reading, of h5py or zarr.
-
-    Raises
-    ------
-    DamagedDataError
-        When it is neither, is damaged, or is no regular file.
-    OutsideDataError
-        When part of it is in another file.
-    ModuleNotFoundError
-        When zarr is not installed, with the pip line.
-    """
-    return open_zarr(path) if path.suffix.lower() == ".zarr" else open_hdf5(path)
+__all__ = ["open_hdf5", "open_zarr"]
 
 
 def open_hdf5(path: Path) -> h5py.File:
@@ -34,8 +19,10 @@ def open_hdf5(path: Path) -> h5py.File:
 
     Raises
     ------
-    DamagedDataError, OutsideDataError
-        See :func:`open_store`.
+    DamagedDataError
+        When it is no HDF5 file, is damaged, or is no regular file.
+    OutsideDataError
+        When part of it is in another file.
     """
     require_regular(path)
     with naming_damage(path):
@@ -53,8 +40,12 @@ def open_zarr(path: Path) -> Any:
 
     Raises
     ------
-    DamagedDataError, OutsideDataError, ModuleNotFoundError
-        See :func:`open_store`.
+    DamagedDataError
+        When it is no store, is damaged, or is no folder.
+    OutsideDataError
+        When part of it is in another place.
+    ModuleNotFoundError
+        When zarr is not installed, with the pip line.
     """
     optional("zarr", extra="zarr", purpose="Reading .zarr")
     require_regular(path, folder=True)
