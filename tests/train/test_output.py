@@ -3,11 +3,12 @@
 import csv
 import logging
 import sys
+import threading
 
 import pytest
 
 from celbo.train import Callback
-from celbo.train.progress import Bar, Lines, Silent, make_progress
+from celbo.train.progress import Bar, Lines, Silent, make_progress, speaking_at
 
 
 def test_csv_logger(fit, tmp_path, series):
@@ -71,6 +72,33 @@ def test_verbose_1_sums_up_in_one_line(fit, said):
 def test_verbose_0_says_nothing(fit, said):
     fit(verbose=0, keep_best=True)
     assert said(logging.DEBUG) == []
+
+
+def test_silence_beside_another_training_ends_with_each(said):
+    """Two that overlap and end in the order they began, each in a thread of its own."""
+    logger, level = logging.getLogger("celbo"), logging.getLogger("celbo").level
+    both_began, first_ended = threading.Barrier(2, timeout=20), threading.Event()
+
+    def first():
+        with speaking_at(0):
+            both_began.wait()
+            logger.info("a remark")
+            logger.warning("a warning")
+        first_ended.set()
+
+    def second():
+        with speaking_at(0):
+            both_began.wait()
+            first_ended.wait(20)
+
+    threads = [threading.Thread(target=target) for target in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    logger.info("afterwards")
+    assert logger.level == level
+    assert said(logging.INFO) == ["a warning", "afterwards"]
 
 
 def test_verbose_2_writes_a_line_an_epoch(fit, capsys):

@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -17,16 +18,26 @@ SHOWN = {"train_loss": "loss", "elbo_train": "ELBO", "elbo_validation": "validat
 """Metrics that are shown -> what they are called there."""
 
 
+# Of this thread alone: the level of the logger belongs to the process, and two trainings side by side that each lower
+# it and put it back leave it low for good.
+_is_silent: ContextVar[bool] = ContextVar("celbo_is_silent", default=False)
+
+
+def _is_heard(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING or not _is_silent.get()
+
+
+logger.addFilter(_is_heard)
+
+
 @contextmanager
 def speaking_at(verbose: int) -> Iterator[None]:
     """With 0, celbo's remarks (that kernels are compiled, say) are not heard meanwhile; warnings are."""
-    level = logger.level
-    if not verbose:
-        logger.setLevel(max(level, logging.WARNING))
+    before = _is_silent.set(_is_silent.get() or not verbose)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        _is_silent.reset(before)
 
 
 class Progress(Protocol):
