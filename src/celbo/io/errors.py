@@ -1,6 +1,10 @@
 """What goes wrong with archives, as exceptions."""
 
-__all__ = ["ArchiveError", "ArchiveNotFoundError", "in_words"]
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["ArchiveError", "ArchiveNotFoundError", "blaming", "in_words"]
 
 
 class ArchiveError(ValueError):
@@ -20,3 +24,16 @@ def in_words(error: BaseException) -> str:
     if not isinstance(error, ArchiveError):
         text = f"it makes no sense ({type(error).__name__}: {text})" if text else f"it makes no sense ({error!r})"
     return text if len(text) <= _LETTERS else f"{text[: _LETTERS - 3]}..."
+
+
+@contextmanager
+def blaming(path: Path, part: str) -> Iterator[None]:
+    """Make whatever a part of an archive provokes an :class:`ArchiveError` that names file and part."""
+    try:
+        yield
+    except ArchiveError as error:
+        if str(path) in str(error):
+            raise
+        raise ArchiveError(f"{path}, {part}: {error}") from error
+    except Exception as error:
+        raise ArchiveError(f"{path}, {part}: {in_words(error)}.") from error

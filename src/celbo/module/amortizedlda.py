@@ -204,7 +204,7 @@ def _normal(mean: Any, scale: Any) -> Normal:
 
 
 def _concentration(argument: str, given: Concentration, size: int, n_topics: int) -> Tensor:
-    value = torch.as_tensor(1 / n_topics if given is None else given, dtype=torch.float32)
+    value = torch.as_tensor(1 / n_topics if given is None else given, dtype=torch.float32, device="cpu")
     if value.dim() > 1 or (value.dim() == 1 and len(value) != size):
         raise ValueError(f"{argument} must be one number or {size} of them, got shape {tuple(value.shape)}.")
     if not bool((value > 0).all()):

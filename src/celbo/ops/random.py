@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 __all__ = [
+    "FILLING",
     "fresh_seed",
     "generator_for",
     "generator_or",
@@ -34,8 +35,8 @@ __all__ = [
     "set_generator_states",
 ]
 
-_KINDS = ("cpu", "cuda", "mps", "xpu")
-"""Kinds of devices that have generators; nothing is drawn on the meta device."""
+_KINDS = ("cpu", "cuda", "mps", "xpu", "meta")
+"""Kinds of devices that generators are given for. Nothing is drawn on the meta device: it takes the CPU's as it is."""
 
 
 _OPERATORS = (
@@ -57,6 +58,8 @@ def _found(place: Any, names: Iterable[str]) -> Iterator[Any]:
 _DRAWS: frozenset[Callable[..., Any]] = frozenset(
     (*_found(torch, _OPERATORS), *_found(torch.Tensor, _METHODS), *_found(nn.init, _INITIALISERS))
 )
+FILLING: frozenset[Callable[..., Any]] = frozenset(draw for draw in _DRAWS if draw.__name__.endswith("_"))
+"""Draws that fill the tensor they are given, and give it back."""
 
 
 class _Block:
@@ -96,7 +99,7 @@ _initial_seed: int | None = None
 def _numbered(device: torch.device) -> torch.device:
     if device.type == "cuda" and device.index is None:
         return torch.device("cuda", torch.cuda.current_device())
-    return device
+    return torch.device("cpu") if device.type == "meta" else device
 
 
 def fresh_seed(seed: int | None) -> int:

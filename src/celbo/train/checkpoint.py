@@ -16,6 +16,7 @@ identity   what the run was made of (:mod:`celbo.train.identity`)
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,8 +24,10 @@ from torch import Tensor
 
 from ..core import __version__
 from ..io import ArchiveError
+from ..io.errors import blaming
 from ..ops.random import generator_states, set_generator_states
 from ..ops.thread_count import allowed_threads
+from .checkpoint_parts import check_state
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -127,15 +130,31 @@ def can_say_where_it_stands(loader: Any) -> bool:
     return True
 
 
-def restore(trainer: "Trainer", state: Mapping[str, Any]) -> None:
+def restore(trainer: "Trainer", state: Mapping[str, Any], path: Path) -> None:
     """Put a run into the state that :func:`capture` took; the trainer is set up and has not trained yet.
+
+    Parameters
+    ----------
+    trainer
+        The trainer.
+    state
+        The state.
+    path
+        The checkpoint that it lay in.
 
     Raises
     ------
     ArchiveError
-        The state has another layout, or another number of processes.
+        The state has another layout, or another number of processes; a part of it makes no sense.
     """
-    _check_layout(trainer, state)
+    with blaming(path, "layout"):
+        _check_layout(trainer, state)
+    check_state(trainer, path, state)
+    with blaming(path, "state"):
+        _restore(trainer, state)
+
+
+def _restore(trainer: "Trainer", state: Mapping[str, Any]) -> None:
     mine = state["processes"][trainer.engine.rank]
     for name in _PROGRESS:
         setattr(trainer, name, state["progress"][name])

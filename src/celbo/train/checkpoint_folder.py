@@ -16,8 +16,9 @@ from typing import Any
 
 from ..io import ArchiveError, ArchiveNotFoundError, read_archive, write_archive
 from ..io.files import sync_folder, writing_into
+from .checkpoint_parts import check_document
 
-__all__ = ["CheckpointFolder", "SavedRun", "find_checkpoints", "open_run"]
+__all__ = ["CheckpointFolder", "SavedRun", "checked_run", "find_checkpoints", "open_run"]
 
 logger = logging.getLogger("celbo")
 
@@ -117,6 +118,13 @@ def open_run(folder: "str | PathLike[str] | SavedRun") -> SavedRun:
     raise ArchiveError(
         f"None of the {len(paths)} checkpoints in {paths[0].parent} can be read. The newest: {reasons[0]}"
     )
+
+
+def checked_run(folder: "str | PathLike[str] | SavedRun") -> SavedRun:
+    """As :func:`open_run`, for a run that is to go on: what it holds is a state of one, or an ``ArchiveError`` says."""
+    run = open_run(folder)
+    check_document(run.path, run.state)
+    return run
 
 
 @dataclass

@@ -26,7 +26,7 @@ from .callbacks import (
     refuse_without_validation,
 )
 from .checkpoint import restore
-from .checkpoint_folder import SavedRun, open_run
+from .checkpoint_folder import SavedRun, checked_run
 from .checkpointing import Interval, make_checkpointing
 from .fabric import make_engine
 from .face import TrainerFace
@@ -153,7 +153,7 @@ class Trainer(TrainerFace):
         self.limit_train_batches, self.limit_val_batches = limit_train_batches, limit_val_batches
         self.seed, self.keep_best, self.retries, self.precision = seed, keep_best, retries, str(precision)
         self._checkpoints = None if checkpoint_every is None else Interval.parse(checkpoint_every), checkpoint_dir
-        self._resumed = None if resume is None else open_run(resume)
+        self._resumed = None if resume is None else checked_run(resume)
         self.verbose = verbose if enable_progress_bar else 0
         self.loggers = make_loggers(logger, log_save_dir)
         stopping = LoudEarlyStopping(
@@ -291,7 +291,7 @@ class Trainer(TrainerFace):
         self.call("on_train_start")
         resumed, self._resumed = self._resumed, None  # once: an attempt after it begins at the beginning
         if resumed is not None:
-            restore(self, resumed.state)
+            restore(self, resumed.state, resumed.path)
             self.n_seen = -self.plan.train_epoch_metrics.n_obs if self.batches_done else 0
             say_what_differs(self, resumed)
         self.checkpointing.begin(resumed is not None)

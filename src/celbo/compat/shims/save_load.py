@@ -10,6 +10,7 @@ import torch
 from ...data import align_genes
 from ...data import read as read_data
 from ...model.base.archive import Saved, read_saved
+from ...model.base.saved_parts import set_attributes
 
 __all__ = [
     "SAVE_KEYS",
@@ -98,9 +99,8 @@ def _initialize_model(
     for star in init_params.get("kwargs", {}).values():
         arguments |= star
     model = cls(adata, **{name: value for name, value in arguments.items() if name not in ("adata", "registry")})
-    for name, value in attr_dict.items():
-        if name not in ("registry_", "init_params_"):
-            setattr(model, name, value)
+    attributes = {name: value for name, value in attr_dict.items() if name not in ("registry_", "init_params_")}
+    set_attributes(model, attributes, Path("attr_dict"))
     return model
 
 

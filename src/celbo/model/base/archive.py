@@ -4,7 +4,7 @@ import logging
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,10 @@ from ...core import SCVI_TOOLS_VERSION, __version__
 from ...data import read as read_data
 from ...data.scratch import is_mapped
 from ...dataloaders.row_numbers import from_bits, to_bits
+from ...io.errors import blaming, in_words
 from ...ops.draws import initial_weights
+from .rehearsal import check_weights, on_meta, rehearse
+from .saved_parts import MismatchError, check_parts, set_attributes
 
 if TYPE_CHECKING:
     from .model import BaseModelClass
@@ -46,6 +49,8 @@ class Saved:
         Setup of the training data; constructor arguments in scvi-tools' layout.
     attributes
         The other attributes whose names end in ``_``.
+    path, weights_path
+        The files that they lay in, for messages.
     """
 
     class_name: str
@@ -53,6 +58,8 @@ class Saved:
     registry: dict[str, Any]
     init_params: dict[str, dict[str, Any]]
     attributes: dict[str, Any] = field(default_factory=dict)
+    path: Path = Path()
+    weights_path: Path = Path()
 
     @property
     def init_kwargs(self) -> dict[str, Any]:
@@ -126,11 +133,25 @@ def read_saved(dir_path: str | Path, prefix: str) -> Saved:
     if not io.is_archive(dir_path, prefix) and io.is_scvi_archive(dir_path, prefix):
         return _from_scvi_tools(io.read_scvi_archive(dir_path, prefix))
     arrays, document = io.read_archive(dir_path, prefix=prefix)
-    try:
+    path = Path(dir_path) / f"{prefix}model.json"
+    missing = [name for name in ("class", "registry", "init_params", "attributes", "versions") if name not in document]
+    if missing:
+        raise io.ArchiveError(f"{path} is not the archive of a model: {missing[0]!r} is missing.")
+    with blaming(path, "attributes"):
         attributes = {name: _unpacked(value) for name, value in document["attributes"].items()}
-        return Saved(document["class"], arrays, document["registry"], document["init_params"], attributes)
-    except (KeyError, TypeError) as error:
-        raise io.ArchiveError(f"The archive in {dir_path} is not one of a model: {error} is missing.") from None
+    with blaming(path, "class and versions"):
+        if not isinstance(document["class"], str) or not isinstance(document["versions"], dict):
+            raise io.ArchiveError("they are no text and no dictionary")
+    for name, weight in arrays.items():
+        if not isinstance(weight, Tensor):
+            raise io.ArchiveError(f"{path}: the weight {name!r} is no tensor.")
+    saved = Saved(document["class"], arrays, document["registry"], document["init_params"], attributes, path)
+    check_parts(path, saved.registry, saved.init_params, attributes, _n_weights(arrays), own_format=True)
+    return replace(saved, weights_path=path.with_name(f"{prefix}model.safetensors"))
+
+
+def _n_weights(state_dict: Mapping[str, Tensor]) -> int:
+    return sum(weight.numel() for weight in state_dict.values())
 
 
 def _from_scvi_tools(archive: io.ScviArchive) -> Saved:
@@ -143,9 +164,10 @@ def _from_scvi_tools(archive: io.ScviArchive) -> Saved:
             f"{archive.path} is a model of scvi-tools 0.15 or later in files of earlier versions: make an archive of "
             "it by convert_legacy_save."
         )
-    known = ("history_", "is_trained_", "train_indices_", "validation_indices_", "test_indices_")
-    kept = {name: value for name, value in attributes.items() if name in known or name.endswith("_")}
-    return Saved(registry.get("model_name") or "", archive.state_dict, registry, init_params, kept)
+    kept = {name: value for name, value in attributes.items() if name.endswith("_")}
+    check_parts(archive.path, registry, init_params, kept, _n_weights(archive.state_dict))
+    name = registry.get("model_name") or ""
+    return Saved(name, archive.state_dict, registry, init_params, kept, archive.path, archive.path)
 
 
 def load_model(
@@ -165,19 +187,28 @@ def load_model(
             f"not a {cls.__name__}. Use {saved.class_name}.load."
         )
     adata = _find_data(dir_path, prefix) if adata is None else adata
-    model = without_data(cls, saved) if adata is None or adata is False else _with_data(cls, saved, adata)
+    shapes_only = replace(saved, init_params=on_meta(saved.init_params))
+    rehearse(cls, saved.path, saved.state_dict, lambda: _constructed(cls, shapes_only))
+    model = _alone(cls, saved) if adata is None or adata is False else _with_data(cls, saved, adata)
     model.init_params_ = saved.init_params
-    for name, value in saved.attributes.items():
-        setattr(model, name, value)
-    model.module.on_load(model, scvi_version=saved.registry.get("scvi_version"))
-    try:
-        model.module.load_state_dict(saved.state_dict)
-    except RuntimeError as error:
-        raise io.ArchiveError(f"The weights in {dir_path} do not fit {cls.__name__} as it was saved: {error}") from None
-    model._when_loaded()
+    set_attributes(model, saved.attributes, saved.path)
+    _put_weights(model, saved)
+    with blaming(saved.path, "attributes"):
+        model._when_loaded()
     model.module.eval()
     model.to_device(pick_device(accelerator, device))
     return model
+
+
+def _put_weights(model: Any, saved: Saved) -> None:
+    model.module.on_load(model, scvi_version=saved.registry.get("scvi_version"))
+    check_weights(saved.weights_path, saved.state_dict, model.module)
+    try:
+        model.module.load_state_dict(saved.state_dict)
+    except RuntimeError as error:
+        raise io.ArchiveError(
+            f"The weights in {saved.weights_path} do not fit {type(model).__name__} as it was saved: {error}"
+        ) from None
 
 
 def _find_data(dir_path: str | Path, prefix: str) -> Any:
@@ -188,17 +219,39 @@ def _find_data(dir_path: str | Path, prefix: str) -> Any:
     return None
 
 
+def _alone(cls: "type[BaseModelClass]", saved: Saved) -> Any:
+    with blaming(saved.path, "registry and init_params"):
+        return without_data(cls, saved)
+
+
 def _with_data(cls: "type[BaseModelClass]", saved: Saved, adata: Any) -> Any:
-    cls._replay_setup(adata, saved.registry)
-    return cls(adata, **saved.init_kwargs)
+    """A model of the user's data: what does not fit them is said as it is, with the file whose setup it is."""
+    try:
+        cls._replay_setup(adata, saved.registry)
+        return cls(adata, **saved.init_kwargs)
+    except KeyError as error:
+        raise MismatchError(f"{error.args[0] if error.args else error} {_whose(saved)}") from error
+    except (OSError, MemoryError, ImportError, Warning):
+        raise
+    except Exception as error:
+        text = str(error) if isinstance(error, ValueError) else in_words(error)
+        raise io.ArchiveError(f"{text} {_whose(saved)}") from error
+
+
+def _whose(saved: Saved) -> str:
+    return f"(This is about the setup and arguments in {saved.path}, on the data that were given.)"
 
 
 def without_data(cls: "type[BaseModelClass]", saved: Saved) -> Any:
     """A model whose constructor finds the registry instead of an AnnData."""
+    with initial_weights(0):  # initial weights are drawn, though those of the archive replace them
+        return _constructed(cls, saved)
+
+
+def _constructed(cls: "type[BaseModelClass]", saved: Saved) -> Any:
     model = cls.__new__(cls)
     model._registry_when_loading = saved.registry
-    with initial_weights(0):  # initial weights are drawn, though those of the archive replace them
-        model.__init__(None, **saved.init_kwargs)  # type: ignore[misc]
+    model.__init__(None, **saved.init_kwargs)  # type: ignore[misc]
     return model
 
 

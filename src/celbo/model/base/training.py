@@ -11,7 +11,7 @@ from ...core import checked_methods, settings
 from ...dataloaders import DataSplitter
 from ...ops.random import fresh_seed
 from ...train import KwargsLike, Plan, TrainerConfig, TrainingPlan, TrainRunner, merge_kwargs
-from ...train.checkpoint_folder import SavedRun, open_run
+from ...train.checkpoint_folder import SavedRun, checked_run
 from ...train.processes import several_processes
 from ...train.recipes import Recipe, default_recipe, find_recipe
 from .sizes import build_with_loaders
@@ -141,7 +141,7 @@ def _settled_seed(seed: int | None, trainer_kwargs: dict[str, Any]) -> tuple[int
     before they know of each other: where there are several it is 0.
     """
     resume = trainer_kwargs.get("resume")
-    resumed = None if resume is None else open_run(resume)
+    resumed = None if resume is None else checked_run(resume)
     if seed is None and resumed is not None:
         seed = resumed.seed
     if seed is None and several_processes(trainer_kwargs):
