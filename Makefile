@@ -10,7 +10,7 @@ demo: $(VENV)/.stamp
 	$(BIN)/celbo demo -o celbo_demo --overwrite
 
 test: $(VENV)/.stamp-test lint types
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 lint: $(VENV)/.stamp-test
 	$(BIN)/ruff check src tests benchmarks docs/make_compatibility.py
