@@ -151,7 +151,7 @@ def test_unknown_names():
     with pytest.raises(ValueError, match="t-test"):
         check.differential_expression("kind", de_method="ttest")
     with pytest.raises(KeyError, match="layer of adata"):
-        PosteriorPredictiveCheck(check.adata, {}, "counts")
+        PosteriorPredictiveCheck(check.adata, check.models, "counts")
 
 
 def test_samples_dataset():

@@ -92,7 +92,7 @@ def test_views_are_refused_unless_the_check_is_off():
     with pytest.warns(anndata.ImplicitModificationWarning):
         manager.register_fields(adata[:15])
     assert manager.summary_stats.n_cells == 15
-    with pytest.raises(TypeError, match="An AnnData is wanted, got numpy"):
+    with pytest.raises(TypeError, match="adata must be an AnnData, got an array"):
         registered(np.zeros((2, 2)), *basic())
 
 

@@ -5,13 +5,14 @@ function means by a name goes into its signature instead: ``Annotated[int, Whole
 """
 
 import os
+import types
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .kinds import REFUSED, AnyOf, Flag, Instance, Kind, Number, OneOf, Several, Whole
+from .kinds import REFUSED, AnyOf, Flag, Instance, Kind, Number, OneOf, Several, Text, Whole
 from .lookup import listed
 
-__all__ = ["NAMES"]
+__all__ = ["MATRIX", "NAMES", "TORCH_DEVICE"]
 
 _COUNT = Whole(1)
 _FROM_0 = Whole(0)
@@ -48,6 +49,28 @@ _ARRAY = Instance("an array of finite numbers", _is_array)
 _PATH = Instance("a path", lambda value: isinstance(value, str | os.PathLike), types=frozenset({str}))
 _COLUMN = Instance("the name of one column", lambda value: isinstance(value, str), types=frozenset({str}))
 _KEY = Instance("the name of a registered field or argument", lambda value: isinstance(value, str))
+_METRIC = Instance("the name of a metric", lambda value: isinstance(value, str), types=frozenset({str}))
+_MANAGER = Instance(
+    "an AnnDataManager",
+    lambda value: hasattr(value, "get_from_registry"),
+    "setup_anndata makes one: model.adata_manager, or Model._get_most_recent_anndata_manager(adata).",
+)
+_MODEL = Instance("a model", lambda value: hasattr(value, "module"))
+_REFERENCE = Instance(
+    "a model, or the folder of a saved one",
+    lambda value: hasattr(value, "module") or isinstance(value, str | os.PathLike),
+)
+_CALLBACK = Instance(
+    "an object with methods such as on_train_epoch_end(trainer, plan)",
+    # which hooks it has is its own affair
+    lambda value: hasattr(value, "__dict__") and not isinstance(value, type | types.FunctionType),
+)
+_GENES = Instance("names of genes", lambda value: isinstance(value, Iterable) and not isinstance(value, str | bytes))
+MATRIX = Instance(
+    "a matrix of cells by genes",
+    lambda value: len(getattr(value, "shape", ())) == 2 and not _is_anndata(value),
+    "Of an AnnData it is X, or a layer.",
+)
 _LAYER = Instance("the name of a layer", lambda value: isinstance(value, str), types=frozenset({str}))
 
 
@@ -63,9 +86,19 @@ def _is_index(value: Any) -> bool:
     return _FROM_0.take(value) is not REFUSED
 
 
+def _is_torch_device(value: Any) -> bool:
+    if isinstance(value, str):
+        kind, _, index = value.partition(":")
+        return kind in ("cpu", "cuda", "mps", "xpu", "hpu", "xla", "meta") and (index or "0").isdecimal()
+    return _is_device(value)
+
+
 def _is_device(value: Any) -> bool:
     """A device of torch is told by its ``type``."""
     return _is_index(value) or hasattr(value, "type")
+
+
+TORCH_DEVICE = Instance("a device of torch, such as 'cpu', 'cuda' or 'cuda:0'", _is_torch_device)
 
 
 def _are_devices(value: Any) -> bool:
@@ -106,16 +139,17 @@ _SIZES: dict[str, Kind] = {
         n_samples n_samples_overall mc_samples n_mc_samples n_mc_samples_per_pass max_cells num_cells_posterior
         n_samples_augmentation n_samples_per_label vamp_prior_p m_permutation batch_size minibatch_size n_top_genes
         n_top_genes_fallback n_cells n_genes n_cell_types n_batches n_spots types_per_spot num_nodes
-        accumulate_grad_batches pool_bytes""",
+        accumulate_grad_batches pool_bytes n_top chunk_rows
+        n_classes""",
     ),
     **_each(
         _FROM_0,
         """max_epochs min_epochs retries n_epochs_kl_warmup n_steps_kl_warmup lr_patience check_val_every_n_epoch
         log_every_n_steps early_stopping_patience early_stopping_warmup_epochs patience warmup_epochs add_celltypes
-        n_proteins n_regions dl_num_workers n_input""",
+        n_proteins n_regions dl_num_workers n_input progress_bar_refresh_rate rank""",
     ),
     "seed": _FROM_0,
-    "max_steps": Whole(-1),
+    **_each(Whole(-1), "max_steps num_sanity_val_steps"),
 }
 
 _NUMBERS: dict[str, Kind] = {
@@ -132,7 +166,7 @@ _NUMBERS: dict[str, Kind] = {
         _NOT_NEGATIVE,
         """lr weight_decay eps eps_v lr_threshold lr_min max_kl_weight min_kl_weight gradient_clip_val
         early_stopping_min_delta min_delta classification_ratio limit_train_batches limit_val_batches delta
-        pseudocounts threshold_counts marker_strength batch_strength""",
+        pseudocounts threshold_counts marker_strength batch_strength rtol""",
     ),
     "fdr_target": Several(_SHARE),
     "cred_interval_lvls": Several(_INSIDE),
@@ -151,13 +185,26 @@ _WORDS: dict[str, Kind] = {
 
 _THINGS: dict[str, Kind] = {
     **_each(_ANNDATA, "adata st_adata sc_adata rna_anndata atac_anndata multi_anndata adata_target"),
-    **_each(_COLUMN, "batch_key labels_key size_factor_key fine_labels_key groupby sample_key split_by"),
-    **_each(_LAYER, "layer smoothed_layer"),
+    **_each(_COLUMN, "batch_key labels_key size_factor_key fine_labels_key groupby de_groupby sample_key split_by"),
+    **_each(_COLUMN, "modality_key"),
+    **_each(_LAYER, "layer smoothed_layer count_layer_key read_layer fragment_layer"),
     **_each(_KEY, "registry_key setup_arg"),
+    **_each(_METRIC, "monitor checkpointing_monitor early_stopping_monitor"),
+    **_each(
+        Text(),
+        """title prefix class_name data_key modality recipe rna_key protein_expression_key accessibility_key filename
+        use_latent_qzm_key use_latent_qzv_key checkpoint_every backup_url""",
+    ),
+    "layers": _Columns(_LAYER),
     **_each(_Columns(_COLUMN), "categorical_covariate_keys continuous_covariate_keys"),
-    **_each(_PATH, "dir_path output_dir_path path"),
+    **_each(_PATH, "dir_path output_dir_path path log_save_dir default_root_dir"),
     **_each(_ARRAY, "library_log_means library_log_vars ct_weight y_prior"),
+    **_each(_GENES, "var_names reference_names"),
     "dataloader": _BATCHES,
+    "adata_manager": _MANAGER,
+    **_each(_MODEL, "sc_model scvi_model"),
+    "reference_model": _REFERENCE,
+    "callbacks": Several(_CALLBACK, or_none_of_it=True),
 }
 
 NAMES: Mapping[str, Kind] = {**_SIZES, **_NUMBERS, **_WORDS, **_THINGS}

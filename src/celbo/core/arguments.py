@@ -2,17 +2,19 @@
 
 One mechanism for models, verbs, plans, the trainer and loaders. What a name means everywhere (``n_samples``,
 ``library_size``, ...) is a row of :data:`~celbo.core.argument_names.NAMES`; what only one function means by it is in
-its signature: ``int``, ``float``, ``bool``, ``Literal[...]`` and unions of these are read from there, and
+its signature: ``int``, ``float``, ``bool``, ``Path``, ``Literal[...]`` and unions of these are read from there, and
 ``Annotated[int, Whole(0)]`` wins over the table. Defaults are not looked at, nor what goes through ``**kwargs``: the
 function that takes it has a door too.
 """
 
 import functools
 import inspect
+import os
 import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union
 
 from .argument_names import NAMES
@@ -24,7 +26,8 @@ __all__ = ["ArgumentError", "Door", "UnknownArgumentError", "checked", "checked_
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C", bound=type)
 
-_PLAIN: Mapping[Any, Kind] = {int: Whole(), float: Number(), bool: Flag(), str: Text()}
+_A_PATH = NAMES["path"]
+_PLAIN: Mapping[Any, Kind] = {int: Whole(), float: Number(), bool: Flag(), str: Text(), Path: _A_PATH}
 _KEYWORDS = Instance("a mapping of names to values", lambda value: isinstance(value, Mapping))
 _FUNCTION = Instance("a function", callable)
 _UNEXPECTED = re.compile(r"got an unexpected keyword argument '(\w+)'")
@@ -86,7 +89,7 @@ class Door:
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        parameters = _parameters(function)
+        parameters = parameters_of(function)
         self.takes_more = any(p.kind is p.VAR_KEYWORD for p in parameters)
         named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
         self.known = tuple(p.name for p in named if p.name not in ("self", "cls") and p.kind is not p.POSITIONAL_ONLY)
@@ -219,7 +222,8 @@ def checked_methods(cls: C) -> C:
 # From a parameter to its kinds.
 
 
-def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+def parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Parameters of a function, their annotations as objects where they can be resolved."""
     try:
         signature = inspect.signature(function, eval_str=True)
     except (NameError, AttributeError, SyntaxError, TypeError):  # annotations of others that cannot be resolved here
@@ -267,10 +271,14 @@ def _annotated_kind(annotation: Any) -> tuple[Kind | None, bool]:
         return _KEYWORDS, True
     if origin is Callable:
         return _FUNCTION, True
+    if annotation is os.PathLike or origin is os.PathLike:
+        return _A_PATH, True
     if origin not in (Union, types.UnionType):
         return None, False
     found = [_annotated_kind(part) for part in parts if part is not type(None)]
     known = tuple(kind for kind, _ in found if kind is not None)
+    if _A_PATH in known:  # which may be text
+        known = tuple(kind for kind in known if not isinstance(kind, Text))
     if {str, float} <= set(parts):  # a category, which may be NaN
         return None, False
     whole = all(says_all and kind is not None for kind, says_all in found)

@@ -251,14 +251,17 @@ class Several(Kind):
     ----------
     kind
         Of each.
+    or_none_of_it
+        Whether the list may be empty.
     """
 
     kind: Kind
+    or_none_of_it: bool = False
 
     @property
     def wanted(self) -> str:  # type: ignore[override]
         """What may be given."""
-        return f"{self.kind.wanted}, or a list of such that is not empty"
+        return f"{self.kind.wanted}, or a list of such" + ("" if self.or_none_of_it else " that is not empty")
 
     @property
     def types(self) -> frozenset[type]:  # type: ignore[override]
@@ -270,7 +273,8 @@ class Several(Kind):
         if isinstance(value, str | Mapping) or not isinstance(value, Iterable) or getattr(value, "shape", None) == ():
             return self.kind.take(value)
         taken = [self.kind.take(one) for one in value]
-        return REFUSED if not taken or any(one is REFUSED for one in taken) else taken
+        too_few = not taken and not self.or_none_of_it
+        return REFUSED if too_few or any(one is REFUSED for one in taken) else taken
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .argument_names import NAMES
+from .arguments import checked
 from .errors import unknown_name
 from .kinds import REFUSED, AnyOf, Flag, Kind, OneOf, Text, Whole, described
 from .process import is_first_process
@@ -26,6 +27,8 @@ _KINDS: Mapping[str, Kind] = {
     "dl_persistent_workers": Flag(),
     "jax_preallocate_gpu_memory": Flag(),
     "mlflow_set_experiment": Text(),
+    "mlflow_set_tracking_uri": Text(),
+    "logging_dir": NAMES["path"],
 }
 _MAY_BE_NONE = ("seed", "num_threads")
 
@@ -54,6 +57,7 @@ class Settings:
         Kept for scvi-tools' sake, and without effect.
     """
 
+    @checked
     def __init__(
         self,
         verbosity: int = logging.INFO,

@@ -4,14 +4,16 @@ Dims: n cells, g genes, s samples.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from ..core import optional, unknown_name
+from ..core import checked, checked_methods, optional, unknown_name
+from ..core.kinds import Instance, Number, Several
+from ..dataloaders.row_numbers import row_numbers
 from .differential import GroupTests, compare_groups, log_normalized
 from .keys import (
     DATA_VAR_RAW,
@@ -26,10 +28,21 @@ from .statistics import coefficient_of_variation, coverage, zero_fraction
 
 __all__ = ["PosteriorPredictiveCheck"]
 
+
+def _are_models(value: Any) -> bool:
+    if not isinstance(value, Mapping) or not value:
+        return False
+    return all(hasattr(model, "posterior_predictive_sample") for model in value.values())
+
+
+_MODELS = Instance("a mapping of names to models that draw counts", _are_models)
+_LEVELS = Several(Number(), or_none_of_it=True)
 _AXES = {"cells": 0, "features": 1}
 _LOWER_LEVELS = (0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.175)
 
 
+@checked_methods
+@checked
 class PosteriorPredictiveCheck:
     """Compares counts drawn from models with those observed.
 
@@ -66,17 +79,17 @@ class PosteriorPredictiveCheck:
     def __init__(
         self,
         adata: AnnData,
-        models_dict: Mapping[str, Any],
+        models_dict: Annotated[Mapping[str, Any], _MODELS],
         count_layer_key: str | None = None,
         n_samples: int = 10,
         indices: Sequence[int] | None = None,
         modality: str | None = None,
     ) -> None:
         self._sparse = optional("sparse", extra="sparse", purpose="PosteriorPredictiveCheck")
-        self.adata: Any = adata if modality is None else adata[modality]
+        self.adata: Any = adata if modality is None else _modality_of(adata, modality)
         self.models, self.n_samples, self.modality = dict(models_dict), n_samples, modality
         self.count_layer_key = count_layer_key
-        self.indices = np.arange(self.adata.n_obs) if indices is None else np.asarray(indices)
+        self.indices = np.arange(self.adata.n_obs) if indices is None else row_numbers(indices, self.adata.n_obs)
         if count_layer_key is not None and count_layer_key not in self.adata.layers:
             raise KeyError(unknown_name("layer of adata.layers", count_layer_key, self.adata.layers.keys()))
         of_raw = count_layer_key is None and any(map(_takes_raw, self.models.values()))
@@ -119,8 +132,6 @@ class PosteriorPredictiveCheck:
             ``"cells"``: a value for each gene, ``metrics["cv_gene"]``. ``"features"``: one for each cell,
             ``metrics["cv_cell"]``. Data frames with a column for each model, and ``"Raw"``.
         """
-        if dim not in _AXES:
-            raise ValueError(unknown_name("dim", dim, _AXES))
         index = self._genes if dim == "cells" else self.adata.obs_names[self.indices]
         columns = {
             name: _mean_of_numbers(coefficient_of_variation(drawn, _AXES[dim])) for name, drawn in self.samples.items()
@@ -135,7 +146,7 @@ class PosteriorPredictiveCheck:
         columns[DATA_VAR_RAW] = zero_fraction(self.raw_counts)
         self.metrics[METRIC_ZERO_FRACTION] = pd.DataFrame(columns, index=self._genes)
 
-    def calibration_error(self, confidence_intervals: list[float] | float | None = None) -> None:
+    def calibration_error(self, confidence_intervals: Annotated[list[float] | float, _LEVELS] | None = None) -> None:
         r"""Whether the draws' quantiles hold what they promise, as ``metrics["calibration"]``.
 
         .. math:: \sum_i \bigl(\tfrac{1}{ng} \#\{q_{l_i} \le x_{ng} \le q_{u_i}\} - (u_i - l_i)\bigr)^2
@@ -157,7 +168,7 @@ class PosteriorPredictiveCheck:
     def differential_expression(
         self,
         de_groupby: str | None = None,
-        de_method: str = "t-test",
+        de_method: Literal["t-test"] = "t-test",
         n_samples: int = 1,
         cell_scale_factor: float = 1e4,
         p_val_thresh: float = 0.001,
@@ -185,9 +196,7 @@ class PosteriorPredictiveCheck:
         the observed and of the drawn counts, ``"raw"`` and ``"approx"``.
         """
         if de_groupby not in self.adata.obs:
-            raise KeyError(unknown_name("column of adata.obs", de_groupby, self.adata.obs.columns))
-        if de_method != "t-test":
-            raise ValueError(unknown_name("de_method", de_method, ["t-test"]))
+            raise KeyError(unknown_name("column of adata.obs (de_groupby)", de_groupby, self.adata.obs.columns))
         groups = self.adata.obs[de_groupby].iloc[self.indices].astype("category").cat.remove_unused_categories()
 
         def tested(counts: Any) -> GroupTests:
@@ -219,6 +228,13 @@ class PosteriorPredictiveCheck:
             f"Posterior predictive check of {', '.join(self.models)}: {self.n_samples} draws of "
             f"{self.raw_counts.shape[0]} cells and {self.raw_counts.shape[1]} genes. Metrics: {found}."
         )
+
+
+def _modality_of(adata: Any, modality: str) -> Any:
+    modalities = getattr(adata, "mod", {})
+    if modality not in modalities:
+        raise KeyError(unknown_name("modality of adata", modality, modalities))
+    return adata[modality]
 
 
 def _takes_raw(model: Any) -> bool:

@@ -8,7 +8,7 @@ from .count_report import CountReport, Finding, TotalsSummary
 from .counts import check_counts
 from .gene_selection import poisson_gene_selection
 from .genes import GeneMatch, align_genes, top_variable_genes
-from .manager import AnnDataManager, AnnDataManagerValidationCheck
+from .manager import AnnDataManager
 from .opening import open
 from .read import read
 from .registry import data_registry_of, state_registry_of, summary_stats_of
@@ -23,6 +23,7 @@ from .tenx import (
     read_10x_multiome,
     reads_to_fragments,
 )
+from .validation_check import AnnDataManagerValidationCheck
 
 __all__ = [
     "AnnDataManager",

@@ -1,11 +1,13 @@
 """Are these counts? An exact answer over every entry, in one pass and bounded memory."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from ..core import checked
 from ..core.allocator import give_back_free_blocks
+from ..core.argument_names import MATRIX
 from . import scratch
 from .blocks import CompressedBlock, DenseBlock, blocks, shape_of
 from .count_report import HUGE, KINDS, CountReport
@@ -15,8 +17,9 @@ from .stored_matrix import StoredMatrix
 __all__ = ["check_counts", "digest_of_counts", "is_count_matrix", "looks_like_reads"]
 
 
+@checked
 def check_counts(
-    x: Any,
+    x: Annotated[Any, MATRIX],
     *,
     obs_names: Sequence[str] | None = None,
     var_names: Sequence[str] | None = None,
@@ -40,10 +43,18 @@ def check_counts(
     -------
     What was found; see :class:`CountReport`. Nothing is raised for bad counts: ask the report.
 
+    Raises
+    ------
+    ValueError
+        For names of another number.
+
     Notes
     -----
     Duplicate entries of a sparse matrix (the same row and column stored twice) are looked at one by one.
     """
+    for name, names, length in zip(("obs_names", "var_names"), (obs_names, var_names), shape_of(x)):
+        if names is not None and len(names) != length:
+            raise ValueError(f"{name} has {len(names)} names for {length}.")
     tally = x.tally if isinstance(x, StoredMatrix) and x.tally is not None else _tally(x, chunk_rows, progress)
     report = tally.report(obs_names, var_names)
     if isinstance(x, StoredMatrix) and x.tally is None:

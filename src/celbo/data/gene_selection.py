@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from ..core import unknown_name
+from ..core import checked, unknown_name
 from .access import anndata_value
 from .blocks import CompressedBlock, blocks, shape_of
 from .counts import is_count_matrix
@@ -25,6 +25,7 @@ _ENTRIES = 2**22
 """Entries of the matrix of expected zeros that is held at once: 32 MiB of float64."""
 
 
+@checked
 def poisson_gene_selection(
     adata: AnnData,
     layer: str | None = None,

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 
-from ..core import DataMismatchError
+from ..core import DataMismatchError, checked
+from ..core.argument_names import MATRIX
+from ..core.kinds import Text
 from .blocks import DenseBlock, blocks, shape_of
 
 __all__ = ["GeneMatch", "align_genes", "top_variable_genes"]
@@ -77,7 +79,8 @@ def _listed(names: np.ndarray) -> str:
     return ", ".join(repr(str(name)) for name in names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "") or "none"
 
 
-def align_genes(var_names: Names, reference_names: Names, *, where: str = "var_names") -> GeneMatch:
+@checked
+def align_genes(var_names: Names, reference_names: Names, *, where: Annotated[str, Text()] = "var_names") -> GeneMatch:
     """Find each reference gene among the genes of other data, by name.
 
     Parameters
@@ -123,7 +126,8 @@ def _require_unique(names: pd.Index, where: str) -> None:
         )
 
 
-def top_variable_genes(x: Any, n_top: int) -> np.ndarray:
+@checked
+def top_variable_genes(x: Annotated[Any, MATRIX], n_top: int) -> np.ndarray:
     r"""Mark the genes that vary most beyond counting noise.
 
     .. math:: d_g = \mathrm{var}_n(x_{ng}) / \mathrm{mean}_n(x_{ng})

@@ -4,7 +4,6 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 from uuid import uuid4
 
@@ -12,7 +11,7 @@ import numpy as np
 from anndata import AnnData
 from rich.console import Console
 
-from ..core import SCVI_TOOLS_VERSION
+from ..core import SCVI_TOOLS_VERSION, checked, checked_methods
 from .attrdict import attrdict
 from .constants import (
     DATA_REGISTRY,
@@ -31,28 +30,15 @@ from .genes import GeneMatch, align_genes
 from .modalities import is_mudata, require_fit
 from .registry import data_registry_of, field_registry_of, state_registry_of, summary_stats_of
 from .registry_view import places_table, print_setup_call, summary_table
+from .validation_check import AnnDataManagerValidationCheck
 
-__all__ = ["AnnDataManager", "AnnDataManagerValidationCheck"]
+__all__ = ["AnnDataManager"]
 
 logger = logging.getLogger("celbo")
 
 
-@dataclass
-class AnnDataManagerValidationCheck:
-    """What to check before an AnnData is registered.
-
-    Parameters
-    ----------
-    check_if_view
-        Refuse views: setup writes columns, and a view would silently become a copy.
-    check_fully_paired_mudata
-        For MuData: every modality has every cell.
-    """
-
-    check_if_view: bool = True
-    check_fully_paired_mudata: bool = True
-
-
+@checked_methods
+@checked
 class AnnDataManager:
     """Registers an AnnData for a model and says afterwards where everything is.
 

@@ -6,6 +6,7 @@ Dims: n cells of all files, g genes in common.
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import anndata
 import h5py
@@ -13,11 +14,14 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from ..core import checked
 from ..core.allocator import give_back_free_blocks
+from ..core.argument_names import NAMES
+from ..core.kinds import OneOf, Several
 from . import scratch
 from .cell_names import names_of
 from .file_mark import naming_damage
-from .formats import Opened, Reading, no_modalities
+from .formats import ORIENTATIONS, Opened, Reading, no_modalities
 from .genes import align_genes
 from .inputs import Input, input_paths, open_input
 from .memory import available_memory, readable_bytes
@@ -35,14 +39,15 @@ SHARE = 0.4
 """Part of the available memory that data may take to be loaded: setup and training need some, and so do others."""
 
 
+@checked
 def open(
-    inputs: str | Path | Sequence[str | Path],
+    inputs: Annotated[str | Path | Sequence[str | Path], Several(NAMES["path"], or_none_of_it=True)],
     *,
     stream: bool | None = None,
     layers: Sequence[str] | None = None,
     raw: bool | None = None,
     modality: str | None = None,
-    orientation: str | None = None,
+    orientation: Annotated[str, OneOf(ORIENTATIONS)] | None = None,
 ) -> AnnData:
     """Open counts from files of any kind that :func:`celbo.data.read` reads, without reading what does not fit in
     memory.

@@ -1,14 +1,27 @@
 """Reading counts from disk into an AnnData, with errors of one line."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import anndata
 import h5py
 
+from ..core import checked
+from ..core.kinds import OneOf
 from .allowance import Allowance
 from .file_mark import naming_damage
-from .formats import Opened, Reading, Root, inputs_in, no_modalities, open_other, open_root, recognise, shared_obs
+from .formats import (
+    ORIENTATIONS,
+    Opened,
+    Reading,
+    Root,
+    inputs_in,
+    no_modalities,
+    open_other,
+    open_root,
+    recognise,
+    shared_obs,
+)
 from .index_structure import check_sparse
 from .parts import Parts
 from .stored_part import is_group
@@ -16,7 +29,13 @@ from .stored_part import is_group
 __all__ = ["read", "read_as"]
 
 
-def read(path: str | Path, *, modality: str | None = None, orientation: str | None = None) -> anndata.AnnData:
+@checked
+def read(
+    path: str | Path,
+    *,
+    modality: str | None = None,
+    orientation: Annotated[str, OneOf(ORIENTATIONS)] | None = None,
+) -> anndata.AnnData:
     """Read counts from a file or a folder into memory, whatever the file is called.
 
     What is read is checked: nothing is taken from other files, the arrays of sparse matrices fit each other, and no

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ..core import unknown_name
+from ..core import checked, unknown_name
 from .attrdict import attrdict
 from .constants import DATA_REGISTRY, FIELD_REGISTRIES, STATE_REGISTRY, SUMMARY_STATS
 
@@ -24,17 +24,20 @@ def field_registry_of(registry: Mapping[str, Any], registry_key: str) -> dict[st
     return fields[registry_key]
 
 
+@checked
 def data_registry_of(registry: Mapping[str, Any]) -> attrdict:
     """Where each field's data lie: ``{registry key: {attr_name, attr_key[, mod_key]}}``, empty fields left out."""
     fields = registry[FIELD_REGISTRIES]
     return attrdict({key: part[DATA_REGISTRY] for key, part in fields.items() if part[DATA_REGISTRY]}, recursive=True)
 
 
+@checked
 def state_registry_of(registry: Mapping[str, Any], registry_key: str) -> attrdict:
     """What setup learnt about one field: categories, column names."""
     return attrdict(field_registry_of(registry, registry_key)[STATE_REGISTRY])
 
 
+@checked
 def summary_stats_of(registry: Mapping[str, Any]) -> attrdict:
     """The sizes of all fields together: ``n_vars``, ``n_cells``, ``n_batch``, ...
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from ..core import settings, unknown_name
+from ..core import checked, settings
 
 __all__ = ["simulate_counts"]
 
@@ -39,6 +39,7 @@ class _Truth:
         return share / share.sum(-1, keepdims=True)
 
 
+@checked
 def simulate_counts(
     n_cells: int = 2000,
     n_genes: int = 1000,
@@ -100,10 +101,6 @@ def simulate_counts(
     ValueError
         For an unknown likelihood, or sizes below 1.
     """
-    if likelihood not in ("nb", "zinb"):
-        raise ValueError(unknown_name("likelihood", likelihood, ("nb", "zinb")))
-    if min(n_cells, n_genes, n_cell_types, n_batches) < 1:
-        raise ValueError(f"Sizes must be at least 1, got {n_cells=}, {n_genes=}, {n_cell_types=}, {n_batches=}.")
     root = np.random.SeedSequence(settings.seed if seed is None else seed)
     truth_seed, count_seed = root.spawn(2)
     rng = np.random.default_rng(truth_seed)

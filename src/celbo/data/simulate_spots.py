@@ -1,22 +1,26 @@
 """Counts of made-up tissue spots: sums of real or simulated cells whose mixture is known."""
 
+from typing import Annotated
+
 import anndata
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from ..core import settings, unknown_name
+from ..core import checked, settings, unknown_name
+from ..core.kinds import Number
 
 __all__ = ["simulate_spots"]
 
 
+@checked
 def simulate_spots(
     adata: anndata.AnnData,
     labels_key: str,
     n_spots: int = 500,
     *,
     layer: str | None = None,
-    cells_per_spot: float = 10.0,
+    cells_per_spot: Annotated[float, Number(1)] = 10.0,
     types_per_spot: int = 3,
     concentration: float = 1.0,
     capture_rate: float = 1.0,
@@ -68,9 +72,6 @@ def simulate_spots(
     ValueError
         A number out of range, or no labelled cell.
     """
-    _check(n_spots=n_spots, cells_per_spot=cells_per_spot, types_per_spot=types_per_spot)
-    if not 0 < capture_rate <= 1 or concentration <= 0:
-        raise ValueError(f"Wanted 0 < capture_rate <= 1 and concentration > 0, got {capture_rate=}, {concentration=}.")
     labels, x_ng = _labels(adata, labels_key), _counts(adata, layer)
     rng = np.random.default_rng(settings.seed if seed is None else seed)
     abundance_sc = _abundances(rng, n_spots, len(labels.categories), cells_per_spot, types_per_spot, concentration)
@@ -85,12 +86,6 @@ def simulate_spots(
         share_sc[:, c] = of_type_sg.sum(1)
     share_sc /= np.maximum(share_sc.sum(1, keepdims=True), 1)
     return _as_anndata(adata.var, counts_sg, abundance_sc, share_sc, labels.categories.astype(str))
-
-
-def _check(**at_least_one: float) -> None:
-    for name, value in at_least_one.items():
-        if value < 1:
-            raise ValueError(f"simulate_spots needs {name} of at least 1, got {value}.")
 
 
 def _labels(adata: anndata.AnnData, labels_key: str) -> "pd.Categorical[str]":

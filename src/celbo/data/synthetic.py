@@ -1,28 +1,28 @@
 """Meaningless counts in the layout that tests and examples use."""
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import anndata
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from ..core import optional, settings, unknown_name
+from ..core import checked, optional, settings
+from ..core.kinds import Whole
 
 __all__ = ["synthetic_iid"]
 
-_FORMATS = ("csr_matrix", "csc_matrix", "csr_array", "csc_array")
 
-
+@checked
 def synthetic_iid(
     batch_size: int = 200,
     n_genes: int = 100,
     n_proteins: int = 100,
     n_regions: int = 100,
     n_batches: int = 2,
-    n_labels: int = 3,
+    n_labels: Annotated[int, Whole(1)] = 3,
     dropout_ratio: float = 0.7,
-    sparse_format: str | None = None,
+    sparse_format: Literal["csr_matrix", "csc_matrix", "csr_array", "csc_array"] | None = None,
     generate_coordinates: bool = False,
     return_mudata: bool = False,
     *,
@@ -66,7 +66,7 @@ def synthetic_iid(
     Raises
     ------
     ValueError
-        For an unknown ``sparse_format``.
+        For an unknown ``sparse_format``, or sizes out of range.
     ModuleNotFoundError
         For ``return_mudata`` without mudata, with the pip line.
 
@@ -74,8 +74,6 @@ def synthetic_iid(
     -----
     scvi-tools keeps the share ``dropout_ratio`` instead of setting it to zero, against its documentation.
     """
-    if sparse_format is not None and sparse_format not in _FORMATS:
-        raise ValueError(unknown_name("sparse_format", sparse_format, _FORMATS))
     rng = np.random.default_rng(settings.seed if seed is None else seed)
     n = batch_size * n_batches
     rna_ng = _counts(rng, (n, n_genes), dropout_ratio)

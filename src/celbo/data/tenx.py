@@ -12,7 +12,7 @@ import scipy.io
 import scipy.sparse as sp
 from anndata import AnnData
 
-from ..core import unknown_name
+from ..core import checked, unknown_name
 from .access import anndata_value
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
 _PEAK = ["chr", "start", "end"]
 
 
+@checked
 def reads_to_fragments(adata: AnnData, read_layer: str | None = None, fragment_layer: str = "fragments") -> None:
     r"""Fragments from counts of reads: a fragment has two ends, so :math:`\lceil x / 2 \rceil` (:cite:p:`Martens23`).
 
@@ -47,6 +48,7 @@ def reads_to_fragments(adata: AnnData, read_layer: str | None = None, fragment_l
     adata.layers[fragment_layer] = fragments
 
 
+@checked
 def organize_cite_seq_10x(adata: AnnData, copy: bool = False) -> AnnData | None:
     """Move antibody counts from the columns of ``X`` to ``obsm["protein_expression"]``.
 
@@ -78,6 +80,7 @@ def organize_cite_seq_10x(adata: AnnData, copy: bool = False) -> AnnData | None:
     return target if copy else None
 
 
+@checked
 def organize_multiome_anndatas(
     multi_anndata: AnnData,
     rna_anndata: AnnData | None = None,
@@ -115,6 +118,7 @@ def organize_multiome_anndatas(
     return joined
 
 
+@checked
 def read_10x_atac(base_path: str | Path) -> AnnData:
     """Cells by peaks from a folder of Cell Ranger ATAC.
 
@@ -135,6 +139,7 @@ def read_10x_atac(base_path: str | Path) -> AnnData:
     return _as_anndata(folder, peaks)
 
 
+@checked
 def read_10x_multiome(base_path: str | Path) -> AnnData:
     """Cells by genes and peaks from a folder of Cell Ranger ARC.
 

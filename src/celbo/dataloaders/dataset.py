@@ -8,7 +8,7 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
-from ..core import REGISTRY_KEYS, unknown_name
+from ..core import REGISTRY_KEYS, checked, unknown_name
 from ..data import AnnDataManager
 from .row_source import RowCost, RowSource, Streamed, as_indices
 from .rows import rows
@@ -44,6 +44,7 @@ class AnnTorchDataset(torch.utils.data.Dataset):
         For a key that is not registered.
     """
 
+    @checked
     def __init__(
         self,
         adata_manager: AnnDataManager,
@@ -137,6 +138,7 @@ class AnnTorchDataset(torch.utils.data.Dataset):
         return as_indices(indices, len(self))
 
 
+@checked
 def torch_dataset(
     adata_manager: AnnDataManager,
     indices: Sequence[int] | Sequence[bool] | np.ndarray | None = None,

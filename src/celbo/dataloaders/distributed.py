@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DistributedSampler
 
+from ..core import checked
 from .sampler import batch_edges
 
 __all__ = ["BatchDistributedSampler"]
@@ -35,6 +36,7 @@ class BatchDistributedSampler(DistributedSampler):
         Nothing would be left to give out.
     """
 
+    @checked
     def __init__(
         self,
         dataset: Any,

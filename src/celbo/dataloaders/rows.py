@@ -11,6 +11,7 @@ import pandas as pd
 from anndata.abc import CSCDataset, CSRDataset
 from scipy import sparse
 
+from ..core import checked
 from .row_source import RowSource
 from .rows_backed import BackedCSRRows, DaskRows, HDF5Rows, ZarrRows, backed_csc_rows
 from .rows_dense import array_rows, frame_rows
@@ -24,6 +25,7 @@ SUPPORTED = (
 )
 
 
+@checked
 def rows(array: Any, dtype: Any = np.float32, columns: np.ndarray | None = None) -> RowSource:
     """Row source of a table.
 

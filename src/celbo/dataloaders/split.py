@@ -4,12 +4,13 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 
-from ..core import noted, settings, unknown_name
+from ..core import checked, noted, settings, unknown_name
+from ..core.kinds import Whole
 from ..core.rules import rules
 from ..data.columns import column_parts
 from .row_numbers import MANY, all_rows, kept
@@ -91,12 +92,13 @@ def split_sizes(n: int, train_size: float | None = None, validation_size: float 
     return min(math.ceil(train_size * n), n - n_validation), n_validation  # 0.55 * 100 rounds up to 56 in binary
 
 
+@checked
 def split_indices(
-    n: int,
+    n: Annotated[int, Whole(0)],
     train_size: float | None = None,
     validation_size: float | None = None,
     shuffle: bool = True,
-    seed: int | None = None,
+    seed: Annotated[int, Whole(0, 2**32 - 1)] | None = None,  # as numpy takes it
     stratify_by: Any = None,
 ) -> Split:
     """Split ``n`` cells at random, or in the order they lie.

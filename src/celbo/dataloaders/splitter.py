@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..core import UnknownArgumentError, checked, settings, unknown_name
-from ..core.kinds import Whole
+from ..core.kinds import Text, Whole
 from .concat import ConcatDataLoader
 from .dataset import AnnTorchDataset, registered
 from .loader import WORKER_OPTIONS, AnnDataLoader
@@ -88,7 +88,7 @@ class DataSplitter:
         external_indexing: list[Any] | None = None,
         *,
         seed: Annotated[int, Whole(0, 2**32 - 1)] | None = None,  # as numpy takes it
-        stratify_by: str | None = None,
+        stratify_by: Annotated[str, Text()] | None = None,
         split_by: str | None = None,
         **kwargs: Any,
     ) -> None:

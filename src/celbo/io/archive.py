@@ -30,7 +30,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ..core import read_regular
+from ..core import checked, read_regular
 from . import codec_numpy, codec_pandas  # noqa: F401  (they register their types)
 from .budget import MAX_VALUES, Budget
 from .codec import STORED, decode, encode
@@ -95,11 +95,13 @@ def _files(dir: str | PathLike[str], prefix: str) -> _Files:
     return _Files(Path(dir), prefix)
 
 
+@checked
 def is_archive(dir: str | PathLike[str], prefix: str = "") -> bool:
     """Whether a folder holds an archive of celbo's own format (it is not opened)."""
     return _files(dir, prefix).document.is_file()
 
 
+@checked
 def write_archive(
     dir: str | PathLike[str],
     arrays: dict[str, Tensor | np.ndarray],
@@ -262,6 +264,7 @@ def _tensors_of(files: _Files) -> Path | None:
         return None
 
 
+@checked
 def read_archive(dir: str | PathLike[str], *, prefix: str = "") -> Archive:
     """Read an archive whole, or not at all.
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ..core import checked
 from .errors import ArchiveError, ArchiveNotFoundError
 from .scvi_legacy import is_legacy_archive, read_legacy_archive
 from .torch_file import read_torch_file
@@ -50,11 +51,13 @@ class ScviArchive:
     is_legacy: bool = False
 
 
+@checked
 def is_scvi_archive(dir: str | PathLike[str], prefix: str = "") -> bool:
     """Whether a folder holds an archive of scvi-tools, of any version."""
     return (Path(dir) / f"{prefix}model.pt").is_file() or is_legacy_archive(Path(dir), prefix)
 
 
+@checked
 def read_scvi_archive(dir: str | PathLike[str], prefix: str = "") -> ScviArchive:
     """Read an archive that scvi-tools saved.
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from ..core import checked
 from .errors import ArchiveError
 from .files import replacing, writing_into
 from .scvi import read_scvi_archive
@@ -21,6 +22,7 @@ from .unpickle_torch import Constraint
 __all__ = ["write_scvi_archive"]
 
 
+@checked
 def write_scvi_archive(
     dir: str | PathLike[str],
     state_dict: dict[str, Tensor],

@@ -6,13 +6,14 @@ Biotechnology 2022.
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
 from ..core import REGISTRY_KEYS
+from ..core.kinds import Whole
 from ..data import align_genes
 from ..data.fields import (
     BaseAnnDataField,
@@ -87,7 +88,7 @@ class CondSCVI(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass)
         self._build_module(arguments | module_kwargs)
 
     def get_vamp_prior(
-        self, adata: AnnData | None = None, p: int = 10, *, seed: int | None = 0
+        self, adata: AnnData | None = None, p: Annotated[int, Whole(1)] = 10, *, seed: int | None = 0
     ) -> dict[str, np.ndarray]:
         """Empirical prior of the latents within each cell type, a mixture of normal distributions.
 

@@ -6,7 +6,7 @@ Biotechnology 2022.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from anndata import AnnData
 from torch import Tensor
 
 from ..core import REGISTRY_KEYS, position_of
+from ..core.kinds import Instance
 from ..data.fields import BaseAnnDataField, CategoricalObsField, LayerField, NumericalObsField
 from ..module.mrdeconv import SMOOTHED_KEY, MRDeconv
 from ..posterior.deconvolution import fine_proportions, spot_gamma, spot_latents, spot_proportions, type_profile
@@ -98,7 +99,7 @@ class DestVI(UnsupervisedTrainingMixin, BaseModelClass):
     def from_rna_model(
         cls,
         st_adata: AnnData,
-        sc_model: CondSCVI,
+        sc_model: Annotated[CondSCVI, Instance("a CondSCVI", lambda model: hasattr(model, "get_vamp_prior"))],
         vamp_prior_p: int = 15,
         anndata_setup_kwargs: dict[str, Any] | None = None,
         **module_kwargs: Any,

@@ -5,7 +5,7 @@ cell itself.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,9 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from ..core import optional
+from ..core import checked, optional
+from ..core.kinds import Whole, described
+from ..dataloaders.row_source import as_indices
 
 __all__ = ["BatchMixing", "batch_mixing", "graph_connectivity", "knn_label_accuracy", "neighbours", "nmi_ari"]
 
@@ -51,8 +53,9 @@ def neighbours(latent: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     return distance_nm[other_nm].reshape(n, m), index_nm[other_nm].reshape(n, m)
 
 
+@checked
 def knn_label_accuracy(
-    latent: np.ndarray, labels: Any, train_idx: np.ndarray, test_idx: np.ndarray, k: int = 15
+    latent: np.ndarray, labels: Any, train_idx: np.ndarray, test_idx: np.ndarray, k: Annotated[int, Whole(1)] = 15
 ) -> float:
     """Share of cells whose label their nearest neighbours name by majority.
 
@@ -77,12 +80,13 @@ def knn_label_accuracy(
         When either set is empty or holds a row twice over in both.
     """
     z_nk = _coordinates(latent)
-    train_idx, test_idx = np.asarray(train_idx), np.asarray(test_idx)
+    train_idx = as_indices(train_idx, len(z_nk), "cell", "train_idx")
+    test_idx = as_indices(test_idx, len(z_nk), "cell", "test_idx")
     if not len(train_idx) or not len(test_idx):
         raise ValueError(f"Both sets need cells, got {len(train_idx)} to learn from and {len(test_idx)} to name.")
     if len(np.intersect1d(train_idx, test_idx)):
         raise ValueError("train_idx and test_idx share cells: a cell would name itself.")
-    code_n, name_c = _codes(labels, len(z_nk))
+    code_n, name_c = _codes(labels, len(z_nk), "labels")
     m = min(k, len(train_idx))
     _, index_tm = cKDTree(z_nk[train_idx]).query(z_nk[test_idx], k=np.arange(1, m + 1))
     vote_tc = _shares(code_n[train_idx][index_tm], np.ones(index_tm.shape), len(name_c))
@@ -107,7 +111,10 @@ class BatchMixing:
     ilisi: float
 
 
-def batch_mixing(latent: np.ndarray, batches: Any, k: int = 50, perplexity: float = 30.0) -> BatchMixing:
+@checked
+def batch_mixing(
+    latent: np.ndarray, batches: Any, k: Annotated[int, Whole(1)] = 50, perplexity: float = 30.0
+) -> BatchMixing:
     r"""Measure how well batches mix.
 
     .. math::
@@ -138,7 +145,7 @@ def batch_mixing(latent: np.ndarray, batches: Any, k: int = 50, perplexity: floa
     Korsunsky et al., *Fast, sensitive and accurate integration of single-cell data with Harmony*, Nature Methods 2019
     (LISI); Luecken et al., *Benchmarking atlas-level data integration*, Nature Methods 2022 (the scaling).
     """
-    code_n, name_b = _codes(batches, len(latent))
+    code_n, name_b = _codes(batches, len(_coordinates(latent)), "batches")
     if len(name_b) < 2:
         raise ValueError(f"Mixing needs at least two batches, got {len(name_b)}.")
     n_sought = max(k, int(np.ceil(3 * perplexity)))
@@ -170,7 +177,8 @@ def perplexity_weights(distance_nm: np.ndarray, perplexity: float) -> np.ndarray
     return _softmax(-np.exp(low_n1) * spread_nm)
 
 
-def graph_connectivity(latent: np.ndarray, labels: Any, k: int = 15) -> float:
+@checked
+def graph_connectivity(latent: np.ndarray, labels: Any, k: Annotated[int, Whole(1)] = 15) -> float:
     """Mean over labels of the share of a label's cells in its largest connected part of the graph of neighbours.
 
     Parameters
@@ -190,7 +198,7 @@ def graph_connectivity(latent: np.ndarray, labels: Any, k: int = 15) -> float:
     ----------
     Luecken et al., *Benchmarking atlas-level data integration in single-cell genomics*, Nature Methods 2022.
     """
-    code_n, name_c = _codes(labels, len(latent))
+    code_n, name_c = _codes(labels, len(_coordinates(latent)), "labels")
     _, index_nm = neighbours(latent, k)
     n, m = index_nm.shape
     graph = sp.csr_matrix((np.ones(n * m), index_nm.ravel(), np.arange(0, n * m + 1, m)), shape=(n, n))
@@ -202,6 +210,7 @@ def _largest_part(graph: sp.csr_matrix, rows: np.ndarray) -> float:
     return float(np.bincount(part_n).max() / len(rows))
 
 
+@checked
 def nmi_ari(latent: np.ndarray, labels: Any, seed: int = 0) -> tuple[float, float]:
     """Agreement of k-means clusters with labels.
 
@@ -226,7 +235,7 @@ def nmi_ari(latent: np.ndarray, labels: Any, seed: int = 0) -> tuple[float, floa
     cluster = optional("sklearn.cluster", extra="sklearn", purpose="nmi_ari")
     scores = optional("sklearn.metrics", extra="sklearn", purpose="nmi_ari")
     z_nk = _coordinates(latent)
-    code_n, name_c = _codes(labels, len(z_nk))
+    code_n, name_c = _codes(labels, len(z_nk), "labels")
     found_n = cluster.KMeans(len(name_c), n_init=10, random_state=seed).fit_predict(z_nk)
     return float(scores.normalized_mutual_info_score(code_n, found_n)), float(
         scores.adjusted_rand_score(code_n, found_n)
@@ -234,7 +243,10 @@ def nmi_ari(latent: np.ndarray, labels: Any, seed: int = 0) -> tuple[float, floa
 
 
 def _coordinates(latent: np.ndarray) -> np.ndarray:
-    z_nk = np.asarray(latent, dtype=np.float64)
+    try:
+        z_nk = np.asarray(latent, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"latent must be an array of cells by dimensions, got {described(latent)}.") from None
     if z_nk.ndim != 2:
         raise ValueError(f"A latent space is an array of cells by dimensions, got shape {z_nk.shape}.")
     if not np.isfinite(z_nk).all():
@@ -244,13 +256,13 @@ def _coordinates(latent: np.ndarray) -> np.ndarray:
     return z_nk
 
 
-def _codes(names: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
+def _codes(names: Any, n: int, argument: str) -> tuple[np.ndarray, np.ndarray]:
     """Integers for names, and the names that occur, sorted."""
     names_n = np.asarray(names)
     if names_n.shape != (n,):
-        raise ValueError(f"One name a cell is needed, ({n},), got shape {names_n.shape}.")
+        raise ValueError(f"One name a cell is needed ({argument}), ({n},), got shape {names_n.shape}.")
     if pd.isna(names_n).any():
-        raise ValueError(f"{int(pd.isna(names_n).sum())} of {n} cells have no name: leave them out.")
+        raise ValueError(f"{int(pd.isna(names_n).sum())} of {n} cells have no name ({argument}): leave them out.")
     code_n, name_c = pd.factorize(names_n, sort=True)
     return code_n, np.asarray(name_c)
 

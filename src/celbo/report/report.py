@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
-from ..core import __version__
+from ..core import __version__, checked
+from ..core.kinds import Instance
 from ..core.replacing import building, printable
 from ..data import Finding, check_counts
 from ..data.access import place
@@ -23,16 +25,27 @@ __all__ = ["model_report", "render"]
 
 logger = logging.getLogger("celbo")
 
+_FINDINGS = Instance(
+    "findings of celbo.data.check_counts",
+    lambda value: isinstance(value, Sequence) and all(isinstance(one, Finding) for one in value),
+)
+_FIGURES = Instance(
+    "a mapping of names to numbers",
+    lambda value: isinstance(value, Mapping) and all(isinstance(one, Real) for one in value.values()),
+)
+_A_MODEL = Instance("a trained model", lambda value: hasattr(value, "module") and hasattr(value, "history"))
 
+
+@checked
 def model_report(
-    model: Any,
+    model: Annotated[Any, _A_MODEL],
     path: str | Path,
     *,
     title: str | None = None,
-    findings: Sequence[Finding] | None = None,
+    findings: Annotated[Sequence[Finding], _FINDINGS] | None = None,
     settings: Mapping[str, Any] | None = None,
     versions: Mapping[str, str] | None = None,
-    before: Mapping[str, float] | None = None,
+    before: Annotated[Mapping[str, float], _FIGURES] | None = None,
     seed: int = 0,
 ) -> ModelSummary:
     """Write what came of a training as one HTML file, pictures inside, readable offline.
@@ -214,7 +227,8 @@ def _quality(summary: ModelSummary, before: Mapping[str, float]) -> list[Section
     )
     rows: list[list[str]] = []
     for name, value in summary.metrics.items():
-        rows.append([name, *([f"{before[name]:.3f}"] if before else []), f"{value:.3f}"])
+        old = f"{before[name]:.3f}" if name in before else ""
+        rows.append([name, *([old] if before else []), f"{value:.3f}"])
     head = ["", "PCA of log-normalised counts", "this model"] if before else ["", "this model"]
     return [Section("Labels and batches", text, table(head, rows))]
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 from torch.distributions import Distribution, Independent
 
+from ..core import checked
 from ..distributions import CountDistribution
 from ..ops.random import private_rng
 
@@ -27,6 +28,7 @@ _MAX_COUNT = 2**22
 _N_SIGMA = 6.0
 
 
+@checked
 def check_distribution(
     make: Make,
     parameters: Mapping[str, Sequence[float] | np.ndarray | Tensor],

@@ -7,16 +7,19 @@ import random
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from anndata import AnnData
 
+from ..core import checked
+from ..core.kinds import Instance
 from ..model.base import BaseModelClass
 
 __all__ = ["check_model"]
 
+_MODEL_CLASS = Instance("a class of model", lambda value: isinstance(value, type) and hasattr(value, "setup_anndata"))
 _ELBO = (
     "elbo_train",
     "reconstruction_loss_train",
@@ -27,8 +30,9 @@ _ELBO = (
 )
 
 
+@checked
 def check_model(
-    model_cls: type[BaseModelClass],
+    model_cls: Annotated[type[BaseModelClass], _MODEL_CLASS],
     make_adata: Callable[[], AnnData],
     *,
     setup: Mapping[str, Any] | None = None,

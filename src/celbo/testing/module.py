@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ..core import REGISTRY_KEYS
+from ..core import REGISTRY_KEYS, checked
 from ..module.base import BaseModuleClass, LossOutput
 from ..module.base.binding import accepts
 from ..module.base.randomness import randomness_of
@@ -19,6 +19,7 @@ __all__ = ["check_module"]
 Batch = Mapping[str, Tensor]
 
 
+@checked
 def check_module(
     make_module: Callable[[], BaseModuleClass],
     batch: Batch,

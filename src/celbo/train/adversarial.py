@@ -202,6 +202,7 @@ def _as_classifier(asked: bool | Classifier, module: Any) -> Classifier | Litera
         return Classifier(module.n_latent, n_hidden=32, n_labels=module.n_batch, n_layers=2, logits=True)
 
 
+@checked
 @dataclass
 class AdversarialTrainingPlanConfig:
     """Arguments of :class:`AdversarialTrainingPlan`, with scvi-tools' defaults; see there."""

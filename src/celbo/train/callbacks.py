@@ -7,12 +7,13 @@ import logging
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
 from ..core import checked, settings, unknown_name
+from ..core.kinds import Whole
 from .nonfinite import copy_weights
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class LoudEarlyStopping(Callback):
         monitor: str = "elbo_validation",
         min_delta: float = 0.0,
         patience: int = 45,
-        mode: str = "min",
+        mode: Literal["min", "max"] = "min",
         warmup_epochs: int = 0,
         verbose: bool = False,
         **kwargs: Any,
@@ -245,8 +246,8 @@ class SaveCheckpoint(Callback):
         monitor: str = "validation_loss",
         load_best_on_end: bool = False,
         check_nan_gradients: bool = False,
-        mode: str = "min",
-        save_top_k: int = 1,
+        mode: Literal["min", "max"] = "min",
+        save_top_k: Annotated[int, Whole(1)] = 1,
         **kwargs: Any,
     ) -> None:
         self.dirpath = Path(dirpath) if dirpath is not None else settings.logging_dir / "checkpoints"
@@ -307,7 +308,8 @@ class SaveCheckpoint(Callback):
 class LearningRateMonitor(Callback):
     """Trace of the learning rate in the history, as ``lr-Adam`` by step."""
 
-    def __init__(self, logging_interval: str | None = None, **kwargs: Any) -> None:
+    @checked
+    def __init__(self, logging_interval: Literal["step", "epoch"] | None = None, **kwargs: Any) -> None:
         self.logging_interval = logging_interval
 
     def on_train_epoch_end(self, trainer: "Trainer", plan: "Plan") -> None:

@@ -136,6 +136,7 @@ class ClassifierTrainingPlan(Plan):
         return torch.optim.AdamW(parameters, fused=True, **settings)
 
 
+@checked
 @dataclass
 class ClassifierTrainingPlanConfig:
     """Arguments of :class:`ClassifierTrainingPlan`, with scvi-tools' defaults; see there."""

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol
 
+from ..core import checked
+
 __all__ = ["KwargsLike", "TrainerConfig", "TrainingPlanConfig", "merge_kwargs"]
 
 
@@ -19,6 +21,7 @@ def flatten_config(config: Any, nested: str) -> dict[str, Any]:
     return kwargs | getattr(config, nested)
 
 
+@checked
 @dataclass
 class TrainingPlanConfig:
     """Arguments of :class:`~celbo.train.TrainingPlan`, with scvi-tools' defaults; see there."""
@@ -52,6 +55,7 @@ class TrainingPlanConfig:
         return flatten_config(self, "loss_kwargs")
 
 
+@checked
 @dataclass
 class TrainerConfig:
     """Arguments of :class:`~celbo.train.Trainer`, with scvi-tools' defaults; see there."""
@@ -67,12 +71,10 @@ class TrainerConfig:
     num_sanity_val_steps: int = 0
     enable_model_summary: bool = False
     early_stopping: bool = False
-    early_stopping_monitor: Literal["elbo_validation", "reconstruction_loss_validation", "kl_local_validation"] = (
-        "elbo_validation"
-    )
+    early_stopping_monitor: str = "elbo_validation"
     early_stopping_min_delta: float = 0.0
     early_stopping_patience: int = 45
-    early_stopping_warmup_epochs: int = 0
+    early_stopping_warmup_epochs: int | None = 0
     early_stopping_mode: Literal["min", "max"] = "min"
     enable_progress_bar: bool = True
     progress_bar_refresh_rate: int = 1

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import settings, unknown_name
+from ..core.kinds import described
 
 __all__ = ["make_loggers"]
 
@@ -18,6 +19,11 @@ def make_loggers(chosen: Any, folder: str | Path | None) -> list[Any]:
         Lightning; a list of them.
     folder
         Where named loggers write; ``settings.logging_dir`` when not given.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Anything else.
     """
     if chosen is None or chosen is False:
         return []
@@ -29,4 +35,10 @@ def make_loggers(chosen: Any, folder: str | Path | None) -> list[Any]:
         if name not in named:
             raise ValueError(unknown_name("logger", name, named))
         return [named[name](root_dir=str(folder or settings.logging_dir))]
-    return list(chosen) if isinstance(chosen, list | tuple) else [chosen]
+    loggers = list(chosen) if isinstance(chosen, list | tuple) else [chosen]
+    for one in loggers:
+        if not hasattr(one, "log_metrics"):
+            raise TypeError(
+                f"logger must be None, True, 'csv', 'tensorboard' or objects with log_metrics(), got {described(one)}."
+            )
+    return loggers

@@ -10,12 +10,14 @@ division.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..core import checked
+from ..core.kinds import Text
 from ..module.base import LossOutput
 
 __all__ = ["ElboMetric", "EpochMetrics", "scalar_extra_metrics"]
@@ -202,7 +204,13 @@ class ElboMetric:
         ``"obs"``: mean over observations; ``"batch"``: mean over minibatches.
     """
 
-    def __init__(self, name: str, mode: str, interval: str) -> None:
+    @checked
+    def __init__(
+        self,
+        name: Annotated[str, Text()],
+        mode: Literal["train", "validation"],
+        interval: Literal["obs", "batch"],
+    ) -> None:
         if interval not in ("obs", "batch"):
             raise ValueError(f"interval must be 'obs' or 'batch', got {interval!r}.")
         self._name, self.mode, self.interval = name, mode, interval

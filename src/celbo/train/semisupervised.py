@@ -77,11 +77,12 @@ class SemiSupervisedTrainingPlan(TrainingPlan):
             self.log_with_mode(key, value, mode, batch_size=loss_output.n_obs_minibatch)
 
 
+@checked
 @dataclass
 class SemiSupervisedTrainingPlanConfig:
     """Arguments of :class:`SemiSupervisedTrainingPlan`, with scvi-tools' defaults; see there."""
 
-    classification_ratio: int = 50
+    classification_ratio: float = 50
     lr: float = 1e-3
     weight_decay: float = 1e-6
     n_steps_kl_warmup: int | None = None

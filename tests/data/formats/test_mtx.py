@@ -120,7 +120,7 @@ def test_without_names_it_is_asked(tmp_path):
         celbo.data.read(path)
     np.testing.assert_array_equal(celbo.data.read(path, orientation="genes-by-cells").X.toarray(), COUNTS)
     np.testing.assert_array_equal(celbo.data.read(path, orientation="cells-by-genes").X.toarray(), COUNTS.T)
-    with pytest.raises(ValueError, match=r"orientation is called 'genes'. There are: 'genes-by-cells'"):
+    with pytest.raises(ValueError, match=r"orientation must be 'genes-by-cells' .* got 'genes'"):
         celbo.data.read(path, orientation="genes")
 
 

@@ -198,7 +198,7 @@ class ArchesMixin(Base):
             return cls.load(str(reference_model), adata=False, accelerator="cpu")
         if type(reference_model) is not cls:
             raise ValueError(
-                f"The reference is a {type(reference_model).__name__}, wanted a {cls.__name__} or the folder of its "
+                f"reference_model is a {type(reference_model).__name__}, wanted a {cls.__name__} or the folder of its "
                 f"archive: use {type(reference_model).__name__}.load_query_data."
             )
         return reference_model

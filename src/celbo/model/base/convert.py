@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import io
+from ...core import checked
 from ...data.constants import RAW
 from .archive import read_saved, versions
 
@@ -18,6 +19,7 @@ logger = logging.getLogger("celbo")
 _DATA = "adata.h5ad"
 
 
+@checked
 def convert_archive(
     old: str | Path, new: str | Path, *, prefix: str = "", overwrite: bool = False, class_name: str | None = None
 ) -> Path:
@@ -77,6 +79,7 @@ def convert_archive(
     return Path(new)
 
 
+@checked
 def export_archive(new: str | Path, old: str | Path, *, prefix: str = "", overwrite: bool = False) -> Path:
     """Write a model that celbo saved as an archive that scvi-tools 1.4.2 loads.
 

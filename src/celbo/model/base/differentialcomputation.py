@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ...core import REGISTRY_KEYS, checked_methods, optional, settings
+from ...core import REGISTRY_KEYS, checked, checked_methods, optional, settings
 from ...data import AnnDataManager
 from ...dataloaders.row_source import as_indices
 from ...posterior import Hypothesis, Pairs, differential_effects, group_means
@@ -38,6 +38,7 @@ class DifferentialComputation:
         Manager of the data.
     """
 
+    @checked
     def __init__(
         self,
         model_fn: Callable[..., Any],

@@ -6,13 +6,14 @@ import sys
 from abc import ABCMeta
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 from uuid import uuid4
 
 import torch
 from anndata import AnnData
 
 from ...core import DataMismatchError, checked_methods, door_of, settings
+from ...core.argument_names import TORCH_DEVICE
 from ...data import AnnDataManager, summary_stats_of
 from ...data.fields import BaseAnnDataField
 from ...dataloaders import AnnDataLoader
@@ -259,7 +260,7 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
             raise RuntimeError(message)
         logger.warning(message)
 
-    def to_device(self, device: str | int | torch.device) -> None:
+    def to_device(self, device: Annotated[str | int | torch.device, TORCH_DEVICE]) -> None:
         """Move the module."""
         self.module.to(torch.device(device) if isinstance(device, str) else device)
 
