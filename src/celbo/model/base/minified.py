@@ -5,7 +5,7 @@ says which kind of minification it is. Keys are scvi-tools', so that data and ar
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -122,15 +122,12 @@ class BaseMinifiedModeModelClass(BaseModelClass):
 
         Raises
         ------
-        NotImplementedError
-            Another type.
         ValueError
-            The library size is a latent variable; the data are minified already; a shape or a variance is wrong.
+            Another type; the library size is a latent variable; the data are minified already; a shape or a variance is
+            wrong.
         KeyError
             No such entry of ``obsm``.
         """
-        if minified_data_type not in get_args(MinifiedDataType):
-            raise NotImplementedError(unknown_name("minification", minified_data_type, get_args(MinifiedDataType)))
         if self.minified_data_type is not None:
             raise ValueError(f"The data of this model are minified already ({self.minified_data_type}).")
         if not self.module.use_observed_lib_size:
