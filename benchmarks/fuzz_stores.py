@@ -7,11 +7,7 @@ than 10 s or 1 GB. Exit code 1 if anything did. The reading is done in child pro
 
 import argparse
 import json
-import os
-import resource
-import select
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,9 +26,11 @@ from celbo.data import open as open_data
 from celbo.data import read
 from celbo.data.file_mark import DamagedDataError
 
+from .damage import BYTES, ODD, places
+from .watching import report, watched
+
 __all__ = ["KINDS", "main", "make", "mutate"]
 
-LIMIT_S, LIMIT_BYTES = 10, 2**30
 N, G = 40, 12
 
 
@@ -75,7 +73,7 @@ def mutate(path: Path, rng: np.random.Generator) -> str:
     if path.is_dir():
         files = sorted(one for one in path.rglob("*") if one.is_file())
         path = files[rng.integers(len(files))]
-        ways: list[Callable[[Path, np.random.Generator], str]] = [*RAW, _lose]
+        ways: list[Way] = [*RAW, _lose]
         ways += [_retype] * 4 if path.name in ("zarr.json", ".zarray", ".zattrs", ".zgroup") else []
     else:
         ways = [*RAW, _attribute, _values, _resize, _replace]
@@ -83,48 +81,24 @@ def mutate(path: Path, rng: np.random.Generator) -> str:
     return f"{path.name}: {way(path, rng)}"
 
 
-def _flip(path: Path, rng: np.random.Generator) -> str:
-    raw = np.fromfile(path, np.uint8)
-    at = rng.integers(max(1, len(raw)), size=rng.integers(1, 9))
-    if len(raw):
-        raw[at] ^= (1 << rng.integers(8, size=len(at))).astype(np.uint8)
-    raw.tofile(path)
-    return f"flip {at.tolist()}"
+Way = Callable[[Path, np.random.Generator], str]
 
 
-def _cut(path: Path, rng: np.random.Generator) -> str:
-    length = int(rng.integers(path.stat().st_size + 1))
-    os.truncate(path, length)
-    return f"cut to {length}"
+def _in_file(way: Callable[[np.ndarray, np.random.Generator], tuple[np.ndarray, str]]) -> Way:
+    def damage(path: Path, rng: np.random.Generator) -> str:
+        raw, how = way(np.fromfile(path, np.uint8), rng)
+        raw.tofile(path)
+        return how
+
+    return damage
 
 
-def _overwrite(path: Path, rng: np.random.Generator) -> str:
-    raw = np.fromfile(path, np.uint8)
-    start, length = int(rng.integers(len(raw) + 1)), int(2 ** rng.integers(1, 10))
-    with_what = [np.uint8(0), np.uint8(255), rng.integers(256, dtype=np.uint8)][rng.integers(3)]
-    raw[start : start + length] = with_what
-    raw.tofile(path)
-    return f"bytes {start} to {start + length} are {with_what}"
-
-
-def _swap(path: Path, rng: np.random.Generator) -> str:
-    raw = np.fromfile(path, np.uint8)
-    length = int(2 ** rng.integers(2, 10))
-    a, b = sorted(rng.integers(max(1, len(raw) - length), size=2).tolist())
-    raw[a : a + length], raw[b : b + length] = raw[b : b + length].copy(), raw[a : a + length].copy()
-    raw.tofile(path)
-    return f"{length} bytes at {a} and {b} swapped"
-
-
-RAW = (_flip, _flip, _cut, _overwrite, _swap)
+RAW = tuple(map(_in_file, BYTES))
 
 
 def _lose(path: Path, rng: np.random.Generator) -> str:
     path.unlink()
     return "gone"
-
-
-ODD: tuple[Any, ...] = (None, -1, 0, 10**18, 2**70, 1.5, "x", "", [], [1, 2], {}, [10**12], True, "<U1000000000", "|O")
 
 
 def _retype(path: Path, rng: np.random.Generator) -> str:
@@ -133,19 +107,13 @@ def _retype(path: Path, rng: np.random.Generator) -> str:
         document = json.loads(path.read_text())
     except ValueError:
         return "no JSON"
-    places = list(_places(document))
-    if not places:
+    found = list(places(document))
+    if not found:
         return "empty"
-    holder, key = places[rng.integers(len(places))]
+    holder, key = found[rng.integers(len(found))]
     holder[key] = ODD[rng.integers(len(ODD))]
     path.write_text(json.dumps(document))
     return f"{key!r} is {holder[key]!r}"
-
-
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    for key in list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
-        yield value, key
-        yield from _places(value[key])
 
 
 def _elements(file: h5py.File) -> list[Any]:
@@ -239,66 +207,23 @@ def _ends_clean(path: Path, way: Callable[[Path], None]) -> str | None:
 
 
 def _work(kind: str, first: int, last: int, seed: int, one_way: int) -> None:
-    """Cases of a kind, as lines of JSON: each when it begins, and what was wrong with it."""
+    """Cases of a kind: each file damaged and read."""
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder:
         sound = make(kind, Path(folder))
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        for case in range(first, last):
-            print(json.dumps({"case": case}), flush=True)
+
+        def run(case: int) -> Iterator[dict[str, Any]]:
             path = Path(folder) / str(case) / sound.name
             path.parent.mkdir()
             (shutil.copytree if sound.is_dir() else shutil.copy)(sound, path)
             how = mutate(path, np.random.default_rng([seed, case]))
             for way in WAYS[case % 2 :: 2] if one_way else WAYS:
                 fault = _ends_clean(path, way)
-                now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-                if fault is None and (now - before) * 1024 > LIMIT_BYTES:
-                    fault, before = f"took {(now - before) // 1024} MB", now
                 if fault is not None:
-                    print(json.dumps({"case": case, "how": how, "way": way.__name__, "fault": fault}), flush=True)
+                    yield {"how": how, "way": way.__name__, "fault": fault}
             shutil.rmtree(path.parent)
-    print(json.dumps({"case": last}), flush=True)
 
-
-def _watched(kind: str, n: int, seed: int, one_way: bool) -> Iterator[dict[str, Any]]:
-    """The faults of a kind; a worker that says nothing for too long is killed, and another goes on behind."""
-    first = 0
-    while first < n:
-        line = [
-            sys.executable,
-            "-m",
-            "benchmarks.fuzz_stores",
-            "--work",
-            kind,
-            str(first),
-            str(n),
-            str(seed),
-            str(int(one_way)),
-        ]
-        with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as worker:
-            case, why = yield from _faults(worker)
-        if case < n:
-            yield {"kind": kind, "case": case, "fault": why}
-        first = case + 1
-
-
-def _faults(worker: subprocess.Popen[bytes]) -> Iterator[dict[str, Any]]:
-    assert worker.stdout is not None
-    case, limit, pending = -1, 60.0, b""  # the first line comes when everything is imported
-    while True:
-        ready, _, _ = select.select([worker.stdout], [], [], limit)
-        if not ready:
-            worker.kill()
-            return case, f"no end after {LIMIT_S} s"
-        piece = os.read(worker.stdout.fileno(), 2**16)
-        if not piece:
-            return case, f"the process died with {worker.wait()}"
-        *lines, pending = (pending + piece).split(b"\n")
-        for found in map(json.loads, lines):
-            case, limit = found["case"], float(LIMIT_S)
-            if "fault" in found:
-                yield found
+        report(first, last, run)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -316,7 +241,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     bad = 0
     for kind in given.kinds:
-        began, faults = time.perf_counter(), list(_watched(kind, given.n, given.seed, given.one_way))
+        began, faults = (
+            time.perf_counter(),
+            list(watched("benchmarks.fuzz_stores", kind, given.n, given.seed, given.one_way)),
+        )
         for fault in faults:
             print(json.dumps(fault))
         bad += len(faults)

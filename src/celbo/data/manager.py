@@ -28,7 +28,13 @@ from .constants import (
 from .fields import BaseAnnDataField, LayerField
 from .genes import GeneMatch, align_genes
 from .modalities import is_mudata, require_fit
-from .registry import data_registry_of, field_registry_of, state_registry_of, summary_stats_of
+from .registry import (
+    data_registry_of,
+    field_registry_of,
+    require_same_shape_of_setup,
+    state_registry_of,
+    summary_stats_of,
+)
 from .registry_view import places_table, print_setup_call, summary_table
 from .validation_check import AnnDataManagerValidationCheck
 
@@ -106,7 +112,7 @@ class AnnDataManager:
             raise AssertionError("Existing AnnData object registered with this Manager instance.")
         self._check(adata)
         for field in self.fields:
-            _require_same_shape_of_setup(field, source_registry)
+            require_same_shape_of_setup(field, source_registry)
             if not field.is_empty and source_registry is None:
                 field.validate_field(adata)
         # the mark goes first: if a field fails half way, older managers still see that their columns may be gone
@@ -372,15 +378,3 @@ class AnnDataManager:
         """The part of the registry that tells how it was made, for a manager that is made the same way."""
         keys = (MODEL_NAME, SETUP_ARGS, SETUP_METHOD_NAME)
         return {key: self._registry[key] for key in keys if key in self._registry}
-
-
-def _require_same_shape_of_setup(field: BaseAnnDataField, source: Mapping[str, Any] | None) -> None:
-    """Raise when the source registry has no such field, or one side names data for it and the other does not."""
-    if source is None or (field.is_empty and field.registry_key not in source[FIELD_REGISTRIES]):
-        return  # registries of old archives do not list the empty fields that came later
-    had_data = bool(field_registry_of(source, field.registry_key)[DATA_REGISTRY])
-    if had_data == field.is_empty:
-        sides = ("has data", "names none") if had_data else ("has none", "names some")
-        raise ValueError(
-            f"The source registry {sides[0]} for {field.registry_key!r}, this setup {sides[1]}: set both up alike."
-        )

@@ -1,13 +1,23 @@
 """What can be read off a registry alone, without the AnnData it came from."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from ..core import checked, unknown_name
 from .attrdict import attrdict
 from .constants import DATA_REGISTRY, FIELD_REGISTRIES, STATE_REGISTRY, SUMMARY_STATS
 
-__all__ = ["data_registry_of", "field_registry_of", "state_registry_of", "summary_stats_of"]
+if TYPE_CHECKING:
+    from .fields import BaseAnnDataField
+
+__all__ = [
+    "check_source",
+    "data_registry_of",
+    "field_registry_of",
+    "require_same_shape_of_setup",
+    "state_registry_of",
+    "summary_stats_of",
+]
 
 
 def field_registry_of(registry: Mapping[str, Any], registry_key: str) -> dict[str, Any]:
@@ -53,3 +63,23 @@ def summary_stats_of(registry: Mapping[str, Any]) -> attrdict:
                 raise RuntimeError(f"Two fields give the summary statistic {name!r}; rename the registry key {key!r}.")
             stats[name] = value
     return attrdict(stats)
+
+
+def require_same_shape_of_setup(field: "BaseAnnDataField", source: Mapping[str, Any] | None) -> None:
+    """Raise when the source registry has no such field, or one side names data for it and the other does not."""
+    if source is None or (field.is_empty and field.registry_key not in source[FIELD_REGISTRIES]):
+        return  # registries of old archives do not list the empty fields that came later
+    had_data = bool(field_registry_of(source, field.registry_key)[DATA_REGISTRY])
+    if had_data == field.is_empty:
+        sides = ("has data", "names none") if had_data else ("has none", "names some")
+        raise ValueError(
+            f"The source registry {sides[0]} for {field.registry_key!r}, this setup {sides[1]}: set both up alike."
+        )
+
+
+def check_source(fields: "Iterable[BaseAnnDataField]", source: Mapping[str, Any]) -> None:
+    """Raise when no AnnData could be registered with a registry as the source of these fields: states that are none."""
+    for field in fields:
+        require_same_shape_of_setup(field, source)
+        if field.registry_key in source[FIELD_REGISTRIES]:
+            field.check_state(state_registry_of(source, field.registry_key))

@@ -17,7 +17,7 @@ from typing import Any
 
 from .errors import ArchiveError
 
-__all__ = ["MAX_BITS", "MAX_TABLES", "MAX_VALUES", "Budget"]
+__all__ = ["MAX_BITS", "MAX_TABLES", "MAX_VALUES", "Budget", "bounded", "labels"]
 
 MAX_VALUES = 5_000_000
 MAX_TABLES = 50_000
@@ -88,3 +88,11 @@ def bounded(number: int) -> int:
     if number.bit_length() > MAX_BITS:
         raise ArchiveError(f"it holds an integer of {number.bit_length():,} bits, more than {MAX_BITS:,}")
     return number
+
+
+def labels(values: Any) -> Any:
+    """Labels of rows or columns, given back: an index takes any object, and fails at one that has no hash when used."""
+    if values.dtype == object:
+        for value in values:
+            hash(value)
+    return values

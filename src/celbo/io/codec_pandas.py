@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .budget import labels
 from .codec import Reader, Writer, decodes, encodes, text_of
 from .errors import ArchiveError
 
@@ -113,7 +114,7 @@ def _index(w: Writer, value: pd.Index) -> Any:
 
 @decodes("pandas.Index")
 def _read_index(r: Reader, node: dict[str, Any]) -> pd.Index:
-    values = _column(r, node["values"])
+    values = labels(_column(r, node["values"]))
     return pd.Index(values, dtype=values.dtype, name=_name(r, node))
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..core import REGISTRY_KEYS, read_regular
-from .errors import ArchiveError, ArchiveNotFoundError
+from .errors import ArchiveError, ArchiveNotFoundError, blaming
 from .torch_file import read_pickle_file, read_torch_file
 
 __all__ = ["LEGACY_KEYS", "is_legacy_archive", "read_legacy_archive", "registry_of_setup"]
@@ -61,14 +61,10 @@ def read_legacy_archive(folder: Path, prefix: str) -> tuple[dict[str, Tensor], n
             f"{attributes_path} has no 'scvi_setup_dict_': it is no archive of scvi-tools between 0.7 and 0.14."
         )
     attributes = dict(attributes)
-    try:
+    with blaming(attributes_path, "scvi_setup_dict_"):
         setup, unlabeled = attributes.pop("scvi_setup_dict_"), _pop_unlabeled_category(attributes)
         attributes["registry_"] = registry_of_setup(setup, var_names, unlabeled)
         return _with_protein_efficiency(dict(state), attributes["registry_"]), var_names, attributes
-    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        raise ArchiveError(
-            f"{attributes_path} is damaged: its setup dictionary cannot be understood ({error!r})."
-        ) from error
 
 
 def _var_names(path: Path) -> np.ndarray:

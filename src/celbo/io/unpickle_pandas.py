@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .budget import labels
 from .errors import ArchiveError
 from .pickle_machine import Call, DictItems, Name
 from .unpickle import Grant, Rebuilder, plain
@@ -63,7 +64,7 @@ def _new_index(r: Rebuilder, call: Call) -> pd.Index:
         return _multi_index(r, fields)
     if name not in ("Index", "Int64Index", "UInt64Index", "Float64Index", "CategoricalIndex", "DatetimeIndex"):
         raise ArchiveError(f"it holds a pandas index of the kind {name[:60]!r}, which is not read")
-    data = _one_dimensional(r.value(_need(fields, "data")))
+    data = labels(_one_dimensional(r.value(_need(fields, "data"))))
     r.budget.tables()
     r.budget.charge(8 * len(data))
     return pd.Index(data, name=_label(r.value(fields.get("name"))), dtype=data.dtype)

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_document", "check_state"]
 
+_MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 _PLAIN_TYPES = (bool, int, float, str, type(None))
 
 
@@ -236,10 +237,15 @@ def _group(own: Mapping[str, Any]) -> Part:
 
 def _fit(state: Mapping[int, Mapping[str, Any]], shapes: list[torch.Size]) -> bool:
     return all(
-        0 <= number < len(shapes) and all(_fits(value, shapes[number]) for value in values.values())
+        0 <= number < len(shapes) and all(_fits(name, value, shapes[number]) for name, value in values.items())
         for number, values in state.items()
     )
 
 
-def _fits(value: Any, shape: torch.Size) -> bool:
-    return value.numel() == 1 or value.shape == shape if isinstance(value, Tensor) else _is_plain(value)
+def _fits(name: str, value: Any, shape: torch.Size) -> bool:
+    """Whether a value is one of a parameter of that shape; other names than those of Adam may be of any shape."""
+    if name in _MOMENTS:
+        return isinstance(value, Tensor) and value.is_floating_point() and value.shape == shape
+    if name == "step":
+        return NUMBER.is_right(value) or (isinstance(value, Tensor) and value.ndim == 0)
+    return isinstance(value, Tensor) or _is_plain(value)

@@ -58,8 +58,7 @@ def say_what_differs(trainer: "Trainer", resumed: "SavedRun") -> None:
         where = f"epoch {trainer.current_epoch}, step {trainer.global_step}"
         logger.info(f"Resumed from {resumed.path}: {where}.")
     present = {"celbo": __version__, "torch": str(torch.__version__), "threads": allowed_threads()}
-    changed = [
-        f"{name} {resumed.state[name]} then, {now} now" for name, now in present.items() if resumed.state[name] != now
-    ]
+    before = {name: resumed.state.get(name, now) for name, now in present.items()}
+    changed = [f"{name} {before[name]} then, {now} now" for name, now in present.items() if before[name] != now]
     if changed:
         logger.warning(f"The last digits may differ from those of a run without interruption: {'; '.join(changed)}.")

@@ -92,6 +92,10 @@ class BaseAnnDataField(ABC):
     def get_summary_stats(self, state_registry: dict[str, Any]) -> dict[str, int]:
         """Sizes that follow from the state; of an empty field too."""
 
+    def check_state(self, state_registry: dict[str, Any]) -> None:
+        """Raise when a state is none of this field's, as one from a file may be."""
+        self.get_summary_stats(state_registry)
+
     @abstractmethod
     def view_state_registry(self, state_registry: dict[str, Any]) -> Table | None:
         """The state as a table for people, or None."""

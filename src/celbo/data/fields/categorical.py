@@ -127,6 +127,11 @@ class CategoricalDataFrameField(BaseDataFrameField):
         """The number of categories."""
         return {self.count_stat_key: len(state_registry[self.CATEGORICAL_MAPPING_KEY])}
 
+    def check_state(self, state_registry: dict[str, Any]) -> None:
+        """Raise when a state has no categories, or those of another column than none."""
+        super().check_state(state_registry)
+        self._require_same_origin(state_registry)
+
     def view_state_registry(self, state_registry: dict[str, Any]) -> Table | None:
         """Categories and their codes."""
         source = place(self.attr_name, state_registry[self.ORIGINAL_ATTR_KEY])

@@ -22,6 +22,7 @@ from ...io.errors import blaming, in_words
 from ...ops.draws import initial_weights
 from .rehearsal import check_weights, on_meta, rehearse
 from .saved_parts import MismatchError, check_parts, set_attributes
+from .setup import check_setup
 
 if TYPE_CHECKING:
     from .model import BaseModelClass
@@ -182,11 +183,13 @@ def load_model(
     """Read a model; see :meth:`celbo.model.base.BaseModelClass.load`."""
     saved = read_saved(dir_path, prefix)
     if saved.class_name and saved.class_name not in (cls.__name__, *(allowed_classes_names_list or ())):
-        raise ValueError(
-            f"It appears you are loading a model from a different class: {dir_path} holds a {saved.class_name}, "
+        raise io.ArchiveError(
+            f"It appears you are loading a model from a different class: {saved.path} holds a {saved.class_name}, "
             f"not a {cls.__name__}. Use {saved.class_name}.load."
         )
     adata = _find_data(dir_path, prefix) if adata is None else adata
+    with blaming(saved.path, "registry"):
+        check_setup(cls, saved.registry)
     shapes_only = replace(saved, init_params=on_meta(saved.init_params))
     rehearse(cls, saved.path, saved.state_dict, lambda: _constructed(cls, shapes_only))
     model = _alone(cls, saved) if adata is None or adata is False else _with_data(cls, saved, adata)
