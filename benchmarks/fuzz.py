@@ -249,15 +249,18 @@ def _use_model(folder: Path, case: int) -> None:
     assert repr(model.history)
 
 
+_LACKING = ("No column of adata.obs is called", "No layer of adata.layers is called", "genes cannot be matched by name")
+
+
 @contextlib.contextmanager
 def _saying_what_data_lack() -> Iterator[None]:
-    """A model of other genes, categories or columns is a sound one, and says so to these data."""
+    """A model of other genes, categories, columns or layers is a sound one, and says so to these data."""
     try:
         yield
     except DataMismatchError:
         pass
-    except KeyError as error:
-        if "No column of adata.obs is called" not in str(error):
+    except (KeyError, ValueError) as error:
+        if not any(words in str(error) for words in _LACKING):
             raise
 
 

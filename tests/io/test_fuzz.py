@@ -6,13 +6,13 @@
 import io
 import os
 import pickle
-import random
 import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from benchmarks.damage import damage_bytes
 
 from celbo.io import ArchiveError, read_archive, read_scvi_archive, write_archive, write_scvi_archive
 from celbo.io.torch_file import read_pickle_file, read_torch_file
@@ -23,44 +23,9 @@ from .test_scvi import ATTRIBUTES, NAMES, STATE
 N = int(os.environ.get("CELBO_FUZZ", "300"))
 
 
-def truncate(rng, raw):
-    return raw[: rng.randrange(len(raw))]
-
-
-def flip(rng, raw):
-    damaged = bytearray(raw)
-    for _ in range(rng.choice((1, 1, 1, 3, 30))):
-        damaged[rng.randrange(len(raw))] ^= 1 << rng.randrange(8)
-    return bytes(damaged)
-
-
-def insert(rng, raw):
-    i = rng.randrange(len(raw))
-    return raw[:i] + rng.randbytes(rng.choice((1, 2, 8))) + raw[i:]
-
-
-def delete(rng, raw):
-    i = rng.randrange(len(raw))
-    return raw[:i] + raw[i + rng.choice((1, 4, 100)) :]
-
-
-def overwrite(rng, raw):
-    i = rng.randrange(len(raw))
-    return raw[:i] + rng.choice((b"\xff" * 8, b"\x00" * 8, b"\x7f" * 4, b"R", b"b", b"2", b"\x86", b".")) + raw[i + 8 :]
-
-
-def repeat(rng, raw):
-    i, j = sorted(rng.randrange(len(raw)) for _ in range(2))
-    return raw[:j] + raw[i:j] + raw[j:]
-
-
-DAMAGES = (truncate, flip, insert, delete, overwrite, repeat)
-
-
 def damaged_files(raw, seed):
-    rng = random.Random(seed)
-    for i in range(N):
-        yield DAMAGES[i % len(DAMAGES)](rng, raw)
+    rng = np.random.default_rng(seed)
+    return (damage_bytes(raw, rng)[0] for _ in range(N))
 
 
 def outcome(read):

@@ -208,7 +208,7 @@ def or_none(part: Part) -> Part:
 
 
 def like(present: Any) -> Part:
-    """A value as the one that is there now: what is None on either side may be anything.
+    """A value as the one that is there now: what is None on either side may be anything, if it is no tensor.
 
     Parameters
     ----------
@@ -217,8 +217,8 @@ def like(present: Any) -> Part:
         for its shape and sort of numbers; a number for any; all else for its type.
     """
     if isinstance(present, Tensor):
-        part = Part(_described(present), lambda value: isinstance(value, Tensor) and _sort(value) == _sort(present))
-    elif isinstance(present, Mapping):
+        return Part(_described(present), lambda value: isinstance(value, Tensor) and _sort(value) == _sort(present))
+    if isinstance(present, Mapping):
         part = names({str(name): like(value) for name, value in present.items()})
     elif isinstance(present, list | tuple):
         parts = [like(value) for value in present]

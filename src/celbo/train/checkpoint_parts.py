@@ -228,11 +228,12 @@ def _optimizer(optimizer: torch.optim.Optimizer) -> Part:
 
 
 def _group(own: Mapping[str, Any]) -> Part:
+    lists = {name: exactly(list(map(like, value))) for name, value in own.items() if isinstance(value, list | tuple)}
     same = Part("that of the run's parameters", lambda group: group["params"] == own["params"])
     finite = Part(
         "finite", lambda group: all(math.isfinite(group[n]) for n in ("lr", "weight_decay", "eps") if n in group)
     )
-    return both(like(own), same, finite)
+    return both(like(own), same, names(lists), finite)
 
 
 def _fit(state: Mapping[int, Mapping[str, Any]], shapes: list[torch.Size]) -> bool:

@@ -129,6 +129,12 @@ class LayerField(BaseAnnDataField):
             stats[self.N_CELLS_KEY] = state_registry[self.N_OBS_KEY]
         return stats
 
+    def check_state(self, state_registry: dict[str, Any]) -> None:
+        """Raise when a state has no sizes or no column names."""
+        super().check_state(state_registry)
+        if len(state_registry[self.COLUMN_NAMES_KEY]) != state_registry[self.N_VARS_KEY]:
+            raise ValueError("The state names other columns than it counts.")
+
     def view_state_registry(self, _state_registry: dict[str, Any]) -> Table | None:
         """Nothing to show."""
         return None

@@ -128,6 +128,10 @@ def check_weights(path: Path, state_dict: Mapping[str, Tensor], module: nn.Modul
             )
         if wanted.is_floating_point() and saved.numel():
             _check_numbers(path, name, saved.to(wanted.dtype), wanted)
+        if name.endswith("running_var") and bool((saved < 0).any()):
+            raise ArchiveError(
+                f"{path}: the weight {name!r} holds {float(saved.min()):.3g}, and variances are positive."
+            )
 
 
 def _dtype(tensor: Tensor) -> str:
