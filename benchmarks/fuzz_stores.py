@@ -24,7 +24,7 @@ from scipy import sparse
 
 from celbo.data import open as open_data
 from celbo.data import read
-from celbo.data.file_mark import DamagedDataError
+from celbo.store.damage import DamagedDataError
 
 from .damage import BYTES, ODD, places
 from .watching import report, watched

@@ -23,7 +23,7 @@ from celbo import settings
 from celbo.data import simulate_counts
 from celbo.io import read_archive, write_archive
 from celbo.model import SCVI
-from celbo.train.checkpoint_folder import find_checkpoints
+from celbo.train.checkpoints.folder import find_checkpoints
 
 __all__ = ["main"]
 

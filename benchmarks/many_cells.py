@@ -26,9 +26,9 @@ def simulate(path: Path, n_cells: int, n_genes: int, seed: int = 0) -> None:
     """An h5ad of cells sorted by type, each with a few genes of its type's; memory holds a piece of it."""
     import pandas as pd
 
-    from celbo.data.cell_names import CellNames
-    from celbo.data.matrix_writer import new_anndata, write_table
-    from celbo.data.scratch import put
+    from celbo.store.mapped import put
+    from celbo.store.tables.names import CellNames
+    from celbo.store.writing.matrix import new_anndata, write_table
 
     rng = np.random.default_rng(seed)
     step = n_genes // PER_CELL

@@ -30,7 +30,7 @@ def simulate(path: Path, n_cells: int, n_genes: int, seed: int = 0) -> None:
     import pandas as pd
     from anndata.io import write_elem
 
-    from celbo.data.matrix_writer import new_anndata
+    from celbo.store.writing.matrix import new_anndata
 
     rng = np.random.default_rng(seed)
     profile_tg = rng.lognormal(-3.0, 1.2, (1, n_genes)) * rng.lognormal(0, 0.7, (N_TYPES, n_genes))
@@ -74,7 +74,7 @@ def stored_as(storage: str, source: Path) -> Path:
         return source if storage == "h5ad" else path
     if storage == "shard":
         import celbo
-        from celbo.data.shard import shard
+        from celbo.store.writing.shard import shard
 
         return shard(celbo.data.open(source, stream=True), path)
     return _copied(source, path, {"compression": "gzip"} if storage == "gzip" else {})
@@ -84,7 +84,7 @@ def _copied(source: Path, path: Path, options: dict) -> Path:
     import h5py
     from anndata.io import read_elem, write_elem
 
-    from celbo.data.matrix_writer import new_anndata
+    from celbo.store.writing.matrix import new_anndata
 
     with h5py.File(source) as file, new_anndata(path, False) as root:
         old, new = file["X"], root.create_group("X")

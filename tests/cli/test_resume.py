@@ -6,8 +6,8 @@ import pytest
 
 from celbo.cli import runs
 from celbo.train import trainer as trainer_module
-from celbo.train.checkpoint_folder import find_checkpoints
-from celbo.train.checkpointing import TerminatedError
+from celbo.train.checkpoints.folder import find_checkpoints
+from celbo.train.checkpoints.schedule import TerminatedError
 
 OPTIONS = ["--max-epochs", 4, "--n-top-genes", 30, "--checkpoint-every", "1 epoch"]
 FILES = ["embedding.h5ad", "history.csv", "model", "report.html", "run.json"]

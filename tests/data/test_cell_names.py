@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from celbo.data import cell_names
-from celbo.data.anndata_writer import CAN_WRITE
-from celbo.data.cell_names import CellNames, names_of
+from celbo.store.tables import names as cell_names
+from celbo.store.tables.names import CellNames, names_of
+from celbo.store.writing.anndata import CAN_WRITE
 
 NAMES = [f"cell_{i}" for i in range(40)] + ["", "é-ß", "細胞", "a" * 3000, "cell_0 ", "\U0001f9ec"]
 

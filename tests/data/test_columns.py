@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from celbo.data import scratch
-from celbo.data.cell_names import CellNames
-from celbo.data.columns import column_parts, put_column, true_places, worked_out
-from celbo.data.scratch import is_mapped, put
+from celbo.store import mapped as scratch
+from celbo.store.mapped import is_mapped, put
+from celbo.store.tables.columns import column_parts, put_column, true_places, worked_out
+from celbo.store.tables.names import CellNames
 
 COLUMNS = {
     "numbers": np.arange(10) / 3,

@@ -11,8 +11,8 @@ import scipy.sparse as sp
 from celbo.data import AnnDataManager, check_counts
 from celbo.data import open as open_data
 from celbo.data.fields import CategoricalJointObsField, CategoricalObsField, LayerField, NumericalJointObsField
-from celbo.data.matrix_writer import matrix_writer
-from celbo.dataloaders.rows import rows
+from celbo.dataloaders.row_sources.open import rows
+from celbo.store.writing.matrix import matrix_writer
 
 N = 24
 SUFFIXES = ("h5ad", "zarr")

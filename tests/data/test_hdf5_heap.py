@@ -13,9 +13,10 @@ from anndata import AnnData
 from anndata.io import write_elem
 from scipy import sparse
 
-from celbo.data import hdf5_heap, read
-from celbo.data.file_mark import DamagedDataError
-from celbo.data.hdf5_walk import elements
+from celbo.data import read
+from celbo.store.damage import DamagedDataError
+from celbo.store.hdf5 import heap as hdf5_heap
+from celbo.store.hdf5.walk import elements
 
 N = 300
 LIMIT_S = 120

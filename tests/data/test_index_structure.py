@@ -6,11 +6,17 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from celbo.data import check_counts, index_structure
-from celbo.data.file_mark import DamagedDataError
-from celbo.data.index_structure import check_index_structure, check_sparse, check_stored_columns, first_outside
-from celbo.dataloaders.rows import rows
+from celbo.data import check_counts
+from celbo.dataloaders.row_sources.open import rows
 from celbo.model import SCVI
+from celbo.store.damage import DamagedDataError
+from celbo.store.matrices import index_structure
+from celbo.store.matrices.index_structure import (
+    check_index_structure,
+    check_sparse,
+    check_stored_columns,
+    first_outside,
+)
 
 N, G = 30, 8
 

@@ -9,8 +9,8 @@ from scipy import sparse
 from celbo.data import StoredMatrix, opening, top_variable_genes
 from celbo.data import open as open_data
 from celbo.data.inputs import input_paths
-from celbo.data.memory import available_memory, readable_bytes
 from celbo.data.opening import is_streamed, with_genes
+from celbo.store.memory import available_memory, readable_bytes
 
 pytestmark = pytest.mark.filterwarnings("ignore:Writing zarr v2 data", "ignore:Variable names are not unique")
 

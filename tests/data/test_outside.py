@@ -14,8 +14,8 @@ from scipy import sparse
 
 from celbo.data import open as open_data
 from celbo.data import read
-from celbo.data.file_mark import DamagedDataError, OutsideDataError
-from celbo.data.hdf5_walk import refuse_outside
+from celbo.store.damage import DamagedDataError, OutsideDataError
+from celbo.store.hdf5.walk import refuse_outside
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Writing zarr v2 data", "ignore:zarr v3 autosharding", "ignore:Consolidated metadata"

@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from celbo.data import allowance, read
 from celbo.data import open as open_data
-from celbo.data.file_mark import DamagedDataError
+from celbo.data import read
+from celbo.store import allowance
+from celbo.store.damage import DamagedDataError
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Writing zarr v2 data", "ignore:zarr v3 autosharding", "ignore:Consolidated metadata"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from celbo.data import read, synthetic_iid
-from celbo.data.file_mark import DamagedDataError
+from celbo.store.damage import DamagedDataError
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from celbo.data import row_pointers
-from celbo.data.row_pointers import RowPointers
+from celbo.store.matrices import row_pointers
+from celbo.store.matrices.row_pointers import RowPointers
 
 
 def made(lengths_n):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from celbo.data.row_stack import RowStack
+from celbo.store.matrices.row_stack import RowStack
 
 
 @pytest.mark.parametrize("expected", [0, 7, 10_000])

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from celbo.data import scratch
-from celbo.data.scratch import forget, is_mapped, put, put_together, stretches, taken, zeros
+from celbo.store import mapped as scratch
+from celbo.store.mapped import forget, is_mapped, put, put_together, stretches, taken, zeros
 
 
 def test_arrays_come_back():

@@ -7,9 +7,9 @@ import pytest
 from scipy import sparse
 
 from celbo.data import open as open_data
-from celbo.data import shard as shard_module
-from celbo.data.matrix_writer import matrix_writer
-from celbo.data.shard import shard
+from celbo.store.writing import shard as shard_module
+from celbo.store.writing.matrix import matrix_writer
+from celbo.store.writing.shard import shard
 
 pytestmark = pytest.mark.filterwarnings("error")
 N, G = 200, 9

@@ -11,9 +11,9 @@ from scipy import sparse
 
 from celbo.data import StoredMatrix, check_counts
 from celbo.data import open as open_data
-from celbo.data.file_mark import ChangedFileError, DamagedDataError
-from celbo.data.stored_matrix import stored_matrix
-from celbo.data.stored_part import StoredPart
+from celbo.store.damage import ChangedFileError, DamagedDataError
+from celbo.store.matrices.matrix import stored_matrix
+from celbo.store.part import StoredPart
 
 N, G = 60, 7
 

@@ -8,14 +8,16 @@ import pytest
 from pandas.api.types import union_categoricals
 from scipy import sparse
 
-from celbo.data import obs_tables, scratch, stored_obs
 from celbo.data import open as open_data
-from celbo.data.anndata_writer import CAN_WRITE
-from celbo.data.cell_names import names_of
-from celbo.data.file_mark import DamagedDataError
-from celbo.data.matrix_writer import matrix_writer
-from celbo.data.shard import shard
-from celbo.data.stored_obs import reordered
+from celbo.store import mapped as scratch
+from celbo.store.damage import DamagedDataError
+from celbo.store.tables import obs as stored_obs
+from celbo.store.tables import stacked as obs_tables
+from celbo.store.tables.names import names_of
+from celbo.store.tables.obs import reordered
+from celbo.store.writing.anndata import CAN_WRITE
+from celbo.store.writing.matrix import matrix_writer
+from celbo.store.writing.shard import shard
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Writing zarr v2 data", "ignore:Observation names are not unique"),

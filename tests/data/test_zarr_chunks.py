@@ -15,8 +15,8 @@ from scipy import sparse
 
 from celbo.data import open as open_data
 from celbo.data import read
-from celbo.data.file_mark import DamagedDataError
-from celbo.data.zarr_chunks import Layout, layout_of, require_sound_chunk
+from celbo.store.damage import DamagedDataError
+from celbo.store.zarr.chunks import Layout, layout_of, require_sound_chunk
 
 pytest.importorskip("zarr")
 numcodecs = pytest.importorskip("numcodecs")

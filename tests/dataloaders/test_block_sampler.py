@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from celbo.dataloaders.block_sampler import BlockSampler, PooledOrder, block_order, pooled_order, sizes_for
-from celbo.dataloaders.row_source import RowCost
+from celbo.dataloaders.row_sources.source import RowCost
 from celbo.dataloaders.sampler import Shard
 
 

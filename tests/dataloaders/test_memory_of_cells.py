@@ -11,9 +11,15 @@ import pytest
 from anndata.io import write_elem
 
 import celbo
-from celbo.data import blocks, cell_names, hdf5_heap, hdf5_strings, row_pointers, scratch, stored_matrix, stored_obs
-from celbo.data.matrix_writer import new_anndata
 from celbo.dataloaders import row_numbers, semisupervised, split
+from celbo.store import mapped as scratch
+from celbo.store.hdf5 import heap as hdf5_heap
+from celbo.store.hdf5 import strings as hdf5_strings
+from celbo.store.matrices import blocks, row_pointers
+from celbo.store.matrices import matrix as stored_matrix
+from celbo.store.tables import names as cell_names
+from celbo.store.tables import obs as stored_obs
+from celbo.store.writing.matrix import new_anndata
 
 GENES = 30
 

@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from celbo.data import scratch
-from celbo.data.scratch import is_mapped
 from celbo.dataloaders import AnnDataLoader, row_numbers, split, split_indices
 from celbo.dataloaders.row_numbers import all_rows, from_bits, in_order, kept, to_bits
 from celbo.dataloaders.split import split_by_column, split_sizes
+from celbo.store import mapped as scratch
+from celbo.store.mapped import is_mapped
 
 
 @pytest.fixture(autouse=True)

@@ -5,12 +5,12 @@ import pytest
 import torch
 from scipy import sparse
 
-from celbo.data.columns import put_column
-from celbo.data.scratch import put
-from celbo.data.stored_matrix import pieces
 from celbo.dataloaders import CSRRows, rows
-from celbo.dataloaders.row_source import as_indices
-from celbo.dataloaders.rows_dense import MappedRows
+from celbo.dataloaders.row_sources.dense import MappedRows
+from celbo.dataloaders.row_sources.source import as_indices
+from celbo.store.mapped import put
+from celbo.store.matrices.matrix import pieces
+from celbo.store.tables.columns import put_column
 
 SHAPE = (23, 9)
 ORDERS = {
@@ -185,7 +185,7 @@ def test_rows_that_stay_sparse(sparse_storage, columns, x):
 
 @pytest.mark.parametrize("columns", [None, [1, 0, 2, 3, 4, 5, 6, 7, 8], [0, 4]])
 def test_row_sums(x, columns, monkeypatch):
-    monkeypatch.setattr("celbo.dataloaders.rows_sparse.BLOCK", 7)
+    monkeypatch.setattr("celbo.dataloaders.row_sources.sparse.BLOCK", 7)
     source = rows(sparse.csr_matrix(x), columns=columns)
     wanted = x if columns is None else x[:, columns]
     np.testing.assert_array_equal(source.row_sums_n, wanted.sum(1, dtype=np.float64))
@@ -206,7 +206,7 @@ def test_view_of_anndata(x):
 def test_csc_is_converted_once_and_said(x, monkeypatch):
     said = []
     monkeypatch.setattr(
-        "celbo.dataloaders.rows_sparse.logger.debug", lambda message, *args: said.append(message % args)
+        "celbo.dataloaders.row_sources.sparse.logger.debug", lambda message, *args: said.append(message % args)
     )
     source = rows(sparse.csc_matrix(x))
     source.take([1])

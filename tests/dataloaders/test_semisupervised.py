@@ -6,7 +6,7 @@ import anndata
 import numpy as np
 import pytest
 
-from celbo.data import AnnDataManager, scratch
+from celbo.data import AnnDataManager
 from celbo.data import fields as f
 from celbo.dataloaders import (
     ConcatDataLoader,
@@ -16,6 +16,7 @@ from celbo.dataloaders import (
     semisupervised,
     split,
 )
+from celbo.store import mapped as scratch
 
 N = 100
 

@@ -12,7 +12,7 @@ import torch
 
 from celbo.core import settings
 from celbo.data import synthetic_iid
-from celbo.data.simulate import simulate_counts
+from celbo.data.simulated.counts import simulate_counts
 from celbo.model import SCVI, LinearSCVI
 
 CASES = (

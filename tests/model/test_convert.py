@@ -9,7 +9,7 @@ import torch
 
 from celbo import io
 from celbo.model import SCVI, LinearSCVI
-from celbo.model.base.convert import convert_archive, export_archive
+from celbo.model.base.archives.convert import convert_archive, export_archive
 
 CASES = {"scvi_default": SCVI, "scvi_latent_library": SCVI, "linear_scvi": LinearSCVI}
 

@@ -15,7 +15,7 @@ import torch
 
 from celbo.core.rules import CELBO, SCVI_TOOLS, followed
 from celbo.model import SCVI
-from celbo.model.base import surgery
+from celbo.model.base.query import surgery
 
 PARITY = Path(__file__).resolve().parents[1] / "parity"
 COVARIATES = {

@@ -7,14 +7,14 @@ import sys
 import pytest
 import torch
 
-from celbo.ops import machine_code
+from celbo.ops.native import machine_code
 
 FAMILY = "poisson"
 
 
 @pytest.fixture(scope="module")
 def made():
-    from celbo.ops.compiling import compile_rows
+    from celbo.ops.native.compiling import compile_rows
 
     return compile_rows(FAMILY)
 
@@ -132,7 +132,7 @@ def test_every_loop_runs_in_a_process_without_numba():
 
 
 def test_code_that_needs_numba_is_refused():
-    from celbo.ops.compiling import _refuse_foreign_calls
+    from celbo.ops.native.compiling import _refuse_foreign_calls
 
     _refuse_foreign_calls("declare double @exp(double)\ndeclare void @llvm.memset.p0.i64(ptr)\n")
     with pytest.raises(RuntimeError, match="NRT_Allocate"):

@@ -8,8 +8,9 @@ import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
 
-from celbo.ops import loops, sparse
+from celbo.ops import sparse
 from celbo.ops.linear import linear
+from celbo.ops.native import loops
 from celbo.ops.sparse import csr_linear, row_sums
 
 

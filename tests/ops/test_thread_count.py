@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from celbo.ops import thread_count
-from celbo.ops.openmp import OPENMP
-from celbo.ops.thread_count import allowed_threads, between_batches, working_threads
+from celbo.ops.native import thread_count
+from celbo.ops.native.openmp import OPENMP
+from celbo.ops.native.thread_count import allowed_threads, between_batches, working_threads
 
 needs_openmp = pytest.mark.skipif(OPENMP is None, reason="torch here has no GNU OpenMP")
 

@@ -8,9 +8,9 @@ import time
 import pytest
 import torch
 
-from celbo.ops import waiting
-from celbo.ops.openmp import OPENMP
-from celbo.ops.waiting import LEAST, LONGEST, SHORTEST, TOO_MUCH, WINDOW
+from celbo.ops.native import waiting
+from celbo.ops.native.openmp import OPENMP
+from celbo.ops.native.waiting import LEAST, LONGEST, SHORTEST, TOO_MUCH, WINDOW
 
 pytestmark = pytest.mark.skipif(OPENMP is None, reason="torch here has no GNU OpenMP")
 

@@ -41,7 +41,7 @@ STORAGES = {
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("entries", [5, 2**18])
 def test_storages(counts, storage, entries, monkeypatch):
-    monkeypatch.setattr("celbo.data.blocks._ENTRIES", entries)
+    monkeypatch.setattr("celbo.store.matrices.blocks._ENTRIES", entries)
     agree(group_means(STORAGES[storage](counts), GROUPS), expected(counts))
 
 

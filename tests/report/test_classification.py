@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from celbo.report.classification import area_under_roc, calibration, confusion_matrix
-from celbo.train.classification import calibration_error
+from celbo.train.plans.classification import calibration_error
 
 
 def test_confusion_matrix():

@@ -14,9 +14,9 @@ from celbo.external import SOLO, CellAssign, RNAStereoscope, SpatialStereoscope
 from celbo.model import AUTOZI, SCANVI, SCVI, AmortizedLDA, CondSCVI, DestVI
 from celbo.report import figures, model_report
 from celbo.report.labels import LabelDetail
+from celbo.report.models import ROWS, Row, row_of
 from celbo.report.page import heat_table
 from celbo.report.proportions import ProportionDetail
-from celbo.report.rows import ROWS, Row, row_of
 
 HOSTILE = "<b>&\"é細'$x$"
 
@@ -144,7 +144,7 @@ def test_doublets(adata, tmp_path):
 class TestProportions:
     @pytest.fixture
     def spots(self, adata):
-        spots = celbo.data.simulate_spots(adata, "cell_type", 30, seed=0)
+        spots = celbo.data.simulated.spots(adata, "cell_type", 30, seed=0)
         spots.obsm["spatial"] = np.random.default_rng(0).uniform(size=(30, 2))
         return spots
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from celbo.io import ArchiveError
-from celbo.train.checkpoint_folder import CheckpointFolder, find_checkpoints, open_run
+from celbo.train.checkpoints.folder import CheckpointFolder, find_checkpoints, open_run
 
 
 def state(step):

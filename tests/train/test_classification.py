@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from celbo.train.classification import accuracy, calibration_error, classification_metrics, f1_score
+from celbo.train.plans.classification import accuracy, calibration_error, classification_metrics, f1_score
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import scipy.sparse as sp
 
 from celbo.data import check_counts
 from celbo.data import open as open_data
-from celbo.data.blocks import blocks
 from celbo.data.counts import digest_of_counts
-from celbo.data.digest import MatrixDigest, digest_of
 from celbo.model import SCVI
+from celbo.store.matrices.blocks import blocks
+from celbo.store.matrices.digest import MatrixDigest, digest_of
 from celbo.train import DifferentRunError
 
 

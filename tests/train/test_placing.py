@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from celbo.data import simulate_counts
+from celbo.dataloaders import placing
 from celbo.dataloaders.resident import ResidentTables
 from celbo.model import SCVI
-from celbo.train import placing, trainer
+from celbo.train import trainer
 
 
 @pytest.mark.parametrize("form", ["csr", "dense"])

@@ -20,9 +20,9 @@ from celbo.io import ArchiveError, ArchiveNotFoundError
 from celbo.model import SCANVI, SCVI
 from celbo.train import Callback, Plan, TrainingPlan
 from celbo.train.callbacks import HOOKS
-from celbo.train.checkpoint_folder import find_checkpoints, open_run
-from celbo.train.checkpointing import Interval, TerminatedError
-from celbo.train.identity import DifferentRunError
+from celbo.train.checkpoints.fingerprint import DifferentRunError
+from celbo.train.checkpoints.folder import find_checkpoints, open_run
+from celbo.train.checkpoints.schedule import Interval, TerminatedError
 
 
 class KilledError(BaseException):
@@ -395,7 +395,7 @@ class TestWhen:
     @pytest.fixture
     def written(self, scvi, monkeypatch, tmp_path):
         """Steps at which checkpoints were written."""
-        from celbo.train.checkpoint_folder import CheckpointFolder
+        from celbo.train.checkpoints.folder import CheckpointFolder
 
         def run(**options):
             steps = []
@@ -419,7 +419,7 @@ class TestWhen:
         assert written(checkpoint_every=every) == steps
 
     def test_seconds(self, written, monkeypatch):
-        from celbo.train import checkpointing
+        from celbo.train.checkpoints import schedule as checkpointing
 
         times = iter(range(0, 1000))  # a second passes between two looks at the clock
         make = checkpointing.make_checkpointing

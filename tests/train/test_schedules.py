@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from celbo.train.schedules import kl_weight, max_epochs_classic, one_cycle
+from celbo.train.plans.schedules import kl_weight, max_epochs_classic, one_cycle
 
 
 @pytest.mark.parametrize(

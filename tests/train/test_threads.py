@@ -14,10 +14,10 @@ import torch
 
 from celbo.data import simulate_counts
 from celbo.model import SCVI
-from celbo.ops import waiting
-from celbo.ops.openmp import OPENMP
+from celbo.ops.native import waiting
+from celbo.ops.native.openmp import OPENMP
 from celbo.train import Callback
-from celbo.train.checkpoint_folder import open_run
+from celbo.train.checkpoints.folder import open_run
 
 GENES = 300
 

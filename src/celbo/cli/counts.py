@@ -12,7 +12,7 @@ from ..data import CountReport, Finding, StoredMatrix, check_counts
 from ..data import open as open_data
 from ..data.access import which_layer
 from ..data.count_places import count_places
-from ..data.progress import counting
+from ..store.progress import counting
 from .errors import UserError, as_options
 
 __all__ = ["counts_of", "findings", "genes_of", "place_of_counts"]

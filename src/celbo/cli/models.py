@@ -12,10 +12,11 @@ from anndata import AnnData
 from ..core import unknown_name
 from ..external import SOLO, CellAssign
 from ..model import AUTOZI, SCANVI, SCVI, AmortizedLDA, LinearSCVI
-from ..model.base.archive import read_saved
+from ..model.base.archives.archive import read_saved
 from ..report.topics import N_DRAWS, topics_of_cells
 from ..report.zero_inflation import gene_table
-from . import doublets, marked
+from . import cellassign as marked
+from . import doublets
 from .errors import UserError
 from .kind import Fitted, Kind
 from .options import TrainOptions, spelt

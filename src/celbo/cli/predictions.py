@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 import typer
 
-from ..data.matrix_writer import new_anndata, write_table
+from ..store.writing.matrix import new_anndata, write_table
 from .counts import place_of_counts
 from .errors import UserError
+from .messages import speaking
 from .models import load
 from .options import ReadingOptions
 from .output import new_file
 from .streams import opened
-from .voice import speaking
 
 __all__ = ["as_table", "predict", "write_predictions"]
 

@@ -11,9 +11,9 @@ import typer
 
 from ..core import is_first_process
 from ..core.replacing import printable
-from ..train.checkpoint_folder import SUBFOLDER, find_checkpoints
-from ..train.checkpointing import TerminatedError
-from ..train.fabric import asks_for_several
+from ..train.checkpoints.folder import SUBFOLDER, find_checkpoints
+from ..train.checkpoints.schedule import TerminatedError
+from ..train.engines.fabric import asks_for_several
 from .errors import UserError
 
 __all__ = ["FinishedError", "checkpoints_of", "keep_for_resuming", "keeping_checkpoints", "writes_and_speaks"]

@@ -22,16 +22,16 @@ from ..core import unknown_name
 from ..core.replacing import printable
 from ..data import Finding, simulate_counts, top_variable_genes
 from ..data.count_report import NO_COUNTS
-from ..data.matrix_writer import MatrixWriter, new_anndata, write_table
 from ..data.opening import is_streamed, of_genes
-from ..model.base.archive import versions
-from ..model.base.convert import convert_archive, export_archive
+from ..model.base.archives.archive import versions
+from ..model.base.archives.convert import convert_archive, export_archive
 from ..report import ModelSummary, model_report
 from ..report.projection import log_normalised, principal_components
 from ..report.summary import latent_metrics
+from ..store.writing.matrix import MatrixWriter, new_anndata, write_table
 from ..train import RECIPES
-from ..train.checkpoint_folder import SUBFOLDER
-from ..train.checkpointing import Interval
+from ..train.checkpoints.folder import SUBFOLDER
+from ..train.checkpoints.schedule import Interval
 from ..train.history import epoch_table
 from .columns import with_values_of
 from .counts import counts_of, place_of_counts
@@ -39,6 +39,7 @@ from .counts import findings as _findings
 from .errors import UserError
 from .interrupts import INTERRUPTED
 from .kind import Fitted, Kind
+from .messages import speaking
 from .models import MODELS, load, settings_of_others, settled
 from .options import ReadingOptions, TrainOptions
 from .output import new_file, new_folder, require_name
@@ -46,7 +47,6 @@ from .predictions import predict, write_predictions
 from .resuming import FinishedError, checkpoints_of, keep_for_resuming, keeping_checkpoints, writes_and_speaks
 from .saved import describe, find_archive
 from .streams import denoise, named, opened, shard
-from .voice import speaking
 
 __all__ = [
     "ReadingOptions",

@@ -8,8 +8,8 @@ import pandas as pd
 
 from ..data import summary_stats_of
 from ..io import is_archive, is_scvi_archive, read_archive
-from ..model.base.archive import Saved, read_saved
-from ..report.rows import ROWS, Row
+from ..model.base.archives.archive import Saved, read_saved
+from ..report.models import ROWS, Row
 from ..train.history import epoch_table
 from .errors import UserError
 

@@ -10,15 +10,15 @@ import typer
 from ..core import unknown_name
 from ..core.replacing import printable
 from ..data import open as open_data
-from ..data.formats import ORIENTATIONS
-from ..data.progress import tracking
-from ..data.shard import shard as write_shard
+from ..formats import ORIENTATIONS
+from ..store.progress import tracking
+from ..store.writing.shard import shard as write_shard
 from .counts import counts_of, place_of_counts
 from .errors import UserError
+from .messages import speaking
 from .models import load
 from .options import ReadingOptions
 from .output import require_new_file
-from .voice import speaking
 
 __all__ = ["DATA_MODES", "denoise", "named", "opened", "shard"]
 

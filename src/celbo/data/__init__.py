@@ -3,6 +3,7 @@
 from anndata.io import read_csv, read_h5ad, read_loom, read_text
 
 from ..core.planned import planned_names, public_names
+from ..store.matrices.matrix import StoredMatrix
 from .attrdict import attrdict
 from .count_report import CountReport, Finding, TotalsSummary
 from .counts import check_counts
@@ -12,10 +13,9 @@ from .manager import AnnDataManager
 from .opening import open
 from .read import read
 from .registry import data_registry_of, state_registry_of, summary_stats_of
-from .simulate import simulate_counts
-from .simulate_spots import simulate_spots
-from .stored_matrix import StoredMatrix
-from .synthetic import synthetic_iid
+from .simulated.counts import simulate_counts
+from .simulated.spots import simulate_spots
+from .simulated.synthetic import synthetic_iid
 from .tenx import (
     organize_cite_seq_10x,
     organize_multiome_anndatas,

@@ -9,7 +9,7 @@ from anndata import AnnData
 
 from ..core import unknown_name
 from ..core.rules import rules
-from .columns import is_numbers, numbers
+from ..store.tables.columns import is_numbers, numbers
 from .constants import PREFIX, RAW
 
 __all__ = [

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from ..core import DataMismatchError, nearest_first, settings
-from .columns import column_parts, forget_column, true_places, worked_out
-from .scratch import stretches
+from ..store.mapped import stretches
+from ..store.tables.columns import column_parts, forget_column, true_places, worked_out
 
 __all__ = ["encode", "extend_mapping", "extended", "same_text", "unknown_categories", "used_categories", "warn_if_rare"]
 

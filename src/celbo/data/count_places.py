@@ -19,9 +19,9 @@ import scipy.sparse as sp
 from anndata import AnnData
 from anndata.abc import CSCDataset, CSRDataset
 
-from .blocks import DenseBlock, blocks
+from ..store.dtypes import plain_values
+from ..store.matrices.blocks import DenseBlock, blocks
 from .counts import check_counts, is_count_matrix
-from .dtypes import plain_values
 
 __all__ = ["count_places"]
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from ..core import settings
 from ..core.rules import rules
-from .columns import true_places
-from .scratch import stretches
+from ..store.mapped import stretches
+from ..store.tables.columns import true_places
 
 __all__ = ["HUGE", "KINDS", "NO_COUNTS", "CountReport", "Finding", "TotalsSummary"]
 

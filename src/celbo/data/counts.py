@@ -8,11 +8,11 @@ import numpy as np
 from ..core import checked
 from ..core.allocator import give_back_free_blocks
 from ..core.argument_names import MATRIX
-from . import scratch
-from .blocks import CompressedBlock, DenseBlock, blocks, shape_of
+from ..store import mapped as scratch
+from ..store.matrices.blocks import CompressedBlock, DenseBlock, blocks, shape_of
+from ..store.matrices.digest import MatrixDigest, digest_of
+from ..store.matrices.matrix import StoredMatrix
 from .count_report import HUGE, KINDS, CountReport
-from .digest import MatrixDigest, digest_of
-from .stored_matrix import StoredMatrix
 
 __all__ = ["check_counts", "digest_of_counts", "is_count_matrix", "looks_like_reads"]
 
@@ -31,7 +31,7 @@ def check_counts(
     Parameters
     ----------
     x
-        ``(n, g)`` counts in any storage that :func:`celbo.data.blocks.blocks` reads. Neither copied nor changed.
+        ``(n, g)`` counts in any storage that :func:`celbo.store.matrices.blocks.blocks` reads. Neither copied nor changed.
     obs_names, var_names
         Names for the report, ``(n,)`` and ``(g,)``; positions are shown without them.
     chunk_rows
@@ -75,7 +75,7 @@ def _tally(x: Any, chunk_rows: int | None, progress: Callable[[int, int], None] 
 
 
 def digest_of_counts(x: Any) -> str:
-    """The fingerprint of a count matrix; see :func:`celbo.data.digest.digest_of`.
+    """The fingerprint of a count matrix; see :func:`celbo.store.matrices.digest.digest_of`.
 
     Parameters
     ----------

@@ -15,8 +15,8 @@ import pandas as pd
 from anndata import AnnData
 
 from ..core import checked, unknown_name
+from ..store.matrices.blocks import CompressedBlock, blocks, shape_of
 from .access import anndata_value
-from .blocks import CompressedBlock, blocks, shape_of
 from .counts import is_count_matrix
 
 __all__ = ["poisson_gene_selection"]

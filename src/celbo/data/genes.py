@@ -10,7 +10,7 @@ import pandas as pd
 from ..core import DataMismatchError, checked
 from ..core.argument_names import MATRIX
 from ..core.kinds import Text
-from .blocks import DenseBlock, blocks, shape_of
+from ..store.matrices.blocks import DenseBlock, blocks, shape_of
 
 __all__ = ["GeneMatch", "align_genes", "top_variable_genes"]
 
@@ -137,7 +137,7 @@ def top_variable_genes(x: Annotated[Any, MATRIX], n_top: int) -> np.ndarray:
     Parameters
     ----------
     x
-        ``(n, g)`` raw counts in any storage that :func:`celbo.data.blocks.blocks` reads; one pass, bounded memory.
+        ``(n, g)`` raw counts in any storage that :func:`celbo.store.matrices.blocks.blocks` reads; one pass, bounded memory.
     n_top
         How many genes.
 

@@ -9,12 +9,12 @@ from typing import Any
 import pandas as pd
 
 from ..core import unknown_name
+from ..formats import Opened, Reading, Root, inputs_in, open_other, open_root, recognise, shared_obs
+from ..store.damage import DamagedDataError, naming_damage
+from ..store.part import ColumnsError, StoredPart, is_group
+from ..store.parts import Parts
+from ..store.tables.obs import StoredTable, can_stay, length_of
 from .access import which_layer
-from .file_mark import DamagedDataError, naming_damage
-from .formats import Opened, Reading, Root, inputs_in, open_other, open_root, recognise, shared_obs
-from .parts import Parts
-from .stored_obs import StoredTable, can_stay, length_of
-from .stored_part import ColumnsError, StoredPart, is_group
 
 __all__ = ["Input", "input_paths", "open_input"]
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from .blocks import DenseBlock, blocks, shape_of
-from .scratch import stretches
-from .stored_matrix import StoredMatrix
+from ..store.mapped import stretches
+from ..store.matrices.blocks import DenseBlock, blocks, shape_of
+from ..store.matrices.matrix import StoredMatrix
 
 __all__ = ["library_size_moments", "total_counts"]
 

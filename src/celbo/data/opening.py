@@ -18,18 +18,18 @@ from ..core import checked
 from ..core.allocator import give_back_free_blocks
 from ..core.argument_names import NAMES
 from ..core.kinds import OneOf, Several
-from . import scratch
-from .cell_names import names_of
-from .file_mark import naming_damage
-from .formats import ORIENTATIONS, Opened, Reading, no_modalities
+from ..formats import ORIENTATIONS, Opened, Reading, no_modalities
+from ..store import mapped as scratch
+from ..store.damage import naming_damage
+from ..store.matrices.matrix import StoredMatrix
+from ..store.memory import available_memory, readable_bytes
+from ..store.part import ColumnsError
+from ..store.tables.names import names_of
+from ..store.tables.obs import StoredTable, with_old_categories
+from ..store.tables.stacked import stacked_obs
 from .genes import align_genes
 from .inputs import Input, input_paths, open_input
-from .memory import available_memory, readable_bytes
-from .obs_tables import stacked_obs
 from .read import read_as
-from .stored_matrix import StoredMatrix
-from .stored_obs import StoredTable, with_old_categories
-from .stored_part import ColumnsError
 
 __all__ = ["is_streamed", "of_genes", "open", "with_genes"]
 

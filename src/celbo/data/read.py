@@ -8,9 +8,7 @@ import h5py
 
 from ..core import checked
 from ..core.kinds import OneOf
-from .allowance import Allowance
-from .file_mark import naming_damage
-from .formats import (
+from ..formats import (
     ORIENTATIONS,
     Opened,
     Reading,
@@ -22,9 +20,11 @@ from .formats import (
     recognise,
     shared_obs,
 )
-from .index_structure import check_sparse
-from .parts import Parts
-from .stored_part import is_group
+from ..store.allowance import Allowance
+from ..store.damage import naming_damage
+from ..store.matrices.index_structure import check_sparse
+from ..store.part import is_group
+from ..store.parts import Parts
 
 __all__ = ["read", "read_as"]
 

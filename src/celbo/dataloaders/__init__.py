@@ -6,9 +6,9 @@ from .dataset import AnnTorchDataset
 from .device_backed import DeviceBackedDataSplitter
 from .distributed import BatchDistributedSampler
 from .loader import AnnDataLoader
-from .row_source import RowSource
-from .rows import rows
-from .rows_sparse import CSRRows
+from .row_sources.open import rows
+from .row_sources.source import RowSource
+from .row_sources.sparse import CSRRows
 from .semisupervised import SemiSupervisedDataLoader, SemiSupervisedDataSplitter
 from .split import Split, split_indices
 from .splitter import DataSplitter

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .row_source import RowCost
+from .row_sources.source import RowCost
 from .sampler import EpochSampler, Shard
 
 __all__ = ["POOL_BYTES", "BlockSampler", "PooledOrder", "block_order", "pooled_order", "sizes_for"]

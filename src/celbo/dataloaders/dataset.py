@@ -10,10 +10,10 @@ from torch import Tensor
 
 from ..core import REGISTRY_KEYS, checked, unknown_name
 from ..data import AnnDataManager
-from .row_source import RowCost, RowSource, Streamed, as_indices
-from .rows import rows
-from .rows_dense import MappedRows
-from .rows_sparse import SparseRows
+from .row_sources.dense import MappedRows
+from .row_sources.open import rows
+from .row_sources.source import RowCost, RowSource, Streamed, as_indices
+from .row_sources.sparse import SparseRows
 
 __all__ = ["AnnTorchDataset", "keys_of_rows", "registered", "torch_dataset"]
 

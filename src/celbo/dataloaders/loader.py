@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..core import UnknownArgumentError, checked, settings
-from ..data.scratch import is_mapped, taken
+from ..store.mapped import is_mapped, taken
 from .block_sampler import BlockSampler, sizes_for
 from .dataset import AnnTorchDataset
 from .read_ahead import read_ahead

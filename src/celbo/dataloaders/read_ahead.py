@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from ..core.allocator import give_back_free_blocks
-from ..data.scratch import taken
+from ..store.mapped import taken
 from .dataset import AnnTorchDataset, Window
 
 __all__ = ["read_ahead"]

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from .dataset import AnnTorchDataset
-from .row_source import RowSource
-from .rows_dense import DenseRows
-from .rows_sparse import CSRRows
+from .row_sources.dense import DenseRows
+from .row_sources.source import RowSource
+from .row_sources.sparse import CSRRows
 
 __all__ = ["ResidentCSR", "ResidentTables", "resident_bytes", "resident_tables"]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..data.scratch import is_mapped, put, stretches
-from .row_source import as_indices
+from ..store.mapped import is_mapped, put, stretches
+from .row_sources.source import as_indices
 
 __all__ = ["MANY", "all_rows", "from_bits", "in_order", "kept", "row_numbers", "to_bits"]
 
@@ -34,7 +34,7 @@ def all_rows(n: int) -> np.ndarray:
 
 
 def row_numbers(indices: Any, n: int) -> np.ndarray:
-    """As :func:`~celbo.dataloaders.row_source.as_indices` for cells; mapped numbers are looked through where they are.
+    """As :func:`~celbo.dataloaders.row_sources.source.as_indices` for cells; mapped numbers are looked through where they are.
 
     Returns
     -------

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core import REGISTRY_KEYS, checked
-from ..data.scratch import is_mapped, put_together, stretches, taken
+from ..store.mapped import is_mapped, put_together, stretches, taken
 from .concat import ConcatDataLoader
 from .dataset import registered
 from .loader import AnnDataLoader

@@ -12,9 +12,9 @@ import pandas as pd
 from ..core import checked, noted, settings, unknown_name
 from ..core.kinds import Whole
 from ..core.rules import rules
-from ..data.columns import column_parts
+from ..store.tables.columns import column_parts
 from .row_numbers import MANY, all_rows, kept
-from .row_source import as_indices
+from .row_sources.source import as_indices
 from .stratified import Strata, apportion, drawn, sizes_of_strata, strata_of
 
 __all__ = [

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..data import scratch
-from ..data.columns import column_parts
+from ..store import mapped as scratch
+from ..store.tables.columns import column_parts
 from .row_numbers import kept
 
 __all__ = ["Strata", "apportion", "drawn", "sizes_of_strata", "strata_of"]
@@ -24,7 +24,7 @@ class Strata(NamedTuple):
     ----------
     codes
         Begins the group's number of each cell anew, one array for each stretch of
-        :data:`~celbo.data.scratch.STRETCH` cells.
+        :data:`~celbo.store.mapped.STRETCH` cells.
     n_strata
         How many groups there are.
     """

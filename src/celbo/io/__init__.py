@@ -7,9 +7,9 @@ Nothing here knows modules or AnnData: dictionaries of arrays and documents go i
 from ..core.planned import public_names
 from .archive import Archive, is_archive, read_archive, write_archive
 from .errors import ArchiveError, ArchiveNotFoundError
-from .scvi import ScviArchive, is_scvi_archive, read_scvi_archive
-from .scvi_write import write_scvi_archive
-from .unpickle_torch import Constraint
+from .pickles.unpickle_torch import Constraint
+from .scvitools.read import ScviArchive, is_scvi_archive, read_scvi_archive
+from .scvitools.write import write_scvi_archive
 
 __all__ = [
     "Archive",

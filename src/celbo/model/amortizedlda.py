@@ -19,7 +19,7 @@ from ..posterior.passes import evaluating, on_device
 from ..train import KwargsLike, merge_kwargs
 from ..train.recipes import default_recipe
 from .base import BaseModelClass, UnsupervisedTrainingMixin, setup_method
-from .base.answering import asked
+from .base.verbs.cells import asked
 
 __all__ = ["AmortizedLDA"]
 

@@ -19,7 +19,7 @@ from ..data.fields import BaseAnnDataField, CategoricalObsField, LayerField
 from ..module import AutoZIVAE
 from ..posterior.passes import decode, encode, evaluating, on_device
 from .base import BaseModelClass, RNASeqMixin, UnsupervisedTrainingMixin, VAEMixin, library_arguments, setup_method
-from .base.answering import asked
+from .base.verbs.cells import asked
 
 __all__ = ["AUTOZI"]
 

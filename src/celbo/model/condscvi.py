@@ -25,7 +25,7 @@ from ..data.fields import (
 from ..module.vaec import FINE_LABELS_KEY, VAEC
 from ..posterior.cell_types import fine_label_probabilities, label_swaps, mixtures_of_groups
 from .base import BaseModelClass, RNASeqMixin, UnsupervisedTrainingMixin, VAEMixin, setup_method
-from .base.answering import asked
+from .base.verbs.cells import asked
 
 __all__ = ["CondSCVI"]
 

@@ -18,10 +18,10 @@ from torch import Tensor
 from ..core import REGISTRY_KEYS, position_of
 from ..core.kinds import Instance
 from ..data.fields import BaseAnnDataField, CategoricalObsField, LayerField, NumericalObsField
-from ..module.mrdeconv import SMOOTHED_KEY, MRDeconv
+from ..module.deconvolution.module import SMOOTHED_KEY, MRDeconv
 from ..posterior.deconvolution import fine_proportions, spot_gamma, spot_latents, spot_proportions, type_profile
 from .base import BaseModelClass, UnsupervisedTrainingMixin, managers, setup_method
-from .base.answering import Asked, asked
+from .base.verbs.cells import Asked, asked
 from .condscvi import CondSCVI
 
 __all__ = ["DestVI"]
@@ -36,7 +36,7 @@ class DestVI(UnsupervisedTrainingMixin, BaseModelClass):
         x_{sg} \sim \mathrm{NB}\Bigl(\ell_s \sum_c v_{sc}\, h_g(\gamma_{sc}, c),\ \theta_g\Bigr)
 
     with the decoder :math:`h` of a :class:`CondSCVI`, proportions :math:`v_s` and states :math:`\gamma_{sc}` that are
-    found at the maximum of their posterior; see :mod:`celbo.module.mrdeconv`. :meth:`from_rna_model` makes one.
+    found at the maximum of their posterior; see :mod:`celbo.module.deconvolution.module`. :meth:`from_rna_model` makes one.
 
     Parameters
     ----------

@@ -4,8 +4,8 @@ from ..core.planned import planned_names, public_names
 from .amortizedlda import AmortizedLDAModule
 from .autozivae import AutoZIVAE
 from .classifier import Classifier
+from .deconvolution.module import MRDeconv
 from .ldvae import LDVAE
-from .mrdeconv import MRDeconv
 from .scanvae import SCANVAE
 from .vae import VAE
 from .vaec import VAEC

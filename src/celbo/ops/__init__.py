@@ -18,7 +18,7 @@ from ..core import unknown_name
 from ..core.planned import public_names
 from . import fused_cpu, reference
 from .fused_cpu import COMPUTED_IN_FLOAT32
-from .loops import Family, all_work, works
+from .native.loops import Family, all_work, works
 
 __all__ = ["backend_for", "nb_log_prob_sum", "poisson_log_prob_sum", "use_backend", "zinb_log_prob_sum"]
 

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .loops import Family, loop
+from .native.loops import Family, loop
+from .native.threads import for_row_ranges
 from .reference import check_shapes
-from .threads import for_row_ranges
 
 __all__ = ["COMPUTED_IN_FLOAT32", "nb_log_prob_sum", "poisson_log_prob_sum", "zinb_log_prob_sum"]
 

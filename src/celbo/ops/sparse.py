@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .loops import loop, works
-from .threads import for_row_ranges
+from .native.loops import loop, works
+from .native.threads import for_row_ranges
 
 __all__ = ["csr_linear", "row_sums"]
 

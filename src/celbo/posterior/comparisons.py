@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..core import listed, position_of, unknown_name
-from ..dataloaders.row_source import as_indices
+from ..dataloaders.row_sources.source import as_indices
 
 __all__ = ["Comparison", "cells_of", "comparisons"]
 

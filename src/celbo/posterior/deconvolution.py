@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..core import REGISTRY_KEYS
-from ..module.mrdeconv import MRDeconv
+from ..module.deconvolution.module import MRDeconv
 from ..module.vaec import VAEC
 from ..ops.draws import sample
 from .cell_types import fine_probabilities

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from ..data.blocks import CompressedBlock, DenseBlock, blocks, shape_of
+from ..store.matrices.blocks import CompressedBlock, DenseBlock, blocks, shape_of
 
 __all__ = ["GroupMeans", "group_means"]
 

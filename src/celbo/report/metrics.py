@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 
 from ..core import checked, optional
 from ..core.kinds import Whole, described
-from ..dataloaders.row_source import as_indices
+from ..dataloaders.row_sources.source import as_indices
 
 __all__ = ["BatchMixing", "batch_mixing", "graph_connectivity", "knn_label_accuracy", "neighbours", "nmi_ari"]
 

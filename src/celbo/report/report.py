@@ -17,8 +17,8 @@ from ..data.constants import RAW
 from ..data.count_places import count_places
 from ..data.fields import LayerField
 from . import figures
+from .models import row_of
 from .page import Section, legend, notes, page, picture, table, tiles
-from .rows import row_of
 from .summary import ModelSummary, has_counts, summarise
 
 __all__ = ["model_report", "render"]
@@ -54,7 +54,7 @@ def model_report(
     ----------
     model
         A trained model with its data. Batches and labels are those of its setup; what the page shows beside curves and
-        latents (confusion matrix, markers, topics, proportions, ...) stands in :data:`celbo.report.rows.ROWS`.
+        latents (confusion matrix, markers, topics, proportions, ...) stands in :data:`celbo.report.models.ROWS`.
     path
         The file; one that is there is replaced when the new one is complete.
     title

@@ -19,8 +19,8 @@ from ..posterior.passes import evaluating
 from ..train.history import epoch_table
 from .detail import Detail
 from .metrics import batch_mixing, graph_connectivity, knn_label_accuracy
+from .models import Latents, row_of
 from .projection import principal_components
-from .rows import Latents, row_of
 
 __all__ = ["GeneFit", "ModelSummary", "latent_metrics", "summarise"]
 
@@ -79,7 +79,7 @@ class ModelSummary:
     metrics
         Name to value, of the latent space.
     detail
-        What else this kind of model has to say; see :mod:`celbo.report.rows`.
+        What else this kind of model has to say; see :mod:`celbo.report.models`.
     problems
         Part of the page that could not be computed -> why.
     """
@@ -101,7 +101,7 @@ def summarise(model: Any, *, max_cells: int = 10_000, seed: int = 0) -> ModelSum
     Parameters
     ----------
     model
-        A trained model with its data. What it is asked stands in :data:`celbo.report.rows.ROWS`.
+        A trained model with its data. What it is asked stands in :data:`celbo.report.models.ROWS`.
     max_cells
         Cells in the picture of the latent space and in the metrics, drawn at random from more; the KL divergences are
         of all cells, or of 262,144 drawn from more.

@@ -1,21 +1,21 @@
 """Training: plans, schedules and recipes, the loop, callbacks, history."""
 
 from ..core.planned import planned_names, public_names
-from .adversarial import AdversarialTrainingPlan, AdversarialTrainingPlanConfig
-from .base import Plan
 from .callbacks import Callback, LearningRateMonitor, LoudEarlyStopping, SaveCheckpoint
-from .checkpointing import TerminatedError
-from .classifier import ClassifierTrainingPlan, ClassifierTrainingPlanConfig
+from .checkpoints.fingerprint import DifferentRunError
+from .checkpoints.schedule import TerminatedError
 from .config import KwargsLike, TrainerConfig, TrainingPlanConfig, merge_kwargs
 from .history import History
-from .identity import DifferentRunError
-from .keys import METRIC_KEYS
 from .metrics import ElboMetric
 from .nonfinite import NonFiniteLossError
-from .plan import TrainingPlan
+from .plans.adversarial import AdversarialTrainingPlan, AdversarialTrainingPlanConfig
+from .plans.base import Plan
+from .plans.classifier import ClassifierTrainingPlan, ClassifierTrainingPlanConfig
+from .plans.elbo import TrainingPlan
+from .plans.keys import METRIC_KEYS
+from .plans.semisupervised import SemiSupervisedTrainingPlan, SemiSupervisedTrainingPlanConfig
 from .recipes import RECIPES, Recipe
 from .runner import TrainRunner
-from .semisupervised import SemiSupervisedTrainingPlan, SemiSupervisedTrainingPlanConfig
 from .trainer import Trainer
 
 __all__ = [

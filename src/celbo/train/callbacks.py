@@ -17,7 +17,7 @@ from ..core.kinds import Whole
 from .nonfinite import copy_weights
 
 if TYPE_CHECKING:
-    from .base import Plan
+    from .plans.base import Plan
     from .trainer import Trainer
 
 __all__ = [

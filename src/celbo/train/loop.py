@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..module.base.randomness import drawing_of, minibatches_of
-from ..ops.thread_count import between_batches
+from ..ops.native.thread_count import between_batches
 from .optim import SchedulerLink
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..core import unknown_name
-from .schedules import max_epochs_classic
+from .plans.schedules import max_epochs_classic
 
 __all__ = ["DEFAULTS", "RECIPES", "Recipe", "default_recipe", "find_recipe", "use_default_recipe"]
 

@@ -5,11 +5,11 @@ from typing import Any
 
 from ..core import checked
 from ..data.access import place
-from .base import Plan
 from .config import KwargsLike, merge_kwargs
 from .history import History
-from .lightning import make_trainer
+from .lightning.trainer import make_trainer
 from .nonfinite import NonFiniteLossError
+from .plans.base import Plan
 from .trainer import Trainer
 
 __all__ = ["TrainRunner"]

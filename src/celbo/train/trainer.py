@@ -11,12 +11,12 @@ from torch import Tensor
 
 from ..core import checked
 from ..core.allocator import give_back_free_blocks, keep_large_blocks
+from ..dataloaders.placing import free_bytes, keep_on_device
 from ..module.base.randomness import draws_globally
+from ..ops.native.thread_count import working_threads
 from ..ops.random import global_rng, own_rng
-from ..ops.thread_count import working_threads
 from .arguments import as_list, refuse_unknown
 from .attempts import Attempts
-from .base import Plan
 from .callbacks import (
     Callback,
     KeepBest,
@@ -25,21 +25,21 @@ from .callbacks import (
     SaveCheckpoint,
     refuse_without_validation,
 )
-from .checkpoint import restore
-from .checkpoint_folder import SavedRun, checked_run
-from .checkpointing import Interval, make_checkpointing
-from .fabric import make_engine
-from .face import TrainerFace
+from .checkpoints.fingerprint import describe_run, refuse_other_run
+from .checkpoints.folder import SavedRun, checked_run
+from .checkpoints.schedule import Interval, make_checkpointing
+from .checkpoints.state import restore
+from .engines.fabric import make_engine
+from .engines.processes import say_what_differs, share_out
 from .history import History
 from .hooks import Hooks
-from .identity import describe_run, refuse_other_run
 from .loggers import make_loggers
 from .loop import run_epoch
 from .nonfinite import FiniteGuard
 from .optim import unpack_optimizers
-from .placing import free_bytes, keep_on_device
-from .processes import say_what_differs, share_out
+from .plans.base import Plan
 from .progress import Progress, make_progress, say_summary, speaking_at
+from .view import TrainerFace
 
 __all__ = ["Trainer"]
 
@@ -50,7 +50,7 @@ class Trainer(TrainerFace):
     Parameters
     ----------
     accelerator, devices, strategy, precision, num_nodes
-        Where and how to compute; see :func:`~celbo.train.fabric.make_engine`.
+        Where and how to compute; see :func:`~celbo.train.engines.fabric.make_engine`.
     max_epochs, min_epochs, max_steps
         When to end; ``max_steps=-1`` sets no limit.
     check_val_every_n_epoch

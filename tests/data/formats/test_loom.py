@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import celbo.data
-from celbo.data.file_mark import DamagedDataError
+from celbo.store.damage import DamagedDataError
 
 from .conftest import COUNTS
 
@@ -60,7 +60,7 @@ def test_layers(tmp_path):
 
 
 def test_a_long_one_is_read_by_its_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr("celbo.data.formats.loom._PIECE", 60)
+    monkeypatch.setattr("celbo.formats.loom._PIECE", 60)
     path = write_loom(tmp_path / "a.loom", n=20)
     np.testing.assert_array_equal(celbo.data.read(path).X.toarray(), np.tile(COUNTS, (20, 1)))
     assert celbo.data.open(path, stream=True).X.parts[0].chunk_rows == 4

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import celbo.data
-from celbo.data.file_mark import DamagedDataError
+from celbo.store.damage import DamagedDataError
 
 from .conftest import CELLS, COUNTS, GENES, IDS, mtx, put
 

@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse as sp
 
 import celbo.data
-from celbo.data.file_mark import DamagedDataError
+from celbo.store.damage import DamagedDataError
 
 from .conftest import CELLS, COUNTS, GENES
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import celbo.data
-from celbo.data.file_mark import DamagedDataError
+from celbo.store.damage import DamagedDataError
 
 from .conftest import COUNTS, GENES, put, tenx_v3
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import celbo.data
-from celbo.data.file_mark import DamagedDataError
+from celbo.store.damage import DamagedDataError
 
 from .conftest import CELLS, COUNTS, GENES, put
 
@@ -155,7 +155,7 @@ def test_without_names(tmp_path):
 
 
 def test_in_pieces(tmp_path, monkeypatch):
-    monkeypatch.setattr("celbo.data.formats.table._ENTRIES", 12)
+    monkeypatch.setattr("celbo.formats.table._ENTRIES", 12)
     same(put(tmp_path / "a.csv", BY_CELLS.to_csv()))
     same(put(tmp_path / "b.csv", BY_GENES.to_csv()))
 

@@ -6,7 +6,7 @@ import pytest
 
 import celbo.data
 from celbo.data import StoredMatrix
-from celbo.data.file_mark import DamagedDataError
+from celbo.store.damage import DamagedDataError
 
 from .conftest import CELLS, COUNTS, GENES, IDS, tenx_group, tenx_v3
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ...io.scvi_legacy import LEGACY_KEYS as LEGACY_REGISTRY_KEY_MAP
-from ...io.scvi_legacy import registry_of_setup
+from ...io.scvitools.legacy import LEGACY_KEYS as LEGACY_REGISTRY_KEY_MAP
+from ...io.scvitools.legacy import registry_of_setup
 
 __all__ = ["LEGACY_REGISTRY_KEY_MAP", "registry_from_setup_dict"]
 

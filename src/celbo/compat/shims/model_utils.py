@@ -8,10 +8,10 @@ import numpy as np
 from ...core import REGISTRY_KEYS
 from ...data import AnnDataManager
 from ...data.library import library_size_moments
-from ...model.base.archive import pick_device
+from ...model.base.archives.archive import pick_device
 from ...posterior.names import batch_codes
 from ...posterior.raw_counts import group_means
-from ...train.schedules import max_epochs_classic as get_max_epochs_heuristic
+from ...train.plans.schedules import max_epochs_classic as get_max_epochs_heuristic
 from ...utils.docstrings import devices_dsp
 
 __all__ = [

@@ -9,8 +9,8 @@ import torch
 
 from ...data import align_genes
 from ...data import read as read_data
-from ...model.base.archive import Saved, read_saved
-from ...model.base.saved_parts import set_attributes
+from ...io.saved_model import set_attributes
+from ...model.base.archives.archive import Saved, read_saved
 
 __all__ = [
     "SAVE_KEYS",

@@ -1,5 +1,5 @@
 """Private names of ``scvi.train._trainingplans``."""
 
-from ...train.schedules import kl_weight as _compute_kl_weight
+from ...train.plans.schedules import kl_weight as _compute_kl_weight
 
 __all__ = ["_compute_kl_weight"]

@@ -8,10 +8,10 @@ import pandas as pd
 from anndata import AnnData
 from rich.table import Table
 
+from ...store.matrices.masks import require_unmasked
 from ..access import anndata_value, put_row_major, require_key
 from ..counts import check_counts
 from ..genes import align_genes
-from ..masks import require_unmasked
 from .base import BaseAnnDataField
 from .dataframe import require_one_name
 

@@ -8,9 +8,9 @@ import pandas as pd
 from anndata import AnnData
 from rich.table import Table
 
+from ...store.tables.columns import put_column
 from ..access import place, require_key
 from ..categories import encode, extended, used_categories, warn_if_rare
-from ..columns import put_column
 from ..constants import PREFIX
 from ..tables import table
 from .dataframe import BaseDataFrameField, require_one_name

@@ -8,8 +8,8 @@ from anndata import AnnData
 from rich.table import Table
 
 from ...core import REGISTRY_KEYS
+from ...store.tables.columns import column_parts, is_numbers, numbers, true_places
 from ..access import anndata_value, require_key
-from ..columns import column_parts, is_numbers, numbers, true_places
 from ..tables import table
 from .base import BaseAnnDataField
 

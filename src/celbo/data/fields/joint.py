@@ -8,9 +8,9 @@ import pandas as pd
 from anndata import AnnData
 from rich.table import Table
 
+from ...store.tables.columns import numbers, put_column, worked_out
 from ..access import place, require_key
 from ..categories import encode, extended, used_categories
-from ..columns import numbers, put_column, worked_out
 from ..constants import PREFIX
 from ..tables import table
 from .arraylike import BaseArrayLikeField

@@ -9,8 +9,8 @@ import pandas as pd
 from anndata import AnnData
 
 from ...core import nearest_first, settings
+from ...store.tables.columns import column_parts
 from ..categories import encode, extend_mapping, same_text, unknown_categories, used_categories
-from ..columns import column_parts
 from .categorical import CategoricalObsField
 
 __all__ = ["LabelsWithUnlabeledObsField"]

@@ -10,13 +10,13 @@ from rich.table import Table
 
 from ...core import REGISTRY_KEYS, settings
 from ...core.rules import rules
+from ...store.matrices.masks import require_unmasked
+from ...store.progress import counting
 from ..access import anndata_value, put_row_major, raw_of, require_key, which_layer
 from ..constants import RAW
 from ..count_places import count_places
 from ..counts import check_counts, looks_like_reads
 from ..genes import align_genes
-from ..masks import require_unmasked
-from ..progress import counting
 from .base import BaseAnnDataField
 
 __all__ = ["LayerField"]

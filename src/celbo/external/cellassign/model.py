@@ -26,7 +26,7 @@ from ...data.fields import (
     NumericalObsField,
 )
 from ...model.base import BaseModelClass, RNASeqMixin, UnsupervisedTrainingMixin, setup_method
-from ...model.base.answering import asked
+from ...model.base.verbs.cells import asked
 from ...posterior.passes import Rows, decode, encode, evaluating, on_device
 from ...train.arguments import as_list
 from ...train.callbacks import Callback

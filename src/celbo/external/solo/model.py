@@ -18,8 +18,8 @@ from ...data import AnnDataManager
 from ...data.constants import RAW
 from ...data.fields import BaseAnnDataField, CategoricalObsField, LayerField
 from ...dataloaders import DataSplitter
-from ...dataloaders.row_source import as_indices
-from ...dataloaders.rows import rows
+from ...dataloaders.row_sources.open import rows
+from ...dataloaders.row_sources.source import as_indices
 from ...model import SCVI
 from ...model.base import BaseModelClass, setup_method
 from ...model.base.training import train_model

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 import scipy.sparse as sp
 
-from ...dataloaders.row_source import RowSource
+from ...dataloaders.row_sources.source import RowSource
 from ...module import Classifier
 from ...module.base import BaseModuleClass
 

@@ -1,18 +1,18 @@
 """What every model shares: its life, training and archives; and scvi-tools' mixins."""
 
 from ...core.planned import planned_names, public_names
-from .archesmixin import ArchesMixin
-from .convert import convert_archive, export_archive
-from .differentialcomputation import DifferentialComputation
-from .embeddingmixin import EmbeddingMixin
+from .archives.convert import convert_archive, export_archive
 from .library import library_arguments
 from .minified import BaseMinifiedModeModelClass
 from .model import BaseModelClass
-from .rnaseqmixin import RNASeqMixin
+from .query.mixin import ArchesMixin
 from .semisupervised import SemisupervisedTrainingMixin
 from .setup import setup_method
 from .training import UnsupervisedTrainingMixin
-from .vaemixin import VAEMixin
+from .verbs.batches import EmbeddingMixin
+from .verbs.computation import DifferentialComputation
+from .verbs.expression import RNASeqMixin
+from .verbs.latent import VAEMixin
 
 __all__ = [
     "ArchesMixin",

@@ -13,10 +13,10 @@ from anndata import AnnData
 
 from ...core import REGISTRY_KEYS, unknown_name
 from ...data import AnnDataManager
-from ...data.blocks import CompressedBlock, blocks
 from ...data.constants import RAW
 from ...data.fields import BaseAnnDataField, LayerField, NumericalObsField, ObsmField, StringUnsField
 from ...module.base.minified import LATENT_POSTERIOR, LATENT_POSTERIOR_WITH_COUNTS
+from ...store.matrices.blocks import CompressedBlock, blocks
 from . import managers
 from .model import BaseModelClass
 

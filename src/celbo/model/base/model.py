@@ -18,8 +18,9 @@ from ...data import AnnDataManager, summary_stats_of
 from ...data.fields import BaseAnnDataField
 from ...dataloaders import AnnDataLoader
 from ...module.base import BaseModuleClass
-from . import archive, managers
-from .convert import convert_archive
+from . import managers
+from .archives import archive
+from .archives.convert import convert_archive
 from .describe import setup_call_text
 from .face import ModelFace
 from .sizes import build_module, drawing_weights

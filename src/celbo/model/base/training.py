@@ -11,8 +11,8 @@ from ...core import checked_methods, settings
 from ...dataloaders import DataSplitter
 from ...ops.random import fresh_seed
 from ...train import KwargsLike, Plan, TrainerConfig, TrainingPlan, TrainRunner, merge_kwargs
-from ...train.checkpoint_folder import SavedRun, checked_run
-from ...train.processes import several_processes
+from ...train.checkpoints.folder import SavedRun, checked_run
+from ...train.engines.processes import several_processes
 from ...train.recipes import Recipe, default_recipe, find_recipe
 from .sizes import build_with_loaders
 

@@ -1,0 +1,39 @@
+"""Data go where the module is: as a whole where they fit, minibatch by minibatch otherwise."""
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from . import AnnDataLoader, AnnTorchDataset
+from .resident import ResidentTables, resident_tables
+
+__all__ = ["free_bytes", "keep_on_device"]
+
+logger = logging.getLogger("celbo")
+
+_SHARE = 0.5
+"""Share of the free memory that data may take: weights, activations and other programs want the rest."""
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that data may take on a device: none on the CPU, where they are already."""
+    return int(_SHARE * torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else 0
+
+
+def keep_on_device(loaders: Iterable[Any], device: torch.device, most_bytes: int) -> None:
+    """Move the tables of celbo's own loaders to the device where they fit; loaders of one dataset share them."""
+    moved: dict[int, ResidentTables | None] = {}
+    for loader in loaders:
+        if not isinstance(loader, AnnDataLoader) or not isinstance(loader.tables, AnnTorchDataset):
+            continue
+        if loader.iter_ndarray:
+            continue
+        dataset = loader.tables
+        if id(dataset) not in moved:
+            moved[id(dataset)] = resident_tables(dataset, device, most_bytes) if most_bytes else None
+        tables = moved[id(dataset)]
+        if tables is not None:
+            loader.use_tables(tables)
+            logger.debug("The data lie on %s as a whole.", device)

@@ -1,0 +1,133 @@
+"""Rows of sparse matrices in memory.
+
+Gathering rows of a CSR matrix into a dense minibatch is scipy's row gather followed by its ``toarray(out=)``: two
+compiled passes that release the interpreter lock, add entries that are stored twice, and were as fast as a
+hand-written numba kernel (128 rows x 2,000 genes, 8% nonzero: 0.08 ms against 0.09 ms), with nothing to compile.
+"""
+
+import logging
+import warnings
+from abc import abstractmethod
+from functools import cache, cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from ...store.dtypes import plain_values
+from ...store.matrices.index_structure import check_sparse
+from ...store.matrices.sparse_columns import moved_columns, place_of_columns
+from .source import RowSource, as_indices, check_numeric
+
+__all__ = ["CSCRows", "CSRRows", "SparseRows", "csc_rows"]
+
+logger = logging.getLogger("celbo")
+
+BLOCK = 65536
+"""Rows summed at a time, so that row sums need no second copy of the matrix."""
+
+
+class SparseRows(RowSource):
+    """Rows of a sparse storage: dense by :meth:`take`, or still sparse by :meth:`take_sparse`."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any, columns: np.ndarray | None = None) -> None:
+        super().__init__(shape, dtype, columns)
+        self._place_of_column = None if self.columns is None else place_of_columns(self.columns, shape[1])
+
+    @abstractmethod
+    def stored_csr(self, rows_n: np.ndarray) -> sparse.csr_matrix | sparse.csr_array:
+        """The rows ``rows_n`` in CSR form, in the order asked, all stored columns, stored dtype."""
+
+    def csr(self, rows_n: np.ndarray) -> sparse.csr_matrix | sparse.csr_array:
+        """The rows ``rows_n`` in CSR form, in the order asked, in this source's columns and dtype."""
+        return self._converted(self.stored_csr(rows_n))
+
+    def _converted(self, block: sparse.csr_matrix | sparse.csr_array) -> sparse.csr_matrix | sparse.csr_array:
+        """Stored rows in this source's columns and dtype."""
+        if block.dtype != self.dtype:
+            block.data = block.data.astype(self.dtype)
+        if self._place_of_column is None:
+            return block
+        return moved_columns(block, self._place_of_column, self.n_columns)
+
+    def fill(self, rows_n: np.ndarray, out_ng: np.ndarray) -> None:
+        """Write the stored rows ``rows_n`` over ``out_ng``; zeros included."""
+        self.csr(rows_n).toarray(out=out_ng)
+
+    def take_sparse(self, indices: Any) -> Tensor:
+        """Rows in the order asked as a sparse tensor of torch, ``(n, g)``; repeated entries are added."""
+        return self.gather_sparse(as_indices(indices, self.n_rows))
+
+    def gather_sparse(self, rows_n: np.ndarray) -> Tensor:
+        """As :meth:`take_sparse`, for int64 row numbers that were checked before."""
+        block = self.csr(rows_n)
+        _say_nothing_about_beta()
+        block.sum_duplicates()  # torch takes them as they are and later disagrees with itself
+        indptr, indices, values = (torch.from_numpy(part) for part in (block.indptr, block.indices, block.data))
+        return torch.sparse_csr_tensor(indptr, indices, values, size=block.shape, check_invariants=False)
+
+
+@cache
+def _say_nothing_about_beta() -> None:
+    """Keep out of sight what torch warns of once a process: that its CSR tensors are young."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
+        one = torch.ones(1, dtype=torch.int64)
+        torch.sparse_csr_tensor(torch.tensor([0, 1]), one - 1, one, size=(1, 1), check_invariants=False)
+
+
+class CSRRows(SparseRows):
+    """Rows of a CSR matrix in memory, which is held as it is (no copy) unless scipy cannot index its dtype.
+
+    The arrays are there for whoever gathers elsewhere (a device): ``indptr`` ``(n + 1,)``, ``indices`` and ``values``
+    ``(nonzeros,)``, all as stored, so before ``columns`` and ``dtype`` apply.
+    """
+
+    def __init__(
+        self, matrix: sparse.csr_matrix | sparse.csr_array, dtype: Any = np.float32, columns: np.ndarray | None = None
+    ) -> None:
+        super().__init__(matrix.shape, dtype, columns)
+        check_numeric(matrix.dtype, "The sparse matrix")
+        check_sparse(matrix)  # scipy's compiled code does not look where it reads
+        # a plain csr_array over the same memory: subclasses (views of AnnData) have their own ideas of indexing
+        parts = (plain_values(part) for part in (matrix.data, matrix.indices, matrix.indptr))
+        self._matrix = sparse.csr_array(tuple(parts), shape=matrix.shape, copy=False)
+        self.indptr, self.indices, self.values = self._matrix.indptr, self._matrix.indices, self._matrix.data
+
+    def stored_csr(self, rows_n: np.ndarray) -> sparse.csr_array:
+        """The rows ``rows_n`` in CSR form, in the order asked."""
+        return self._matrix[rows_n]
+
+    @cached_property
+    def row_sums_n(self) -> np.ndarray:
+        """Sum of each row over this source's columns, ``(n_rows,)`` float64: the library sizes. Computed once."""
+        blocks = (np.arange(start, min(start + BLOCK, self.n_rows)) for start in range(0, self.n_rows, BLOCK))
+        sums = [np.asarray(self.csr(block).astype(np.float64).sum(axis=1)).reshape(-1) for block in blocks]
+        return np.concatenate(sums) if sums else np.zeros(0)
+
+
+class CSCRows(CSRRows):
+    """Rows of a CSC matrix, converted once to CSR: rows of the column form would read all of it for each minibatch.
+
+    Rows that stay sparse are CSC tensors again.
+    """
+
+    def gather_sparse(self, rows_n: np.ndarray) -> Tensor:
+        """As :meth:`take_sparse`, for int64 row numbers that were checked before."""
+        block = self.csr(rows_n).tocsc()
+        _say_nothing_about_beta()
+        block.sum_duplicates()
+        indptr, indices, values = (torch.from_numpy(part) for part in (block.indptr, block.indices, block.data))
+        return torch.sparse_csc_tensor(indptr, indices, values, size=block.shape, check_invariants=False)
+
+
+def csc_rows(
+    matrix: sparse.csc_matrix | sparse.csc_array, dtype: Any = np.float32, columns: np.ndarray | None = None
+) -> CSCRows:
+    """See :class:`CSCRows`."""
+    check_sparse(matrix)
+    logger.debug("A %s x %s matrix in CSC form is converted to CSR once, to read its rows.", *matrix.shape)
+    parts = (plain_values(part) for part in (matrix.data, matrix.indices, matrix.indptr))
+    return CSCRows(sparse.csc_array(tuple(parts), shape=matrix.shape, copy=False).tocsr(), dtype, columns)

@@ -1,0 +1,3 @@
+"""Archives of scvi-tools: read, of old versions too, and written."""
+
+__all__: list[str] = []

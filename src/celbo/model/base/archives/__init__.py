@@ -1,0 +1,3 @@
+"""Saving, loading, and converting archives."""
+
+__all__: list[str] = []

@@ -1,0 +1,141 @@
+"""Archives from scvi-tools to celbo and back, without making a model."""
+
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .... import io
+from ....core import checked
+from ....data.constants import RAW
+from .archive import read_saved, versions
+
+__all__ = ["convert_archive", "export_archive"]
+
+logger = logging.getLogger("celbo")
+
+_DATA = "adata.h5ad"
+
+
+@checked
+def convert_archive(
+    old: str | Path, new: str | Path, *, prefix: str = "", overwrite: bool = False, class_name: str | None = None
+) -> Path:
+    """Write a model that scvi-tools saved as an archive of celbo's: safetensors and JSON, no pickle.
+
+    Nothing in the old archive is executed. Data saved beside the model are copied.
+
+    Parameters
+    ----------
+    old
+        Folder of an archive of scvi-tools, of any version.
+    new
+        Folder to write to; made if it does not exist.
+    prefix
+        What the names of the old files begin with; those of the new ones begin with the same.
+    overwrite
+        Whether an archive that is there may be replaced.
+    class_name
+        Name of the model's class, where the old archive does not say (before scvi-tools 0.15).
+
+    Returns
+    -------
+    The new folder.
+
+    Raises
+    ------
+    ArchiveError
+        There is no archive of scvi-tools at ``old``, it is damaged or holds what no model needs, or its class is not
+        known.
+    """
+    if not io.is_scvi_archive(old, prefix):
+        raise io.ArchiveNotFoundError(
+            f"No archive of scvi-tools is at {old}: wanted {prefix}model.pt"
+            + (". It is an archive of celbo already." if io.is_archive(old, prefix) else ".")
+        )
+    archive = io.read_scvi_archive(old, prefix)
+    attributes = dict(archive.attributes)
+    registry, init_params = attributes.pop("registry_", None), attributes.pop("init_params_", None)
+    if not isinstance(registry, dict) or not isinstance(init_params, dict):
+        raise io.ArchiveError(f"{archive.path} holds no registry or no constructor arguments: it cannot be converted.")
+    name = class_name or registry.get("model_name")
+    if not name:
+        raise io.ArchiveError(f"{archive.path} does not say of which class it is: pass class_name, for example 'SCVI'.")
+    if archive.pyro_params.get("params"):
+        logger.info(f"{len(archive.pyro_params['params'])} parameters of Pyro's global store were left out.")
+    document = {
+        "class": name,
+        "module": "",
+        "registry": registry | {"model_name": name},
+        "init_params": init_params,
+        "attributes": attributes,
+        "var_names": archive.var_names,
+        "versions": versions() | {"converted_from": str(registry.get("scvi_version", "before 0.15"))},
+    }
+    io.write_archive(new, dict(archive.state_dict), document, prefix=prefix, overwrite=overwrite)
+    _copy_data(old, new, prefix)
+    return Path(new)
+
+
+@checked
+def export_archive(new: str | Path, old: str | Path, *, prefix: str = "", overwrite: bool = False) -> Path:
+    """Write a model that celbo saved as an archive that scvi-tools 1.4.2 loads.
+
+    Parameters
+    ----------
+    new
+        Folder of an archive of celbo.
+    old
+        Folder to write ``model.pt`` to; made if it does not exist.
+    prefix
+        What the file names begin with.
+    overwrite
+        Whether a ``model.pt`` that is there may be replaced.
+
+    Returns
+    -------
+    The folder written to.
+
+    Raises
+    ------
+    ArchiveError
+        There is no archive of celbo at ``new``, or it is damaged.
+
+    Notes
+    -----
+    What celbo notes beyond scvi-tools (the seed, the recipe) goes along as attributes that scvi-tools does not read.
+    """
+    if not io.is_archive(new, prefix):
+        raise io.ArchiveNotFoundError(f"No archive of celbo is at {new}: wanted {prefix}model.json.")
+    saved = read_saved(new, prefix)
+    attributes = {"registry_": _without_raw(saved.registry), "init_params_": saved.init_params, **saved.attributes}
+    document: dict[str, Any] = io.read_archive(new, prefix=prefix).document
+    io.write_scvi_archive(old, saved.state_dict, document["var_names"], attributes, prefix=prefix, overwrite=overwrite)
+    _copy_data(new, old, prefix)
+    return Path(old)
+
+
+def _without_raw(registry: Mapping[str, Any]) -> dict[str, Any]:
+    """A registry whose counts lie in ``X``: scvi-tools cannot take them from ``raw``, and is not to be told to."""
+    setup_args = dict(registry.get("setup_args") or {})
+    if not setup_args.pop("use_raw", False):
+        return dict(registry)
+    logger.warning(
+        "This model takes its counts from adata.raw, which scvi-tools does not do: give it adata.raw.to_adata() with "
+        "the columns of adata.obs, whose X holds them."
+    )
+    fields = {key: dict(field) for key, field in registry["field_registries"].items()}
+    for field in fields.values():
+        if field["data_registry"].get("attr_name") == RAW:
+            field["data_registry"] = {"attr_name": "X", "attr_key": None}
+    return {**registry, "setup_args": setup_args, "field_registries": fields}
+
+
+def _copy_data(source: str | Path, target: str | Path, prefix: str) -> None:
+    data = Path(source) / f"{prefix}{_DATA}"
+    if data.is_file() and Path(source).resolve() != Path(target).resolve():
+        partial = Path(target) / f"partial-{prefix}{_DATA}"
+        shutil.copyfile(data, partial)
+        os.replace(partial, Path(target) / f"{prefix}{_DATA}")

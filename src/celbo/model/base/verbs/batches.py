@@ -1,0 +1,55 @@
+"""EmbeddingMixin: verbs of models that learn an embedding of their batches."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from anndata import AnnData
+from torch import Tensor
+
+from .... import posterior
+from ....core import checked_methods
+from .cells import asked
+
+if TYPE_CHECKING:
+    from ..model import BaseModelClass as Base
+else:
+    Base = object
+
+__all__ = ["EmbeddingMixin"]
+
+
+@checked_methods
+class EmbeddingMixin(Base):
+    """Embedding of batches, for models made with ``batch_representation="embedding"``."""
+
+    def get_batch_representation(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        *,
+        dataloader: Iterable[dict[str, Tensor]] | None = None,
+        seed: int | None = None,
+    ) -> np.ndarray:
+        """Learned embedding of each cell's batch.
+
+        Parameters
+        ----------
+        adata, indices, batch_size, dataloader, seed
+            See :class:`~celbo.model.base.VAEMixin`; nothing is drawn.
+
+        Returns
+        -------
+        ``(n, k)``.
+
+        Raises
+        ------
+        RuntimeError
+            Before training.
+        KeyError
+            When the model has no such embedding.
+        """
+        self._check_if_trained(warn=False)
+        cells = asked(self, adata, indices, batch_size, dataloader)
+        return posterior.batch_representation(self.module, cells.batches, n_cells=cells.n_cells)

@@ -1,0 +1,354 @@
+"""RNASeqMixin: verbs of models of counts. No logic here: names become codes, :mod:`celbo.posterior` answers."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from torch import Tensor
+from torch.distributions import Distribution
+
+from .... import posterior
+from ....core import checked_methods
+from ....utils import unsupported_if_adata_minified
+from .cells import Weights, asked, codes_of_batches, weighting_of
+from .differential import DifferentialMixin
+from .writing import ExpressionWriterMixin
+
+__all__ = ["RNASeqMixin"]
+
+
+@checked_methods
+class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
+    """Denoised expression, likelihood and differential expression of a model of counts.
+
+    Common arguments (``adata``, ``indices``, ``batch_size``, ``dataloader``, ``seed``): see
+    :class:`~celbo.model.base.VAEMixin`. ``transform_batch`` names categories of the batch (not codes), one or several;
+    None: each cell is decoded as its own batch, so nothing is corrected for.
+    """
+
+    def get_normalized_expression(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        transform_batch: Sequence[float | str] | float | str | None = None,
+        gene_list: Sequence[str] | None = None,
+        library_size: float | Literal["latent"] = 1,
+        n_samples: int = 1,
+        n_samples_overall: int | None = None,
+        weights: Weights | None = None,
+        batch_size: int | None = None,
+        return_mean: bool = True,
+        return_numpy: bool | None = None,
+        silent: bool = True,
+        dataloader: Iterable[dict[str, Tensor]] | None = None,
+        data_loader_kwargs: dict[str, Any] | None = None,
+        *,
+        seed: int | None = None,
+        **importance_weighting_kwargs: Any,
+    ) -> np.ndarray | pd.DataFrame:
+        """Denoised expression: what the decoder expects of each gene, at drawn latents.
+
+        Parameters
+        ----------
+        adata, indices, batch_size, dataloader, seed
+            See :class:`~celbo.model.base.VAEMixin`.
+        transform_batch
+            See the class; several are averaged, on the same latents.
+        gene_list
+            Genes to give, names or a mask, in the order of the model's; values are not renormalized. Unknown names are
+            warned of.
+        library_size
+            What each cell sums to over all genes; ``"latent"``: the model's library of the cell.
+        n_samples
+            Draws of the latents for each cell.
+        n_samples_overall
+            Instead: this many draws from all cells together, each from a cell drawn with replacement.
+        weights
+            Draw them uniformly (the default) or in proportion to importance weights, which correct the posterior.
+        return_mean
+            Average over the draws.
+        return_numpy
+            An array instead of a DataFrame.
+        silent
+            Accepted for scvi-tools' sake: there is no progress bar.
+        data_loader_kwargs
+            Further arguments of the data loader.
+        **importance_weighting_kwargs
+            Fields of :class:`~celbo.posterior.Weighting`.
+
+        Returns
+        -------
+        Cells by genes; draws by genes with ``n_samples_overall``; ``(s, n, g)`` array for draws that are not averaged.
+
+        Raises
+        ------
+        ValueError
+            An unknown batch, or no known gene.
+        """
+        weighting = weighting_of(weights, importance_weighting_kwargs)
+        cells = asked(self, adata, indices, batch_size, dataloader, data_loader_kwargs)
+        names = self.get_var_names()
+        genes = posterior.gene_columns(gene_list, names)
+        codes = codes_of_batches(self, transform_batch)
+        if n_samples_overall is not None:
+            group = cells.require_cells("n_samples_overall")
+            expression = posterior.sampled_expression(
+                self.module,
+                cells.loader_of,
+                group,
+                n_samples_overall,
+                transform_batch=codes,
+                genes=genes,
+                library_size=library_size,
+                weighting=weighting,
+                seed=seed,
+            )
+            return expression if return_numpy else pd.DataFrame(expression, columns=_of(genes, names), copy=False)
+        if weighting is not None:
+            raise ValueError("weights='importance' weighs the draws of all cells together: give n_samples_overall.")
+        expression = posterior.normalized_expression(
+            self.module,
+            cells.batches,
+            transform_batch=codes,
+            genes=genes,
+            library_size=library_size,
+            n_samples=n_samples,
+            return_mean=return_mean,
+            n_cells=cells.n_cells,
+            seed=seed,
+        )
+        if return_numpy or expression.ndim == 3:
+            return expression
+        return pd.DataFrame(expression, index=cells.names, columns=_of(genes, names), copy=False)
+
+    def get_importance_weights(
+        self,
+        adata: AnnData | None,
+        indices: Sequence[int] | None,
+        qz: Distribution | None,
+        px: Distribution | None,
+        zs: Tensor,
+        max_cells: int = 1024,
+        truncation: bool = False,
+        n_mc_samples: int = 500,
+        n_mc_samples_per_pass: int = 250,
+        *,
+        seed: int | None = None,
+        **data_loader_kwargs: Any,
+    ) -> np.ndarray:
+        """Importance weights of samples of the latents.
+
+        Parameters
+        ----------
+        adata, indices, seed
+            See :class:`~celbo.model.base.VAEMixin`: the cells whose posteriors the samples come from.
+        qz, px
+            Accepted for scvi-tools' sake: both follow from the module and the data.
+        zs
+            Samples, ``(..., k)``.
+        max_cells
+            Cells, drawn from ``indices``, that stand for all.
+        truncation
+            Cut large weights, see :func:`~celbo.posterior.importance_weights`.
+        n_mc_samples, n_mc_samples_per_pass
+            As in ``get_marginal_ll``.
+        **data_loader_kwargs
+            Further arguments of the data loader.
+
+        Returns
+        -------
+        One weight a sample, summing to 1.
+        """
+        cells = asked(self, adata, indices, loader_kwargs=data_loader_kwargs)
+        return posterior.importance_weights(
+            self.module,
+            cells.loader_of(posterior.some_cells(cells.require_cells("get_importance_weights"), max_cells, seed)),
+            torch.as_tensor(zs, device=self.device).flatten(0, -2),
+            truncation=truncation,
+            n_mc_samples=n_mc_samples,
+            n_mc_samples_per_pass=n_mc_samples_per_pass,
+            seed=seed,
+        )
+
+    def posterior_predictive_sample(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        transform_batch: Sequence[float | str] | float | str | None = None,
+        n_samples: int = 1,
+        gene_list: Sequence[str] | None = None,
+        batch_size: int | None = None,
+        dataloader: Iterable[dict[str, Tensor]] | None = None,
+        silent: bool = True,
+        *,
+        seed: int | None = None,
+        **data_loader_kwargs: Any,
+    ) -> Any:
+        """Counts like those observed, drawn from the model.
+
+        Parameters
+        ----------
+        adata, indices, batch_size, dataloader, seed
+            See :class:`~celbo.model.base.VAEMixin`.
+        transform_batch
+            See the class. Draws of several categories are averaged, and are no counts then.
+        n_samples
+            Draws for each cell.
+        gene_list
+            Genes to give.
+        silent
+            Accepted for scvi-tools' sake: there is no progress bar.
+        **data_loader_kwargs
+            Further arguments of the data loader.
+
+        Returns
+        -------
+        ``sparse.GCXS`` of ``(n, g)``, or ``(n, g, s)`` for more than one draw.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            When the package ``sparse`` is not installed.
+        """
+        cells = asked(self, adata, indices, batch_size, dataloader, data_loader_kwargs)
+        return posterior.posterior_predictive_sample(
+            self.module,
+            cells.batches,
+            n_samples=n_samples,
+            transform_batch=codes_of_batches(self, transform_batch),
+            genes=posterior.gene_columns(gene_list, self.get_var_names()),
+            seed=seed,
+        )
+
+    def get_feature_correlation_matrix(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        n_samples: int = 10,
+        batch_size: int = 64,
+        rna_size_factor: int = 1000,
+        transform_batch: Sequence[float | str] | float | str | None = None,
+        correlation_type: Literal["spearman", "pearson"] = "spearman",
+        silent: bool = True,
+        *,
+        seed: int | None = None,
+    ) -> pd.DataFrame:
+        """Correlation of genes in denoised draws, see :func:`~celbo.posterior.feature_correlation`.
+
+        Parameters
+        ----------
+        adata, indices, batch_size, seed
+            See :class:`~celbo.model.base.VAEMixin`.
+        n_samples
+            Draws for each cell.
+        rna_size_factor
+            Library that all cells are decoded at.
+        transform_batch
+            See the class; the matrices of several are averaged.
+        correlation_type
+            ``"pearson"`` needs one pass and the matrix; ``"spearman"`` all draws in memory, 4 bytes for each cell, draw
+            and gene.
+        silent
+            Accepted for scvi-tools' sake: there is no progress bar.
+
+        Returns
+        -------
+        Genes by genes.
+        """
+        cells = asked(self, adata, indices, batch_size)
+        matrix = posterior.feature_correlation(
+            self.module,
+            cells.batches,
+            transform_batch=codes_of_batches(self, transform_batch),
+            n_samples=n_samples,
+            library_size=rna_size_factor,
+            kind=correlation_type,
+            n_cells=cells.n_cells,
+            seed=seed,
+        )
+        return pd.DataFrame(matrix, index=self.get_var_names(), columns=self.get_var_names())
+
+    def get_likelihood_parameters(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        n_samples: int | None = 1,
+        give_mean: bool | None = False,
+        batch_size: int | None = None,
+        dataloader: Iterable[dict[str, Tensor]] | None = None,
+        *,
+        seed: int | None = None,
+        **data_loader_kwargs: Any,
+    ) -> dict[str, np.ndarray]:
+        """Parameters of the distribution of each count, see :func:`~celbo.posterior.likelihood_parameters`.
+
+        Parameters
+        ----------
+        adata, indices, batch_size, dataloader, seed
+            See :class:`~celbo.model.base.VAEMixin`.
+        n_samples
+            Draws of the latents for each cell.
+        give_mean
+            Average over them.
+        **data_loader_kwargs
+            Further arguments of the data loader.
+
+        Returns
+        -------
+        ``mean`` and, where the likelihood has them, ``dropout``, ``dispersions``, ``scale``: ``(n, g)`` or ``(s, n,
+        g)``.
+        """
+        cells = asked(self, adata, indices, batch_size, dataloader, data_loader_kwargs)
+        return posterior.likelihood_parameters(
+            self.module,
+            cells.batches,
+            n_samples=n_samples,
+            give_mean=bool(give_mean),
+            n_cells=cells.n_cells,
+            seed=seed,
+        )
+
+    @unsupported_if_adata_minified
+    def get_latent_library_size(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        give_mean: bool = True,
+        batch_size: int | None = None,
+        dataloader: Iterable[dict[str, Tensor]] | None = None,
+        *,
+        seed: int | None = None,
+        **data_loader_kwargs: Any,
+    ) -> np.ndarray:
+        """Library size of each cell, on the scale of counts.
+
+        Parameters
+        ----------
+        adata, indices, batch_size, dataloader, seed
+            See :class:`~celbo.model.base.VAEMixin`.
+        give_mean
+            The posterior mean, or a draw; an observed library is given with ``False``.
+        **data_loader_kwargs
+            Further arguments of the data loader.
+
+        Returns
+        -------
+        ``(n, 1)``.
+
+        Raises
+        ------
+        RuntimeError
+            Before training, or ``give_mean`` for an observed library.
+        """
+        self._check_if_trained(warn=False)
+        cells = asked(self, adata, indices, batch_size, dataloader, data_loader_kwargs)
+        return posterior.latent_library_size(
+            self.module, cells.batches, give_mean=give_mean, n_cells=cells.n_cells, seed=seed
+        )
+
+
+def _of(genes: np.ndarray | None, names: np.ndarray) -> np.ndarray:
+    return names if genes is None else names[genes]

@@ -1,0 +1,3 @@
+"""The inside of zarr stores: what lies within, chunk by chunk."""
+
+__all__: list[str] = []

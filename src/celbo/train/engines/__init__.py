@@ -1,0 +1,3 @@
+"""Where a step runs: one process or several, precision, devices."""
+
+__all__: list[str] = []

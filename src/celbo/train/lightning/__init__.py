@@ -1,0 +1,3 @@
+"""Training by Lightning, for those who want its trainer."""
+
+__all__: list[str] = []

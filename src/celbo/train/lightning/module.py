@@ -1,0 +1,225 @@
+"""A plan as a LightningModule: every hook of Lightning's loop does what celbo's own loop does at that place."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ...ops.native.thread_count import between_batches
+from ..history import History
+from ..optim import SchedulerLink
+from ..plans.base import Plan
+
+if TYPE_CHECKING:
+    from .trainer import LightningTrainer
+
+__all__ = ["PlanHooks", "make_history_logger", "make_lightning_module"]
+
+
+class PlanHooks:
+    """The hooks, to be put before ``lightning.pytorch.LightningModule``.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+    view
+        celbo's trainer: what plan and callbacks see.
+    """
+
+    trainer: Any
+    optimizers: Any
+    log_dict: Any
+
+    def __init__(self, plan: Plan, view: "LightningTrainer") -> None:
+        super().__init__()
+        self.plan, self.view = plan, view
+        self.automatic_optimization = plan.automatic_optimization
+        self._validation: dict[str, float] = {}
+        self._weight: dict[str, float] = {}
+
+    def configure_optimizers(self) -> Any:
+        """The plan's."""
+        return self.plan.configure_optimizers()
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Let the data module finish a minibatch."""
+        return self.view.to_device(batch)
+
+    # Training.
+
+    def setup(self, stage: str) -> None:
+        """Hook."""
+        self.view.call("setup", stage="fit")
+
+    def on_fit_start(self) -> None:
+        """Hook."""
+        self.view.call("on_fit_start")
+
+    def on_train_start(self) -> None:
+        """Hook."""
+        optimizers = self.optimizers(use_pl_optimizer=not self.plan.automatic_optimization)
+        self.view.optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        self.view.lr_links = [SchedulerLink(config.scheduler) for config in self.trainer.lr_scheduler_configs]
+        self.plan.on_train_start()
+        self.view.call("on_train_start")
+
+    def on_train_epoch_start(self) -> None:
+        """Hook."""
+        self.view.follow()
+        self._weight = {} if self.plan.kl_weight is None else {"kl_weight": float(self.plan.kl_weight)}
+        self._validation = {}
+        self.plan.train_epoch_metrics.reset()
+        self.plan.enter_stage("train")
+        self.view.guard.start_epoch()
+        self.plan.on_train_epoch_start()
+        self.view.call("on_train_epoch_start")
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Hook."""
+        self.view.follow()
+        self.view.call("on_train_batch_start", batch, batch_idx)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        """The plan's step, with a look at whether its loss is finite."""
+        between_batches()
+        output = self.plan.training_step(batch, batch_idx)
+        if self.plan.automatic_optimization:
+            loss = output["loss"] if isinstance(output, dict) else output
+            rows = getattr(self.view.train_loader, "last_indices", None)
+            where = f"epoch {self.view.current_epoch}, step {self.view.global_step}"
+            self.view.guard.check(loss, self.plan.last_loss_output, batch, batch_idx, rows, where)
+        return output
+
+    def on_before_backward(self, loss: torch.Tensor) -> None:
+        """Hook."""
+        self.view.call("on_before_backward", loss)
+
+    def on_after_backward(self) -> None:
+        """Hook."""
+        self.view.call("on_after_backward")
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Hook."""
+        self.view.call("on_before_optimizer_step", optimizer)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Hook."""
+        self.view.follow()
+        self.view.call("on_train_batch_end", outputs, batch, batch_idx)
+        if self.plan.step_values:
+            self.view.record_step(self.plan.step_values)
+            self.plan.step_values = {}
+
+    def on_train_epoch_end(self) -> None:
+        """Hook."""
+        self.plan.on_train_epoch_end()
+        self.view.call("on_train_epoch_end")
+        train = self._metrics("train")
+        self.view.record({**self._validation, **train, **self._weight})
+        self._tell(train)
+        if self.view.should_stop:
+            self.trainer.should_stop = True
+
+    def on_train_end(self) -> None:
+        """Hook."""
+        self.view.current_epoch = self.trainer.current_epoch
+        self.plan.on_train_end()
+        self.view.call("on_train_end")
+
+    def on_fit_end(self) -> None:
+        """Hook."""
+        self.view.call("on_fit_end")
+
+    def teardown(self, stage: str) -> None:
+        """Hook."""
+        self.view.call("teardown", stage="fit")
+
+    # Validation.
+
+    def on_validation_start(self) -> None:
+        """Hook."""
+        self.view.follow()
+        self.view.note(self._metrics("train") | self._weight)
+        self.plan.validation_epoch_metrics.reset()
+        self.plan.enter_stage("validation")
+        self.view.call("on_validation_start")
+
+    def on_validation_epoch_start(self) -> None:
+        """Hook."""
+        self.plan.on_validation_epoch_start()
+        self.view.call("on_validation_epoch_start")
+
+    def validation_step(self, batch: Any, batch_idx: int) -> Any:
+        """The plan's step."""
+        between_batches()
+        output = self.plan.validation_step(batch, batch_idx)
+        self.view.record_validation_step()
+        return output
+
+    def on_validation_epoch_end(self) -> None:
+        """Hook."""
+        self.view.note(self._metrics("validation"))
+        self.view.last_validated_epoch = self.view.current_epoch
+        self.plan.on_validation_epoch_end()
+        self.view.call("on_validation_epoch_end")
+        self._validation = self._metrics("validation")
+        self._tell(self._validation)
+
+    def on_validation_end(self) -> None:
+        """Hook."""
+        self.view.call("on_validation_end")
+        self.plan.enter_stage("train")
+
+    # Metrics.
+
+    def _metrics(self, stage: str) -> dict[str, float]:
+        training = stage == "train"
+        metrics = self.plan.train_epoch_metrics if training else self.plan.validation_epoch_metrics
+        n_obs = self.plan.n_obs_training if training else self.plan.n_obs_validation
+        return metrics.compute(n_obs, self.view.engine.gather)
+
+    def _tell(self, metrics: dict[str, float]) -> None:
+        """To Lightning's callbacks and loggers."""
+        self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=1)
+
+
+def make_lightning_module(base: type[Any], plan: Plan, view: "LightningTrainer") -> Any:
+    """Wrap a plan.
+
+    Parameters
+    ----------
+    base
+        ``lightning.pytorch.LightningModule``; handed over, so that Lightning is imported only where it is used.
+    plan, view
+        As in :class:`PlanHooks`.
+    """
+    return type("PlanModule", (PlanHooks, base), {})(plan, view)
+
+
+class _HistoryLogger:
+    """A logger of Lightning that puts what Lightning's callbacks log (learning rates, times) into the history.
+
+    Parameters
+    ----------
+    history
+        The history.
+    """
+
+    name, version = "", ""  # a ModelCheckpoint makes folders of these
+
+    def __init__(self, history: History) -> None:
+        super().__init__()
+        self.history = history
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Add numbers at a step; those with an epoch are the plan's own, which the history has already."""
+        if "epoch" not in metrics:
+            self.history.add(step or 0, metrics, "step")
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the model's archive holds its arguments."""
+
+
+def make_history_logger(base: type[Any], history: History) -> Any:
+    """A :class:`_HistoryLogger` over Lightning's ``Logger``, handed over as in :func:`make_lightning_module`."""
+    return type("HistoryLogger", (_HistoryLogger, base), {})(history)

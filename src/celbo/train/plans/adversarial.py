@@ -1,0 +1,232 @@
+r"""AdversarialTrainingPlan: a classifier guesses the batch from the latents, and the module learns to mislead it.
+
+.. math::
+    \text{module:} \quad & \mathcal{L} - \kappa \tfrac{1}{N} \sum_n \tfrac{1}{B - 1} \sum_{b \ne b_n} \log q(b \mid z_n)
+    \\
+    \text{classifier:} \quad & - \kappa \tfrac{1}{N} \sum_n \log q(b_n \mid z_n)
+
+with :math:`\kappa` a number or one less the KL weight.
+
+Dims: n cells, k latents, b batches.
+"""
+
+import warnings
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...core import REGISTRY_KEYS, checked, settings
+from ...module import Classifier
+from ...module.base import BaseModuleClass
+from ...ops.draws import initial_weights
+from ..config import flatten_config
+from .adam import Adam
+from .elbo import TrainingPlan
+
+__all__ = ["AdversarialTrainingPlan", "AdversarialTrainingPlanConfig"]
+
+_CLASSIFIER_OPTIMIZER = {"lr": 1e-3, "eps": 0.01}
+
+_NEVER_ON = (
+    "scale_adversarial_loss='auto' is one less the KL weight, and without a KL warm-up that is {weight:g} throughout: "
+    "the adversarial classifier would do nothing. Give scale_adversarial_loss a number, or plan a warm-up "
+    "(n_epochs_kl_warmup; recipe='classic' has one)."
+)
+
+
+class AdversarialTrainingPlan(TrainingPlan):
+    """Plan that takes the batch out of the latents by means of an adversary.
+
+    Each minibatch is one step of the module, which is told to let the classifier guess every wrong batch alike, and
+    one of the classifier. The history has ``fool_loss_train`` and ``adversarial_loss_train``, what either gets, not yet
+    weighted, while there is weight; ``train_loss`` has the weighted fool loss in it.
+
+    Parameters
+    ----------
+    module
+        Its ``inference`` gives latents ``z`` ``(n, k)``; it has ``n_latent`` and ``n_batch``.
+    adversarial_classifier
+        True makes a classifier of two hidden layers of 32; or a :class:`~celbo.module.Classifier` with an output a
+        batch. False, or data of one batch: none, and the plan is a :class:`~celbo.train.TrainingPlan`.
+    scale_adversarial_loss
+        Weight of the adversary, or ``"auto"``: one less the KL weight. Much more than 3 makes latents swing instead of
+        mix: the module overshoots what it is told.
+    **plan_kwargs
+        All else of :class:`~celbo.train.TrainingPlan`, with its defaults.
+
+    Raises
+    ------
+    ValueError
+        A weight that would be 0 throughout; gradients accumulated over minibatches, or several processes, with a
+        classifier.
+
+    Warns
+    -----
+    UserWarning
+        A classifier was asked for, and there is one batch only.
+
+    Notes
+    -----
+    In scvi-tools each minibatch counts as two steps, so that ``n_steps_kl_warmup`` ends after half as many; here it
+    counts as one.
+    """
+
+    @checked
+    def __init__(
+        self,
+        module: BaseModuleClass,
+        *,
+        adversarial_classifier: bool | Classifier = False,
+        scale_adversarial_loss: float | Literal["auto"] = "auto",
+        **plan_kwargs: Any,
+    ) -> None:
+        super().__init__(module, **plan_kwargs)
+        self.scale_adversarial_loss = scale_adversarial_loss
+        self.adversarial_classifier = _as_classifier(adversarial_classifier, module)
+        self.automatic_optimization = self.adversarial_classifier is False
+        if self.adversarial_classifier is False:
+            return
+        if not (self.n_epochs_kl_warmup or self.n_steps_kl_warmup) and self.adversarial_weight <= 0:
+            raise ValueError(_NEVER_ON.format(weight=self.adversarial_weight))
+        # a run that diverged starts anew from these
+        self._initial = {name: value.clone() for name, value in self.adversarial_classifier.state_dict().items()}
+
+    @property
+    def adversarial_weight(self) -> float:
+        """Weight of the adversary in the current step."""
+        return 1 - self.kl_weight if self.scale_adversarial_loss == "auto" else float(self.scale_adversarial_loss)
+
+    def loss_adversarial_classifier(self, z: Tensor, batch_index: Tensor, predict_true_class: bool = True) -> Tensor:
+        """Cross-entropy of the batch as the classifier guesses it.
+
+        Parameters
+        ----------
+        z
+            Latents, ``(n, k)``.
+        batch_index
+            Codes, ``(n, 1)``.
+        predict_true_class
+            Whether the target is the true batch, or all others alike.
+
+        Returns
+        -------
+        Mean over cells in nats.
+        """
+        assert isinstance(self.adversarial_classifier, Classifier)
+        log_q_nb = self.adversarial_classifier.log_probs(z)
+        n_batch = log_q_nb.shape[1]
+        true_nb = F.one_hot(batch_index.reshape(-1).long(), n_batch)
+        target_nb = true_nb if predict_true_class else (1 - true_nb) / (n_batch - 1)
+        return -(target_nb * log_q_nb).sum(1).mean()
+
+    def on_train_start(self) -> None:
+        """Refuse what two optimizers in turn cannot do."""
+        if self.automatic_optimization:
+            return
+        if self.trainer.accumulate_grad_batches > 1:
+            raise ValueError("accumulate_grad_batches must be 1 with an adversarial classifier.")
+        if self.trainer.engine.world_size > 1:
+            raise ValueError("An adversarial classifier is trained in one process: pass devices=1.")
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """One step of the module under the current weights of KL and adversary, and one of the classifier."""
+        if self.automatic_optimization:
+            return super().training_step(batch, batch_idx)
+        if "kl_weight" in self._loss_args:
+            self.loss_kwargs["kl_weight"] = self.kl_weight
+        weight = self.adversarial_weight
+        outputs, _, record = self.forward(batch, loss_kwargs=self.loss_kwargs)
+        z_nk, batch_index = outputs["z"], batch[REGISTRY_KEYS.BATCH_KEY]
+        if weight > 0:
+            fool = self.loss_adversarial_classifier(z_nk, batch_index, predict_true_class=False)
+            extra = record.extra_metrics | {"fool_loss": fool.detach()}
+            record = record.replace(loss=record.loss + weight * fool, extra_metrics=extra)
+        self.last_loss_output = record
+        self._module_step(record.loss, batch, batch_idx)
+        if weight > 0:
+            guess = self._classifier_step(z_nk.detach(), batch_index, weight)
+            record = record.replace(extra_metrics=record.extra_metrics | {"adversarial_loss": guess})
+        if self.on_step:
+            self.step_values["train_loss"] = record.loss.detach()
+        self.compute_and_log_metrics(record, self.train_metrics, "train")
+        return record.loss.detach()
+
+    def _module_step(self, loss: Tensor, batch: dict[str, Tensor], batch_idx: int) -> None:
+        trainer, optimizer = self.trainer, self.optimizers()[0]
+        rows = getattr(trainer.train_loader, "last_indices", None)  # loaders of others need not say
+        where = f"epoch {self.current_epoch}, step {self.global_step}"
+        trainer.guard.check(loss, self.last_loss_output, batch, batch_idx, rows, where)
+        optimizer.zero_grad(set_to_none=True)
+        self.manual_backward(loss)
+        if trainer.gradient_clip_val is not None:
+            self.clip_gradients(optimizer, trainer.gradient_clip_val)
+        optimizer.step()
+        for link in trainer.lr_links:
+            if link.interval == "step":
+                link.step(trainer.callback_metrics)
+
+    def _classifier_step(self, z_nk: Tensor, batch_index: Tensor, weight: float) -> Tensor:
+        optimizer = self.optimizers()[1]
+        loss = self.loss_adversarial_classifier(z_nk, batch_index)
+        optimizer.zero_grad(set_to_none=True)  # the module's step left gradients too
+        self.manual_backward(weight * loss)
+        optimizer.step()
+        return loss.detach()
+
+    def configure_optimizers(self) -> Any:
+        """The module's optimizer with its schedule and, where there is one, the classifier's."""
+        of_module = super().configure_optimizers()
+        if self.adversarial_classifier is False:
+            return of_module
+        assert isinstance(self.adversarial_classifier, Classifier)
+        self.adversarial_classifier.load_state_dict(self._initial)
+        parameters = [p for p in self.adversarial_classifier.parameters() if p.requires_grad]
+        return [of_module, {"optimizer": Adam(parameters, weight_decay=self.weight_decay, **_CLASSIFIER_OPTIMIZER)}]
+
+
+def _as_classifier(asked: bool | Classifier, module: Any) -> Classifier | Literal[False]:
+    if asked is False:
+        return False
+    if module.n_batch < 2:
+        warnings.warn(
+            "There is one batch only: training goes without the adversarial classifier.",
+            UserWarning,
+            stacklevel=settings.warnings_stacklevel + 2,
+        )
+        return False
+    if asked is not True:
+        return asked
+    with initial_weights(settings.seed):
+        return Classifier(module.n_latent, n_hidden=32, n_labels=module.n_batch, n_layers=2, logits=True)
+
+
+@checked
+@dataclass
+class AdversarialTrainingPlanConfig:
+    """Arguments of :class:`AdversarialTrainingPlan`, with scvi-tools' defaults; see there."""
+
+    optimizer: Literal["Adam", "AdamW", "Custom"] = "Adam"
+    optimizer_creator: Any = None
+    lr: float = 1e-3
+    weight_decay: float = 1e-6
+    n_steps_kl_warmup: int | None = None
+    n_epochs_kl_warmup: int | None = 400
+    reduce_lr_on_plateau: bool = False
+    lr_factor: float = 0.6
+    lr_patience: int = 30
+    lr_threshold: float = 0.0
+    lr_scheduler_metric: Literal["elbo_validation", "reconstruction_loss_validation", "kl_local_validation"] = (
+        "elbo_validation"
+    )
+    lr_min: float = 0.0
+    adversarial_classifier: bool | Any = False
+    scale_adversarial_loss: float | Literal["auto"] = "auto"
+    compile: bool = False
+    compile_kwargs: dict[str, Any] | None = None
+    loss_kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def to_kwargs(self) -> dict[str, Any]:
+        """As keyword arguments of the plan."""
+        return flatten_config(self, "loss_kwargs")

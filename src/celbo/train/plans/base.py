@@ -1,0 +1,203 @@
+"""What a training plan is to the loop: Lightning's method names on a plain ``nn.Module``.
+
+Plans written for Lightning (``training_step``, ``validation_step``, ``configure_optimizers``, ``log``, manual
+optimization) run on the loop as they are; a plan knows its trainer only through the few attributes below.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ...module.base import LossOutput
+from ..metrics import EpochMetrics
+
+if TYPE_CHECKING:
+    from ..trainer import Trainer
+
+__all__ = ["Plan"]
+
+
+class Plan(nn.Module):
+    """Abstract training plan.
+
+    A subclass gives ``training_step(batch, batch_idx) -> loss``, ``configure_optimizers()`` and, where there is
+    something to validate, ``validation_step(batch, batch_idx)``.
+
+    Attributes
+    ----------
+    automatic_optimization
+        Whether the loop runs backward and the optimizer; if False, ``training_step`` does, through :meth:`optimizers`
+        and :meth:`manual_backward`.
+    train_epoch_metrics, validation_epoch_metrics
+        Sums of the running epoch; :meth:`log` adds to the one of the running stage.
+    on_step
+        Whether the training loss of single steps is kept.
+    by_step_and_epoch
+        Whether the validation loss of single minibatches is kept too, and the numbers of epochs also under
+        ``..._epoch``, as Lightning names what it logs both ways.
+    n_obs_training, n_obs_validation
+        Observations of the two splits, set before training.
+    last_loss_output
+        Record of the last minibatch, for the explanation of a non-finite loss.
+    kl_weight, kl_warmup_epochs
+        KL weight of the current step and epochs until it is at its maximum, for plans that have one.
+    use_sync_dist
+        What plans written for scvi-tools pass on to :meth:`log`; metrics of several processes are always summed.
+    """
+
+    automatic_optimization = True
+    on_step: bool | None = False
+    by_step_and_epoch = False
+    n_obs_training: int | None = None
+    n_obs_validation: int | None = None
+    last_loss_output: LossOutput | None = None
+    kl_weight: float | None = None
+    kl_warmup_epochs: int = 0
+    use_sync_dist = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._trainer: Trainer | None = None
+        self.module: Any = None
+        self.train_epoch_metrics = EpochMetrics("train")
+        self.validation_epoch_metrics = EpochMetrics("validation")
+        self.step_values: dict[str, Tensor | float] = {}
+        self._stage = "train"
+
+    @property
+    def trainer(self) -> "Trainer":
+        """The trainer that runs this plan."""
+        if self._trainer is None:
+            raise RuntimeError(f"{type(self).__name__} is not attached to a trainer: it has one only while training.")
+        return self._trainer
+
+    @trainer.setter
+    def trainer(self, trainer: "Trainer | None") -> None:
+        self._trainer = trainer
+
+    @property
+    def current_epoch(self) -> int:
+        """Epochs done."""
+        return self._trainer.current_epoch if self._trainer is not None else 0
+
+    @property
+    def global_step(self) -> int:
+        """Optimizer steps done."""
+        return self._trainer.global_step if self._trainer is not None else 0
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the parameters."""
+        return next((p.device for p in self.parameters()), torch.device("cpu"))
+
+    def enter_stage(self, stage: str) -> None:
+        """Called by the loop with ``"train"`` or ``"validation"`` when the stage begins or goes on."""
+        self._stage = stage
+
+    @property
+    def epoch_metrics(self) -> EpochMetrics:
+        """Sums of the running stage."""
+        return self.train_epoch_metrics if self._stage == "train" else self.validation_epoch_metrics
+
+    def log(
+        self,
+        name: str,
+        value: Tensor | float,
+        prog_bar: bool = False,
+        logger: bool | None = None,
+        on_step: bool | None = None,
+        on_epoch: bool | None = None,
+        batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Log a number under a name: its weighted mean over the epoch goes to the history.
+
+        Parameters
+        ----------
+        name
+            Name in the history.
+        value
+            A number or a tensor of one element.
+        on_step
+            Also keep the value of single steps.
+        batch_size
+            Weight of the value in the mean; 1 when not given.
+        prog_bar, logger, on_epoch, **kwargs
+            Lightning's further arguments, accepted and without effect.
+        """
+        if on_step:
+            self.step_values[name] = value.detach() if isinstance(value, Tensor) else value
+        self.epoch_metrics.keep(name, value, batch_size or 1)
+
+    def log_dict(self, dictionary: Mapping[str, Tensor | float], **kwargs: Any) -> None:
+        """Log several numbers; see :meth:`log`."""
+        for name, value in dictionary.items():
+            self.log(name, value, **kwargs)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        """Loss of one minibatch, with a graph."""
+        raise NotImplementedError(f"{type(self).__name__} must define training_step().")
+
+    def validation_step(self, batch: Any, batch_idx: int) -> Any:
+        """Metrics of one minibatch, without a graph."""
+
+    def configure_optimizers(self) -> Any:
+        """An optimizer, or Lightning's dict of optimizer and ``lr_scheduler``, or lists of them."""
+        raise NotImplementedError(f"{type(self).__name__} must define configure_optimizers().")
+
+    def scale_learning_rate(self, factor: float) -> None:
+        """Change the learning rate of the optimizers to be made, after a run that diverged."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how to scale its learning rate.")
+
+    def resume_state(self) -> dict[str, Any]:
+        """What a checkpoint must keep of the plan beside its weights: plain values and tensors that change in training.
+
+        A plan with further state (a generator, a counter) overrides this and :meth:`load_resume_state`.
+        """
+        return {"step_values": dict(self.step_values)}
+
+    def load_resume_state(self, state: Mapping[str, Any]) -> None:
+        """Put it back."""
+        self.step_values = dict(state["step_values"])
+
+    def optimizers(self) -> Any:
+        """The optimizer, or the list of them (for manual optimization)."""
+        optimizers = self.trainer.optimizers
+        return optimizers[0] if len(optimizers) == 1 else optimizers
+
+    def lr_schedulers(self) -> Any:
+        """The learning-rate scheduler, the list of them, or None."""
+        schedulers = [link.scheduler for link in self.trainer.lr_links]
+        return schedulers[0] if len(schedulers) == 1 else schedulers or None
+
+    def manual_backward(self, loss: Tensor, **kwargs: Any) -> None:
+        """Backward pass under the trainer's precision and strategy."""
+        self.trainer.backward(loss, **kwargs)
+
+    def clip_gradients(self, optimizer: torch.optim.Optimizer, gradient_clip_val: float, **kwargs: Any) -> None:
+        """Scale the optimizer's gradients down to a norm of at most ``gradient_clip_val``."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+
+    def save_hyperparameters(self, *args: Any, **kwargs: Any) -> None:
+        """Accepted for Lightning's sake: the model's archive holds the arguments."""
+
+    def on_train_start(self) -> None:
+        """Hook."""
+
+    def on_train_end(self) -> None:
+        """Hook."""
+
+    def on_train_epoch_start(self) -> None:
+        """Hook."""
+
+    def on_train_epoch_end(self) -> None:
+        """Hook."""
+
+    def on_validation_epoch_start(self) -> None:
+        """Hook."""
+
+    def on_validation_epoch_end(self) -> None:
+        """Hook."""
