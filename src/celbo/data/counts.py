@@ -31,7 +31,8 @@ def check_counts(
     Parameters
     ----------
     x
-        ``(n, g)`` counts in any storage that :func:`celbo.store.matrices.blocks.blocks` reads. Neither copied nor changed.
+        ``(n, g)`` counts in any storage that :func:`~celbo.store.matrices.blocks.blocks` reads.
+        Neither copied nor changed.
     obs_names, var_names
         Names for the report, ``(n,)`` and ``(g,)``; positions are shown without them.
     chunk_rows

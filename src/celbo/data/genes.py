@@ -137,7 +137,8 @@ def top_variable_genes(x: Annotated[Any, MATRIX], n_top: int) -> np.ndarray:
     Parameters
     ----------
     x
-        ``(n, g)`` raw counts in any storage that :func:`celbo.store.matrices.blocks.blocks` reads; one pass, bounded memory.
+        ``(n, g)`` raw counts in any storage that :func:`~celbo.store.matrices.blocks.blocks` reads; one
+        pass, bounded memory.
     n_top
         How many genes.
 

@@ -36,7 +36,8 @@ class DestVI(UnsupervisedTrainingMixin, BaseModelClass):
         x_{sg} \sim \mathrm{NB}\Bigl(\ell_s \sum_c v_{sc}\, h_g(\gamma_{sc}, c),\ \theta_g\Bigr)
 
     with the decoder :math:`h` of a :class:`CondSCVI`, proportions :math:`v_s` and states :math:`\gamma_{sc}` that are
-    found at the maximum of their posterior; see :mod:`celbo.module.deconvolution.module`. :meth:`from_rna_model` makes one.
+    found at the maximum of their posterior; see :mod:`celbo.module.deconvolution.module`. :meth:`from_rna_model` makes
+    one.
 
     Parameters
     ----------

@@ -1,6 +1,7 @@
 """Unpickle what archives hold, and refuse everything else.
 
-Two steps. :func:`celbo.io.pickles.pickle_machine.run_pickle` turns the pickle into a tree of inert records, running nothing.
+Two steps. :func:`~celbo.io.pickles.pickle_machine.run_pickle` turns the pickle into a tree of inert records, running
+nothing.
 :class:`Rebuilder` then walks the tree and makes values: plain Python ones by itself, others only through the tables
 of granted names below, whose functions check what they are given and build the value anew (a ``numpy`` array from its
 bytes, a data frame from its columns). No class of the pickle's choosing is ever called, no attribute set, no

@@ -55,7 +55,8 @@ def digest_of(values: Any) -> str:
     Parameters
     ----------
     values
-        ``(n, g)`` matrix of numbers in any storage that :func:`celbo.store.matrices.blocks.blocks` reads, or a column ``(n,)``.
+        ``(n, g)`` matrix of numbers in any storage that :func:`~celbo.store.matrices.blocks.blocks` reads, or
+        a column ``(n,)``.
 
     Returns
     -------
