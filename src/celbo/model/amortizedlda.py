@@ -13,12 +13,13 @@ from anndata import AnnData
 
 from .. import posterior
 from ..core import REGISTRY_KEYS
-from ..data.fields import BaseAnnDataField, LayerField
+from ..data.fields import bundles
 from ..module import AmortizedLDAModule
 from ..posterior.passes import evaluating, on_device
-from ..train import KwargsLike, merge_kwargs
+from ..train import merge_kwargs
 from ..train.recipes import default_recipe
 from .base import BaseModelClass, UnsupervisedTrainingMixin, setup_method
+from .base.train_method import SPLIT, Argument, training
 from .base.verbs.cells import asked
 
 __all__ = ["AmortizedLDA"]
@@ -64,73 +65,28 @@ class AmortizedLDA(UnsupervisedTrainingMixin, BaseModelClass):
         topic_feature_prior: float | Sequence[float] | None = None,
     ) -> None:
         super().__init__(adata)
-        self._build_module(
-            {
-                "n_topics": n_topics,
-                "n_hidden": n_hidden,
-                "cell_topic_prior": cell_topic_prior,
-                "topic_feature_prior": topic_feature_prior,
-            }
-        )
+        self._build_module()
 
-    def train(  # type: ignore[override]  # scvi-tools' arguments of the models that it trains with Pyro
-        self,
-        max_epochs: int | None = None,
-        accelerator: str = "auto",
-        device: int | str = "auto",
-        train_size: float | None = None,
-        validation_size: float | None = None,
-        shuffle_set_split: bool = True,
-        batch_size: int = 128,
-        early_stopping: bool = False,
-        lr: float | None = None,
-        training_plan: Any = None,
-        datasplitter_kwargs: dict[str, Any] | None = None,
-        plan_config: KwargsLike | None = None,
-        plan_kwargs: KwargsLike | None = None,
-        trainer_config: KwargsLike | None = None,
-        **trainer_kwargs: Any,
-    ) -> None:
-        """Train the model.
-
-        Parameters
-        ----------
-        device
-            Devices; what other models call ``devices``.
-        lr
-            Learning rate; None: 0.001 under ``"classic"``, else 0.05 at its peak.
-        training_plan
-            Must be None: a plan of Pyro's has nothing to train here.
-        max_epochs, accelerator, train_size, validation_size, shuffle_set_split, batch_size, early_stopping, \
-        datasplitter_kwargs, plan_config, plan_kwargs, trainer_config, **trainer_kwargs
-            See :meth:`~celbo.model.base.UnsupervisedTrainingMixin.train`; so are ``recipe``, ``seed`` and ``verbose``.
-
-        Raises
-        ------
-        TypeError
-            A ``training_plan`` was given.
-        """
-        if training_plan is not None:
+    def _options_of_training(self, options: dict[str, Any]) -> dict[str, Any]:
+        if (plan := options.pop("training_plan")) is not None:
             raise TypeError(
-                f"AmortizedLDA is trained without Pyro: give plan_kwargs= instead of training_plan={training_plan!r}."
+                f"AmortizedLDA is trained without Pyro: give plan_kwargs= instead of training_plan={plan!r}."
             )
-        plan = merge_kwargs(plan_config, plan_kwargs, name="plan")
-        if (trainer_kwargs.get("recipe") or default_recipe(type(self), self._training_plan_cls)) != "classic":
-            plan = {"lr": _ONE_CYCLE_LR} | plan
-        super().train(
-            max_epochs,
-            accelerator,
-            device,
-            train_size,
-            validation_size,
-            shuffle_set_split,
-            batch_size=batch_size,
-            early_stopping=early_stopping,
-            datasplitter_kwargs=datasplitter_kwargs,
-            plan_kwargs=plan if lr is None else plan | {"lr": lr},
-            trainer_config=trainer_config,
-            **trainer_kwargs,
-        )
+        recipe = options.get("recipe") or default_recipe(type(self), self._training_plan_cls)
+        if options["lr"] is None:
+            del options["lr"]
+            return options if recipe == "classic" else options | {"lr": _ONE_CYCLE_LR}
+        given = merge_kwargs(options.pop("plan_config"), options["plan_kwargs"], name="plan")
+        return options | {"plan_kwargs": given | {"lr": options["lr"]}}
+
+    train = training(
+        {"max_epochs": None, "accelerator": "auto", "device": "auto"},
+        SPLIT,
+        {"batch_size": 128, "early_stopping": False, "lr": None, "training_plan": None, "datasplitter_kwargs": None},
+        {"plan_config": None, "plan_kwargs": None, "trainer_config": None},
+        own={"training_plan": Argument(Any, "Must be None: a plan of Pyro's has nothing to train here.")},
+        prepare=_options_of_training,
+    )
 
     def get_feature_by_topic(self, n_samples: int = 5000, *, seed: int | None = None) -> pd.DataFrame:
         """Features of each topic, averaged over draws from the posterior.
@@ -244,8 +200,6 @@ class AmortizedLDA(UnsupervisedTrainingMixin, BaseModelClass):
 
     @classmethod
     @setup_method
-    def setup_anndata(
-        cls, adata: AnnData, layer: str | None = None, *, use_raw: bool = False, **kwargs: Any
-    ) -> list[BaseAnnDataField]:
-        """Register an AnnData with counts in ``X``, in a layer, or in ``raw`` (``use_raw=True``)."""
-        return [LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True, use_raw=use_raw)]
+    def setup_anndata(cls, adata: AnnData, layer: str | None = None, *, use_raw: bool = False) -> bundles.Fields:
+        """Register an AnnData with counts."""
+        return bundles.counts(layer, use_raw)

@@ -5,7 +5,7 @@ transcriptomics data*, bioRxiv 2019.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -15,8 +15,9 @@ from torch import Tensor
 
 from .. import posterior
 from ..core import REGISTRY_KEYS
-from ..data.fields import BaseAnnDataField, CategoricalObsField, LayerField
+from ..data.fields import bundles
 from ..module import AutoZIVAE
+from ..module.options import Dispersion, LatentDistribution
 from ..posterior.passes import decode, encode, evaluating, on_device
 from .base import BaseModelClass, RNASeqMixin, UnsupervisedTrainingMixin, VAEMixin, library_arguments, setup_method
 from .base.verbs.cells import asked
@@ -55,6 +56,8 @@ class AUTOZI(VAEMixin, UnsupervisedTrainingMixin, RNASeqMixin, BaseModelClass):
     """
 
     _module_cls: ClassVar[type[AutoZIVAE]] = AutoZIVAE
+    _sizes: ClassVar[Mapping[str, str]] = {"n_batch": "n_batch", "n_labels": "n_labels"}  # it hands them to VAE
+    _computed_arguments = library_arguments
 
     def __init__(
         self,
@@ -63,8 +66,8 @@ class AUTOZI(VAEMixin, UnsupervisedTrainingMixin, RNASeqMixin, BaseModelClass):
         n_latent: int = 10,
         n_layers: int = 1,
         dropout_rate: float = 0.1,
-        dispersion: Literal["gene", "gene-batch", "gene-label", "gene-cell"] = "gene",
-        latent_distribution: Literal["normal", "ln"] = "normal",
+        dispersion: Dispersion = "gene",
+        latent_distribution: LatentDistribution = "normal",
         alpha_prior: float | None = 0.5,
         beta_prior: float | None = 0.5,
         minimal_dropout: float = 0.01,
@@ -73,22 +76,7 @@ class AUTOZI(VAEMixin, UnsupervisedTrainingMixin, RNASeqMixin, BaseModelClass):
         **model_kwargs: Any,
     ) -> None:
         super().__init__(adata)
-        arguments = {
-            "n_batch": self.summary_stats["n_batch"],
-            "n_labels": self.summary_stats["n_labels"],
-            "n_hidden": n_hidden,
-            "n_latent": n_latent,
-            "n_layers": n_layers,
-            "dropout_rate": dropout_rate,
-            "dispersion": dispersion,
-            "latent_distribution": latent_distribution,
-            "alpha_prior": alpha_prior,
-            "beta_prior": beta_prior,
-            "minimal_dropout": minimal_dropout,
-            "zero_inflation": zero_inflation,
-            "use_observed_lib_size": use_observed_lib_size,
-        }
-        self._build_module(arguments | library_arguments(self, use_observed_lib_size) | model_kwargs)
+        self._build_module()
 
     def get_alphas_betas(
         self, as_numpy: bool = True, *, adata: AnnData | None = None, seed: int | None = None
@@ -190,11 +178,6 @@ class AUTOZI(VAEMixin, UnsupervisedTrainingMixin, RNASeqMixin, BaseModelClass):
         layer: str | None = None,
         *,
         use_raw: bool = False,
-        **kwargs: Any,
-    ) -> list[BaseAnnDataField]:
-        """Register an AnnData with counts; see :meth:`celbo.model.SCVI.setup_anndata` for the arguments."""
-        return [
-            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True, use_raw=use_raw),
-            CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
-            CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key),
-        ]
+    ) -> bundles.Fields:
+        """Register an AnnData with counts."""
+        return [*bundles.counts(layer, use_raw), *bundles.batch(batch_key), *bundles.labels(labels_key)]

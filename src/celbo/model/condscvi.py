@@ -15,16 +15,11 @@ from anndata import AnnData
 from ..core import REGISTRY_KEYS
 from ..core.kinds import Whole
 from ..data import align_genes
-from ..data.fields import (
-    BaseAnnDataField,
-    CategoricalObsField,
-    LabelsWithUnlabeledObsField,
-    LayerField,
-    NumericalObsField,
-)
+from ..data.fields import LabelsWithUnlabeledObsField, bundles
 from ..module.vaec import FINE_LABELS_KEY, VAEC
 from ..posterior.cell_types import fine_label_probabilities, label_swaps, mixtures_of_groups
 from .base import BaseModelClass, RNASeqMixin, UnsupervisedTrainingMixin, VAEMixin, setup_method
+from .base.train_method import PASSED_ON, SPLIT, WHERE, training
 from .base.verbs.cells import asked
 
 __all__ = ["CondSCVI"]
@@ -76,16 +71,11 @@ class CondSCVI(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass)
         **module_kwargs: Any,
     ) -> None:
         super().__init__(adata)
-        arguments: dict[str, Any] = {
-            "n_hidden": n_hidden,
-            "n_latent": n_latent,
-            "n_layers": n_layers,
-            "dropout_rate": dropout_rate,
-        }
+        computed = {}
         if weight_obs and self._adata_manager is not None:  # without data an archive brings the weights
             codes_n = np.asarray(self._adata_manager.get_from_registry(REGISTRY_KEYS.LABELS_KEY)).ravel()
-            arguments["ct_weight"] = _inverse_shares(codes_n, self.summary_stats["n_labels"])
-        self._build_module(arguments | module_kwargs)
+            computed["ct_weight"] = _inverse_shares(codes_n, self.summary_stats["n_labels"])
+        self._build_module(**computed)
 
     def get_vamp_prior(
         self, adata: AnnData | None = None, p: Annotated[int, Whole(1)] = 10, *, seed: int | None = 0
@@ -229,52 +219,7 @@ class CondSCVI(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass)
             "per_ct_bias": state["per_ct_bias"][:, match.indexer],
         }
 
-    def train(  # type: ignore[override]  # scvi-tools' order
-        self,
-        max_epochs: int = 300,
-        lr: float = 0.001,
-        accelerator: str = "auto",
-        devices: int | list[int] | str = "auto",
-        train_size: float = 1,
-        validation_size: float | None = None,
-        shuffle_set_split: bool = True,
-        batch_size: int = 128,
-        datasplitter_kwargs: dict[str, Any] | None = None,
-        plan_kwargs: dict[str, Any] | None = None,
-        *,
-        recipe: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Train; see :meth:`celbo.model.base.UnsupervisedTrainingMixin.train` for the other arguments.
-
-        Parameters
-        ----------
-        max_epochs
-            Passes over the cells.
-        lr
-            Learning rate; under ``recipe="one_cycle"`` its peak.
-        accelerator, devices, train_size, validation_size, shuffle_set_split, batch_size, datasplitter_kwargs
-            As there; all cells are trained on by default.
-        plan_kwargs
-            For :class:`~celbo.train.TrainingPlan`; wins over ``lr``.
-        recipe
-            As there; None takes ``"classic"``.
-        **kwargs
-            ``seed``, ``verbose``, ``callbacks``, ...
-        """
-        super().train(
-            max_epochs=max_epochs,
-            accelerator=accelerator,
-            devices=devices,
-            train_size=train_size,
-            validation_size=validation_size,
-            shuffle_set_split=shuffle_set_split,
-            batch_size=batch_size,
-            datasplitter_kwargs=datasplitter_kwargs,
-            plan_kwargs={"lr": lr} | (plan_kwargs or {}),
-            recipe=recipe,
-            **kwargs,
-        )
+    train = training({"max_epochs": 300, "lr": 0.001}, WHERE, SPLIT, {"train_size": 1, "batch_size": 128}, PASSED_ON)
 
     @classmethod
     @setup_method
@@ -289,35 +234,18 @@ class CondSCVI(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass)
         size_factor_key: str | None = None,
         *,
         use_raw: bool = False,
-        **kwargs: Any,
-    ) -> list[BaseAnnDataField]:
+    ) -> bundles.Fields:
         """Register single cells of known type.
 
         Parameters
         ----------
-        adata
-            Cells by genes; counts in ``X`` or in a layer. Not copied.
-        batch_key, labels_key
-            Columns of ``adata.obs`` with batch and cell type; None: one for all cells.
         fine_labels_key
             Column with labels within the types, which a classifier of the latents learns; None: no such labels.
-        layer
-            Layer with the counts; None: ``X``.
         unlabeled_category
             Fine label that means "not labelled"; so does NaN.
-        size_factor_key
-            Column with numbers that take the place of the library.
-        use_raw
-            Take the counts, and the genes, of ``adata.raw`` instead.
-        **kwargs
-            ``source_registry``, ``extend_categories``, ``allow_missing_labels``: take over the setup of other data.
         """
-        fields: list[BaseAnnDataField] = [
-            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True, use_raw=use_raw),
-            CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key),
-            CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
-            NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor_key, required=False),
-        ]
+        fields = [*bundles.counts(layer, use_raw), *bundles.labels(labels_key), *bundles.batch(batch_key)]
+        fields += bundles.size_factor(size_factor_key)
         if fine_labels_key is not None:
             fields.append(LabelsWithUnlabeledObsField(FINE_LABELS_KEY, fine_labels_key, unlabeled_category))
         return fields

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from ..core import REGISTRY_KEYS, position_of
 from ..core.kinds import Instance
-from ..data.fields import BaseAnnDataField, CategoricalObsField, LayerField, NumericalObsField
+from ..data.fields import LayerField, bundles
 from ..module.deconvolution.module import SMOOTHED_KEY, MRDeconv
 from ..posterior.deconvolution import fine_proportions, spot_gamma, spot_latents, spot_proportions, type_profile
 from .base import BaseModelClass, UnsupervisedTrainingMixin, managers, setup_method
+from .base.train_method import PASSED_ON, SPLIT, WHERE, training
 from .base.verbs.cells import Asked, asked
 from .condscvi import CondSCVI
 
@@ -60,6 +61,7 @@ class DestVI(UnsupervisedTrainingMixin, BaseModelClass):
     """
 
     _module_cls: ClassVar[type[MRDeconv]] = MRDeconv
+    _sizes: ClassVar[Mapping[str, str]] = {"n_spots": "n_cells", "n_genes": "n_vars"}
 
     def __init__(
         self,
@@ -77,20 +79,7 @@ class DestVI(UnsupervisedTrainingMixin, BaseModelClass):
     ) -> None:
         super().__init__(st_adata)
         self.cell_type_mapping = np.asarray(cell_type_mapping)
-        arguments = {
-            "n_spots": self.summary_stats["n_cells"],
-            "n_labels": len(self.cell_type_mapping),
-            "n_genes": self.summary_stats["n_vars"],
-            "decoder_state_dict": decoder_state_dict,
-            "px_decoder_state_dict": px_decoder_state_dict,
-            "px_r": px_r,
-            "per_ct_bias": per_ct_bias,
-            "n_hidden": n_hidden,
-            "n_latent": n_latent,
-            "n_layers": n_layers,
-            "dropout_decoder": dropout_decoder,
-        }
-        self._build_module(arguments | module_kwargs)
+        self._build_module(n_labels=len(self.cell_type_mapping))
         extra = [f"additional_{i}" for i in range(self.module.add_celltypes)]
         self.cell_type_mapping_extended = [*self.cell_type_mapping, *extra]
         listed = ", ".join(map(str, self.cell_type_mapping))
@@ -323,46 +312,13 @@ class DestVI(UnsupervisedTrainingMixin, BaseModelClass):
     def _code_of(self, label: str) -> int:
         return position_of(label, list(self.cell_type_mapping), "cell type")
 
-    def train(  # type: ignore[override]  # scvi-tools' order
-        self,
-        max_epochs: int = 2000,
-        lr: float = 0.003,
-        accelerator: str = "auto",
-        devices: int | list[int] | str = "auto",
-        train_size: float = 1.0,
-        validation_size: float | None = None,
-        shuffle_set_split: bool = True,
-        batch_size: int = 128,
-        n_epochs_kl_warmup: int = 200,
-        datasplitter_kwargs: dict[str, Any] | None = None,
-        plan_kwargs: dict[str, Any] | None = None,
-        *,
-        recipe: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Train; see :meth:`CondSCVI.train` for the other arguments.
-
-        Parameters
-        ----------
-        n_epochs_kl_warmup
-            Epochs until the priors have their full weight.
-        plan_kwargs
-            For :class:`~celbo.train.TrainingPlan`, among them the weights of :meth:`MRDeconv.loss
-            <celbo.module.MRDeconv.loss>`; wins over ``lr`` and ``n_epochs_kl_warmup``.
-        """
-        super().train(
-            max_epochs=max_epochs,
-            accelerator=accelerator,
-            devices=devices,
-            train_size=train_size,
-            validation_size=validation_size,
-            shuffle_set_split=shuffle_set_split,
-            batch_size=batch_size,
-            datasplitter_kwargs=datasplitter_kwargs,
-            plan_kwargs={"lr": lr, "n_epochs_kl_warmup": n_epochs_kl_warmup} | (plan_kwargs or {}),
-            recipe=recipe,
-            **kwargs,
-        )
+    train = training(
+        {"max_epochs": 2000, "lr": 0.003},
+        WHERE,
+        SPLIT,
+        {"train_size": 1.0, "batch_size": 128, "n_epochs_kl_warmup": 200},
+        PASSED_ON,
+    )
 
     @classmethod
     @setup_method
@@ -374,27 +330,13 @@ class DestVI(UnsupervisedTrainingMixin, BaseModelClass):
         batch_key: str | None = None,
         *,
         use_raw: bool = False,
-        **kwargs: Any,
-    ) -> list[BaseAnnDataField]:
+    ) -> bundles.Fields:
         """Register spots; the number of each row is kept in ``adata.obs["_indices"]``.
 
         Parameters
         ----------
-        adata
-            Spots by genes; counts in ``X`` or in a layer. Not copied.
-        layer, use_raw, smoothed_layer
-            Layer with the counts (None: ``X``), or whether they, and the genes, are those of ``raw``; layer with counts
-            smoothed over neighbouring spots, for which the model should give similar answers.
-        batch_key
-            Column of ``adata.obs`` with the batch of each spot; None: one for all.
-        **kwargs
-            ``source_registry``, ``extend_categories``: take over the setup of other data.
+        smoothed_layer
+            Layer with counts smoothed over neighbouring spots, for which the model should give similar answers.
         """
-        adata.obs["_indices"] = np.arange(adata.n_obs)
         smoothed = [] if smoothed_layer is None else [LayerField(SMOOTHED_KEY, smoothed_layer, False, use_raw=use_raw)]
-        return [
-            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True, use_raw=use_raw),
-            NumericalObsField(REGISTRY_KEYS.INDICES_KEY, "_indices"),
-            CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
-            *smoothed,
-        ]
+        return [*bundles.counts(layer, use_raw), *bundles.row_numbers(adata), *bundles.batch(batch_key), *smoothed]

@@ -4,14 +4,15 @@ Reference: Svensson, Gayoso, Yosef and Pachter, *Interpretable factor models of 
 autoencoders*, Bioinformatics 2020.
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import pandas as pd
 from anndata import AnnData
 
-from ..core import REGISTRY_KEYS
-from ..data.fields import BaseAnnDataField, CategoricalObsField, LayerField
+from ..data.fields import bundles
 from ..module import LDVAE
+from ..module.options import Dispersion, LatentDistribution
 from .base import (
     BaseMinifiedModeModelClass,
     RNASeqMixin,
@@ -47,6 +48,9 @@ class LinearSCVI(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseMinifiedM
     _LATENT_QZM_KEY: ClassVar[str] = "ldvae_latent_qzm"
     _LATENT_QZV_KEY: ClassVar[str] = "ldvae_latent_qzv"
 
+    _renamed: ClassVar[Mapping[str, str | None]] = {"n_layers": "n_layers_encoder"}
+    _computed_arguments = library_arguments
+
     def __init__(
         self,
         adata: AnnData,
@@ -54,24 +58,14 @@ class LinearSCVI(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseMinifiedM
         n_latent: int = 10,
         n_layers: int = 1,
         dropout_rate: float = 0.1,
-        dispersion: Literal["gene", "gene-batch", "gene-label", "gene-cell"] = "gene",
+        dispersion: Dispersion = "gene",
         gene_likelihood: Literal["zinb", "nb", "poisson"] = "nb",
         use_observed_lib_size: bool = False,
-        latent_distribution: Literal["normal", "ln"] = "normal",
+        latent_distribution: LatentDistribution = "normal",
         **model_kwargs: Any,
     ) -> None:
         super().__init__(adata)
-        arguments = {
-            "n_hidden": n_hidden,
-            "n_latent": n_latent,
-            "n_layers_encoder": n_layers,
-            "dropout_rate": dropout_rate,
-            "dispersion": dispersion,
-            "gene_likelihood": gene_likelihood,
-            "use_observed_lib_size": use_observed_lib_size,
-            "latent_distribution": latent_distribution,
-        }
-        self._build_module(arguments | library_arguments(self, use_observed_lib_size) | model_kwargs)
+        self._build_module()
 
     def get_loadings(self) -> pd.DataFrame:
         """Loadings of the genes on the latent factors.
@@ -94,11 +88,6 @@ class LinearSCVI(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseMinifiedM
         layer: str | None = None,
         *,
         use_raw: bool = False,
-        **kwargs: Any,
-    ) -> list[BaseAnnDataField]:
-        """Register an AnnData with counts; see :meth:`celbo.model.SCVI.setup_anndata` for the arguments."""
-        return [
-            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True, use_raw=use_raw),
-            CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
-            CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key),
-        ]
+    ) -> bundles.Fields:
+        """Register an AnnData with counts."""
+        return [*bundles.counts(layer, use_raw), *bundles.batch(batch_key), *bundles.labels(labels_key)]

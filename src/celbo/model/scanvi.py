@@ -7,7 +7,7 @@ transcriptomics data with deep generative models*, Molecular Systems Biology 202
 import warnings
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -15,17 +15,10 @@ from anndata import AnnData
 
 from ..core import REGISTRY_KEYS, settings
 from ..data import state_registry_of
-from ..data.fields import (
-    BaseAnnDataField,
-    CategoricalJointObsField,
-    CategoricalObsField,
-    LabelsWithUnlabeledObsField,
-    LayerField,
-    NumericalJointObsField,
-    NumericalObsField,
-)
+from ..data.fields import LabelsWithUnlabeledObsField, bundles
 from ..module import SCANVAE
 from ..module.base.minified import LATENT_POSTERIOR
+from ..module.options import Dispersion, GeneLikelihood
 from .base import (
     ArchesMixin,
     BaseMinifiedModeModelClass,
@@ -35,6 +28,7 @@ from .base import (
     library_arguments,
     setup_method,
 )
+from .base.made_with import flat
 from .base.minified import minify_type_of
 from .scvi import SCVI
 
@@ -91,6 +85,8 @@ class SCANVI(RNASeqMixin, SemisupervisedTrainingMixin, VAEMixin, ArchesMixin, Ba
     """
 
     _module_cls: ClassVar[type[SCANVAE]] = SCANVAE
+    _renamed: ClassVar[Mapping[str, str | None]] = {"datamodule": None}
+    _computed_arguments = library_arguments
     _LATENT_QZM_KEY: ClassVar[str] = "scanvi_latent_qzm"
     _LATENT_QZV_KEY: ClassVar[str] = "scanvi_latent_qzv"
 
@@ -102,8 +98,8 @@ class SCANVI(RNASeqMixin, SemisupervisedTrainingMixin, VAEMixin, ArchesMixin, Ba
         n_latent: int = 10,
         n_layers: int = 1,
         dropout_rate: float = 0.1,
-        dispersion: Literal["gene", "gene-batch", "gene-label", "gene-cell"] = "gene",
-        gene_likelihood: Literal["zinb", "nb", "poisson", "normal"] = "zinb",
+        dispersion: Dispersion = "gene",
+        gene_likelihood: GeneLikelihood = "zinb",
         use_observed_lib_size: bool = True,
         linear_classifier: bool = False,
         datamodule: Any = None,
@@ -120,18 +116,7 @@ class SCANVI(RNASeqMixin, SemisupervisedTrainingMixin, VAEMixin, ArchesMixin, Ba
                 f"No cell has a label: all are {self.unlabeled_category_!r}. SCANVI learns from labelled cells; "
                 "use SCVI for data without labels."
             )
-        arguments = {
-            "n_labels": self.n_labels,
-            "n_hidden": n_hidden,
-            "n_latent": n_latent,
-            "n_layers": n_layers,
-            "dropout_rate": dropout_rate,
-            "dispersion": dispersion,
-            "gene_likelihood": gene_likelihood,
-            "use_observed_lib_size": use_observed_lib_size,
-            "linear_classifier": linear_classifier,
-        }
-        self._build_module(arguments | library_arguments(self, use_observed_lib_size) | model_kwargs)
+        self._build_module(n_labels=self.n_labels)
 
     @classmethod
     def from_scvi_model(
@@ -167,9 +152,7 @@ class SCANVI(RNASeqMixin, SemisupervisedTrainingMixin, VAEMixin, ArchesMixin, Ba
             No ``labels_key``, here or in the setup of ``scvi_model``; data minified without counts.
         """
         scvi_model._check_if_trained(message="Passed in scvi model hasn't been trained yet.")
-        init = {**scvi_model.init_params_["non_kwargs"]}
-        for star in scvi_model.init_params_["kwargs"].values():
-            init |= star
+        init = flat(scvi_model.init_params_)
         _warn_ignored(sorted(init.keys() & scanvi_kwargs.keys()), init)
         if scvi_model.minified_data_type == LATENT_POSTERIOR:  # the words of both refusals are scvi-tools'
             raise ValueError(
@@ -213,34 +196,24 @@ class SCANVI(RNASeqMixin, SemisupervisedTrainingMixin, VAEMixin, ArchesMixin, Ba
         use_minified: bool = True,
         *,
         use_raw: bool = False,
-        **kwargs: Any,
-    ) -> list[BaseAnnDataField]:
+    ) -> bundles.Fields:
         """Register an AnnData with counts and labels.
 
         Parameters
         ----------
-        adata
-            Cells by genes; counts in ``X`` or in a layer. Not copied.
         labels_key
             Column of ``adata.obs`` with the label of each cell; cells with NaN are not labelled.
         unlabeled_category
             Label that means "not labelled" too. None: only NaN does.
-        layer, batch_key, size_factor_key, categorical_covariate_keys, continuous_covariate_keys
-            See :meth:`celbo.model.SCVI.setup_anndata`.
         use_minified
             Take the latents stored in minified data; False passes over them, where the counts were kept.
-        use_raw
-            Take the counts, and the genes, of ``adata.raw`` instead.
-        **kwargs
-            ``source_registry``, ``extend_categories``, ``allow_missing_labels``: take over the setup of other data.
         """
         return [
-            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True, use_raw=use_raw),
-            CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
+            *bundles.counts(layer, use_raw),
+            *bundles.batch(batch_key),
             LabelsWithUnlabeledObsField(REGISTRY_KEYS.LABELS_KEY, labels_key, unlabeled_category),
-            NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor_key, required=False),
-            CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical_covariate_keys),
-            NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, continuous_covariate_keys),
+            *bundles.size_factor(size_factor_key),
+            *bundles.covariates(categorical_covariate_keys, continuous_covariate_keys),
         ]
 
 

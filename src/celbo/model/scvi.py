@@ -5,20 +5,13 @@ Methods 2018.
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from anndata import AnnData
 
-from ..core import REGISTRY_KEYS
-from ..data.fields import (
-    BaseAnnDataField,
-    CategoricalJointObsField,
-    CategoricalObsField,
-    LayerField,
-    NumericalJointObsField,
-    NumericalObsField,
-)
+from ..data.fields import bundles
 from ..module import VAE
+from ..module.options import Dispersion, GeneLikelihood, LatentDistribution
 from .base import (
     ArchesMixin,
     BaseMinifiedModeModelClass,
@@ -79,6 +72,8 @@ class SCVI(EmbeddingMixin, RNASeqMixin, VAEMixin, ArchesMixin, UnsupervisedTrain
     _LATENT_QZV_KEY: ClassVar[str] = "scvi_latent_qzv"
     _may_wait_for_loaders: ClassVar[bool] = True
 
+    _computed_arguments = library_arguments
+
     def __init__(
         self,
         adata: AnnData | None = None,
@@ -87,26 +82,14 @@ class SCVI(EmbeddingMixin, RNASeqMixin, VAEMixin, ArchesMixin, UnsupervisedTrain
         n_latent: int = 10,
         n_layers: int = 1,
         dropout_rate: float = 0.1,
-        dispersion: Literal["gene", "gene-batch", "gene-label", "gene-cell"] = "gene",
-        gene_likelihood: Literal["zinb", "nb", "poisson", "normal"] = "zinb",
+        dispersion: Dispersion = "gene",
+        gene_likelihood: GeneLikelihood = "zinb",
         use_observed_lib_size: bool = True,
-        latent_distribution: Literal["normal", "ln"] = "normal",
+        latent_distribution: LatentDistribution = "normal",
         **kwargs: Any,
     ) -> None:
         super().__init__(adata, registry)
-        if self._module_init_on_train:
-            return
-        arguments = {
-            "n_hidden": n_hidden,
-            "n_latent": n_latent,
-            "n_layers": n_layers,
-            "dropout_rate": dropout_rate,
-            "dispersion": dispersion,
-            "gene_likelihood": gene_likelihood,
-            "use_observed_lib_size": use_observed_lib_size,
-            "latent_distribution": latent_distribution,
-        }
-        self._build_module(arguments | library_arguments(self, use_observed_lib_size) | kwargs)
+        self._build_module()
 
     @classmethod
     @setup_method
@@ -121,34 +104,12 @@ class SCVI(EmbeddingMixin, RNASeqMixin, VAEMixin, ArchesMixin, UnsupervisedTrain
         continuous_covariate_keys: list[str] | None = None,
         *,
         use_raw: bool = False,
-        **kwargs: Any,
-    ) -> list[BaseAnnDataField]:
-        """Register an AnnData with counts.
-
-        Parameters
-        ----------
-        adata
-            Cells by genes; counts in ``X`` or in a layer. Not copied; see :class:`~celbo.data.AnnDataManager` for
-            what is added.
-        layer
-            Layer with the counts; None: ``X``.
-        batch_key, labels_key
-            Columns of ``adata.obs`` with the batch and the label of each cell.
-        size_factor_key
-            Column with size factors, which take the place of the library size.
-        categorical_covariate_keys, continuous_covariate_keys
-            Columns with further covariates.
-        use_raw
-            Take the counts of ``adata.raw`` instead, and its genes: all that the model says of genes then goes by
-            ``adata.raw.var_names``. New data need a ``raw`` too.
-        **kwargs
-            ``source_registry``, ``extend_categories``: take over the setup of other data.
-        """
+    ) -> bundles.Fields:
+        """Register an AnnData with counts."""
         return [
-            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True, use_raw=use_raw),
-            CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
-            CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key),
-            NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor_key, required=False),
-            CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical_covariate_keys),
-            NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, continuous_covariate_keys),
+            *bundles.counts(layer, use_raw),
+            *bundles.batch(batch_key),
+            *bundles.labels(labels_key),
+            *bundles.size_factor(size_factor_key),
+            *bundles.covariates(categorical_covariate_keys, continuous_covariate_keys),
         ]

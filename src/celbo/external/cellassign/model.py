@@ -7,7 +7,7 @@ single-cell RNA-seq for tumor microenvironment profiling*, Nature Methods 2019.
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
@@ -17,15 +17,9 @@ from anndata import AnnData
 
 from ...core import REGISTRY_KEYS
 from ...data import align_genes
-from ...data.fields import (
-    BaseAnnDataField,
-    CategoricalJointObsField,
-    CategoricalObsField,
-    LayerField,
-    NumericalJointObsField,
-    NumericalObsField,
-)
+from ...data.fields import NumericalObsField, bundles
 from ...model.base import BaseModelClass, RNASeqMixin, UnsupervisedTrainingMixin, setup_method
+from ...model.base.train_method import PASSED_ON, SPLIT, STOPPING, WHERE, Argument, training
 from ...model.base.verbs.cells import asked
 from ...posterior.passes import Rows, decode, encode, evaluating, on_device
 from ...train.arguments import as_list
@@ -40,6 +34,11 @@ logger = logging.getLogger("celbo")
 
 _N_BASIS = 10
 _CELLS_TO_START_FROM = 20_000
+_EM_TEXT = (
+    "Maximize the likelihood by EM: a gradient step is taken under responsibilities that are held fixed. False, as in "
+    "scvi-tools: the expected complete-data log-likelihood is maximized through the responsibilities too, which "
+    'rewards them for being all or nothing. None: False under ``recipe="classic"``, else True.'
+)
 
 
 class CellAssign(UnsupervisedTrainingMixin, RNASeqMixin, BaseModelClass):
@@ -68,20 +67,18 @@ class CellAssign(UnsupervisedTrainingMixin, RNASeqMixin, BaseModelClass):
     """
 
     _module_cls: ClassVar[type[CellAssignModule]] = CellAssignModule
+    _sizes: ClassVar[Mapping[str, str]] = {"n_genes": "n_vars"}
 
     def __init__(self, adata: AnnData, cell_type_markers: pd.DataFrame, **model_kwargs: Any) -> None:
         super().__init__(adata)
         self.cell_type_markers = _in_order_of(self.get_var_names(), cell_type_markers)
         self.n_genes = len(self.cell_type_markers)
         survey = self._survey()
-        arguments = {
-            "n_genes": self.n_genes,
-            "rho": torch.as_tensor(self.cell_type_markers.to_numpy(dtype=np.float32)),
-            "basis_means": torch.linspace(survey.low, survey.high, _N_BASIS),
-            "b_g_0": torch.zeros(self.n_genes),
-            "random_b_g_0": default_recipe() == "classic",
-        }
-        self._build_module(arguments | model_kwargs)
+        self._build_module(
+            rho=torch.as_tensor(self.cell_type_markers.to_numpy(dtype=np.float32)),
+            basis_means=torch.linspace(survey.low, survey.high, _N_BASIS),
+            **({"b_g_0": torch.zeros(self.n_genes), "random_b_g_0": default_recipe() == "classic"} | model_kwargs),
+        )
         own_start = {"b_g_0", "random_b_g_0"} & model_kwargs.keys() or default_recipe() == "classic"
         if len(survey.counts_ng) and not own_start:
             self._start_from_markers(survey)
@@ -146,69 +143,24 @@ class CellAssign(UnsupervisedTrainingMixin, RNASeqMixin, BaseModelClass):
                 rows.append(decode(self.module, tensors, encode(self.module, tensors))["gamma"])
         return pd.DataFrame(rows.array(), index=cells.names, columns=self.cell_type_markers.columns)
 
-    def train(  # type: ignore[override]  # scvi-tools' order
-        self,
-        max_epochs: int = 400,
-        lr: float = 3e-3,
-        accelerator: str = "auto",
-        devices: int | Sequence[int] | str = "auto",
-        train_size: float | None = None,
-        validation_size: float | None = None,
-        shuffle_set_split: bool = True,
-        batch_size: int = 1024,
-        datasplitter_kwargs: dict[str, Any] | None = None,
-        plan_kwargs: dict[str, Any] | None = None,
-        early_stopping: bool = True,
-        early_stopping_patience: int = 15,
-        early_stopping_warmup_epochs: int = 0,
-        early_stopping_min_delta: float = 0.0,
-        *,
-        em: bool | None = None,
-        recipe: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Train; see :meth:`celbo.model.base.UnsupervisedTrainingMixin.train` for the other arguments.
+    def _options_of_training(self, options: dict[str, Any]) -> dict[str, Any]:
+        em = options.pop("em")
+        em = (options["recipe"] or default_recipe()) != "classic" if em is None else em
+        options["callbacks"] = [ClampCallback(), *as_list(options.pop("callbacks", None))]
+        return options | {"plan_kwargs": {"em": em} | (options["plan_kwargs"] or {})}
 
-        Parameters
-        ----------
-        max_epochs
-            Largest number of passes over the cells.
-        lr
-            Learning rate.
-        accelerator, devices, train_size, validation_size, shuffle_set_split, batch_size, datasplitter_kwargs
-            As there.
-        plan_kwargs
-            For :class:`~celbo.train.TrainingPlan`; wins over ``lr`` and the weight decay of 1e-10.
-        early_stopping, early_stopping_patience, early_stopping_warmup_epochs, early_stopping_min_delta
-            Stop when the validation ELBO no longer improves.
-        em
-            Maximize the likelihood by EM: a gradient step is taken under responsibilities that are held fixed. False,
-            as in scvi-tools: the expected complete-data log-likelihood is maximized through the responsibilities too,
-            which rewards them for being all or nothing. None: False under ``recipe="classic"``, else True.
-        recipe
-            As there; the learning rate is constant unless another than ``"classic"`` is asked for.
-        **kwargs
-            ``seed``, ``verbose``, ``callbacks``, ...
-        """
-        em = (recipe or default_recipe()) != "classic" if em is None else em
-        super().train(
-            max_epochs=max_epochs,
-            accelerator=accelerator,
-            devices=devices,
-            train_size=train_size,
-            validation_size=validation_size,
-            shuffle_set_split=shuffle_set_split,
-            batch_size=batch_size,
-            datasplitter_kwargs=datasplitter_kwargs,
-            plan_kwargs={"lr": lr, "weight_decay": 1e-10, "em": em} | (plan_kwargs or {}),
-            early_stopping=early_stopping,
-            early_stopping_patience=early_stopping_patience,
-            early_stopping_warmup_epochs=early_stopping_warmup_epochs,
-            early_stopping_min_delta=early_stopping_min_delta,
-            callbacks=[ClampCallback(), *as_list(kwargs.pop("callbacks", None))],
-            recipe=recipe,
-            **kwargs,
-        )
+    train = training(
+        {"max_epochs": 400, "lr": 3e-3},
+        WHERE,
+        SPLIT,
+        {"batch_size": 1024},
+        PASSED_ON,
+        STOPPING,
+        {"early_stopping_patience": 15},
+        own={"em": Argument(bool | None, _EM_TEXT)},
+        fixed={"weight_decay": 1e-10},
+        prepare=_options_of_training,
+    )
 
     @classmethod
     @setup_method
@@ -222,30 +174,20 @@ class CellAssign(UnsupervisedTrainingMixin, RNASeqMixin, BaseModelClass):
         layer: str | None = None,
         *,
         use_raw: bool = False,
-        **kwargs: Any,
-    ) -> list[BaseAnnDataField]:
+    ) -> bundles.Fields:
         """Register an AnnData with the counts of marker genes.
 
         Parameters
         ----------
-        adata
-            Cells by marker genes; counts in ``X`` or in a layer. Not copied.
         size_factor_key
             Column of ``adata.obs`` with a positive size factor for each cell, from all its genes: total count divided
             by the mean total count, say.
-        batch_key, categorical_covariate_keys, continuous_covariate_keys, layer
-            See :meth:`celbo.model.SCVI.setup_anndata`.
-        use_raw
-            Take the counts, and the genes, of ``adata.raw`` instead.
-        **kwargs
-            ``source_registry``, ``extend_categories``: take over the setup of other data.
         """
         return [
-            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True, use_raw=use_raw),
+            *bundles.counts(layer, use_raw),
             NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor_key),
-            CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
-            CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical_covariate_keys),
-            NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, continuous_covariate_keys),
+            *bundles.batch(batch_key),
+            *bundles.covariates(categorical_covariate_keys, continuous_covariate_keys),
         ]
 
 

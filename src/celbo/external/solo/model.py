@@ -16,15 +16,14 @@ from ...core import REGISTRY_KEYS, position_of, settings
 from ...core.rules import rules
 from ...data import AnnDataManager
 from ...data.constants import RAW
-from ...data.fields import BaseAnnDataField, CategoricalObsField, LayerField
-from ...dataloaders import DataSplitter
+from ...data.fields import LayerField, bundles
 from ...dataloaders.row_sources.open import rows
 from ...dataloaders.row_sources.source import as_indices
 from ...model import SCVI
-from ...model.base import BaseModelClass, setup_method
-from ...model.base.training import train_model
+from ...model.base import BaseModelClass, UnsupervisedTrainingMixin, setup_method
+from ...model.base.train_method import PASSED_ON, SPLIT, STOPPING, WHERE, training
 from ...posterior.passes import Rows, evaluating, on_device
-from ...train import ClassifierTrainingPlan, KwargsLike, Plan, TrainRunner, merge_kwargs
+from ...train import ClassifierTrainingPlan, Plan
 from .module import DoubletClassifier, draw_parents, sums_of_pairs
 
 __all__ = ["SOLO"]
@@ -33,7 +32,7 @@ _LABEL = "_solo_doub_sim"
 _SINGLET, _DOUBLET = "singlet", "doublet"
 
 
-class SOLO(BaseModelClass):
+class SOLO(UnsupervisedTrainingMixin, BaseModelClass):
     r"""Classifier that tells cells from simulated doublets, by their latents and library sizes in a trained SCVI.
 
     .. math:: q(\mathrm{doublet} \mid x_n) = \mathrm{softmax}\bigl(f(E_q[z_n \mid x_n], \log \ell_n)\bigr)
@@ -61,13 +60,11 @@ class SOLO(BaseModelClass):
     """
 
     _module_cls: ClassVar[type[DoubletClassifier]] = DoubletClassifier
-    _data_splitter_cls: ClassVar[type] = DataSplitter
     _training_plan_cls: ClassVar[type[Plan]] = ClassifierTrainingPlan
-    _train_runner_cls: ClassVar[type[TrainRunner]] = TrainRunner
 
     def __init__(self, adata: AnnData | None = None, **classifier_kwargs: Any) -> None:
         super().__init__(adata)
-        self._build_module({"n_labels": 2, "logits": True} | classifier_kwargs)
+        self._build_module(**({"n_labels": 2, "logits": True} | classifier_kwargs))
 
     @classmethod
     def from_scvi_model(
@@ -170,14 +167,8 @@ class SOLO(BaseModelClass):
     @classmethod
     @setup_method
     def setup_anndata(
-        cls,
-        adata: AnnData,
-        labels_key: str | None = None,
-        layer: str | None = None,
-        *,
-        use_raw: bool = False,
-        **kwargs: Any,
-    ) -> list[BaseAnnDataField]:
+        cls, adata: AnnData, labels_key: str | None = None, layer: str | None = None, *, use_raw: bool = False
+    ) -> bundles.Fields:
         """Register an AnnData with latents.
 
         Parameters
@@ -186,85 +177,21 @@ class SOLO(BaseModelClass):
             Cells by latents and log library size.
         labels_key
             Column of ``adata.obs`` that says ``"doublet"`` for simulated cells and ``"singlet"`` for the others.
-        layer
-            Layer with the latents; None: ``X``.
-        use_raw
-            Take the counts, and the genes, of ``adata.raw`` instead.
-        **kwargs
-            ``source_registry``, ``extend_categories``: take over the setup of other data.
+        layer, use_raw
+            Layer with the latents (None: ``X``), or whether they are those of ``adata.raw``.
         """
-        return [
-            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False, use_raw=use_raw),
-            CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key),
-        ]
+        latents = LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False, use_raw=use_raw)
+        return [latents, *bundles.labels(labels_key)]
 
-    def train(
-        self,
-        max_epochs: int = 400,
-        lr: float = 1e-3,
-        accelerator: str = "auto",
-        devices: int | list[int] | str = "auto",
-        train_size: float | None = None,
-        validation_size: float | None = None,
-        shuffle_set_split: bool = True,
-        batch_size: int = 128,
-        datasplitter_kwargs: dict[str, Any] | None = None,
-        plan_kwargs: KwargsLike | None = None,
-        early_stopping: bool = True,
-        early_stopping_patience: int = 30,
-        early_stopping_warmup_epochs: int = 0,
-        early_stopping_min_delta: float = 0.0,
-        *,
-        seed: int | None = None,
-        verbose: int = 1,
-        **kwargs: Any,
-    ) -> None:
-        """Train the classifier.
-
-        Parameters
-        ----------
-        max_epochs
-            Passes over the training cells, at most.
-        lr
-            Learning rate.
-        accelerator, devices, train_size, validation_size, shuffle_set_split, batch_size, datasplitter_kwargs
-            As in :meth:`SCVI.train <celbo.model.SCVI.train>`.
-        plan_kwargs
-            For :class:`~celbo.train.ClassifierTrainingPlan`.
-        early_stopping
-            Stop when the validation loss no longer improves.
-        early_stopping_patience, early_stopping_warmup_epochs, early_stopping_min_delta
-            Validations without improvement to wait for; validations to ignore at first; smallest improvement.
-        seed, verbose
-            As in :meth:`SCVI.train <celbo.model.SCVI.train>`.
-        **kwargs
-            For :class:`~celbo.train.Trainer`.
-        """
-        train_model(
-            self,
-            recipe=None,
-            max_epochs=max_epochs,
-            batch_size=batch_size,
-            seed=seed,
-            verbose=verbose,
-            plan_kwargs={"lr": lr} | merge_kwargs(None, plan_kwargs, name="plan"),
-            splitter_kwargs={
-                "train_size": train_size,
-                "validation_size": validation_size,
-                "shuffle_set_split": shuffle_set_split,
-            }
-            | (datasplitter_kwargs or {}),
-            trainer_kwargs={
-                "accelerator": accelerator,
-                "devices": devices,
-                "early_stopping": early_stopping,
-                "early_stopping_monitor": "validation_loss",
-                "early_stopping_patience": early_stopping_patience,
-                "early_stopping_warmup_epochs": early_stopping_warmup_epochs,
-                "early_stopping_min_delta": early_stopping_min_delta,
-            }
-            | kwargs,
-        )
+    train = training(
+        {"max_epochs": 400, "lr": 1e-3},
+        WHERE,
+        SPLIT,
+        {"batch_size": 128},
+        PASSED_ON,
+        STOPPING,
+        fixed={"early_stopping_monitor": "validation_loss"},
+    )
 
     def predict(
         self, soft: bool = True, include_simulated_doublets: bool = False, return_logits: bool = False

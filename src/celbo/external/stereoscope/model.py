@@ -4,7 +4,7 @@ Reference: Andersson, Bergenstråhle, Asp, Bergenstråhle, Jurek, Fernández Nav
 spatial transcriptomics enables probabilistic inference of cell type topography*, Communications Biology 2020.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -14,9 +14,10 @@ from anndata import AnnData
 
 from ...core import REGISTRY_KEYS, listed, position_of
 from ...data import align_genes
-from ...data.fields import BaseAnnDataField, CategoricalObsField, LayerField, NumericalObsField
+from ...data.fields import bundles
 from ...model.base import BaseModelClass, UnsupervisedTrainingMixin, setup_method
 from ...model.base.managers import gene_names
+from ...model.base.train_method import PASSED_ON, SPLIT, WHERE, training
 from .module import RNADeconv, SpatialDeconv
 
 __all__ = ["RNAStereoscope", "SpatialStereoscope"]
@@ -38,89 +39,22 @@ class RNAStereoscope(UnsupervisedTrainingMixin, BaseModelClass):
 
     _module_cls: ClassVar[type[RNADeconv]] = RNADeconv
 
+    _sizes: ClassVar[Mapping[str, str]] = {"n_genes": "n_vars"}
+    _renamed: ClassVar[Mapping[str, str | None]] = {"ct_weights": "ct_weight"}
+
     def __init__(self, sc_adata: AnnData, **model_kwargs: Any) -> None:
         super().__init__(sc_adata)
-        sizes = {"n_genes": self.summary_stats["n_vars"], "n_labels": self.summary_stats["n_labels"]}
-        named = {"ct_weight" if name == "ct_weights" else name: value for name, value in model_kwargs.items()}
-        self._build_module(sizes | named)
+        self._build_module()
 
-    def train(  # type: ignore[override]  # scvi-tools' order
-        self,
-        max_epochs: int = 400,
-        lr: float = 0.01,
-        accelerator: str = "auto",
-        devices: int | Sequence[int] | str = "auto",
-        train_size: float = 1,
-        validation_size: float | None = None,
-        shuffle_set_split: bool = True,
-        batch_size: int = 128,
-        datasplitter_kwargs: dict[str, Any] | None = None,
-        plan_kwargs: dict[str, Any] | None = None,
-        *,
-        recipe: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Train on all cells; see :meth:`celbo.model.base.UnsupervisedTrainingMixin.train` for the other arguments.
-
-        Parameters
-        ----------
-        max_epochs
-            Passes over the cells.
-        lr
-            Learning rate.
-        accelerator, devices, train_size, validation_size, shuffle_set_split, batch_size, datasplitter_kwargs
-            As there.
-        plan_kwargs
-            For :class:`~celbo.train.TrainingPlan`; wins over ``lr``.
-        recipe
-            As there; None takes ``"classic"``.
-        **kwargs
-            ``seed``, ``verbose``, ``callbacks``, ...
-        """
-        super().train(
-            max_epochs=max_epochs,
-            accelerator=accelerator,
-            devices=devices,
-            train_size=train_size,
-            validation_size=validation_size,
-            shuffle_set_split=shuffle_set_split,
-            batch_size=batch_size,
-            datasplitter_kwargs=datasplitter_kwargs,
-            plan_kwargs={"lr": lr} | (plan_kwargs or {}),
-            recipe=recipe,
-            **kwargs,
-        )
+    train = training({"max_epochs": 400, "lr": 0.01}, WHERE, SPLIT, {"train_size": 1, "batch_size": 128}, PASSED_ON)
 
     @classmethod
     @setup_method
     def setup_anndata(
-        cls,
-        adata: AnnData,
-        labels_key: str | None = None,
-        layer: str | None = None,
-        *,
-        use_raw: bool = False,
-        **kwargs: Any,
-    ) -> list[BaseAnnDataField]:
-        """Register single cells.
-
-        Parameters
-        ----------
-        adata
-            Cells by genes; counts in ``X`` or in a layer. Not copied.
-        labels_key
-            Column of ``adata.obs`` with the type of each cell.
-        layer
-            Layer with the counts; None: ``X``.
-        use_raw
-            Take the counts, and the genes, of ``adata.raw`` instead.
-        **kwargs
-            ``source_registry``, ``extend_categories``: take over the setup of other data.
-        """
-        return [
-            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True, use_raw=use_raw),
-            CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key),
-        ]
+        cls, adata: AnnData, labels_key: str | None = None, layer: str | None = None, *, use_raw: bool = False
+    ) -> bundles.Fields:
+        """Register single cells of known type."""
+        return [*bundles.counts(layer, use_raw), *bundles.labels(labels_key)]
 
 
 class SpatialStereoscope(UnsupervisedTrainingMixin, BaseModelClass):
@@ -153,6 +87,7 @@ class SpatialStereoscope(UnsupervisedTrainingMixin, BaseModelClass):
     """
 
     _module_cls: ClassVar[type[SpatialDeconv]] = SpatialDeconv
+    _sizes: ClassVar[Mapping[str, str]] = {"n_spots": "n_cells"}
 
     def __init__(
         self,
@@ -165,8 +100,7 @@ class SpatialStereoscope(UnsupervisedTrainingMixin, BaseModelClass):
         super().__init__(st_adata)
         self.cell_type_mapping = np.asarray(cell_type_mapping)
         _check_sizes(sc_params, self.summary_stats["n_vars"], len(self.cell_type_mapping))
-        arguments = {"n_spots": self.summary_stats["n_cells"], "sc_params": sc_params, "prior_weight": prior_weight}
-        self._build_module(arguments | model_kwargs)
+        self._build_module()
         listed = ", ".join(map(str, self.cell_type_mapping))
         self._model_summary_string = f"SpatialStereoscope of {self.module.n_spots} spots and the cell types {listed}."
 
@@ -243,57 +177,19 @@ class SpatialStereoscope(UnsupervisedTrainingMixin, BaseModelClass):
         codes_n = torch.tensor([position_of(name, known, "cell type") for name in listed(y)], dtype=torch.int64)
         return self.module.get_ct_specific_expression(codes_n[:, None]).cpu().numpy()
 
-    def train(  # type: ignore[override]  # scvi-tools' order
-        self,
-        max_epochs: int = 400,
-        lr: float = 0.01,
-        accelerator: str = "auto",
-        devices: int | Sequence[int] | str = "auto",
-        shuffle_set_split: bool = True,
-        batch_size: int = 128,
-        datasplitter_kwargs: dict[str, Any] | None = None,
-        plan_kwargs: dict[str, Any] | None = None,
-        *,
-        recipe: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Train on all spots; arguments as in :meth:`RNAStereoscope.train`, but no spot can be held out."""
-        super().train(
-            max_epochs=max_epochs,
-            accelerator=accelerator,
-            devices=devices,
-            train_size=1,
-            shuffle_set_split=shuffle_set_split,
-            batch_size=batch_size,
-            datasplitter_kwargs=datasplitter_kwargs,
-            plan_kwargs={"lr": lr} | (plan_kwargs or {}),
-            recipe=recipe,
-            **kwargs,
-        )
+    train = training(
+        {"max_epochs": 400, "lr": 0.01},
+        WHERE,
+        {"shuffle_set_split": True, "batch_size": 128},
+        PASSED_ON,
+        fixed={"train_size": 1},  # every spot has parameters of its own: none can be held out
+    )
 
     @classmethod
     @setup_method
-    def setup_anndata(
-        cls, adata: AnnData, layer: str | None = None, *, use_raw: bool = False, **kwargs: Any
-    ) -> list[BaseAnnDataField]:
-        """Register spots; the number of each row is kept in ``adata.obs["_indices"]``.
-
-        Parameters
-        ----------
-        adata
-            Spots by genes; counts in ``X`` or in a layer. Not copied.
-        layer
-            Layer with the counts; None: ``X``.
-        use_raw
-            Take the counts, and the genes, of ``adata.raw`` instead.
-        **kwargs
-            ``source_registry``, ``extend_categories``: take over the setup of other data.
-        """
-        adata.obs["_indices"] = np.arange(adata.n_obs)
-        return [
-            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True, use_raw=use_raw),
-            NumericalObsField(REGISTRY_KEYS.INDICES_KEY, "_indices"),
-        ]
+    def setup_anndata(cls, adata: AnnData, layer: str | None = None, *, use_raw: bool = False) -> bundles.Fields:
+        """Register spots; the number of each row is kept in ``adata.obs["_indices"]``."""
+        return [*bundles.counts(layer, use_raw), *bundles.row_numbers(adata)]
 
 
 def _check_sizes(sc_params: tuple[np.ndarray, np.ndarray], n_genes: int, n_types: int) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ...data import state_registry_of, summary_stats_of
+from .made_with import flat
 
 if TYPE_CHECKING:
     from .face import ModelFace
@@ -15,9 +16,7 @@ def summary_text(model: "ModelFace") -> str:
     """Class, arguments and state of a model."""
     head = model._model_summary_string
     if not head:
-        arguments = dict(model.init_params_.get("non_kwargs", {}))
-        for star in model.init_params_.get("kwargs", {}).values():
-            arguments |= star
+        arguments = flat(model.init_params_)
         listed = ", ".join(f"{name}: {value}" for name, value in arguments.items())
         name = type(model).__name__
         head = f"{name} model with the following parameters: \n{listed}." if listed else f"{name} model."

@@ -7,6 +7,7 @@ import numpy as np
 
 from ...core import REGISTRY_KEYS
 from ...data.library import library_size_moments
+from .made_with import given_arguments
 
 if TYPE_CHECKING:
     from .model import BaseModelClass
@@ -16,15 +17,14 @@ __all__ = ["library_arguments"]
 logger = logging.getLogger("celbo")
 
 
-def library_arguments(model: "BaseModelClass", use_observed_lib_size: bool) -> dict[str, Any]:
-    """Prior of a latent library size, and the size factor's key.
+def library_arguments(model: "BaseModelClass") -> dict[str, Any]:
+    """Prior of a latent library size, and the size factor's key; the ``_computed_arguments`` of models of counts.
 
     Parameters
     ----------
     model
-        The model being made.
-    use_observed_lib_size
-        Whether the library size is observed, so that it needs no prior.
+        The model being made; its argument ``use_observed_lib_size`` says whether the library size is observed, so that
+        it needs no prior.
 
     Returns
     -------
@@ -34,7 +34,7 @@ def library_arguments(model: "BaseModelClass", use_observed_lib_size: bool) -> d
     fields = model.registry_["field_registries"]
     has_factor = bool(fields.get(REGISTRY_KEYS.SIZE_FACTOR_KEY, {}).get("data_registry"))
     arguments: dict[str, Any] = {"use_size_factor_key": has_factor}
-    if use_observed_lib_size or has_factor:
+    if given_arguments(model)["use_observed_lib_size"] or has_factor:
         return arguments
     n_batch = model.summary_stats["n_batch"]
     if model.adata is None:

@@ -173,9 +173,10 @@ class BaseMinifiedModeModelClass(BaseModelClass):
         kept = _without_checks(fields) if kind == LATENT_POSTERIOR else list(fields)
         return [*kept, *cls._get_fields_for_adata_minification(kind)]
 
-    def _build_module(self, arguments: Any) -> None:
-        super()._build_module(arguments)
-        self.module.minified_data_type = self.minified_data_type
+    def _build_module(self, **computed: Any) -> None:
+        super()._build_module(**computed)
+        if self.module is not None:
+            self.module.minified_data_type = self.minified_data_type
 
     def _manager_like_training(self, adata: AnnData, **kwargs: Any) -> AnnDataManager:
         if minify_type_of(adata) == self.minified_data_type:

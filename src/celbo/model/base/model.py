@@ -23,6 +23,7 @@ from .archives import archive
 from .archives.convert import convert_archive
 from .describe import setup_call_text
 from .face import ModelFace
+from .made_with import arguments_for, init_params, noted_arguments, noting_arguments
 from .sizes import build_module, drawing_weights
 
 __all__ = ["BaseModelClass"]
@@ -33,46 +34,34 @@ _SETUP_DATA = ("adata", "mdata")
 
 
 class _ModelMeta(ABCMeta):
-    """Gives constructors and verbs their doors, and notes the arguments a model was made with."""
+    """Gives constructors and verbs their doors, and notes the arguments a model is made with."""
 
-    def __init__(cls, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(name, bases, namespace, **kwargs)
         checked_methods(cls)
+        if "__init__" in namespace:
+            cls.__init__ = noting_arguments(namespace["__init__"])  # type: ignore[misc]
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         door = door_of(cls.__init__)  # type: ignore[misc]
         (_, *args), kwargs = door.take((None, *args), kwargs, cls.__name__)  # type: ignore[assignment]
         try:
             with drawing_weights():
-                model = super().__call__(*args, **kwargs)
+                return super().__call__(*args, **kwargs)
         except TypeError as error:
             door.name_unknown(error, kwargs, cls.__name__)
             raise
-        if not model.init_params_:
-            bound = inspect.signature(cls.__init__).bind(model, *args, **kwargs)  # type: ignore[misc]
-            bound.apply_defaults()
-            model.init_params_ = _init_params(cls, bound.arguments)
-        return model
-
-
-def _init_params(cls: type, arguments: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Constructor arguments in scvi-tools' layout: ``{"kwargs": {name of **: {...}}, "non_kwargs": {...}}``."""
-    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]  # type: ignore[misc]
-    data = {"registry", *(parameter.name for parameter in parameters[:1])}  # data come first, by whatever name
-    named: dict[str, Any] = {}
-    star: dict[str, Any] = {}
-    for parameter in parameters:
-        if parameter.name in arguments and parameter.name not in data:
-            (star if parameter.kind is parameter.VAR_KEYWORD else named)[parameter.name] = arguments[parameter.name]
-    return {"kwargs": star, "non_kwargs": named}
 
 
 class BaseModelClass(ModelFace, metaclass=_ModelMeta):
     """Abstract model: data in, a module trained on them, answers out.
 
     A subclass names its module in ``_module_cls`` and has a ``setup_anndata`` under
-    :func:`~celbo.model.base.setup_method`. Without a constructor of its own, keyword arguments go to the module; sizes
-    (``n_input``, ``n_batch``, ...) come from the registry by name.
+    :func:`~celbo.model.base.setup_method`. Arguments of the module come from three places, the later over the earlier:
+    sizes of the data by name (``n_input``, ``n_batch``, ...; ``_sizes``: name of the module's -> summary statistic),
+    the arguments of the constructor (``_renamed``: name of the model's -> name of the module's or None), and what
+    ``_computed_arguments`` works out of both. A subclass has a constructor only to name its arguments; its last line is
+    ``self._build_module()``.
 
     Parameters
     ----------
@@ -95,6 +84,8 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
     _registry_when_loading: Mapping[str, Any] | None = None
     _may_wait_for_loaders: ClassVar[bool] = False
     _plan_defaults: Mapping[str, Any] = MappingProxyType({})
+    _sizes: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    _renamed: ClassVar[Mapping[str, str | None]] = MappingProxyType({})
 
     def __init__(
         self, adata: AnnData | None = None, registry: Mapping[str, Any] | None = None, **module_kwargs: Any
@@ -106,7 +97,6 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
         self.is_trained_ = False
         self.train_indices_ = self.validation_indices_ = self.test_indices_ = None
         self.history_: dict[str, Any] | None = None
-        self.init_params_: dict[str, dict[str, Any]] = {}
         self.seed_: int | None = None
         self.get_normalized_function_name_ = "get_normalized_expression"
         self.id = str(uuid4())
@@ -116,7 +106,7 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
         self._module_init_on_train = self._may_wait_for_loaders and adata is None and registry is None
         self._take_data(adata, registry)
         if type(self).__init__ is BaseModelClass.__init__ and self._module_cls is not None:
-            self._build_module(module_kwargs)
+            self._build_module()
 
     def _take_data(self, adata: AnnData | None, registry: Mapping[str, Any] | None) -> None:
         if adata is not None:
@@ -142,10 +132,30 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
         manager.validate()
         return manager
 
-    def _build_module(self, arguments: Mapping[str, Any]) -> None:
-        """Make ``self.module``: the model's arguments, and sizes from the registry."""
+    def _build_module(self, **computed: Any) -> None:
+        """Make ``self.module``; where sizes are to come with the loaders of :meth:`train`, that calls it again.
+
+        Parameters
+        ----------
+        **computed
+            Arguments worked out by the constructor, over all others.
+        """
         assert self._module_cls is not None
-        self.module = build_module(self._module_cls, self.registry_, arguments)
+        if not self._module_init_on_train:
+            given = arguments_for(self._module_cls, noted_arguments(self), self._renamed)
+            arguments = given | self._computed_arguments() | computed
+            self.module = build_module(self._module_cls, self.registry_, arguments, self._sizes)
+
+    def _wait_no_longer(self, registry: Mapping[str, Any]) -> None:
+        """Take sizes from the registry of loaders, and make the module."""
+        self._module_init_on_train = False
+        self._take_data(None, registry)
+        with drawing_weights():
+            self._build_module()
+
+    def _computed_arguments(self) -> dict[str, Any]:
+        """Arguments of the module that follow from the data and from those of the constructor; none by default."""
+        return {}
 
     # Setup and managers.
 
@@ -267,7 +277,7 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
 
     def _get_init_params(self, locals: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Constructor arguments from ``locals()``, for constructors written as scvi-tools has them."""
-        return _init_params(type(self), locals)
+        return init_params(type(self), locals)
 
     @staticmethod
     def _get_setup_method_args(**setup_locals: Any) -> dict[str, Any]:

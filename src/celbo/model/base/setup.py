@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,22 @@ __all__ = ["check_setup", "setup_method"]
 _RAW = "use_raw"
 """An argument that scvi-tools does not have: it is in the registry only where it was given."""
 
+_TEXTS: Mapping[str, str] = {
+    "adata": "Cells by genes; counts in ``X``, in a layer or in ``raw``. Not copied; see "
+    ":class:`~celbo.data.AnnDataManager` for what is added.",
+    "layer": "Layer with the counts; None: ``X``.",
+    "batch_key": "Column of ``adata.obs`` with the batch of each cell; None: one for all.",
+    "labels_key": "Column of ``adata.obs`` with the label of each cell; None: one for all.",
+    "size_factor_key": "Column of ``adata.obs`` with positive size factors, which take the place of the library size.",
+    "categorical_covariate_keys": "Columns of ``adata.obs`` with further covariates that are categories.",
+    "continuous_covariate_keys": "Columns of ``adata.obs`` with further covariates that are numbers.",
+    "use_raw": "Take the counts of ``adata.raw``, and its genes: all that the model says of genes then goes by "
+    "``adata.raw.var_names``. New data need a ``raw`` too.",
+    "**kwargs": "``source_registry``, ``extend_categories``, ``allow_missing_labels``: take over the setup of other "
+    "data.",
+}
+"""Argument -> what it is in every setup method that does not say otherwise."""
+
 _REGISTRATION = ("source_registry", "extend_categories", "allow_missing_labels")
 
 
@@ -33,6 +50,7 @@ def setup_method(fields_of: Callable[..., Sequence[BaseAnnDataField]]) -> Callab
     -------
     The setup method: it registers ``adata`` with those fields, writes the call into the registry and keeps the
     manager. Keywords ``source_registry``, ``extend_categories`` and ``allow_missing_labels`` go to the registration.
+    Arguments that models share are documented once, here: the method's docstring has only those of its own.
 
     Raises
     ------
@@ -70,6 +88,8 @@ def setup_method(fields_of: Callable[..., Sequence[BaseAnnDataField]]) -> Callab
         cls.register_manager(manager)
 
     setup.planned = planned  # type: ignore[attr-defined]
+    setup.__signature__ = _with_registration(signature)  # type: ignore[attr-defined]
+    setup.__doc__ = _documented(fields_of.__doc__ or "", own)
     setup.__celbo_door__ = True  # type: ignore[attr-defined]  # it looks at its arguments itself
     return setup
 
@@ -97,3 +117,18 @@ def check_setup(cls: Any, registry: Mapping[str, Any]) -> None:
             raise
         return
     check_source(fields, registry)
+def _with_registration(signature: inspect.Signature) -> inspect.Signature:
+    """The signature with ``**kwargs``, which go to the registration."""
+    parameters = list(signature.parameters.values())
+    if parameters[-1].kind is not inspect.Parameter.VAR_KEYWORD:
+        parameters.append(inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD, annotation=Any))
+    return signature.replace(parameters=parameters, return_annotation=None)
+
+
+def _documented(doc: str, own: Sequence[str]) -> str:
+    """A docstring with the shared text of each argument that it does not name itself."""
+    head, _, rest = inspect.cleandoc(doc).partition("\n\nParameters\n----------\n")
+    named = {name.strip() for line in rest.splitlines() if not line.startswith(" ") for name in line.split(",")}
+    shared = [name for name in ("adata", *own, "**kwargs") if name in _TEXTS and name not in named]
+    texts = [f"{name}\n{textwrap.indent(textwrap.fill(_TEXTS[name], 112), '    ')}" for name in shared]
+    return "\n".join([head, "", "Parameters", "----------", *([rest] if rest else []), *texts, ""])

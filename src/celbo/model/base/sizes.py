@@ -37,10 +37,29 @@ def module_sizes(registry: Mapping[str, Any]) -> dict[str, Any]:
     return sizes
 
 
-def build_module(module_cls: type[torch.nn.Module], registry: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
-    """Make a module: the sizes it has arguments for, and the model's own arguments over them."""
+def build_module(
+    module_cls: type[torch.nn.Module],
+    registry: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    names: Mapping[str, str],
+) -> Any:
+    """Make a module: the sizes it has arguments for, and the model's own arguments over them.
+
+    Parameters
+    ----------
+    module_cls
+        Its class.
+    registry
+        Registry of a set-up AnnData.
+    arguments
+        Of the model.
+    names
+        Argument of the module -> summary statistic, where the module calls a size by a name of its own.
+    """
     wanted = inspect.signature(module_cls.__init__).parameters
-    sizes = {name: value for name, value in module_sizes(registry).items() if name in wanted}
+    known = module_sizes(registry)
+    sizes = {name: value for name, value in known.items() if name in wanted}
+    sizes |= {name: known[statistic] for name, statistic in names.items() if statistic in known}
     return module_cls(**(sizes | dict(arguments)))
 
 
@@ -103,10 +122,4 @@ def build_with_loaders(model: Any, loaders: Any) -> None:
     """
     if loaders is None:
         raise AttributeError(f"This {type(model).__name__} was made without data: pass datamodule= to train().")
-    arguments = dict(model.init_params_["non_kwargs"])
-    for star in model.init_params_["kwargs"].values():
-        arguments |= star
-    kept = model.init_params_
-    with drawing_weights():
-        model.__init__(None, registry_of_loaders(type(model).__name__, loaders), **arguments)
-    model.init_params_ = kept
+    model._wait_no_longer(registry_of_loaders(type(model).__name__, loaders))

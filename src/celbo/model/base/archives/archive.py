@@ -21,6 +21,7 @@ from ....io.errors import blaming, in_words
 from ....io.saved_model import MismatchError, check_parts, set_attributes
 from ....ops.draws import initial_weights
 from ....store.mapped import is_mapped
+from ..made_with import flat
 from ..setup import check_setup
 from .rehearsal import check_weights, on_meta, rehearse
 
@@ -65,10 +66,7 @@ class Saved:
     @property
     def init_kwargs(self) -> dict[str, Any]:
         """Constructor arguments, flat; without those that told old versions of scvi-tools where to compute."""
-        flat = dict(self.init_params.get("non_kwargs", {}))
-        for star in self.init_params.get("kwargs", {}).values():
-            flat |= star
-        return {name: value for name, value in flat.items() if name not in _NO_LONGER_ARGUMENTS}
+        return {name: value for name, value in flat(self.init_params).items() if name not in _NO_LONGER_ARGUMENTS}
 
 
 def save_model(
