@@ -98,7 +98,9 @@ class LinearGaussian(BaseModuleClass):
         from celbo.module.marginal import marginal_log_likelihood
 
         doubled = {**tensors, "X": tensors["X"].double()}
-        return marginal_log_likelihood(self, doubled, n_mc_samples, n_mc_samples_per_pass)
+        return marginal_log_likelihood(
+            self, self.z_encoder.z_transformation, doubled, n_mc_samples, n_mc_samples_per_pass
+        )
 
     def exact_marginal(self, x):
         """``(n,)`` log-density of ``N(b, W W^T + sigma^2 I)``."""

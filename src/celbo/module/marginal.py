@@ -8,8 +8,8 @@ Dims: n cells, k latents, s samples.
 """
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,31 +17,41 @@ from torch.distributions import Distribution
 
 from ..core import REGISTRY_KEYS
 from ..ops.random import generator_or
+from .base import BaseModuleClass
 from .likelihoods import log_likelihood
-
-if TYPE_CHECKING:
-    from .vae import VAE
 
 __all__ = ["marginal_log_likelihood"]
 
 
 def marginal_log_likelihood(
-    module: "VAE",
+    module: BaseModuleClass,
+    transformation: Callable[[Tensor], Tensor],
     tensors: Mapping[str, Tensor],
     n_mc_samples: int,
     n_mc_samples_per_pass: int,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Marginal log-likelihood of each cell, ``(n,)``, in nats; see :meth:`celbo.module.VAE.marginal_ll`."""
+    """Marginal log-likelihood of each cell, ``(n,)``, in nats; see :meth:`celbo.module.VAE.marginal_ll`.
+
+    Parameters
+    ----------
+    module
+        The autoencoder: encodes the minibatch, and decodes what is drawn.
+    transformation
+        From a draw of the latents' normal distribution to what the decoder takes: softmax for a logistic normal.
+    tensors, n_mc_samples, n_mc_samples_per_pass, generator
+        As there.
+    """
     encoded = module.inference(**module._get_inference_input(tensors))
     done = range(0, n_mc_samples, n_mc_samples_per_pass)
     sizes = [min(n_mc_samples_per_pass, n_mc_samples - start) for start in done]
-    log_weights_sn = torch.cat([_log_weights(module, tensors, encoded, size, generator) for size in sizes])
-    return log_weights_sn.logsumexp(0) - math.log(n_mc_samples)
+    parts = [_log_weights(module, transformation, tensors, encoded, size, generator) for size in sizes]
+    return torch.cat(parts).logsumexp(0) - math.log(n_mc_samples)
 
 
 def _log_weights(
-    module: "VAE",
+    module: BaseModuleClass,
+    transformation: Callable[[Tensor], Tensor],
     tensors: Mapping[str, Tensor],
     encoded: Mapping[str, Any],
     n_samples: int,
@@ -52,7 +62,7 @@ def _log_weights(
     z_snk = _draw(qz, n_samples, generator)
     library = encoded["library"].expand(n_samples, -1, -1) if ql is None else _draw(ql, n_samples, generator)
     # A logistic normal is weighted where it is normal: z before the softmax.
-    drawn = {**encoded, "z": module.z_encoder.z_transformation(z_snk), "library": library}
+    drawn = {**encoded, "z": transformation(z_snk), "library": library}
     decoded = module.generative(**module._get_generative_input(tensors, drawn))
     x = tensors[REGISTRY_KEYS.X_KEY].to(z_snk.device)
     log_weights_sn = log_likelihood(decoded["px"], x) + _log_ratio(decoded["pz"], qz, z_snk)

@@ -440,5 +440,7 @@ class VAE(EmbeddingModuleMixin, BaseMinifiedModeModuleClass):
         ``(n,)`` on the CPU in nats, or its mean.
         """
         self.require_counts(f"{type(self).__name__}.marginal_ll")
-        ll_n = marginal_log_likelihood(self, tensors, n_mc_samples, n_mc_samples_per_pass, generator).cpu()
+        ll_n = marginal_log_likelihood(
+            self, self.z_encoder.z_transformation, tensors, n_mc_samples, n_mc_samples_per_pass, generator
+        ).cpu()
         return ll_n.mean().item() if return_mean else ll_n

@@ -1,18 +1,23 @@
 """Models and registries in words."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ...data import state_registry_of, summary_stats_of
 from .made_with import flat
 
-if TYPE_CHECKING:
-    from .face import ModelFace
-
 __all__ = ["registry_text", "setup_call_text", "summary_text"]
 
 
-def summary_text(model: "ModelFace") -> str:
+class _Described(Protocol):
+    """What of a model is described."""
+
+    init_params_: dict[str, dict[str, Any]]
+    is_trained_: bool
+    _model_summary_string: str
+
+
+def summary_text(model: _Described) -> str:
     """Class, arguments and state of a model."""
     head = model._model_summary_string
     if not head:

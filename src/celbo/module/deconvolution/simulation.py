@@ -4,7 +4,7 @@ Dims: n spots, g genes, k latents, c cell types, a augmentations.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,9 +12,7 @@ from torch.distributions import Dirichlet
 
 from ...distributions import NegativeBinomial
 from ...ops.draws import sample
-
-if TYPE_CHECKING:
-    from .module import MRDeconv
+from .states import StatesPrior
 
 __all__ = ["with_simulated_spots"]
 
@@ -23,9 +21,20 @@ _MIXING = (0.4, 0.5)  # Beta parameters of the share of simulated counts in a mi
 _DEEPER = 50.0  # counts by which the first simulated spots are deeper than the spots whose depth they have
 
 
+class _Tissue(Protocol):
+    """What is asked of a module: the prior of the states, and the profiles of the types in given states."""
+
+    n_labels: int
+    px_r: Any
+
+    def states_prior(self) -> StatesPrior: ...
+
+    def profiles(self, gamma: Tensor, batch_index: Tensor) -> Tensor: ...
+
+
 @torch.no_grad()
 def with_simulated_spots(
-    module: "MRDeconv", observed_ang: Tensor, batch_index: Tensor, n_simulated: int
+    module: _Tissue, observed_ang: Tensor, batch_index: Tensor, n_simulated: int
 ) -> Mapping[str, Any]:
     """Arguments of :meth:`MRDeconv.inference <celbo.module.MRDeconv.inference>` with simulated spots behind the others.
 

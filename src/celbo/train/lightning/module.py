@@ -1,6 +1,7 @@
 """A plan as a LightningModule: every hook of Lightning's loop does what celbo's own loop does at that place."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -8,9 +9,7 @@ from ...ops.native.thread_count import between_batches
 from ..history import History
 from ..optim import SchedulerLink
 from ..plans.base import Plan
-
-if TYPE_CHECKING:
-    from .trainer import LightningTrainer
+from ..trainer import Trainer
 
 __all__ = ["PlanHooks", "make_history_logger", "make_lightning_module"]
 
@@ -24,15 +23,17 @@ class PlanHooks:
         The plan.
     view
         celbo's trainer: what plan and callbacks see.
+    follow
+        Brings it to where Lightning's trainer is.
     """
 
     trainer: Any
     optimizers: Any
     log_dict: Any
 
-    def __init__(self, plan: Plan, view: "LightningTrainer") -> None:
+    def __init__(self, plan: Plan, view: Trainer, follow: Callable[[], None]) -> None:
         super().__init__()
-        self.plan, self.view = plan, view
+        self.plan, self.view, self.follow = plan, view, follow
         self.automatic_optimization = plan.automatic_optimization
         self._validation: dict[str, float] = {}
         self._weight: dict[str, float] = {}
@@ -65,7 +66,7 @@ class PlanHooks:
 
     def on_train_epoch_start(self) -> None:
         """Hook."""
-        self.view.follow()
+        self.follow()
         self._weight = {} if self.plan.kl_weight is None else {"kl_weight": float(self.plan.kl_weight)}
         self._validation = {}
         self.plan.train_epoch_metrics.reset()
@@ -76,7 +77,7 @@ class PlanHooks:
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Hook."""
-        self.view.follow()
+        self.follow()
         self.view.call("on_train_batch_start", batch, batch_idx)
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
@@ -104,7 +105,7 @@ class PlanHooks:
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Hook."""
-        self.view.follow()
+        self.follow()
         self.view.call("on_train_batch_end", outputs, batch, batch_idx)
         if self.plan.step_values:
             self.view.record_step(self.plan.step_values)
@@ -138,7 +139,7 @@ class PlanHooks:
 
     def on_validation_start(self) -> None:
         """Hook."""
-        self.view.follow()
+        self.follow()
         self.view.note(self._metrics("train") | self._weight)
         self.plan.validation_epoch_metrics.reset()
         self.plan.enter_stage("validation")
@@ -183,17 +184,17 @@ class PlanHooks:
         self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=1)
 
 
-def make_lightning_module(base: type[Any], plan: Plan, view: "LightningTrainer") -> Any:
+def make_lightning_module(base: type[Any], plan: Plan, view: Trainer, follow: Callable[[], None]) -> Any:
     """Wrap a plan.
 
     Parameters
     ----------
     base
         ``lightning.pytorch.LightningModule``; handed over, so that Lightning is imported only where it is used.
-    plan, view
+    plan, view, follow
         As in :class:`PlanHooks`.
     """
-    return type("PlanModule", (PlanHooks, base), {})(plan, view)
+    return type("PlanModule", (PlanHooks, base), {})(plan, view, follow)
 
 
 class _HistoryLogger:

@@ -198,7 +198,7 @@ class LightningTrainer(Trainer):
         self.val_loader = val_dataloaders if self.check_val_every_n_epoch and self.limit_val_batches != 0 else None
         self.reset()
         with _quiet():
-            module = make_lightning_module(self._lightning.LightningModule, model, self)
+            module = make_lightning_module(self._lightning.LightningModule, model, self, self.follow)
             their_trainer = self._lightning.Trainer(**self._their_arguments())
             self.engine: Any = _LightningEngine(their_trainer, module)
             self._run_theirs(their_trainer, module)
