@@ -2,12 +2,22 @@
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["arguments_for", "flat", "given_arguments", "init_params", "noted_arguments", "noting_arguments"]
+__all__ = [
+    "arguments_for",
+    "flat",
+    "given_arguments",
+    "init_params",
+    "noted_arguments",
+    "noting_arguments",
+    "setup_call",
+]
 
 _INNERMOST = "_arguments_of_constructor"
+_SETUP_DATA = ("adata", "mdata")
 
 
 def noting_arguments(constructor: Callable[..., None]) -> Callable[..., None]:
@@ -102,3 +112,22 @@ def flat(params: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     for star in params.get("kwargs", {}).values():
         arguments |= star
     return arguments
+
+
+def setup_call(**setup_locals: Any) -> dict[str, Any]:
+    """The call of the setup method that this is called in, for methods written as scvi-tools has them.
+
+    Parameters
+    ----------
+    **setup_locals
+        ``locals()`` of the method, in which ``cls`` is.
+    """
+    cls = setup_locals["cls"]
+    name = sys._getframe(1).f_code.co_name
+    known = inspect.signature(getattr(cls, name)).parameters
+    arguments = {
+        key: setup_locals[key]
+        for key, parameter in known.items()
+        if key in setup_locals and key not in _SETUP_DATA and parameter.kind is not parameter.VAR_KEYWORD
+    }
+    return {"model_name": cls.__name__, "setup_method_name": name, "setup_args": arguments}

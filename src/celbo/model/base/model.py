@@ -1,8 +1,6 @@
 """BaseModelClass: the life of a model, from a set-up AnnData to an archive."""
 
-import inspect
 import logging
-import sys
 from abc import ABCMeta
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -23,14 +21,12 @@ from .archives import archive
 from .archives.convert import convert_archive
 from .describe import setup_call_text
 from .face import ModelFace
-from .made_with import arguments_for, init_params, noted_arguments, noting_arguments
+from .made_with import arguments_for, init_params, noted_arguments, noting_arguments, setup_call
 from .sizes import build_module, drawing_weights
 
 __all__ = ["BaseModelClass"]
 
 logger = logging.getLogger("celbo")
-
-_SETUP_DATA = ("adata", "mdata")
 
 
 class _ModelMeta(ABCMeta):
@@ -279,18 +275,7 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
         """Constructor arguments from ``locals()``, for constructors written as scvi-tools has them."""
         return init_params(type(self), locals)
 
-    @staticmethod
-    def _get_setup_method_args(**setup_locals: Any) -> dict[str, Any]:
-        """Setup call from ``locals()``, in which ``cls`` is; for setup methods written as scvi-tools has them."""
-        cls = setup_locals["cls"]
-        name = sys._getframe(1).f_code.co_name
-        known = inspect.signature(getattr(cls, name)).parameters
-        arguments = {
-            key: setup_locals[key]
-            for key, parameter in known.items()
-            if key in setup_locals and key not in _SETUP_DATA and parameter.kind is not parameter.VAR_KEYWORD
-        }
-        return {"model_name": cls.__name__, "setup_method_name": name, "setup_args": arguments}
+    _get_setup_method_args = staticmethod(setup_call)
 
     # Archives.
 
