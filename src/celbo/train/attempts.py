@@ -1,15 +1,13 @@
 """A run whose weights diverge starts anew, with a quarter of the learning rate."""
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from .history import History
 from .nonfinite import NonFiniteLossError, copy_weights
-
-if TYPE_CHECKING:
-    from .trainer import Trainer
+from .run import Run
 
 __all__ = ["Attempts"]
 
@@ -27,7 +25,7 @@ class Attempts:
         The trainer, set up; ``trainer.retries`` says how often a run may start anew.
     """
 
-    def __init__(self, trainer: "Trainer") -> None:
+    def __init__(self, trainer: Run) -> None:
         self.trainer = trainer
         self.number = 0
         self.history = trainer.history.frames()

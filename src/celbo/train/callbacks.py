@@ -5,20 +5,21 @@ Callbacks written for Lightning work too: hooks are called by name, and only tho
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
-from ..core import checked, settings, unknown_name
+from ..core import checked, settings
 from ..core.kinds import Whole
+from .metrics import find_metric
 from .nonfinite import copy_weights
+from .run_state import RunState
 
 if TYPE_CHECKING:
     from .plans.base import Plan
-    from .trainer import Trainer
 
 __all__ = [
     "HOOKS",
@@ -27,7 +28,6 @@ __all__ = [
     "LearningRateMonitor",
     "LoudEarlyStopping",
     "SaveCheckpoint",
-    "find_metric",
     "refuse_without_validation",
 ]
 
@@ -71,13 +71,6 @@ class Callback:
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Put a kept state back."""
-
-
-def find_metric(metrics: Mapping[str, Tensor], name: str, who: str) -> Tensor:
-    """A metric by name, or an error that lists those there are."""
-    if name not in metrics:
-        raise KeyError(f"{who}: {unknown_name('metric of this training', name, metrics)}")
-    return metrics[name]
 
 
 class _Best:
@@ -139,7 +132,7 @@ class LoudEarlyStopping(Callback):
         """The best value seen, a tensor of no dimension; None before the first."""
         return None if self.best.value is None else torch.tensor(self.best.value, dtype=torch.float64)
 
-    def on_validation_end(self, trainer: "Trainer", plan: "Plan") -> None:
+    def on_validation_end(self, trainer: RunState, plan: "Plan") -> None:
         """Look at the metric."""
         self.n_checks += 1
         if self.n_checks <= self.warmup_epochs:
@@ -151,7 +144,7 @@ class LoudEarlyStopping(Callback):
             best = _short(self.best.value)
             trainer.stop(f"{self.monitor} did not improve in the last {self.wait_count} validations; best {best}")
 
-    def on_train_epoch_end(self, trainer: "Trainer", plan: "Plan") -> None:
+    def on_train_epoch_end(self, trainer: RunState, plan: "Plan") -> None:
         """Where nothing is validated, every epoch is looked at."""
         if trainer.val_loader is None:
             self.on_validation_end(trainer, plan)
@@ -194,7 +187,7 @@ class KeepBest(Callback):
         self.best_epoch: int | None = None
         self._weights: dict[str, Tensor] = {}
 
-    def on_validation_end(self, trainer: "Trainer", plan: "Plan") -> None:
+    def on_validation_end(self, trainer: RunState, plan: "Plan") -> None:
         """Copy the weights when the metric is the best so far."""
         if self.best.improves(float(find_metric(trainer.callback_metrics, self.monitor, "keeping the best weights"))):
             self.best_epoch = trainer.current_epoch
@@ -209,7 +202,7 @@ class KeepBest(Callback):
         self.best.value, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
         self._weights = dict(state_dict["weights"])
 
-    def on_train_end(self, trainer: "Trainer", plan: "Plan") -> None:
+    def on_train_end(self, trainer: RunState, plan: "Plan") -> None:
         """Put the best weights back, unless they are the last ones."""
         if self._weights and self.best_epoch != trainer.last_validated_epoch:
             trainer.raw_module.load_state_dict(self._weights)
@@ -266,7 +259,7 @@ class SaveCheckpoint(Callback):
         """Metric of the best checkpoint, a tensor of no dimension; None before the first."""
         return torch.tensor(self.sign * self.saved[0][0], dtype=torch.float64) if self.saved else None
 
-    def on_validation_end(self, trainer: "Trainer", plan: "Plan") -> None:
+    def on_validation_end(self, trainer: RunState, plan: "Plan") -> None:
         """Save when the metric is among the best."""
         value = float(find_metric(trainer.callback_metrics, self.monitor, "checkpointing"))
         score = self.sign * value
@@ -286,7 +279,7 @@ class SaveCheckpoint(Callback):
             if trainer.is_global_zero:
                 trainer.model.delete_archive(path)
 
-    def on_train_epoch_end(self, trainer: "Trainer", plan: "Plan") -> None:
+    def on_train_epoch_end(self, trainer: RunState, plan: "Plan") -> None:
         """Where nothing is validated, every epoch is looked at."""
         if trainer.val_loader is None:
             self.on_validation_end(trainer, plan)
@@ -299,7 +292,7 @@ class SaveCheckpoint(Callback):
         """Put them back."""
         self.saved = [(score, Path(path)) for score, path in state_dict["saved"]]
 
-    def on_train_end(self, trainer: "Trainer", plan: "Plan") -> None:
+    def on_train_end(self, trainer: RunState, plan: "Plan") -> None:
         """Put the best weights back, where asked for."""
         if self.load_best_on_end and self.saved:
             trainer.model.load_weights(self.saved[0][1])
@@ -312,7 +305,7 @@ class LearningRateMonitor(Callback):
     def __init__(self, logging_interval: Literal["step", "epoch"] | None = None, **kwargs: Any) -> None:
         self.logging_interval = logging_interval
 
-    def on_train_epoch_end(self, trainer: "Trainer", plan: "Plan") -> None:
+    def on_train_epoch_end(self, trainer: RunState, plan: "Plan") -> None:
         """Note the rate of every optimizer."""
         for i, optimizer in enumerate(trainer.optimizers):
             name = f"lr-{type(optimizer).__name__}" + (f"-{i}" if i else "")

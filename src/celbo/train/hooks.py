@@ -2,13 +2,11 @@
 
 import inspect
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..module.base.randomness import drawing_of
 from .callbacks import HOOKS
-
-if TYPE_CHECKING:
-    from .trainer import Trainer
+from .run import Run
 
 __all__ = ["Hooks"]
 
@@ -30,7 +28,7 @@ class Hooks:
                 if name in methods:
                     self._by_name.setdefault(name, []).append((callback, methods[name]))
 
-    def call(self, hook: str, trainer: "Trainer", *args: Any, **kwargs: Any) -> None:
+    def call(self, hook: str, trainer: Run, *args: Any, **kwargs: Any) -> None:
         """Call a hook of every callback that has it."""
         for callback, method in self._by_name.get(hook, ()):
             with drawing_of(callback):

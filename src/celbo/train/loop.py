@@ -7,7 +7,7 @@ metrics -> history. An epoch can begin in its middle, where a resumed run was.
 import itertools
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,32 +15,15 @@ from torch import Tensor
 from ..module.base.randomness import drawing_of, minibatches_of
 from ..ops.native.thread_count import between_batches
 from .optim import SchedulerLink
+from .run import Run
+from .run_state import batches_in
 
-if TYPE_CHECKING:
-    from .trainer import Trainer
-
-__all__ = ["batches_in", "run_epoch"]
+__all__ = ["run_epoch"]
 
 logger = logging.getLogger("celbo")
 
 
-def batches_in(loader: Any, limit: float | None) -> int | None:
-    """Minibatches an epoch: the loader's length cut to ``limit``, a number or a share; None if unknown."""
-    try:
-        n = len(loader)
-    except TypeError:
-        if isinstance(limit, float) and limit != 1.0:
-            raise TypeError(
-                f"limit_train_batches={limit} (or limit_val_batches) is a share, but the loader has no length: "
-                "give a number of minibatches."
-            ) from None
-        return limit if isinstance(limit, int) else None
-    if limit is None:
-        return n
-    return min(n, limit) if isinstance(limit, int) else max(1, int(n * limit))
-
-
-def run_epoch(trainer: "Trainer") -> dict[str, float]:
+def run_epoch(trainer: Run) -> dict[str, float]:
     """Train one epoch, validate where due, and return the epoch's row of the history."""
     plan = trainer.plan
     if not trainer.batches_done:
@@ -58,7 +41,7 @@ def run_epoch(trainer: "Trainer") -> dict[str, float]:
     return row
 
 
-def _begin_epoch(trainer: "Trainer") -> None:
+def _begin_epoch(trainer: Run) -> None:
     plan = trainer.plan
     trainer.epoch_kl_weight = None if plan.kl_weight is None else float(plan.kl_weight)  # as the epoch begins
     plan.train()
@@ -68,7 +51,7 @@ def _begin_epoch(trainer: "Trainer") -> None:
     trainer.call("on_train_epoch_start")
 
 
-def _train(trainer: "Trainer") -> None:
+def _train(trainer: Run) -> None:
     """The minibatches of an epoch that are still to do: all of them, unless the run was resumed within it."""
     plan = trainer.plan
     plan.train()
@@ -87,7 +70,7 @@ def _train(trainer: "Trainer") -> None:
     trainer.epoch_is_trained = True
 
 
-def _training_batch(trainer: "Trainer", batch: Any, batch_idx: int) -> None:
+def _training_batch(trainer: Run, batch: Any, batch_idx: int) -> None:
     between_batches()
     plan, steps_before = trainer.plan, trainer.global_step
     trainer.call("on_train_batch_start", batch, batch_idx)
@@ -110,7 +93,7 @@ def _training_batch(trainer: "Trainer", batch: Any, batch_idx: int) -> None:
         plan.step_values = {}
 
 
-def _optimize(trainer: "Trainer", loss: Tensor, batch_idx: int) -> None:
+def _optimize(trainer: Run, loss: Tensor, batch_idx: int) -> None:
     accumulate = trainer.accumulate_grad_batches
     trainer.call("on_before_backward", loss)
     # Processes average their gradients; where they have unlike shares of a minibatch, so must their weights be.
@@ -125,7 +108,7 @@ def _optimize(trainer: "Trainer", loss: Tensor, batch_idx: int) -> None:
         _optimizer_step(trainer)
 
 
-def _optimizer_step(trainer: "Trainer") -> None:
+def _optimizer_step(trainer: Run) -> None:
     for optimizer in trainer.optimizers:
         _clip(trainer, optimizer)
         trainer.call("on_before_optimizer_step", optimizer)
@@ -136,7 +119,7 @@ def _optimizer_step(trainer: "Trainer") -> None:
     _step_schedulers(trainer, "step")
 
 
-def _clip(trainer: "Trainer", optimizer: torch.optim.Optimizer) -> None:
+def _clip(trainer: Run, optimizer: torch.optim.Optimizer) -> None:
     if trainer.gradient_clip_val is None:
         return
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -146,19 +129,19 @@ def _clip(trainer: "Trainer", optimizer: torch.optim.Optimizer) -> None:
         torch.nn.utils.clip_grad_value_(parameters, trainer.gradient_clip_val)
 
 
-def _step_schedulers(trainer: "Trainer", interval: str) -> None:
+def _step_schedulers(trainer: Run, interval: str) -> None:
     for link in trainer.lr_links:
         if link.interval == interval and not _waits_for_validation(trainer, link):
             link.step(trainer.callback_metrics)
 
 
-def _waits_for_validation(trainer: "Trainer", link: SchedulerLink) -> bool:
+def _waits_for_validation(trainer: Run, link: SchedulerLink) -> bool:
     by_validation = link.monitor is not None and "validation" in link.monitor and trainer.val_loader is not None
     return by_validation and not trainer.validates_now
 
 
 @torch.no_grad()
-def _validate(trainer: "Trainer") -> dict[str, float]:
+def _validate(trainer: Run) -> dict[str, float]:
     plan, loader = trainer.plan, trainer.val_loader
     trainer.checkpointing.validation_begins()
     trainer.engine.agree_on_buffers(trainer.raw_module)
@@ -189,7 +172,7 @@ def _validate(trainer: "Trainer") -> dict[str, float]:
     return metrics
 
 
-def _metrics(trainer: "Trainer", split: str) -> dict[str, float]:
+def _metrics(trainer: Run, split: str) -> dict[str, float]:
     plan = trainer.plan
     if split == "train":
         return plan.train_epoch_metrics.compute(plan.n_obs_training, trainer.engine.gather)

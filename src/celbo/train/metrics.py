@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core import checked
+from ..core import checked, unknown_name
 from ..core.kinds import Text
 from ..module.base import LossOutput
 
-__all__ = ["ElboMetric", "EpochMetrics", "scalar_extra_metrics"]
+__all__ = ["ElboMetric", "EpochMetrics", "find_metric", "scalar_extra_metrics"]
 
 _ELBO_SUMS = ("reconstruction_loss", "kl_local", "kl_global")
 
@@ -239,3 +239,10 @@ class ElboMetric:
     def compute(self) -> Tensor:
         """The mean; NaN before the first update."""
         return self.elbo_component / (self.n_obs if self.interval == "obs" else self.n_batches)
+
+
+def find_metric(metrics: Mapping[str, Tensor], name: str, who: str) -> Tensor:
+    """A metric by name, or an error that lists those there are."""
+    if name not in metrics:
+        raise KeyError(f"{who}: {unknown_name('metric of this training', name, metrics)}")
+    return metrics[name]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .callbacks import find_metric
+from .metrics import find_metric
 
 __all__ = ["SchedulerLink", "unpack_optimizers"]
 

@@ -5,10 +5,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from .trainer import Trainer
+from .run_state import RunState
 
 __all__ = ["SHOWN", "Progress", "make_progress", "say_summary", "speaking_at"]
 
@@ -119,10 +118,10 @@ def make_progress(verbose: int) -> Progress:
     return Bar() if verbose == 1 and (sys.stderr.isatty() or "ipykernel" in sys.modules) else Silent()
 
 
-def say_summary(trainer: "Trainer", seconds: float) -> None:
+def say_summary(trainer: RunState, seconds: float) -> None:
     """One line at the end of a run."""
     elbo = trainer.callback_metrics.get("elbo_validation")
-    rate = trainer.n_seen * trainer.engine.world_size / max(seconds, 1e-9)
+    rate = trainer.n_seen * trainer.world_size / max(seconds, 1e-9)
     parts = [f"{trainer.current_epoch} epochs in {seconds:.1f} s ({rate:,.0f} cells/s)"]
     parts += [] if elbo is None else [f"validation ELBO {elbo:.2f}"]
     parts += [f"stopped: {trainer.stop_reason}"] if trainer.stop_reason else []

@@ -27,7 +27,7 @@ from .callbacks import (
 )
 from .checkpoints.fingerprint import describe_run, refuse_other_run
 from .checkpoints.folder import SavedRun, checked_run
-from .checkpoints.schedule import Interval, make_checkpointing
+from .checkpoints.schedule import Checkpointing, Interval, make_checkpointing
 from .checkpoints.state import restore
 from .engines.fabric import make_engine
 from .engines.processes import say_what_differs, share_out
@@ -39,12 +39,12 @@ from .nonfinite import FiniteGuard
 from .optim import unpack_optimizers
 from .plans.base import Plan
 from .progress import Progress, make_progress, say_summary, speaking_at
-from .view import TrainerFace
+from .view import TrainerView
 
 __all__ = ["Trainer"]
 
 
-class Trainer(TrainerFace):
+class Trainer(TrainerView):
     """Runs a plan over a data module.
 
     Parameters
@@ -96,6 +96,9 @@ class Trainer(TrainerFace):
     TypeError
         An unknown argument, with the nearest known one.
     """
+
+    attempts: Attempts
+    checkpointing: Checkpointing
 
     @checked
     def __init__(

@@ -33,6 +33,25 @@ class ModelFace:
     _adata: AnnData | None
     _adata_manager: AnnDataManager | None
     _model_summary_string: str
+    _registry_when_loading: Mapping[str, Any] | None = None
+
+    # How an archive makes one.
+
+    def to_device(self, device: Annotated[str | int | torch.device, TORCH_DEVICE]) -> None:
+        """Move the module."""
+        self.module.to(torch.device(device) if isinstance(device, str) else device)
+
+    def _when_loaded(self) -> None:
+        """Hook run on a model read from an archive, with its attributes and weights."""
+
+    @classmethod
+    def _replay_setup(cls, adata: AnnData, registry: Mapping[str, Any], **kwargs: Any) -> AnnDataManager:
+        """Repeat the setup that a registry tells of, with its categories and gene order."""
+        method = getattr(cls, registry.get("setup_method_name") or "setup_anndata")
+        method(adata, source_registry=registry, **dict(registry.get("setup_args") or {}), **kwargs)
+        manager = managers.kept_manager(cls, adata)
+        assert manager is not None
+        return manager
 
     # Managers.
 

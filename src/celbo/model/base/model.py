@@ -7,7 +7,6 @@ from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Self
 from uuid import uuid4
 
-import torch
 from anndata import AnnData
 
 from ...core import DataMismatchError, checked_methods, door_of, settings
@@ -77,7 +76,6 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
     _module_cls: ClassVar[type[BaseModuleClass] | None] = None
     _data_loader_cls: ClassVar[type] = AnnDataLoader
     _OBSERVED_LIB_SIZE_KEY = "observed_lib_size"
-    _registry_when_loading: Mapping[str, Any] | None = None
     _may_wait_for_loaders: ClassVar[bool] = False
     _plan_defaults: Mapping[str, Any] = MappingProxyType({})
     _sizes: ClassVar[Mapping[str, str]] = MappingProxyType({})
@@ -186,15 +184,6 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
             return self._adata_manager.transfer_fields(adata, **kwargs)
         return self._replay_setup(adata, self.registry_, **kwargs)
 
-    @classmethod
-    def _replay_setup(cls, adata: AnnData, registry: Mapping[str, Any], **kwargs: Any) -> AnnDataManager:
-        """Repeat the setup that a registry tells of, with its categories and gene order."""
-        method = getattr(cls, registry.get("setup_method_name") or "setup_anndata")
-        method(adata, source_registry=registry, **dict(registry.get("setup_args") or {}), **kwargs)
-        manager = managers.kept_manager(cls, adata)
-        assert manager is not None
-        return manager
-
     def _validate_anndata(
         self, adata: AnnData | None = None, copy_if_view: bool = True, extend_categories: bool = False
     ) -> AnnData:
@@ -266,10 +255,6 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
         if not warn:
             raise RuntimeError(message)
         logger.warning(message)
-
-    def to_device(self, device: Annotated[str | int | torch.device, TORCH_DEVICE]) -> None:
-        """Move the module."""
-        self.module.to(torch.device(device) if isinstance(device, str) else device)
 
     def _get_init_params(self, locals: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Constructor arguments from ``locals()``, for constructors written as scvi-tools has them."""
@@ -350,9 +335,6 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
             The archive is damaged, or of another class.
         """
         return archive.load_model(cls, dir_path, adata, accelerator, device, prefix or "", allowed_classes_names_list)
-
-    def _when_loaded(self) -> None:
-        """Hook run on a model read from an archive, with its attributes and weights."""
 
     @staticmethod
     def load_registry(dir_path: str, prefix: str | None = None) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +14,7 @@ from ...store.mapped import stretches
 from ...store.matrices.digest import digest_of
 from ...store.matrices.matrix import StoredMatrix
 from ..callbacks import LoudEarlyStopping
-
-if TYPE_CHECKING:
-    from ..trainer import Trainer
+from ..run import Run
 
 __all__ = ["DifferentRunError", "describe_run", "differences", "refuse_other_run"]
 
@@ -44,7 +42,7 @@ class DifferentRunError(ValueError):
     """A checkpoint belongs to a run with other data or settings; the message names them."""
 
 
-def describe_run(trainer: "Trainer") -> dict[str, Any]:
+def describe_run(trainer: Run) -> dict[str, Any]:
     """Settings and fingerprint of a run that is set up and has not begun, in plain values.
 
     Returns
@@ -75,7 +73,7 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: v for name, v in values.items() if not name.startswith("_") and isinstance(v, plain)}
 
 
-def _of_model(trainer: "Trainer") -> dict[str, Any]:
+def _of_model(trainer: Run) -> dict[str, Any]:
     shapes = {name: list(value.shape) for name, value in trainer.raw_module.state_dict().items()}
     described: dict[str, Any] = {"module": type(trainer.raw_module).__name__, "weights": _digest([repr(shapes)])}
     if trainer.model is not None:
@@ -87,7 +85,7 @@ def _of_model(trainer: "Trainer") -> dict[str, Any]:
     return described
 
 
-def _of_data(trainer: "Trainer") -> dict[str, Any]:
+def _of_data(trainer: Run) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in ("n_train", "n_val"):
         found[name] = getattr(trainer.datamodule, name, None)  # data modules of others need not have them

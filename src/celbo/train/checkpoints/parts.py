@@ -7,7 +7,7 @@ same names, kinds of values, and shapes.
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import torch
@@ -34,9 +34,7 @@ from ...io.parts import (
     or_none,
 )
 from ..callbacks import KeepBest
-
-if TYPE_CHECKING:
-    from ..trainer import Trainer
+from ..run import Run
 
 __all__ = ["check_document", "check_state"]
 
@@ -156,7 +154,7 @@ def check_document(path: Path, state: Mapping[str, Any]) -> None:
         check(path, name, state.get(name, MISSING), part)
 
 
-def check_state(trainer: "Trainer", path: Path, state: Mapping[str, Any]) -> None:
+def check_state(trainer: Run, path: Path, state: Mapping[str, Any]) -> None:
     """Refuse a checkpoint whose parts do not fit the run that is to go on with it.
 
     Parameters
@@ -177,7 +175,7 @@ def check_state(trainer: "Trainer", path: Path, state: Mapping[str, Any]) -> Non
         check(path, name, state[name], part)
 
 
-def _parts_of(trainer: "Trainer") -> dict[str, Part]:
+def _parts_of(trainer: Run) -> dict[str, Part]:
     """What the parts of a checkpoint of this run must be."""
     plan, weights = trainer.plan, like(trainer.raw_module.state_dict())
     beside = {name: value for name, value in plan.state_dict().items() if not name.startswith("module.")}

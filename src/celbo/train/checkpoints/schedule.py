@@ -8,15 +8,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...core import settings
 from ...io import ArchiveError
+from ..run import Run
 from .folder import CheckpointFolder, SavedRun, find_checkpoints
 from .state import before_validation, can_say_where_it_stands, capture
-
-if TYPE_CHECKING:
-    from ..trainer import Trainer
 
 __all__ = ["Checkpointing", "Interval", "TerminatedError", "make_checkpointing"]
 
@@ -91,7 +89,7 @@ class Interval:
 
 
 def make_checkpointing(
-    trainer: "Trainer",
+    trainer: Run,
     every: Interval | None,
     folder: str | Path | None,
     resumed: SavedRun | None,
@@ -170,7 +168,7 @@ class Checkpointing:
     """
 
     def __init__(
-        self, trainer: "Trainer", folder: CheckpointFolder | None, every: Interval | None, clock: Callable[[], float]
+        self, trainer: Run, folder: CheckpointFolder | None, every: Interval | None, clock: Callable[[], float]
     ) -> None:
         self.trainer, self.folder, self.every, self._clock = trainer, folder, every, clock
         self._terminating = self._interrupted = False

@@ -17,7 +17,7 @@ identity   what the run was made of (:mod:`celbo.train.checkpoints.fingerprint`)
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,9 +28,7 @@ from ...io.errors import blaming
 from ...ops.native.thread_count import allowed_threads
 from ...ops.random import generator_states, set_generator_states
 from .parts import check_state
-
-if TYPE_CHECKING:
-    from ..trainer import Trainer
+from ..run import Run
 
 __all__ = ["FORMAT", "before_validation", "can_say_where_it_stands", "capture", "restore"]
 
@@ -50,12 +48,12 @@ _PROGRESS = (
 """Attributes of the trainer that say how far it is."""
 
 
-def before_validation(trainer: "Trainer") -> dict[str, Any]:
+def before_validation(trainer: Run) -> dict[str, Any]:
     """What validation changes, as it is before: a checkpoint taken during validation begins that anew."""
     return {"generators": generator_states(trainer.engine.device), "loader": _state_of(trainer.val_loader, True)}
 
 
-def capture(trainer: "Trainer", before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def capture(trainer: Run, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The state of a run, after a minibatch or an epoch, as a document for :func:`celbo.io.write_archive`.
 
     Parameters
@@ -95,17 +93,17 @@ def capture(trainer: "Trainer", before: Mapping[str, Any] | None = None) -> dict
     }
 
 
-def _weights_beside_the_module(trainer: "Trainer") -> dict[str, Tensor]:
+def _weights_beside_the_module(trainer: Run) -> dict[str, Tensor]:
     """What a plan holds itself, as the classifier of an adversary."""
     return {name: value for name, value in trainer.plan.state_dict().items() if not name.startswith("module.")}
 
 
-def _parameters(trainer: "Trainer") -> dict[str, torch.nn.Parameter]:
+def _parameters(trainer: Run) -> dict[str, torch.nn.Parameter]:
     beside = {name: p for name, p in trainer.plan.named_parameters() if not name.startswith("module.")}
     return {f"module.{name}": p for name, p in trainer.raw_module.named_parameters()} | beside
 
 
-def _is_between_epochs(trainer: "Trainer") -> bool:
+def _is_between_epochs(trainer: Run) -> bool:
     """Whether the loader's next minibatch is the first of an epoch, even if it has more of the last one to give."""
     return not trainer.batches_done or trainer.batches_left == 0
 
@@ -130,7 +128,7 @@ def can_say_where_it_stands(loader: Any) -> bool:
     return True
 
 
-def restore(trainer: "Trainer", state: Mapping[str, Any], path: Path) -> None:
+def restore(trainer: Run, state: Mapping[str, Any], path: Path) -> None:
     """Put a run into the state that :func:`capture` took; the trainer is set up and has not trained yet.
 
     Parameters
@@ -154,7 +152,7 @@ def restore(trainer: "Trainer", state: Mapping[str, Any], path: Path) -> None:
         _restore(trainer, state)
 
 
-def _restore(trainer: "Trainer", state: Mapping[str, Any]) -> None:
+def _restore(trainer: Run, state: Mapping[str, Any]) -> None:
     mine = state["processes"][trainer.engine.rank]
     for name in _PROGRESS:
         setattr(trainer, name, state["progress"][name])
@@ -177,7 +175,7 @@ def _restore(trainer: "Trainer", state: Mapping[str, Any]) -> None:
     set_generator_states(mine["generators"], trainer.engine.device)  # last: nothing above may draw
 
 
-def _check_layout(trainer: "Trainer", state: Mapping[str, Any]) -> None:
+def _check_layout(trainer: Run, state: Mapping[str, Any]) -> None:
     if state.get("format") != FORMAT:
         raise ArchiveError(
             f"The checkpoint has the layout {state.get('format')!r}, this celbo reads {FORMAT}: resume with celbo "
@@ -189,7 +187,7 @@ def _check_layout(trainer: "Trainer", state: Mapping[str, Any]) -> None:
         raise ArchiveError(f"The run had the callbacks {names}, now there are {present}: pass the same ones to resume.")
 
 
-def _put_weights(trainer: "Trainer", state: Mapping[str, Any]) -> None:
+def _put_weights(trainer: Run, state: Mapping[str, Any]) -> None:
     trainer.raw_module.load_state_dict(state["weights"])
     beside = {name: value for name, value in trainer.plan.state_dict().items() if name in state["plan_weights"]}
     with torch.no_grad():

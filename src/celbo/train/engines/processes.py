@@ -8,12 +8,12 @@ import torch
 
 from ...core import __version__
 from ...ops.native.thread_count import allowed_threads
+from ..run_state import RunState
 from .engine import Engine
 from .fabric import asks_for_several
 
 if TYPE_CHECKING:
     from ..checkpoints.folder import SavedRun
-    from ..trainer import Trainer
 
 __all__ = ["say_what_differs", "several_processes", "share_out"]
 
@@ -50,9 +50,9 @@ def share_out(train_loader: Any, val_loader: Any, engine: Engine) -> None:
             )
 
 
-def say_what_differs(trainer: "Trainer", resumed: "SavedRun") -> None:
+def say_what_differs(trainer: RunState, resumed: "SavedRun") -> None:
     """Say where a run goes on, and what could make its last digits differ."""
-    if not trainer.engine.is_first:
+    if not trainer.is_global_zero:
         return
     if trainer.verbose:
         where = f"epoch {trainer.current_epoch}, step {trainer.global_step}"

@@ -127,7 +127,7 @@ class AdversarialTrainingPlan(TrainingPlan):
             return
         if self.trainer.accumulate_grad_batches > 1:
             raise ValueError("accumulate_grad_batches must be 1 with an adversarial classifier.")
-        if self.trainer.engine.world_size > 1:
+        if self.trainer.world_size > 1:
             raise ValueError("An adversarial classifier is trained in one process: pass devices=1.")
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:

@@ -5,16 +5,14 @@ optimization) run on the loop as they are; a plan knows its trainer only through
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...module.base import LossOutput
 from ..metrics import EpochMetrics
-
-if TYPE_CHECKING:
-    from ..trainer import Trainer
+from ..run_state import RunState
 
 __all__ = ["Plan"]
 
@@ -59,7 +57,7 @@ class Plan(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self._trainer: Trainer | None = None
+        self._trainer: RunState | None = None
         self.module: Any = None
         self.train_epoch_metrics = EpochMetrics("train")
         self.validation_epoch_metrics = EpochMetrics("validation")
@@ -67,14 +65,14 @@ class Plan(nn.Module):
         self._stage = "train"
 
     @property
-    def trainer(self) -> "Trainer":
+    def trainer(self) -> RunState:
         """The trainer that runs this plan."""
         if self._trainer is None:
             raise RuntimeError(f"{type(self).__name__} is not attached to a trainer: it has one only while training.")
         return self._trainer
 
     @trainer.setter
-    def trainer(self, trainer: "Trainer | None") -> None:
+    def trainer(self, trainer: RunState | None) -> None:
         self._trainer = trainer
 
     @property

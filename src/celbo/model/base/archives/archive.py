@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,12 +21,10 @@ from ....io.errors import blaming, in_words
 from ....io.saved_model import MismatchError, check_parts, set_attributes
 from ....ops.draws import initial_weights
 from ....store.mapped import is_mapped
+from ..face import ModelFace
 from ..made_with import flat
 from ..setup import check_setup
 from .rehearsal import check_weights, on_meta, rehearse
-
-if TYPE_CHECKING:
-    from ..model import BaseModelClass
 
 __all__ = ["Saved", "delete", "load_model", "pick_device", "read_saved", "save_model", "versions", "without_data"]
 
@@ -70,7 +68,7 @@ class Saved:
 
 
 def save_model(
-    model: "BaseModelClass",
+    model: ModelFace,
     dir_path: str | Path,
     prefix: str,
     overwrite: bool,
@@ -78,7 +76,7 @@ def save_model(
     anndata_write_kwargs: Mapping[str, Any],
 ) -> None:
     """Write a model; see :meth:`celbo.model.base.BaseModelClass.save`."""
-    if save_anndata and model.adata is None:
+    if save_anndata and model._adata is None:
         raise ValueError("save_anndata=True, but this model was loaded without data.")
     attributes = {
         name: _packed(value) for name, value in vars(model).items() if name.endswith("_") and name not in _APART
@@ -96,8 +94,8 @@ def save_model(
     if save_anndata:
         path = Path(dir_path) / f"{prefix}adata.h5ad"
         partial = path.with_name(f"partial-{path.name}")
-        assert model.adata is not None
-        model.adata.write_h5ad(partial, **anndata_write_kwargs)
+        assert model._adata is not None
+        model._adata.write_h5ad(partial, **anndata_write_kwargs)
         os.replace(partial, path)
 
 
@@ -170,7 +168,7 @@ def _from_scvi_tools(archive: io.ScviArchive) -> Saved:
 
 
 def load_model(
-    cls: "type[BaseModelClass]",
+    cls: type[ModelFace],
     dir_path: str | Path,
     adata: Any,
     accelerator: str,
@@ -220,16 +218,16 @@ def _find_data(dir_path: str | Path, prefix: str) -> Any:
     return None
 
 
-def _alone(cls: "type[BaseModelClass]", saved: Saved) -> Any:
+def _alone(cls: type[ModelFace], saved: Saved) -> Any:
     with blaming(saved.path, "registry and init_params"):
         return without_data(cls, saved)
 
 
-def _with_data(cls: "type[BaseModelClass]", saved: Saved, adata: Any) -> Any:
+def _with_data(cls: type[ModelFace], saved: Saved, adata: Any) -> Any:
     """A model of the user's data: what does not fit them is said as it is, with the file whose setup it is."""
     try:
         cls._replay_setup(adata, saved.registry)
-        return cls(adata, **saved.init_kwargs)
+        return cls(adata, **saved.init_kwargs)  # type: ignore[call-arg]  # a subclass names them
     except KeyError as error:
         raise MismatchError(f"{error.args[0] if error.args else error} {_whose(saved)}") from error
     except (OSError, MemoryError, ImportError, Warning):
@@ -243,13 +241,13 @@ def _whose(saved: Saved) -> str:
     return f"(This is about the setup and arguments in {saved.path}, on the data that were given.)"
 
 
-def without_data(cls: "type[BaseModelClass]", saved: Saved) -> Any:
+def without_data(cls: type[ModelFace], saved: Saved) -> Any:
     """A model whose constructor finds the registry instead of an AnnData."""
     with initial_weights(0):  # initial weights are drawn, though those of the archive replace them
         return _constructed(cls, saved)
 
 
-def _constructed(cls: "type[BaseModelClass]", saved: Saved) -> Any:
+def _constructed(cls: type[ModelFace], saved: Saved) -> Any:
     model = cls.__new__(cls)
     model._registry_when_loading = saved.registry
     model.__init__(None, **saved.init_kwargs)  # type: ignore[misc]

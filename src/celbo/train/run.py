@@ -1,0 +1,140 @@
+"""Run: a plan on an engine, and what the loop and the checkpoints are handed of it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from ..module.base.randomness import drawing_of
+from .engines.engine import Engine
+from .history import History
+from .plans.base import Plan
+from .run_state import RunState
+
+__all__ = ["Run", "Stateful", "Watcher"]
+
+
+class Stateful(Protocol):
+    """What a checkpoint keeps and puts back."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Put a state back."""
+
+
+class Watcher(Protocol):
+    """Who is told by the loop how far it is, and writes checkpoints when they are due."""
+
+    def batch_done(self) -> None:
+        """A training minibatch is done."""
+
+    def validation_begins(self) -> None:
+        """The minibatches of an epoch are done."""
+
+    def validation_batch_done(self) -> None:
+        """A validation minibatch is done."""
+
+    def validation_done(self) -> None:
+        """The validation is over."""
+
+
+class Run(RunState):
+    """A plan, where it is computed, and where it is.
+
+    Attributes
+    ----------
+    plan, engine
+        What a step is, and where it is computed.
+    stateful
+        Callbacks with a state.
+    attempts
+        The attempts of this run, and what each begins with.
+    checkpointing
+        Is told of each minibatch.
+    identity
+        What the run is made of, see :func:`~celbo.train.checkpoints.fingerprint.describe_run`.
+    retries
+        How often a run whose weights diverge starts anew.
+    precision, gradient_clip_algorithm
+        As given to the trainer.
+    """
+
+    plan: Plan
+    engine: Engine
+    stateful: Sequence[Stateful]
+    attempts: Stateful
+    checkpointing: Watcher
+    identity: dict[str, Any]
+    retries: int
+    precision: str
+    gradient_clip_algorithm: str
+    _finish_batch: Any
+
+    @property
+    def is_global_zero(self) -> bool:
+        """Whether this process writes and speaks."""
+        return self.engine.is_first
+
+    @property
+    def world_size(self) -> int:
+        """Number of processes."""
+        return self.engine.world_size
+
+    @property
+    def global_rank(self) -> int:
+        """Number of this process."""
+        return self.engine.rank
+
+    def backward(self, loss: Tensor, **kwargs: Any) -> None:
+        """Backward pass under the run's precision and strategy."""
+        self.engine.backward(loss, **kwargs)
+
+    def to_device(self, batch: Any) -> Any:
+        """Move a minibatch, and let the data module finish it there (sparse tensors are made dense)."""
+        batch = self.engine.to_device(batch)
+        if self._finish_batch is None:
+            return batch
+        with drawing_of(self.datamodule):
+            if isinstance(batch, tuple | list):  # several minibatches at once, as (all cells, labelled cells)
+                return type(batch)(self._finish_batch(part, 0) for part in batch)
+            return self._finish_batch(batch, 0)
+
+    def save_model(self, path: Path) -> None:
+        """Write the model as it stands, trained up to here, as an archive; of several processes, the first one does."""
+        if self.model is None:
+            raise ValueError("Checkpoints are archives of a model: train through model.train, or set trainer.model.")
+        if not self.engine.is_first:
+            return
+        before = self.model.is_trained_, self.model.history_
+        try:
+            history = History(self.history.frames())
+            history.add(0, self.callback_metrics)  # of the running epoch, which ends only after the validation
+            self.model.is_trained_, self.model.history_ = True, history.frames()
+            self.model.save(str(path), overwrite=True)
+        finally:
+            self.model.is_trained_, self.model.history_ = before
+
+    # Of the trainer.
+
+    def call(self, hook: str, *args: Any, **kwargs: Any) -> None:
+        """Call a hook of the callbacks."""
+        raise NotImplementedError
+
+    def run_once(self) -> None:
+        """Run from where it stands to the end."""
+        raise NotImplementedError
+
+    def record(self, row: Mapping[str, float]) -> None:
+        """Write an epoch's metrics to the history and the loggers."""
+        raise NotImplementedError
+
+    def record_step(self, values: Mapping[str, Tensor | float]) -> None:
+        """Write a step's values."""
+        raise NotImplementedError
+
+    def record_validation_step(self) -> None:
+        """Write what the plan noted of a validation minibatch."""
+        raise NotImplementedError
