@@ -98,6 +98,33 @@ class TestTraining:
         a, b = (train(mixing()).module.state_dict() for _ in range(2))
         assert all(torch.equal(a[name], b[name]) for name in a)
 
+    @pytest.mark.parametrize(("accumulate", "n_steps"), [(1, 4), (2, 2), (4, 1), (3, 2)])
+    def test_gradients_are_gathered_over_minibatches(self, mixing, accumulate, n_steps):
+        """Each optimizer moves once for so many minibatches; what is left over at the end of an epoch moves it too."""
+        moved = []
+
+        class Count(Callback):
+            def on_before_optimizer_step(self, trainer, plan, optimizer):
+                moved.append(optimizer)
+
+        model = mixing(synthetic_iid(batch_size=64, n_batches=2, seed=0))
+        options = {"train_size": 1.0, "check_val_every_n_epoch": 0, "max_epochs": 1, "callbacks": [Count()]}
+        train(model, accumulate_grad_batches=accumulate, **options)
+        assert [moved.count(optimizer) for optimizer in model.trainer.optimizers] == [n_steps, n_steps]
+        assert model.trainer.global_step == n_steps
+
+    def test_a_loss_moves_the_parameters_of_its_optimizer_alone(self, mixing):
+        """What misleads the classifier leaves no gradient in it."""
+        seen = []
+
+        class Look(Callback):
+            def on_after_backward(self, trainer, plan):
+                parts = plan.module, plan.adversarial_classifier
+                seen.append(tuple(any(p.grad is not None for p in part.parameters()) for part in parts))
+
+        train(mixing(), max_epochs=1, callbacks=[Look()])
+        assert set(seen) == {(True, False), (False, True)}
+
     def test_a_killed_run_goes_on_exactly(self, mixing, tmp_path):
         class Kill(Callback):
             def __init__(self, step):
@@ -152,15 +179,10 @@ class TestWhatIsRefused:
         with pytest.warns(UserWarning, match="one batch only"):
             plan = AdversarialTrainingPlan(module, **ON)
         assert plan.adversarial_classifier is False
-        assert plan.automatic_optimization
 
     def test_a_weight_that_is_never_on(self, mixing):
         with pytest.raises(ValueError, match="scale_adversarial_loss a number"):
             AdversarialTrainingPlan(mixing().module, n_epochs_kl_warmup=None, **ON)
-
-    def test_accumulated_gradients(self, mixing):
-        with pytest.raises(ValueError, match="accumulate_grad_batches must be 1"):
-            train(mixing(), accumulate_grad_batches=2)
 
     def test_config_has_the_plans_arguments(self, mixing):
         kwargs = AdversarialTrainingPlanConfig(scale_adversarial_loss=2.0).to_kwargs()

@@ -109,6 +109,12 @@ def test_pairs_of_minibatches(folder):
     assert len(history["train_accuracy"]) == len(history["elbo_validation"]) == 2
 
 
+def test_an_adversary_is_one_in_both(folder):
+    weights, history = of_both(folder, "mixed")
+    assert len(history["adversarial_loss_train"]) == 2
+    assert any(name.startswith("classifier.") for name in weights)
+
+
 def test_a_loss_that_is_not_finite_ends_both(folder):
     first, second = ((folder / f"broken-{rank}.txt").read_text() for rank in (0, 1))
     assert "another process" in first

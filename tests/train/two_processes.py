@@ -13,7 +13,7 @@ import torch
 from celbo.data import simulate_counts
 from celbo.io import write_archive
 from celbo.model import SCANVI, SCVI
-from celbo.train import Callback, NonFiniteLossError
+from celbo.train import AdversarialTrainingPlan, Callback, NonFiniteLossError
 
 BATCH_SIZE = 32
 RUN = {
@@ -98,6 +98,28 @@ def labelled_run(folder, rank):
     keep(folder / f"labelled-{rank}", model)
 
 
+class Mixing(SCVI):
+    """With an adversary, whose optimizer is a second one."""
+
+    _training_plan_cls = AdversarialTrainingPlan
+
+
+def mixed_run(folder, rank):
+    """Two optimizers, one of parameters that no strategy knows."""
+    Mixing.setup_anndata(adata := counts(), batch_key="batch")
+    model, weights = Mixing(adata, n_hidden=8), {}
+
+    class Keep(Callback):
+        def on_train_end(self, trainer, plan):
+            named = plan.adversarial_classifier.named_parameters()
+            weights.update({name: value.detach().clone() for name, value in named})
+
+    options = {"plan_kwargs": {"adversarial_classifier": True}, "callbacks": [Keep()], "accumulate_grad_batches": 2}
+    model.train(max_epochs=2, batch_size=20, seed=1, accelerator="cpu", verbose=0, recipe="classic", **options)
+    history = {name: frame[name].tolist() for name, frame in model.history_.items()}
+    write_archive(folder / f"mixed-{rank}", {**model.module.state_dict(), **weights}, {"history": history})
+
+
 def broken_run(folder, rank):
     """A loss that is not finite in one process ends both."""
     model = scvi()
@@ -135,6 +157,7 @@ def main():
     torch.distributions.Normal.rsample = as_it_is
     killed_run(folder, rank)
     labelled_run(folder, rank)
+    mixed_run(folder, rank)
     broken_run(folder, rank)
     command_line(folder)
 

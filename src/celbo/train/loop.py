@@ -1,12 +1,12 @@
 """The loop itself: an epoch of training, an epoch of validation.
 
-A minibatch travels one way: loader -> device -> ``plan.training_step`` -> backward -> optimizer -> schedules ->
-metrics -> history. An epoch can begin in its middle, where a resumed run was.
+A minibatch travels one way: loader -> device -> ``plan.steps`` -> backward -> optimizer -> schedules -> metrics ->
+history. An epoch can begin in its middle, where a resumed run was.
 """
 
 import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from ..module.base.randomness import drawing_of, minibatches_of
 from ..ops.native.thread_count import between_batches
 from .optim import SchedulerLink
+from .plans.base import Step
 from .run import Run
 from .run_state import batches_in
 
@@ -66,7 +67,8 @@ def _train(trainer: Run) -> None:
     if not trainer.batches_done:
         raise ValueError("The training loader gave no minibatch: the training split is empty.")
     if plan.automatic_optimization and trainer.batches_done % trainer.accumulate_grad_batches:
-        _optimizer_step(trainer)  # nothing is left over for the next epoch
+        _move(trainer, trainer.optimizers)  # nothing is left over for the next epoch
+        _step_is_done(trainer)
     trainer.epoch_is_trained = True
 
 
@@ -74,18 +76,10 @@ def _training_batch(trainer: Run, batch: Any, batch_idx: int) -> None:
     between_batches()
     plan, steps_before = trainer.plan, trainer.global_step
     trainer.call("on_train_batch_start", batch, batch_idx)
-    output = plan.training_step(batch, batch_idx)
     if plan.automatic_optimization:
-        loss = output["loss"] if isinstance(output, Mapping) else output
-        if loss is None:  # a plan may leave a minibatch out, as under Lightning
-            trainer.call("on_train_batch_end", output, batch, batch_idx)
-            return
-        where = f"epoch {trainer.current_epoch}, step {trainer.global_step}"
-        rows = getattr(trainer.train_loader, "last_indices", None)  # loaders of others need not say
-        trainer.guard.check(loss, plan.last_loss_output, batch, batch_idx, rows, where)
-        _optimize(trainer, loss, batch_idx)
-        output = {**(output if isinstance(output, Mapping) else {}), "loss": loss.detach()}
+        output = _take_steps(trainer, batch, batch_idx)
     else:
+        output = plan.training_step(batch, batch_idx)
         trainer.global_step += 1
     trainer.call("on_train_batch_end", output, batch, batch_idx)
     if plan.step_values and trainer.global_step > steps_before:
@@ -93,36 +87,60 @@ def _training_batch(trainer: Run, batch: Any, batch_idx: int) -> None:
         plan.step_values = {}
 
 
-def _optimize(trainer: Run, loss: Tensor, batch_idx: int) -> None:
-    accumulate = trainer.accumulate_grad_batches
+def _take_steps(trainer: Run, batch: Any, batch_idx: int) -> dict[str, Any] | None:
+    """Go down each loss of a minibatch; what callbacks get is of the first."""
+    output: dict[str, Any] | None = None
+    for step in trainer.plan.steps(batch, batch_idx):
+        where = f"epoch {trainer.current_epoch}, step {trainer.global_step}"
+        rows = getattr(trainer.train_loader, "last_indices", None)  # loaders of others need not say
+        trainer.guard.check(step.loss, step.record, batch, batch_idx, rows, where)
+        _backward(trainer, step)
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            _move(trainer, trainer.optimizers if step.optimizer is None else [trainer.optimizers[step.optimizer]])
+        if output is None:
+            output = {**(step.output if isinstance(step.output, Mapping) else {}), "loss": step.loss.detach()}
+    if output is not None and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+        _step_is_done(trainer)
+    return output
+
+
+def _backward(trainer: Run, step: Step) -> None:
+    loss, accumulate = step.loss, trainer.accumulate_grad_batches
     trainer.call("on_before_backward", loss)
     # Processes average their gradients; where they have unlike shares of a minibatch, so must their weights be.
     weight = getattr(trainer.train_loader, "last_weight", 1.0)  # loaders of others need not say
     loss = loss if weight == 1.0 else loss * weight
     if loss.requires_grad:
-        trainer.engine.backward(loss / accumulate if accumulate > 1 else loss)
+        only = {} if step.optimizer is None else {"inputs": _parameters(trainer.optimizers[step.optimizer])}
+        trainer.engine.backward(loss / accumulate if accumulate > 1 else loss, **only)
     elif not trainer.global_step:  # a query model of which everything is frozen
         logger.warning("Training changes nothing: the loss depends on no parameter that may move.")
     trainer.call("on_after_backward")
-    if (batch_idx + 1) % accumulate == 0:
-        _optimizer_step(trainer)
 
 
-def _optimizer_step(trainer: Run) -> None:
-    for optimizer in trainer.optimizers:
+def _move(trainer: Run, optimizers: Iterable[torch.optim.Optimizer]) -> None:
+    for optimizer in optimizers:
+        trainer.engine.average_gradients(_parameters(optimizer))
         _clip(trainer, optimizer)
         trainer.call("on_before_optimizer_step", optimizer)
         with drawing_of(getattr(optimizer, "optimizer", optimizer)):  # Fabric's wrapper holds the user's
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+
+
+def _step_is_done(trainer: Run) -> None:
     trainer.global_step += 1
     _step_schedulers(trainer, "step")
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
 
 
 def _clip(trainer: Run, optimizer: torch.optim.Optimizer) -> None:
     if trainer.gradient_clip_val is None:
         return
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    parameters = _parameters(optimizer)
     if trainer.gradient_clip_algorithm == "norm":
         torch.nn.utils.clip_grad_norm_(parameters, trainer.gradient_clip_val)
     else:

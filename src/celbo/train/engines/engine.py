@@ -1,5 +1,6 @@
 """Where a run computes: one process on the CPU needs nothing but torch."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -52,6 +53,9 @@ class Engine:
     def backward(self, loss: Tensor, **kwargs: Any) -> None:
         """Backward pass."""
         loss.backward(**kwargs)
+
+    def average_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Average over the processes the gradients that no strategy averages: of parameters beside the module."""
 
     @property
     def holds_all_weights(self) -> bool:

@@ -3,7 +3,7 @@
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -107,6 +107,7 @@ class FabricEngine(Engine):
         # One process in full precision needs none of Fabric's wrappers, which cost a tenth of a millisecond a call.
         self.mixed = str(precision).endswith("mixed")  # the networks compute in less; counts and likelihood do not
         self._dtypes: dict[str, torch.dtype] = {}
+        self._of_module: set[int] = set()
         self.plain = self.fabric.world_size == 1 and str(precision) in _FULL_PRECISION
 
     @property
@@ -130,6 +131,7 @@ class FabricEngine(Engine):
         plan.to(self.device)
         if not self.plain:
             self._dtypes = {name: value.dtype for name, value in raw.state_dict().items()}
+            self._of_module = {id(parameter) for parameter in raw.parameters()}
             plan.module = _Placed(raw, self.fabric, seal=self.mixed)
         return raw
 
@@ -152,6 +154,15 @@ class FabricEngine(Engine):
             loss.backward(**kwargs)
         else:
             self.fabric.backward(loss, **kwargs)
+
+    def average_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Average over the processes the gradients that no strategy averages: of parameters beside the module."""
+        if self.world_size == 1:
+            return
+        for parameter in parameters:
+            if parameter.grad is not None and id(parameter) not in self._of_module:
+                torch.distributed.all_reduce(parameter.grad)
+                parameter.grad /= self.world_size
 
     @property
     def rank(self) -> int:

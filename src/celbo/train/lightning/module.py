@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from ...module.base import LossOutput
 from ...ops.native.thread_count import between_batches
 from ..history import History
 from ..optim import SchedulerLink
@@ -30,11 +31,14 @@ class PlanHooks:
     trainer: Any
     optimizers: Any
     log_dict: Any
+    manual_backward: Any
+    clip_gradients: Any
 
     def __init__(self, plan: Plan, view: Trainer, follow: Callable[[], None]) -> None:
         super().__init__()
         self.plan, self.view, self.follow = plan, view, follow
-        self.automatic_optimization = plan.automatic_optimization
+        self.by_hand = type(plan).steps is not Plan.steps  # Lightning knows one step a minibatch
+        self.automatic_optimization = plan.automatic_optimization and not self.by_hand
         self._validation: dict[str, float] = {}
         self._weight: dict[str, float] = {}
 
@@ -58,9 +62,11 @@ class PlanHooks:
 
     def on_train_start(self) -> None:
         """Hook."""
-        optimizers = self.optimizers(use_pl_optimizer=not self.plan.automatic_optimization)
+        optimizers = self.optimizers(use_pl_optimizer=not self.automatic_optimization)
         self.view.optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
-        self.view.lr_links = [SchedulerLink(config.scheduler) for config in self.trainer.lr_scheduler_configs]
+        self.view.lr_links = [
+            SchedulerLink(config.scheduler, config.interval) for config in self.trainer.lr_scheduler_configs
+        ]
         self.plan.on_train_start()
         self.view.call("on_train_start")
 
@@ -83,13 +89,35 @@ class PlanHooks:
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         """The plan's step, with a look at whether its loss is finite."""
         between_batches()
+        if self.by_hand:
+            return self._steps_by_hand(batch, batch_idx)
         output = self.plan.training_step(batch, batch_idx)
-        if self.plan.automatic_optimization:
+        if self.automatic_optimization:
             loss = output["loss"] if isinstance(output, dict) else output
-            rows = getattr(self.view.train_loader, "last_indices", None)
-            where = f"epoch {self.view.current_epoch}, step {self.view.global_step}"
-            self.view.guard.check(loss, self.plan.last_loss_output, batch, batch_idx, rows, where)
+            self._check(loss, self.plan.last_loss_output, batch, batch_idx)
         return output
+
+    def _check(self, loss: torch.Tensor, record: LossOutput | None, batch: Any, batch_idx: int) -> None:
+        rows = getattr(self.view.train_loader, "last_indices", None)
+        where = f"epoch {self.view.current_epoch}, step {self.view.global_step}"
+        self.view.guard.check(loss, record, batch, batch_idx, rows, where)
+
+    def _steps_by_hand(self, batch: Any, batch_idx: int) -> torch.Tensor | None:
+        first = None
+        for step in self.plan.steps(batch, batch_idx):
+            self._check(step.loss, step.record, batch, batch_idx)
+            chosen = self.view.optimizers if step.optimizer is None else [self.view.optimizers[step.optimizer]]
+            moved = [p for optimizer in chosen for group in optimizer.param_groups for p in group["params"]]
+            self.manual_backward(step.loss, inputs=moved)
+            for optimizer in chosen:
+                self.clip_gradients(optimizer, self.trainer.gradient_clip_val, self.trainer.gradient_clip_algorithm)
+                optimizer.step()
+                optimizer.zero_grad()
+            first = step.loss.detach() if first is None else first
+        for link in self.view.lr_links:
+            if link.interval == "step":
+                link.step(self.view.callback_metrics)
+        return first
 
     def on_before_backward(self, loss: torch.Tensor) -> None:
         """Hook."""

@@ -11,6 +11,7 @@ Dims: n cells, k latents, b batches.
 """
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from ...module.base import BaseModuleClass
 from ...ops.draws import initial_weights
 from ..config import flatten_config
 from .adam import Adam
+from .base import Step
 from .elbo import TrainingPlan
 
 __all__ = ["AdversarialTrainingPlan", "AdversarialTrainingPlanConfig"]
@@ -59,8 +61,7 @@ class AdversarialTrainingPlan(TrainingPlan):
     Raises
     ------
     ValueError
-        A weight that would be 0 throughout; gradients accumulated over minibatches, or several processes, with a
-        classifier.
+        A weight that would be 0 throughout.
 
     Warns
     -----
@@ -85,7 +86,6 @@ class AdversarialTrainingPlan(TrainingPlan):
         super().__init__(module, **plan_kwargs)
         self.scale_adversarial_loss = scale_adversarial_loss
         self.adversarial_classifier = _as_classifier(adversarial_classifier, module)
-        self.automatic_optimization = self.adversarial_classifier is False
         if self.adversarial_classifier is False:
             return
         if not (self.n_epochs_kl_warmup or self.n_steps_kl_warmup) and self.adversarial_weight <= 0:
@@ -121,19 +121,11 @@ class AdversarialTrainingPlan(TrainingPlan):
         target_nb = true_nb if predict_true_class else (1 - true_nb) / (n_batch - 1)
         return -(target_nb * log_q_nb).sum(1).mean()
 
-    def on_train_start(self) -> None:
-        """Refuse what two optimizers in turn cannot do."""
-        if self.automatic_optimization:
+    def steps(self, batch: dict[str, Tensor], batch_idx: int) -> Iterator[Step]:
+        """A step of the module under the current weights of KL and adversary, and one of the classifier."""
+        if self.adversarial_classifier is False:
+            yield from super().steps(batch, batch_idx)
             return
-        if self.trainer.accumulate_grad_batches > 1:
-            raise ValueError("accumulate_grad_batches must be 1 with an adversarial classifier.")
-        if self.trainer.world_size > 1:
-            raise ValueError("An adversarial classifier is trained in one process: pass devices=1.")
-
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """One step of the module under the current weights of KL and adversary, and one of the classifier."""
-        if self.automatic_optimization:
-            return super().training_step(batch, batch_idx)
         if "kl_weight" in self._loss_args:
             self.loss_kwargs["kl_weight"] = self.kl_weight
         weight = self.adversarial_weight
@@ -144,36 +136,14 @@ class AdversarialTrainingPlan(TrainingPlan):
             extra = record.extra_metrics | {"fool_loss": fool.detach()}
             record = record.replace(loss=record.loss + weight * fool, extra_metrics=extra)
         self.last_loss_output = record
-        self._module_step(record.loss, batch, batch_idx)
+        yield Step(record.loss, record, optimizer=0)
         if weight > 0:
-            guess = self._classifier_step(z_nk.detach(), batch_index, weight)
-            record = record.replace(extra_metrics=record.extra_metrics | {"adversarial_loss": guess})
+            guess = self.loss_adversarial_classifier(z_nk.detach(), batch_index)
+            yield Step(weight * guess, optimizer=1)
+            record = record.replace(extra_metrics=record.extra_metrics | {"adversarial_loss": guess.detach()})
         if self.on_step:
             self.step_values["train_loss"] = record.loss.detach()
         self.compute_and_log_metrics(record, self.train_metrics, "train")
-        return record.loss.detach()
-
-    def _module_step(self, loss: Tensor, batch: dict[str, Tensor], batch_idx: int) -> None:
-        trainer, optimizer = self.trainer, self.optimizers()[0]
-        rows = getattr(trainer.train_loader, "last_indices", None)  # loaders of others need not say
-        where = f"epoch {self.current_epoch}, step {self.global_step}"
-        trainer.guard.check(loss, self.last_loss_output, batch, batch_idx, rows, where)
-        optimizer.zero_grad(set_to_none=True)
-        self.manual_backward(loss)
-        if trainer.gradient_clip_val is not None:
-            self.clip_gradients(optimizer, trainer.gradient_clip_val)
-        optimizer.step()
-        for link in trainer.lr_links:
-            if link.interval == "step":
-                link.step(trainer.callback_metrics)
-
-    def _classifier_step(self, z_nk: Tensor, batch_index: Tensor, weight: float) -> Tensor:
-        optimizer = self.optimizers()[1]
-        loss = self.loss_adversarial_classifier(z_nk, batch_index)
-        optimizer.zero_grad(set_to_none=True)  # the module's step left gradients too
-        self.manual_backward(weight * loss)
-        optimizer.step()
-        return loss.detach()
 
     def configure_optimizers(self) -> Any:
         """The module's optimizer with its schedule and, where there is one, the classifier's."""

@@ -4,7 +4,8 @@ Plans written for Lightning (``training_step``, ``validation_step``, ``configure
 optimization) run on the loop as they are; a plan knows its trainer only through the few attributes below.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,7 +15,30 @@ from ...module.base import LossOutput
 from ..metrics import EpochMetrics
 from ..run_state import RunState
 
-__all__ = ["Plan"]
+__all__ = ["Plan", "Step"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A loss to go down, which the loop does: backward, accumulation, clipping, optimizer, schedules.
+
+    Attributes
+    ----------
+    loss
+        The loss, with a graph.
+    record
+        Its record, for the explanation of a loss that is not finite.
+    optimizer
+        Number of the optimizer whose parameters move, among those that ``configure_optimizers`` gave; None: all. The
+        others get no gradient of this loss.
+    output
+        What callbacks get beside the loss.
+    """
+
+    loss: Tensor
+    record: LossOutput | None = None
+    optimizer: int | None = None
+    output: Any = None
 
 
 class Plan(nn.Module):
@@ -26,8 +50,8 @@ class Plan(nn.Module):
     Attributes
     ----------
     automatic_optimization
-        Whether the loop runs backward and the optimizer; if False, ``training_step`` does, through :meth:`optimizers`
-        and :meth:`manual_backward`.
+        Whether the loop takes the steps that :meth:`steps` gives; if False, ``training_step`` does, through
+        :meth:`optimizers` and :meth:`manual_backward`.
     train_epoch_metrics, validation_epoch_metrics
         Sums of the running epoch; :meth:`log` adds to the one of the running stage.
     on_step
@@ -137,6 +161,16 @@ class Plan(nn.Module):
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         """Loss of one minibatch, with a graph."""
         raise NotImplementedError(f"{type(self).__name__} must define training_step().")
+
+    def steps(self, batch: Any, batch_idx: int) -> Iterator[Step]:
+        """The steps of one minibatch, one after the other: the loop takes each before it asks for the next.
+
+        By default the one of :meth:`training_step`. A plan with several optimizers yields a :class:`Step` for each.
+        """
+        output = self.training_step(batch, batch_idx)
+        loss = output["loss"] if isinstance(output, Mapping) else output
+        if loss is not None:  # a plan may leave a minibatch out, as under Lightning
+            yield Step(loss, self.last_loss_output, output=output)
 
     def validation_step(self, batch: Any, batch_idx: int) -> Any:
         """Metrics of one minibatch, without a graph."""
