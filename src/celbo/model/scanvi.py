@@ -4,16 +4,13 @@ Reference: Xu, Lopez, Mehlman, Regier, Jordan and Yosef, *Probabilistic harmoniz
 transcriptomics data with deep generative models*, Molecular Systems Biology 2021.
 """
 
-import warnings
 from collections.abc import Mapping
-from copy import deepcopy
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import torch
 from anndata import AnnData
 
-from ..core import REGISTRY_KEYS, settings
+from ..core import REGISTRY_KEYS
 from ..data import state_registry_of
 from ..data.fields import LabelsWithUnlabeledObsField, bundles
 from ..module import SCANVAE
@@ -30,6 +27,7 @@ from .base import (
 )
 from .base.made_with import flat
 from .base.minified import minify_type_of
+from .base.relabelled import columns_by_label, setup_with_labels, warn_ignored
 from .scvi import SCVI
 
 __all__ = ["SCANVI"]
@@ -153,7 +151,7 @@ class SCANVI(RNASeqMixin, SemisupervisedTrainingMixin, VAEMixin, ArchesMixin, Ba
         """
         scvi_model._check_if_trained(message="Passed in scvi model hasn't been trained yet.")
         init = flat(scvi_model.init_params_)
-        _warn_ignored(sorted(init.keys() & scanvi_kwargs.keys()), init)
+        warn_ignored(sorted(init.keys() & scanvi_kwargs.keys()), init)
         if scvi_model.minified_data_type == LATENT_POSTERIOR:  # the words of both refusals are scvi-tools'
             raise ValueError(
                 "We cannot use the given scVI model to initialize scANVI because it has minified adata. Keep counts "
@@ -163,7 +161,7 @@ class SCANVI(RNASeqMixin, SemisupervisedTrainingMixin, VAEMixin, ArchesMixin, Ba
             raise ValueError("Please provide a non-minified `adata` to initialize scANVI.")
         adata = scvi_model.adata if adata is None and registry is None else adata
         if adata is not None:
-            source, arguments = _scanvi_setup(scvi_model.registry_, adata, labels_key, unlabeled_category)
+            source, arguments = setup_with_labels(scvi_model.registry_, adata, labels_key, unlabeled_category)
             cls.setup_anndata(adata, **arguments, source_registry=source)
         model = cls(adata, registry, **(scanvi_kwargs | init))
         model._take_weights(scvi_model)
@@ -173,7 +171,7 @@ class SCANVI(RNASeqMixin, SemisupervisedTrainingMixin, VAEMixin, ArchesMixin, Ba
         weights = scvi_model.module.state_dict()
         if scvi_model.module.dispersion == "gene-label":
             old = state_registry_of(scvi_model.registry_, REGISTRY_KEYS.LABELS_KEY)[_MAPPING]
-            weights["px_r"] = _columns_by_label(weights["px_r"], old, [*self.classes, self.unlabeled_category_])
+            weights["px_r"] = columns_by_label(weights["px_r"], old, [*self.classes, self.unlabeled_category_])
         missing, unexpected = self.module.load_state_dict(weights, strict=False)
         own = ("y_prior", "classifier.", "encoder_z2_z1.", "decoder_z1_z2.")
         lost = [*unexpected, *(name for name in missing if not name.startswith(own))]
@@ -215,39 +213,3 @@ class SCANVI(RNASeqMixin, SemisupervisedTrainingMixin, VAEMixin, ArchesMixin, Ba
             *bundles.size_factor(size_factor_key),
             *bundles.covariates(categorical_covariate_keys, continuous_covariate_keys),
         ]
-
-
-def _warn_ignored(names: list[str], init: Mapping[str, Any]) -> None:
-    if names:
-        taken = ", ".join(f"{name}={init[name]!r}" for name in names)
-        warnings.warn(
-            f"from_scvi_model leaves out {', '.join(names)}: the SCVI model says {taken}.",
-            UserWarning,
-            stacklevel=settings.warnings_stacklevel + 1,
-        )
-
-
-def _scanvi_setup(
-    scvi_registry: Mapping[str, Any], adata: AnnData, labels_key: str | None, unlabeled: Any
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """SCVI's registry with labels of which some may mean "not labelled", and the setup call that goes with it."""
-    # latents stored by SCVI are not those that SCANVI learns
-    arguments = dict(scvi_registry["setup_args"]) | {"unlabeled_category": unlabeled, "use_minified": False}
-    arguments["labels_key"] = labels_key or arguments.get("labels_key")
-    if arguments["labels_key"] is None:
-        raise ValueError("A `labels_key` is necessary as the scVI model was initialized without one.")
-    labels = LabelsWithUnlabeledObsField(REGISTRY_KEYS.LABELS_KEY, arguments["labels_key"], unlabeled)
-    source = deepcopy(dict(scvi_registry))
-    state = labels.register_field(adata)
-    source["field_registries"][REGISTRY_KEYS.LABELS_KEY] = {
-        "data_registry": labels.get_data_registry(),
-        "state_registry": state,
-        "summary_stats": labels.get_summary_stats(state),
-    }
-    return source, arguments
-
-
-def _columns_by_label(px_r_gc: torch.Tensor, old: Any, new: list[Any]) -> torch.Tensor:
-    """Dispersions of labels in another order; a label that is new gets the mean of all."""
-    column_of = {name: px_r_gc[:, code] for code, name in enumerate(old)}
-    return torch.stack([column_of.get(name, px_r_gc.mean(1)) for name in new], dim=1)

@@ -4,7 +4,6 @@ Reference: Lopez, Regier, Cole, Jordan and Yosef, *Deep generative modeling for 
 Methods 2018.
 """
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from anndata import AnnData
@@ -16,6 +15,7 @@ from .base import (
     ArchesMixin,
     BaseMinifiedModeModelClass,
     EmbeddingMixin,
+    Registry,
     RNASeqMixin,
     UnsupervisedTrainingMixin,
     VAEMixin,
@@ -68,8 +68,7 @@ class SCVI(EmbeddingMixin, RNASeqMixin, VAEMixin, ArchesMixin, UnsupervisedTrain
     """
 
     _module_cls: ClassVar[type[VAE]] = VAE
-    _LATENT_QZM_KEY: ClassVar[str] = "scvi_latent_qzm"
-    _LATENT_QZV_KEY: ClassVar[str] = "scvi_latent_qzv"
+    _LATENT_QZM_KEY, _LATENT_QZV_KEY = "scvi_latent_qzm", "scvi_latent_qzv"
     _may_wait_for_loaders: ClassVar[bool] = True
 
     _computed_arguments = library_arguments
@@ -77,7 +76,7 @@ class SCVI(EmbeddingMixin, RNASeqMixin, VAEMixin, ArchesMixin, UnsupervisedTrain
     def __init__(
         self,
         adata: AnnData | None = None,
-        registry: Mapping[str, Any] | None = None,
+        registry: Registry | None = None,
         n_hidden: int = 128,
         n_latent: int = 10,
         n_layers: int = 1,
@@ -106,10 +105,6 @@ class SCVI(EmbeddingMixin, RNASeqMixin, VAEMixin, ArchesMixin, UnsupervisedTrain
         use_raw: bool = False,
     ) -> bundles.Fields:
         """Register an AnnData with counts."""
-        return [
-            *bundles.counts(layer, use_raw),
-            *bundles.batch(batch_key),
-            *bundles.labels(labels_key),
-            *bundles.size_factor(size_factor_key),
-            *bundles.covariates(categorical_covariate_keys, continuous_covariate_keys),
-        ]
+        return bundles.counts(layer, use_raw) + bundles.cells(
+            batch_key, labels_key, size_factor_key, categorical_covariate_keys, continuous_covariate_keys
+        )

@@ -10,7 +10,7 @@ from .dataframe import NumericalObsField
 from .joint import CategoricalJointObsField, NumericalJointObsField
 from .layer import LayerField
 
-__all__ = ["Fields", "batch", "counts", "covariates", "labels", "row_numbers", "size_factor"]
+__all__ = ["Fields", "batch", "cells", "counts", "covariates", "labels", "row_numbers", "size_factor"]
 
 Fields = list[BaseAnnDataField]
 """What a setup method returns."""
@@ -42,6 +42,18 @@ def covariates(categorical_keys: list[str] | None, continuous_keys: list[str] | 
         CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical_keys),
         NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, continuous_keys),
     ]
+
+
+def cells(
+    batch_key: str | None = None,
+    labels_key: str | None = None,
+    size_factor_key: str | None = None,
+    categorical_keys: list[str] | None = None,
+    continuous_keys: list[str] | None = None,
+) -> Fields:
+    """All that a model of counts may know of its cells: batch, label, size factor and further covariates."""
+    known = [*batch(batch_key), *labels(labels_key), *size_factor(size_factor_key)]
+    return [*known, *covariates(categorical_keys, continuous_keys)]
 
 
 def row_numbers(adata: AnnData, column: str = "_indices") -> Fields:

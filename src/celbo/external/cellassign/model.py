@@ -7,8 +7,8 @@ single-cell RNA-seq for tumor microenvironment profiling*, Nature Methods 2019.
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,6 @@ import torch
 from anndata import AnnData
 
 from ...core import REGISTRY_KEYS
-from ...data import align_genes
 from ...data.fields import NumericalObsField, bundles
 from ...model.base import BaseModelClass, RNASeqMixin, UnsupervisedTrainingMixin, setup_method
 from ...model.base.train_method import PASSED_ON, SPLIT, STOPPING, WHERE, Argument, training
@@ -25,15 +24,15 @@ from ...posterior.passes import Rows, decode, encode, evaluating, on_device
 from ...train.arguments import as_list
 from ...train.callbacks import Callback
 from ...train.recipes import default_recipe
+from .markers import markers_of
 from .module import CellAssignModule
-from .start import marker_start
+from .start import Survey, marker_start, survey_of
 
 __all__ = ["CellAssign"]
 
 logger = logging.getLogger("celbo")
 
 _N_BASIS = 10
-_CELLS_TO_START_FROM = 20_000
 _EM_TEXT = (
     "Maximize the likelihood by EM: a gradient step is taken under responsibilities that are held fixed. False, as in "
     "scvi-tools: the expected complete-data log-likelihood is maximized through the responsibilities too, which "
@@ -71,7 +70,7 @@ class CellAssign(UnsupervisedTrainingMixin, RNASeqMixin, BaseModelClass):
 
     def __init__(self, adata: AnnData, cell_type_markers: pd.DataFrame, **model_kwargs: Any) -> None:
         super().__init__(adata)
-        self.cell_type_markers = _in_order_of(self.get_var_names(), cell_type_markers)
+        self.cell_type_markers = markers_of(self.get_var_names(), cell_type_markers)
         self.n_genes = len(self.cell_type_markers)
         survey = self._survey()
         self._build_module(
@@ -83,20 +82,12 @@ class CellAssign(UnsupervisedTrainingMixin, RNASeqMixin, BaseModelClass):
         if len(survey.counts_ng) and not own_start:
             self._start_from_markers(survey)
 
-    def _survey(self) -> "_Survey":
+    def _survey(self) -> Survey:
         """Smallest and largest count, and some cells to begin with; size factors are checked."""
         if self.adata is None:
-            return _Survey(0.0, 1.0, np.zeros((0, self.n_genes)), np.zeros(0))  # the archive has the parameters
+            return Survey(0.0, 1.0, np.zeros((0, self.n_genes)), np.zeros(0))  # the archive has the parameters
         self._check_size_factors()
-        low, high, counts, sizes = math.inf, -math.inf, [], []
-        every = -(-self.adata.n_obs // _CELLS_TO_START_FROM)
-        for tensors in self._make_data_loader(self.adata):
-            x_ng = tensors[REGISTRY_KEYS.X_KEY]
-            low, high = min(low, float(x_ng.min())), max(high, float(x_ng.max()))
-            counts.append(x_ng[::every].numpy())
-            sizes.append(tensors[REGISTRY_KEYS.SIZE_FACTOR_KEY][::every, 0].numpy())
-        counts_ng, size_n = np.concatenate(counts).astype(np.float64), np.concatenate(sizes).astype(np.float64)
-        return _Survey(low, max(high, low + 1), counts_ng, size_n)
+        return survey_of(self._make_data_loader(self.adata), self.adata.n_obs)
 
     def _check_size_factors(self) -> None:
         column = self.get_setup_arg("size_factor_key")
@@ -108,8 +99,8 @@ class CellAssign(UnsupervisedTrainingMixin, RNASeqMixin, BaseModelClass):
                 "Leave cells without counts out."
             )
 
-    def _start_from_markers(self, survey: "_Survey") -> None:
-        if _are_totals(survey):
+    def _start_from_markers(self, survey: Survey) -> None:
+        if survey.sizes_are_totals:
             logger.warning(
                 f"The size factors adata.obs[{self.get_setup_arg('size_factor_key')!r}] are the totals of the marker "
                 "genes alone. A type without markers has low totals, so its cells are taken for others: compute size "
@@ -191,21 +182,6 @@ class CellAssign(UnsupervisedTrainingMixin, RNASeqMixin, BaseModelClass):
         ]
 
 
-class _Survey(NamedTuple):
-    """Smallest and largest count of all cells; counts ``(n, g)`` and size factors ``(n,)`` of some."""
-
-    low: float
-    high: float
-    counts_ng: np.ndarray
-    size_n: np.ndarray
-
-
-def _are_totals(survey: _Survey) -> bool:
-    """Whether the size factors are a multiple of the totals of the marker genes."""
-    ratio_n = survey.counts_ng.sum(1) / survey.size_n
-    return len(ratio_n) > 1 and bool(np.ptp(ratio_n) <= 1e-4 * ratio_n.max()) and bool(np.ptp(survey.size_n) > 0)
-
-
 class ClampCallback(Callback):
     """Keep the log fold changes of markers at or above the module's ``min_delta``, after each step."""
 
@@ -213,44 +189,3 @@ class ClampCallback(Callback):
         """Clamp them."""
         with torch.no_grad():
             plan.module.delta_log.clamp_(min=math.log(plan.module.min_delta))
-
-
-class RepeatedMarkersError(ValueError, AssertionError):
-    """A gene stands in the table of markers twice. scvi-tools raises an ``AssertionError``: hence the second base."""
-
-
-def _check_markers(cell_type_markers: pd.DataFrame) -> None:
-    """Refuse a table with a type twice, or with anything but 0 and 1."""
-    types = cell_type_markers.columns
-    if not types.is_unique:
-        twice = types[types.duplicated()].unique()
-        raise ValueError(f"cell_type_markers has the type {twice[0]!r} in more than one column: give each a name.")
-    number_gc = cell_type_markers.apply(pd.to_numeric, errors="coerce")
-    is_wrong_gc = ~number_gc.isin([0, 1]).to_numpy()
-    if is_wrong_gc.any():
-        row, column = np.argwhere(is_wrong_gc)[0]
-        more = int(is_wrong_gc.sum()) - 1
-        raise ValueError(
-            f"cell_type_markers has {cell_type_markers.iloc[row, column]!s} for gene {cell_type_markers.index[row]!r} "
-            f"and type {types[column]!r}{f' (and {more} more such entries)' if more else ''}: wanted 1 where the gene "
-            "marks the type, else 0."
-        )
-
-
-def _in_order_of(genes: Iterable[str], cell_type_markers: pd.DataFrame) -> pd.DataFrame:
-    if not cell_type_markers.index.is_unique:
-        twice = cell_type_markers.index[cell_type_markers.index.duplicated()].unique()
-        raise RepeatedMarkersError(
-            f"cell_type_markers has {len(twice)} genes in more than one row ({', '.join(map(repr, twice[:5]))}): "
-            "keep one of the rows, or add them up."
-        )
-    _check_markers(cell_type_markers)
-    match = align_genes(cell_type_markers.index, np.asarray(genes), where="cell_type_markers.index")
-    if len(match.missing) or len(match.extra):
-        unmarked, absent = (", ".join(map(repr, names[:5])) or "none" for names in (match.missing, match.extra))
-        raise KeyError(
-            "Anndata and cell type markers do not contain the same genes. "
-            f"Only in adata: {len(match.missing)} ({unmarked}); only in cell_type_markers: {len(match.extra)} "
-            f"({absent}). Make the model on adata[:, cell_type_markers.index].copy()."
-        )
-    return cell_type_markers.iloc[match.indexer]

@@ -11,17 +11,69 @@ another one; gradient steps from random values end there for some seeds.
 Dims: n cells, g genes, c cell types.
 """
 
+import math
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import gammaln, logsumexp
+from torch import Tensor
 
-__all__ = ["Start", "marker_start"]
+from ...core import REGISTRY_KEYS
+
+__all__ = ["Start", "Survey", "marker_start", "survey_of"]
 
 _MOST_ITERATIONS = 200
 _TOLERANCE = 1e-7
 _PRIOR_COUNT = 0.1
 _THETA_BETWEEN = (0.2, 1e3)
+
+
+_CELLS_TO_START_FROM = 20_000
+
+
+class Survey(NamedTuple):
+    """What is looked at before training.
+
+    Attributes
+    ----------
+    low, high
+        Smallest and largest count of all cells.
+    counts_ng, size_n
+        Counts ``(n, g)`` and size factors ``(n,)`` of some cells.
+    """
+
+    low: float
+    high: float
+    counts_ng: np.ndarray
+    size_n: np.ndarray
+
+    @property
+    def sizes_are_totals(self) -> bool:
+        """Whether the size factors are a multiple of the totals of the marker genes."""
+        ratio_n = self.counts_ng.sum(1) / self.size_n
+        return len(ratio_n) > 1 and bool(np.ptp(ratio_n) <= 1e-4 * ratio_n.max()) and bool(np.ptp(self.size_n) > 0)
+
+
+def survey_of(batches: Iterable[Mapping[str, Tensor]], n_cells: int) -> Survey:
+    """Look at all cells, and keep at most 20,000 to begin with.
+
+    Parameters
+    ----------
+    batches
+        Minibatches with counts and size factors.
+    n_cells
+        Cells in all.
+    """
+    low, high, counts, sizes = math.inf, -math.inf, [], []
+    every = -(-n_cells // _CELLS_TO_START_FROM)
+    for tensors in batches:
+        x_ng = tensors[REGISTRY_KEYS.X_KEY]
+        low, high = min(low, float(x_ng.min())), max(high, float(x_ng.max()))
+        counts.append(x_ng[::every].numpy())
+        sizes.append(tensors[REGISTRY_KEYS.SIZE_FACTOR_KEY][::every, 0].numpy())
+    counts_ng, size_n = np.concatenate(counts).astype(np.float64), np.concatenate(sizes).astype(np.float64)
+    return Survey(low, max(high, low + 1), counts_ng, size_n)
 
 
 class Start(NamedTuple):

@@ -7,7 +7,7 @@ from .minified import BaseMinifiedModeModelClass
 from .model import BaseModelClass
 from .query.mixin import ArchesMixin
 from .semisupervised import SemisupervisedTrainingMixin
-from .setup import setup_method
+from .setup import Registry, setup_method
 from .training import UnsupervisedTrainingMixin
 from .verbs.batches import EmbeddingMixin
 from .verbs.computation import DifferentialComputation
@@ -21,6 +21,7 @@ __all__ = [
     "DifferentialComputation",
     "EmbeddingMixin",
     "RNASeqMixin",
+    "Registry",
     "SemisupervisedTrainingMixin",
     "UnsupervisedTrainingMixin",
     "VAEMixin",

@@ -14,7 +14,10 @@ from ...data import AnnDataManager
 from ...data.fields import BaseAnnDataField
 from ...data.registry import check_source
 
-__all__ = ["check_setup", "setup_method"]
+__all__ = ["Registry", "check_setup", "setup_method"]
+
+Registry = Mapping[str, Any]
+"""What setup found out about data, in scvi-tools' layout."""
 
 _RAW = "use_raw"
 """An argument that scvi-tools does not have: it is in the registry only where it was given."""
