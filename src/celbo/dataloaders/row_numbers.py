@@ -34,7 +34,7 @@ def all_rows(n: int) -> np.ndarray:
 
 
 def row_numbers(indices: Any, n: int) -> np.ndarray:
-    """As :func:`~celbo.dataloaders.row_sources.source.as_indices` for cells; mapped numbers are looked through where they are.
+    """As :func:`~celbo.dataloaders.row_sources.source.as_indices` for cells; mapped numbers are read in place.
 
     Returns
     -------

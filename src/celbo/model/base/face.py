@@ -1,13 +1,14 @@
 """The names by which users of scvi-tools ask a model about itself: properties and look-ups, no logic."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from anndata import AnnData
 
 from ...core import REGISTRY_KEYS, checked_methods, unknown_name
+from ...core.argument_names import TORCH_DEVICE
 from ...data import AnnDataManager, attrdict, state_registry_of
 from . import managers
 from .describe import registry_text, setup_call_text, summary_text

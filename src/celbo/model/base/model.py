@@ -4,13 +4,12 @@ import logging
 from abc import ABCMeta
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 from uuid import uuid4
 
 from anndata import AnnData
 
 from ...core import DataMismatchError, checked_methods, door_of, settings
-from ...core.argument_names import TORCH_DEVICE
 from ...data import AnnDataManager, summary_stats_of
 from ...data.fields import BaseAnnDataField
 from ...dataloaders import AnnDataLoader

@@ -120,6 +120,8 @@ def check_setup(cls: Any, registry: Mapping[str, Any]) -> None:
             raise
         return
     check_source(fields, registry)
+
+
 def _with_registration(signature: inspect.Signature) -> inspect.Signature:
     """The signature with ``**kwargs``, which go to the registration."""
     parameters = list(signature.parameters.values())

@@ -27,8 +27,8 @@ from ...io import ArchiveError
 from ...io.errors import blaming
 from ...ops.native.thread_count import allowed_threads
 from ...ops.random import generator_states, set_generator_states
-from .parts import check_state
 from ..run import Run
+from .parts import check_state
 
 __all__ = ["FORMAT", "before_validation", "can_say_where_it_stands", "capture", "restore"]
 
