@@ -107,12 +107,15 @@ def check_setup(cls: Any, registry: Mapping[str, Any]) -> None:
     registry
         The registry.
     """
-    method = getattr(cls, registry.get("setup_method_name") or "setup_anndata")
+    name = registry.get("setup_method_name") or "setup_anndata"
+    if name == "setup_datamodule":  # a model made without an AnnData: its loaders were set up, and no method did that
+        return
+    method = getattr(cls, name)
     planned = getattr(method, "planned", None)
     if planned is None:
         return
     try:
-        _, fields = planned(cls, AnnData(np.empty((0, 0))), **registry["setup_args"])
+        _, fields = planned(cls, _no_cells(), **registry["setup_args"])
     except ArgumentError:
         raise
     except Exception:
@@ -137,3 +140,8 @@ def _documented(doc: str, own: Sequence[str]) -> str:
     shared = [name for name in ("adata", *own, "**kwargs") if name in _TEXTS and name not in named]
     texts = [f"{name}\n{textwrap.indent(textwrap.fill(_TEXTS[name], 112), '    ')}" for name in shared]
     return "\n".join([head, "", "Parameters", "----------", *([rest] if rest else []), *texts, ""])
+
+
+@functools.cache
+def _no_cells() -> AnnData:
+    return AnnData(np.empty((0, 0)))
