@@ -75,7 +75,7 @@ def _whole(adata: anndata.AnnData, inputs: Sequence[Path]) -> anndata.AnnData:
         return adata
 
 
-def _of_files(report: CountReport, x: Any, inputs: Sequence[Path]) -> str:
+def _of_files(report: CountReport, x: object, inputs: Sequence[Path]) -> str:
     """The files with the cells that have such values, as part of a sentence."""
     if not isinstance(x, StoredMatrix) or len(x.parts) < 2:
         return f" of {inputs[0]}" if len(inputs) == 1 else ""

@@ -69,7 +69,7 @@ def _described(fitted: Fitted, adata: AnnData) -> AnnData:
     return AnnData(features_nk, obs=kind_n.to_frame())
 
 
-def _cells_of_batch(adata: AnnData, key: str | None, batch: Any) -> np.ndarray:
+def _cells_of_batch(adata: AnnData, key: str | None, batch: object) -> np.ndarray:
     if batch is None or key is None:
         return np.arange(adata.n_obs)
     if key not in adata.obs:

@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import typer
 
@@ -26,7 +25,7 @@ class FinishedError(Exception):
     """There is nothing to resume: the run is complete."""
 
 
-def writes_and_speaks(devices: Any, num_nodes: int) -> bool:
+def writes_and_speaks(devices: object, num_nodes: int) -> bool:
     """Whether this process does, of those that torchrun, Fabric, or srun for these devices and nodes started."""
     of_srun = int(os.environ.get("SLURM_PROCID", "0")) if asks_for_several(devices, num_nodes) else 0
     return is_first_process() and of_srun == 0

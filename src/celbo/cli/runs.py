@@ -75,10 +75,10 @@ class _Clock:
 
     started = ended = 0.0
 
-    def on_train_start(self, trainer: Any, plan: Any) -> None:
+    def on_train_start(self, trainer: object, plan: object) -> None:
         self.started = self.ended = time.perf_counter()
 
-    def on_train_epoch_end(self, trainer: Any, plan: Any) -> None:
+    def on_train_epoch_end(self, trainer: object, plan: object) -> None:
         self.ended = time.perf_counter()
 
 
@@ -243,7 +243,7 @@ def _run(
 
 
 def _report(
-    model: Any,
+    model: object,
     path: Path,
     title: str,
     findings: list[Finding],
@@ -353,7 +353,7 @@ def _write_embedding(path: Path, obs: pd.DataFrame, blocks: Iterator[np.ndarray]
     return first.shape[1]
 
 
-def _in_words(value: Any) -> str:
+def _in_words(value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(value) or "none"
     return "not given" if value is None else str(value)

@@ -61,5 +61,5 @@ def _pairs(values: dict[str, Any]) -> str:
     return ", ".join(f"{name}={_in_short(value)}" for name, value in values.items())
 
 
-def _in_short(value: Any) -> str:
+def _in_short(value: object) -> str:
     return " x ".join(map(str, value.shape)) if isinstance(value, np.ndarray | pd.DataFrame) else str(value)

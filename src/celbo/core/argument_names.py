@@ -24,12 +24,12 @@ _RATE = Number(0, 1, below=True)
 _INSIDE = Number(0, 1, above=True, below=True)
 
 
-def _is_anndata(value: Any) -> bool:
+def _is_anndata(value: object) -> bool:
     """AnnData and MuData have both; tables and arrays have neither."""
     return hasattr(value, "obs") and hasattr(value, "uns")
 
 
-def _is_array(value: Any) -> bool:
+def _is_array(value: object) -> bool:
     import numpy as np  # the table is read before anything heavy is imported
 
     try:
@@ -80,20 +80,20 @@ _PRECISIONS = (
 )
 
 
-def _is_index(value: Any) -> bool:
+def _is_index(value: object) -> bool:
     if isinstance(value, str):
         return value == "auto" or value.isdecimal()
     return _FROM_0.take(value) is not REFUSED
 
 
-def _is_torch_device(value: Any) -> bool:
+def _is_torch_device(value: object) -> bool:
     if isinstance(value, str):
         kind, _, index = value.partition(":")
         return kind in ("cpu", "cuda", "mps", "xpu", "hpu", "xla", "meta") and (index or "0").isdecimal()
     return _is_device(value)
 
 
-def _is_device(value: Any) -> bool:
+def _is_device(value: object) -> bool:
     """A device of torch is told by its ``type``."""
     return _is_index(value) or hasattr(value, "type")
 
@@ -101,7 +101,7 @@ def _is_device(value: Any) -> bool:
 TORCH_DEVICE = Instance("a device of torch, such as 'cpu', 'cuda' or 'cuda:0'", _is_torch_device)
 
 
-def _are_devices(value: Any) -> bool:
+def _are_devices(value: object) -> bool:
     if isinstance(value, str):
         return value in ("auto", "-1") or all(part.strip().isdecimal() for part in value.rstrip(",").split(","))
     if isinstance(value, list | tuple):
@@ -112,7 +112,7 @@ def _are_devices(value: Any) -> bool:
 class _Columns(Several):
     """Names of columns; a single one counts as a list of one."""
 
-    def take(self, value: Any) -> Any:
+    def take(self, value: object) -> Any:
         """A list of names."""
         names = listed(value)
         return super().take(names) if names else names
@@ -121,7 +121,7 @@ class _Columns(Several):
 class _Accelerator(OneOf):
     """A word for where to compute; objects of Lightning pass."""
 
-    def take(self, value: Any) -> Any:
+    def take(self, value: object) -> Any:
         """The word, in small letters, or the object."""
         if isinstance(value, str):
             return super().take(value.lower())

@@ -120,7 +120,7 @@ class Door:
             args = tuple(self.value(name, one) for name, one in zip(self._in_order, args)) + args[len(self._in_order) :]
         return args, {name: self.value(name, one) for name, one in kwargs.items()}
 
-    def value(self, name: str, value: Any) -> Any:
+    def value(self, name: str, value: object) -> Any:
         """One argument, as it is taken."""
         if value is None and name in self._may_be_none:
             return None
@@ -154,7 +154,7 @@ class Door:
             raise UnknownArgumentError.among(name, what, (*self.known, *further)) from error
 
 
-def _taken(name: str, value: Any, kind: Kind, or_none: bool) -> Any:
+def _taken(name: str, value: object, kind: Kind, or_none: bool) -> Any:
     taken = kind.take(value)
     if taken is REFUSED:
         wanted = f"{kind.wanted}, or None" if or_none else kind.wanted
@@ -250,7 +250,7 @@ def kinds_of(parameter: inspect.Parameter) -> tuple[Kind, ...]:
     return (by_name,) if by_name.types & by_type.types or not by_name.types else (by_type,)
 
 
-def _own_kind(annotation: Any) -> Kind | None:
+def _own_kind(annotation: object) -> Kind | None:
     """The kind in an ``Annotated``, which may be one side of ``| None``."""
     for part in (annotation, *typing.get_args(annotation)):
         if typing.get_origin(part) is Annotated:
@@ -258,7 +258,7 @@ def _own_kind(annotation: Any) -> Kind | None:
     return None
 
 
-def _annotated_kind(annotation: Any) -> tuple[Kind | None, bool]:
+def _annotated_kind(annotation: object) -> tuple[Kind | None, bool]:
     """The kind that an annotation tells of, None aside, and whether it tells of all that may be given."""
     if annotation is inspect.Parameter.empty or annotation is Any:
         return None, True

@@ -8,14 +8,14 @@ from .errors import unknown_name
 __all__ = ["listed", "position_of"]
 
 
-def listed(given: Any) -> list[Any]:
+def listed(given: object) -> list[Any]:
     """One value or several, as a list; text and numbers are one."""
     if isinstance(given, str | bytes) or not isinstance(given, Iterable) or getattr(given, "shape", None) == ():
         return [given]
     return list(given)
 
 
-def position_of(given: Any, known: Sequence[Any], what: str) -> int:
+def position_of(given: object, known: Sequence[Any], what: str) -> int:
     """Where a category is among those that there are.
 
     Parameters
@@ -39,7 +39,7 @@ def position_of(given: Any, known: Sequence[Any], what: str) -> int:
     raise ValueError(unknown_name(what, _plain(given), map(_plain, known)) + _types(given, known))
 
 
-def _equal(given: Any, one: Any) -> bool:
+def _equal(given: object, one: object) -> bool:
     if _is_bool(given) != _is_bool(one):
         return False
     try:
@@ -48,15 +48,15 @@ def _equal(given: Any, one: Any) -> bool:
         return False
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     return value.item() if hasattr(value, "item") and getattr(value, "shape", None) == () else value
 
 
-def _is_bool(value: Any) -> bool:
+def _is_bool(value: object) -> bool:
     return isinstance(_plain(value), bool)
 
 
-def _text(value: Any) -> set[str]:
+def _text(value: object) -> set[str]:
     """As it may be typed: a whole float also without its point."""
     value = _plain(value)
     if isinstance(value, bool) or not isinstance(value, str | int | float):
@@ -64,7 +64,7 @@ def _text(value: Any) -> set[str]:
     return {str(value), str(int(value))} if isinstance(value, float) and value.is_integer() else {str(value)}
 
 
-def _types(given: Any, known: Sequence[Any]) -> str:
+def _types(given: object, known: Sequence[Any]) -> str:
     kinds = sorted({type(_plain(one)).__name__ for one in known})
     kind = type(_plain(given)).__name__
     return "" if not kinds or kind in kinds else f" They are of type {' and '.join(kinds)}, this is of type {kind}."

@@ -85,7 +85,7 @@ class Settings:
         self._num_threads: int | None = None
         self.verbosity = verbosity
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         if not name.startswith("_") and name not in self._names():
             raise AttributeError(unknown_name("setting", name, self._names()), name=name)
         kind = _KINDS.get(name) or NAMES.get(name)

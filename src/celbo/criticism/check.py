@@ -29,7 +29,7 @@ from .statistics import coefficient_of_variation, coverage, zero_fraction
 __all__ = ["PosteriorPredictiveCheck"]
 
 
-def _are_models(value: Any) -> bool:
+def _are_models(value: object) -> bool:
     if not isinstance(value, Mapping) or not value:
         return False
     return all(hasattr(model, "posterior_predictive_sample") for model in value.values())
@@ -237,7 +237,7 @@ def _modality_of(adata: Any, modality: str) -> Any:
     return adata[modality]
 
 
-def _takes_raw(model: Any) -> bool:
+def _takes_raw(model: object) -> bool:
     """Whether a model was set up with ``use_raw=True``."""
     return bool((getattr(model, "registry_", None) or {}).get("setup_args", {}).get("use_raw", False))
 

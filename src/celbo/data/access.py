@@ -58,7 +58,7 @@ def require_key(adata: AnnData, attr_name: str, attr_key: str | None) -> None:
         _require_one_column(getattr(adata, attr_name), attr_name, attr_key)
 
 
-def _require_one_column(frame: pd.DataFrame, attr_name: str, name: Any) -> None:
+def _require_one_column(frame: pd.DataFrame, attr_name: str, name: object) -> None:
     count = int(np.count_nonzero(frame.columns == name)) if not frame.columns.is_unique else 1
     if count > 1:
         raise ValueError(

@@ -44,7 +44,7 @@ class attrdict(dict):
         except KeyError:
             raise AttributeError(unknown_name("entry", name, self)) from None
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"Cannot set {name!r}: an attrdict describes the registry, it does not change it.")
 
     def __dir__(self) -> list[str]:

@@ -64,7 +64,7 @@ def check_counts(
     return report
 
 
-def _tally(x: Any, chunk_rows: int | None, progress: Callable[[int, int], None] | None) -> "_Tally":
+def _tally(x: object, chunk_rows: int | None, progress: Callable[[int, int], None] | None) -> "_Tally":
     n, g = shape_of(x)
     stored = isinstance(x, StoredMatrix)
     tally = _Tally(n, g, on_disk=stored and n >= scratch.COMPACT_FROM, wants_digest=stored)
@@ -75,7 +75,7 @@ def _tally(x: Any, chunk_rows: int | None, progress: Callable[[int, int], None] 
     return tally
 
 
-def digest_of_counts(x: Any) -> str:
+def digest_of_counts(x: object) -> str:
     """The fingerprint of a count matrix; see :func:`celbo.store.matrices.digest.digest_of`.
 
     Parameters
@@ -90,12 +90,12 @@ def digest_of_counts(x: Any) -> str:
     return x.tally.digest.hexdigest()
 
 
-def is_count_matrix(x: Any) -> bool:
+def is_count_matrix(x: object) -> bool:
     """Whether every entry is a finite, non-negative whole number; stops at the first piece that has another."""
     return not any(_is_suspicious(_stored(block)) for block in blocks(x))
 
 
-def looks_like_reads(x: Any) -> bool:
+def looks_like_reads(x: object) -> bool:
     """Whether twos are more frequent than ones, as in reads of ATAC-seq, which come in pairs: a fragment's two ends."""
     ones = twos = 0
     for block in blocks(x):

@@ -162,7 +162,7 @@ def top_variable_genes(x: Annotated[Any, MATRIX], n_top: int) -> np.ndarray:
     return chosen_g
 
 
-def _moments(x: Any, g: int) -> tuple[np.ndarray, np.ndarray]:
+def _moments(x: object, g: int) -> tuple[np.ndarray, np.ndarray]:
     """Sums over cells of the counts and of their squares, each ``(g,)`` float64."""
     sum_g, square_g = np.zeros(g), np.zeros(g)
     for block in blocks(x):

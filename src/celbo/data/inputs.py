@@ -157,7 +157,7 @@ def open_input(path: Path, reading: Reading | None = None) -> Input | Opened:
 
 
 def _matrices(
-    path: Path, root: Any, stored: Sequence[str], layers: Sequence[str] | None
+    path: Path, root: object, stored: Sequence[str], layers: Sequence[str] | None
 ) -> dict[str | None, StoredPart]:
     """``X``, where there is one, and the layers that are wanted and can be read by rows."""
     parts = Parts(root, path)

@@ -1,7 +1,5 @@
 """Library sizes: moments of the log total counts, batch by batch."""
 
-from typing import Any
-
 import numpy as np
 
 from ..store.mapped import stretches
@@ -11,7 +9,7 @@ from ..store.matrices.matrix import StoredMatrix
 __all__ = ["library_size_moments", "total_counts"]
 
 
-def total_counts(x: Any) -> np.ndarray:
+def total_counts(x: object) -> np.ndarray:
     """Counts of each cell, summed over genes in one streaming pass (none where the counts were checked before).
 
     Parameters
@@ -35,7 +33,7 @@ def total_counts(x: Any) -> np.ndarray:
     return total_n
 
 
-def library_size_moments(x: Any, batch_n: np.ndarray, n_batch: int) -> tuple[np.ndarray, np.ndarray]:
+def library_size_moments(x: object, batch_n: np.ndarray, n_batch: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean and population variance of the log total counts of each batch's cells.
 
     Parameters

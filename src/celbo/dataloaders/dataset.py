@@ -129,7 +129,7 @@ class AnnTorchDataset(torch.utils.data.Dataset):
         """Some rows (ascending, no repeats) of all tables, in memory; safe to call from another thread."""
         return Window(self, ascending_u)
 
-    def _row_numbers(self, indices: Any) -> np.ndarray:
+    def _row_numbers(self, indices: object) -> np.ndarray:
         if isinstance(indices, slice):
             return np.arange(len(self), dtype=np.int64)[indices]
         if isinstance(indices, int | np.integer):
@@ -213,7 +213,7 @@ def _keys_and_dtypes(asked: list[str] | dict[str, Any] | None, registered: list[
     return {key: np.int64 if key in INTEGER_KEYS else np.float32 for key in wanted}
 
 
-def _open(key: str, array: Any, dtype: Any, columns: np.ndarray | None) -> RowSource:
+def _open(key: str, array: object, dtype: object, columns: np.ndarray | None) -> RowSource:
     try:
         return rows(array, dtype, columns)
     except (TypeError, ValueError) as error:

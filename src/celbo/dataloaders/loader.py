@@ -115,10 +115,10 @@ class AnnDataLoader:
     def __init__(
         self,
         adata_manager: "AnnDataManager",
-        indices: Any = None,
+        indices: object = None,
         batch_size: int | None = 128,
         shuffle: bool = False,
-        sampler: Any = None,
+        sampler: object = None,
         drop_last: bool = False,
         drop_dataset_tail: bool = False,
         data_and_attributes: list[str] | dict[str, Any] | None = None,

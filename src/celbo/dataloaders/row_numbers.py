@@ -4,7 +4,6 @@ Dims: n cells, k of them.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import numpy as np
 
@@ -33,7 +32,7 @@ def all_rows(n: int) -> np.ndarray:
     return kept(lambda: (np.arange(start, min(start + PIECE, n)) for start in range(0, n, PIECE)), n)
 
 
-def row_numbers(indices: Any, n: int) -> np.ndarray:
+def row_numbers(indices: object, n: int) -> np.ndarray:
     """As :func:`~celbo.dataloaders.row_sources.source.as_indices` for cells; mapped numbers are read in place.
 
     Returns

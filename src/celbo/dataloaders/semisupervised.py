@@ -87,7 +87,7 @@ class SemiSupervisedDataLoader(ConcatDataLoader):
         self,
         adata_manager: "AnnDataManager",
         n_samples_per_label: int | None = None,
-        indices: Any = None,
+        indices: object = None,
         shuffle: bool = False,
         batch_size: int | None = 128,
         data_and_attributes: list[str] | dict[str, Any] | None = None,
@@ -168,7 +168,7 @@ class SemiSupervisedDataSplitter(DataSplitter):
     def __init__(
         self,
         adata_manager: "AnnDataManager",
-        datamodule: Any = None,
+        datamodule: object = None,
         train_size: float | None = None,
         validation_size: float | None = None,
         shuffle_set_split: bool = True,

@@ -5,7 +5,7 @@ r"""Beta-binomial: successes out of a known number of trials, with a success pro
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -142,7 +142,7 @@ class BetaBinomial(CountDistribution):
         values = values.view(-1, *(1,) * len(self.batch_shape))
         return values.expand(-1, *self.batch_shape) if expand else values
 
-    def expand(self, batch_shape: Shape, _instance: Any = None) -> Self:
+    def expand(self, batch_shape: Shape, _instance: object = None) -> Self:
         """The same distribution with more, repeated, entries."""
         trials, alpha, beta = (p.expand(batch_shape) for p in (self.total_count, self.alpha, self.beta))
         return type(self)(trials, alpha, beta, validate_args=self._validate_args, eps=0.0)

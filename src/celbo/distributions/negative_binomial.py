@@ -9,7 +9,7 @@ Dims: n cells, g genes.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -174,7 +174,7 @@ class NegativeBinomial(CountDistribution):
             return super().log_prob_sum(value)
         return sum_rows(ops.nb_log_prob_sum, value, self.scale_logits, self.log_library, self.log_theta)
 
-    def expand(self, batch_shape: Shape, _instance: Any = None) -> Self:
+    def expand(self, batch_shape: Shape, _instance: object = None) -> Self:
         """The same distribution with more, repeated, entries."""
         scale = None if self.scale is None else self.scale.expand(batch_shape)
         mu, theta = self.mu.expand(batch_shape), self.theta.expand(batch_shape)

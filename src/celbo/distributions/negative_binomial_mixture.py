@@ -6,7 +6,7 @@ r"""Mixture of two negative binomials: background and foreground of a protein's 
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -117,7 +117,7 @@ class NegativeBinomialMixture(CountDistribution):
         self.warn_outside_support(value)
         return nb_mixture_log_prob(value, self.mu1, self.mu2, self.theta1, self.theta2, self.mixture_logits)
 
-    def expand(self, batch_shape: Shape, _instance: Any = None) -> Self:
+    def expand(self, batch_shape: Shape, _instance: object = None) -> Self:
         """The same distribution with more, repeated, entries."""
         parameters = {name: parameter.expand(batch_shape) for name, parameter in self._parameters().items()}
         return type(self)(**parameters, validate_args=self._validate_args)  # type: ignore[arg-type]

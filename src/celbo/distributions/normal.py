@@ -2,7 +2,7 @@ r"""Normal: :math:`N(x; \mu, \sigma) = e^{-(x-\mu)^2/2\sigma^2} / \sqrt{2\pi\sig
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -62,7 +62,7 @@ class Normal(TorchNormal):
         generator = generator_or(generator, self.loc.device)
         return torch.normal(self.loc.expand(shape), self.scale.expand(shape), generator=generator)
 
-    def expand(self, batch_shape: Shape, _instance: Any = None) -> Self:
+    def expand(self, batch_shape: Shape, _instance: object = None) -> Self:
         """The same distribution with more, repeated, entries."""
         normal_mu = None if self.normal_mu is None else self.normal_mu.expand(batch_shape)
         loc, scale = self.loc.expand(batch_shape), self.scale.expand(batch_shape)

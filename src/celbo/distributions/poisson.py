@@ -5,7 +5,7 @@ Dims: n cells, g genes.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -111,7 +111,7 @@ class Poisson(TorchPoisson, CountDistribution):  # type: ignore[misc]  # same su
             return CountDistribution.log_prob_sum(self, value)
         return sum_rows(ops.poisson_log_prob_sum, value, self.scale_logits, self.log_library)
 
-    def expand(self, batch_shape: Shape, _instance: Any = None) -> Self:
+    def expand(self, batch_shape: Shape, _instance: object = None) -> Self:
         """The same distribution with more, repeated, entries."""
         scale = None if self.scale is None else self.scale.expand(batch_shape)
         return type(self)(self.rate.expand(batch_shape), validate_args=self._validate_args, scale=scale)

@@ -8,7 +8,7 @@ Dims: n cells, g genes.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -124,7 +124,7 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
         parameters = (self.scale_logits, self.log_library, self.log_theta, self.zi_logits)
         return sum_rows(ops.zinb_log_prob_sum, value, *parameters)
 
-    def expand(self, batch_shape: Shape, _instance: Any = None) -> Self:
+    def expand(self, batch_shape: Shape, _instance: object = None) -> Self:
         """The same distribution with more, repeated, entries."""
         scale = None if self.scale is None else self.scale.expand(batch_shape)
         mu, theta, zi_logits = (p.expand(batch_shape) for p in (self.mu, self.theta, self.zi_logits))

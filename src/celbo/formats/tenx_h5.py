@@ -43,7 +43,7 @@ class CellsOfTenx(StoredPart):
         self._open_rows(element, n, h)
 
 
-def is_matrix(group: Any) -> bool:
+def is_matrix(group: object) -> bool:
     """Whether this is a group with counts, by what it has."""
     return isinstance(group, h5py.Group) and all(name in group for name in MATRIX)
 
@@ -155,7 +155,7 @@ def _texts(dataset: h5py.Dataset) -> np.ndarray:
     return np.array([_text(value) for value in dataset[:]], dtype=object)
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 

@@ -66,7 +66,7 @@ def _store_class() -> type:
         def held(self, folder: str) -> int:
             return self.sizes[folder]
 
-        async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
+        async def get(self, key: str, prototype: object = None, byte_range: object = None) -> Any:
             value = await super().get(key, prototype, byte_range)
             return self.looked_at(key, value, f"{self.path} ({key})")
 

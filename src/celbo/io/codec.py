@@ -63,7 +63,7 @@ class Writer:
                 "archive holds. Put their numbers into arrays."
             )
 
-    def encode(self, value: Any, step: str = "") -> Any:
+    def encode(self, value: object, step: str = "") -> Any:
         """JSON form of a value; ``step`` is how the path goes on to it."""
         self.path.append(step)
         encoder = _encoder(type(value))
@@ -96,7 +96,7 @@ class Reader:
         """Key path of the value at hand, for messages."""
         return "".join(f"[{str(step)[:60]!r}]" for step in self.path if step is not None) or "the document"
 
-    def decode(self, node: Any, step: Any = None) -> Any:
+    def decode(self, node: object, step: object = None) -> Any:
         """Value of a JSON node; ``step`` is how the path goes on to it. The path stays where an error rises."""
         if not isinstance(node, list | dict):
             return _plain(node)
@@ -126,7 +126,7 @@ class Reader:
             raise ArchiveError("a list of values is no list, or not of the length it must have")
         return [self.decode(element, i) for i, element in enumerate(nodes)]
 
-    def of(self, node: Any, *kinds: type) -> Any:
+    def of(self, node: object, *kinds: type) -> Any:
         """Value of a node that must be of one of some kinds."""
         value = self.decode(node)
         if not isinstance(value, kinds):
@@ -169,7 +169,7 @@ def _encoder(kind: type) -> Encoder | None:
     return next((ENCODERS[family] for family in _FAMILIES if issubclass(kind, family)), None)
 
 
-def _unknown(value: Any, place: str) -> str:
+def _unknown(value: object, place: str) -> str:
     if isinstance(value, FunctionType | BuiltinFunctionType | MethodType | type):
         sort = "class" if isinstance(value, type) else "function"
         return (
@@ -180,7 +180,7 @@ def _unknown(value: Any, place: str) -> str:
     return f"{place} is of the type {kind!r}, which archives do not hold. Pass plain Python, numpy or pandas values."
 
 
-def encode(document: Any) -> tuple[Any, dict[str, Any]]:
+def encode(document: object) -> tuple[Any, dict[str, Any]]:
     """JSON form of a document and the arrays that left it.
 
     Parameters
@@ -205,7 +205,7 @@ def encode(document: Any) -> tuple[Any, dict[str, Any]]:
     return writer.encode(document), writer.arrays
 
 
-def decode(node: Any, arrays: dict[str, Any], budget: Budget | None = None) -> Any:
+def decode(node: object, arrays: dict[str, Any], budget: Budget | None = None) -> Any:
     """Document of its JSON form; the inverse of :func:`encode`.
 
     Parameters
@@ -234,11 +234,11 @@ def decode(node: Any, arrays: dict[str, Any], budget: Budget | None = None) -> A
 
 
 @encodes(type(None), bool, str)
-def _itself(w: Writer, value: Any) -> Any:
+def _itself(w: Writer, value: object) -> Any:
     return value
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """A JSON value that is no container; integers of many digits have a tag."""
     if type(value) is int and abs(value) >= _MAX_PLAIN_INT:
         raise ArchiveError(f"it holds an integer of {value.bit_length():,} bits")
@@ -283,7 +283,7 @@ def _pairs(r: Reader, node: dict[str, Any]) -> list[tuple[Any, Any]]:
     return [(r.budget.key(r.decode(key)), r.decode(value, _short(key))) for key, value in node["v"]]
 
 
-def _short(key: Any) -> Any:
+def _short(key: object) -> Any:
     return key if isinstance(key, str | int) else "..."
 
 
@@ -345,7 +345,7 @@ def _hexadecimal(r: Reader, node: dict[str, Any]) -> int:
     return bounded(int(digits, 16))
 
 
-def text_of(value: Any, n_most: int = 100) -> str:
+def text_of(value: object, n_most: int = 100) -> str:
     """A text of so many letters at most, for what parses it."""
     if not isinstance(value, str) or len(value) > n_most:
         raise ArchiveError("it holds a value that is written in an unknown way")

@@ -106,7 +106,7 @@ def has_letters(array: np.ndarray) -> bool:
     return bool(codes.max() <= _LAST_LETTER)
 
 
-def _of_bytes(r: Reader, raw: bytes, dtype: np.dtype[Any], sizes: Any) -> np.ndarray:
+def _of_bytes(r: Reader, raw: bytes, dtype: np.dtype[Any], sizes: object) -> np.ndarray:
     shape = r.budget.shape(sizes, dtype.itemsize)
     if math.prod(shape) * dtype.itemsize != len(raw):
         raise ArchiveError(f"an array of shape {shape} and dtype {dtype} comes with {len(raw)} bytes")

@@ -65,7 +65,7 @@ class Part:
     inner: Inner = lambda value: ()
 
 
-def check(path: Path, name: str, value: Any, part: Part) -> None:
+def check(path: Path, name: str, value: object, part: Part) -> None:
     """Refuse a part that is not what it must be.
 
     Parameters
@@ -86,14 +86,14 @@ def check(path: Path, name: str, value: Any, part: Part) -> None:
         _check("", value, part)
 
 
-def _check(place: str, value: Any, part: Part) -> None:
+def _check(place: str, value: object, part: Part) -> None:
     if not part.is_right(value):
         raise ArchiveError(f"{place or 'it'} is {_described(value)}, wanted {part.wanted}")
     for key, inside, wanted in part.inner(value):
         _check(place if key is None else f"{place}[{str(key)[:_LETTERS]!r}]", inside, wanted)
 
 
-def _described(value: Any) -> str:
+def _described(value: object) -> str:
     if value is MISSING:
         return "missing"
     if isinstance(value, Tensor):
@@ -109,12 +109,12 @@ _LISTS = (list, tuple, np.ndarray, pd.Index)
 _NESTED = (Mapping, np.ndarray, list, tuple, set)
 
 
-def is_whole(value: Any) -> bool:
+def is_whole(value: object) -> bool:
     """Whether a value is an integer, of Python or numpy."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
-def _is_flat(value: Any) -> bool:
+def _is_flat(value: object) -> bool:
     """A list of anything that is not nested: texts, numbers, times, intervals; missing ones as pandas had them once."""
     if not isinstance(value, _LISTS) or (isinstance(value, np.ndarray) and value.ndim != 1):
         return False
@@ -135,7 +135,7 @@ LIST = Part("a list of texts or numbers", _is_flat)
 # ------------------------------------------------------------------------------------------------------------------
 
 
-def _is_named(value: Any) -> bool:
+def _is_named(value: object) -> bool:
     return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
 
 
@@ -185,7 +185,7 @@ def exactly(parts: Sequence[Part]) -> Part:
     )
 
 
-def _is_list(value: Any) -> bool:
+def _is_list(value: object) -> bool:
     return isinstance(value, list | tuple)
 
 
@@ -207,7 +207,7 @@ def or_none(part: Part) -> Part:
     )
 
 
-def like(present: Any) -> Part:
+def like(present: object) -> Part:
     """A value as the one that is there now: what is None on either side may be anything, if it is no tensor.
 
     Parameters

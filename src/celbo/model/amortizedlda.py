@@ -181,7 +181,7 @@ class AmortizedLDA(UnsupervisedTrainingMixin, BaseModelClass):
         return float(np.exp(-elbo / n_counts))
 
     def _elbo_and_counts(
-        self, adata: Any, indices: Any, batch_size: int | None, seed: int | None
+        self, adata: object, indices: object, batch_size: int | None, seed: int | None
     ) -> tuple[float, float]:
         self._check_if_trained(warn=False)
         cells = asked(self, adata, indices, batch_size)

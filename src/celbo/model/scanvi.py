@@ -100,7 +100,7 @@ class SCANVI(RNASeqMixin, SemisupervisedTrainingMixin, VAEMixin, ArchesMixin, Ba
         gene_likelihood: GeneLikelihood = "zinb",
         use_observed_lib_size: bool = True,
         linear_classifier: bool = False,
-        datamodule: Any = None,
+        datamodule: object = None,
         **model_kwargs: Any,
     ) -> None:
         super().__init__(adata, registry)

@@ -23,7 +23,7 @@ def get_minified_adata_scrna(adata_manager: AnnDataManager, keep_count_data: boo
     return minified_copy(adata_manager, keep_count_data)
 
 
-def get_minified_mudata(adata_manager: Any, keep_count_data: bool = False) -> Any:
+def get_minified_mudata(adata_manager: object, keep_count_data: bool = False) -> Any:
     """Not there yet: no model of celbo takes MuData.
 
     Raises

@@ -51,7 +51,7 @@ _INITIALISERS = ("kaiming_uniform_", "uniform_", "normal_")
 """Those that torch shows to a function mode as a whole; the others show the methods they call."""
 
 
-def _found(place: Any, names: Iterable[str]) -> Iterator[Any]:
+def _found(place: object, names: Iterable[str]) -> Iterator[Any]:
     return (getattr(place, name) for name in names if hasattr(place, name))
 
 

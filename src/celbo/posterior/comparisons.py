@@ -76,8 +76,8 @@ def comparisons(
     obs: pd.DataFrame,
     *,
     groupby: str | None = None,
-    group1: Any = None,
-    group2: Any = None,
+    group1: object = None,
+    group2: object = None,
     idx1: Cells | None = None,
     idx2: Cells | None = None,
     subset_idx: Cells | None = None,
@@ -130,7 +130,7 @@ def _of_indices(obs: pd.DataFrame, idx1: Cells, idx2: Cells | None, part: np.nda
     return Comparison(cells1[part[cells1]], cells2[part[cells2]])
 
 
-def _of_groups(column: pd.Series, group1: Any, group2: Any, part: np.ndarray) -> list[Comparison]:
+def _of_groups(column: pd.Series, group1: object, group2: object, part: np.ndarray) -> list[Comparison]:
     labels = column.astype("category").cat
     categories = list(labels.categories)
     known = [group for code, group in enumerate(categories) if (labels.codes[part] == code).any()]
@@ -139,7 +139,7 @@ def _of_groups(column: pd.Series, group1: Any, group2: Any, part: np.ndarray) ->
         only = f"one group only ({known[0]!r})" if known else "no group"
         raise ValueError(f"adata.obs[{column.name!r}] has {only} among the cells that take part: nothing to compare.")
 
-    def codes_of(given: Any, argument: str) -> list[int]:
+    def codes_of(given: object, argument: str) -> list[int]:
         what = f"group in adata.obs[{column.name!r}] ({argument})"
         codes = [categories.index(known[position_of(group, known, what)]) for group in listed(given)]
         if not codes:

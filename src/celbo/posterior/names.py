@@ -12,7 +12,7 @@ __all__ = ["batch_codes", "gene_columns"]
 
 
 def batch_codes(
-    names: Any, categories: Sequence[Any] | np.ndarray, argument: str = "transform_batch"
+    names: object, categories: Sequence[Any] | np.ndarray, argument: str = "transform_batch"
 ) -> list[int | None]:
     """Codes of batches that are given by name.
 

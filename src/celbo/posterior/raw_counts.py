@@ -37,7 +37,7 @@ class GroupMeans:
     normalized: np.ndarray
 
 
-def group_means(x: Any, groups: Sequence[np.ndarray], columns: np.ndarray | None = None) -> GroupMeans:
+def group_means(x: object, groups: Sequence[np.ndarray], columns: np.ndarray | None = None) -> GroupMeans:
     """Mean count, share of nonzeros and depth-normalized mean of every gene in every group.
 
     Parameters
@@ -107,7 +107,7 @@ def _csr(block: CompressedBlock, width: int) -> sp.csr_array:
     return sp.csr_array((block.data.astype(np.float64), block.indices, block.indptr), shape=shape)
 
 
-def _totals_if_by_column(x: Any, used: np.ndarray) -> np.ndarray:
+def _totals_if_by_column(x: object, used: np.ndarray) -> np.ndarray:
     """Total count of each cell where a block has not whole rows; zeros where it has."""
     totals_n = np.zeros(shape_of(x)[0])
     for block in blocks(x):

@@ -5,7 +5,7 @@ cell itself.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -55,7 +55,7 @@ def neighbours(latent: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 @checked
 def knn_label_accuracy(
-    latent: np.ndarray, labels: Any, train_idx: np.ndarray, test_idx: np.ndarray, k: Annotated[int, Whole(1)] = 15
+    latent: np.ndarray, labels: object, train_idx: np.ndarray, test_idx: np.ndarray, k: Annotated[int, Whole(1)] = 15
 ) -> float:
     """Share of cells whose label their nearest neighbours name by majority.
 
@@ -113,7 +113,7 @@ class BatchMixing:
 
 @checked
 def batch_mixing(
-    latent: np.ndarray, batches: Any, k: Annotated[int, Whole(1)] = 50, perplexity: float = 30.0
+    latent: np.ndarray, batches: object, k: Annotated[int, Whole(1)] = 50, perplexity: float = 30.0
 ) -> BatchMixing:
     r"""Measure how well batches mix.
 
@@ -178,7 +178,7 @@ def perplexity_weights(distance_nm: np.ndarray, perplexity: float) -> np.ndarray
 
 
 @checked
-def graph_connectivity(latent: np.ndarray, labels: Any, k: Annotated[int, Whole(1)] = 15) -> float:
+def graph_connectivity(latent: np.ndarray, labels: object, k: Annotated[int, Whole(1)] = 15) -> float:
     """Mean over labels of the share of a label's cells in its largest connected part of the graph of neighbours.
 
     Parameters
@@ -211,7 +211,7 @@ def _largest_part(graph: sp.csr_matrix, rows: np.ndarray) -> float:
 
 
 @checked
-def nmi_ari(latent: np.ndarray, labels: Any, seed: int = 0) -> tuple[float, float]:
+def nmi_ari(latent: np.ndarray, labels: object, seed: int = 0) -> tuple[float, float]:
     """Agreement of k-means clusters with labels.
 
     Parameters
@@ -256,7 +256,7 @@ def _coordinates(latent: np.ndarray) -> np.ndarray:
     return z_nk
 
 
-def _codes(names: Any, n: int, argument: str) -> tuple[np.ndarray, np.ndarray]:
+def _codes(names: object, n: int, argument: str) -> tuple[np.ndarray, np.ndarray]:
     """Integers for names, and the names that occur, sorted."""
     names_n = np.asarray(names)
     if names_n.shape != (n,):

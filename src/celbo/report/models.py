@@ -27,7 +27,7 @@ def _normal_latents(model: Any, indices: np.ndarray) -> Latents:
     return model.get_latent_representation(indices=indices, return_dist=True)
 
 
-def _topics(model: Any, indices: np.ndarray) -> Latents:
+def _topics(model: object, indices: np.ndarray) -> Latents:
     return topics_of_cells(model, indices=indices), None
 
 
@@ -79,6 +79,6 @@ ROWS: Mapping[type, Row] = {
 """Class -> its row; all others, yours too, are taken for autoencoders of counts, as SCVI is."""
 
 
-def row_of(model: Any) -> Row:
+def row_of(model: object) -> Row:
     """The row of a model: of its class, or of the nearest that its class derives from."""
     return next((ROWS[cls] for cls in type(model).__mro__ if cls in ROWS), Row())

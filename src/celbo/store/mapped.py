@@ -31,7 +31,7 @@ class _Mapping(mmap.mmap):
     """A mapped temporary file: what was read of it can be let go, since what was changed is in the file."""
 
 
-def put(pieces: Callable[[], Iterable[np.ndarray]], dtype: Any) -> np.ndarray:
+def put(pieces: Callable[[], Iterable[np.ndarray]], dtype: object) -> np.ndarray:
     """Write an array piece by piece to a temporary file, and map it.
 
     The file lies where :mod:`tempfile` puts such (``TMPDIR``), has no name and is gone with the array. The array may be

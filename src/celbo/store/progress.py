@@ -4,7 +4,6 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from anndata.abc import CSRDataset
 
@@ -14,7 +13,7 @@ __all__ = ["counting", "tracking"]
 
 
 @contextmanager
-def counting(x: Any, what: str) -> Iterator[Callable[[int, int], None] | None]:
+def counting(x: object, what: str) -> Iterator[Callable[[int, int], None] | None]:
     """Progress of a pass over a matrix, for :func:`~celbo.data.check_counts`; None for one in memory, soon done.
 
     Parameters

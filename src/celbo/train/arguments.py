@@ -32,7 +32,7 @@ def refuse_unknown(kwargs: Mapping[str, Any], known: Iterable[str]) -> None:
             )
 
 
-def as_list(given: Any) -> list[Any]:
+def as_list(given: object) -> list[Any]:
     """One, several or none, as a list."""
     if given is None:
         return []

@@ -9,7 +9,7 @@ from ..core.kinds import described
 __all__ = ["make_loggers"]
 
 
-def make_loggers(chosen: Any, folder: str | Path | None) -> list[Any]:
+def make_loggers(chosen: object, folder: str | Path | None) -> list[Any]:
     """Loggers from what the user gave.
 
     Parameters

@@ -72,7 +72,7 @@ def _train(trainer: Run) -> None:
     trainer.epoch_is_trained = True
 
 
-def _training_batch(trainer: Run, batch: Any, batch_idx: int) -> None:
+def _training_batch(trainer: Run, batch: object, batch_idx: int) -> None:
     between_batches()
     plan, steps_before = trainer.plan, trainer.global_step
     trainer.call("on_train_batch_start", batch, batch_idx)
@@ -87,7 +87,7 @@ def _training_batch(trainer: Run, batch: Any, batch_idx: int) -> None:
         plan.step_values = {}
 
 
-def _take_steps(trainer: Run, batch: Any, batch_idx: int) -> dict[str, Any] | None:
+def _take_steps(trainer: Run, batch: object, batch_idx: int) -> dict[str, Any] | None:
     """Go down each loss of a minibatch; what callbacks get is of the first."""
     output: dict[str, Any] | None = None
     for step in trainer.plan.steps(batch, batch_idx):

@@ -185,7 +185,7 @@ def _means(totals: Totals, mode: str, n_obs_total: int) -> dict[str, float]:
     return metrics | {name: total / weight for name, (total, weight) in totals.kept.items()}
 
 
-def _double(value: Any, device: torch.device) -> Tensor:
+def _double(value: object, device: torch.device) -> Tensor:
     if isinstance(value, Tensor):
         return value.detach().reshape(()).double()
     return torch.tensor(np.asarray(value).item(), dtype=torch.float64, device=device)

@@ -41,7 +41,7 @@ def explain_nonfinite(
     module: nn.Module,
     loss: Tensor,
     loss_output: LossOutput | None,
-    batch: Any,
+    batch: object,
     rows: Sequence[int] | None,
     where: str,
 ) -> NonFiniteLossError:
@@ -114,7 +114,7 @@ def _bad_positions(term: Tensor) -> list[int]:
     return torch.nonzero(bad.flatten(1).any(1) if term.dim() > 1 else bad).flatten().tolist()
 
 
-def _inputs(batch: Any) -> Iterator[tuple[str, Tensor]]:
+def _inputs(batch: object) -> Iterator[tuple[str, Tensor]]:
     for part in batch if isinstance(batch, tuple | list) else [batch]:
         if isinstance(part, Mapping):
             yield from (

@@ -92,7 +92,7 @@ class Run(RunState):
         """Backward pass under the run's precision and strategy."""
         self.engine.backward(loss, **kwargs)
 
-    def to_device(self, batch: Any) -> Any:
+    def to_device(self, batch: object) -> Any:
         """Move a minibatch, and let the data module finish it there (sparse tensors are made dense)."""
         batch = self.engine.to_device(batch)
         if self._finish_batch is None:

@@ -75,7 +75,7 @@ class LabelsWithUnlabeledObsField(CategoricalObsField):
             )
         return self.DEFAULT_UNLABELED
 
-    def _as_a_label(self, given: Any, column: pd.Series) -> Any:
+    def _as_a_label(self, given: object, column: pd.Series) -> Any:
         """The label that is meant, also where ``given`` is text and labels are numbers, or the other way."""
         known = [value for part in column_parts(column) for value in part.dropna().unique().tolist()]
         meant = same_text(given, known)

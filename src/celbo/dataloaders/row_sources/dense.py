@@ -23,7 +23,7 @@ class DenseRows(RowSource):
     they are, because a converted copy would need as much memory again: each minibatch is converted as it is gathered.
     """
 
-    def __init__(self, array: np.ndarray, dtype: Any = np.float32, columns: np.ndarray | None = None) -> None:
+    def __init__(self, array: np.ndarray, dtype: object = np.float32, columns: np.ndarray | None = None) -> None:
         array = np.asarray(array)
         array = array.reshape(-1, 1) if array.ndim == 1 else array
         check_numeric(array.dtype, "The array")
@@ -46,7 +46,7 @@ class DenseRows(RowSource):
 class MappedRows(RowSource):
     """Rows of columns that lie in a temporary file (:func:`celbo.store.mapped.put`), each ``(n,)``."""
 
-    def __init__(self, arrays: Sequence[np.ndarray], dtype: Any = np.float32) -> None:
+    def __init__(self, arrays: Sequence[np.ndarray], dtype: object = np.float32) -> None:
         super().__init__((len(arrays[0]), len(arrays)), dtype)
         for array in arrays:
             check_numeric(array.dtype, "The column")
@@ -62,7 +62,9 @@ class MappedRows(RowSource):
             out_ng[:, column] = taken(array, rows_n)
 
 
-def array_rows(array: np.ndarray, dtype: Any = np.float32, columns: np.ndarray | None = None) -> DenseRows | MappedRows:
+def array_rows(
+    array: np.ndarray, dtype: object = np.float32, columns: np.ndarray | None = None
+) -> DenseRows | MappedRows:
     """Rows of a numpy array, left in its file if it is one column that is mapped from there."""
     if columns is None and is_mapped(array) and array.size == len(array):
         return MappedRows([array.reshape(-1)], dtype)

@@ -3,7 +3,6 @@
 import functools
 import sys
 from collections.abc import Callable
-from typing import Any
 
 import h5py
 import numpy as np
@@ -26,7 +25,7 @@ SUPPORTED = (
 
 
 @checked
-def rows(array: Any, dtype: Any = np.float32, columns: np.ndarray | None = None) -> RowSource:
+def rows(array: object, dtype: object = np.float32, columns: np.ndarray | None = None) -> RowSource:
     """Row source of a table.
 
     Parameters
@@ -48,7 +47,7 @@ def rows(array: Any, dtype: Any = np.float32, columns: np.ndarray | None = None)
 
 
 @functools.singledispatch
-def _open(array: Any, dtype: Any, columns: np.ndarray | None) -> RowSource:
+def _open(array: object, dtype: object, columns: np.ndarray | None) -> RowSource:
     kind = f"{type(array).__module__}.{type(array).__qualname__}"
     raise TypeError(f"No reader for rows of a {kind}. Supported are: {SUPPORTED}.")
 

@@ -50,7 +50,7 @@ class RowSource(ABC):
         """Number of rows."""
         return self.n_rows
 
-    def take(self, indices: Any, out: Tensor | None = None) -> Tensor:
+    def take(self, indices: object, out: Tensor | None = None) -> Tensor:
         """Dense rows, in the order asked.
 
         Parameters
@@ -143,7 +143,7 @@ def _checked_columns(columns_g: np.ndarray, n_stored: int) -> np.ndarray:
     return columns_g.astype(np.int64)
 
 
-def as_indices(indices: Any, n: int, what: str = "row", argument: str = "indices") -> np.ndarray:
+def as_indices(indices: object, n: int, what: str = "row", argument: str = "indices") -> np.ndarray:
     """Row numbers as a fresh-or-shared int64 array, checked.
 
     Parameters

@@ -9,7 +9,6 @@ import logging
 import warnings
 from abc import abstractmethod
 from functools import cache, cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +31,7 @@ BLOCK = 65536
 class SparseRows(RowSource):
     """Rows of a sparse storage: dense by :meth:`take`, or still sparse by :meth:`take_sparse`."""
 
-    def __init__(self, shape: tuple[int, ...], dtype: Any, columns: np.ndarray | None = None) -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: object, columns: np.ndarray | None = None) -> None:
         super().__init__(shape, dtype, columns)
         self._place_of_column = None if self.columns is None else place_of_columns(self.columns, shape[1])
 
@@ -56,7 +55,7 @@ class SparseRows(RowSource):
         """Write the stored rows ``rows_n`` over ``out_ng``; zeros included."""
         self.csr(rows_n).toarray(out=out_ng)
 
-    def take_sparse(self, indices: Any) -> Tensor:
+    def take_sparse(self, indices: object) -> Tensor:
         """Rows in the order asked as a sparse tensor of torch, ``(n, g)``; repeated entries are added."""
         return self.gather_sparse(as_indices(indices, self.n_rows))
 
@@ -86,7 +85,10 @@ class CSRRows(SparseRows):
     """
 
     def __init__(
-        self, matrix: sparse.csr_matrix | sparse.csr_array, dtype: Any = np.float32, columns: np.ndarray | None = None
+        self,
+        matrix: sparse.csr_matrix | sparse.csr_array,
+        dtype: object = np.float32,
+        columns: np.ndarray | None = None,
     ) -> None:
         super().__init__(matrix.shape, dtype, columns)
         check_numeric(matrix.dtype, "The sparse matrix")
@@ -124,7 +126,7 @@ class CSCRows(CSRRows):
 
 
 def csc_rows(
-    matrix: sparse.csc_matrix | sparse.csc_array, dtype: Any = np.float32, columns: np.ndarray | None = None
+    matrix: sparse.csc_matrix | sparse.csc_array, dtype: object = np.float32, columns: np.ndarray | None = None
 ) -> CSCRows:
     """See :class:`CSCRows`."""
     check_sparse(matrix)

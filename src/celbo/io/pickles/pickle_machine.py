@@ -115,14 +115,14 @@ class _Machine:
                 return group
         raise ArchiveError("an instruction closes a group that was never opened")
 
-    def push(self, value: Any) -> None:
+    def push(self, value: object) -> None:
         self.stack.append(value)
 
-    def push_large(self, value: Any, n_bytes: int) -> None:
+    def push_large(self, value: object, n_bytes: int) -> None:
         self.budget.charge(n_bytes)
         self.stack.append(value)
 
-    def keep(self, index: int, value: Any) -> None:
+    def keep(self, index: int, value: object) -> None:
         self.budget.charge(_MEMO_BYTES)
         self.memo[index] = value
 
@@ -212,14 +212,14 @@ def _refer(machine: _Machine) -> None:
 
 
 def _tuple_of(count: int) -> Callable[[_Machine, Any], None]:
-    def make(machine: _Machine, arg: Any) -> None:
+    def make(machine: _Machine, arg: object) -> None:
         values = [machine.pop() for _ in range(count)]
         machine.push(tuple(reversed(values)))
 
     return make
 
 
-def _push_arg(machine: _Machine, arg: Any) -> None:
+def _push_arg(machine: _Machine, arg: object) -> None:
     machine.push(arg)
 
 
@@ -227,7 +227,7 @@ def _push_integer(machine: _Machine, arg: int) -> None:
     machine.push(bounded(arg))
 
 
-def _nothing(machine: _Machine, arg: Any) -> None:
+def _nothing(machine: _Machine, arg: object) -> None:
     """Framing and protocol marks carry no value."""
 
 

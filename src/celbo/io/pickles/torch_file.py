@@ -36,7 +36,7 @@ ReadStorage = Callable[[str, torch.dtype, int], Tensor]
 def _rebuilder(read_storage: ReadStorage, budget: Budget) -> Rebuilder:
     cache: dict[tuple[str, torch.dtype], Storage] = {}
 
-    def load_reference(r: Rebuilder, node: Any) -> Storage:
+    def load_reference(r: Rebuilder, node: object) -> Storage:
         key, dtype, n_elements = _storage_id(node)
         if (key, dtype) not in cache:
             r.budget.charge(n_elements * dtype.itemsize)
@@ -47,7 +47,7 @@ def _rebuilder(read_storage: ReadStorage, budget: Budget) -> Rebuilder:
     return Rebuilder(grants, _CONSTANTS, load_reference, budget)
 
 
-def _storage_id(node: Any) -> tuple[str, torch.dtype, int]:
+def _storage_id(node: object) -> tuple[str, torch.dtype, int]:
     if not isinstance(node, tuple) or len(node) not in (5, 6) or node[0] != "storage" or node[5:] not in ((), (None,)):
         raise ArchiveError("a storage is named in an unknown way")
     _, kind, key, _, n_elements = node[:5]

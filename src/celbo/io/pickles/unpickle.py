@@ -58,7 +58,7 @@ class Rebuilder:
         self._done: dict[int, tuple[Any, int]] = {}
         self._open: set[int] = set()
 
-    def value(self, node: Any) -> Any:
+    def value(self, node: object) -> Any:
         """Value of a node; the same object for the same node."""
         self.budget.count(1)
         if node is None or isinstance(node, bool | int | float | str | bytes | bytearray):
@@ -69,7 +69,7 @@ class Rebuilder:
             return known[0]
         return self._make_once(node)
 
-    def _make_once(self, node: Any) -> Any:
+    def _make_once(self, node: object) -> Any:
         if id(node) in self._open:
             raise ArchiveError("it holds a value that contains itself")
         if len(self._open) >= MAX_DEPTH:
@@ -82,7 +82,7 @@ class Rebuilder:
         self._done[id(node)] = (value, before - self.budget.values_left)
         return value
 
-    def values(self, nodes: Any, n: int | None = None) -> list[Any]:
+    def values(self, nodes: object, n: int | None = None) -> list[Any]:
         """Values of a tuple or list of nodes, ``n`` of them if given."""
         if not isinstance(nodes, tuple | list) or (n is not None and len(nodes) != n):
             raise ArchiveError("a list of values does not have the length it must have")
@@ -92,11 +92,11 @@ class Rebuilder:
         """Pairs for a dict."""
         return [(self.key(key), self.value(value)) for key, value in nodes]
 
-    def key(self, node: Any) -> Any:
+    def key(self, node: object) -> Any:
         """Value of a node that is to be a key or an element of a set."""
         return self.budget.key(self.value(node))
 
-    def of(self, node: Any, kind: type) -> Any:
+    def of(self, node: object, kind: type) -> Any:
         """Value of a node that must be of a type, exactly."""
         value = self.value(node)
         if type(value) is not kind:

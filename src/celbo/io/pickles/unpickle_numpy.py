@@ -48,11 +48,11 @@ def _time_dtype(r: Rebuilder, letter: str, state: tuple[Any, ...]) -> np.dtype[A
     return np.dtype(f"{letter}8[{number}{unit.decode()}]").newbyteorder(state[1] if state[1] in ("<", ">") else "=")
 
 
-def _shape(r: Rebuilder, node: Any, itemsize: int) -> tuple[int, ...]:
+def _shape(r: Rebuilder, node: object, itemsize: int) -> tuple[int, ...]:
     return r.budget.shape(r.of(node, tuple), itemsize)
 
 
-def _from_bytes(r: Rebuilder, raw: Any, dtype: np.dtype[Any], shape_node: Any, fortran: bool) -> np.ndarray:
+def _from_bytes(r: Rebuilder, raw: object, dtype: np.dtype[Any], shape_node: object, fortran: bool) -> np.ndarray:
     if not isinstance(raw, bytes | bytearray) or dtype.hasobject:
         raise ArchiveError("an array's numbers are not written as bytes")
     shape = _shape(r, shape_node, dtype.itemsize)
@@ -64,7 +64,7 @@ def _from_bytes(r: Rebuilder, raw: Any, dtype: np.dtype[Any], shape_node: Any, f
     return flat.reshape(shape, order="F" if fortran else "C").copy()
 
 
-def _object_array(r: Rebuilder, elements: Any, shape_node: Any, fortran: bool) -> np.ndarray:
+def _object_array(r: Rebuilder, elements: object, shape_node: object, fortran: bool) -> np.ndarray:
     shape = _shape(r, shape_node, 8)
     if not isinstance(elements, list) or len(elements) != math.prod(shape):
         raise ArchiveError(f"an array of shape {shape} does not come with as many objects")
@@ -91,7 +91,7 @@ def _array(r: Rebuilder, call: Call) -> np.ndarray:
     return _from_bytes(r, r.value(raw), dtype, shape, bool(fortran))
 
 
-def _five(state: Any) -> tuple[Any, Any, Any, Any, Any]:
+def _five(state: object) -> tuple[Any, Any, Any, Any, Any]:
     if not isinstance(state, tuple) or len(state) != 5:
         raise ArchiveError("an array's state is not the five values it must be")
     return state

@@ -23,7 +23,7 @@ _Block = tuple[Any, Any]
 """Values and where they lie among the columns."""
 
 
-def _fields(node: Any) -> dict[str, Any]:
+def _fields(node: object) -> dict[str, Any]:
     """Nodes by name of a state that must be a dict with text keys."""
     if not isinstance(node, DictItems) or any(not isinstance(key, str) for key, _ in node.items):
         raise ArchiveError("a pandas object has a state that is no dictionary")
@@ -43,13 +43,13 @@ def _need(fields: dict[str, Any], *names: str) -> Any:
     raise ArchiveError(f"a pandas object lacks its {names[0]!r}")
 
 
-def _last(name: Any) -> str:
+def _last(name: object) -> str:
     if not isinstance(name, Name) or name.module.partition(".")[0] != "pandas":
         raise ArchiveError("a pandas object is of a kind that is no pandas class")
     return name.qualname
 
 
-def _one_dimensional(value: Any) -> Any:
+def _one_dimensional(value: object) -> Any:
     if not isinstance(value, np.ndarray | pd.api.extensions.ExtensionArray) or value.ndim != 1:
         raise ArchiveError("pandas values are no one-dimensional array")
     return value
@@ -70,7 +70,7 @@ def _new_index(r: Rebuilder, call: Call) -> pd.Index:
     return pd.Index(data, name=_label(r.value(fields.get("name"))), dtype=data.dtype)
 
 
-def _label(name: Any) -> Any:
+def _label(name: object) -> Any:
     hash(name)
     return name
 
@@ -100,7 +100,7 @@ def _block(r: Rebuilder, call: Call) -> _Block:
     return _checked_block(r.value(values), r.value(placement))
 
 
-def _checked_block(values: Any, placement: Any) -> _Block:
+def _checked_block(values: object, placement: object) -> _Block:
     """A block that is an array, and lies at no more places than it has; a series' lies at its rows."""
     if not isinstance(values, np.ndarray | pd.api.extensions.ExtensionArray) or values.ndim not in (1, 2):
         raise ArchiveError("a pandas block is no array")
@@ -109,7 +109,7 @@ def _checked_block(values: Any, placement: Any) -> _Block:
     return values, placement
 
 
-def _places(placement: Any) -> Any:
+def _places(placement: object) -> Any:
     """Where a block lies, as a range or an array."""
     if isinstance(placement, slice) and None not in (placement.start, placement.stop):
         return range(placement.start, placement.stop, placement.step or 1)
@@ -118,7 +118,7 @@ def _places(placement: Any) -> Any:
     raise ArchiveError("a pandas block does not say where its columns lie")
 
 
-def _positions(placement: Any, n: int) -> list[int]:
+def _positions(placement: object, n: int) -> list[int]:
     """The same, for ``n`` columns."""
     where = _places(placement)
     if len(where) != n:
@@ -153,7 +153,7 @@ def _old_manager(r: Rebuilder, call: Call) -> _Manager:
     return r.values(_need(layout, "axes")), blocks
 
 
-def _rows(r: Rebuilder, values: Any) -> list[Any]:
+def _rows(r: Rebuilder, values: object) -> list[Any]:
     """The columns of one block: rows of a 2-D array, or the one array of an extension type."""
     if isinstance(values, np.ndarray) and values.ndim == 2:
         r.budget.tables(len(values))
@@ -205,13 +205,13 @@ def _backed_array(r: Rebuilder, call: Call) -> Any:
     return _BACKED[kind](dtype, _one_dimensional(values))
 
 
-def _categorical(dtype: Any, codes: np.ndarray) -> Any:
+def _categorical(dtype: object, codes: np.ndarray) -> Any:
     if not isinstance(dtype, pd.CategoricalDtype):
         raise ArchiveError("a categorical has no categories")
     return pd.Categorical.from_codes(codes, dtype=dtype)
 
 
-def _string_array(dtype: Any, values: np.ndarray) -> Any:
+def _string_array(dtype: object, values: np.ndarray) -> Any:
     if not isinstance(dtype, pd.StringDtype) and dtype is not object:
         raise ArchiveError("a text array has no text dtype")
     return values if dtype is object else pd.array(values, dtype="string")

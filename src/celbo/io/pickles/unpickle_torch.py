@@ -68,7 +68,7 @@ class Constraint:
     state: dict[str, Any] = field(default_factory=dict)
 
 
-def storage_dtype(node: Any) -> torch.dtype:
+def storage_dtype(node: object) -> torch.dtype:
     """Element type that a storage class in a persistent id stands for."""
     dtype = STORAGE_DTYPES.get(str(node)) if isinstance(node, Name) else None
     if dtype is None:
@@ -76,7 +76,7 @@ def storage_dtype(node: Any) -> torch.dtype:
     return dtype
 
 
-def _sizes(r: Rebuilder, node: Any, what: str) -> tuple[int, ...]:
+def _sizes(r: Rebuilder, node: object, what: str) -> tuple[int, ...]:
     sizes = r.value(node)
     if (
         not isinstance(sizes, tuple)
@@ -87,7 +87,7 @@ def _sizes(r: Rebuilder, node: Any, what: str) -> tuple[int, ...]:
     return sizes
 
 
-def _view(r: Rebuilder, storage: Storage, offset: Any, size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
+def _view(r: Rebuilder, storage: Storage, offset: object, size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
     """The strided view of a storage, after making sure that it lies inside."""
     if type(offset) is not int or offset < 0 or len(size) != len(stride):
         raise ArchiveError("a tensor has an impossible offset or stride")
@@ -103,7 +103,7 @@ def _view(r: Rebuilder, storage: Storage, offset: Any, size: tuple[int, ...], st
     return flat.as_strided(size, stride, offset).contiguous()
 
 
-def _storage(r: Rebuilder, node: Any) -> Storage:
+def _storage(r: Rebuilder, node: object) -> Storage:
     storage = r.value(node)
     if not isinstance(storage, Storage):
         raise ArchiveError("a tensor is not made of a storage")

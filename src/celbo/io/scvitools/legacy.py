@@ -82,7 +82,7 @@ def _field(data: dict[str, Any], state: dict[str, Any], summary: dict[str, Any])
 
 
 def registry_of_setup(
-    setup: dict[str, Any], var_names: np.ndarray | None = None, unlabeled_category: Any = None
+    setup: dict[str, Any], var_names: np.ndarray | None = None, unlabeled_category: object = None
 ) -> dict[str, Any]:
     """The registry that a setup dictionary stands for; ``model_name`` was not saved then.
 

@@ -88,7 +88,7 @@ def read_scvi_archive(dir: str | PathLike[str], prefix: str = "") -> ScviArchive
     )
 
 
-def _modern(path: Path, content: Any) -> ScviArchive:
+def _modern(path: Path, content: object) -> ScviArchive:
     if not isinstance(content, dict) or not {"model_state_dict", "attr_dict"} <= content.keys():
         raise ArchiveError(
             f"{path} is a torch file, but no model of scvi-tools: it lacks 'model_state_dict' or 'attr_dict'."
@@ -106,7 +106,7 @@ def _modern(path: Path, content: Any) -> ScviArchive:
     return ScviArchive(tensors, _var_names(path, content), attributes, pyro_params, path)
 
 
-def _pyro_params(path: Path, store: Any) -> dict[str, dict[str, Any]]:
+def _pyro_params(path: Path, store: object) -> dict[str, dict[str, Any]]:
     if not isinstance(store, dict) or any(not isinstance(part, dict) for part in store.values()):
         raise ArchiveError(f"{path} is damaged: its Pyro parameter store is no dictionary.")
     return {str(part): dict(values) for part, values in store.items()}

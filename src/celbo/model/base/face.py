@@ -137,7 +137,7 @@ class ModelFace:
         return self.train_indices_
 
     @train_indices.setter
-    def train_indices(self, value: Any) -> None:
+    def train_indices(self, value: object) -> None:
         self.train_indices_ = value
 
     @property
@@ -146,7 +146,7 @@ class ModelFace:
         return self.validation_indices_
 
     @validation_indices.setter
-    def validation_indices(self, value: Any) -> None:
+    def validation_indices(self, value: object) -> None:
         self.validation_indices_ = value
 
     @property
@@ -155,7 +155,7 @@ class ModelFace:
         return self.test_indices_
 
     @test_indices.setter
-    def test_indices(self, value: Any) -> None:
+    def test_indices(self, value: object) -> None:
         self.test_indices_ = value
 
     @property

@@ -54,7 +54,7 @@ def noted_arguments(model: Any) -> dict[str, dict[str, Any]]:
     return vars(model).get(_INNERMOST) or model.init_params_
 
 
-def given_arguments(model: Any) -> dict[str, Any]:
+def given_arguments(model: object) -> dict[str, Any]:
     """As :func:`noted_arguments`, by name."""
     return flat(noted_arguments(model))
 

@@ -26,11 +26,11 @@ class _Managers(WeakKeyDictionary):
     def __reduce__(self) -> tuple[Any, ...]:
         return _Managers, ()
 
-    def __deepcopy__(self, memo: Any) -> "_Managers":
+    def __deepcopy__(self, memo: object) -> "_Managers":
         return _Managers()
 
 
-def keep_manager(owner: Any, manager: AnnDataManager) -> None:
+def keep_manager(owner: object, manager: AnnDataManager) -> None:
     """Remember a manager on its AnnData for a model class or a model."""
     adata = manager.adata
     if adata is None:
@@ -39,7 +39,7 @@ def keep_manager(owner: Any, manager: AnnDataManager) -> None:
     _data_of.setdefault(owner, WeakValueDictionary())[manager.adata_uuid] = adata
 
 
-def kept_manager(owner: Any, adata: Any) -> AnnDataManager | None:
+def kept_manager(owner: object, adata: object) -> AnnDataManager | None:
     """The manager that was kept on this very object for ``owner``, or None."""
     return adata.__dict__.get(_ATTRIBUTE, {}).get(owner)
 
@@ -52,12 +52,12 @@ def gene_names(owner: Any, adata: Any) -> pd.Index:
     return pd.Index(np.asarray(manager.get_state_registry(REGISTRY_KEYS.X_KEY)["column_names"]))
 
 
-def all_managers(owner: Any) -> dict[str, AnnDataManager]:
+def all_managers(owner: object) -> dict[str, AnnDataManager]:
     """The managers kept for ``owner``, by the identity of their AnnData."""
     kept = {uuid: kept_manager(owner, adata) for uuid, adata in _data_of.get(owner, {}).items()}
     return {uuid: manager for uuid, manager in kept.items() if manager is not None}
 
 
-def forget_manager(owner: Any, adata: Any) -> bool:
+def forget_manager(owner: object, adata: object) -> bool:
     """Let go of the manager kept for ``owner``; whether there was one."""
     return adata.__dict__.get(_ATTRIBUTE, {}).pop(owner, None) is not None

@@ -271,7 +271,7 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
         save_anndata: bool = False,
         save_kwargs: dict[str, Any] | None = None,
         legacy_mudata_format: bool = False,
-        datamodule: Any = None,
+        datamodule: object = None,
         **anndata_write_kwargs: Any,
     ) -> None:
         """Write the model as an archive of safetensors and JSON: no pickle, atomic.
@@ -307,7 +307,7 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
         device: int | str = "auto",
         prefix: str | None = None,
         backup_url: str | None = None,
-        datamodule: Any = None,
+        datamodule: object = None,
         allowed_classes_names_list: list[str] | None = None,
     ) -> Self:
         """Read a model from an archive.

@@ -64,7 +64,7 @@ class SemisupervisedTrainingMixin(Base):
         datasplitter_kwargs: dict[str, Any] | None = None,
         plan_config: KwargsLike | None = None,
         plan_kwargs: KwargsLike | None = None,
-        datamodule: Any = None,
+        datamodule: object = None,
         trainer_config: KwargsLike | None = None,
         *,
         recipe: str | None = None,
@@ -258,7 +258,7 @@ class SemisupervisedTrainingMixin(Base):
         _require_counts(cells.adata, "shap_predict")
         return np.concatenate([tensors[REGISTRY_KEYS.X_KEY].numpy() for tensors in cells.batches])
 
-    def shap_adata_predict(self, X: Any) -> np.ndarray:
+    def shap_adata_predict(self, X: object) -> np.ndarray:
         """Probability of each label for counts of one's own: the function that :meth:`shap_predict` explains.
 
         Parameters

@@ -63,7 +63,9 @@ def setup_method(fields_of: Callable[..., Sequence[BaseAnnDataField]]) -> Callab
     signature = inspect.signature(fields_of)
     own = [name for name, p in list(signature.parameters.items())[2:] if p.kind is not p.VAR_KEYWORD]
 
-    def planned(cls: Any, adata: Any, *args: Any, **kwargs: Any) -> tuple[dict[str, Any], Sequence[BaseAnnDataField]]:
+    def planned(
+        cls: Any, adata: object, *args: Any, **kwargs: Any
+    ) -> tuple[dict[str, Any], Sequence[BaseAnnDataField]]:
         """The call as the registry tells of it, and its fields."""
         what = f"{cls.__name__}.{fields_of.__name__}"
         for name in kwargs:
@@ -83,7 +85,7 @@ def setup_method(fields_of: Callable[..., Sequence[BaseAnnDataField]]) -> Callab
         return call, fields
 
     @functools.wraps(fields_of)
-    def setup(cls: Any, adata: Any, *args: Any, **kwargs: Any) -> None:
+    def setup(cls: Any, adata: object, *args: Any, **kwargs: Any) -> None:
         registration = {name: kwargs.pop(name) for name in _REGISTRATION if name in kwargs}
         call, fields = planned(cls, adata, *args, **kwargs)
         manager = AnnDataManager(list(fields), call)

@@ -32,7 +32,7 @@ def _leaf_names(cls: type) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(cls) if field.name not in _STATIC)
 
 
-def _static(record: Any) -> tuple[Any, ...]:
+def _static(record: object) -> tuple[Any, ...]:
     return tuple(getattr(record, name) for name in _STATIC)
 
 
@@ -48,12 +48,12 @@ def _rebuild(cls: type, leaves: dict[str, Any], static: tuple[Any, ...]) -> Any:
 def _register_torch(cls: type) -> None:
     from torch.utils import _pytree
 
-    def flatten(record: Any) -> tuple[list[Any], tuple[Any, ...]]:
+    def flatten(record: object) -> tuple[list[Any], tuple[Any, ...]]:
         # torch takes None for a leaf, JAX does not; left out here, `tree_map(lambda t: 2 * t, record)` works in both.
         present = tuple(name for name in _leaf_names(cls) if getattr(record, name) is not None)
         return [getattr(record, name) for name in present], (present, _static(record))
 
-    def flatten_with_keys(record: Any) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
+    def flatten_with_keys(record: object) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
         children, context = flatten(record)
         return [(_pytree.GetAttrKey(name), child) for name, child in zip(context[0], children, strict=True)], context
 
@@ -75,10 +75,10 @@ def _register_jax(cls: type) -> None:
 
     names = _leaf_names(cls)
 
-    def flatten(record: Any) -> tuple[list[Any], tuple[Any, ...]]:
+    def flatten(record: object) -> tuple[list[Any], tuple[Any, ...]]:
         return [getattr(record, name) for name in names], _static(record)
 
-    def flatten_with_keys(record: Any) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
+    def flatten_with_keys(record: object) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
         children, static = flatten(record)
         return [(tree_util.GetAttrKey(name), child) for name, child in zip(names, children, strict=True)], static
 

@@ -392,6 +392,6 @@ class MRDeconv(EmbeddingModuleMixin, BaseModuleClass):
         return ((generative_outputs["v"][..., : self.n_labels] + _ABSENT_TYPE) * penalty_anc).sum(-1)
 
 
-def _copy(value: Any) -> Any:
+def _copy(value: object) -> Any:
     """A float32 tensor of its own, from an array or a tensor; None from None."""
     return None if value is None else torch.as_tensor(value).detach().clone().float()

@@ -67,7 +67,7 @@ SHIFT = 8  # Stirling's series is used at arguments of at least this
 
 
 @intrinsic
-def bits_of(typing_context: Any, value: Any) -> tuple[Any, Any]:
+def bits_of(typing_context: object, value: object) -> tuple[Any, Any]:
     """A float32's bits as int32."""
     return types.int32(types.float32), lambda context, builder, signature, args: builder.bitcast(
         args[0], ir.IntType(32)
@@ -75,7 +75,7 @@ def bits_of(typing_context: Any, value: Any) -> tuple[Any, Any]:
 
 
 @intrinsic
-def from_bits(typing_context: Any, bits: Any) -> tuple[Any, Any]:
+def from_bits(typing_context: object, bits: object) -> tuple[Any, Any]:
     """The float32 with these int32 bits."""
     return types.float32(types.int32), lambda context, builder, signature, args: builder.bitcast(
         args[0], ir.FloatType()

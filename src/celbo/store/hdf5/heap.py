@@ -124,7 +124,7 @@ def _arrays(filename: str, found: Sequence[Any]) -> tuple[list[_Span], list[h5py
     return numbers, strings
 
 
-def _name(element: Any) -> str:
+def _name(element: object) -> str:
     return (h5py.h5i.get_name(element) or b"?").decode(errors="replace")
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -49,7 +48,7 @@ def _without_zeros(block: CompressedBlock) -> tuple[np.ndarray, np.ndarray, np.n
     return block.data[is_kept], block.indices[is_kept], np.bincount(row, minlength=len(lengths))
 
 
-def digest_of(values: Any) -> str:
+def digest_of(values: object) -> str:
     """The fingerprint of one registered item.
 
     Parameters

@@ -137,7 +137,7 @@ class StoredMatrix(CSRDataset):
         chosen = [columns_g if c is None else c[columns_g] for c in self._columns]
         return StoredMatrix(self.parts, chosen)
 
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, index: object) -> Any:
         """Rows, or rows and columns, in memory: slices, numbers, arrays or masks; as a scipy ``csr_matrix``."""
         row, column = index if isinstance(index, tuple) else (index, slice(None))
         n, g = self.shape
@@ -155,7 +155,7 @@ class StoredMatrix(CSRDataset):
         """Itself: its rows cannot be changed."""
         return self
 
-    def __setitem__(self, index: Any, value: Any) -> NoReturn:
+    def __setitem__(self, index: object, value: object) -> NoReturn:
         raise TypeError("This matrix streams from files and cannot be written to: load it first (`.to_memory()`).")
 
     def __len__(self) -> int:
@@ -197,11 +197,11 @@ def _index(columns_g: np.ndarray | None) -> np.ndarray | None:
     return None if columns_g is None else np.asarray(columns_g, dtype=np.int64)
 
 
-def _is_all(index: Any) -> bool:
+def _is_all(index: object) -> bool:
     return isinstance(index, slice) and index == slice(None)
 
 
-def _selected(index: Any, n: int) -> np.ndarray:
+def _selected(index: object, n: int) -> np.ndarray:
     """Positions that an index of one axis means, ``(m,)``."""
     if isinstance(index, slice):
         return np.arange(*index.indices(n))

@@ -249,10 +249,10 @@ class Checkpointing:
         if interrupts:
             self._handlers_before[signal.SIGINT] = signal.signal(signal.SIGINT, self._note_sigint)
 
-    def _note_sigterm(self, number: int, frame: Any) -> None:
+    def _note_sigterm(self, number: int, frame: object) -> None:
         self._terminating = True
 
-    def _note_sigint(self, number: int, frame: Any) -> None:
+    def _note_sigint(self, number: int, frame: object) -> None:
         if self._interrupted:
             raise KeyboardInterrupt
         self._interrupted = True

@@ -198,7 +198,7 @@ def _put_weights(trainer: Run, state: Mapping[str, Any]) -> None:
         parameter.grad = None if saved is None else saved.clone().to(parameter.device)
 
 
-def _copied(value: Any) -> Any:
+def _copied(value: object) -> Any:
     """The same nest of containers with tensors of their own: what was read lies in one block of memory."""
     if isinstance(value, Tensor):
         return value.clone()

@@ -46,7 +46,7 @@ class Engine:
         """Let strategy and precision into the optimizers."""
         return optimizers
 
-    def to_device(self, batch: Any) -> Any:
+    def to_device(self, batch: object) -> Any:
         """Move a minibatch."""
         return batch
 
@@ -62,7 +62,7 @@ class Engine:
         """Whether each process has the whole module."""
         return True
 
-    def gather(self, value: Any) -> list[Any]:
+    def gather(self, value: object) -> list[Any]:
         """What each process has, by rank; in all processes."""
         return [value]
 

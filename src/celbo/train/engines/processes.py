@@ -26,7 +26,7 @@ def several_processes(trainer_kwargs: dict[str, Any]) -> bool:
     return asked or int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def share_out(train_loader: Any, val_loader: Any, engine: Engine) -> None:
+def share_out(train_loader: object, val_loader: object, engine: Engine) -> None:
     """Let each of several processes read its own share of every minibatch.
 
     Parameters

@@ -46,7 +46,7 @@ class PlanHooks:
         """The plan's."""
         return self.plan.configure_optimizers()
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+    def on_after_batch_transfer(self, batch: object, dataloader_idx: int) -> Any:
         """Let the data module finish a minibatch."""
         return self.view.to_device(batch)
 
@@ -81,7 +81,7 @@ class PlanHooks:
         self.plan.on_train_epoch_start()
         self.view.call("on_train_epoch_start")
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
         """Hook."""
         self.follow()
         self.view.call("on_train_batch_start", batch, batch_idx)
@@ -97,12 +97,12 @@ class PlanHooks:
             self._check(loss, self.plan.last_loss_output, batch, batch_idx)
         return output
 
-    def _check(self, loss: torch.Tensor, record: LossOutput | None, batch: Any, batch_idx: int) -> None:
+    def _check(self, loss: torch.Tensor, record: LossOutput | None, batch: object, batch_idx: int) -> None:
         rows = getattr(self.view.train_loader, "last_indices", None)
         where = f"epoch {self.view.current_epoch}, step {self.view.global_step}"
         self.view.guard.check(loss, record, batch, batch_idx, rows, where)
 
-    def _steps_by_hand(self, batch: Any, batch_idx: int) -> torch.Tensor | None:
+    def _steps_by_hand(self, batch: object, batch_idx: int) -> torch.Tensor | None:
         first = None
         for step in self.plan.steps(batch, batch_idx):
             self._check(step.loss, step.record, batch, batch_idx)
@@ -131,7 +131,7 @@ class PlanHooks:
         """Hook."""
         self.view.call("on_before_optimizer_step", optimizer)
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
         """Hook."""
         self.follow()
         self.view.call("on_train_batch_end", outputs, batch, batch_idx)

@@ -186,7 +186,7 @@ class TrainingPlan(Plan):
         self.last_loss_output = loss_output
         return loss_output
 
-    def compute_and_log_metrics(self, loss_output: LossOutput, metrics: Any, mode: str) -> None:
+    def compute_and_log_metrics(self, loss_output: LossOutput, metrics: object, mode: str) -> None:
         """Add a minibatch to the epoch's sums.
 
         Parameters

@@ -53,7 +53,7 @@ class SemiSupervisedTrainingPlan(TrainingPlan):
             )
         self.n_classes = n_classes
 
-    def _loss_output(self, batch: Any) -> LossOutput:
+    def _loss_output(self, batch: object) -> LossOutput:
         full, labelled = batch if isinstance(batch, tuple | list) else (batch, None)
         loss_kwargs = self.loss_kwargs if labelled is None else {**self.loss_kwargs, "labelled_tensors": labelled}
         _, _, loss_output = self.forward(full, loss_kwargs=loss_kwargs)
@@ -64,7 +64,7 @@ class SemiSupervisedTrainingPlan(TrainingPlan):
         """Log a number as ``{mode}_{key}``; see :meth:`Plan.log <celbo.train.Plan.log>`."""
         self.log(f"{mode}_{key}", value, **kwargs)
 
-    def compute_and_log_metrics(self, loss_output: LossOutput, metrics: Any, mode: str) -> None:
+    def compute_and_log_metrics(self, loss_output: LossOutput, metrics: object, mode: str) -> None:
         """As the base plan's, and the classification metrics where the minibatch has labelled cells."""
         super().compute_and_log_metrics(loss_output, metrics, mode)
         if loss_output.classification_loss is None:

@@ -121,7 +121,7 @@ class DifferentialMixin(Base):
             seed=seed,
         )
 
-    def _corrected_batches(self, batchid1: Any, batchid2: Any) -> tuple[list[Any], list[Any]]:
+    def _corrected_batches(self, batchid1: object, batchid2: object) -> tuple[list[Any], list[Any]]:
         every = self.get_state_registry(REGISTRY_KEYS.BATCH_KEY)["categorical_mapping"]
         return (
             codes_of_batches(self, every if batchid1 is None else batchid1, "batchid1"),
