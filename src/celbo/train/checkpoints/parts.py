@@ -186,7 +186,7 @@ def _parts_of(trainer: Run) -> dict[str, Part]:
         "plan_weights": like(beside),
         "plan": like(_without_nests(plan.resume_state())),
         "optimizers": exactly([_optimizer(optimizer) for optimizer in trainer.optimizers]),
-        "schedules": exactly([like(link.scheduler.state_dict()) for link in trainer.lr_links]),
+        "schedules": exactly([_schedule(link.scheduler.state_dict()) for link in trainer.lr_links]),
         "processes": Part(f"a list with process {rank}", lambda processes: len(processes) > rank),
         "loaders": names({name: _loader(loader) for name, loader in loaders.items()}),
         "callbacks": exactly([exactly([TEXT, _callback(callback, weights)]) for callback in trainer.stateful]),
@@ -225,13 +225,22 @@ def _optimizer(optimizer: torch.optim.Optimizer) -> Part:
     return names({"param_groups": exactly(groups), "state": values})
 
 
+def _as_long(own: Mapping[str, Any]) -> Part:
+    """Lists of as many as the run's own, where it has any."""
+    lists = {name: value for name, value in own.items() if isinstance(value, list | tuple) and value}
+    return names({name: exactly(list(map(like, value))) for name, value in lists.items()})
+
+
+def _schedule(own: Mapping[str, Any]) -> Part:
+    return both(like(own), _as_long(own))
+
+
 def _group(own: Mapping[str, Any]) -> Part:
-    lists = {name: exactly(list(map(like, value))) for name, value in own.items() if isinstance(value, list | tuple)}
     same = Part("that of the run's parameters", lambda group: group["params"] == own["params"])
     finite = Part(
         "finite", lambda group: all(math.isfinite(group[n]) for n in ("lr", "weight_decay", "eps") if n in group)
     )
-    return both(like(own), same, names(lists), finite)
+    return both(like(own), same, _as_long(own), finite)
 
 
 def _fit(state: Mapping[int, Mapping[str, Any]], shapes: list[torch.Size]) -> bool:
