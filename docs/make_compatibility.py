@@ -35,6 +35,9 @@ DEVIATIONS: dict[str, str] = {
     "scvi.external.cellassign.CellAssignModule: `generative`: has no `transform_batch`": (
         "to decode as another batch, the batch is replaced in the minibatch"
     ),
+    "scvi.model.base.UnsupervisedTrainingMixin: `train`: default of `batch_size` is *": (
+        "128 under `classic`; the default recipe takes fewer where there are few cells"
+    ),
     "scvi.module.MRDeconv: `sample`: has no *": _DOES_NOT_SAMPLE,
     "scvi.module.SCANVAE: `loss`: has no `generative_ouputs`": "scvi-tools misspells it",
     "scvi.module.SCANVAE: `loss`: `generative_outputs` of celbo's own *": "the same misspelling",

@@ -270,7 +270,7 @@ def test_nan_names_cell_term_and_leaves_finite_weights(make, quick, adata):
 def test_other_precisions(make, quick, precision):
     plain, other = quick(make(), seed=1), quick(make(), seed=1, precision=precision)
     expected = plain.history["elbo_validation"].to_numpy()
-    np.testing.assert_allclose(other.history["elbo_validation"].to_numpy(), expected, rtol=0.02)
+    np.testing.assert_allclose(other.history["elbo_validation"].to_numpy(), expected, rtol=0.05)
     assert next(other.module.parameters()).dtype == torch.float32
     assert other.get_latent_representation().shape == (80, 3)
 

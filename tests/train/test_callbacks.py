@@ -114,6 +114,13 @@ def test_keep_best_puts_the_best_weights_back(run):
     assert run([5, 3, 2, 1, 0], max_epochs=5, keep_best=True).raw_module.w.item() == 4.0
 
 
+def test_keep_best_looks_at_the_last_part_only(run):
+    assert run([1, 5, 3, 4], max_epochs=4, keep_best=True, keep_best_from=0.5).raw_module.w.item() == 2.0
+    assert run([5, 4, 3, 1], max_epochs=4, keep_best=True, keep_best_from=1.0).raw_module.w.item() == 3.0
+    stopping = {"early_stopping": True, "early_stopping_patience": 2}
+    assert run([5, 1, 3, 4], max_epochs=9, keep_best=True, keep_best_from=0.9, **stopping).raw_module.w.item() == 1.0
+
+
 def test_keep_best_after_an_interrupt(run):
     class Interrupts(Callback):
         def on_train_batch_end(self, trainer, plan, outputs, batch, batch_idx):

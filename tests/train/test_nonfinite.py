@@ -94,6 +94,44 @@ def test_a_retry_forgets_what_callbacks_noted(fit):
     assert trainer.last_validated_epoch == 5
 
 
+class Exploding(Diverging):
+    """The weights grow beyond sense, and stay finite."""
+
+    def on_train_epoch_end(self):
+        if self.lr > self.bound and self.current_epoch == 1:
+            with torch.no_grad():
+                self.module.linear.weight.fill_(1e6)
+
+
+def test_a_loss_a_thousand_times_the_first_starts_anew(fit, said):
+    plan = Exploding(Net(), lr=0.04)
+    trainer = fit(plan, retries=1, max_epochs=4)
+    (warning,) = said(logging.WARNING)
+    assert "epoch 2, step 8: the loss is" in warning
+    assert "Starting anew with a quarter of the learning rate" in warning
+    assert plan.lr == 0.01
+    curve = trainer.history.frames()["elbo_train"].to_numpy()
+    assert len(curve) == 4
+    assert curve.max() < 1000 * curve[0]
+
+
+def test_without_retries_a_loss_beyond_sense_is_said_once_and_training_goes_on(fit, said):
+    trainer = fit(Exploding(Net(), lr=0.04), max_epochs=5)
+    (warning,) = said(logging.WARNING)
+    assert "the weights diverge. Try a smaller plan_kwargs={'lr': ...}" in warning
+    assert trainer.current_epoch == 5
+
+
+def test_a_validation_elbo_beyond_sense_starts_anew(fit, said):
+    class Lost(TrainingPlan):
+        def validation_step(self, batch, batch_idx):
+            self.log("elbo_validation", 1e9 if self.lr > 0.02 else 1.0)
+
+    fit(Lost(Net(), lr=0.04), retries=1, max_epochs=2)
+    (warning,) = said(logging.WARNING)
+    assert "epoch 0: the validation ELBO is 1e+09" in warning
+
+
 def test_no_more_retries(fit):
     plan = Diverging(Net(), lr=100.0)
     with pytest.raises(NonFiniteLossError, match=r"parameter linear\.weight") as caught:

@@ -77,6 +77,32 @@ def test_optimizer_settings(name):
     assert len(group["params"]) == 4
 
 
+class Dispersed(Twin):
+    def __init__(self):
+        super().__init__()
+        self.px_r = nn.Parameter(torch.zeros(3))
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW"])
+def test_the_dispersion_has_a_rate_of_its_own(name):
+    plan = TrainingPlan(Dispersed(), optimizer=name, lr=0.5, dispersion_lr_factor=4)
+    plan.scale_learning_rate(0.5)
+    rest, own = plan.configure_optimizers()["optimizer"].param_groups
+    assert (rest["lr"], len(rest["params"])) == (0.25, 4)
+    assert own["lr"] == 1.0
+    assert own["params"] == [plan.module.px_r]
+
+
+def test_a_dispersion_without_a_rate_of_its_own_or_that_does_not_move():
+    (group,) = TrainingPlan(Dispersed()).configure_optimizers()["optimizer"].param_groups
+    assert len(group["params"]) == 5
+    frozen = Dispersed()
+    frozen.px_r.requires_grad = False
+    plan = TrainingPlan(frozen, dispersion_lr_factor=4)
+    (group,) = plan.configure_optimizers()["optimizer"].param_groups
+    assert len(group["params"]) == 4
+
+
 def test_only_the_decoder():
     plan = TrainingPlan(Twin(), update_only_decoder=True)
     params = plan.configure_optimizers()["optimizer"].param_groups[0]["params"]
@@ -192,6 +218,34 @@ class TestRecipes:
         long, classic = (RECIPES[name].max_epochs(n_obs, 128, 2) for name in ("long_cycle", "classic"))
         assert long == n_epochs
         assert n_obs < 2_000 or 5 * long == classic
+
+    @pytest.mark.parametrize("n_obs", [20, 50, 150, 200, 400, 1_000, 3_000, 40_000, 10**6])
+    @pytest.mark.parametrize(("n_batch", "share"), [(1, 0.2), (2, 0.225)])
+    def test_from_counts_is_short_where_cells_are_few(self, n_obs, n_batch, share):
+        recipe = RECIPES["one_cycle"].from_counts
+        size = recipe.batch_size(n_obs)
+        steps_an_epoch = math.ceil(0.9 * n_obs / size)
+        n_epochs = recipe.max_epochs(n_obs, size, n_batch)
+        assert 32 <= size <= 128
+        assert n_epochs <= math.ceil(share * RECIPES["classic"].max_epochs(n_obs, 128, n_batch))
+        assert n_epochs <= RECIPES["one_cycle"].max_epochs(n_obs, size, n_batch)
+        assert n_epochs * steps_an_epoch >= min(160, RECIPES["classic"].max_epochs(n_obs, 128, n_batch) * share)
+
+    @pytest.mark.parametrize(
+        ("n_obs", "n_steps", "lr"),
+        [
+            (50, 100, 0.01),
+            (1600, 700, 0.01),
+            (3600, 700, 0.015),
+            (10**6, 3000, 0.02),
+            (50, 2, 0.004),
+            (None, None, 0.02),
+        ],
+    )
+    def test_the_rate_from_counts(self, n_obs, n_steps, lr):
+        recipe = RECIPES["one_cycle"].from_counts
+        assert recipe.kwargs_for(TrainingPlan, n_obs, n_steps)["lr"] == pytest.approx(lr)
+        assert "lr" not in RECIPES["classic"].kwargs_for(TrainingPlan, n_obs, n_steps)
 
     def test_the_process_s_choice_wins_over_the_model_s(self):
         assert default_recipe(SemiSupervisedTrainingPlan) == "long_cycle"

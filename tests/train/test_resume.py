@@ -7,6 +7,7 @@ processes.
 import logging
 import os
 import signal
+from dataclasses import replace
 
 import anndata
 import numpy as np
@@ -20,9 +21,10 @@ from celbo.io import ArchiveError, ArchiveNotFoundError
 from celbo.model import SCANVI, SCVI
 from celbo.train import Callback, Plan, TrainingPlan
 from celbo.train.callbacks import HOOKS
-from celbo.train.checkpoints.fingerprint import DifferentRunError
+from celbo.train.checkpoints.fingerprint import DifferentRunError, as_begun
 from celbo.train.checkpoints.folder import find_checkpoints, open_run
 from celbo.train.checkpoints.schedule import Interval, TerminatedError
+from celbo.train.recipes import RECIPES
 
 
 class KilledError(BaseException):
@@ -189,7 +191,7 @@ class Diverging(TrainingPlan):
 
     def training_step(self, batch, batch_idx):
         loss = super().training_step(batch, batch_idx)
-        return loss * float("nan") if self.lr > 0.01 and self.global_step == 6 else loss
+        return loss * float("nan") if self.lr > 0.005 and self.global_step == 6 else loss
 
 
 @pytest.mark.parametrize("moment", [12, 60])
@@ -328,6 +330,30 @@ def test_an_order_of_the_users_own_is_kept_by_epochs(scvi, tmp_path):
     assert_same_run(whole, resumed)
 
 
+def test_a_run_of_an_earlier_recipe_goes_on_by_that_one(scvi, tmp_path, monkeypatch):
+    """Checkpoints of earlier versions: another rate, and settings that they do not have."""
+    options = {name: value for name, value in BASE.items() if name not in ("batch_size", "recipe")}
+    with monkeypatch.context() as earlier:
+        earlier.setitem(RECIPES, "one_cycle", replace(RECIPES["one_cycle"], from_counts=None))
+        whole, killed = scvi(), scvi()
+        whole.train(**options)
+        with pytest.raises(KilledError):
+            killed.train(**options, callbacks=[KillAt(20)], checkpoint_every="1 step", checkpoint_dir=tmp_path)
+    resumed = scvi()
+    resumed.train(**options, callbacks=[KillAt(-1)], resume=tmp_path)
+    assert_same_run(whole, resumed)
+
+
+def test_settings_as_a_run_began():
+    saved = {"plan": {"lr_schedule": "one_cycle", "lr": 0.02}, "trainer": {"max_epochs": 350}}
+    plan = {"lr_schedule": "one_cycle", "lr": 0.01, "dispersion_lr_factor": 3.0}
+    trainer = {"max_epochs": 80, "keep_best_from": 0.5}
+    begun = {"lr_schedule": "one_cycle", "lr": 0.02, "dispersion_lr_factor": 1.0}
+    assert as_begun(saved, plan, trainer) == (begun, {"max_epochs": 350, "keep_best_from": 0.0})
+    saved["plan"]["lr_schedule"] = "constant"
+    assert as_begun(saved, plan, trainer) == (plan, trainer)
+
+
 class TestOtherRuns:
     @pytest.fixture
     def killed(self, scvi, tmp_path):
@@ -340,7 +366,7 @@ class TestOtherRuns:
         [
             ({"max_epochs": 4}, "max_epochs of the trainer was 3 and is 4"),
             ({"seed": 5}, "seed of the trainer was 4 and is 5"),
-            ({"plan_kwargs": {"lr": 0.01}}, r"lr of the plan was 0.02 and is 0.01"),
+            ({"plan_kwargs": {"lr": 0.03}}, r"lr of the plan was 0.01 and is 0.03"),
             ({"recipe": "classic"}, "lr_schedule of the plan was 'one_cycle' and is 'constant'"),
             ({"batch_size": 21}, "batch_size of the data was 20 and is 21"),
             ({"train_size": 0.8}, "n_train of the data was 81 and is 72"),

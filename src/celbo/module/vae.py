@@ -28,7 +28,7 @@ from ..ops.draws import randn, sample
 from ..ops.sparse import row_sums
 from .base import BaseMinifiedModeModuleClass, EmbeddingModuleMixin, LossOutput, auto_move_data
 from .base.minified import stored_latents
-from .dispersion import dispersion_shape, log_theta_of
+from .dispersion import dispersion_shape, log_theta_by_moments, log_theta_of
 from .likelihoods import LIKELIHOODS, log_likelihood
 from .marginal import marginal_log_likelihood
 from .options import BatchRepresentation, Dispersion, GeneLikelihood, LatentDistribution, Placement, check_choices
@@ -200,6 +200,22 @@ class VAE(EmbeddingModuleMixin, BaseMinifiedModeModuleClass):
             )
         self.register_buffer("library_log_means", torch.as_tensor(log_means, dtype=torch.float32))
         self.register_buffer("library_log_vars", torch.as_tensor(log_vars, dtype=torch.float32))
+
+    @torch.no_grad()
+    def start_from_counts(self, x: Tensor) -> bool:
+        """Begin with the dispersions that the counts have: from random ones the way is longer than all the rest.
+
+        A Poisson has none, and the decoder gives those of each cell: there is nothing to begin with, nor to wait for.
+        """
+        total = x.sum()
+        if self.gene_likelihood == "normal" or not total.isfinite() or total <= 0:
+            return False
+        if self.dispersion != "gene-cell" and self.gene_likelihood != "poisson":
+            log_theta_g = log_theta_by_moments(x)
+            self.px_r.copy_(
+                log_theta_g if self.dispersion == "gene" else log_theta_g.unsqueeze(-1).expand_as(self.px_r)
+            )
+        return True
 
     @property
     def encodes_sparse_counts(self) -> bool:

@@ -57,9 +57,13 @@ class Attempts:
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {"attempt": self.number, "weights": self.weights, "history": self.history}
+        first_loss = self.trainer.guard.first_loss
+        return {"attempt": self.number, "weights": self.weights, "history": self.history, "first_loss": first_loss}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Put it back. Callbacks begin as they are made, in any process."""
         self.number, self.history = state_dict["attempt"], state_dict["history"]
+        guard = self.trainer.guard
+        guard.first_loss = state_dict.get("first_loss")  # checkpoints of earlier versions have none
+        guard.may_retry = self.number < self.trainer.retries
         self.weights = {name: value.clone() for name, value in state_dict["weights"].items()}

@@ -179,16 +179,22 @@ class KeepBest(Callback):
         Name of the metric.
     mode
         ``"min"`` or ``"max"``.
+    from_share
+        Share of the run before which no weights are kept. A few cells' ELBO can be best long before the latents
+        separate types and mix batches.
     """
 
-    def __init__(self, monitor: str = "elbo_validation", mode: str = "min") -> None:
+    def __init__(self, monitor: str = "elbo_validation", mode: str = "min", from_share: float = 0.0) -> None:
         self.monitor = monitor
+        self.from_share = from_share
         self.best = _Best(mode)
         self.best_epoch: int | None = None
         self._weights: dict[str, Tensor] = {}
 
     def on_validation_end(self, trainer: RunState, plan: "Plan") -> None:
         """Copy the weights when the metric is the best so far."""
+        if self.from_share and trainer.global_step < self.from_share * trainer.estimated_stepping_batches:
+            return
         if self.best.improves(float(find_metric(trainer.callback_metrics, self.monitor, "keeping the best weights"))):
             self.best_epoch = trainer.current_epoch
             self._weights = copy_weights(trainer.raw_module, self._weights)

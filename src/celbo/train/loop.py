@@ -187,6 +187,8 @@ def _validate(trainer: Run) -> dict[str, float]:
     metrics = _metrics(trainer, "validation")
     plan.enter_stage("train")
     trainer.checkpointing.validation_done()
+    elbo = metrics.get("elbo_validation")
+    trainer.guard.check_validation(None if elbo is None else float(elbo), f"epoch {trainer.current_epoch}")
     return metrics
 
 

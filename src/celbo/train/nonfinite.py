@@ -1,5 +1,6 @@
-"""What went wrong when a loss is not finite: which term, which cells, which parameter."""
+"""What went wrong when a loss is not finite, or has grown beyond sense: which term, which cells, which parameter."""
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -12,11 +13,15 @@ from ..module.base import LossOutput
 
 __all__ = ["FiniteGuard", "NonFiniteLossError", "copy_weights", "explain_nonfinite"]
 
+logger = logging.getLogger("celbo")
+
 _SHOWN = 5
+_BEYOND_SENSE = 1000.0
+"""A loss this many times the first one says that the weights diverge."""
 
 
 class NonFiniteLossError(FloatingPointError):
-    """The training loss became NaN or infinite.
+    """The training loss became NaN or infinite, or a thousand times the first one.
 
     Attributes
     ----------
@@ -135,15 +140,29 @@ class FiniteGuard:
         Minibatches between looks at the loss: reading it stalls an accelerator.
     any_process
         Whether a flag is set in one of several processes: they stop together.
+    may_retry
+        Whether the run can start anew. Then a loss a thousand times the first ends this attempt; else it is said.
+
+    Attributes
+    ----------
+    first_loss
+        Size of the first finite loss, at least 1; None before it.
     """
 
     def __init__(
-        self, module: nn.Module, check_every: int = 1, any_process: Callable[[bool], bool] = lambda flag: flag
+        self,
+        module: nn.Module,
+        check_every: int = 1,
+        any_process: Callable[[bool], bool] = lambda flag: flag,
+        may_retry: bool = False,
     ) -> None:
         self.module = module
         self.check_every = check_every
+        self.may_retry = may_retry
+        self.first_loss: float | None = None
         self._any_process = any_process
         self._weights: dict[str, Tensor] = {}
+        self._has_said = False
 
     def start_epoch(self) -> None:
         """Keep a copy of weights and buffers (the running means of batch normalisation too), if they are finite."""
@@ -154,9 +173,14 @@ class FiniteGuard:
         """Raise :class:`NonFiniteLossError` for a loss that is not finite, with the last finite weights put back."""
         if batch_idx % self.check_every:
             return
-        is_finite = math.isfinite(loss.item())
-        if not self._any_process(not is_finite):
+        value = loss.item()
+        is_finite = math.isfinite(value)
+        if self.first_loss is None and is_finite:
+            self.first_loss = max(abs(value), 1.0)
+        if not self._any_process(not is_finite or self._is_beyond_sense(value)):
             return
+        if not self._any_process(not is_finite):
+            return self._say_beyond_sense("the loss", value, where)
         if is_finite:
             error = NonFiniteLossError(f"Training stopped at {where}: the loss of another process is not finite.")
         else:
@@ -165,6 +189,30 @@ class FiniteGuard:
         if self._weights and not self._weights_are_finite():
             self.module.load_state_dict(self._weights)
         raise error
+
+    def check_validation(self, elbo: float | None, where: str) -> None:
+        """Raise :class:`NonFiniteLossError` for a validation ELBO beyond sense where the run can start anew.
+
+        Parameters
+        ----------
+        elbo
+            Of the validation cells, the same in all processes; None: not known.
+        where
+            For example ``"epoch 3"``.
+        """
+        if elbo is not None and self._is_beyond_sense(elbo):
+            self._say_beyond_sense("the validation ELBO", elbo, where)
+
+    def _is_beyond_sense(self, value: float) -> bool:
+        return self.first_loss is not None and value > _BEYOND_SENSE * self.first_loss
+
+    def _say_beyond_sense(self, what: str, value: float, where: str) -> None:
+        found = f"{what} is {value:.4g}, the first loss was {self.first_loss:.4g}: the weights diverge."
+        if self.may_retry:
+            raise NonFiniteLossError(f"Training stopped at {where}: {found}")
+        if not self._has_said:
+            self._has_said = True
+            logger.warning(f"At {where} {found} Try a smaller plan_kwargs={{'lr': ...}} or gradient_clip_val=10.")
 
     def _weights_are_finite(self) -> bool:
         return all(bool(torch.isfinite(t).all()) for t in self.module.state_dict().values() if t.is_floating_point())

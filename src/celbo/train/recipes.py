@@ -15,6 +15,10 @@ from .plans.schedules import max_epochs_classic
 __all__ = ["DEFAULTS", "RECIPES", "Recipe", "default_recipe", "find_recipe", "use_default_recipe"]
 
 
+_CELLS_A_BATCH = 128
+_FEWEST_A_BATCH = 32
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Settings of a training run; explicit arguments of ``train`` win over them.
@@ -33,10 +37,19 @@ class Recipe:
         Further ones of some plans, by the name of the class.
     keep_best
         Whether the weights of the epoch with the best validation ELBO are put back at the end.
+    keep_best_from
+        Share of the run before which no weights are kept.
     retries
         How often a run that diverged starts anew, with a quarter of the learning rate.
     early_stopping_waits
         Whether early stopping, where asked for, waits for the end of the KL warm-up unless told how long to wait.
+    lr
+        Peak of the learning rate from the numbers of cells and of steps; None: what ``plan_kwargs`` or the plan says.
+    batch_size
+        Cells a minibatch from the number of cells, where nobody says.
+    from_counts
+        Recipe in place of this one for a module that can begin with what the counts say of its genes
+        (:meth:`~celbo.module.base.BaseModuleClass.start_from_counts`).
     """
 
     name: str
@@ -45,21 +58,31 @@ class Recipe:
     plan_kwargs: Mapping[str, Any] = field(default_factory=dict)
     plan_kwargs_of: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     keep_best: bool = False
+    keep_best_from: float = 0.0
     retries: int = 0
     early_stopping_waits: bool = True
+    lr: Callable[[int, int], float] | None = None
+    batch_size: Callable[[int], int] = lambda n_obs: _CELLS_A_BATCH
+    from_counts: "Recipe | None" = None
 
-    def kwargs_for(self, plan_cls: type) -> dict[str, Any]:
-        """Arguments of a plan of that class, or of one that derives from it."""
+    def kwargs_for(self, plan_cls: type, n_obs: int | None = None, n_steps: int | None = None) -> dict[str, Any]:
+        """Arguments of a plan of that class, or of one that derives from it, for cells and steps (None: many)."""
         own = [self.plan_kwargs_of[base.__name__] for base in plan_cls.__mro__ if base.__name__ in self.plan_kwargs_of]
-        return dict(self.plan_kwargs) | (dict(own[0]) if own else {})
+        rate = {} if self.lr is None else {"lr": self.lr(n_obs or _MANY, n_steps or _MANY)}
+        return dict(self.plan_kwargs) | rate | (dict(own[0]) if own else {})
 
 
+_MANY = 10**9
 _FEWEST_STEPS = 700
 _STEPS_TO_MIX = 1200
 _ENOUGH_STEPS = 3000
 _ENOUGH_EPOCHS = 10
 _SHARE_OF_CLASSIC = 1 / 5
+_SHARE_TO_MIX = 0.225
 _ONE_CYCLE = {"lr": 2e-2, "lr_schedule": "one_cycle", "n_epochs_kl_warmup": None}
+_HIGHEST_RATE, _LOWEST_RATE = 2e-2, 1e-2
+_RATE_A_STEP = 2e-3
+_MANY_CELLS = 6400
 
 
 def _one_cycle_epochs(n_obs: int, batch_size: int, n_batch: int) -> int:
@@ -75,6 +98,40 @@ def _long_cycle_epochs(n_obs: int, batch_size: int, n_batch: int) -> int:
     return max(share, _one_cycle_epochs(n_obs, batch_size, n_batch))
 
 
+def _few_epochs(n_obs: int, batch_size: int, n_batch: int) -> int:
+    """As ``one_cycle``, and no more than a fifth of scvi-tools' epochs, or 0.225 where batches must mix."""
+    share = math.ceil((_SHARE_TO_MIX if n_batch > 1 else _SHARE_OF_CLASSIC) * max_epochs_classic(n_obs))
+    return min(share, _one_cycle_epochs(n_obs, batch_size, n_batch))
+
+
+def _third(n_obs: int) -> int:
+    """A third of the cells, 32 to 128: a step an epoch would leave few steps in all."""
+    return min(_CELLS_A_BATCH, max(_FEWEST_A_BATCH, n_obs // 3))
+
+
+def _rate(n_obs: int, n_steps: int) -> float:
+    """0.01 for up to 1,600 cells, 0.02 from 6,400, as the root between: few deep cells overfit at the higher rate.
+
+    No more than 0.001 a step there is: validation lags behind weights that jump.
+    """
+    by_cells = max(_LOWEST_RATE, _HIGHEST_RATE * math.sqrt(n_obs / _MANY_CELLS))
+    return min(_HIGHEST_RATE, by_cells, _RATE_A_STEP * n_steps)
+
+
+# Where the dispersions begin as the counts say, a fifth of classic's epochs is enough. They are single numbers, which
+# move more slowly than what a matrix gives at the same rate; and running means must follow weights that move fast.
+_FROM_COUNTS = Recipe(
+    name="one_cycle",
+    max_epochs=_few_epochs,
+    pretrained_epochs=lambda *sizes: math.ceil(_few_epochs(*sizes) / 3),
+    plan_kwargs=_ONE_CYCLE | {"dispersion_lr_factor": 3.0, "batch_norm_momentum": 0.1},
+    lr=_rate,
+    batch_size=_third,
+    keep_best=True,
+    keep_best_from=0.4,
+    retries=2,
+)
+
 RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
@@ -85,6 +142,7 @@ RECIPES: Mapping[str, Recipe] = {
             plan_kwargs=_ONE_CYCLE,
             keep_best=True,
             retries=2,
+            from_counts=_FROM_COUNTS,
         ),
         Recipe(
             name="long_cycle",

@@ -15,6 +15,7 @@ from ..dataloaders.placing import free_bytes, keep_on_device
 from ..module.base.randomness import draws_globally
 from ..ops.native.thread_count import working_threads
 from ..ops.random import global_rng, own_rng
+from .alike import say_where_cells_are_alike
 from .arguments import as_list, refuse_unknown
 from .attempts import Attempts
 from .callbacks import (
@@ -81,6 +82,8 @@ class Trainer(TrainerView):
         0 silent, 1 a progress bar, 2 one line an epoch.
     keep_best
         Put the weights of the best validation ELBO back at the end.
+    keep_best_from
+        Share of the run before which none are kept; early stopping, which ends a run at any time, looks at all.
     retries
         How often a run whose weights diverge starts anew with a quarter of the learning rate.
     checkpoint_every
@@ -134,6 +137,7 @@ class Trainer(TrainerView):
         seed: int | None = None,
         verbose: int = 1,
         keep_best: bool = False,
+        keep_best_from: float = 0.0,
         retries: int = 0,
         checkpoint_every: str | None = None,
         checkpoint_dir: str | Path | None = None,
@@ -155,6 +159,7 @@ class Trainer(TrainerView):
         self.accumulate_grad_batches = accumulate_grad_batches
         self.limit_train_batches, self.limit_val_batches = limit_train_batches, limit_val_batches
         self.seed, self.keep_best, self.retries, self.precision = seed, keep_best, retries, str(precision)
+        self.keep_best_from = 0.0 if early_stopping else keep_best_from
         self._checkpoints = None if checkpoint_every is None else Interval.parse(checkpoint_every), checkpoint_dir
         self._resumed = None if resume is None else checked_run(resume)
         self.verbose = verbose if enable_progress_bar else 0
@@ -248,13 +253,16 @@ class Trainer(TrainerView):
             refuse_other_run(self._resumed.path, self._resumed.state["identity"], self.identity)
         self.checkpointing = make_checkpointing(self, *self._checkpoints, self._resumed)
         self.attempts = Attempts(self)
+        if self.engine.is_first and self._resumed is None:
+            say_where_cells_are_alike(self.train_loader)
 
     def run_once(self) -> None:
         """Run from where the trainer stands, or from the checkpoint that it resumes, to the end."""
         self.optimizers, self.lr_links = unpack_optimizers(self.plan.configure_optimizers())
         self.optimizers = self.engine.set_up_optimizers(self.optimizers)
         every = 1 if self.engine.device.type == "cpu" else self.log_every_n_steps
-        self.guard = FiniteGuard(self.raw_module, every, self.engine.any_process)
+        can_retry = self.attempts.number < self.retries
+        self.guard = FiniteGuard(self.raw_module, every, self.engine.any_process, can_retry)
         progress = make_progress(self.verbose if self.engine.is_first else 0)
         started, self.n_seen = time.perf_counter(), 0
         progress.start(self.max_epochs)
@@ -323,7 +331,7 @@ class Trainer(TrainerView):
             self._stop_after_kl_warmup.warmup_epochs = self.plan.kl_warmup_epochs
         if self.max_epochs == 1:  # a curve by epochs would be a single point
             self.plan.on_step = True
-        keep_best = [KeepBest()] if self.keep_best and self.val_loader is not None else []
+        keep_best = [KeepBest(from_share=self.keep_best_from)] if self.keep_best and self.val_loader is not None else []
         everyone = [*self.callbacks, *keep_best]
         self._hooks = Hooks(everyone)
         self.stateful = [callback for callback in everyone if isinstance(callback, Callback)]

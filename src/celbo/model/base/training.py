@@ -2,15 +2,18 @@
 
 import inspect
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 from torch.nn import BatchNorm1d, Module
 
-from ...core import checked_methods, settings
-from ...dataloaders import DataSplitter
+from ...core import REGISTRY_KEYS, checked_methods, settings
+from ...dataloaders import AnnTorchDataset, DataSplitter
 from ...ops.random import fresh_seed
 from ...train import KwargsLike, Plan, TrainerConfig, TrainingPlan, TrainRunner, merge_kwargs
+from ...train.checkpoints.fingerprint import as_begun
 from ...train.checkpoints.folder import SavedRun, checked_run
 from ...train.engines.processes import several_processes
 from ...train.recipes import Recipe, default_recipe, find_recipe
@@ -20,13 +23,16 @@ __all__ = ["UnsupervisedTrainingMixin", "train_model", "trainer_settings"]
 
 logger = logging.getLogger("celbo")
 
+_CELLS_LOOKED_AT, _CELLS_STREAMED, _COUNTS_LOOKED_AT = 1000, 200, 4_000_000
+_CELLS_A_BATCH = 128
+
 
 def train_model(
     model: Any,
     *,
     recipe: str | None,
     max_epochs: int | None,
-    batch_size: int,
+    batch_size: int | None,
     seed: int | None,
     verbose: int,
     plan_kwargs: dict[str, Any],
@@ -60,22 +66,27 @@ def train_model(
         build_with_loaders(model, _with_known_epochs(datamodule, max_epochs))
     chosen = _recipe_for(plan_cls, find_recipe(recipe or default_recipe(type(model), plan_cls)))
     seed, resumed = _settled_seed(settings.seed if seed is None else seed, trainer_kwargs)
+    size = (_CELLS_A_BATCH if batch_size is None else batch_size) or settings.batch_size
     if datamodule is None:
-        datamodule = model._data_splitter_cls(
-            model.adata_manager, batch_size=batch_size or settings.batch_size, **({"seed": seed} | splitter_kwargs)
-        )
-        _refuse_single_cells(model.module, datamodule.n_train, batch_size or settings.batch_size)
-    if max_epochs is None:
-        n_obs = getattr(datamodule, "n_obs", None) or datamodule.n_train + (datamodule.n_val or 0)
-        epochs_of = chosen.pretrained_epochs if pretrained else chosen.max_epochs
-        max_epochs = epochs_of(n_obs, batch_size or settings.batch_size, model.summary_stats.get("n_batch", 1))
-    plan_kwargs = chosen.kwargs_for(plan_cls) | model._plan_defaults | plan_kwargs
+        datamodule = _split(model, size, seed, splitter_kwargs)
+        if not pretrained and _can_start_from_counts(plan_cls, chosen) and _start_from_counts(model, datamodule):
+            chosen = chosen.from_counts or chosen
+            if batch_size is None and (smaller := _smaller_batch(chosen, datamodule, resumed)) < size:
+                size = smaller
+                datamodule = _split(model, size, seed, splitter_kwargs)
+    n_batch = model.summary_stats.get("n_batch", 1)
+    of_plan, by_recipe = _settings_by(chosen, plan_cls, datamodule, (size, n_batch), max_epochs, pretrained)
+    if resumed is not None:
+        of_plan, by_recipe = as_begun(resumed.state["identity"], of_plan, by_recipe)
+    n_epochs = by_recipe.pop("max_epochs", max_epochs)
+    plan_kwargs = of_plan | model._plan_defaults | plan_kwargs
     plan = plan_cls(model.module, **plan_kwargs)
     options: dict[str, Any] = {
         "keep_best": chosen.keep_best,
         "retries": chosen.retries,
         "seed": seed,
         "verbose": verbose,
+        **by_recipe,
     }
     if chosen.early_stopping_waits:
         options["early_stopping_warmup_epochs"] = None
@@ -83,14 +94,74 @@ def train_model(
         model,
         training_plan=plan,
         data_splitter=datamodule,
-        max_epochs=max_epochs,
+        max_epochs=n_epochs,
         **(options | trainer_kwargs | ({} if resumed is None else {"resume": resumed})),
     )
     if verbose:
-        _say_unfinished_warmup(plan, max_epochs)
+        _say_unfinished_warmup(plan, n_epochs)
     runner()
     model.seed_ = seed
     model.recipe_ = chosen.name
+
+
+def _settings_by(
+    recipe: Recipe,
+    plan_cls: type[Plan],
+    loaders: Any,
+    sizes: tuple[int, int],
+    max_epochs: int | None,
+    pretrained: bool,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the recipe says to the plan and to the trainer; ``max_epochs`` where the user did not.
+
+    ``sizes`` are the cells a minibatch and the experimental batches.
+    """
+    n_obs = _n_obs(loaders)
+    of_trainer: dict[str, Any] = {"keep_best_from": recipe.keep_best_from}
+    n_epochs = max_epochs
+    if n_epochs is None:
+        assert n_obs is not None, "_with_known_epochs"
+        epochs_of = recipe.pretrained_epochs if pretrained else recipe.max_epochs
+        n_epochs = of_trainer["max_epochs"] = epochs_of(n_obs, *sizes)
+    n_train = getattr(loaders, "n_train", None) or n_obs or 0
+    return recipe.kwargs_for(plan_cls, n_obs, n_epochs * math.ceil(n_train / sizes[0])), of_trainer
+
+
+def _split(model: Any, batch_size: int, seed: int, splitter_kwargs: dict[str, Any]) -> Any:
+    datamodule = model._data_splitter_cls(
+        model.adata_manager, batch_size=batch_size, **({"seed": seed} | splitter_kwargs)
+    )
+    _refuse_single_cells(model.module, datamodule.n_train, batch_size)
+    return datamodule
+
+
+def _smaller_batch(recipe: Recipe, datamodule: Any, resumed: SavedRun | None) -> int:
+    """Cells a minibatch by the recipe, or those of the run that goes on."""
+    wanted = recipe.batch_size(_n_obs(datamodule) or _CELLS_A_BATCH**2)
+    begun = None if resumed is None else resumed.state["identity"]["data"].get("batch_size")
+    return begun or wanted
+
+
+def _start_from_counts(model: Any, loaders: Any) -> bool:
+    """Let a module that was never trained begin with what some of its cells' counts say; whether it did."""
+    rows = getattr(loaders, "train_idx", None)
+    is_new = not model.is_trained_ and getattr(model, "surgery_", None) is None  # query models: as their reference
+    if not is_new or rows is None or not len(rows) or model.adata is None:
+        return False
+    if REGISTRY_KEYS.X_KEY not in model.adata_manager.data_registry:
+        return False
+    tables = AnnTorchDataset(model.adata_manager, [REGISTRY_KEYS.X_KEY])
+    most = _CELLS_LOOKED_AT if tables.cost is None else _CELLS_STREAMED
+    n_cells = min(len(rows), most, 2 + _COUNTS_LOOKED_AT // model.adata.n_vars)
+    places = np.linspace(0, len(rows) - 1, n_cells).astype(np.int64)
+    some = np.sort(np.asarray(rows)[places]).astype(np.int64)
+    return model.module.start_from_counts(tables.fetch(some)[REGISTRY_KEYS.X_KEY].to_dense())
+
+
+def _n_obs(loaders: Any) -> int | None:
+    """Cells that are trained on and validated; None where loaders of the user's own do not say."""
+    named = getattr(loaders, "n_obs", None)
+    return named or (getattr(loaders, "n_train", None) or 0) + (getattr(loaders, "n_val", None) or 0) or None
 
 
 def _with_known_epochs(loaders: Any, max_epochs: int | None) -> Any:
@@ -151,13 +222,21 @@ def _settled_seed(seed: int | None, trainer_kwargs: dict[str, Any]) -> tuple[int
 
 def _recipe_for(plan_cls: type[Plan], recipe: Recipe) -> Recipe:
     """The recipe, or the classic one for a plan of someone else's that has no such settings."""
-    parameters = inspect.signature(plan_cls.__init__).parameters
-    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values()) and issubclass(plan_cls, TrainingPlan)
-    missing = [name for name in recipe.plan_kwargs if name not in parameters]
-    if missing and not takes_all:
+    if missing := _missing_settings(plan_cls, recipe):
         logger.info(f"{plan_cls.__name__} has no {missing[0]!r}: training with recipe='classic'.")
         return find_recipe("classic")
     return recipe
+
+
+def _can_start_from_counts(plan_cls: type[Plan], recipe: Recipe) -> bool:
+    return recipe.from_counts is not None and not _missing_settings(plan_cls, recipe.from_counts)
+
+
+def _missing_settings(plan_cls: type[Plan], recipe: Recipe) -> list[str]:
+    """Those of the recipe that a plan of someone else's does not have."""
+    parameters = inspect.signature(plan_cls.__init__).parameters
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values()) and issubclass(plan_cls, TrainingPlan)
+    return [] if takes_all else [name for name in recipe.plan_kwargs if name not in parameters]
 
 
 def _say_unfinished_warmup(plan: Plan, max_epochs: int) -> None:
@@ -187,7 +266,7 @@ class UnsupervisedTrainingMixin:
         validation_size: float | None = None,
         shuffle_set_split: bool = True,
         load_sparse_tensor: bool = False,
-        batch_size: int = 128,
+        batch_size: int | None = None,
         early_stopping: bool = False,
         datasplitter_kwargs: dict[str, Any] | None = None,
         plan_config: KwargsLike | None = None,
@@ -213,7 +292,8 @@ class UnsupervisedTrainingMixin:
         load_sparse_tensor
             Move minibatches to the device as CSR and make them dense there.
         batch_size
-            Cells a minibatch.
+            Cells a minibatch; None: 128, or fewer where the recipe says so for few cells; 0:
+            ``celbo.settings.batch_size``.
         early_stopping
             Stop when the validation ELBO no longer improves.
         datasplitter_kwargs

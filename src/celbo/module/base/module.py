@@ -85,6 +85,20 @@ class BaseModuleClass(nn.Module):
     def on_load(self, model: Any, **kwargs: Any) -> None:
         """Hook run on a freshly loaded module before its weights are put in."""
 
+    def start_from_counts(self, x: Tensor) -> bool:
+        """Hook run before the first training: begin with what the counts say.
+
+        Parameters
+        ----------
+        x
+            Counts of some of the cells to train on, ``(n, g)``, dense.
+
+        Returns
+        -------
+        Whether the module did.
+        """
+        return False
+
     def forward(
         self,
         tensors: Mapping[str, Tensor],

@@ -16,7 +16,7 @@ from ...store.matrices.matrix import StoredMatrix
 from ..callbacks import LoudEarlyStopping
 from ..run import Run
 
-__all__ = ["DifferentRunError", "describe_run", "differences", "refuse_other_run"]
+__all__ = ["DifferentRunError", "as_begun", "describe_run", "differences", "refuse_other_run"]
 
 _OF_THE_TRAINER = (
     "max_epochs",
@@ -32,6 +32,7 @@ _OF_THE_TRAINER = (
     "seed",
     "retries",
     "keep_best",
+    "keep_best_from",
 )
 _SAMPLED_ROWS = 16
 _NAMES_AT_ONCE = 2**16
@@ -167,6 +168,8 @@ def differences(saved: Mapping[str, Any], present: Mapping[str, Any]) -> list[st
     for part in ("data", "model", "plan", "trainer"):
         before, now = saved.get(part, {}), present[part]
         for name in sorted({*before, *now} - _UNKNOWN_ONCE.difference(before)):
+            if name not in before and name in _ONCE_FIXED and now[name] == _ONCE_FIXED[name]:
+                continue
             if before.get(name) != now.get(name) or type(before.get(name)) is not type(now.get(name)):
                 found.append(_in_words(part, name, before.get(name), now.get(name)))
     return list(dict.fromkeys(found))
@@ -174,6 +177,31 @@ def differences(saved: Mapping[str, Any], present: Mapping[str, Any]) -> list[st
 
 _UNKNOWN_ONCE = frozenset({"digest", "streamed"})
 """What checkpoints of earlier versions lack: nothing to compare with."""
+
+_ONCE_FIXED = {"dispersion_lr_factor": 1.0, "batch_norm_momentum": None, "keep_best_from": 0.0}
+"""Settings that checkpoints of earlier versions lack, with the value that all runs had then."""
+
+
+def as_begun(
+    saved: Mapping[str, Any], plan: Mapping[str, Any], trainer: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A recipe's settings, as they were when the run of a checkpoint began with an earlier version of the recipe.
+
+    Parameters
+    ----------
+    saved
+        What the run is made of, by :func:`describe_run`.
+    plan, trainer
+        What the recipe says today. A run of another schedule is of another recipe: then this stays.
+    """
+    if saved["plan"].get("lr_schedule") != plan.get("lr_schedule", "constant"):
+        return dict(plan), dict(trainer)
+    begun = [
+        {name: saved[part].get(name, _ONCE_FIXED.get(name, value)) for name, value in today.items()}
+        for part, today in (("plan", plan), ("trainer", trainer))
+    ]
+    return begun[0], begun[1]
+
 
 _NAMES = {
     "obs_names": "the names of the cells",

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -10,11 +11,14 @@ from torch import Tensor
 from ...core import UnknownArgumentError, checked, unknown_name
 from ...module.base import BaseModuleClass, LossOutput
 from ..metrics import ElboMetric, EpochMetrics
+from ..running_means import RunningMeans
 from . import schedules
 from .adam import Adam
 from .base import Plan
 
 __all__ = ["TrainingPlan"]
+
+_DISPERSION = "px_r"
 
 OptimizerCreator = Callable[[Iterable[Tensor]], torch.optim.Optimizer]
 
@@ -50,6 +54,12 @@ class TrainingPlan(Plan):
         ``"constant"`` or ``"one_cycle"`` (:func:`~celbo.train.plans.schedules.one_cycle` over the whole run).
     lr_warmup_fraction
         Share of the run in which the one-cycle rate rises.
+    dispersion_lr_factor
+        Learning rate of the inverse dispersions (``px_r``) as a multiple of ``lr``. They are single numbers: a weight
+        matrix, whose inputs all move at once, changes its output many times as fast at the same rate.
+    batch_norm_momentum
+        Weight of the newest minibatch in the running means of batch normalization
+        (:class:`~celbo.train.running_means.RunningMeans`); None: as the layers have it.
     **loss_kwargs
         Arguments of ``module.loss``.
 
@@ -58,6 +68,8 @@ class TrainingPlan(Plan):
     TypeError
         A keyword that neither the plan nor ``module.loss`` has.
     """
+
+    _running_means: RunningMeans | None = None
 
     @checked
     def __init__(
@@ -88,14 +100,12 @@ class TrainingPlan(Plan):
         on_epoch: bool | None = True,
         lr_schedule: Literal["constant", "one_cycle"] = "constant",
         lr_warmup_fraction: float = 0.1,
+        dispersion_lr_factor: float = 1.0,
+        batch_norm_momentum: float | None = None,
         **loss_kwargs: Any,
     ) -> None:
         super().__init__()
-        self.optimizer_name = _one_of("optimizer", optimizer, ("Adam", "AdamW", "Custom"))
-        if optimizer == "Custom" and optimizer_creator is None:
-            raise ValueError(
-                "optimizer='Custom' needs optimizer_creator, a function of the parameters that returns an optimizer."
-            )
+        self.optimizer_name = _known_optimizer(optimizer, optimizer_creator)
         self.lr_schedule = _one_of("lr_schedule", lr_schedule, ("constant", "one_cycle"))
         if reduce_lr_on_plateau and lr_schedule == "one_cycle":
             raise ValueError(
@@ -112,6 +122,8 @@ class TrainingPlan(Plan):
         self.lr_factor, self.lr_patience, self.lr_threshold, self.lr_min = lr_factor, lr_patience, lr_threshold, lr_min
         self.lr_scheduler_metric = lr_scheduler_metric
         self.lr_warmup_fraction = lr_warmup_fraction
+        self.dispersion_lr_factor, self.batch_norm_momentum = dispersion_lr_factor, batch_norm_momentum
+        self._is_compiled = compile
         self.on_step, self.on_epoch, self.by_step_and_epoch = on_step, on_epoch, bool(on_step and on_epoch)
         self.loss_kwargs = dict(loss_kwargs)
         self._loss_args = _check_loss_kwargs(module, loss_kwargs)
@@ -160,9 +172,22 @@ class TrainingPlan(Plan):
         steps_an_epoch = max(1, self.trainer.num_training_batches or 1)
         return -(-(self.n_steps_kl_warmup or 0) // steps_an_epoch)
 
+    def on_train_start(self) -> None:
+        """Forget how many minibatches the running means have seen: weights may have been put back since."""
+        super().on_train_start()
+        self._running_means = None
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Pass a minibatch through the module."""
-        return self.module(*args, **kwargs)
+        with self._keeping_up():
+            return self.module(*args, **kwargs)
+
+    def _keeping_up(self) -> AbstractContextManager[None]:
+        if self.batch_norm_momentum is None or self._is_compiled or not self.training:
+            return nullcontext()  # compiled code takes the momentum for fixed
+        if self._running_means is None:
+            self._running_means = RunningMeans(self.module, self.batch_norm_momentum)
+        return self._running_means.keeping_up()
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Loss of one minibatch under the current KL weight."""
@@ -228,7 +253,7 @@ class TrainingPlan(Plan):
     def configure_optimizers(self) -> dict[str, Any]:
         """Optimizer of the parameters that require gradients, with the schedule in Lightning's form."""
         trained = self.module.decoder if self.update_only_decoder else self.module
-        optimizer = self.get_optimizer_creator()([p for p in trained.parameters() if p.requires_grad])
+        optimizer = self.get_optimizer_creator()(self._parameter_groups(trained))
         config: dict[str, Any] = {"optimizer": optimizer}
         if self.reduce_lr_on_plateau:
             config["lr_scheduler"] = {"scheduler": self._plateau(optimizer), "monitor": self.lr_scheduler_metric}
@@ -239,6 +264,15 @@ class TrainingPlan(Plan):
             )
             config["lr_scheduler"] = {"scheduler": rate, "interval": "step"}
         return config
+
+    def _parameter_groups(self, trained: torch.nn.Module) -> list[Any]:
+        """The parameters that may move; those with a learning rate of their own in a second group."""
+        moving = {name: p for name, p in trained.named_parameters() if p.requires_grad}
+        dispersions = [p for name, p in moving.items() if name.rpartition(".")[2] == _DISPERSION]
+        if not dispersions or self.dispersion_lr_factor == 1 or self.optimizer_name == "Custom":
+            return list(moving.values())
+        others = [p for name, p in moving.items() if name.rpartition(".")[2] != _DISPERSION]
+        return [{"params": others}, {"params": dispersions, "lr": self.lr * self.dispersion_lr_factor}]
 
     def _plateau(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.ReduceLROnPlateau:
         return torch.optim.lr_scheduler.ReduceLROnPlateau(
@@ -255,6 +289,14 @@ def _one_of(argument: str, given: str, known: tuple[str, ...]) -> str:
     if given not in known:
         raise ValueError(unknown_name(f"{argument} of the training plan", given, known))
     return given
+
+
+def _known_optimizer(name: str, creator: OptimizerCreator | None) -> str:
+    if name == "Custom" and creator is None:
+        raise ValueError(
+            "optimizer='Custom' needs optimizer_creator, a function of the parameters that returns an optimizer."
+        )
+    return _one_of("optimizer", name, ("Adam", "AdamW", "Custom"))
 
 
 def _check_loss_kwargs(module: BaseModuleClass, loss_kwargs: dict[str, Any]) -> frozenset[str]:
