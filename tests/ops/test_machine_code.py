@@ -70,7 +70,7 @@ def test_a_flipped_bit_is_noticed(folder, compiler, caplog, place):
     with caplog.at_level(logging.INFO, "celbo"):
         values = values_of(machine_code.ready_loop(FAMILY))
     assert compiler == [FAMILY] * 2, "the damaged file was taken"
-    assert "compiling anew" in caplog.text
+    assert "compiling again" in caplog.text
     torch.testing.assert_close(values[0], expected())
 
 

@@ -36,7 +36,7 @@ RECORDS = {
 """What celbo makes and users only read; classes to derive from; wrappers that look by themselves."""
 
 CATEGORIES = {"label", "restrict_to_batch", "unlabeled_category"}
-"""Annotated as text, for scvi-tools' sake, but a category may be of any type."""
+"""Annotated as text, for compatibility with scvi-tools, but a category may be of any type."""
 
 UNBOUNDED = {"scale_adversarial_loss"}
 """Numbers of any size."""

@@ -1,4 +1,4 @@
-"""A loss that is not finite: what is said, what is kept, when training starts anew."""
+"""A loss that is not finite: what is said, what is kept, when training starts again."""
 
 import logging
 
@@ -108,7 +108,7 @@ def test_a_loss_a_thousand_times_the_first_starts_anew(fit, said):
     trainer = fit(plan, retries=1, max_epochs=4)
     (warning,) = said(logging.WARNING)
     assert "epoch 2, step 8: the loss is" in warning
-    assert "Starting anew with a quarter of the learning rate" in warning
+    assert "Starting again with a quarter of the learning rate" in warning
     assert plan.lr == 0.01
     curve = trainer.history.frames()["elbo_train"].to_numpy()
     assert len(curve) == 4

@@ -206,7 +206,7 @@ def test_attempts(scvi, tmp_path, monkeypatch, said, moment):
     resumed.train(**BASE, callbacks=[KillAt(-1)], resume=tmp_path)
     assert_same_run(whole, resumed)
     assert (
-        sum("Starting anew" in line for line in said(logging.WARNING)) == 2
+        sum("Starting again" in line for line in said(logging.WARNING)) == 2
     )  # the whole run, and one of the two parts
 
 

@@ -1,4 +1,4 @@
-"""Large blocks of memory are kept between steps instead of being mapped anew.
+"""Large blocks of memory are kept between steps instead of being mapped again.
 
 glibc gives blocks above a threshold back to the kernel when they are freed, so a training step that allocates the same
 minibatch-sized tensors again pays a page fault for every 4 KiB of them. When a run is over, they are given back.

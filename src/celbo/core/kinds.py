@@ -1,4 +1,4 @@
-"""Kinds of arguments: what may be given, as what it is taken, and how it is said. No torch here.
+"""Kinds of arguments: what may be given, as what it is taken, and how it is reported. No torch here.
 
 A kind gives the value to go on with, or :data:`REFUSED`. Whole floats (R passes every number as a float), scalars of
 numpy and arrays of no dimension are taken as the numbers they are; booleans are no numbers.

@@ -21,7 +21,7 @@ class Rules:
     bad_counts
         What NaN, infinite and negative entries are at setup.
     row_major
-        Whether setup puts a dense matrix of another memory layout into the user's AnnData anew, row by row.
+        Whether setup puts a dense matrix of another memory layout into the user's AnnData as a copy, row by row.
     unused_cells
         What cells are that ``external_indexing`` puts into no set.
     takes_more_genes

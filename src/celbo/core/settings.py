@@ -41,7 +41,7 @@ class Settings:
     verbosity
         Level of the ``celbo`` logger (10 debug, 20 info, 30 warning).
     progress_bar_style
-        Accepted for scvi-tools' sake; celbo has one progress bar.
+        Accepted for compatibility with scvi-tools; celbo has one progress bar.
     batch_size
         Cells a minibatch in inference, and in training when ``batch_size`` is falsy.
     seed
@@ -50,11 +50,11 @@ class Settings:
     logging_dir
         Where loggers and checkpoints write when no folder is given; made only when something is written.
     dl_num_workers, dl_persistent_workers
-        Kept for scvi-tools' sake: celbo's loaders read in the calling process.
+        Kept for compatibility with scvi-tools: celbo's loaders read in the calling process.
     warnings_stacklevel
         ``stacklevel`` of celbo's warnings.
     jax_preallocate_gpu_memory, mlflow_set_tracking_uri, mlflow_set_experiment
-        Kept for scvi-tools' sake, and without effect.
+        Kept for compatibility with scvi-tools, and without effect.
     """
 
     @checked

@@ -112,7 +112,7 @@ def which_layer(layers: Iterable[str | None]) -> str:
 
 
 def put_row_major(adata: AnnData, attr_name: str, attr_key: str | None) -> None:
-    """Put a dense array there anew, row by row, if it lies otherwise and scvi-tools' rules hold."""
+    """Put a copy of a dense array there, row by row, if it lies otherwise and scvi-tools' rules hold."""
     value = anndata_value(adata, attr_name, attr_key)
     if not rules().row_major or attr_name == RAW or not isinstance(value, np.ndarray) or value.flags["C_CONTIGUOUS"]:
         return

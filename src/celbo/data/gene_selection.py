@@ -50,7 +50,7 @@ def poisson_gene_selection(
     n_top_genes
         Genes to take; all of them where there are fewer.
     accelerator, device, n_samples, silent, minibatch_size
-        Accepted for scvi-tools' sake: the probability that it draws samples for is computed.
+        Accepted for compatibility with scvi-tools: the probability that it draws samples for is computed.
     subset
         Keep only the genes taken.
     inplace

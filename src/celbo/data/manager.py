@@ -96,7 +96,7 @@ class AnnDataManager:
         adata
             Not a view.
         source_registry
-            Registry of an earlier setup, whose categories and gene order hold here too. None: they are found anew.
+            Registry of an earlier setup, whose categories and gene order hold here too. None: they are found again.
         transfer_kwargs
             For the fields' ``transfer_field``: ``extend_categories``, ``allow_missing_labels``.
 
@@ -283,7 +283,7 @@ class AnnDataManager:
         Raises
         ------
         RuntimeError
-            When :mod:`celbo.dataloaders` was never imported: there is no torch in this room.
+            When :mod:`celbo.dataloaders` was never imported: this layer does not import torch.
         """
         self._registered()
         make = type(self).make_torch_dataset

@@ -70,7 +70,7 @@ class DeviceBackedDataSplitter(DataSplitter):
     accelerator, device
         Where the tensors go: ``"auto"`` (CUDA where there is any), ``"cpu"``, ``"gpu"`` or ``"mps"``; index.
     pin_memory
-        Accepted for scvi-tools' sake: nothing is left to copy.
+        Accepted for compatibility with scvi-tools: nothing is left to copy.
     shuffle, shuffle_test_val
         Give the training cells, or the others, another order each epoch.
     batch_size

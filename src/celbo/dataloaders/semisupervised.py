@@ -60,7 +60,7 @@ class SemiSupervisedDataLoader(ConcatDataLoader):
     adata_manager
         Manager of an AnnData that was set up, with labels of which one may mean "not labelled".
     n_samples_per_label
-        Labelled cells of each label an epoch, drawn anew each epoch without replacement; all cells of a label that has
+        Labelled cells of each label an epoch, redrawn each epoch without replacement; all cells of a label that has
         no more. None: all.
     indices
         Cells to read: row numbers or a boolean mask. None: all.
@@ -129,7 +129,7 @@ class SemiSupervisedDataLoader(ConcatDataLoader):
         return [self.labelled_indices[self._label_of_labelled == code] for code in codes]
 
     def resample_labels(self) -> None:
-        """Draw the labelled cells anew. Each epoch begins with it, so nobody needs to call it."""
+        """Redraw the labelled cells. Each epoch begins with it, so nobody needs to call it."""
         self.dataloaders[1].indices = self.subsample_labels()
         self._draws += 1
 
@@ -150,7 +150,7 @@ class SemiSupervisedDataSplitter(DataSplitter):
     adata_manager
         Manager of an AnnData that was set up, with labels of which one may mean "not labelled".
     datamodule
-        Accepted for scvi-tools' sake; loaders of your own go to ``train(datamodule=...)``.
+        Accepted for compatibility with scvi-tools; loaders of your own go to ``train(datamodule=...)``.
     train_size, validation_size, shuffle_set_split, pin_memory, external_indexing
         See :class:`~celbo.dataloaders.DataSplitter`. Sizes hold for labelled and for other cells alike.
     n_samples_per_label

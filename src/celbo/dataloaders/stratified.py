@@ -23,7 +23,7 @@ class Strata(NamedTuple):
     Attributes
     ----------
     codes
-        Begins the group's number of each cell anew, one array for each stretch of
+        Restarts the group's number of each cell, one array for each stretch of
         :data:`~celbo.store.mapped.STRETCH` cells.
     n_strata
         How many groups there are.

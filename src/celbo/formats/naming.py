@@ -24,7 +24,7 @@ logger = logging.getLogger("celbo")
 
 
 def unique(path: Path, what: str, names: Sequence[str] | pd.Index | np.ndarray, kept: str = "") -> pd.Index:
-    """Names, ``-1``, ``-2`` put behind those that come again, as anndata does; it is said.
+    """Names, ``-1``, ``-2`` put behind those that come again, as anndata does; this is logged.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def unique(path: Path, what: str, names: Sequence[str] | pd.Index | np.ndarray, 
 
 
 def numbered(path: Path, what: str, n: int) -> pd.Index:
-    """Numbers in place of names that are not there, which is said."""
+    """Numbers in place of missing names; this is logged."""
     logger.info("%s has no names of %ss: they are numbered, %s_0 to %s_%d.", path, what, what, what, n - 1)
     return pd.Index([f"{what}_{i}" for i in range(n)], dtype=object)
 

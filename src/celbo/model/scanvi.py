@@ -54,7 +54,7 @@ class SCANVI(RNASeqMixin, SemisupervisedTrainingMixin, VAEMixin, ArchesMixin, Ba
     linear_classifier
         Whether the classifier of the latents has no hidden layers.
     datamodule
-        Accepted for scvi-tools' sake; loaders of your own go to :meth:`train`.
+        Accepted for compatibility with scvi-tools; loaders of your own go to :meth:`train`.
     **model_kwargs
         Further arguments of :class:`~celbo.module.SCANVAE`.
 

@@ -133,7 +133,7 @@ class AutoZIVAE(VAE):
     ) -> Tensor:
         """Reparameterised draw from a Beta distribution, kept ``eps_sample`` away from 0 and 1.
 
-        ``eps_gamma`` is accepted for scvi-tools' sake.
+        ``eps_gamma`` is accepted for compatibility with scvi-tools.
         """
         return rsample(Beta(alpha, beta, validate_args=False)).clamp(eps_sample, 1 - eps_sample)
 
@@ -194,7 +194,7 @@ class AutoZIVAE(VAE):
     def rescale_dropout(self, px_dropout: Tensor, eps_log: float = 1e-8) -> Tensor:
         r"""Logits of :math:`m + (1 - m)\,\mathrm{sigmoid}(\cdot)`, m being ``minimal_dropout``.
 
-        ``eps_log`` is accepted for scvi-tools' sake: nothing here comes near the log of 0.
+        ``eps_log`` is accepted for compatibility with scvi-tools: nothing here comes near the log of 0.
         """
         log_lost, log_kept = self._log_dropout(px_dropout)
         return log_lost - log_kept
@@ -231,7 +231,7 @@ class AutoZIVAE(VAE):
         n_samples
             Draws of :math:`\delta`; with more than 1 there is a leading dimension.
         eps_log
-            Accepted for scvi-tools' sake.
+            Accepted for compatibility with scvi-tools.
         delta
             :math:`\delta` in the shape of its parameters; None: drawn from the posterior.
 

@@ -417,11 +417,8 @@ class VAE(EmbeddingModuleMixin, BaseMinifiedModeModuleClass):
         -------
         ``(n, g)``, or ``(n, g, s)`` for more than one sample, on the CPU.
         """
-        inference_kwargs = {"n_samples": n_samples}
-        _, outputs = self.forward(
-            tensors, inference_kwargs=inference_kwargs, generative_kwargs=generative_kwargs, compute_loss=False
-        )[:2]
-        px = outputs["px"]
+        options = {"inference_kwargs": {"n_samples": n_samples}, "generative_kwargs": generative_kwargs}
+        px = self.forward(tensors, compute_loss=False, **options)[1]["px"]
         if isinstance(px, Poisson):
             px = Poisson(px.rate.clamp(max=max_poisson_rate), validate_args=False)
         x = sample(px).cpu()
@@ -456,7 +453,6 @@ class VAE(EmbeddingModuleMixin, BaseMinifiedModeModuleClass):
         ``(n,)`` on the CPU in nats, or its mean.
         """
         self.require_counts(f"{type(self).__name__}.marginal_ll")
-        ll_n = marginal_log_likelihood(
-            self, self.z_encoder.z_transformation, tensors, n_mc_samples, n_mc_samples_per_pass, generator
-        ).cpu()
+        transform, sizes = self.z_encoder.z_transformation, (n_mc_samples, n_mc_samples_per_pass)
+        ll_n = marginal_log_likelihood(self, transform, tensors, *sizes, generator).cpu()
         return ll_n.mean().item() if return_mean else ll_n

@@ -146,7 +146,7 @@ class FileMark:
                 how = "is gone" if now.get(name) is None else "was changed"
                 raise ChangedFileError(
                     f"{self.path}{inside} {how} while it was being read: what was trained on would be neither the old "
-                    "data nor the new. Leave the file alone until the run ends, and start the run anew."
+                    "data nor the new. Leave the file alone until the run ends, and start the run again."
                 )
 
 

@@ -40,7 +40,7 @@ def put(pieces: Callable[[], Iterable[np.ndarray]], dtype: object) -> np.ndarray
     Parameters
     ----------
     pieces
-        Begins the pieces anew, each one-dimensional; they are asked for again where there is no room for a file.
+        Restarts the pieces, each one-dimensional; they are asked for again where there is no room for a file.
     dtype
         Of the entries.
 
@@ -57,7 +57,7 @@ def put_together(pieces: Callable[[], Iterable[Sequence[np.ndarray]]], dtypes: S
     Parameters
     ----------
     pieces
-        Begins the pieces anew: of each array one at a time.
+        Restarts the pieces: of each array one at a time.
     dtypes
         Of each array.
     """
@@ -112,7 +112,7 @@ def is_mapped(array: np.ndarray) -> bool:
 
 
 def forget(array: np.ndarray) -> None:
-    """Let go of the memory that an array of :func:`put` took as it was used; it is read again when used again.
+    """Drop the memory that an array of :func:`put` took in use; it is read again when needed.
 
     What was changed in it is kept. Does nothing to other arrays, and where the system has no such call.
     """

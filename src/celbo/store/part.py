@@ -152,7 +152,7 @@ class StoredPart:
             if missing and (name == "data" or self._pointers.longest > 1):
                 raise DamagedDataError(
                     f"{self._where}: {missing} of the {array.nchunks} chunks of {name!r} are missing"
-                    f"{self._first_hole(array)}. Copy the store again, or write it anew."
+                    f"{self._first_hole(array)}. Copy the store again, or write it again."
                 )
 
     def _first_hole(self, array: Any) -> str:

@@ -1,4 +1,4 @@
-"""Cells that are all the same teach a model nothing: that is said before training."""
+"""Cells that are all the same teach a model nothing: warn before training."""
 
 import logging
 from typing import Any
@@ -21,7 +21,7 @@ def say_where_cells_are_alike(loader: Any) -> None:
     Parameters
     ----------
     loader
-        Of the training cells. Loaders of others than celbo are not looked at.
+        Of the training cells. Third-party loaders are not read.
     """
     first = getattr(loader, "dataloaders", [loader])[0]
     tables = getattr(first, "tables", None)

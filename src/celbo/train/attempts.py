@@ -1,4 +1,4 @@
-"""A run whose weights diverge starts anew, with a quarter of the learning rate."""
+"""A run whose weights diverge starts again, with a quarter of the learning rate."""
 
 import logging
 from typing import Any
@@ -22,7 +22,7 @@ class Attempts:
     Parameters
     ----------
     trainer
-        The trainer, set up; ``trainer.retries`` says how often a run may start anew.
+        The trainer, set up; ``trainer.retries`` says how often a run may start again.
     """
 
     def __init__(self, trainer: Run) -> None:
@@ -43,9 +43,9 @@ class Attempts:
             except NonFiniteLossError as error:
                 if self.number == trainer.retries or error.from_data:
                     raise
-                self._begin_anew(error)
+                self._begin_again(error)
 
-    def _begin_anew(self, error: NonFiniteLossError) -> None:
+    def _begin_again(self, error: NonFiniteLossError) -> None:
         trainer = self.trainer
         self.number += 1
         trainer.plan.scale_learning_rate(_SLOWER)
@@ -53,7 +53,7 @@ class Attempts:
         for callback, state in zip(trainer.stateful, self.callbacks, strict=True):
             callback.load_state_dict(state)
         if trainer.engine.is_first:
-            logger.warning(f"{error} Starting anew with a quarter of the learning rate.")
+            logger.warning(f"{error} Starting again with a quarter of the learning rate.")
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint."""

@@ -45,7 +45,7 @@ class History:
         return self.frames()
 
     def log_metrics(self, metrics: Mapping[str, SupportsFloat], step: int | None = None) -> None:
-        """Add numbers of someone's own, as a logger does: at a step, or at the next one of each that is not given.
+        """Add custom numbers, as a logger does: at a step, or at the next one of each that is not given.
 
         Parameters
         ----------

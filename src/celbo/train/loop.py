@@ -92,7 +92,7 @@ def _take_steps(trainer: Run, batch: object, batch_idx: int) -> dict[str, Any] |
     output: dict[str, Any] | None = None
     for step in trainer.plan.steps(batch, batch_idx):
         where = f"epoch {trainer.current_epoch}, step {trainer.global_step}"
-        rows = getattr(trainer.train_loader, "last_indices", None)  # loaders of others need not say
+        rows = getattr(trainer.train_loader, "last_indices", None)  # third-party loaders may not expose them
         trainer.guard.check(step.loss, step.record, batch, batch_idx, rows, where)
         _backward(trainer, step)
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
@@ -108,7 +108,7 @@ def _backward(trainer: Run, step: Step) -> None:
     loss, accumulate = step.loss, trainer.accumulate_grad_batches
     trainer.call("on_before_backward", loss)
     # Processes average their gradients; where they have unlike shares of a minibatch, so must their weights be.
-    weight = getattr(trainer.train_loader, "last_weight", 1.0)  # loaders of others need not say
+    weight = getattr(trainer.train_loader, "last_weight", 1.0)  # third-party loaders may not have it
     loss = loss if weight == 1.0 else loss * weight
     if loss.requires_grad:
         only = {} if step.optimizer is None else {"inputs": _parameters(trainer.optimizers[step.optimizer])}

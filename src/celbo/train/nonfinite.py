@@ -28,7 +28,7 @@ class NonFiniteLossError(FloatingPointError):
     rows
         Rows of the data with a non-finite term; empty if none can be named.
     from_data
-        Whether the minibatch itself is not finite, so that training anew cannot help.
+        Whether the minibatch itself is not finite, so that training again cannot help.
     inputs
         Registry keys of what is wrong in the minibatch.
     """
@@ -141,7 +141,7 @@ class FiniteGuard:
     any_process
         Whether a flag is set in one of several processes: they stop together.
     may_retry
-        Whether the run can start anew. Then a loss a thousand times the first ends this attempt; else it is said.
+        Whether the run can start again. Then a loss a thousand times the first ends this attempt; else it is logged.
 
     Attributes
     ----------
@@ -191,7 +191,7 @@ class FiniteGuard:
         raise error
 
     def check_validation(self, elbo: float | None, where: str) -> None:
-        """Raise :class:`NonFiniteLossError` for a validation ELBO beyond sense where the run can start anew.
+        """Raise :class:`NonFiniteLossError` for a validation ELBO beyond sense where the run can start again.
 
         Parameters
         ----------

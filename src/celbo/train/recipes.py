@@ -40,7 +40,7 @@ class Recipe:
     keep_best_from
         Share of the run before which no weights are kept.
     retries
-        How often a run that diverged starts anew, with a quarter of the learning rate.
+        How often a run that diverged starts again, with a quarter of the learning rate.
     early_stopping_waits
         Whether early stopping, where asked for, waits for the end of the KL warm-up unless told how long to wait.
     lr

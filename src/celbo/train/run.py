@@ -57,7 +57,7 @@ class Run(RunState):
     identity
         What the run is made of, see :func:`~celbo.train.checkpoints.fingerprint.describe_run`.
     retries
-        How often a run whose weights diverge starts anew.
+        How often a run whose weights diverge starts again.
     precision, gradient_clip_algorithm
         As given to the trainer.
     """

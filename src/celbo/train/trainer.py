@@ -85,7 +85,7 @@ class Trainer(TrainerView):
     keep_best_from
         Share of the run before which none are kept; early stopping, which ends a run at any time, looks at all.
     retries
-        How often a run whose weights diverge starts anew with a quarter of the learning rate.
+        How often a run whose weights diverge starts again with a quarter of the learning rate.
     checkpoint_every
         How often the state of the run is written, so that it can go on after a kill: ``"1 epoch"``, ``"200 steps"``,
         ``"5 min"``. None: never, or every 5 minutes where one of the next two is given.

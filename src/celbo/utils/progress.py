@@ -28,7 +28,7 @@ def track(
     disable
         Show nothing.
     style
-        Accepted for scvi-tools' sake; celbo has one bar.
+        Accepted for compatibility with scvi-tools; celbo has one bar.
     **kwargs
         ``total``: length of a sequence that does not know its own; others of tqdm are without effect.
     """

@@ -8,7 +8,7 @@ __all__ = ["ProgressBar", "SubSampleLabels"]
 
 
 class SubSampleLabels(Callback):
-    """Nothing to do: :class:`~celbo.dataloaders.SemiSupervisedDataLoader` draws labelled cells anew by itself."""
+    """Nothing to do: :class:`~celbo.dataloaders.SemiSupervisedDataLoader` redraws labelled cells by itself."""
 
 
 class ProgressBar(Callback):

@@ -77,7 +77,7 @@ def _set_data_in_registry(adata: AnnData, data: Any, attr_name: str, attr_key: s
 
 
 def _verify_and_correct_data_format(adata: AnnData, attr_name: str, attr_key: str | None) -> None:
-    """Put a dense array of another memory layout there anew, row by row."""
+    """Put a dense array of another memory layout there as a copy, row by row."""
     put_row_major(adata, attr_name, attr_key)
 
 

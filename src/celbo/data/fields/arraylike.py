@@ -42,7 +42,7 @@ class ArrayLikeField(BaseArrayLikeField):
         Check every entry at setup (:func:`celbo.data.check_counts`).
     correct_data_format
         Where scvi-tools' :class:`~celbo.core.rules.Rules` hold, setup puts a dense array of another memory layout
-        there anew, row by row. celbo's own loaders take any layout as it is.
+        there as a copy, row by row. celbo's own loaders take any layout as it is.
     """
 
     COLUMN_NAMES_KEY = "column_names"

@@ -40,7 +40,7 @@ class BaseJointField(BaseArrayLikeField):
     field_type
         ``"obsm"`` or ``"varm"``: where the table goes.
     required
-        Kept as an attribute for scvi-tools' sake; an empty list is never an error.
+        Kept as an attribute for compatibility with scvi-tools; an empty list is never an error.
     """
 
     def __init__(

@@ -39,7 +39,7 @@ class LayerField(BaseAnnDataField):
         Check every entry at setup (:func:`celbo.data.check_counts`).
     correct_data_format
         Where scvi-tools' :class:`~celbo.core.rules.Rules` hold, setup puts a dense array of another memory layout
-        there anew, row by row. celbo's own loaders take any layout as it is.
+        there as a copy, row by row. celbo's own loaders take any layout as it is.
     check_fragment_counts
         Warn when the counts look like reads (mostly even) instead of fragments.
     use_raw

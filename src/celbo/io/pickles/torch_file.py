@@ -158,12 +158,12 @@ def _guarded(path: Path, read: Callable[[], Any]) -> Any:
         return read()
     except ArchiveError as error:
         raise ArchiveError(
-            f"{path} cannot be read: {error}. Nothing was loaded; get the file anew or save the model again."
+            f"{path} cannot be read: {error}. Nothing was loaded; get the file again or save the model again."
         ) from error
     except OSError as error:
         raise ArchiveError(f"{path} cannot be read: {error.strerror or error}.") from error
     except Exception as error:  # a damaged byte can trip numpy, pandas, torch or zipfile in any way they know
-        raise ArchiveError(f"{path} is damaged: {in_words(error)}. Nothing was loaded; get the file anew.") from error
+        raise ArchiveError(f"{path} is damaged: {in_words(error)}. Nothing was loaded; get the file again.") from error
 
 
 def read_torch_file(path: Path) -> Any:

@@ -3,7 +3,7 @@
 Two steps. :func:`~celbo.io.pickles.pickle_machine.run_pickle` turns the pickle into a tree of inert records, running
 nothing.
 :class:`Rebuilder` then walks the tree and makes values: plain Python ones by itself, others only through the tables
-of granted names below, whose functions check what they are given and build the value anew (a ``numpy`` array from its
+of granted names below, whose functions check what they are given and rebuild the value (a ``numpy`` array from its
 bytes, a data frame from its columns). No class of the pickle's choosing is ever called, no attribute set, no
 ``__setstate__`` run.
 """
@@ -23,7 +23,7 @@ MAX_DEPTH = 120
 _NODE_BYTES = 150
 """What is kept of a node that is no plain value, beside the value itself."""
 _ELEMENT_BYTES = 100
-"""What an element of a set or dict takes that is made anew of one that is there."""
+"""What an element of a set or dict takes that is remade from one that is there."""
 
 Grant = Callable[["Rebuilder", Call], Any]
 """Builds the value of one granted call, or raises :class:`ArchiveError`."""

@@ -59,5 +59,5 @@ def all_managers(owner: object) -> dict[str, AnnDataManager]:
 
 
 def forget_manager(owner: object, adata: object) -> bool:
-    """Let go of the manager kept for ``owner``; whether there was one."""
+    """Drop the manager kept for ``owner``; returns whether there was one."""
     return adata.__dict__.get(_ATTRIBUTE, {}).pop(owner, None) is not None

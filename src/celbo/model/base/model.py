@@ -287,7 +287,7 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
         save_anndata
             Write the training data beside it as ``adata.h5ad``.
         save_kwargs, legacy_mudata_format, datamodule
-            Accepted for scvi-tools' sake.
+            Accepted for compatibility with scvi-tools.
         **anndata_write_kwargs
             For ``AnnData.write_h5ad``.
 
@@ -324,7 +324,7 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
         prefix
             As in :meth:`save`.
         backup_url, datamodule
-            Accepted for scvi-tools' sake.
+            Accepted for compatibility with scvi-tools.
         allowed_classes_names_list
             Names of other classes whose archives may be read.
 
@@ -361,7 +361,7 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
         dir_path, output_dir_path, overwrite, prefix
             As in :func:`celbo.model.base.convert_archive`.
         **save_kwargs
-            Accepted for scvi-tools' sake.
+            Accepted for compatibility with scvi-tools.
         """
         convert_archive(dir_path, output_dir_path, prefix=prefix or "", overwrite=overwrite, class_name=cls.__name__)
 

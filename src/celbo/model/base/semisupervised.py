@@ -80,7 +80,7 @@ class SemisupervisedTrainingMixin(Base):
             Passes over the training cells; None: what the recipe says for this number of cells, fewer for a model made
             from a trained one.
         n_samples_per_label
-            Labelled cells of each label an epoch, drawn anew each epoch; None: all.
+            Labelled cells of each label an epoch, redrawn each epoch; None: all.
         check_val_every_n_epoch
             Epochs between validations; None: 1, and 0 turns validation off.
         train_size, validation_size, shuffle_set_split
@@ -90,7 +90,7 @@ class SemisupervisedTrainingMixin(Base):
         accelerator, devices
             Where to compute: ``"auto"``, ``"cpu"``, ``"gpu"``; number or list of devices.
         adversarial_classifier
-            Accepted for scvi-tools' sake: only a model with such a classifier takes True.
+            Accepted for compatibility with scvi-tools: only a model with such a classifier takes True.
         datasplitter_kwargs
             For :class:`~celbo.dataloaders.SemiSupervisedDataSplitter`: ``external_indexing``, ``stratify_by``, ...
         plan_config, plan_kwargs
@@ -282,7 +282,7 @@ class SemisupervisedTrainingMixin(Base):
         Parameters
         ----------
         adata
-            Accepted for scvi-tools' sake.
+            Accepted for compatibility with scvi-tools.
         attrs
             Attributions, ``(n, g)``: of :meth:`predict`, or one label of :meth:`shap_predict`.
 

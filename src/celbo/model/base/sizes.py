@@ -69,7 +69,7 @@ def drawing_weights() -> AbstractContextManager[int]:
 
 
 def registry_of_loaders(model_name: str, loaders: Any) -> dict[str, Any]:
-    """A registry with the sizes that loaders of someone's own tell.
+    """A registry with the sizes that a custom data module reports.
 
     Parameters
     ----------

@@ -218,7 +218,7 @@ class MRDeconv(EmbeddingModuleMixin, BaseModuleClass):
         batch_index
             Codes, ``(n, 1)``.
         n_samples
-            Accepted for scvi-tools' sake.
+            Accepted for compatibility with scvi-tools.
         prior_sampled, ratios_ct_augmentation, ratio_augmentation
             States ``(a, n * c, k)`` and proportions ``(a, n, c)`` of simulated spots, and their share in the counts
             ``(a, n, 1)``; handed on.

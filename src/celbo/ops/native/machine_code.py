@@ -135,11 +135,11 @@ def _read(path: Path) -> tuple[bytes, str] | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        logger.info("Compiled code in %s cannot be read (%s): compiling anew.", path, error)
+        logger.info("Compiled code in %s cannot be read (%s): compiling again.", path, error)
         return None
     digest, _, rest = content.partition(b"\n")
     if digest != _digest(rest):
-        logger.info("Compiled code in %s is damaged: compiling anew.", path)
+        logger.info("Compiled code in %s is damaged: compiling again.", path)
         return None
     symbol, _, object_code = rest.partition(b"\n")
     return object_code, symbol.decode()

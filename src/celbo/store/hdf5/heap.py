@@ -114,7 +114,7 @@ def _arrays(filename: str, found: Sequence[Any]) -> tuple[list[_Span], list[h5py
         if not _has_types(element):
             raise DamagedDataError(
                 f"{filename} is damaged: an attribute of {_name(element)} has a type that there is not. Copy the file "
-                "again, or write it anew."
+                "again, or write it again."
             )
         with suppress(Exception):  # of whatever kind: it is looked through then, and fails when it is read
             if isinstance(element, h5py.h5d.DatasetID) and not element.dtype.hasobject:
@@ -176,7 +176,7 @@ def _look_through(raw: BinaryIO, start: int, stop: int, end: int) -> Iterator[_S
         if bad is not None:
             raise DamagedDataError(
                 f"{raw.name} is damaged: the strings from byte {at + found.starts[bad]} on cannot be told apart, part "
-                "of them was overwritten. Copy the file again, or write it anew."
+                "of them was overwritten. Copy the file again, or write it again."
             )
         yield from ((at + first, at + last) for first, last in zip(found.starts, found.stops))
         at, needed = at + found.next, found.needed

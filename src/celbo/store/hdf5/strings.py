@@ -69,7 +69,7 @@ class Lengths:
         if length_s.max(initial=0) > self._end or self._total > MOST_TIMES * self._end + EXCESS:
             raise DamagedDataError(
                 f"{self._name} is damaged: the strings {where} are longer than the file, part of the list was "
-                "overwritten. Copy the file again, or write it anew."
+                "overwritten. Copy the file again, or write it again."
             )
 
     def add_span(self, raw: BinaryIO, start: int, stop: int) -> None:
@@ -132,5 +132,5 @@ def require_sound_attributes(raw: BinaryIO, gaps: Sequence[_Span]) -> None:
             if references["length"].max(initial=0) > end:
                 raise DamagedDataError(
                     f"{raw.name} is damaged: a string of the attribute described at byte {start + found.start()} is "
-                    "longer than the file. Copy the file again, or write it anew."
+                    "longer than the file. Copy the file again, or write it again."
                 )

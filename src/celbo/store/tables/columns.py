@@ -79,7 +79,7 @@ def _sharing() -> Any:
 
 
 def forget_column(column: Any) -> None:
-    """Let go of the memory that a column took which lies in a temporary file; see :func:`celbo.store.mapped.forget`."""
+    """Drop the memory of a column that lies in a temporary file; see :func:`celbo.store.mapped.forget`."""
     for part in _arrays_of(column):
         scratch.forget(part)
 

@@ -65,7 +65,7 @@ class CellNames(ExtensionArray):
         Parameters
         ----------
         pieces
-            Begins the pieces anew.
+            Restarts the pieces.
         """
 
         def encoded() -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -146,7 +146,7 @@ class CheckpointFolder:
     damaged: set[Path] = field(default_factory=set)
 
     def write(self, state: dict[str, Any]) -> Path:
-        """Write a checkpoint and let go of those that are older than the one before it.
+        """Write a checkpoint and remove those that are older than the one before it.
 
         Raises
         ------

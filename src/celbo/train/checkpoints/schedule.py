@@ -207,7 +207,7 @@ class Checkpointing:
         self._look()
 
     def validation_begins(self) -> None:
-        """The minibatches of an epoch are done; a checkpoint taken during validation begins it anew."""
+        """The minibatches of an epoch are done; a checkpoint taken during validation restarts it."""
         if self.folder is not None:
             self._before_validation = before_validation(self.trainer)
 

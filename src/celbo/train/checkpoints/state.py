@@ -10,7 +10,7 @@ processes  of each process: the run's generators and the sums of the running epo
 loaders    epoch and minibatch of each; their order is a function of (seed, epoch), so no row is read again
 callbacks  early stopping, best weights, checkpoints of the best
 history    every row of it
-start      weights and history a diverged run begins anew with
+start      weights and history a diverged run begins again with
 identity   what the run was made of (:mod:`celbo.train.checkpoints.fingerprint`)
 ========== ==========================================================================================================
 """
@@ -49,7 +49,7 @@ _PROGRESS = (
 
 
 def before_validation(trainer: Run) -> dict[str, Any]:
-    """What validation changes, as it is before: a checkpoint taken during validation begins that anew."""
+    """What validation changes, as it is before: a checkpoint taken during validation restarts that."""
     return {"generators": generator_states(trainer.engine.device), "loader": _state_of(trainer.val_loader, True)}
 
 

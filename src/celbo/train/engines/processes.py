@@ -33,7 +33,7 @@ def share_out(train_loader: object, val_loader: object, engine: Engine) -> None:
     ----------
     train_loader, val_loader
         Loaders with ``take_share(rank, size)``, as all of celbo's. One without it must give each process its own share
-        itself; that is said.
+        itself; this is logged.
     engine
         Says how many processes there are.
     """

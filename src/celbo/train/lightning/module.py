@@ -53,15 +53,15 @@ class PlanHooks:
     # Training.
 
     def setup(self, stage: str) -> None:
-        """Hook."""
+        """Before everything else, with the stage."""
         self.view.call("setup", stage="fit")
 
     def on_fit_start(self) -> None:
-        """Hook."""
+        """Training is about to begin."""
         self.view.call("on_fit_start")
 
     def on_train_start(self) -> None:
-        """Hook."""
+        """Before the first epoch."""
         optimizers = self.optimizers(use_pl_optimizer=not self.automatic_optimization)
         self.view.optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         self.view.lr_links = [
@@ -71,7 +71,7 @@ class PlanHooks:
         self.view.call("on_train_start")
 
     def on_train_epoch_start(self) -> None:
-        """Hook."""
+        """Before each epoch."""
         self.follow()
         self._weight = {} if self.plan.kl_weight is None else {"kl_weight": float(self.plan.kl_weight)}
         self._validation = {}
@@ -82,7 +82,7 @@ class PlanHooks:
         self.view.call("on_train_epoch_start")
 
     def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
-        """Hook."""
+        """Before each minibatch."""
         self.follow()
         self.view.call("on_train_batch_start", batch, batch_idx)
 
@@ -120,19 +120,19 @@ class PlanHooks:
         return first
 
     def on_before_backward(self, loss: torch.Tensor) -> None:
-        """Hook."""
+        """Before the backward pass."""
         self.view.call("on_before_backward", loss)
 
     def on_after_backward(self) -> None:
-        """Hook."""
+        """After the backward pass."""
         self.view.call("on_after_backward")
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Hook."""
+        """Before each step of an optimizer."""
         self.view.call("on_before_optimizer_step", optimizer)
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
-        """Hook."""
+        """After each minibatch."""
         self.follow()
         self.view.call("on_train_batch_end", outputs, batch, batch_idx)
         if self.plan.step_values:
@@ -140,7 +140,7 @@ class PlanHooks:
             self.plan.step_values = {}
 
     def on_train_epoch_end(self) -> None:
-        """Hook."""
+        """After each epoch."""
         self.plan.on_train_epoch_end()
         self.view.call("on_train_epoch_end")
         train = self._metrics("train")
@@ -150,23 +150,23 @@ class PlanHooks:
             self.trainer.should_stop = True
 
     def on_train_end(self) -> None:
-        """Hook."""
+        """After the last epoch."""
         self.view.current_epoch = self.trainer.current_epoch
         self.plan.on_train_end()
         self.view.call("on_train_end")
 
     def on_fit_end(self) -> None:
-        """Hook."""
+        """After everything."""
         self.view.call("on_fit_end")
 
     def teardown(self, stage: str) -> None:
-        """Hook."""
+        """After everything, with the stage."""
         self.view.call("teardown", stage="fit")
 
     # Validation.
 
     def on_validation_start(self) -> None:
-        """Hook."""
+        """Validation begins."""
         self.follow()
         self.view.note(self._metrics("train") | self._weight)
         self.plan.validation_epoch_metrics.reset()
@@ -174,7 +174,7 @@ class PlanHooks:
         self.view.call("on_validation_start")
 
     def on_validation_epoch_start(self) -> None:
-        """Hook."""
+        """Before each validation."""
         self.plan.on_validation_epoch_start()
         self.view.call("on_validation_epoch_start")
 
@@ -186,7 +186,7 @@ class PlanHooks:
         return output
 
     def on_validation_epoch_end(self) -> None:
-        """Hook."""
+        """After each validation."""
         self.view.note(self._metrics("validation"))
         self.view.last_validated_epoch = self.view.current_epoch
         self.plan.on_validation_epoch_end()
@@ -195,7 +195,7 @@ class PlanHooks:
         self._tell(self._validation)
 
     def on_validation_end(self) -> None:
-        """Hook."""
+        """Validation has ended."""
         self.view.call("on_validation_end")
         self.plan.enter_stage("train")
 

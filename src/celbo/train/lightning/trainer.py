@@ -168,7 +168,7 @@ class LightningTrainer(Trainer):
     Parameters
     ----------
     **kwargs
-        Arguments of :class:`~celbo.train.Trainer` and of Lightning's. Runs that diverge are not started anew.
+        Arguments of :class:`~celbo.train.Trainer` and of Lightning's. Runs that diverge are not started again.
     """
 
     def __init__(self, **kwargs: Any) -> None:

@@ -51,7 +51,7 @@ class Adam(torch.optim.Adam):
         _load_state_dict(self, state_dict)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Let go of the gradients, or set them to zero."""
+        """Drop the gradients, or set them to zero."""
         for parameter in (p for group in self.param_groups for p in group["params"] if p.grad is not None):
             parameter.grad = None if set_to_none else torch.zeros_like(parameter)
 

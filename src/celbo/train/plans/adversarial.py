@@ -90,7 +90,7 @@ class AdversarialTrainingPlan(TrainingPlan):
             return
         if not (self.n_epochs_kl_warmup or self.n_steps_kl_warmup) and self.adversarial_weight <= 0:
             raise ValueError(_NEVER_ON.format(weight=self.adversarial_weight))
-        # a run that diverged starts anew from these
+        # a run that diverged starts again from these
         self._initial = {name: value.clone() for name, value in self.adversarial_classifier.state_dict().items()}
 
     @property

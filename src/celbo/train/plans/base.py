@@ -217,19 +217,19 @@ class Plan(nn.Module):
         """Accepted for Lightning's sake: the model's archive holds the arguments."""
 
     def on_train_start(self) -> None:
-        """Hook."""
+        """Before the first epoch."""
 
     def on_train_end(self) -> None:
-        """Hook."""
+        """After the last epoch."""
 
     def on_train_epoch_start(self) -> None:
-        """Hook."""
+        """Before each epoch."""
 
     def on_train_epoch_end(self) -> None:
-        """Hook."""
+        """After each epoch."""
 
     def on_validation_epoch_start(self) -> None:
-        """Hook."""
+        """Before each validation."""
 
     def on_validation_epoch_end(self) -> None:
-        """Hook."""
+        """After each validation."""

@@ -73,7 +73,7 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         return_numpy
             An array instead of a DataFrame.
         silent
-            Accepted for scvi-tools' sake: there is no progress bar.
+            Accepted for compatibility with scvi-tools: there is no progress bar.
         data_loader_kwargs
             Further arguments of the data loader.
         **importance_weighting_kwargs
@@ -146,7 +146,7 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         adata, indices, seed
             See :class:`~celbo.model.base.VAEMixin`: the cells whose posteriors the samples come from.
         qz, px
-            Accepted for scvi-tools' sake: both follow from the module and the data.
+            Accepted for compatibility with scvi-tools: both follow from the module and the data.
         zs
             Samples, ``(..., k)``.
         max_cells
@@ -200,7 +200,7 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         gene_list
             Genes to give.
         silent
-            Accepted for scvi-tools' sake: there is no progress bar.
+            Accepted for compatibility with scvi-tools: there is no progress bar.
         **data_loader_kwargs
             Further arguments of the data loader.
 
@@ -252,7 +252,7 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
             ``"pearson"`` needs one pass and the matrix; ``"spearman"`` all draws in memory, 4 bytes for each cell, draw
             and gene.
         silent
-            Accepted for scvi-tools' sake: there is no progress bar.
+            Accepted for compatibility with scvi-tools: there is no progress bar.
 
         Returns
         -------
