@@ -58,7 +58,7 @@ def test_finds_the_doublets():
     adata = cells_and_doublets(540, 60, seed=0)
     SCVI.setup_anndata(adata)
     scvi = SCVI(adata, n_hidden=32)
-    scvi.train(max_epochs=40, check_val_every_n_epoch=0, **QUIET)
+    scvi.train(check_val_every_n_epoch=0, **QUIET)
     solo = SOLO.from_scvi_model(scvi)
     solo.train(max_epochs=60, **QUIET)
     assert auroc(solo.predict()["doublet"].to_numpy(), adata.obs["is_doublet"].to_numpy()) > 0.9

@@ -196,7 +196,7 @@ def test_default_recipe_is_the_row_of_the_table(scanvi, quick):
     plan = model.trainer.plan
     assert {name: getattr(plan, name) for name in row.plan_kwargs} == dict(row.plan_kwargs)
     assert quick(scanvi(), recipe="classic").recipe_ == "classic"
-    assert quick(scanvi(), max_steps=2, plan_kwargs={"lr": 0.25}).trainer.plan.lr == 0.25
+    assert quick(scanvi(), max_steps=2, plan_kwargs={"lr": 0.03}).trainer.plan.lr == 0.03
 
 
 def test_split_holds_every_cell_once(trained):
