@@ -1,9 +1,18 @@
 """Import late: optional packages, and the package root's public names."""
 
 import importlib
+import sys
 from types import ModuleType
+from typing import Any
 
-__all__ = ["optional"]
+__all__ = ["load_name", "optional"]
+
+
+def load_name(package: str, home: str, name: str) -> Any:
+    """A public name of a package, from the module below it that has it; the package keeps it, so this runs once."""
+    value = getattr(importlib.import_module(f"{package}.{home}"), name)
+    setattr(sys.modules[package], name, value)
+    return value
 
 
 def optional(module: str, *, extra: str, purpose: str) -> ModuleType:

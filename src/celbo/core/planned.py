@@ -8,10 +8,11 @@ import difflib
 import functools
 import sys
 from collections.abc import Callable, Mapping
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Any
 
 from .constants import SCVI_TOOLS_VERSION
+from .lazy import load_name
 from .rules import rules
 
 __all__ = ["INSTEAD", "PUBLIC_API", "missing_name", "not_in_celbo_yet", "planned_names", "public_names", "stand_in"]
@@ -147,23 +148,28 @@ def missing_name(message: str, name: str, module: str, asked_by: FrameType) -> E
     return AttributeError(message, name=name)
 
 
-def planned_names(module: str) -> Callable[[str], Any]:
-    """The ``__getattr__`` of a package whose names are partly still to come.
+def planned_names(module: str, homes: Mapping[str, str] = MappingProxyType({})) -> Callable[[str], Any]:
+    """The ``__getattr__`` of a package whose names load when they are first named, or are still to come.
 
     Parameters
     ----------
     module
         ``__name__`` of the package.
+    homes
+        Name -> the module below the package that has it, for those that the package does not load itself.
 
     Returns
     -------
-    A function that raises for every name, and tells what scvi-tools has from what nobody has; see
-    :func:`missing_name`. Where scvi-tools' :class:`~celbo.core.rules.Rules` hold it gives a :func:`stand_in` for what
-    scvi-tools has: code written for it names much and may use little, and should fail where it uses what is missing.
+    A function that gives the names of ``homes``, raises for every other one, and tells what scvi-tools has from what
+    nobody has; see :func:`missing_name`. Where scvi-tools' :class:`~celbo.core.rules.Rules` hold it gives a
+    :func:`stand_in` for what scvi-tools has: code written for it names much and may use little, and should fail where
+    it uses what is missing.
     """
     room = module.partition(".")[2]
 
     def __getattr__(name: str) -> Any:
+        if name in homes:
+            return load_name(module, homes[name], name)
         if name not in PUBLIC_API.get(room, ()):
             raise AttributeError(_no_attribute(module, name), name=name)
         full_name = f"scvi.{room}.{name}"

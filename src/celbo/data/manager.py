@@ -9,7 +9,6 @@ from uuid import uuid4
 
 import numpy as np
 from anndata import AnnData
-from rich.console import Console
 
 from ..core import SCVI_TOOLS_VERSION, checked, checked_methods
 from .attrdict import attrdict
@@ -35,7 +34,7 @@ from .registry import (
     state_registry_of,
     summary_stats_of,
 )
-from .registry_view import places_table, print_setup_call, summary_table
+from .registry_view import places_table, print_setup_call, screen, summary_table
 from .validation_check import AnnDataManagerValidationCheck
 
 __all__ = ["AnnDataManager"]
@@ -301,7 +300,7 @@ class AnnDataManager:
     def view_registry(self, hide_state_registries: bool = False) -> None:
         """Print the registry as tables: the call, the sizes, the places, and what each field learnt."""
         self._registered()
-        console = Console()
+        console = screen()
         console.print(f"Anndata setup with scvi-tools version {self._registry[SCVI_VERSION]}.\n")
         self.view_setup_method_args(self._registry)
         console.print(summary_table(self.summary_stats), places_table(self.data_registry))

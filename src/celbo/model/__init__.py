@@ -1,16 +1,30 @@
-"""Models: set up, train, ask."""
+"""Models: set up, train, ask. Each loads when it is first named."""
+
+from typing import TYPE_CHECKING
 
 from ..core.planned import planned_names, public_names
 from . import base
-from .amortizedlda import AmortizedLDA
-from .autozi import AUTOZI
-from .condscvi import CondSCVI
-from .destvi import DestVI
-from .linear_scvi import LinearSCVI
-from .scanvi import SCANVI
-from .scvi import SCVI
+
+if TYPE_CHECKING:
+    from .amortizedlda import AmortizedLDA
+    from .autozi import AUTOZI
+    from .condscvi import CondSCVI
+    from .destvi import DestVI
+    from .linear_scvi import LinearSCVI
+    from .scanvi import SCANVI
+    from .scvi import SCVI
 
 __all__ = ["AUTOZI", "SCANVI", "SCVI", "AmortizedLDA", "CondSCVI", "DestVI", "LinearSCVI", "base"]
 
-__getattr__ = planned_names(__name__)
+_HOMES = {
+    "AUTOZI": "autozi",
+    "SCANVI": "scanvi",
+    "SCVI": "scvi",
+    "AmortizedLDA": "amortizedlda",
+    "CondSCVI": "condscvi",
+    "DestVI": "destvi",
+    "LinearSCVI": "linear_scvi",
+}
+
+__getattr__ = planned_names(__name__, _HOMES)
 __dir__ = public_names(__name__)

@@ -17,9 +17,9 @@ from ..data.fields import bundles
 from ..module import AmortizedLDAModule
 from ..posterior.passes import evaluating, on_device
 from ..train import merge_kwargs
+from ..train.method import SPLIT, Argument, training
 from ..train.recipes import default_recipe
 from .base import BaseModelClass, UnsupervisedTrainingMixin, setup_method
-from .base.train_method import SPLIT, Argument, training
 from .base.verbs.cells import asked
 
 __all__ = ["AmortizedLDA"]

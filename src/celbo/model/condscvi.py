@@ -18,8 +18,8 @@ from ..data import align_genes
 from ..data.fields import LabelsWithUnlabeledObsField, bundles
 from ..module.vaec import FINE_LABELS_KEY, VAEC
 from ..posterior.cell_types import fine_label_probabilities, label_swaps, mixtures_of_groups
+from ..train.method import PASSED_ON, SPLIT, WHERE, training
 from .base import BaseModelClass, RNASeqMixin, UnsupervisedTrainingMixin, VAEMixin, setup_method
-from .base.train_method import PASSED_ON, SPLIT, WHERE, training
 from .base.verbs.cells import asked
 
 __all__ = ["CondSCVI"]

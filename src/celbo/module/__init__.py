@@ -1,16 +1,31 @@
-"""Networks and losses: what a model computes, without any notion of AnnData."""
+"""Networks and losses: what a model computes, without any notion of AnnData. Each loads when it is first named."""
+
+from typing import TYPE_CHECKING
 
 from ..core.planned import planned_names, public_names
-from .amortizedlda import AmortizedLDAModule
-from .autozivae import AutoZIVAE
-from .classifier import Classifier
-from .deconvolution.module import MRDeconv
-from .ldvae import LDVAE
-from .scanvae import SCANVAE
-from .vae import VAE
-from .vaec import VAEC
+
+if TYPE_CHECKING:
+    from .amortizedlda import AmortizedLDAModule
+    from .autozivae import AutoZIVAE
+    from .classifier import Classifier
+    from .deconvolution.module import MRDeconv
+    from .ldvae import LDVAE
+    from .scanvae import SCANVAE
+    from .vae import VAE
+    from .vaec import VAEC
 
 __all__ = ["LDVAE", "SCANVAE", "VAE", "VAEC", "AmortizedLDAModule", "AutoZIVAE", "Classifier", "MRDeconv"]
 
-__getattr__ = planned_names(__name__)
+_HOMES = {
+    "LDVAE": "ldvae",
+    "SCANVAE": "scanvae",
+    "VAE": "vae",
+    "VAEC": "vaec",
+    "AmortizedLDAModule": "amortizedlda",
+    "AutoZIVAE": "autozivae",
+    "Classifier": "classifier",
+    "MRDeconv": "deconvolution.module",
+}
+
+__getattr__ = planned_names(__name__, _HOMES)
 __dir__ = public_names(__name__)

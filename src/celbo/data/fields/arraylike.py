@@ -1,12 +1,11 @@
 """A table of ``obsm`` or ``varm``: one row a cell or gene, several columns."""
 
 import logging
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from rich.table import Table
 
 from ...store.matrices.masks import require_unmasked
 from ..access import anndata_value, put_row_major, require_key
@@ -14,6 +13,9 @@ from ..counts import check_counts
 from ..genes import align_genes
 from .base import BaseAnnDataField
 from .dataframe import require_one_name
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 __all__ = ["ArrayLikeField", "BaseArrayLikeField", "ObsmField", "VarmField"]
 
@@ -137,7 +139,7 @@ class ArrayLikeField(BaseArrayLikeField):
         """The number of columns."""
         return {self.count_stat_key: len(state_registry[self.COLUMN_NAMES_KEY])}
 
-    def view_state_registry(self, state_registry: dict[str, Any]) -> Table | None:
+    def view_state_registry(self, state_registry: dict[str, Any]) -> "Table | None":
         """Nothing to show."""
         return None
 

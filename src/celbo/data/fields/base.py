@@ -1,13 +1,15 @@
 """What every field is: one registry key, one place of the AnnData, one state."""
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anndata import AnnData
-from rich.table import Table
 
 from ..access import anndata_array, place
 from ..constants import ATTR_KEY, ATTR_NAME, MOD_KEY
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 __all__ = ["BaseAnnDataField"]
 
@@ -97,7 +99,7 @@ class BaseAnnDataField(ABC):
         self.get_summary_stats(state_registry)
 
     @abstractmethod
-    def view_state_registry(self, state_registry: dict[str, Any]) -> Table | None:
+    def view_state_registry(self, state_registry: dict[str, Any]) -> "Table | None":
         """The state as a table for people, or None."""
 
     def get_field_data(self, adata: AnnData) -> Any:

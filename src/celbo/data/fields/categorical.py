@@ -1,19 +1,21 @@
 """Categories in a column of ``obs`` or ``var``, and the codes that stand for them."""
 
 import logging
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from rich.table import Table
 
 from ...store.tables.columns import put_column
 from ..access import place, require_key
 from ..categories import encode, extended, used_categories, warn_if_rare
 from ..constants import PREFIX
-from ..tables import table
+from ..registry_view import table
 from .dataframe import BaseDataFrameField, require_one_name
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 __all__ = ["CategoricalDataFrameField", "CategoricalObsField", "CategoricalVarField"]
 
@@ -132,7 +134,7 @@ class CategoricalDataFrameField(BaseDataFrameField):
         super().check_state(state_registry)
         self._require_same_origin(state_registry)
 
-    def view_state_registry(self, state_registry: dict[str, Any]) -> Table | None:
+    def view_state_registry(self, state_registry: dict[str, Any]) -> "Table | None":
         """Categories and their codes."""
         source = place(self.attr_name, state_registry[self.ORIGINAL_ATTR_KEY])
         mapping = state_registry[self.CATEGORICAL_MAPPING_KEY]

@@ -1,17 +1,19 @@
 """Numbers in a column of ``obs`` or ``var``."""
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from rich.table import Table
 
 from ...core import REGISTRY_KEYS
 from ...store.tables.columns import column_parts, is_numbers, numbers, true_places
 from ..access import anndata_value, require_key
-from ..tables import table
+from ..registry_view import table
 from .base import BaseAnnDataField
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 __all__ = ["BaseDataFrameField", "NumericalDataFrameField", "NumericalObsField", "NumericalVarField", "require_numbers"]
 
@@ -126,7 +128,7 @@ class NumericalDataFrameField(BaseDataFrameField):
         """No sizes."""
         return {}
 
-    def view_state_registry(self, _state_registry: dict[str, Any]) -> Table | None:
+    def view_state_registry(self, _state_registry: dict[str, Any]) -> "Table | None":
         """Where the numbers lie."""
         if self.is_empty:
             return None

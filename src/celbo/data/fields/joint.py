@@ -1,20 +1,22 @@
 """Several columns of ``obs`` or ``var`` taken together as one table in ``obsm`` or ``varm``."""
 
 from abc import abstractmethod
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from rich.table import Table
 
 from ...store.tables.columns import numbers, put_column, worked_out
 from ..access import place, require_key
 from ..categories import encode, extended, used_categories
 from ..constants import PREFIX
-from ..tables import table
+from ..registry_view import table
 from .arraylike import BaseArrayLikeField
 from .dataframe import require_numbers
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 __all__ = [
     "BaseJointField",
@@ -169,7 +171,7 @@ class CategoricalJointField(BaseJointField):
         """The number of columns."""
         return {self.count_stat_key: len(self.attr_keys)}
 
-    def view_state_registry(self, state_registry: dict[str, Any]) -> Table | None:
+    def view_state_registry(self, state_registry: dict[str, Any]) -> "Table | None":
         """Each column's categories and their codes."""
         if self.is_empty:
             return None
@@ -211,7 +213,7 @@ class NumericalJointField(BaseJointField):
         """The number of columns."""
         return {self.count_stat_key: len(self.attr_keys)}
 
-    def view_state_registry(self, state_registry: dict[str, Any]) -> Table | None:
+    def view_state_registry(self, state_registry: dict[str, Any]) -> "Table | None":
         """Where the numbers lie."""
         if self.is_empty:
             return None

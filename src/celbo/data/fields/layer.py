@@ -2,11 +2,10 @@
 
 import logging
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from anndata import AnnData
-from rich.table import Table
 
 from ...core import REGISTRY_KEYS, settings
 from ...core.rules import rules
@@ -18,6 +17,9 @@ from ..count_places import count_places
 from ..counts import check_counts, looks_like_reads
 from ..genes import align_genes
 from .base import BaseAnnDataField
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 __all__ = ["LayerField"]
 
@@ -135,7 +137,7 @@ class LayerField(BaseAnnDataField):
         if len(state_registry[self.COLUMN_NAMES_KEY]) != state_registry[self.N_VARS_KEY]:
             raise ValueError("The state names other columns than it counts.")
 
-    def view_state_registry(self, _state_registry: dict[str, Any]) -> Table | None:
+    def view_state_registry(self, _state_registry: dict[str, Any]) -> "Table | None":
         """Nothing to show."""
         return None
 

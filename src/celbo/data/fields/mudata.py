@@ -2,10 +2,9 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from anndata import AnnData
-from rich.table import Table
 
 from ..modalities import is_mudata
 from .arraylike import ObsmField, VarmField
@@ -21,6 +20,9 @@ from .joint import (
 from .labels import LabelsWithUnlabeledObsField
 from .layer import LayerField
 from .protein import ProteinLayerField
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 __all__ = [
     "BaseMuDataWrapperClass",
@@ -154,7 +156,7 @@ class BaseMuDataWrapperClass(BaseAnnDataField):
         """Sizes that follow from the state."""
         return self.adata_field.get_summary_stats(state_registry)
 
-    def view_state_registry(self, state_registry: dict[str, Any]) -> Table | None:
+    def view_state_registry(self, state_registry: dict[str, Any]) -> "Table | None":
         """The state as a table for people, or None."""
         return self.adata_field.view_state_registry(state_registry)
 

@@ -1,13 +1,15 @@
 """A word in ``adata.uns``."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anndata import AnnData
-from rich.table import Table
 
 from ..access import require_key
 from .base import BaseAnnDataField
 from .dataframe import require_one_name
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 __all__ = ["BaseUnsField", "StringUnsField"]
 
@@ -55,6 +57,6 @@ class StringUnsField(BaseUnsField):
         """No sizes."""
         return {}
 
-    def view_state_registry(self, _state_registry: dict[str, Any]) -> Table | None:
+    def view_state_registry(self, _state_registry: dict[str, Any]) -> "Table | None":
         """Nothing to show."""
         return None

@@ -18,11 +18,11 @@ from anndata import AnnData
 from ...core import REGISTRY_KEYS
 from ...data.fields import NumericalObsField, bundles
 from ...model.base import BaseModelClass, RNASeqMixin, UnsupervisedTrainingMixin, setup_method
-from ...model.base.train_method import PASSED_ON, SPLIT, STOPPING, WHERE, Argument, training
 from ...model.base.verbs.cells import asked
 from ...posterior.passes import Rows, decode, encode, evaluating, on_device
 from ...train.arguments import as_list
 from ...train.callbacks import Callback
+from ...train.method import PASSED_ON, SPLIT, STOPPING, WHERE, Argument, training
 from ...train.recipes import default_recipe
 from .markers import markers_of
 from .module import CellAssignModule

@@ -21,9 +21,9 @@ from ...dataloaders.row_sources.open import rows
 from ...dataloaders.row_sources.source import as_indices
 from ...model import SCVI
 from ...model.base import BaseModelClass, UnsupervisedTrainingMixin, setup_method
-from ...model.base.train_method import PASSED_ON, SPLIT, STOPPING, WHERE, training
 from ...posterior.passes import Rows, evaluating, on_device
 from ...train import ClassifierTrainingPlan, Plan
+from ...train.method import PASSED_ON, SPLIT, STOPPING, WHERE, training
 from .module import DoubletClassifier, draw_parents, sums_of_pairs
 
 __all__ = ["SOLO"]

@@ -17,7 +17,7 @@ from ...data import align_genes
 from ...data.fields import bundles
 from ...model.base import BaseModelClass, UnsupervisedTrainingMixin, setup_method
 from ...model.base.managers import gene_names
-from ...model.base.train_method import PASSED_ON, SPLIT, WHERE, training
+from ...train.method import PASSED_ON, SPLIT, WHERE, training
 from .module import RNADeconv, SpatialDeconv
 
 __all__ = ["RNAStereoscope", "SpatialStereoscope"]

@@ -23,7 +23,7 @@ from .openmp import OPENMP
 
 __all__ = ["considerate", "crowded", "look_around"]
 
-WINDOW = 0.025
+WINDOW = 0.012
 """Seconds over which waiting for processors is measured."""
 
 TOO_MUCH, LEAST = 0.25, 0.004
@@ -31,7 +31,7 @@ TOO_MUCH, LEAST = 0.25, 0.004
 is 3 ms). A quiet machine has 0.01 seconds a second, one with a busy process beside 0.8.
 """
 
-SHORTEST, LONGEST = 1.0, 10.0
+SHORTEST, LONGEST = 2.0, 10.0
 """Seconds that a crowd stays."""
 
 STALE = 0.25

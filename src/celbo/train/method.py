@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from ...train import KwargsLike, merge_kwargs
+from .config import KwargsLike, merge_kwargs
 
 __all__ = ["ARGUMENTS", "PASSED_ON", "SPLIT", "STOPPING", "WHERE", "Argument", "training"]
 
