@@ -34,7 +34,7 @@ import torch
 from celbo.core import DataMismatchError
 from celbo.data import synthetic_iid
 from celbo.io import ArchiveError, write_scvi_archive
-from celbo.io.pickles.torch_file import read_pickle_file
+from celbo.io.torch_file import read_pickle_file
 from celbo.model import SCVI
 from celbo.train.checkpoints.fingerprint import DifferentRunError
 from celbo.train.checkpoints.folder import find_checkpoints

@@ -10,7 +10,7 @@ import torch
 
 from celbo.io import ArchiveError, budget, codec, codec_pandas, read_archive, write_archive
 from celbo.io.pickles import pickle_machine
-from celbo.io.pickles.torch_file import read_pickle_file, read_torch_file
+from celbo.io.torch_file import read_pickle_file, read_torch_file
 
 from .hostile import body, bounded, text, torch_zip
 from .test_archive import forge

@@ -15,7 +15,7 @@ import torch
 from benchmarks.damage import damage_bytes
 
 from celbo.io import ArchiveError, read_archive, read_scvi_archive, write_archive, write_scvi_archive
-from celbo.io.pickles.torch_file import read_pickle_file, read_torch_file
+from celbo.io.torch_file import read_pickle_file, read_torch_file
 
 from .test_codec import assert_same
 from .test_scvi import ATTRIBUTES, NAMES, STATE

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from celbo.io.pickles.torch_file import read_pickle_file
+from celbo.io.torch_file import read_pickle_file
 
 from .test_codec import assert_same
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from celbo.io import ArchiveError, Constraint
-from celbo.io.pickles.torch_file import read_pickle_file, read_torch_file
+from celbo.io.torch_file import read_pickle_file, read_torch_file
 
 from .hostile import Reduced, body, call, text, torch_zip
 from .test_codec import assert_same

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...core import REGISTRY_KEYS, read_regular
 from ..errors import ArchiveError, ArchiveNotFoundError, blaming
-from ..pickles.torch_file import read_pickle_file, read_torch_file
+from ..torch_file import read_pickle_file, read_torch_file
 
 __all__ = ["LEGACY_KEYS", "is_legacy_archive", "read_legacy_archive", "registry_of_setup"]
 

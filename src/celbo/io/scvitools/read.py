@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...core import checked
 from ..errors import ArchiveError, ArchiveNotFoundError
-from ..pickles.torch_file import read_torch_file
+from ..torch_file import read_torch_file
 from .legacy import is_legacy_archive, read_legacy_archive
 
 __all__ = ["ScviArchive", "is_scvi_archive", "read_scvi_archive"]

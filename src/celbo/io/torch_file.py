@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...core import read_regular
-from ..budget import Budget
-from ..errors import ArchiveError, in_words
-from .pickle_machine import DictItems, PersistentId, run_pickle
-from .unpickle import PLAIN_GRANTS, Rebuilder
-from .unpickle_numpy import NUMPY_CONSTANTS, NUMPY_GRANTS
-from .unpickle_pandas import PANDAS_CONSTANTS, PANDAS_GRANTS
-from .unpickle_torch import TORCH_CONSTANTS, TORCH_GRANTS, Storage, storage_bytes_grant, storage_dtype
+from ..core import read_regular
+from .budget import Budget
+from .errors import ArchiveError, in_words
+from .pickles.pickle_machine import DictItems, PersistentId, run_pickle
+from .pickles.unpickle import PLAIN_GRANTS, Rebuilder
+from .pickles.unpickle_numpy import NUMPY_CONSTANTS, NUMPY_GRANTS
+from .pickles.unpickle_pandas import PANDAS_CONSTANTS, PANDAS_GRANTS
+from .pickles.unpickle_torch import TORCH_CONSTANTS, TORCH_GRANTS, Storage, storage_bytes_grant, storage_dtype
 
 __all__ = ["read_pickle_file", "read_torch_file"]
 
