@@ -55,7 +55,7 @@ MISSING_MEMBERS: dict[str, str] = {
     "scvi.external.cellassign.CellAssignModule.*": (
         "scvi-tools' class derives from an autoencoder that it never runs; the mixture has no encoder"
     ),
-    "scvi.module.AutoZIVAE.get_reconstruction_loss": "`generative_outputs['px'].log_prob_sum(x)` is it, negated",
+    "scvi.module.*.get_reconstruction_loss": "`generative_outputs['px'].log_prob_sum(x)` is it, negated",
     "scvi.distributions.ZeroInflatedNegativeBinomial.zi_logits": "it is an attribute of every instance",
     "scvi.train.LoudEarlyStopping.teardown": "the trainer says why it stopped",
     "scvi.train.SaveCheckpoint.on_exception": "the last finite weights are kept in any case",

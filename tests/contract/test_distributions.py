@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import scipy.stats as st
 import torch
-from scipy.special import expit, gammaln
+from scipy.special import expit, gammaln, log_expit
 
 from celbo.distributions import (
+    Accessibility,
     BetaBinomial,
     NegativeBinomial,
     NegativeBinomialMixture,
@@ -45,6 +46,14 @@ def beta_binomial(x, total_count, alpha, beta):
     return st.betabinom.logpmf(x, total_count, alpha, beta)
 
 
+def accessibility(x, logits, depth_logits, region_logits):
+    log_odds = np.stack(np.broadcast_arrays(logits, depth_logits, region_logits))
+    log_open = log_expit(log_odds).sum(0)
+    unseen = expit(-log_odds[1]) + expit(log_odds[1]) * expit(-log_odds[2])
+    log_closed = np.logaddexp(log_expit(-log_odds[0]), log_expit(log_odds[0]) + np.log(unseen))
+    return np.where(x > 0, log_open, log_closed)
+
+
 ROWS = {
     "NegativeBinomial": (NegativeBinomial, grid(mu=MU, theta=THETA), COUNTS, nb),
     "ZeroInflatedNegativeBinomial": (
@@ -65,6 +74,12 @@ ROWS = {
         grid(mu=[-3.0, 0.0, 10.0], scale=[0.1, 1.0, 30.0]),
         [-2.0, 0.0, 0.7, 40.0],
         lambda x, mu, scale: st.norm.logpdf(x, mu, scale),
+    ),
+    "Accessibility": (
+        Accessibility,
+        grid(logits=[-30.0, -4.0, 0.5, 40.0], depth_logits=[-3.0, 2.0], region_logits=[-20.0, 1.0, 30.0]),
+        [0, 1],
+        accessibility,
     ),
     "BetaBinomial": (
         BetaBinomial,

@@ -8,7 +8,7 @@ import torch
 
 from celbo.data import synthetic_iid
 from celbo.external import SOLO
-from celbo.model import AUTOZI, SCANVI, SCVI, AmortizedLDA, LinearSCVI
+from celbo.model import AUTOZI, PEAKVI, SCANVI, SCVI, AmortizedLDA, LinearSCVI
 from celbo.testing import check_model
 
 data = functools.partial(synthetic_iid, batch_size=20, n_genes=30, seed=0)
@@ -20,6 +20,8 @@ ROWS = {
     "SCVI_embedding": (SCVI, {"batch_key": "batch"}, {"batch_representation": "embedding"}),
     "LinearSCVI": (LinearSCVI, {"batch_key": "batch"}, {}),
     "AUTOZI": (AUTOZI, {"batch_key": "batch"}, {}),
+    "PEAKVI": (PEAKVI, {"batch_key": "batch"}, {}),
+    "PEAKVI_plain": (PEAKVI, {}, {"model_depth": False, "region_factors": False}),
     "SCANVI": (SCANVI, {"labels_key": "labels", "unlabeled_category": "label_0", "batch_key": "batch"}, {}),
 }
 

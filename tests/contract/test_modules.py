@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
-from celbo.module import LDVAE, VAE, AmortizedLDAModule, AutoZIVAE
+from celbo.module import LDVAE, PEAKVAE, VAE, AmortizedLDAModule, AutoZIVAE
 from celbo.module.base import BaseModuleClass, LossOutput
 from celbo.testing import check_module
 
@@ -31,6 +31,12 @@ def covariates() -> dict[str, torch.Tensor]:
 LIBRARY, NO_DROPOUT, OWN_THETA = "l_encoder", "decoder.px_dropout_decoder", "decoder.px_r_decoder"
 SIZES = {"n_input": G, "n_batch": 2, "n_labels": 3, "n_hidden": 6, "n_latent": 3}
 PRIOR = {"library_log_means": torch.full((1, 2), 3.0).numpy(), "library_log_vars": torch.ones(1, 2).numpy()}
+
+
+def peaks(n_input, n_labels, **options):
+    return PEAKVAE(n_input, **options)
+
+
 COVARIATES = {"n_cats_per_cov": [4], "n_continuous_cov": 2}
 ROWS = {
     "zinb": (VAE, {}, [LIBRARY, OWN_THETA]),
@@ -49,6 +55,9 @@ ROWS = {
         for kind in ("gene", "gene-batch", "gene-label", "gene-cell")
     },
     "topics": (lambda **_: AmortizedLDAModule(G, n_topics=3, n_hidden=6), {}, []),
+    "peaks": (peaks, {}, []),
+    "peaks_covariates": (peaks, {"encode_covariates": True, **COVARIATES}, []),
+    "peaks_plain": (peaks, {"model_depth": False, "region_factors": False}, []),
     "linear": (LDVAE, {**PRIOR, "gene_likelihood": "nb"}, [NO_DROPOUT]),
 }
 

@@ -1,6 +1,7 @@
 """Distributions of counts and of the latent space, one family a file."""
 
 from ..core.planned import planned_names, public_names
+from .accessibility import Accessibility
 from .base import CountDistribution
 from .beta_binomial import BetaBinomial
 from .negative_binomial import NegativeBinomial
@@ -10,6 +11,7 @@ from .poisson import Poisson
 from .zero_inflated_negative_binomial import ZeroInflatedNegativeBinomial
 
 __all__ = [
+    "Accessibility",
     "BetaBinomial",
     "CountDistribution",
     "NegativeBinomial",

@@ -11,13 +11,15 @@ if TYPE_CHECKING:
     from .condscvi import CondSCVI
     from .destvi import DestVI
     from .linear_scvi import LinearSCVI
+    from .peakvi import PEAKVI
     from .scanvi import SCANVI
     from .scvi import SCVI
 
-__all__ = ["AUTOZI", "SCANVI", "SCVI", "AmortizedLDA", "CondSCVI", "DestVI", "LinearSCVI", "base"]
+__all__ = ["AUTOZI", "PEAKVI", "SCANVI", "SCVI", "AmortizedLDA", "CondSCVI", "DestVI", "LinearSCVI", "base"]
 
 _HOMES = {
     "AUTOZI": "autozi",
+    "PEAKVI": "peakvi",
     "SCANVI": "scanvi",
     "SCVI": "scvi",
     "AmortizedLDA": "amortizedlda",

@@ -10,14 +10,16 @@ if TYPE_CHECKING:
     from .classifier import Classifier
     from .deconvolution.module import MRDeconv
     from .ldvae import LDVAE
+    from .peakvae import PEAKVAE
     from .scanvae import SCANVAE
     from .vae import VAE
     from .vaec import VAEC
 
-__all__ = ["LDVAE", "SCANVAE", "VAE", "VAEC", "AmortizedLDAModule", "AutoZIVAE", "Classifier", "MRDeconv"]
+__all__ = ["LDVAE", "PEAKVAE", "SCANVAE", "VAE", "VAEC", "AmortizedLDAModule", "AutoZIVAE", "Classifier", "MRDeconv"]
 
 _HOMES = {
     "LDVAE": "ldvae",
+    "PEAKVAE": "peakvae",
     "SCANVAE": "scanvae",
     "VAE": "vae",
     "VAEC": "vaec",

@@ -5,7 +5,15 @@ from typing import Literal, get_args
 
 from ..core import unknown_name
 
-__all__ = ["BatchRepresentation", "Dispersion", "GeneLikelihood", "LatentDistribution", "Placement", "check_choices"]
+__all__ = [
+    "BatchRepresentation",
+    "Dispersion",
+    "GeneLikelihood",
+    "LatentDistribution",
+    "Placement",
+    "check_choices",
+    "norms",
+]
 
 Dispersion = Literal["gene", "gene-batch", "gene-label", "gene-cell"]
 GeneLikelihood = Literal["zinb", "nb", "poisson", "normal"]
@@ -28,3 +36,20 @@ def check_choices(**given: str) -> None:
     for option, choice in given.items():
         if choice not in _CHOICES[option]:
             raise ValueError(unknown_name(f"choice of {option}", choice, _CHOICES[option]))
+
+
+def norms(
+    where: Literal["encoder", "decoder"], use_batch_norm: Placement, use_layer_norm: Placement
+) -> dict[str, bool]:
+    """Which normalizations a network has, as arguments of its layers; ``ValueError`` for an unknown placement.
+
+    Parameters
+    ----------
+    where
+        Which network.
+    use_batch_norm, use_layer_norm
+        Where each of the two is wanted.
+    """
+    check_choices(use_batch_norm=use_batch_norm, use_layer_norm=use_layer_norm)
+    wanted = (where, "both")
+    return {"use_batch_norm": use_batch_norm in wanted, "use_layer_norm": use_layer_norm in wanted}

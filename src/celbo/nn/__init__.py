@@ -1,7 +1,7 @@
 """Layers, encoders and decoders, with scvi-tools' names, signatures and ``state_dict`` keys."""
 
 from ..core.planned import planned_names, public_names
-from .decoder import Decoder, DecoderSCVI, LinearDecoderSCVI
+from .decoder import AccessibilityDecoder, Decoder, DecoderSCVI, LinearDecoderSCVI
 from .embedding import Embedding
 from .encoder import Encoder
 from .fc_layers import FCLayers
@@ -9,6 +9,7 @@ from .multi import MultiDecoder, MultiEncoder
 from .totalvi import DecoderTOTALVI, EncoderTOTALVI
 
 __all__ = [
+    "AccessibilityDecoder",
     "Decoder",
     "DecoderSCVI",
     "DecoderTOTALVI",

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..ops.linear import linear
 
-__all__ = ["append_columns", "covariate_widths", "linear_with_covariates"]
+__all__ = ["append_columns", "covariate_widths", "linear_with_covariates", "with_covariates"]
 
 
 def covariate_widths(n_cat_list: Iterable[int] | None) -> list[int]:
@@ -44,6 +44,28 @@ def append_columns(x: Tensor, *columns: Tensor) -> Tensor:
     if not columns:
         return x
     return torch.cat([x, *(block.expand(*x.shape[:-1], block.shape[-1]) for block in columns)], dim=-1)
+
+
+def with_covariates(
+    x: Tensor, batch_index: Tensor, cont_covs: Tensor | None = None, cat_covs: Tensor | None = None
+) -> tuple[Tensor, list[Tensor]]:
+    """What a network sees: continuous covariates as columns of its input, the batch and categories as codes.
+
+    Parameters
+    ----------
+    x
+        Input, ``(n, i)`` or ``(s, n, i)``; a CSR tensor stays one where there is nothing to append.
+    batch_index
+        Codes, ``(n, 1)``.
+    cont_covs, cat_covs
+        Continuous covariates and codes of the categorical ones, ``(n, k)`` each.
+
+    Returns
+    -------
+    Input with its columns, and codes ``(n, 1)`` of the batch and of each category.
+    """
+    codes = [batch_index, *(() if cat_covs is None else cat_covs.split(1, dim=-1))]
+    return (x, codes) if cont_covs is None else (append_columns(x.to_dense(), cont_covs), codes)
 
 
 def linear_with_covariates(

@@ -14,7 +14,7 @@ from ..core import unknown_name
 from .fc_layers import FCLayers
 from .linear import Linear
 
-__all__ = ["Decoder", "DecoderSCVI", "LinearDecoderSCVI"]
+__all__ = ["AccessibilityDecoder", "Decoder", "DecoderSCVI", "LinearDecoderSCVI"]
 
 _SCALE_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "softmax": lambda: nn.Softmax(dim=-1),
@@ -256,6 +256,54 @@ class LinearDecoderSCVI(nn.Module):
         """As :meth:`DecoderSCVI.forward`, with ``px_r`` always None."""
         scale_logits, log_theta, dropout_logits = self.logits(dispersion, z, *cat_list, cont=cont)
         return _parameters(self.scale(scale_logits), log_theta, library, dropout_logits)
+
+
+class AccessibilityDecoder(nn.Module):
+    r"""Probabilities: :math:`p_n = \mathrm{sigmoid}(W h_n)`, one for each output; no dropout.
+
+    Parameters
+    ----------
+    n_input, n_output
+        Size of the input and number of probabilities.
+    n_cat_list, n_layers, n_hidden, use_batch_norm, use_layer_norm
+        See :class:`~celbo.nn.FCLayers`; the activation is a leaky ReLU.
+    deep_inject_covariates
+        Covariates enter each layer (True) or the first only.
+    """
+
+    def __init__(
+        self,
+        n_input: int,
+        n_output: int,
+        n_cat_list: Iterable[int] | None = None,
+        n_layers: int = 2,
+        n_hidden: int = 128,
+        use_batch_norm: bool = False,
+        use_layer_norm: bool = True,
+        deep_inject_covariates: bool = False,
+    ) -> None:
+        super().__init__()
+        self.px_decoder = FCLayers(
+            n_input,
+            n_hidden,
+            n_cat_list=n_cat_list,
+            n_layers=n_layers,
+            n_hidden=n_hidden,
+            dropout_rate=0,
+            use_batch_norm=use_batch_norm,
+            use_layer_norm=use_layer_norm,
+            inject_covariates=deep_inject_covariates,
+            activation_fn=nn.LeakyReLU,
+        )
+        self.output = nn.Sequential(Linear(n_hidden, n_output), nn.Sigmoid())
+
+    def logits(self, z: Tensor, *cat_list: Tensor | None) -> Tensor:
+        """Log-odds ``(..., n_output)`` of input ``(..., n_input)`` and covariates."""
+        return self.output[0](self.px_decoder(z, *cat_list))
+
+    def forward(self, z: Tensor, *cat_list: Tensor | None) -> Tensor:
+        """Probabilities ``(..., n_output)`` of input ``(..., n_input)`` and covariates."""
+        return self.output[1](self.logits(z, *cat_list))
 
 
 def _parameters(scale: Tensor, log_theta: Tensor | None, library: Tensor, dropout_logits: Tensor | None) -> Parameters:

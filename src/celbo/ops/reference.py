@@ -12,9 +12,10 @@ Any float dtype and device (half precision is computed in float32), differentiab
 import torch
 from torch import Tensor
 
+from .accessibility import accessibility_log_prob
 from .elementwise import nb_log_prob, poisson_log_prob, zinb_log_prob
 
-__all__ = ["check_shapes", "nb_log_prob_sum", "poisson_log_prob_sum", "zinb_log_prob_sum"]
+__all__ = ["accessibility_log_prob_sum", "check_shapes", "nb_log_prob_sum", "poisson_log_prob_sum", "zinb_log_prob_sum"]
 
 # At these log-means mu / theta vanishes beside 1, while x / mu does not yet overflow.
 _LOG_MEAN_FLOOR = {torch.float32: -60.0, torch.float64: -500.0}
@@ -107,6 +108,28 @@ def poisson_log_prob_sum(x: Tensor, scale_logits: Tensor, log_library: Tensor) -
     x, scale_logits, log_library = _to_common_dtype(x, scale_logits, log_library)
     mu, rest = _mean_and_rest(x, scale_logits, log_library)
     return (poisson_log_prob(x, mu) + rest).sum(1)
+
+
+def accessibility_log_prob_sum(
+    x: Tensor, logits: Tensor, depth_logits: Tensor | None = None, region_logits: Tensor | None = None
+) -> Tensor:
+    """Log-probability of which regions of each cell are seen to be open; see :mod:`.accessibility`.
+
+    Parameters
+    ----------
+    x
+        Counts, ``(..., g)``, or a CSR tensor ``(n, g)``: a region is open where there is any.
+    logits
+        Log-odds that a region is open, ``(..., g)``.
+    depth_logits, region_logits
+        Log-odds of the cells' factors ``(..., 1)``, and of the regions' ``(g,)``; None: 1.
+
+    Returns
+    -------
+    ``(...)`` in nats, summed over regions.
+    """
+    dense = x.to_dense() if x.layout == torch.sparse_csr else x
+    return accessibility_log_prob(dense, logits, depth_logits, region_logits).sum(-1)
 
 
 def check_shapes(

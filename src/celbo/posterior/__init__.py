@@ -2,6 +2,7 @@
 
 from ..core.planned import public_names
 from .abundance import sample_log_densities
+from .accessibility import accessibility_table, cell_factors, normalized_accessibility, probability_difference
 from .comparisons import Comparison, comparisons
 from .correlation import feature_correlation
 from .differential import (
@@ -36,9 +37,11 @@ __all__ = [
     "Pairs",
     "Sampling",
     "Weighting",
+    "accessibility_table",
     "aggregated_posterior",
     "batch_codes",
     "batch_representation",
+    "cell_factors",
     "comparisons",
     "differential_effects",
     "differential_expression",
@@ -55,8 +58,10 @@ __all__ = [
     "latent_representation",
     "likelihood_parameters",
     "marginal_ll",
+    "normalized_accessibility",
     "normalized_expression",
     "posterior_predictive_sample",
+    "probability_difference",
     "reconstruction_error",
     "sample_log_densities",
     "sampled_expression",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, LogNormal
 
-from ..distributions import NegativeBinomial, Normal, Poisson, ZeroInflatedNegativeBinomial
+from ..distributions import Accessibility, NegativeBinomial, Normal, Poisson, ZeroInflatedNegativeBinomial
 from ..module.base import BaseModuleClass, LossOutput
 from .passes import Batches, Minibatch, Rows, decode, encode, evaluating, on_device, sample_passes, size_of
 
@@ -225,6 +225,8 @@ def _named(px: Distribution) -> dict[str, Tensor]:
         return {"mean": px.mu, "dropout": px.zi_probs, "dispersions": px.theta}
     if isinstance(px, NegativeBinomial):
         return {"mean": px.mu, "dispersions": px.theta}
+    if isinstance(px, Accessibility):
+        return {"mean": px.mean}
     if isinstance(px, Poisson):
         return {"mean": px.rate}
     if isinstance(px, Normal):

@@ -183,12 +183,16 @@ def _check_mass(distribution: Distribution, make: Make, double: Parameters) -> T
 
 def _counted(distribution: Distribution) -> tuple[Tensor, Tensor]:
     """Counts and their probabilities, from 0 to where nothing more comes."""
+
+    def probability(values: Tensor) -> Tensor:
+        return torch.where(distribution.support.check(values), distribution.log_prob(values).exp(), 0)
+
     bound = distribution.mean + 10 * distribution.variance.sqrt()
     values = torch.arange(_BLOCK, dtype=torch.float64)
-    probs = distribution.log_prob(values).exp()
+    probs = probability(values)
     while len(values) < _MAX_COUNT and (values[-1] < bound or probs[len(probs) // 2 :].sum() > 1e-12):
         further = values + len(values)
-        probs = torch.cat([probs, distribution.log_prob(further).exp()])
+        probs = torch.cat([probs, probability(further)])
         values = torch.cat([values, further])
     return values, probs
 

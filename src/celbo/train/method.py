@@ -122,6 +122,7 @@ class _Training:
 
         def train(self_: object, /, *args: Any, **kwargs: Any) -> None:
             bound = signature.bind(self_, *args, **kwargs)
+            given = set(bound.arguments)
             bound.apply_defaults()
             _, *names = signature.parameters
             options = {one: bound.arguments[one] for one in names if one != "trainer_kwargs"}
@@ -129,6 +130,8 @@ class _Training:
             options = self.fixed | options
             if self.prepare is not None:
                 options = self.prepare(self_, options)
+            of_model = self_._plan_defaults.keys() - given  # a query model's settings win over defaults of this method
+            options = {one: value for one, value in options.items() if one not in of_model}
             getattr(super(owner, self_), name)(**self._routed(options))
 
         train.__name__, train.__qualname__, train.__module__ = name, f"{owner.__qualname__}.{name}", owner.__module__

@@ -168,6 +168,7 @@ DEFAULTS: Mapping[str, str] = {
     "AUTOZI": "long_cycle",
     "CondSCVI": "classic",
     "DestVI": "classic",
+    "PEAKVI": "classic",
     "RNAStereoscope": "classic",
     "SpatialStereoscope": "classic",
     "CellAssign": "classic",

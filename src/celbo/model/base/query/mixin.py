@@ -181,7 +181,7 @@ class ArchesMixin(Base):
             logger.warning(_CANNOT_MOVE.format(reason=reason, cure=cure))
 
     def _freeze(self, new: Mapping[str, Tensor], options: surgery.Freezing) -> dict[str, Any]:
-        self._plan_defaults = {"weight_decay": 0.0}
+        self._plan_defaults = {**type(self)._plan_defaults, "weight_decay": 0.0}
         free = surgery.operate(self.module, new, options)
         self.module.eval()
         return free

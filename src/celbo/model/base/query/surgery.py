@@ -27,7 +27,8 @@ __all__ = ["Freezing", "block_free", "covariates_of", "extended_state", "frees_e
 Free = bool | Tensor
 """What of a parameter may move: all, nothing, or the entries where a mask that broadcasts over it is true."""
 
-_ENCODER, _DECODER, _LIBRARY, _CLASSIFIER = "z_encoder", "decoder", "l_encoder", "classifier"
+_LIBRARY, _CLASSIFIER = "l_encoder", "classifier"
+_ENCODERS, _DECODERS = ("z_encoder", "d_encoder"), ("decoder", "z_decoder")
 _FIRST_LINEAR = ".fc_layers.Layer 0.0."
 
 
@@ -162,8 +163,8 @@ def block_free(name: str, is_batch_norm: bool, options: Freezing) -> bool:
         frozen = options.freeze_batchnorm_encoder if "encoder" in network else options.freeze_batchnorm_decoder
         return not frozen
     if _FIRST_LINEAR in name:
-        return {_ENCODER: not options.freeze_expression, _DECODER: not options.freeze_decoder_first_layer}.get(
-            network, False
+        return (network in _ENCODERS and not options.freeze_expression) or (
+            network in _DECODERS and not options.freeze_decoder_first_layer
         )
     return False
 
@@ -204,7 +205,7 @@ def operate(module: nn.Module, new: Mapping[str, Tensor], options: Freezing) -> 
 
 def _masked(name: str, free: Free) -> Free:
     """What of a parameter has gradients: what may move, and by scvi-tools' rules all of first layers, as zeros."""
-    first = _FIRST_LINEAR in name and name.startswith((f"{_ENCODER}.", f"{_DECODER}."))
+    first = _FIRST_LINEAR in name and name.partition(".")[0] in _ENCODERS + _DECODERS
     return torch.zeros(1, dtype=torch.bool) if free is False and first and rules().zero_gradients else free
 
 
@@ -218,8 +219,8 @@ def frees_encoder(free: Mapping[str, Free], sees_covariates: bool) -> bool:
     sees_covariates
         Whether the encoder sees the covariates.
     """
-    seen = (f"{_ENCODER}.", "_embeddings_dict.") if sees_covariates else (f"{_ENCODER}.",)
-    return any(name.startswith(seen) and part is not False for name, part in free.items())
+    seen = ("z_encoder", "_embeddings_dict") if sees_covariates else ("z_encoder",)
+    return any(name.partition(".")[0] in seen and part is not False for name, part in free.items())
 
 
 class _Only:

@@ -1,0 +1,202 @@
+"""AccessibilityMixin: verbs of models of open chromatin. No logic here: :mod:`celbo.posterior` answers."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+
+from .... import posterior
+from ....core import checked_methods, settings
+from ....posterior.expression import draw_rows
+from .cells import asked, codes_of_batches
+from .differential import DifferentialMixin
+
+__all__ = ["AccessibilityMixin"]
+
+Cells = Sequence[int] | Sequence[bool] | str
+
+
+@checked_methods
+class AccessibilityMixin(DifferentialMixin):
+    """Accessibility of regions, the factors of cells and regions, and differential accessibility.
+
+    Common arguments (``adata``, ``indices``, ``batch_size``, ``seed``): see :class:`~celbo.model.base.VAEMixin`.
+    ``transform_batch`` names categories of the batch, one or several; None: each cell is decoded as its own batch.
+    """
+
+    def get_library_size_factors(
+        self, adata: AnnData | None = None, indices: Sequence[int] | None = None, batch_size: int = 128
+    ) -> np.ndarray:
+        """Factor of each cell, see :func:`~celbo.posterior.cell_factors`.
+
+        Parameters
+        ----------
+        adata, indices, batch_size
+            See :class:`~celbo.model.base.VAEMixin`.
+
+        Returns
+        -------
+        ``(n,)``.
+
+        Raises
+        ------
+        RuntimeError
+            A model without such factors.
+        """
+        cells = asked(self, adata, indices, batch_size)
+        return posterior.cell_factors(self.module, cells.batches, n_cells=cells.n_cells)
+
+    def get_region_factors(self) -> np.ndarray:
+        """Factor of each region, ``(g,)``, from 0 to 1: how much of its accessibility shows.
+
+        Raises
+        ------
+        RuntimeError
+            A model without such factors.
+        """
+        logits_g = self.module.region_factors
+        if logits_g is None:
+            raise RuntimeError("This model has no region factors: it was made with region_factors=False.")
+        return logits_g.detach().sigmoid().cpu().numpy()
+
+    def get_normalized_accessibility(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        n_samples_overall: int | None = None,
+        region_list: Sequence[str] | None = None,
+        transform_batch: Sequence[float | str] | float | str | None = None,
+        use_z_mean: bool = True,
+        threshold: float | None = None,
+        normalize_cells: bool = False,
+        normalize_regions: bool = False,
+        batch_size: int = 128,
+        return_numpy: bool = False,
+        *,
+        seed: int | None = None,
+    ) -> pd.DataFrame | np.ndarray | sp.csr_matrix:
+        """Probability of each region being open in each cell.
+
+        Parameters
+        ----------
+        adata, indices, batch_size, seed
+            See :class:`~celbo.model.base.VAEMixin`.
+        n_samples_overall
+            Instead of all cells: this many, drawn with replacement.
+        region_list
+            Regions to give, names or a mask, in the order of the model's. Unknown names are warned of.
+        transform_batch
+            See the class; several are averaged.
+        use_z_mean
+            Decode the mean of the latents, or a draw.
+        threshold
+            Probabilities below it are set to 0, and the answer is sparse.
+        normalize_cells, normalize_regions
+            Multiply by the cells' factors, by the regions': the probability of being *seen* to be open has both.
+        return_numpy
+            An array (with ``threshold``: a CSR matrix) instead of a DataFrame.
+
+        Returns
+        -------
+        Cells by regions.
+
+        Raises
+        ------
+        ValueError
+            An unknown batch, no known region, or a threshold that is no probability.
+        """
+        cells = asked(self, adata, indices, batch_size)
+        batches, n_cells, index = cells.batches, cells.n_cells, cells.names
+        if n_samples_overall is not None:
+            rng = np.random.default_rng(settings.seed if seed is None else seed)
+            rows = draw_rows(cells.require_cells("n_samples_overall"), n_samples_overall, rng)
+            batches, n_cells, index = cells.loader_of(rows), n_samples_overall, None
+        names = self.get_var_names()
+        regions = posterior.gene_columns(region_list, names)
+        table = posterior.normalized_accessibility(
+            self.module,
+            batches,
+            transform_batch=codes_of_batches(self, transform_batch),
+            regions=regions,
+            use_z_mean=use_z_mean,
+            normalize_cells=normalize_cells,
+            normalize_regions=normalize_regions,
+            threshold=threshold,
+            n_cells=n_cells,
+            seed=seed,
+        )
+        if return_numpy:
+            return table
+        columns = names if regions is None else names[regions]
+        if isinstance(table, sp.csr_matrix):
+            from_sparse = pd.DataFrame.sparse.from_spmatrix  # type: ignore[attr-defined]  # not in the stubs
+            return from_sparse(table, index=index, columns=columns)
+        return pd.DataFrame(table, index=index, columns=columns, copy=False)
+
+    def differential_accessibility(
+        self,
+        adata: AnnData | None = None,
+        groupby: str | None = None,
+        group1: Sequence[str] | None = None,
+        group2: Sequence[str] | str | None = None,
+        idx1: Cells | None = None,
+        idx2: Cells | None = None,
+        mode: Literal["vanilla", "change"] = "change",
+        delta: float = 0.05,
+        batch_size: int | None = None,
+        all_stats: bool = True,
+        batch_correction: bool = False,
+        batchid1: Sequence[str] | None = None,
+        batchid2: Sequence[str] | None = None,
+        fdr_target: float | Sequence[float] = 0.05,
+        silent: bool = False,
+        *,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> pd.DataFrame:
+        """Differential accessibility between groups of cells.
+
+        Parameters
+        ----------
+        adata, batch_size, seed
+            See :class:`~celbo.model.base.VAEMixin`. Nothing is written to the data.
+        groupby, group1, group2, idx1, idx2
+            Who is compared, see :func:`~celbo.posterior.comparisons`.
+        mode
+            ``"change"``: do the probabilities of being open differ by more than ``delta``; ``"vanilla"``: which is
+            the larger one.
+        delta
+            Smallest difference of probabilities that counts.
+        all_stats, batch_correction, batchid1, batchid2, fdr_target, silent
+            As in ``differential_expression``.
+        **kwargs
+            Further arguments of ``differential_expression``.
+
+        Returns
+        -------
+        A row for each region and comparison, see :func:`~celbo.posterior.accessibility_table`.
+        """
+        of_probabilities: dict[str, Any] = {"change_fn": posterior.probability_difference, "pseudocounts": 0.0}
+        table = self.differential_expression(
+            adata,
+            groupby=groupby,
+            group1=group1,
+            group2=group2,
+            idx1=idx1,
+            idx2=idx2,
+            mode=mode,
+            delta=delta,
+            batch_size=batch_size,
+            all_stats=all_stats,
+            batch_correction=batch_correction,
+            batchid1=batchid1,
+            batchid2=batchid2,
+            fdr_target=fdr_target,
+            silent=silent,
+            seed=seed,
+            **(of_probabilities | kwargs),
+        )
+        return posterior.accessibility_table(table)

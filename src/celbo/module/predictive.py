@@ -1,0 +1,49 @@
+"""Draws from the posterior predictive distribution of an autoencoder.
+
+Dims: n cells, g features, s samples.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..ops.draws import sample
+from .base import BaseModuleClass
+
+__all__ = ["predictive_sample"]
+
+
+@torch.no_grad()
+def predictive_sample(
+    module: BaseModuleClass,
+    tensors: Mapping[str, Tensor],
+    n_samples: int = 1,
+    generative_kwargs: dict[str, Any] | None = None,
+) -> Tensor:
+    """Draw data from the posterior predictive distribution; the ``sample`` of modules whose ``px`` can draw.
+
+    Parameters
+    ----------
+    module
+        The module.
+    tensors
+        Minibatch by registry key.
+    n_samples
+        Samples a cell, each with latents of its own.
+    generative_kwargs
+        Further arguments of ``generative``.
+
+    Returns
+    -------
+    ``(n, g)``, or ``(n, g, s)`` for more than one sample, on the CPU.
+    """
+    outputs = module.forward(
+        tensors,
+        inference_kwargs={"n_samples": n_samples},
+        generative_kwargs=generative_kwargs,
+        compute_loss=False,
+    )[1]
+    x = sample(outputs["px"]).cpu()
+    return x.permute(1, 2, 0) if n_samples > 1 else x

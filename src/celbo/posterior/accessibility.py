@@ -1,0 +1,173 @@
+r"""Open chromatin: how probably each region is open in each cell, the cells' factors, and tables of differences.
+
+.. math:: p_{ng}, \quad \text{or}\quad p_{ng}\, d_n,\ p_{ng}\, f_g,\ p_{ng}\, d_n f_g, \qquad p_n = \sigma(h(z_n, b))
+
+Dims: n cells, g regions.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from ..distributions import Accessibility
+from ..module.base import BaseModuleClass
+from .passes import Batches, Minibatch, Rows, decode, encode, evaluating, on_device
+
+__all__ = ["accessibility_table", "cell_factors", "normalized_accessibility", "probability_difference"]
+
+
+def normalized_accessibility(
+    module: BaseModuleClass,
+    batches: Batches,
+    *,
+    transform_batch: Sequence[int | None] = (None,),
+    regions: np.ndarray | None = None,
+    use_z_mean: bool = True,
+    normalize_cells: bool = False,
+    normalize_regions: bool = False,
+    threshold: float | None = None,
+    n_cells: int | None = None,
+    seed: int | None = None,
+) -> np.ndarray | sp.csr_matrix:
+    """Probability of each region being open in each cell.
+
+    Parameters
+    ----------
+    module
+        Its ``generative`` gives ``px``, an :class:`~celbo.distributions.Accessibility`.
+    batches
+        Minibatches.
+    transform_batch
+        Codes of the batches to decode as, averaged over; None among them: each cell's own.
+    regions
+        Columns to give, in this order; None for all.
+    use_z_mean
+        Decode the mean of the latents, or a draw.
+    normalize_cells, normalize_regions
+        Multiply by the cells' factors, by the regions'.
+    threshold
+        Probabilities below it are set to 0, and the answer is sparse; None: all are given.
+    n_cells, seed
+        See :func:`~celbo.posterior.latent_representation`.
+
+    Returns
+    -------
+    ``(n, g)`` float32, with ``threshold`` as CSR; no dense table of all cells is made then.
+
+    Raises
+    ------
+    ValueError
+        A threshold that is no probability.
+    """
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise ValueError(f"threshold is a probability from 0 to 1, got {threshold}.")
+    with evaluating(module, seed):
+        index = None if regions is None else torch.from_numpy(regions).to(module.device)
+        blocks = _blocks(module, batches, transform_batch, use_z_mean, (normalize_cells, normalize_regions), index)
+        if threshold is None:
+            rows = Rows(n_cells)
+            for block_ng in blocks:
+                rows.append(block_ng)
+            return rows.array()
+        kept = [sp.csr_matrix((block * (block >= threshold)).cpu().numpy()) for block in blocks]
+    return sp.vstack(kept, format="csr")
+
+
+def _blocks(
+    module: BaseModuleClass,
+    batches: Batches,
+    transform_batch: Sequence[int | None],
+    use_z_mean: bool,
+    factors: tuple[bool, bool],
+    regions: Tensor | None,
+) -> Iterator[Tensor]:
+    """Probabilities minibatch by minibatch."""
+    for tensors in on_device(batches, module):
+        encoded = encode(module, tensors)
+        if use_z_mean:
+            encoded = {**encoded, "z": encoded["qz"].loc}
+        total = _probability(module, tensors, encoded, transform_batch[0], factors)
+        for batch in transform_batch[1:]:
+            total = total + _probability(module, tensors, encoded, batch, factors)
+        total = total / len(transform_batch) if len(transform_batch) > 1 else total
+        yield total if regions is None else total[:, regions]
+
+
+def _probability(
+    module: BaseModuleClass, tensors: Minibatch, encoded: dict, batch: int | None, factors: tuple[bool, bool]
+) -> Tensor:
+    px = decode(module, tensors, encoded, batch)["px"]
+    assert isinstance(px, Accessibility)
+    return px.open_probability(*factors)
+
+
+def cell_factors(module: BaseModuleClass, batches: Batches, *, n_cells: int | None = None) -> np.ndarray:
+    """How much each cell's sequencing depth leaves of the probabilities, or its library where the module has one.
+
+    Parameters
+    ----------
+    module
+        Its ``inference`` gives ``d`` ``(n, 1)``, or ``library``, the natural log of the total.
+    batches
+        Minibatches.
+    n_cells
+        Number of cells, if known.
+
+    Returns
+    -------
+    ``(n,)``.
+
+    Raises
+    ------
+    RuntimeError
+        The module has no such factors.
+    """
+    rows = Rows(n_cells)
+    with evaluating(module):
+        for tensors in on_device(batches, module):
+            encoded = encode(module, tensors)
+            d_n1 = encoded["library"].exp() if "library" in encoded else encoded["d"]
+            if d_n1 is None:
+                raise RuntimeError("This model has no library size factors: it was made with model_depth=False.")
+            rows.append(d_n1.squeeze(-1))
+    return rows.array()
+
+
+def probability_difference(probability1_rg: np.ndarray, probability2_rg: np.ndarray) -> np.ndarray:
+    """Effect of accessibility in draws ``(r, g)`` of two groups: the first minus the second."""
+    return probability1_rg - probability2_rg
+
+
+def accessibility_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Columns of differential accessibility.
+
+    Parameters
+    ----------
+    table
+        From :func:`~celbo.posterior.differential_expression`.
+
+    Returns
+    -------
+    The same rows. ``prob_da`` (probability of a difference), ``is_da_fdr`` (called at the false discovery rate asked
+    for; several: ``is_da_fdr_0.05``, ...), ``bayes_factor``, ``est_prob1``, ``est_prob2`` (estimated probabilities of
+    being open in the groups), ``effect_size`` (``est_prob2 - est_prob1``); where the counts are there ``emp_prob1``,
+    ``emp_prob2`` (shares of cells with a count) and ``emp_effect`` (``emp_prob2 - emp_prob1``); the groups' names.
+    """
+    has_sign = "proba_de" not in table  # the hypotheses of mode="vanilla" are the two signs
+    proba = table[["proba_m1", "proba_m2"]].max(axis=1) if has_sign else table["proba_de"]
+    called = [name for name in map(str, table) if name.startswith("is_de_fdr_")]
+    columns = {"prob_da": proba}
+    columns |= {"is_da_fdr" if len(called) == 1 else name.replace("_de_", "_da_"): table[name] for name in called}
+    columns["bayes_factor"] = table["bayes_factor"]
+    columns["effect_size"] = table["scale2"] - table["scale1"]
+    if "non_zeros_proportion1" in table:
+        emp = {i: table[f"non_zeros_proportion{i}"] for i in (1, 2)}
+        columns["emp_effect"] = emp[2] - emp[1]
+    columns |= {"est_prob1": table["scale1"], "est_prob2": table["scale2"]}
+    if "non_zeros_proportion1" in table:
+        columns |= {"emp_prob1": emp[1], "emp_prob2": emp[2]}
+    return pd.DataFrame(columns | {name: table[name] for name in ("comparison", "group1", "group2") if name in table})
