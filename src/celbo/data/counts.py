@@ -14,7 +14,7 @@ from ..store.matrices.digest import MatrixDigest, digest_of
 from ..store.matrices.matrix import StoredMatrix
 from .count_report import HUGE, KINDS, CountReport
 
-__all__ = ["check_counts", "digest_of_counts", "is_count_matrix", "looks_like_reads"]
+__all__ = ["check_counts", "digest_of_counts", "fault_of_fragments", "is_count_matrix", "looks_like_reads"]
 
 
 @checked
@@ -97,12 +97,33 @@ def is_count_matrix(x: object) -> bool:
 
 def looks_like_reads(x: object) -> bool:
     """Whether twos are more frequent than ones, as in reads of ATAC-seq, which come in pairs: a fragment's two ends."""
-    ones = twos = 0
+    ones, twos, _ = _small_counts(x)
+    return twos > ones
+
+
+def fault_of_fragments(x: Any) -> str | None:
+    """Why counts are probably not those of fragments, and what to do; None: they look right. All of them are read."""
+    ones, twos, others = _small_counts(x)
+    if twos > ones:
+        return (
+            "looks like reads, not fragments: twos are more frequent than ones. celbo.data.reads_to_fragments(adata) "
+            "makes a layer of fragments: set up with layer='fragments'."
+        )
+    if not (twos or others):
+        return (
+            "has no count above 1, so it says which regions are open, not how many fragments they have: take the "
+            "fragments, or PEAKVI, which looks at no more than that."
+        )
+    return None
+
+
+def _small_counts(x: Any) -> tuple[int, int, int]:
+    """How many entries are 1, 2, and larger."""
+    found = np.zeros(3, np.int64)
     for block in blocks(x):
         values = _stored(block)
-        ones += int(np.count_nonzero(values == 1))
-        twos += int(np.count_nonzero(values == 2))
-    return twos > ones
+        found += [np.count_nonzero(which) for which in (values == 1, values == 2, values > 2)]
+    return int(found[0]), int(found[1]), int(found[2])
 
 
 def _stored(block: DenseBlock | CompressedBlock) -> np.ndarray:

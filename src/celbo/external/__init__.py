@@ -2,10 +2,11 @@
 
 from ..core.planned import planned_names, public_names
 from .cellassign import CellAssign
+from .poissonvi import POISSONVI
 from .solo import SOLO
 from .stereoscope import RNAStereoscope, SpatialStereoscope
 
-__all__ = ["SOLO", "CellAssign", "RNAStereoscope", "SpatialStereoscope"]
+__all__ = ["POISSONVI", "SOLO", "CellAssign", "RNAStereoscope", "SpatialStereoscope"]
 
 __getattr__ = planned_names(__name__)
 __dir__ = public_names(__name__)

@@ -1,7 +1,7 @@
 """Choices that modules offer by name, and the check that a name given is one of them."""
 
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from ..core import unknown_name
 
@@ -38,9 +38,7 @@ def check_choices(**given: str) -> None:
             raise ValueError(unknown_name(f"choice of {option}", choice, _CHOICES[option]))
 
 
-def norms(
-    where: Literal["encoder", "decoder"], use_batch_norm: Placement, use_layer_norm: Placement
-) -> dict[str, bool]:
+def norms(where: Literal["encoder", "decoder"], use_batch_norm: Placement, use_layer_norm: Placement) -> dict[str, Any]:
     """Which normalizations a network has, as arguments of its layers; ``ValueError`` for an unknown placement.
 
     Parameters

@@ -2,7 +2,13 @@
 
 from ..core.planned import public_names
 from .abundance import sample_log_densities
-from .accessibility import accessibility_table, cell_factors, normalized_accessibility, probability_difference
+from .accessibility import (
+    accessibility_table,
+    cell_factors,
+    normalized_accessibility,
+    probability_difference,
+    with_shares_of_cells,
+)
 from .comparisons import Comparison, comparisons
 from .correlation import feature_correlation
 from .differential import (
@@ -67,6 +73,7 @@ __all__ = [
     "sampled_expression",
     "some_cells",
     "split_options",
+    "with_shares_of_cells",
 ]
 
 __dir__ = public_names(__name__)

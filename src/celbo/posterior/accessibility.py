@@ -17,7 +17,13 @@ from ..distributions import Accessibility
 from ..module.base import BaseModuleClass
 from .passes import Batches, Minibatch, Rows, decode, encode, evaluating, on_device
 
-__all__ = ["accessibility_table", "cell_factors", "normalized_accessibility", "probability_difference"]
+__all__ = [
+    "accessibility_table",
+    "cell_factors",
+    "normalized_accessibility",
+    "probability_difference",
+    "with_shares_of_cells",
+]
 
 
 def normalized_accessibility(
@@ -171,3 +177,22 @@ def accessibility_table(table: pd.DataFrame) -> pd.DataFrame:
     if "non_zeros_proportion1" in table:
         columns |= {"emp_prob1": emp[1], "emp_prob2": emp[2]}
     return pd.DataFrame(columns | {name: table[name] for name in ("comparison", "group1", "group2") if name in table})
+
+
+def with_shares_of_cells(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of differential expression that calls the shares of cells with a count as scvi-tools does for regions.
+
+    Parameters
+    ----------
+    table
+        From :func:`~celbo.posterior.differential_expression`.
+
+    Returns
+    -------
+    The same with ``emp_prob1``, ``emp_prob2`` and their difference ``emp_effect``, where the counts are there.
+    """
+    shares = {f"non_zeros_proportion{i}": f"emp_prob{i}" for i in (1, 2)}
+    if not shares.keys() <= set(table):
+        return table
+    renamed = table.rename(columns=shares)
+    return renamed.assign(emp_effect=renamed["emp_prob1"] - renamed["emp_prob2"])

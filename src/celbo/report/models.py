@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..external import SOLO, CellAssign, RNAStereoscope, SpatialStereoscope
+from ..external import POISSONVI, SOLO, CellAssign, RNAStereoscope, SpatialStereoscope
 from ..model import AUTOZI, PEAKVI, SCANVI, AmortizedLDA, DestVI
 from .detail import Detail
 from .doublets import DoubletDetail
@@ -63,6 +63,7 @@ ROWS: Mapping[type, Row] = {
     SCANVI: Row(detail=LabelDetail.of, curves=ELBO_CURVES + CLASSIFIER_CURVES[1:]),
     AUTOZI: Row(detail=ZeroInflationDetail.of),
     PEAKVI: Row(draws_counts=False, of=("cells", "regions")),  # it draws which are zero
+    POISSONVI: Row(of=("cells", "regions")),
     AmortizedLDA: Row(latents=_topics, draws_counts=False, detail=TopicDetail.of),
     CellAssign: Row(latents=None, draws_counts=False, detail=MarkerDetail.of),
     SOLO: Row(

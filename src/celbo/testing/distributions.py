@@ -185,6 +185,7 @@ def _counted(distribution: Distribution) -> tuple[Tensor, Tensor]:
     """Counts and their probabilities, from 0 to where nothing more comes."""
 
     def probability(values: Tensor) -> Tensor:
+        assert distribution.support is not None
         return torch.where(distribution.support.check(values), distribution.log_prob(values).exp(), 0)
 
     bound = distribution.mean + 10 * distribution.variance.sqrt()

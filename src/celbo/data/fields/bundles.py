@@ -16,9 +16,10 @@ Fields = list[BaseAnnDataField]
 """What a setup method returns."""
 
 
-def counts(layer: str | None, use_raw: bool = False) -> Fields:
-    """Counts under the key ``X``: of a layer, of ``X`` itself (None), or of ``raw``."""
-    return [LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True, use_raw=use_raw)]
+def counts(layer: str | None, use_raw: bool = False, fragments: bool = False) -> Fields:
+    """Counts under the key ``X``: of a layer, of ``X`` itself (None), or of ``raw``; checked to be ``fragments``."""
+    key = REGISTRY_KEYS.X_KEY
+    return [LayerField(key, layer, is_count_data=True, check_fragment_counts=fragments, use_raw=use_raw)]
 
 
 def batch(batch_key: str | None) -> Fields:

@@ -14,7 +14,7 @@ from ...store.progress import counting
 from ..access import anndata_value, put_row_major, raw_of, require_key, which_layer
 from ..constants import RAW
 from ..count_places import count_places
-from ..counts import check_counts, looks_like_reads
+from ..counts import check_counts, fault_of_fragments
 from ..genes import align_genes
 from .base import BaseAnnDataField
 
@@ -145,13 +145,9 @@ class LayerField(BaseAnnDataField):
         if self.is_count_data:
             self._check_counts(adata)
         x = anndata_value(adata, self.attr_name, self.attr_key)
-        if self.check_fragment_counts and looks_like_reads(x):
-            warnings.warn(
-                f"{self.place} looks like reads, not fragments: twos are more frequent than ones. "
-                "Halve the counts (rounding up) to get fragments.",
-                UserWarning,
-                stacklevel=settings.warnings_stacklevel,
-            )
+        fault = fault_of_fragments(x) if self.check_fragment_counts else None
+        if fault is not None:
+            warnings.warn(f"{self.place} {fault}", UserWarning, stacklevel=settings.warnings_stacklevel)
 
     def _check_counts(self, adata: AnnData) -> None:
         x = anndata_value(adata, self.attr_name, self.attr_key)

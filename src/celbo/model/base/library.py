@@ -34,7 +34,7 @@ def library_arguments(model: "BaseModelClass") -> dict[str, Any]:
     fields = model.registry_["field_registries"]
     has_factor = bool(fields.get(REGISTRY_KEYS.SIZE_FACTOR_KEY, {}).get("data_registry"))
     arguments: dict[str, Any] = {"use_size_factor_key": has_factor}
-    if given_arguments(model)["use_observed_lib_size"] or has_factor:
+    if given_arguments(model).get("use_observed_lib_size", True) or has_factor:
         return arguments
     n_batch = model.summary_stats["n_batch"]
     if model.adata is None:
