@@ -270,3 +270,49 @@ def test_distribution_repeats_its_factors():
 def test_figures_of_scvi_tools():
     done = subprocess.run([sys.executable, PARITY / "check.py", "PEAKVI"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def wide() -> AnnData:
+    rng = np.random.default_rng(0)
+    x = sp.random_array((150, 6000), density=0.02, format="csr", dtype=np.float32, rng=rng)
+    x.data = rng.integers(1, 3, size=x.nnz).astype(np.float32)
+    adata = AnnData(sp.csr_matrix(x))
+    adata.obs["batch"] = pd.Categorical([f"batch_{i % 2}" for i in range(150)])
+    return adata
+
+
+class TestSparse:
+    """Counts that reach networks and likelihood as CSR."""
+
+    @pytest.fixture
+    def train(self, wide):
+        def train(**options):
+            PEAKVI.setup_anndata(wide, batch_key="batch")
+            model = PEAKVI(wide, **options)
+            model.train(max_epochs=2, lr=1e-3, batch_size=50, verbose=0, seed=0, accelerator="cpu")
+            return model
+
+        return train
+
+    @pytest.mark.parametrize("options", [{}, {"encode_covariates": True}, {"model_depth": False}])
+    def test_same_training(self, train, options, monkeypatch):
+        sparse = train(**options)
+        monkeypatch.setattr("celbo.model.base.training._sparse_reading", lambda *_: {})
+        dense = train(**options)
+        for name in ("train_loss", "reconstruction_loss_validation", "kl_local_validation"):
+            np.testing.assert_allclose(sparse.history[name], dense.history[name], rtol=1e-4)
+
+    def test_training_makes_nothing_dense(self, train, monkeypatch):
+        monkeypatch.setattr(torch.Tensor, "to_dense", lambda self: pytest.fail("counts were made dense"))
+        model = train()
+        assert model.get_latent_representation().shape == (150, 8)
+        assert model.get_library_size_factors().shape == (150,)
+
+    def test_same_answers(self, train, monkeypatch):
+        model = train()
+        sparse = model.get_latent_representation(), model.get_normalized_accessibility(return_numpy=True)
+        monkeypatch.setattr("celbo.model.base.verbs.cells.encodes_faster_sparse", lambda *_: False)
+        dense = model.get_latent_representation(), model.get_normalized_accessibility(return_numpy=True)
+        for one, other in zip(sparse, dense, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)

@@ -94,3 +94,62 @@ def test_row_sums(density):
     expected = torch.from_numpy(x.toarray()).sum(-1, keepdim=True)
     torch.testing.assert_close(row_sums(csr(x)), expected)
     assert torch.equal(row_sums(torch.from_numpy(x.toarray())), expected)
+
+
+class TestByColumns:
+    """Wide layers, and those that are trained."""
+
+    @pytest.mark.parametrize("shape", [(5, 1200, 3), (17, 3001, 70), (64, 2000, 128), (1, 1000, 1)])
+    @pytest.mark.parametrize("with_bias", [True, False])
+    def test_gradients_against_float64(self, shape, with_bias):
+        x, weight, bias = case(*shape, density=0.03)
+        upstream = torch.linspace(-1, 2, shape[0] * shape[2]).reshape(shape[0], shape[2])
+        single = [weight.clone().requires_grad_(), bias.clone().requires_grad_()]
+        double = [parameter.detach().double().requires_grad_() for parameter in single]
+        y = linear(csr(x), single[0], single[1] if with_bias else None)
+        expected = F.linear(torch.from_numpy(x.toarray()).double(), double[0], double[1] if with_bias else None)
+        torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
+        y.backward(upstream)
+        expected.backward(upstream.double())
+        for one, other in zip(single[: 1 + with_bias], double, strict=False):
+            torch.testing.assert_close(one.grad.double(), other.grad, rtol=1e-5, atol=1e-5)
+
+    def test_never_dense(self, monkeypatch):
+        x, weight, _ = case(8, 3000, 20)
+        given = csr(x)
+        monkeypatch.setattr(torch.Tensor, "to_dense", lambda self: pytest.fail("made dense"))
+        linear(given, weight.requires_grad_()).sum().backward()
+
+    def test_part_of_a_wider_weight(self):
+        x, weight, _ = case(6, 3000, 10)
+        wide = torch.cat([weight, torch.ones(10, 4)], 1).requires_grad_()
+        y = linear(csr(x), wide[:, :3000])
+        torch.testing.assert_close(y, linear(csr(x), weight))
+        y.sum().backward()
+        assert (wide.grad[:, 3000:] == 0).all()
+
+    def test_threads_do_not_matter(self):
+        x, weight, _ = case(30, 4000, 200)
+        before, answers = torch.get_num_threads(), []
+        try:
+            for n_threads in (1, 2, 3):
+                torch.set_num_threads(n_threads)
+                trained = weight.clone().requires_grad_()
+                y = linear(csr(x), trained)
+                y.square().sum().backward()
+                answers.append((y.detach(), trained.grad))
+        finally:
+            torch.set_num_threads(before)
+        assert all(torch.equal(one, other) for answer in answers for one, other in zip(answer, answers[0], strict=True))
+
+    def test_no_second_derivatives(self):
+        x, weight, _ = case(6, 3000, 10)
+        (total,) = (linear(csr(x), weight.requires_grad_()).square().sum(),)
+        with pytest.raises(RuntimeError, match="no second derivatives"):
+            torch.autograd.grad(total, weight, create_graph=True)
+
+    def test_sizes_are_those_of_the_kernel(self):
+        from celbo.ops.native import csr_kernel, machine_code
+
+        assert (sparse.BLOCK, sparse.TILE, sparse.STRIDE) == (csr_kernel.BLOCK, csr_kernel.TILE, csr_kernel.STRIDE)
+        assert sparse._SCRATCH_ROWS == machine_code.SCRATCH_ROWS

@@ -52,6 +52,8 @@ class DataSplitter:
         Column of ``adata.obs`` of which each value keeps its share in every set.
     split_by
         Column of ``adata.obs`` that holds ``"train"``, ``"validation"`` or ``"test"`` for each cell.
+    sparse_on_cpu
+        Whether sparse tensors stay sparse where the device is the CPU, for modules that compute with them.
     **kwargs
         For the loaders: ``batch_size``, ``drop_last`` (training only) and all else of
         :class:`~celbo.dataloaders.AnnDataLoader`.
@@ -90,12 +92,14 @@ class DataSplitter:
         seed: Annotated[int, Whole(0, 2**32 - 1)] | None = None,  # as numpy takes it
         stratify_by: Annotated[str, Text()] | None = None,
         split_by: str | None = None,
+        sparse_on_cpu: bool = False,
         **kwargs: Any,
     ) -> None:
         self.adata_manager = adata_manager
         self.train_size, self.validation_size = train_size, validation_size
         self.shuffle_set_split, self.external_indexing = shuffle_set_split, external_indexing
         self.load_sparse_tensor, self.pin_memory = load_sparse_tensor, pin_memory
+        self.sparse_on_cpu = sparse_on_cpu
         self.seed = settings.seed if seed is None else seed
         self.stratify_by, self.split_by = stratify_by, split_by
         if self.data_loader_cls is AnnDataLoader:
@@ -154,8 +158,13 @@ class DataSplitter:
         return self._loader(self.test_idx)
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int = 0) -> dict[str, Tensor]:
-        """Minibatch with its sparse tensors made dense, on the device they lie on."""
-        return {key: value.to_dense() if value.layout != torch.strided else value for key, value in batch.items()}
+        """Minibatch with its sparse tensors made dense, on the device they lie on, but where ``sparse_on_cpu``."""
+
+        def finished(value: Tensor) -> Tensor:
+            stays = value.layout == torch.strided or (self.sparse_on_cpu and value.device.type == "cpu")
+            return value if stays else value.to_dense()
+
+        return {key: finished(value) for key, value in batch.items()}
 
 
 def _understood(loader_cls: type[Any], options: dict[str, Any]) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.utils import lazy_property
 
+from .. import ops
 from ..ops.accessibility import accessibility_log_prob, accessibility_log_probs
 from ..ops.random import generator_or
-from ..ops.reference import accessibility_log_prob_sum
 from .base import CountDistribution, Shape, describe, extended, normalized
 
 __all__ = ["Accessibility"]
@@ -107,7 +107,7 @@ class Accessibility(CountDistribution):
 
     def log_prob_sum(self, value: Tensor) -> Tensor:
         """Log-probability summed over regions."""
-        return accessibility_log_prob_sum(value, self.logits, self.depth_logits, self.region_logits)
+        return ops.accessibility_log_prob_sum(value, self.logits, self.depth_logits, self.region_logits)
 
     def entropy(self) -> Tensor:
         """Entropy of each entry in nats."""

@@ -100,7 +100,6 @@ class PEAKVAE(BaseModuleClass):
         super().__init__()
         check_choices(latent_distribution=latent_distribution)
         self.n_hidden, self.n_latent = peak_sizes(n_input_regions, n_hidden, n_latent)
-        self.n_input_regions, self.n_batch = n_input_regions, n_batch
         self.latent_distribution, self.encode_covariates = latent_distribution, encode_covariates
         n_cats = [n_batch, *(n_cats_per_cov or [])]
         seen: dict[str, Any] = {
@@ -134,6 +133,13 @@ class PEAKVAE(BaseModuleClass):
         self.d_encoder = AccessibilityDecoder(n_output=1, **seen) if model_depth else None
         self.region_factors = nn.Parameter(torch.zeros(n_input_regions)) if region_factors else None
 
+    @property
+    def encodes_sparse_counts(self) -> bool:
+        """Whether ``inference`` takes counts as a CSR tensor: with the encoder of this class."""
+        return type(self.z_encoder) is Encoder
+
+    trains_on_sparse_counts = encodes_sparse_counts
+
     @auto_move_data
     def inference(
         self,
@@ -148,7 +154,7 @@ class PEAKVAE(BaseModuleClass):
         Parameters
         ----------
         x
-            Counts, ``(n, g)``; they enter as they are.
+            Counts, ``(n, g)``, dense or CSR; they enter as they are.
         batch_index
             Codes, ``(n, 1)``.
         cont_covs, cat_covs
@@ -206,10 +212,9 @@ class PEAKVAE(BaseModuleClass):
         -------
         ``px``, an :class:`~celbo.distributions.Accessibility`; ``pz``.
         """
-        latent = qz_m if use_z_mean else z
         if transform_batch is not None:
             batch_index = torch.ones_like(batch_index) * transform_batch
-        latent, codes = with_covariates(latent, batch_index, cont_covs, cat_covs)
+        latent, codes = with_covariates(qz_m if use_z_mean else z, batch_index, cont_covs, cat_covs)
         px = Accessibility(self.z_decoder.logits(latent, *codes), depth_logits, self.region_factors)
         return {"px": px, "pz": Normal(torch.zeros_like(z), torch.ones_like(z), validate_args=False)}
 
@@ -223,7 +228,7 @@ class PEAKVAE(BaseModuleClass):
         """Loss of the file's formula, the KL divergence weighted by ``kl_weight``."""
         nll_n = -log_likelihood(generative_outputs["px"], tensors[REGISTRY_KEYS.X_KEY])
         kl_n = kl_divergence(inference_outputs["qz"], generative_outputs["pz"]).sum(-1)
-        loss = len(nll_n) * nll_n.sum() + kl_weight * kl_n.sum()
-        return LossOutput(loss, reconstruction_loss=nll_n, kl_local=kl_n)
+        weighted = len(nll_n) * nll_n.sum() + kl_weight * kl_n.sum()
+        return LossOutput(weighted, reconstruction_loss=nll_n, kl_local=kl_n)
 
     sample = predictive_sample

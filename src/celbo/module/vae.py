@@ -220,7 +220,8 @@ class VAE(EmbeddingModuleMixin, BaseMinifiedModeModuleClass):
     @property
     def encodes_sparse_counts(self) -> bool:
         """Whether ``inference`` takes counts as a CSR tensor: with the encoding and the encoder of this class."""
-        return type(self)._regular_inference is VAE._regular_inference and type(self.z_encoder) is Encoder
+        is_own = type(self)._regular_inference is VAE._regular_inference and type(self.z_encoder) is Encoder
+        return is_own and self.minified_data_type is None
 
     def _encoder_input(
         self, x: Tensor, batch_index: Tensor | None, cont_covs: Tensor | None, cat_covs: Tensor | None

@@ -20,7 +20,14 @@ from . import fused_cpu, reference
 from .fused_cpu import COMPUTED_IN_FLOAT32
 from .native.loops import Family, all_work, works
 
-__all__ = ["backend_for", "nb_log_prob_sum", "poisson_log_prob_sum", "use_backend", "zinb_log_prob_sum"]
+__all__ = [
+    "accessibility_log_prob_sum",
+    "backend_for",
+    "nb_log_prob_sum",
+    "poisson_log_prob_sum",
+    "use_backend",
+    "zinb_log_prob_sum",
+]
 
 Backend = Literal["fused_cpu", "reference"]
 _choice: ContextVar[Backend | Literal["auto"]] = ContextVar("celbo_ops_backend", default="auto")
@@ -87,6 +94,18 @@ def poisson_log_prob_sum(x: Tensor, scale_logits: Tensor, log_library: Tensor) -
     """Poisson: :func:`.reference.poisson_log_prob_sum`, in the fastest form that fits."""
     form = _form("poisson", x, scale_logits, log_library)
     return form.poisson_log_prob_sum(x, scale_logits, log_library)
+
+
+def accessibility_log_prob_sum(
+    x: Tensor, logits: Tensor, depth_logits: Tensor | None = None, region_logits: Tensor | None = None
+) -> Tensor:
+    """Open regions: :func:`.reference.accessibility_log_prob_sum`, in the fastest form that fits (of matrices)."""
+    given = [factor for factor in (depth_logits, region_logits) if factor is not None]
+    is_matrix = logits.dim() == 2 and x.shape == logits.shape
+    is_matrix = is_matrix and (depth_logits is None or depth_logits.shape == (len(logits), 1))
+    is_matrix = is_matrix and (region_logits is None or region_logits.dim() == 1)
+    form = _form("accessibility", x, logits, *given) if is_matrix else reference
+    return form.accessibility_log_prob_sum(x, logits, depth_logits, region_logits)
 
 
 def _form(family: Family, x: Tensor, *parameters: Tensor) -> ModuleType:

@@ -21,7 +21,13 @@ from .native.loops import Family, loop
 from .native.threads import for_row_ranges
 from .reference import check_shapes
 
-__all__ = ["COMPUTED_IN_FLOAT32", "nb_log_prob_sum", "poisson_log_prob_sum", "zinb_log_prob_sum"]
+__all__ = [
+    "COMPUTED_IN_FLOAT32",
+    "accessibility_log_prob_sum",
+    "nb_log_prob_sum",
+    "poisson_log_prob_sum",
+    "zinb_log_prob_sum",
+]
 
 COMPUTED_IN_FLOAT32 = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -44,6 +50,13 @@ def poisson_log_prob_sum(x: Tensor, scale_logits: Tensor, log_library: Tensor) -
     """As :func:`.reference.poisson_log_prob_sum`."""
     check_shapes(x, scale_logits, log_library)
     return _apply(_Poisson, x, scale_logits, log_library)
+
+
+def accessibility_log_prob_sum(
+    x: Tensor, logits: Tensor, depth_logits: Tensor | None = None, region_logits: Tensor | None = None
+) -> Tensor:
+    """As :func:`.reference.accessibility_log_prob_sum`, of matrices."""
+    return _apply(_Accessibility, x, logits, depth_logits, region_logits)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -142,6 +155,59 @@ class _Poisson(torch.autograd.Function):
             grad_logits * upstream if needs_logits else None,
             grad_library.unsqueeze(1) * upstream if needs_library else None,
         )
+
+
+class _Accessibility(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, grad_enabled: bool, x: Tensor, logits: Tensor, depth: Tensor | None, regions: Tensor | None
+    ) -> Tensor:
+        needs = [grad_enabled and needed for needed in ctx.needs_input_grad]
+        n, g = x.shape
+        factors = [*_factor(depth, n), *_factor(regions, g)]
+        if depth is None and regions is None:
+            factors = [torch.empty(0)] * 6
+        values, grad_depth, nothing = torch.empty(n), torch.empty(n), torch.empty(0, g)
+        grad_logits = torch.empty(n, g) if any(needs) else nothing
+        slopes = torch.empty(n, g) if needs[4] else nothing
+        tables = [*_open_entries(x), *(table.contiguous() for table in (logits.detach(), *factors))]
+        for_row_ranges(loop("accessibility").bind([*tables, values, grad_logits, grad_depth, slopes], g), n, g)
+        ctx.save_for_backward(grad_logits, grad_depth, slopes, factors[4])
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, upstream_n: Tensor) -> tuple[Tensor | None, ...]:
+        _refuse_second_derivatives()
+        grad_logits, grad_depth, slopes, not_f_g = ctx.saved_tensors
+        upstream = upstream_n.unsqueeze(1)
+        _, _, needs_logits, needs_depth, needs_regions = ctx.needs_input_grad
+        return (
+            None,
+            None,
+            grad_logits * upstream if needs_logits else None,
+            grad_depth.unsqueeze(1) * upstream if needs_depth else None,
+            (upstream_n @ slopes) * not_f_g if needs_regions else None,
+        )
+
+
+def _factor(logits: Tensor | None, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A factor, what it lacks of 1, and its logarithm, ``(size,)`` each; 1 for None."""
+    if logits is None:
+        return torch.ones(size), torch.zeros(size), torch.zeros(size)
+    flat = logits.detach().reshape(size)
+    return flat.sigmoid(), flat.neg().sigmoid(), torch.nn.functional.logsigmoid(flat)
+
+
+def _open_entries(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Counts other than zero as CSR: where rows start, columns, values."""
+    if x.layout == torch.sparse_csr:
+        starts, columns, values = x.crow_indices(), x.col_indices(), x.values()
+    else:
+        is_open = x > 0
+        starts = torch.nn.functional.pad(is_open.sum(1).cumsum(0), (1, 0))
+        columns = is_open.nonzero()[:, 1]
+        values = torch.ones(len(columns))
+    return starts.to(torch.int64).contiguous(), columns.to(torch.int32).contiguous(), values.contiguous()
 
 
 # --------------------------------------------------------------------------------------------------------------------

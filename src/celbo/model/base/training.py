@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+from torch import cuda, mps
 from torch.nn import BatchNorm1d, Module
 
 from ...core import REGISTRY_KEYS, checked_methods, settings
 from ...dataloaders import AnnTorchDataset, DataSplitter
+from ...module.base import BaseModuleClass
 from ...ops.random import fresh_seed
 from ...train import KwargsLike, Plan, TrainerConfig, TrainingPlan, TrainRunner, merge_kwargs
 from ...train.checkpoints.fingerprint import as_begun
@@ -18,6 +20,7 @@ from ...train.checkpoints.folder import SavedRun, checked_run
 from ...train.engines.processes import several_processes
 from ...train.recipes import Recipe, default_recipe, find_recipe
 from .sizes import build_with_loaders
+from .verbs.cells import has_few_counts
 
 __all__ = ["UnsupervisedTrainingMixin", "train_model", "trainer_settings"]
 
@@ -25,6 +28,8 @@ logger = logging.getLogger("celbo")
 
 _CELLS_LOOKED_AT, _CELLS_STREAMED, _COUNTS_LOOKED_AT = 1000, 200, 4_000_000
 _CELLS_A_BATCH = 128
+_MOST_NONZERO, _FEWEST_COLUMNS = 0.1, 2000
+"""Share of nonzero counts up to which, and columns from which on, training on sparse counts is the faster way."""
 
 
 def train_model(
@@ -68,12 +73,13 @@ def train_model(
     seed, resumed = _settled_seed(settings.seed if seed is None else seed, trainer_kwargs)
     size = (_CELLS_A_BATCH if batch_size is None else batch_size) or settings.batch_size
     if datamodule is None:
-        datamodule = _split(model, size, seed, splitter_kwargs)
+        sparse = _sparse_reading(model, trainer_kwargs)
+        datamodule = _split(model, size, {"seed": seed} | splitter_kwargs | sparse)
         if not pretrained and _can_start_from_counts(plan_cls, chosen) and _start_from_counts(model, datamodule):
             chosen = chosen.from_counts or chosen
             if batch_size is None and (smaller := _smaller_batch(chosen, datamodule, resumed)) < size:
                 size = smaller
-                datamodule = _split(model, size, seed, splitter_kwargs)
+                datamodule = _split(model, size, {"seed": seed} | splitter_kwargs | sparse)
     n_batch = model.summary_stats.get("n_batch", 1)
     of_plan, by_recipe = _settings_by(chosen, plan_cls, datamodule, (size, n_batch), max_epochs, pretrained)
     if resumed is not None:
@@ -127,10 +133,8 @@ def _settings_by(
     return recipe.kwargs_for(plan_cls, n_obs, n_epochs * math.ceil(n_train / sizes[0])), of_trainer
 
 
-def _split(model: Any, batch_size: int, seed: int, splitter_kwargs: dict[str, Any]) -> Any:
-    datamodule = model._data_splitter_cls(
-        model.adata_manager, batch_size=batch_size, **({"seed": seed} | splitter_kwargs)
-    )
+def _split(model: Any, batch_size: int, splitter_kwargs: dict[str, Any]) -> Any:
+    datamodule = model._data_splitter_cls(model.adata_manager, batch_size=batch_size, **splitter_kwargs)
     _refuse_single_cells(model.module, datamodule.n_train, batch_size)
     return datamodule
 
@@ -162,6 +166,17 @@ def _n_obs(loaders: Any) -> int | None:
     """Cells that are trained on and validated; None where loaders of the user's own do not say."""
     named = getattr(loaders, "n_obs", None)
     return named or (getattr(loaders, "n_train", None) or 0) + (getattr(loaders, "n_val", None) or 0) or None
+def _sparse_reading(model: Any, trainer_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of the splitter that leave counts sparse, where module, data and device make that the faster way."""
+    module, manager = model.module, model.adata_manager
+    takes = isinstance(module, BaseModuleClass) and module.trains_on_sparse_counts
+    if not takes or model._data_splitter_cls is not DataSplitter or model.summary_stats["n_vars"] < _FEWEST_COLUMNS:
+        return {}
+    where = trainer_kwargs.get("accelerator", "auto")
+    on_cpu = where == "cpu" or (where == "auto" and not (cuda.is_available() or mps.is_available()))
+    if not (on_cpu and has_few_counts(manager, _MOST_NONZERO)):
+        return {}
+    return {"load_sparse_tensor": True, "sparse_on_cpu": True}
 
 
 def _with_known_epochs(loaders: Any, max_epochs: int | None) -> Any:

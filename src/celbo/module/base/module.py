@@ -75,6 +75,16 @@ class BaseModuleClass(nn.Module):
         cls._generative_binding = Binding.of(cls.generative)
 
     @property
+    def encodes_sparse_counts(self) -> bool:
+        """Whether ``inference`` takes counts as a CSR tensor."""
+        return False
+
+    @property
+    def trains_on_sparse_counts(self) -> bool:
+        """Whether ``inference`` and ``loss`` take counts as a CSR tensor, with gradients."""
+        return False
+
+    @property
     def device(self) -> torch.device:
         """Device of the parameters; an error names more than one."""
         devices = {parameter.device for parameter in self.parameters()}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numba import carray, config, njit, types
 
-from . import csr_kernel, kernels
+from . import accessibility_kernel, csr_kernel, kernels
 
 __all__ = ["compile_rows"]
 
@@ -77,15 +77,73 @@ def csr_product(tables: Any, rows: Any, scratch: Any, index: Any, h: int, start:
     )
 
 
+def accessibility(tables: Any, rows: Any, scratch: Any, index: Any, g: int, start: int, stop: int) -> None:
+    """Open and closed regions: views of bare memory, then the loop."""
+    accessibility_kernel.accessibility_rows(
+        carray(tables[0], rows[0], I64),
+        carray(tables[1], rows[1], I32),
+        carray(tables[2], rows[2], F32),
+        carray(tables[3], (rows[3], g), F32),
+        carray(tables[4], rows[4], F32),
+        carray(tables[5], rows[5], F32),
+        carray(tables[6], rows[6], F32),
+        carray(tables[7], rows[7], F32),
+        carray(tables[8], rows[8], F32),
+        carray(tables[9], rows[9], F32),
+        carray(tables[10], rows[10], F32),
+        carray(tables[11], (rows[11], g), F32),
+        carray(tables[12], rows[12], F32),
+        carray(tables[13], (rows[13], g), F32),
+        carray(scratch, (kernels.SCRATCH_ROWS, g), F32),
+        start,
+        stop,
+    )
+
+
+def sparse_linear(tables: Any, rows: Any, scratch: Any, index: Any, g: int, start: int, stop: int) -> None:
+    """Linear layer of sparse input: views of bare memory, then the loop."""
+    csr_kernel.linear_blocks(
+        carray(tables[0], rows[0], I64),
+        carray(tables[1], rows[1], I32),
+        carray(tables[2], rows[2], F32),
+        carray(tables[3], (rows[3], g), F32),
+        carray(tables[4], rows[4], F32),
+        carray(tables[5], (rows[5], rows[3]), F32),
+        carray(scratch, kernels.SCRATCH_ROWS * g, F32),
+        start,
+        stop,
+    )
+
+
+def sparse_linear_gradient(tables: Any, rows: Any, scratch: Any, index: Any, g: int, start: int, stop: int) -> None:
+    """Gradient of a linear layer of sparse input: views of bare memory, then the loop."""
+    csr_kernel.weight_gradient_blocks(
+        carray(tables[0], rows[0], I64),
+        carray(tables[1], rows[1], I32),
+        carray(tables[2], rows[2], F32),
+        carray(tables[3], (rows[3], rows[4]), F32),
+        carray(tables[4], (rows[4], g), F32),
+        carray(scratch, kernels.SCRATCH_ROWS * g, F32),
+        start,
+        stop,
+    )
+
+
 ENTRIES: dict[str, Callable[..., None]] = {
     "negative_binomial": negative_binomial,
     "poisson": poisson,
+    "accessibility": accessibility,
     "csr_product": csr_product,
+    "sparse_linear": sparse_linear,
+    "sparse_linear_gradient": sparse_linear_gradient,
 }
 NAMES = {
     "negative_binomial": "negative binomial likelihood",
     "poisson": "poisson likelihood",
+    "accessibility": "accessibility likelihood",
     "csr_product": "sparse product",
+    "sparse_linear": "sparse linear layer",
+    "sparse_linear_gradient": "gradient of the sparse linear layer",
 }
 
 
@@ -95,7 +153,7 @@ def compile_rows(family: str) -> tuple[bytes, str]:
     Parameters
     ----------
     family
-        ``"negative_binomial"`` (with or without dropout), ``"poisson"`` or ``"csr_product"``.
+        A key of :data:`ENTRIES`.
 
     Returns
     -------

@@ -27,7 +27,8 @@ Polynomials (fitted for this file by iteratively reweighted least squares, towar
 - ``log1p``: :math:`\log(1+f) = f - f^2(\frac12 - f P(f))` on :math:`\sqrt{1/2} \le 1 + f \le \sqrt 2`, P of degree 7:
   6e-9; measured with rounding: at most 1.3e-7 relative on [-0.5, 1e30].
 
-Everything compiled is in this file, in ``csr_kernel`` and in ``compiling``: ``machine_code`` notices a change of these.
+Everything compiled is here, in ``accessibility_kernel``, ``csr_kernel`` and ``compiling``: ``machine_code`` notices
+a change of these.
 """
 
 import math

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Family", "all_work", "loop", "works"]
 
-Family = Literal["negative_binomial", "poisson", "csr_product"]
+Family = Literal[
+    "negative_binomial", "poisson", "accessibility", "csr_product", "sparse_linear", "sparse_linear_gradient"
+]
 
 _loops: dict[Family, "Loop"] = {}
 _broken: dict[Family, str] = {}

@@ -26,7 +26,7 @@ __all__ = ["Loop", "ready_loop"]
 logger = logging.getLogger("celbo")
 
 SCRATCH_ROWS = 6
-SOURCES = ("kernels.py", "csr_kernel.py", "compiling.py")
+SOURCES = ("kernels.py", "accessibility_kernel.py", "csr_kernel.py", "compiling.py")
 SUCCESS = (0, -2)
 """What numba's functions return: a value, or None."""
 

@@ -46,7 +46,7 @@ class AccessibilityMixin(DifferentialMixin):
         RuntimeError
             A model without such factors.
         """
-        cells = asked(self, adata, indices, batch_size)
+        cells = asked(self, adata, indices, batch_size, only_encodes=True)
         return posterior.cell_factors(self.module, cells.batches, n_cells=cells.n_cells)
 
     def get_region_factors(self) -> np.ndarray:
@@ -108,7 +108,7 @@ class AccessibilityMixin(DifferentialMixin):
         ValueError
             An unknown batch, no known region, or a threshold that is no probability.
         """
-        cells = asked(self, adata, indices, batch_size)
+        cells = asked(self, adata, indices, batch_size, only_encodes=True)
         batches, n_cells, index = cells.batches, cells.n_cells, cells.names
         if n_samples_overall is not None:
             rng = np.random.default_rng(settings.seed if seed is None else seed)

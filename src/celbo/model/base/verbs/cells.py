@@ -11,15 +11,25 @@ from anndata import AnnData
 from torch import Tensor
 
 from ....core import REGISTRY_KEYS, settings, unknown_name
+from ....data import AnnDataManager
 from ....dataloaders import AnnDataLoader
 from ....dataloaders.row_sources.source import as_indices
-from ....module import VAE
+from ....module.base import BaseModuleClass
 from ....posterior import Weighting, batch_codes
 
 if TYPE_CHECKING:
     from ..model import BaseModelClass
 
-__all__ = ["Asked", "Weights", "asked", "cells_at_once", "codes_of_batches", "encodes_faster_sparse", "weighting_of"]
+__all__ = [
+    "Asked",
+    "Weights",
+    "asked",
+    "cells_at_once",
+    "codes_of_batches",
+    "encodes_faster_sparse",
+    "has_few_counts",
+    "weighting_of",
+]
 
 Weights = Literal["uniform", "importance"]
 
@@ -136,11 +146,16 @@ def cells_at_once(model: Any) -> int:
 def encodes_faster_sparse(model: Any, adata: AnnData) -> bool:
     """Whether counts reach the encoder sooner as they lie in memory: CSR, few enough of them, and an encoder for it."""
     module, reader = model.module, model._data_loader_cls
-    if not isinstance(module, VAE) or not module.encodes_sparse_counts or module.minified_data_type is not None:
+    if not (isinstance(module, BaseModuleClass) and module.encodes_sparse_counts):
         return False
-    x = model.get_anndata_manager(adata, required=True).get_from_registry(REGISTRY_KEYS.X_KEY)
-    few = isinstance(x, sp.csr_matrix | sp.csr_array) and x.nnz < _MOST_NONZERO * x.shape[0] * x.shape[1]
+    few = has_few_counts(model.get_anndata_manager(adata, required=True), _MOST_NONZERO)
     return few and module.device.type == "cpu" and reader is AnnDataLoader
+
+
+def has_few_counts(manager: AnnDataManager, most: float) -> bool:
+    """Whether the counts lie in memory as CSR, and less than a share ``most`` of them is not zero."""
+    x = manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+    return isinstance(x, sp.csr_matrix | sp.csr_array) and x.nnz < most * x.shape[0] * x.shape[1]
 
 
 def codes_of_batches(model: Any, names: Any, argument: str = "transform_batch") -> list[int | None]:
