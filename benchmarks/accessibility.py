@@ -1,0 +1,126 @@
+"""Models of open chromatin on peaks of known types: do they find them, how open, how deep; and on two cell lines.
+
+``python -m benchmarks.accessibility [--lines atac_gm_h1.h5ad] [--models PEAKVI POISSONVI] [--lr LR] [--epochs N]``
+"""
+
+import time
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from celbo.external import POISSONVI
+from celbo.model import PEAKVI
+
+from . import common
+
+MODELS = {"PEAKVI": PEAKVI, "POISSONVI": POISSONVI}
+
+
+def simulate_peaks(
+    n_cells: int = 600, n_peaks: int = 500, n_types: int = 4, n_batches: int = 2, seed: int = 0
+) -> anndata.AnnData:
+    r"""Fragments in peaks, :math:`x_{ng} \sim \mathrm{Poisson}(-\log(1 - p_{t_n g}\, d_n))`.
+
+    So a peak is seen to be open with the probability :math:`p_{tg}\, d_n`, of the cell's type and its depth.
+
+    Parameters
+    ----------
+    n_cells, n_peaks, n_types, n_batches
+        How many.
+    seed
+        Of everything.
+
+    Returns
+    -------
+    ``obs``: ``type``, ``batch``, ``depth``; ``layers["p"]``: the probability that the peak is open, ``(n, g)``.
+    """
+    rng = np.random.default_rng(seed)
+    kind, batch = rng.integers(n_types, size=n_cells), rng.integers(n_batches, size=n_cells)
+    p_tg = np.where(rng.random(n_peaks) < 0.5, rng.beta(0.5, 1.5, (n_types, n_peaks)), rng.beta(0.5, 1.5, n_peaks))
+    p_ng = p_tg[kind] * rng.uniform(0.7, 1, size=(n_batches, n_peaks))[batch]
+    depth_n = rng.uniform(0.3, 0.9, size=n_cells)
+    x_ng = rng.poisson(-np.log1p(-p_ng * depth_n[:, None])).astype(np.float32)
+    adata = anndata.AnnData(sp.csr_matrix(x_ng))
+    adata.layers["p"] = p_ng
+    adata.obs["type"] = pd.Categorical([f"type_{k}" for k in kind])
+    adata.obs["batch"] = pd.Categorical([f"batch_{k}" for k in batch])
+    adata.obs["depth"] = depth_n
+    return adata
+
+
+def trained(name: str, adata: anndata.AnnData, seed: int, options: dict[str, Any]) -> tuple[Any, float]:
+    """A model and the seconds that its training took."""
+    cls = MODELS[name]
+    cls.setup_anndata(adata, batch_key="batch" if "batch" in adata.obs else None)
+    model = cls(adata)
+    start = time.perf_counter()
+    model.train(verbose=0, seed=seed, accelerator="cpu", **options)
+    return model, time.perf_counter() - start
+
+
+def simulated(name: str, seed: int, options: dict[str, Any]) -> dict[str, float]:
+    """Figures on simulated peaks."""
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import adjusted_rand_score
+
+    adata = simulate_peaks(seed=seed)
+    model, seconds = trained(name, adata, seed, options)
+    kind = adata.obs["type"].cat.codes.to_numpy()
+    found = KMeans(4, n_init=10, random_state=0).fit_predict(model.get_latent_representation())
+    value_ng = model.get_normalized_accessibility(return_numpy=True)
+    if name == "POISSONVI":
+        value_ng = model.get_normalized_accessibility(return_numpy=True, normalize_regions=True, n_samples=10)
+    return {
+        "training, s": seconds,
+        "epochs": len(model.history["train_loss"]),
+        "ARI of k-means": float(adjusted_rand_score(kind, found)),
+        "correlation of accessibility": float(np.corrcoef(value_ng.ravel(), adata.layers["p"].ravel())[0, 1]),
+        "correlation of depth": float(np.corrcoef(model.get_library_size_factors(), adata.obs["depth"])[0, 1]),
+    }
+
+
+def cell_lines(name: str, seed: int, options: dict[str, Any], path: str) -> dict[str, float]:
+    """Share of the 5 nearest neighbours in the latent space that are of the cell's own line."""
+    adata = anndata.read_h5ad(path)
+    model, seconds = trained(name, adata, seed, options)
+    z_nk, kind = model.get_latent_representation(), adata.obs["Cell_Type"].to_numpy()
+    distance_nn = ((z_nk[:, None] - z_nk) ** 2).sum(-1)
+    np.fill_diagonal(distance_nn, np.inf)
+    near = kind[np.argsort(distance_nn, 1)[:, :5]]
+    majority = (near == kind[:, None]).mean(1) > 0.5
+    return {"training, s": seconds, "accuracy of 5 neighbours": float(majority.mean())}
+
+
+def main() -> None:
+    """Measure."""
+    parser = common.arguments(__doc__)
+    parser.add_argument("--lines", help="atac_gm_h1.h5ad")
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--recipe")
+    parser.add_argument("--lr", type=float)
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--plan", default="", help="further settings of the plan, name=value,...")
+    given = parser.parse_args()
+    options: dict[str, Any] = {"recipe": given.recipe, "lr": given.lr, "max_epochs": given.epochs}
+    options = {name: value for name, value in options.items() if value is not None}
+    pairs = [pair.split("=") for pair in given.plan.split(",") if pair]
+    options["plan_kwargs"] = {name: None if value == "None" else float(value) for name, value in pairs}
+    shown = " ".join(f"{name}={value}" for name, value in options.items() if value not in (None, {}))
+    report = common.Report("accessibility", given.dry)
+    for name in given.models:
+        cases = {"600 x 500": [simulated(name, seed, options) for seed in range(given.seeds)]}
+        if given.lines:
+            cases["two cell lines"] = [cell_lines(name, seed, options, given.lines) for seed in range(given.seeds)]
+        for case, runs in cases.items():
+            for figure in runs[0]:
+                unit = "s" if figure.endswith(", s") else ""
+                report.add(f"{name}, {case}, {shown}", figure, unit, {"celbo": [run[figure] for run in runs]})
+    report.write()
+
+
+if __name__ == "__main__":
+    main()
