@@ -38,6 +38,7 @@ _ROOMS = {
         _semi_dataloader""",
     "distributions": "_beta_binomial _negative_binomial _normal",
     "external.cellassign": "_model _module",
+    "external.poissonvi": "_model",
     "external.solo": "_model",
     "external.stereoscope": "_model _module",
     "model": """

@@ -166,6 +166,8 @@ def _n_obs(loaders: Any) -> int | None:
     """Cells that are trained on and validated; None where loaders of the user's own do not say."""
     named = getattr(loaders, "n_obs", None)
     return named or (getattr(loaders, "n_train", None) or 0) + (getattr(loaders, "n_val", None) or 0) or None
+
+
 def _sparse_reading(model: Any, trainer_kwargs: dict[str, Any]) -> dict[str, Any]:
     """Arguments of the splitter that leave counts sparse, where module, data and device make that the faster way."""
     module, manager = model.module, model.adata_manager
