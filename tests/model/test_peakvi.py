@@ -129,6 +129,10 @@ class TestFactors:
         assert ((d_n > 0) & (d_n < 1)).all()
         np.testing.assert_allclose(model.get_library_size_factors(indices=[5, 3]), d_n[[5, 3]], rtol=1e-5)
 
+    def test_there_is_no_library(self, model):
+        with pytest.raises(RuntimeError, match="PEAKVAE has no library size"):
+            model.get_latent_library_size()
+
     def test_of_regions(self, model):
         np.testing.assert_allclose(
             model.get_region_factors(), expit(model.module.region_factors.detach().numpy()), rtol=1e-6

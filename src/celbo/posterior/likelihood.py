@@ -262,12 +262,14 @@ def latent_library_size(
     Raises
     ------
     RuntimeError
-        ``give_mean`` for a library that is observed: it has no posterior.
+        ``give_mean`` for a library that is observed: it has no posterior. Or the module has no library.
     """
     rows = Rows(n_cells)
     with evaluating(module, seed):
         for tensors in on_device(batches, module):
             encoded = encode(module, tensors)
+            if "library" not in encoded:
+                raise RuntimeError(f"{type(module).__name__} has no library size.")
             ql = encoded.get("ql")
             if not give_mean:
                 rows.append(encoded["library"].exp())
