@@ -13,8 +13,8 @@ from ..data.fields import bundles
 from ..module import PEAKVAE
 from ..module.base import BaseModuleClass
 from ..module.options import LatentDistribution, Placement
+from ..train.method import PASSED_ON, SPLIT, WHERE, training
 from .base import ArchesMixin, BaseModelClass, RNASeqMixin, UnsupervisedTrainingMixin, VAEMixin, setup_method
-from .base.train_method import PASSED_ON, SPLIT, WHERE, training
 from .base.verbs.accessibility import AccessibilityMixin
 
 __all__ = ["PEAKVI"]

@@ -120,7 +120,7 @@ class _Training:
     def _method(self, owner: type, name: str) -> Callable[..., None]:
         signature = self._signature()
 
-        def train(self_: object, /, *args: Any, **kwargs: Any) -> None:
+        def train(self_: Any, /, *args: Any, **kwargs: Any) -> None:
             bound = signature.bind(self_, *args, **kwargs)
             given = set(bound.arguments)
             bound.apply_defaults()
