@@ -108,6 +108,7 @@ def parsed(signature: str) -> tuple[list[Parameter], bool]:
     """Parameters of a signature as text, without ``self`` and stars, and whether it ends in ``**kwargs``."""
     text = signature[signature.index("(") :]
     text = re.sub(r"=\s*(<[^<>]*(?:<[^<>]*>[^<>]*)*>)", lambda m: "=" + repr(m[1]), text)
+    text = re.sub(r":\s*<[^<>]*>", ": Any", text)  # an annotation that is no type: <built-in method tensor>
     arguments = ast.parse(f"def f{text}: pass").body[0].args  # type: ignore[attr-defined]
     positional = [*arguments.posonlyargs, *arguments.args]
     defaults = [None] * (len(positional) - len(arguments.defaults)) + arguments.defaults

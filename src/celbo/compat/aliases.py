@@ -39,6 +39,7 @@ _ROOMS = {
     "distributions": "_beta_binomial _negative_binomial _normal",
     "external.cellassign": "_model _module",
     "external.poissonvi": "_model",
+    "external.scar": "_model _module",
     "external.solo": "_model",
     "external.stereoscope": "_model _module",
     "model": """

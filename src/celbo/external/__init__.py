@@ -3,10 +3,11 @@
 from ..core.planned import planned_names, public_names
 from .cellassign import CellAssign
 from .poissonvi import POISSONVI
+from .scar import SCAR
 from .solo import SOLO
 from .stereoscope import RNAStereoscope, SpatialStereoscope
 
-__all__ = ["POISSONVI", "SOLO", "CellAssign", "RNAStereoscope", "SpatialStereoscope"]
+__all__ = ["POISSONVI", "SCAR", "SOLO", "CellAssign", "RNAStereoscope", "SpatialStereoscope"]
 
 __getattr__ = planned_names(__name__)
 __dir__ = public_names(__name__)

@@ -11,6 +11,7 @@ from .accessibility import (
 )
 from .comparisons import Comparison, comparisons
 from .correlation import feature_correlation
+from .denoised import denoised_counts
 from .differential import (
     Hypothesis,
     Pairs,
@@ -49,6 +50,7 @@ __all__ = [
     "batch_representation",
     "cell_factors",
     "comparisons",
+    "denoised_counts",
     "differential_effects",
     "differential_expression",
     "elbo",

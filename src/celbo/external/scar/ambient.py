@@ -1,0 +1,157 @@
+r"""The profile of the ambient RNA: as given, from droplets without a cell, or from the cells themselves.
+
+A droplet is taken for empty where its counts are likely under the profile,
+:math:`\log \mathrm{Multinomial}(x_d;\, a) \ge G \log p`; the profile is then that of the empty ones, and so on.
+
+Dims: d droplets, n cells, g genes. Counts stay as they are stored: nothing here makes a sparse table dense.
+Reference: Sheng et al., bioRxiv 2022 (scAR).
+"""
+
+import logging
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import torch
+from anndata import AnnData
+from scipy.special import gammaln
+from torch import Tensor
+
+from ...core import unknown_name
+from ...data import align_genes
+from ...posterior import group_means
+
+__all__ = ["FEWEST_DROPLETS", "ambient_profile_of", "empty_droplet_profile"]
+
+logger = logging.getLogger("celbo")
+
+FEWEST_DROPLETS = 50
+_ROUNDING = 1e-3
+_SMALLEST = np.finfo(np.float32).eps
+
+
+def ambient_profile_of(adata: AnnData, genes: np.ndarray, counts: Any, given: Any) -> Tensor:
+    """Ambient profile from what the user gave.
+
+    Parameters
+    ----------
+    adata
+        The cells; asked for ``varm`` where ``given`` is a key.
+    genes
+        Names of the model's genes, ``(g,)``.
+    counts
+        ``(n, g)`` counts on any storage, for the profile of all cells.
+    given
+        Key of ``adata.varm``; a DataFrame, by the names of its rows; an array or tensor of g numbers; None: the
+        profile of all cells, with a warning.
+
+    Returns
+    -------
+    ``(1, g)`` float32, shares that sum to 1 (counts are divided by their sum).
+
+    Raises
+    ------
+    KeyError
+        No such key in ``adata.varm``.
+    ValueError
+        Another number of genes, other genes, negative or missing numbers, or none above 0.
+    """
+    if given is None:
+        logger.warning(
+            "ambient_profile is not given: the mean profile of the cells stands for it, which takes what all cells "
+            "express for ambient. Better: SCAR.get_ambient_profile(adata, raw_adata) with the unfiltered droplets."
+        )
+        given = group_means(counts, [np.arange(adata.n_obs)]).mean[0]
+    elif isinstance(given, str):
+        if given not in adata.varm:
+            raise KeyError(unknown_name("ambient_profile, key of adata.varm", given, adata.varm.keys()))
+        given = adata.varm[given]
+        given = given.to_numpy() if isinstance(given, pd.DataFrame) else given
+    elif isinstance(given, pd.DataFrame | pd.Series):
+        given = _by_name(given, genes)
+    values_g = np.asarray(given.detach().cpu() if isinstance(given, Tensor) else given, dtype=np.float64).reshape(-1)
+    return torch.as_tensor(_shares(values_g, len(genes)), dtype=torch.float32).reshape(1, -1)
+
+
+def _by_name(table: pd.DataFrame | pd.Series, genes: np.ndarray) -> np.ndarray:
+    """Values in the order of the genes; in that of the rows where they have numbers instead of names."""
+    if isinstance(table.index, pd.RangeIndex):
+        return table.to_numpy()
+    match = align_genes(table.index, genes, where="ambient_profile")
+    match.raise_if_missing()
+    return table.to_numpy()[match.indexer]
+
+
+def _shares(values_g: np.ndarray, n_genes: int) -> np.ndarray:
+    if len(values_g) != n_genes:
+        raise ValueError(
+            f"ambient_profile has {len(values_g)} numbers, and adata {n_genes} genes: give one for each gene of adata, "
+            "in its order, or a DataFrame with the names of the genes as its index."
+        )
+    total = values_g.sum()
+    if not np.isfinite(total) or (values_g < 0).any() or total <= 0:
+        raise ValueError(
+            "ambient_profile must be shares of genes, or counts: finite, not negative, not all 0. "
+            "SCAR.get_ambient_profile(adata, raw_adata) estimates it from unfiltered droplets."
+        )
+    return values_g if abs(total - 1) < _ROUNDING else values_g / total
+
+
+def empty_droplet_profile(
+    x: Any, prob: float, min_raw_counts: int, iterations: int, sample: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Profile of the droplets that hold no cell.
+
+    Parameters
+    ----------
+    x
+        Counts of all droplets, ``(d, g)``, sparse or dense.
+    prob
+        Probability p a gene: the closer to 1, the fewer droplets are taken for empty.
+    min_raw_counts
+        Droplets with fewer counts are left out.
+    iterations
+        Rounds of choosing droplets and of taking their profile.
+    sample
+        Droplets looked at, drawn at random where there are more.
+    rng
+        Of that draw.
+
+    Returns
+    -------
+    ``(g,)`` shares, float64.
+
+    Raises
+    ------
+    ValueError
+        Fewer than 50 droplets are left.
+    """
+    seen_dg = sp.csr_array(x)
+    seen_dg = seen_dg[seen_dg.sum(1) >= min_raw_counts]
+    if seen_dg.shape[0] > sample:
+        seen_dg = seen_dg[np.sort(rng.choice(seen_dg.shape[0], sample, replace=False))]
+    ways_d = _log_ways(seen_dg)
+    empty_dg = seen_dg
+    profile_g = _profile(seen_dg, min_raw_counts)
+    for _ in range(iterations):
+        log_prob_d = ways_d + seen_dg @ np.log(np.clip(profile_g, _SMALLEST, 1 - _SMALLEST))
+        empty_dg = seen_dg[log_prob_d >= np.log(prob) * seen_dg.shape[1]]
+        profile_g = _profile(empty_dg, min_raw_counts)
+    return profile_g
+
+
+def _log_ways(x_dg: sp.csr_array) -> np.ndarray:
+    """Log of the multinomial coefficient of each row; zeros add nothing."""
+    each = sp.csr_array((gammaln(x_dg.data.astype(np.float64) + 1), x_dg.indices, x_dg.indptr), shape=x_dg.shape)
+    return gammaln(x_dg.sum(1) + 1.0) - each.sum(1)
+
+
+def _profile(x_dg: sp.csr_array, min_raw_counts: int) -> np.ndarray:
+    if x_dg.shape[0] < FEWEST_DROPLETS:
+        raise ValueError(
+            f"raw_adata has {x_dg.shape[0]} droplets without a cell and with at least min_raw_counts={min_raw_counts} "
+            f"counts, and {FEWEST_DROPLETS} are needed: give all droplets, unfiltered, or lower prob."
+        )
+    sum_g = np.asarray(x_dg.sum(0), dtype=np.float64)
+    return sum_g / sum_g.sum()

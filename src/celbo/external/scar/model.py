@@ -1,0 +1,190 @@
+"""SCAR: counts without those of the ambient RNA.
+
+Reference: Sheng, Lopes, Li, Schuierer, Waldt, Cuttat, Dimitrieva, Kauffmann, Durand, Galli, Roma and de Weck,
+*Probabilistic machine learning ensures accurate ambient denoising in droplet-based single-cell omics*, bioRxiv 2022.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from torch import Tensor
+
+from ... import posterior
+from ...core import REGISTRY_KEYS
+from ...data import align_genes
+from ...data.fields import bundles
+from ...model.base import (
+    BaseModelClass,
+    RNASeqMixin,
+    UnsupervisedTrainingMixin,
+    VAEMixin,
+    library_arguments,
+    setup_method,
+)
+from ...model.base.verbs.cells import asked
+from ...module.options import LatentDistribution
+from .ambient import ambient_profile_of, empty_droplet_profile
+from .module import SCAR_VAE, Scale, ScarLikelihood
+
+__all__ = ["SCAR"]
+
+
+class SCAR(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
+    r"""Native counts of cells, told from those of the ambient RNA.
+
+    .. math:: x_{ng} \mid z_n \sim \mathrm{Binomial}\bigl(\ell_n,\;
+              (1 - \epsilon_n)\,\rho_{ng} + \epsilon_n a_g\bigr)
+
+    with the cell's total :math:`\ell_n`, its native profile :math:`\rho_n = \rho(z_n)` and ambient share
+    :math:`\epsilon_n = \epsilon(z_n)`, and the ambient profile a.
+
+    Parameters
+    ----------
+    adata
+        Cells, set up with :meth:`setup_anndata`.
+    ambient_profile
+        Share of each gene in the ambient RNA: a key of ``adata.varm`` (:meth:`get_ambient_profile` writes one), a
+        DataFrame by gene name, or ``(g,)`` numbers in the order of the genes. None: the mean profile of the cells, with
+        a warning.
+    n_hidden, n_latent, n_layers, dropout_rate
+        As in :class:`~celbo.model.SCVI`.
+    gene_likelihood
+        ``"b"`` (binomial), ``"poisson"``, ``"nb"`` or ``"zinb"``.
+    latent_distribution
+        ``"normal"`` or ``"ln"`` (logistic normal).
+    scale_activation
+        What makes native profiles of the decoder's numbers, see :class:`~celbo.external.scar.module.NativeScale`.
+    sparsity
+        For ``"softplus_sp"``: the closer to 1, the more genes a cell does not express at all.
+    **model_kwargs
+        Further arguments of :class:`~celbo.external.scar.SCAR_VAE`.
+
+    Raises
+    ------
+    KeyError, ValueError
+        An ambient profile of other genes, or of numbers that are no shares.
+    """
+
+    _module_cls: ClassVar[type[SCAR_VAE]] = SCAR_VAE
+
+    _plan_defaults: Mapping[str, Any] = MappingProxyType({"lr": 3e-3})  # at 0.01 at 50% ambient 46% are removed
+
+    _computed_arguments = library_arguments
+
+    def __init__(
+        self,
+        adata: AnnData,
+        ambient_profile: str | np.ndarray | pd.DataFrame | Tensor | None = None,
+        n_hidden: int = 150,
+        n_latent: int = 15,
+        n_layers: int = 2,
+        dropout_rate: float = 0.0,
+        gene_likelihood: ScarLikelihood = "b",
+        latent_distribution: LatentDistribution = "normal",
+        scale_activation: Scale = "softplus_sp",
+        sparsity: float = 0.9,
+        **model_kwargs: Any,
+    ) -> None:
+        super().__init__(adata)
+        counts = None if ambient_profile is not None else self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+        profile = ambient_profile_of(adata, self.get_var_names(), counts, ambient_profile)
+        # an archive holds the numbers, as in scvi-tools: the key may mean others by then, the cells be others
+        self.init_params_["non_kwargs"]["ambient_profile"] = profile
+        self._build_module(ambient_profile=profile)
+
+    @staticmethod
+    def get_ambient_profile(
+        adata: AnnData,
+        raw_adata: AnnData,
+        prob: float = 0.995,
+        min_raw_counts: int = 2,
+        iterations: int = 3,
+        n_batch: int = 1,
+        sample: int = 50000,
+        *,
+        seed: int | None = None,
+    ) -> None:
+        """Estimate the ambient profile from droplets without a cell, and write it to ``adata.varm["ambient_profile"]``.
+
+        Parameters
+        ----------
+        adata
+            The cells.
+        raw_adata
+            All droplets, unfiltered, with counts in ``X``. Not changed; it may have more genes.
+        prob
+            A droplet is empty where its counts have at least this probability a gene.
+        min_raw_counts
+            Droplets with fewer counts are left out.
+        iterations
+            Rounds of choosing droplets and of taking their profile.
+        n_batch
+            Accepted for compatibility with scvi-tools: sparse counts need no parts.
+        sample
+            Droplets looked at, drawn at random where there are more.
+        seed
+            Of that draw.
+
+        Raises
+        ------
+        ValueError
+            Genes of ``adata`` that ``raw_adata`` lacks; fewer than 50 droplets without a cell.
+        """
+        match = align_genes(raw_adata.var_names, adata.var_names, where="raw_adata")
+        match.raise_if_missing()
+        raw = raw_adata if match.is_identity else raw_adata[:, match.indexer]
+        rng = np.random.default_rng(seed)
+        profile_g = empty_droplet_profile(raw.X, prob, min_raw_counts, iterations, sample, rng)
+        adata.varm["ambient_profile"] = profile_g[:, None]
+
+    def get_denoised_counts(
+        self,
+        adata: AnnData | None = None,
+        n_samples: int = 1,
+        batch_size: int | None = None,
+        *,
+        seed: int | None = None,
+    ) -> np.ndarray:
+        """Native counts of each cell, see :func:`~celbo.posterior.denoised_counts`.
+
+        Parameters
+        ----------
+        adata, batch_size, seed
+            See :class:`~celbo.model.base.VAEMixin`.
+        n_samples
+            Draws for each cell, of which the median is given (of an even number the lower one). One draw has the right
+            mean; a median of counts is nearer to 0 where few are expected.
+
+        Returns
+        -------
+        ``(n, g)`` float32.
+        """
+        self._check_if_trained()
+        cells = asked(self, adata, None, batch_size)
+        return posterior.denoised_counts(
+            self.module, cells.batches, n_samples=n_samples, n_cells=cells.n_cells, seed=seed
+        )
+
+    @classmethod
+    @setup_method
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        batch_key: str | None = None,
+        labels_key: str | None = None,
+        layer: str | None = None,
+        size_factor_key: str | None = None,
+        *,
+        use_raw: bool = False,
+    ) -> bundles.Fields:
+        """Register cells; the batch is known to priors of a latent library only."""
+        return [
+            *bundles.counts(layer, use_raw),
+            *bundles.batch(batch_key),
+            *bundles.labels(labels_key),
+            *bundles.size_factor(size_factor_key),
+        ]

@@ -1,0 +1,205 @@
+"""SCAR: the loss by torch's own binomial, profiles of known droplets, simulated ambient counts, archives, faults."""
+
+import logging
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import torch
+from scipy.stats import multinomial
+from torch.distributions import Binomial as TorchBinomial
+
+from celbo.external import SCAR
+from celbo.external.scar.ambient import empty_droplet_profile
+from celbo.external.scar.module import SCAR_VAE, Binomial, NativeScale
+from celbo.posterior import denoised_counts
+from celbo.testing import check_module
+
+N, G = 8, 6
+QUICK = {"verbose": 0, "seed": 0, "accelerator": "cpu"}
+PLACES = [folder / "shared" / "parity2" for folder in Path(__file__).resolve().parents]
+FIGURES = next((place for place in PLACES if place.exists()), PLACES[0])
+
+
+@pytest.fixture
+def batch(torch_rng):
+    x = torch.poisson(torch.full((N, G), 3.0), generator=torch_rng)
+    return {"X": x, "batch": torch.zeros(N, 1, dtype=torch.int64), "labels": torch.zeros(N, 1, dtype=torch.int64)}
+
+
+def soup(share, n=400, g=80, k=4, seed=0):
+    """Counts native and ambient: each type has marker genes that no other expresses."""
+    rng = np.random.default_rng(seed)
+    profile_kg = np.tile(rng.gamma(0.6, 1, g) + 0.01, (k, 1)) * np.exp(rng.normal(0, 0.7, (k, g)))
+    profile_kg[:, : 8 * k] = np.kron(np.eye(k), rng.gamma(2, 1, 8) + 0.5) + 1e-4
+    profile_kg /= profile_kg.sum(1, keepdims=True)
+    type_n, ambient_g = rng.integers(k, size=n), profile_kg.mean(0)
+    total_n = rng.lognormal(np.log(1500), 0.4, n).astype(int)
+    soup_n = rng.binomial(total_n, share)
+    native = [rng.multinomial(a, profile_kg[t]) for a, t in zip(total_n - soup_n, type_n, strict=True)]
+    return np.stack(native), np.stack([rng.multinomial(a, ambient_g) for a in soup_n]), ambient_g
+
+
+@pytest.mark.parametrize("likelihood", ["b", "poisson", "nb", "zinb"])
+def test_contract_of_the_module(likelihood, batch):
+    unused = ["l_encoder"]
+    unused += [] if likelihood in ("nb", "zinb") else ["px_r"]
+    unused += [] if likelihood == "zinb" else ["decoder.px_dropout_decoder"]
+    check_module(
+        lambda: SCAR_VAE(torch.full((G,), 1 / G), G, n_batch=1, gene_likelihood=likelihood), batch, unused=unused
+    )
+
+
+class TestBinomial:
+    def test_is_torchs(self):
+        total, x = torch.tensor([[20.0], [300.0]]), torch.tensor([[0.0, 5.0, 20.0], [7.0, 100.0, 300.0]])
+        p = torch.tensor([[0.1, 0.4, 0.9], [0.0, 0.3, 1.0]])
+        wanted = TorchBinomial(total.double(), probs=p.double().clamp(2**-23, 1 - 2**-23)).log_prob(x.double())
+        torch.testing.assert_close(Binomial(total, p).log_prob(x).double(), wanted, rtol=1e-5, atol=3e-4)
+
+    def test_no_total_loses_a_count(self):
+        """Of 1 to 20,000 near half come out one too small where exp(log(n)) is cut off."""
+        module = SCAR_VAE(torch.ones(1), 1)
+        x = torch.arange(1.0, 20001.0)[:, None]
+        z = torch.zeros(len(x), 15)
+        px = module.eval().generative(z, x.log(), torch.zeros(len(x), 1, dtype=torch.int64))["px"]
+        assert torch.equal(px.total_count.expand_as(x), x)
+        assert px.log_prob(x).isfinite().all()
+
+    def test_draws_have_the_mean(self, torch_rng):
+        px = Binomial(torch.tensor([[50.0]]), torch.tensor([[0.2, 0.7]]))
+        drawn = px.sample((4000,), generator=torch_rng).mean(0)
+        torch.testing.assert_close(drawn, px.mean, rtol=0.02, atol=0)
+
+
+class TestNativeScale:
+    def test_formula(self):
+        logits = torch.tensor([[-3.0, -1.0, 0.0, 2.0]])
+        cut = np.log1p(np.exp(-1.0))
+        kept = np.maximum(np.log1p(np.exp(logits.numpy())) - cut, 0)
+        torch.testing.assert_close(
+            NativeScale("softplus_sp", 0.9).eval()(logits), torch.tensor(kept / (kept.sum() + 1e-5)).float()
+        )
+
+    def test_training_gives_the_same_and_lets_genes_come_back(self):
+        logits = torch.tensor([[-3.0, 1.0]], requires_grad=True)
+        scale = NativeScale("softplus_sp", 0.9)
+        torch.testing.assert_close(scale(logits), scale.eval()(logits))
+        scale.train()(logits)[0, 0].backward()
+        assert logits.grad[0, 0] > 0
+
+    def test_unknown(self):
+        with pytest.raises(ValueError, match="softplus"):
+            NativeScale("softpluss", 0.9)
+
+
+def test_ambient_counts_are_taken_away():
+    """At 10, 30 and 49% of 600 cells: 10, 28 and 49%. scvi-tools 1.4.2 took 39% away where 30% were ambient."""
+    native, ambient, profile_g = soup(0.4)
+    adata = ad.AnnData((native + ambient).astype(np.float32))
+    SCAR.setup_anndata(adata)
+    model = SCAR(adata, ambient_profile=profile_g)
+    model.train(max_epochs=100, **QUICK)
+    found = model.get_denoised_counts(seed=0)
+    assert 1 - found.sum() / adata.X.sum() == pytest.approx(0.4, abs=0.03)
+    raw = np.corrcoef(adata.X.ravel(), native.ravel())[0, 1]
+    assert np.corrcoef(found.ravel(), native.ravel())[0, 1] > raw + 0.01
+    assert np.array_equal(found, model.get_denoised_counts(seed=0))
+
+
+def test_denoised_counts_keep_the_expectation(batch):
+    module = SCAR_VAE(torch.full((G,), 1 / G), G, n_batch=1).eval()
+    drawn = np.mean([denoised_counts(module, [batch], seed=seed) for seed in range(400)], 0)
+    _, outputs = module(batch, compute_loss=False)
+    share = outputs["px"].scale.sum(-1)
+    np.testing.assert_allclose(drawn.sum(1), (batch["X"].sum(-1) * share).detach(), rtol=0.1)
+
+
+class TestProfile:
+    def test_of_droplets_without_a_cell(self):
+        rng = np.random.default_rng(0)
+        ambient_g, cell_g = rng.dirichlet(np.ones(30)), rng.dirichlet(np.ones(30))
+        x = np.concatenate([rng.multinomial(20, ambient_g, 500), rng.multinomial(400, cell_g, 40)])
+        found = empty_droplet_profile(sp.csr_matrix(x), 0.3, 2, 3, 50000, rng)
+        np.testing.assert_allclose(found, x[:500].sum(0) / x[:500].sum(), atol=1e-12)
+
+    def test_threshold_is_the_multinomials(self):
+        rng = np.random.default_rng(1)
+        x = rng.poisson(1.0, (200, 8))
+        found = empty_droplet_profile(sp.csr_matrix(x), 0.3, 0, 1, 50000, rng)
+        log_prob = multinomial.logpmf(x, x.sum(1), x.sum(0) / x.sum())
+        empty = x[log_prob >= np.log(0.3) * 8]
+        np.testing.assert_allclose(found, empty.sum(0) / empty.sum())
+
+    def test_genes_are_found_by_name(self):
+        rng = np.random.default_rng(0)
+        cells = ad.AnnData(np.ones((3, 2), np.float32), var=pd.DataFrame(index=["a", "b"]))
+        raw = ad.AnnData(sp.csr_matrix(rng.poisson([1, 2, 3.0], (90, 3))), var=pd.DataFrame(index=["b", "c", "a"]))
+        SCAR.get_ambient_profile(cells, raw, prob=1e-9)
+        assert cells.varm["ambient_profile"].shape == (2, 1)
+        assert cells.varm["ambient_profile"][0] > 2 * cells.varm["ambient_profile"][1]
+        with pytest.raises(ValueError, match="raw_adata lacks 1"):
+            SCAR.get_ambient_profile(cells, raw[:, ["b", "c"]])
+
+    def test_too_few_droplets(self):
+        cells = ad.AnnData(np.ones((3, 2), np.float32))
+        with pytest.raises(ValueError, match=r"raw_adata has 3 droplets.*unfiltered"):
+            SCAR.get_ambient_profile(cells, cells.copy())
+
+    @pytest.mark.parametrize(
+        ("given", "error", "said"),
+        [
+            (np.ones(5), ValueError, "ambient_profile has 5 numbers, and adata 6 genes"),
+            (-np.ones(6), ValueError, "ambient_profile must be shares"),
+            ("ambient", KeyError, "ambient_profile"),
+            (pd.DataFrame({"p": np.ones(6)}, index=list("uvwxyz")), ValueError, "ambient_profile lacks 6"),
+        ],
+    )
+    def test_of_other_genes(self, given, error, said):
+        adata = ad.AnnData(np.ones((9, 6), np.float32))
+        SCAR.setup_anndata(adata)
+        with pytest.raises(error, match=said):
+            SCAR(adata, ambient_profile=given)
+
+    def test_none_is_that_of_the_cells(self, caplog, monkeypatch):
+        monkeypatch.setattr(logging.getLogger("celbo"), "propagate", True)
+        adata = ad.AnnData(np.zeros((3, 2), np.float32), layers={"counts": sp.csr_matrix([[1.0, 0], [0, 4], [2, 1]])})
+        SCAR.setup_anndata(adata, layer="counts")
+        model = SCAR(adata)
+        torch.testing.assert_close(model.module.ambient_profile, torch.tensor([[3 / 8, 5 / 8]]))
+        assert "ambient_profile" in caplog.text
+
+    def test_is_in_the_archive(self, tmp_path):
+        adata = ad.AnnData(np.ones((9, 6), np.float32), varm={"soup": np.arange(6.0)[:, None]})
+        SCAR.setup_anndata(adata)
+        model = SCAR(adata, ambient_profile="soup", n_hidden=4, n_latent=2)
+        model.save(str(tmp_path / "m"))
+        del adata.varm["soup"]
+        loaded = SCAR.load(str(tmp_path / "m"), adata)
+        assert "ambient_profile" not in loaded.module.state_dict()
+        torch.testing.assert_close(loaded.module.ambient_profile, torch.arange(6.0)[None] / 15)
+
+
+def test_size_factors_are_no_totals():
+    adata = ad.AnnData(np.ones((9, 6), np.float32), obs=pd.DataFrame({"f": np.ones(9)}, index=list("abcdefghi")))
+    SCAR.setup_anndata(adata, size_factor_key="f")
+    with pytest.raises(ValueError, match=r"gene_likelihood.*size_factor_key"):
+        SCAR(adata, ambient_profile=np.ones(6))
+    assert SCAR(adata, ambient_profile=np.ones(6), gene_likelihood="nb").module.use_size_factor_key
+
+
+@pytest.mark.skipif(not FIGURES.exists(), reason="figures of scvi-tools are not here")
+@pytest.mark.parametrize("case", ["scar", "scar_nb", "scar_poisson", "scar_zinb"])
+def test_answers_are_those_of_scvi_tools(case):
+    spec = spec_from_file_location("parity2_check", FIGURES / "check.py")
+    check = module_from_spec(spec)
+    sys.modules[spec.name] = check
+    spec.loader.exec_module(check)
+    asked, compared, faults = check.check_case(FIGURES / case, lambda room: sys.modules[f"celbo.{room}"])
+    assert faults == []
+    assert compared > asked > 10
