@@ -156,7 +156,7 @@ _NUMBERS: dict[str, Kind] = {
     **_each(_RATE, "dropout_rate dropout_decoder dropout_amortization minimal_dropout"),
     **_each(_INSIDE, "alpha_prior beta_prior"),
     **_each(_SHARE_NOT_0, "train_size capture_rate"),
-    **_each(_SHARE, "validation_size dropout_ratio p_val_thresh marker_fraction lr_warmup_fraction"),
+    **_each(_SHARE, "validation_size sparsity dropout_ratio p_val_thresh marker_fraction lr_warmup_fraction"),
     **_each(
         _POSITIVE,
         """dof rna_size_factor doublet_ratio perplexity lr_factor median_library cell_scale_factor cells_per_spot
@@ -184,7 +184,7 @@ _WORDS: dict[str, Kind] = {
 }
 
 _THINGS: dict[str, Kind] = {
-    **_each(_ANNDATA, "adata st_adata sc_adata rna_anndata atac_anndata multi_anndata adata_target"),
+    **_each(_ANNDATA, "adata st_adata sc_adata raw_adata rna_anndata atac_anndata multi_anndata adata_target"),
     **_each(_COLUMN, "batch_key labels_key size_factor_key fine_labels_key groupby de_groupby sample_key split_by"),
     **_each(_COLUMN, "modality_key"),
     **_each(_LAYER, "layer smoothed_layer count_layer_key read_layer fragment_layer"),

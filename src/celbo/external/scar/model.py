@@ -6,7 +6,7 @@ Reference: Sheng, Lopes, Li, Schuierer, Waldt, Cuttat, Dimitrieva, Kauffmann, Du
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ... import posterior
 from ...core import REGISTRY_KEYS
+from ...core.kinds import Number, Whole
 from ...data import align_genes
 from ...data.fields import bundles
 from ...model.base import (
@@ -100,11 +101,11 @@ class SCAR(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
     def get_ambient_profile(
         adata: AnnData,
         raw_adata: AnnData,
-        prob: float = 0.995,
-        min_raw_counts: int = 2,
-        iterations: int = 3,
-        n_batch: int = 1,
-        sample: int = 50000,
+        prob: Annotated[float, Number(0, 1, above=True)] = 0.995,
+        min_raw_counts: Annotated[int, Whole(0)] = 2,
+        iterations: Annotated[int, Whole(0)] = 3,
+        n_batch: Annotated[int, Whole(1)] = 1,
+        sample: Annotated[int, Whole(1)] = 50000,
         *,
         seed: int | None = None,
     ) -> None:
