@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from celbo.data import synthetic_iid
-from celbo.external import SOLO, CellAssign, RNAStereoscope, SpatialStereoscope
+from celbo.external import SOLO, CellAssign, RNAStereoscope, SpatialStereoscope, SysVI
 from celbo.model import AUTOZI, SCANVI, SCVI, AmortizedLDA, CondSCVI, DestVI, LinearSCVI
 from celbo.module import VAE
 from celbo.ops.random import private_rng
@@ -171,7 +171,15 @@ def cellassign():
     return model, [lambda: model.predict()]
 
 
-KINDS = [scvi, logistic_normal, linear, autozi, scanvi, lda, condscvi, destvi, solo, stereoscope, cellassign]
+def sysvi():
+    adata = data()
+    SysVI.setup_anndata(adata, batch_key="batch")
+    model = SysVI(adata, **SMALL)
+    model.train(**TRAIN)
+    return model, [lambda: model.get_latent_representation(give_mean=False), model.get_elbo]
+
+
+KINDS = [scvi, logistic_normal, linear, autozi, scanvi, lda, condscvi, destvi, solo, stereoscope, cellassign, sysvi]
 
 
 @pytest.mark.usefixtures("global_rng_untouched")

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
+from celbo.external.sysvi import SysVAE
 from celbo.module import LDVAE, PEAKVAE, VAE, AmortizedLDAModule, AutoZIVAE
 from celbo.module.base import BaseModuleClass, LossOutput
 from celbo.testing import check_module
@@ -58,6 +59,7 @@ ROWS = {
     "peaks": (peaks, {}, []),
     "peaks_covariates": (peaks, {"encode_covariates": True, **COVARIATES}, []),
     "peaks_plain": (peaks, {"model_depth": False, "region_factors": False}, []),
+    "systems": (lambda **_: SysVAE(G, n_batch=2, n_hidden=6, n_latent=3), {}, []),
     "linear": (LDVAE, {**PRIOR, "gene_likelihood": "nb"}, [NO_DROPOUT]),
 }
 

@@ -6,8 +6,9 @@ from .poissonvi import POISSONVI
 from .scar import SCAR
 from .solo import SOLO
 from .stereoscope import RNAStereoscope, SpatialStereoscope
+from .sysvi import SysVI
 
-__all__ = ["POISSONVI", "SCAR", "SOLO", "CellAssign", "RNAStereoscope", "SpatialStereoscope"]
+__all__ = ["POISSONVI", "SCAR", "SOLO", "CellAssign", "RNAStereoscope", "SpatialStereoscope", "SysVI"]
 
 __getattr__ = planned_names(__name__)
 __dir__ = public_names(__name__)

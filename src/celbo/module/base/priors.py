@@ -8,6 +8,7 @@ Dims: n cells, k latents, m mixture components, s samples.
 """
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch.distributions import Categorical, Distribution, Independent, MixtureS
 
 from ...ops.draws import randn, rsample
 
-__all__ = ["GaussianPrior", "MogPrior", "Prior", "mixture_kl", "normal_mixture"]
+__all__ = ["GaussianPrior", "MogPrior", "Prior", "VampPrior", "mixture_kl", "normal_mixture"]
 
 _CELL_TYPE_BIAS = 10.0
 _MC_SAMPLES = 30
@@ -133,3 +134,88 @@ class MogPrior(Prior):
     def kl(self, qz: Normal, labels: Tensor | None = None, **kwargs: Any) -> Tensor:
         """KL divergence ``(n,)`` from 30 draws a cell."""
         return mixture_kl(qz, self.get_prior(qz.loc, labels))
+
+
+class VampPrior(Prior):
+    r"""Mixture of the posteriors of learned pseudo-inputs.
+
+    .. math:: p(z) = \sum_m \mathrm{softmax}(w)_m\, q(z \mid u_m, c_m)
+
+    Parameters
+    ----------
+    n_components
+        Number of components, m.
+    encoder
+        The network of the posterior, ``(x, *codes, cont=...) -> Normal`` over ``(n, k)``; it is shared, not copied.
+    x
+        Where the pseudo-inputs begin, ``(m, g)``: what ``encoder`` sees of m cells.
+    n_cat_list
+        Number of categories of each categorical covariate.
+    cat_list
+        Codes of the pseudo-inputs for each of them, ``(m, 1)``. A code is no number to learn: they stay.
+    cont
+        Continuous covariates of the pseudo-inputs, ``(m, c)``, or None.
+    trainable_priors
+        Whether pseudo-inputs are learned, or stay where they begin.
+
+    Raises
+    ------
+    ValueError
+        Another number of pseudo-inputs than of components.
+
+    Notes
+    -----
+    Reference: Tomczak and Welling, *VAE with a VampPrior*, AISTATS 2018. The encoder is in evaluation mode here: the
+    few pseudo-inputs are no minibatch that its normalizations could learn from.
+    """
+
+    def __init__(
+        self,
+        n_components: int,
+        encoder: nn.Module,
+        x: Tensor,
+        n_cat_list: Sequence[int] = (),
+        cat_list: Sequence[Tensor] = (),
+        cont: Tensor | None = None,
+        trainable_priors: bool = True,
+    ) -> None:
+        super().__init__()
+        if len(x) != n_components:
+            raise ValueError(f"There are {len(x)} pseudo-inputs for {n_components} components: one is wanted for each.")
+        self.encoder = encoder
+        self.u = nn.Parameter(x.detach().clone().float(), requires_grad=trainable_priors)
+        if cont is not None:
+            self.u_cont = nn.Parameter(cont.detach().clone().float(), requires_grad=trainable_priors)
+        self.w = nn.Parameter(torch.zeros(n_components, 1, 1))
+        self.u_cat = nn.Module()
+        for i, (codes, n_cat) in enumerate(zip(cat_list, n_cat_list, strict=True)):
+            self.u_cat.register_buffer(str(i), F.one_hot(codes.reshape(-1).long(), n_cat).float())
+
+    def components(self) -> Normal:
+        """Posteriors of the pseudo-inputs, ``(m, k)``."""
+        was_training = self.encoder.training
+        self.encoder.eval()
+        try:
+            codes = [weights_mc.argmax(-1, keepdim=True) for weights_mc in self.u_cat.buffers()]
+            q: Normal = self.encoder(self.u, *codes, cont=getattr(self, "u_cont", None))
+        finally:
+            self.encoder.train(was_training)
+        return q
+
+    def get_prior(self, *args: Any, **kwargs: Any) -> Distribution:
+        """The mixture, a distribution over ``(k,)``."""
+        q = self.components()
+        return normal_mixture(self.w.flatten(), q.loc, q.scale)
+
+    def kl(self, qz: Normal, z: Tensor | None = None, **kwargs: Any) -> Tensor:
+        """KL divergence ``(n,)`` from one draw a cell.
+
+        Parameters
+        ----------
+        qz
+            Posteriors, ``(n, k)``.
+        z
+            The draw, where there is one already, ``(n, k)``.
+        """
+        z_nk = rsample(qz) if z is None else z
+        return qz.log_prob(z_nk).sum(-1) - self.get_prior().log_prob(z_nk)

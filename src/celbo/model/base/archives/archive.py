@@ -32,7 +32,7 @@ logger = logging.getLogger("celbo")
 
 _APART = ("registry_", "init_params_")
 _BITS = "bits of row numbers"
-_NO_LONGER_ARGUMENTS = ("use_cuda", "use_gpu")
+_NO_LONGER_ARGUMENTS = ("use_cuda", "use_gpu", "pseudoinputs_data_indices")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Saved:
 
     @property
     def init_kwargs(self) -> dict[str, Any]:
-        """Constructor arguments, flat; without those that told old versions of scvi-tools where to compute."""
+        """Constructor arguments, flat; without those that say where to compute, or which cells weights begin as."""
         return {name: value for name, value in flat(self.init_params).items() if name not in _NO_LONGER_ARGUMENTS}
 
 

@@ -28,7 +28,7 @@ Free = bool | Tensor
 """What of a parameter may move: all, nothing, or the entries where a mask that broadcasts over it is true."""
 
 _LIBRARY, _CLASSIFIER = "l_encoder", "classifier"
-_ENCODERS, _DECODERS = ("z_encoder", "d_encoder"), ("decoder", "z_decoder")
+_ENCODERS, _DECODERS = ("z_encoder", "encoder", "d_encoder"), ("decoder", "z_decoder")
 _FIRST_LINEAR = ".fc_layers.Layer 0.0."
 
 
@@ -52,7 +52,7 @@ def covariates_of(module: nn.Module) -> dict[str, list[int]]:
     """Columns that categorical covariates take in each weight, in their order: ``{name of the weight: widths}``."""
     return {
         f"{path}.fc_layers.Layer {i}.0.weight": layers.n_cat_list if layers.inject_into_layer(i) else []
-        for path, layers in module.named_modules()
+        for path, layers in module.named_modules(remove_duplicate=False)  # a prior may share the encoder
         if isinstance(layers, FCLayers)
         for i in range(len(layers.fc_layers))
     }
@@ -219,7 +219,7 @@ def frees_encoder(free: Mapping[str, Free], sees_covariates: bool) -> bool:
     sees_covariates
         Whether the encoder sees the covariates.
     """
-    seen = ("z_encoder", "_embeddings_dict") if sees_covariates else ("z_encoder",)
+    seen = ("z_encoder", "encoder", *(["_embeddings_dict"] if sees_covariates else []))
     return any(name.partition(".")[0] in seen and part is not False for name, part in free.items())
 
 
