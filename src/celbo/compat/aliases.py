@@ -38,6 +38,7 @@ _ROOMS = {
         _semi_dataloader""",
     "distributions": "_beta_binomial _negative_binomial _normal",
     "external.cellassign": "_model _module",
+    "external.contrastivevi": "_contrastive_data_splitting _contrastive_dataloader _model _module",
     "external.poissonvi": "_model",
     "external.scar": "_model _module",
     "external.solo": "_model",

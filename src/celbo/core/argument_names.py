@@ -140,7 +140,7 @@ _SIZES: dict[str, Kind] = {
         n_samples_augmentation n_samples_per_label vamp_prior_p m_permutation batch_size minibatch_size n_top_genes
         n_top_genes_fallback n_cells n_genes n_cell_types n_batches n_spots types_per_spot num_nodes
         accumulate_grad_batches pool_bytes n_top chunk_rows
-        n_classes""",
+        n_classes n_background_latent n_salient_latent""",
     ),
     **_each(
         _FROM_0,
@@ -166,7 +166,7 @@ _NUMBERS: dict[str, Kind] = {
         _NOT_NEGATIVE,
         """lr weight_decay eps eps_v lr_threshold lr_min max_kl_weight min_kl_weight gradient_clip_val
         early_stopping_min_delta min_delta classification_ratio limit_train_batches limit_val_batches delta
-        pseudocounts threshold_counts marker_strength batch_strength rtol""",
+        wasserstein_penalty pseudocounts threshold_counts marker_strength batch_strength rtol""",
     ),
     "fdr_target": Several(_SHARE),
     "cred_interval_lvls": Several(_INSIDE),

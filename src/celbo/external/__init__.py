@@ -2,13 +2,14 @@
 
 from ..core.planned import planned_names, public_names
 from .cellassign import CellAssign
+from .contrastivevi import ContrastiveVI
 from .poissonvi import POISSONVI
 from .scar import SCAR
 from .solo import SOLO
 from .stereoscope import RNAStereoscope, SpatialStereoscope
 from .sysvi import SysVI
 
-__all__ = ["POISSONVI", "SCAR", "SOLO", "CellAssign", "RNAStereoscope", "SpatialStereoscope", "SysVI"]
+__all__ = ["POISSONVI", "SCAR", "SOLO", "CellAssign", "ContrastiveVI", "RNAStereoscope", "SpatialStereoscope", "SysVI"]
 
 __getattr__ = planned_names(__name__)
 __dir__ = public_names(__name__)

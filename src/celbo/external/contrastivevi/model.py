@@ -1,0 +1,109 @@
+"""ContrastiveVI: what varies in target cells, apart from what varies in background cells too.
+
+Reference: Weinberger, Lin and Lee, *Isolating salient variations of interest in single-cell data with contrastiveVI*,
+Nature Methods 2023.
+"""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from anndata import AnnData
+
+from ...data.fields import bundles
+from ...model.base import BaseModelClass, UnsupervisedTrainingMixin, library_arguments, setup_method
+from ...train.method import PASSED_ON, SPLIT, WHERE, Argument, training
+from .loading import ContrastiveDataSplitter
+from .module import ContrastiveVAE
+from .verbs import ContrastiveMixin
+
+__all__ = ["ContrastiveVI"]
+
+_OWN = {
+    "background_indices": Argument(
+        Sequence[int], "Cells without the condition studied, as row numbers or a boolean mask: controls."
+    ),
+    "target_indices": Argument(Sequence[int], "Cells with it; none that is a background cell."),
+    "load_sparse_tensor": Argument(bool, "Move minibatches to the device sparse and make them dense there."),
+}
+
+
+def _paired(model: object, options: dict[str, Any]) -> dict[str, Any]:
+    """The sets of cells are the splitter's affair."""
+    sets = {name: options.pop(name) for name in ("background_indices", "target_indices")}
+    return options | {"datasplitter_kwargs": sets | (options.get("datasplitter_kwargs") or {})}
+
+
+class ContrastiveVI(ContrastiveMixin, UnsupervisedTrainingMixin, BaseModelClass):
+    r"""Variational autoencoder of background and target cells, whose salient latents only target cells have.
+
+    .. math:: x_{ng} \sim \mathrm{ZINB}\bigl(\ell_n\, \mathrm{softmax}(f(z_n, s_n, c_n))_g,\; \theta_g,\;
+              \pi_{ng}\bigr), \qquad s_n = 0 \text{ in background cells}
+
+    Parameters
+    ----------
+    adata
+        AnnData set up with :meth:`setup_anndata`.
+    n_hidden, n_layers, dropout_rate
+        As in :class:`~celbo.model.SCVI`.
+    n_background_latent, n_salient_latent
+        Dimensions of the latents z that all cells have, and of those s that only target cells have.
+    use_observed_lib_size
+        Take the observed total counts as library size; otherwise it is a latent variable.
+    wasserstein_penalty
+        Weight of the distance from 0 of the salient latents that background cells would have. The paper takes 1.
+    """
+
+    _module_cls: ClassVar[type[ContrastiveVAE]] = ContrastiveVAE
+    _data_splitter_cls: ClassVar[type] = ContrastiveDataSplitter
+
+    _computed_arguments = library_arguments
+
+    def __init__(
+        self,
+        adata: AnnData,
+        n_hidden: int = 128,
+        n_background_latent: int = 10,
+        n_salient_latent: int = 10,
+        n_layers: int = 1,
+        dropout_rate: float = 0.1,
+        use_observed_lib_size: bool = True,
+        wasserstein_penalty: float = 0,
+    ) -> None:
+        super().__init__(adata)
+        self._build_module()
+
+    train = training(
+        dict.fromkeys(("background_indices", "target_indices"), inspect.Parameter.empty),
+        {"max_epochs": None},
+        WHERE,
+        SPLIT,
+        {"load_sparse_tensor": False, "batch_size": 128, "early_stopping": False},
+        PASSED_ON,
+        own=_OWN,
+        prepare=_paired,
+    )
+
+    @classmethod
+    @setup_method
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        layer: str | None = None,
+        batch_key: str | None = None,
+        labels_key: str | None = None,
+        size_factor_key: str | None = None,
+        categorical_covariate_keys: list[str] | None = None,
+        continuous_covariate_keys: list[str] | None = None,
+        *,
+        use_raw: bool = False,
+    ) -> bundles.Fields:
+        """Register background and target cells together; :meth:`train` is told which is which."""
+        covariates = bundles.covariates(categorical_covariate_keys, continuous_covariate_keys)
+        return [
+            *bundles.counts(layer, use_raw),
+            *bundles.batch(batch_key),
+            *bundles.labels(labels_key),
+            *bundles.size_factor(size_factor_key),
+            *covariates,
+        ]

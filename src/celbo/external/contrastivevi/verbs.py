@@ -1,0 +1,338 @@
+"""ContrastiveMixin: verbs of a model of background and target cells. :mod:`celbo.posterior` answers."""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from torch import Tensor
+
+from ... import posterior
+from ...core import REGISTRY_KEYS, checked_methods, unknown_name
+from ...dataloaders.row_sources.source import as_indices
+from ...model.base.verbs.cells import Asked, asked, codes_of_batches
+from ...posterior import Counts, Hypothesis, Sampling
+from .module import IS_TARGET, Decoded, Encoded
+
+if TYPE_CHECKING:
+    from ...model.base import BaseModelClass as Base
+else:
+    Base = object
+
+__all__ = ["ContrastiveMixin"]
+
+logger = logging.getLogger("celbo")
+
+Kind = Literal["background", "salient"]
+_KINDS = ("background", "salient")
+Minibatches = Iterable[dict[str, Tensor]]
+
+
+@checked_methods
+class ContrastiveMixin(Base):
+    """Latents, denoised expression and differential expression, without or with salient latents.
+
+    Common arguments (``adata``, ``indices``, ``batch_size``, ``seed``): see :class:`~celbo.model.base.VAEMixin`; those
+    of expression (``transform_batch``, ``gene_list``, ``library_size``, ``n_samples``, ``n_samples_overall``,
+    ``return_mean``, ``return_numpy``): see :class:`~celbo.model.base.RNASeqMixin`.
+    """
+
+    def get_latent_representation(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        give_mean: bool = True,
+        batch_size: int | None = None,
+        representation_kind: Kind = "salient",
+        *,
+        seed: int | None = None,
+    ) -> np.ndarray:
+        """Latents of each cell, of one kind.
+
+        Parameters
+        ----------
+        adata, indices, batch_size, seed
+            See the class.
+        give_mean
+            The posterior mean, or a draw.
+        representation_kind
+            ``"salient"`` or ``"background"``. The salient latents of background cells are those they would have.
+
+        Returns
+        -------
+        ``(n, k)``.
+        """
+        self._check_if_trained()
+        cells = asked(self, adata, indices, batch_size)
+        latents = posterior.latent_representation(
+            Encoded(self.module, representation_kind),
+            cells.batches,
+            give_mean=give_mean,
+            n_cells=cells.n_cells,
+            seed=seed,
+        )
+        assert isinstance(latents, np.ndarray)  # two of them only where the distribution is asked for
+        return latents
+
+    def get_normalized_expression(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        transform_batch: Sequence[float | str] | float | str | None = None,
+        gene_list: Sequence[str] | None = None,
+        library_size: float | Literal["latent"] = 1.0,
+        n_samples: int = 1,
+        n_samples_overall: int | None = None,
+        batch_size: int | None = None,
+        return_mean: bool = True,
+        return_numpy: bool | None = None,
+        silent: bool = True,
+        *,
+        seed: int | None = None,
+    ) -> dict[str, np.ndarray | pd.DataFrame]:
+        """Denoised expression of each cell without and with its salient latents.
+
+        Parameters
+        ----------
+        adata, indices, transform_batch, gene_list, library_size, n_samples, n_samples_overall, batch_size
+            See the class.
+        return_mean, return_numpy, seed
+            See the class.
+        silent
+            Accepted for compatibility with scvi-tools: there is no progress bar.
+
+        Returns
+        -------
+        ``{"background": ..., "salient": ...}``, each cells by genes.
+        """
+        asked_for = (transform_batch, gene_list, library_size, n_samples, n_samples_overall)
+        cells = asked(self, adata, indices, batch_size)
+        return {kind: self._expression(cells, kind, asked_for, return_mean, return_numpy, seed) for kind in _KINDS}
+
+    def get_salient_normalized_expression(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        transform_batch: Sequence[float | str] | float | str | None = None,
+        gene_list: Sequence[str] | None = None,
+        library_size: float | Literal["latent"] = 1.0,
+        n_samples: int = 1,
+        n_samples_overall: int | None = None,
+        batch_size: int | None = None,
+        return_mean: bool = True,
+        return_numpy: bool | None = None,
+        *,
+        seed: int | None = None,
+    ) -> np.ndarray | pd.DataFrame:
+        """Denoised expression of each cell with its salient latents: cells by genes.
+
+        Parameters
+        ----------
+        adata, indices, transform_batch, gene_list, library_size, n_samples, n_samples_overall, batch_size
+            See the class.
+        return_mean, return_numpy, seed
+            See the class.
+        """
+        asked_for = (transform_batch, gene_list, library_size, n_samples, n_samples_overall)
+        cells = asked(self, adata, indices, batch_size)
+        return self._expression(cells, "salient", asked_for, return_mean, return_numpy, seed)
+
+    def get_specific_normalized_expression(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        transform_batch: Sequence[float | str] | float | str | None = None,
+        gene_list: Sequence[str] | None = None,
+        library_size: float | Literal["latent"] = 1,
+        n_samples: int = 1,
+        n_samples_overall: int | None = None,
+        batch_size: int | None = None,
+        return_mean: bool = True,
+        return_numpy: bool | None = None,
+        expression_type: Kind | None = None,
+        indices_to_return_salient: Sequence[int] | None = None,
+        *,
+        seed: int | None = None,
+    ) -> np.ndarray | pd.DataFrame:
+        """Denoised expression of one kind, or of each cell's own: cells by genes.
+
+        Parameters
+        ----------
+        adata, indices, transform_batch, gene_list, library_size, n_samples, n_samples_overall, batch_size
+            See the class.
+        return_mean, return_numpy, seed
+            See the class.
+        expression_type
+            ``"background"`` or ``"salient"`` for all cells.
+        indices_to_return_salient
+            Instead: row numbers or a mask of the cells that are decoded with their salient latents, the others without.
+            As in scvi-tools 1.4.2 they are looked for among ``indices``: without these it is none, with a warning.
+
+        Raises
+        ------
+        ValueError
+            Neither or both of ``expression_type`` and ``indices_to_return_salient``.
+        """
+        if (expression_type is None) == (indices_to_return_salient is None):
+            raise ValueError(
+                "Give one of expression_type and indices_to_return_salient: a kind for all cells, or the cells that "
+                "are decoded with their salient latents."
+            )
+        if expression_type not in (None, *_KINDS):
+            raise ValueError(unknown_name("expression_type", expression_type, _KINDS))
+        asked_for = (transform_batch, gene_list, library_size, n_samples, n_samples_overall)
+        cells = asked(self, adata, indices, batch_size)
+        of: Any = expression_type
+        if expression_type is None:
+            of = indices_to_return_salient
+            if indices is None:
+                of = "background"
+                logger.warning(
+                    "indices_to_return_salient picks among `indices`, which are not given: no cell is decoded with its "
+                    "salient latents, as in scvi-tools. Pass indices=range(adata.n_obs) for all cells."
+                )
+        return self._expression(cells, of, asked_for, return_mean, return_numpy, seed)
+
+    def differential_expression(
+        self,
+        adata: AnnData | None = None,
+        groupby: str | None = None,
+        group1: Sequence[str] | None = None,
+        group2: Sequence[str] | str | None = None,
+        idx1: Sequence[int] | Sequence[bool] | str | None = None,
+        idx2: Sequence[int] | Sequence[bool] | str | None = None,
+        mode: Literal["vanilla", "change"] = "change",
+        delta: float | None = 0.25,
+        batch_size: int | None = None,
+        all_stats: bool = True,
+        batch_correction: bool = False,
+        batchid1: Sequence[str] | None = None,
+        batchid2: Sequence[str] | None = None,
+        fdr_target: float | Sequence[float] = 0.05,
+        silent: bool = False,
+        target_idx: Sequence[int] | Sequence[bool] | None = None,
+        n_samples: int = 1,
+        *,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> pd.DataFrame:
+        """Differential expression between groups of cells, target cells with their salient latents.
+
+        Parameters
+        ----------
+        adata, groupby, group1, group2, idx1, idx2, mode, delta, batch_size, all_stats, batch_correction
+            See :meth:`celbo.model.SCVI.differential_expression`.
+        batchid1, batchid2, fdr_target, silent, seed, **kwargs
+            As there.
+        target_idx
+            Row numbers or a mask of the cells decoded with their salient latents, the others without; None: all.
+        n_samples
+            Accepted for compatibility with scvi-tools: ``n_samples_overall`` says how many draws there are.
+
+        Returns
+        -------
+        A row for each gene and comparison, see :func:`~celbo.posterior.differential_expression`.
+        """
+        self._check_if_trained()
+        of_hypothesis, of_sampling = posterior.split_options(kwargs)
+        cells = asked(self, adata, None, batch_size)
+        assert cells.adata is not None
+        if batch_correction:
+            every = self.get_state_registry(REGISTRY_KEYS.BATCH_KEY)["categorical_mapping"]
+            for k, chosen in ((1, batchid1), (2, batchid2)):
+                codes = codes_of_batches(self, every if chosen is None else chosen, f"batchid{k}")
+                of_sampling[f"batches{k}"] = codes
+        manager: Any = self.get_anndata_manager(cells.adata, required=True)
+        key = REGISTRY_KEYS.X_KEY
+        return posterior.differential_expression(
+            Decoded(self.module),
+            _marking(cells, "salient" if target_idx is None else target_idx),
+            posterior.comparisons(cells.adata.obs, groupby=groupby, group1=group1, group2=group2, idx1=idx1, idx2=idx2),
+            self.get_var_names(),
+            hypothesis=Hypothesis(mode=mode, delta=delta, **of_hypothesis),
+            sampling=Sampling(**of_sampling),
+            counts=Counts(manager.get_from_registry(key), manager.get_column_indexer(key)),
+            all_stats=all_stats,
+            fdr_target=fdr_target,
+            seed=seed,
+        )
+
+    def get_latent_library_size(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        give_mean: bool = True,
+        batch_size: int | None = None,
+        *,
+        variance_as_scale: bool = True,
+        seed: int | None = None,
+    ) -> np.ndarray:
+        """Library size of each cell, ``(n, 1)``, on the scale of counts.
+
+        Parameters
+        ----------
+        adata, indices, batch_size, seed
+            See the class.
+        give_mean
+            The posterior mean, or a draw; an observed library is given with ``False``.
+        variance_as_scale
+            In the mean of a latent library, take the variance of its logarithm for the standard deviation, as
+            scvi-tools 1.4.2 does, for the same figures. False: the mean itself.
+        """
+        self._check_if_trained(warn=False)
+        cells = asked(self, adata, indices, batch_size)
+        view = Decoded(self.module, variance_as_scale)
+        return posterior.latent_library_size(view, cells.batches, give_mean=give_mean, n_cells=cells.n_cells, seed=seed)
+
+    def _expression(
+        self,
+        cells: Asked,
+        of: Any,
+        asked_for: tuple[Any, Any, Any, int, int | None],
+        return_mean: bool,
+        return_numpy: bool | None,
+        seed: int | None,
+    ) -> np.ndarray | pd.DataFrame:
+        self._check_if_trained()
+        transform_batch, gene_list, library_size, n_samples, n_samples_overall = asked_for
+        names, rows = self.get_var_names(), cells.require_cells("get_normalized_expression")
+        genes = posterior.gene_columns(gene_list, names)
+        view, loader_of = Decoded(self.module), _marking(cells, of)
+        options: dict[str, Any] = {
+            "transform_batch": codes_of_batches(self, transform_batch),
+            "genes": genes,
+            "library_size": library_size,
+            "seed": seed,
+        }
+        index: pd.Index | None = None
+        if n_samples_overall is not None:
+            expression = posterior.sampled_expression(view, loader_of, rows, n_samples_overall, **options)
+        else:
+            options |= {"n_samples": n_samples, "return_mean": return_mean, "n_cells": cells.n_cells}
+            expression, index = posterior.normalized_expression(view, loader_of(rows), **options), cells.names
+        if return_numpy or expression.ndim == 3:
+            return expression
+        return pd.DataFrame(expression, index, names if genes is None else names[genes], copy=False)
+
+
+def _marking(cells: Asked, of: Any) -> Any:
+    """Loader of minibatches by row number whose column :data:`IS_TARGET` says which cells have salient latents.
+
+    ``of`` is ``"salient"`` for all, ``"background"`` for none, or row numbers or a mask of them.
+    """
+    assert cells.adata is not None
+    is_target_n = np.full(cells.adata.n_obs, isinstance(of, str) and of == "salient")
+    if not isinstance(of, str):
+        is_target_n[as_indices(of, cells.adata.n_obs, what="cell")] = True
+
+    def loader_of(rows: np.ndarray) -> Iterator[Mapping[str, Tensor]]:
+        start = 0
+        for tensors in cells.loader_of(rows):
+            part = rows[start : start + len(tensors[REGISTRY_KEYS.X_KEY])]
+            start += len(part)
+            yield {**tensors, IS_TARGET: torch.from_numpy(is_target_n[part].astype(np.float32))[:, None]}
+
+    return loader_of

@@ -1,0 +1,193 @@
+"""ContrastiveVI: pairs of minibatches, the loss by its formula, simulated perturbations, archives, faults."""
+
+import logging
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+
+from celbo.core import REGISTRY_KEYS
+from celbo.data import synthetic_iid
+from celbo.external import ContrastiveVI
+from celbo.external.contrastivevi import ContrastiveDataLoader, ContrastiveDataSplitter, ContrastiveVAE
+
+QUICK = {"verbose": 0, "seed": 0, "accelerator": "cpu"}
+SMALL = {"n_hidden": 8, "n_background_latent": 4, "n_salient_latent": 3}
+PLACES = [folder / "shared" / "parity2" for folder in Path(__file__).resolve().parents]
+FIGURES = next((place for place in PLACES if place.exists()), PLACES[0])
+
+
+@pytest.fixture
+def adata():
+    adata = synthetic_iid(batch_size=30, n_genes=20, seed=0)
+    adata.obs["donor"] = pd.Categorical(np.arange(60) % 3)
+    adata.obs["depth"] = np.linspace(0, 1, 60)
+    return adata
+
+
+@pytest.fixture
+def model(adata):
+    ContrastiveVI.setup_anndata(adata, batch_key="batch")
+    model = ContrastiveVI(adata, **SMALL)
+    model.train(np.arange(20), np.arange(20, 60), max_epochs=2, **QUICK)
+    return model
+
+
+class TestPairs:
+    def loader(self, adata, background, target, **kwargs):
+        ContrastiveVI.setup_anndata(adata)
+        adata.X = adata.X * 0 + np.arange(len(adata))[:, None]  # each cell tells its row
+        manager = ContrastiveVI._get_most_recent_anndata_manager(adata)
+        return ContrastiveDataLoader(manager, background, target, **kwargs)
+
+    def test_are_named_of_equal_size_and_go_over_the_larger_set(self, adata):
+        loader = self.loader(adata, np.arange(10), np.arange(10, 60), batch_size=8, shuffle=True, seed=0)
+        pairs = list(loader)
+        rows = {kind: [p[kind][REGISTRY_KEYS.X_KEY][:, 0].int().tolist() for p in pairs] for kind in pairs[0]}
+        assert list(rows) == ["background", "target"]
+        assert [len(r) for r in rows["target"]] == [len(r) for r in rows["background"]] == [8] * 6 + [2]
+        assert sorted(np.concatenate(rows["target"])) == list(range(10, 60))
+        assert set(np.concatenate(rows["background"])) == set(range(10))
+
+    def test_a_small_set_makes_small_minibatches(self, adata):
+        pairs = list(self.loader(adata, np.arange(5), np.arange(5, 60)))
+        assert sum(len(pair["target"]["batch"]) for pair in pairs) == 55
+
+    def test_split_by_set(self, adata):
+        ContrastiveVI.setup_anndata(adata)
+        manager = ContrastiveVI._get_most_recent_anndata_manager(adata)
+        splitter = ContrastiveDataSplitter(manager, np.arange(20), np.arange(20, 50), train_size=0.8, seed=0)
+        for rows, n in ((np.arange(20), 16), (np.arange(20, 50), 24)):
+            assert np.isin(splitter.train_idx, rows).sum() == n
+        assert not np.isin(splitter.train_idx, splitter.val_idx).any()
+        given = [np.arange(0, 40), np.arange(40, 60), []]
+        splitter = ContrastiveDataSplitter(manager, np.arange(20), np.arange(20, 50), external_indexing=given)
+        assert (splitter.n_train, splitter.n_val) == (40, 10)
+
+
+def test_loss_is_the_formula():
+    torch.manual_seed(0)
+    module = ContrastiveVAE(6, 2, 5, 2, 3, wasserstein_penalty=2.0).eval()
+    x = torch.poisson(torch.full((2, 4, 6), 3.0))
+    batch = torch.tensor([[0], [1], [0], [1]])
+    pair = {kind: {"X": x[i], "batch": batch} for i, kind in enumerate(("background", "target"))}
+    encoded, decoded, output = module(pair, loss_kwargs={"kl_weight": 0.5})
+    assert not encoded["background"]["s"].any()
+    prior = Normal(0.0, 1.0)
+    wanted = 0
+    for kind in pair:
+        nll = -decoded[kind]["px"].log_prob(pair[kind]["X"]).sum(-1)
+        wanted = wanted + nll + 0.5 * kl_divergence(encoded[kind]["qz"], prior).sum(-1)
+    qs = encoded["background"]["qs"]
+    distance = qs.mean.square().sum(-1) + qs.variance.sum(-1)
+    wanted = wanted + 0.5 * (kl_divergence(encoded["target"]["qs"], prior).sum(-1) + 2.0 * distance)
+    torch.testing.assert_close(output.loss, wanted.mean())
+    torch.testing.assert_close(output.extra_metrics["wasserstein_loss_sum"], distance.sum())
+    assert output.reconstruction_loss["reconstruction_loss"].shape == (4,)
+
+
+def test_perturbations_are_salient():
+    """Two perturbations that only target cells have: the nearest salient neighbour has the same one."""
+    rng = np.random.default_rng(0)
+    n, g = 400, 60
+    pert = np.where(np.arange(n) < n // 2, 0, 1 + rng.integers(2, size=n))
+    profile = rng.gamma(0.6, 1, (3, g))[rng.integers(3, size=n)] + 0.05
+    effect = np.ones((3, g))
+    effect[1, :8] = effect[2, 8:16] = 8
+    mu = profile * effect[pert]
+    adata = ad.AnnData(rng.poisson(1000 * mu / mu.sum(1, keepdims=True)).astype(np.float32))
+    ContrastiveVI.setup_anndata(adata)
+    model = ContrastiveVI(adata)
+    model.train(np.flatnonzero(pert == 0), np.flatnonzero(pert > 0), max_epochs=80, **QUICK)
+    s = model.get_latent_representation(indices=pert > 0)
+    distance = ((s[:, None] - s[None]) ** 2).sum(-1)
+    np.fill_diagonal(distance, np.inf)
+    assert (pert[pert > 0][distance.argmin(1)] == pert[pert > 0]).mean() > 0.95
+
+
+class TestAnswers:
+    def test_kinds_of_expression(self, model):
+        both = model.get_normalized_expression(return_numpy=True, seed=0)
+        rows = np.arange(60)
+        own = model.get_specific_normalized_expression(
+            indices=rows, indices_to_return_salient=rows[20:], return_numpy=True, seed=0
+        )
+        np.testing.assert_allclose(own[:20], both["background"][:20], rtol=1e-5)
+        np.testing.assert_allclose(own[20:], both["salient"][20:], rtol=1e-5)
+        assert not np.allclose(both["background"], both["salient"], rtol=1e-3)
+        np.testing.assert_allclose(both["salient"].sum(1), 1, rtol=1e-5)
+        assert model.get_salient_normalized_expression(n_samples_overall=7, gene_list=["gene_1"]).shape == (7, 1)
+
+    def test_without_indices_no_cell_is_salient_and_this_is_said(self, model, caplog, monkeypatch):
+        monkeypatch.setattr(logging.getLogger("celbo"), "propagate", True)
+        model.get_specific_normalized_expression(indices_to_return_salient=[20])
+        assert "indices=range(adata.n_obs)" in caplog.text
+
+    def test_one_way_to_choose(self, model):
+        with pytest.raises(ValueError, match="one of expression_type and indices_to_return_salient"):
+            model.get_specific_normalized_expression()
+
+    def test_differential_expression(self, model):
+        table = model.differential_expression(
+            idx1=np.arange(20, 40), idx2=np.arange(20), target_idx=np.arange(20, 60), seed=0, batch_correction=True
+        )
+        assert len(table) == 20
+        assert {"proba_de", "lfc_mean", "raw_mean1"} <= set(table)
+
+    def test_archive(self, model, adata, tmp_path):
+        model.save(str(tmp_path / "m"))
+        loaded = ContrastiveVI.load(str(tmp_path / "m"), adata)
+        for kind in ("salient", "background"):
+            wanted = model.get_latent_representation(representation_kind=kind)
+            np.testing.assert_allclose(loaded.get_latent_representation(representation_kind=kind), wanted, rtol=1e-5)
+
+    def test_training_is_fixed_by_its_seed(self, model, adata):
+        again = ContrastiveVI(adata, **SMALL)
+        again.train(np.arange(20), np.arange(20, 60), max_epochs=2, **QUICK)
+        np.testing.assert_array_equal(again.get_latent_representation(), model.get_latent_representation())
+        assert len(model.history["wasserstein_loss_sum_train"]) == 2
+
+
+def test_covariates_are_used(adata):
+    ContrastiveVI.setup_anndata(
+        adata, batch_key="batch", categorical_covariate_keys=["donor"], continuous_covariate_keys=["depth"]
+    )
+    model = ContrastiveVI(adata, **SMALL)
+    model.train(np.arange(20), np.arange(20, 60), max_epochs=1, **QUICK)
+    assert model.module.z_encoder.encoder.fc_layers[0][0].weight.shape == (8, 20 + 1 + 2 + 3)
+    before = model.get_latent_representation()
+    other = adata.copy()
+    other.obs["depth"] = 1 - other.obs["depth"]
+    assert not np.allclose(model.get_latent_representation(other), before)
+
+
+@pytest.mark.parametrize(
+    ("background", "target", "said"),
+    [
+        ([], [1, 2, 3], "background_indices is empty"),
+        ([1, 2, 3], [], "target_indices is empty"),
+        ([1, 2, 3], [3, 4], "background_indices and target_indices have 1 cells in common"),
+    ],
+)
+def test_sets_that_cannot_be(adata, background, target, said):
+    ContrastiveVI.setup_anndata(adata)
+    with pytest.raises(ValueError, match=said):
+        ContrastiveVI(adata, **SMALL).train(background, target, max_epochs=1, **QUICK)
+
+
+@pytest.mark.skipif(not FIGURES.exists(), reason="figures of scvi-tools are not here")
+@pytest.mark.parametrize("case", ["contrastivevi", "contrastivevi_penalty"])
+def test_answers_are_those_of_scvi_tools(case):
+    spec = spec_from_file_location("parity2_check", FIGURES / "check.py")
+    check = module_from_spec(spec)
+    sys.modules[spec.name] = check
+    spec.loader.exec_module(check)
+    asked, compared, faults = check.check_case(FIGURES / case, lambda room: sys.modules[f"celbo.{room}"])
+    assert faults == []
+    assert compared > asked > 10
