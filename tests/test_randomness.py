@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from celbo.data import synthetic_iid
-from celbo.external import SOLO, CellAssign, RNAStereoscope, SpatialStereoscope, SysVI
+from celbo.external import SCAR, SOLO, CellAssign, ContrastiveVI, RNAStereoscope, SpatialStereoscope, SysVI
 from celbo.model import AUTOZI, SCANVI, SCVI, AmortizedLDA, CondSCVI, DestVI, LinearSCVI
 from celbo.module import VAE
 from celbo.ops.random import private_rng
@@ -179,7 +179,42 @@ def sysvi():
     return model, [lambda: model.get_latent_representation(give_mean=False), model.get_elbo]
 
 
-KINDS = [scvi, logistic_normal, linear, autozi, scanvi, lda, condscvi, destvi, solo, stereoscope, cellassign, sysvi]
+def scar():
+    adata = data()
+    SCAR.setup_anndata(adata, batch_key="batch")
+    model = SCAR(adata, ambient_profile=np.ones(adata.n_vars), **SMALL)
+    model.train(**TRAIN)
+    return model, [lambda: model.get_denoised_counts(n_samples=3), model.posterior_predictive_sample]
+
+
+def contrastivevi():
+    adata = data()
+    ContrastiveVI.setup_anndata(adata, batch_key="batch")
+    model = ContrastiveVI(adata, n_hidden=6, n_salient_latent=3)
+    half = adata.n_obs // 2
+    model.train(np.arange(half), np.arange(half, adata.n_obs), **TRAIN)
+    return model, [
+        lambda: model.get_normalized_expression(n_samples=2),
+        lambda: model.get_latent_representation(give_mean=False),
+    ]
+
+
+KINDS = [
+    scvi,
+    logistic_normal,
+    linear,
+    autozi,
+    scanvi,
+    lda,
+    condscvi,
+    destvi,
+    solo,
+    stereoscope,
+    cellassign,
+    sysvi,
+    scar,
+    contrastivevi,
+]
 
 
 @pytest.mark.usefixtures("global_rng_untouched")

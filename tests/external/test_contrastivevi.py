@@ -16,6 +16,7 @@ from celbo.core import REGISTRY_KEYS
 from celbo.data import synthetic_iid
 from celbo.external import ContrastiveVI
 from celbo.external.contrastivevi import ContrastiveDataLoader, ContrastiveDataSplitter, ContrastiveVAE
+from celbo.report import model_report
 
 QUICK = {"verbose": 0, "seed": 0, "accelerator": "cpu"}
 SMALL = {"n_hidden": 8, "n_background_latent": 4, "n_salient_latent": 3}
@@ -146,6 +147,10 @@ class TestAnswers:
         for kind in ("salient", "background"):
             wanted = model.get_latent_representation(representation_kind=kind)
             np.testing.assert_allclose(loaded.get_latent_representation(representation_kind=kind), wanted, rtol=1e-5)
+
+    def test_report(self, model, tmp_path):
+        model_report(model, tmp_path / "report.html")
+        assert "ContrastiveVI" in (tmp_path / "report.html").read_text()
 
     def test_training_is_fixed_by_its_seed(self, model, adata):
         again = ContrastiveVI(adata, **SMALL)

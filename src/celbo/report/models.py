@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..external import POISSONVI, SOLO, CellAssign, RNAStereoscope, SpatialStereoscope, SysVI
+from ..external import POISSONVI, SOLO, CellAssign, ContrastiveVI, RNAStereoscope, SpatialStereoscope, SysVI
 from ..model import AUTOZI, PEAKVI, SCANVI, AmortizedLDA, DestVI
 from .detail import Detail
 from .doublets import DoubletDetail
@@ -25,6 +25,10 @@ Latents = tuple[np.ndarray, np.ndarray | None]
 
 def _normal_latents(model: Any, indices: np.ndarray) -> Latents:
     return model.get_latent_representation(indices=indices, return_dist=True)
+
+
+def _salient_latents(model: Any, indices: np.ndarray) -> Latents:
+    return model.get_latent_representation(indices=indices), None
 
 
 def _topics(model: object, indices: np.ndarray) -> Latents:
@@ -65,6 +69,7 @@ ROWS: Mapping[type, Row] = {
     PEAKVI: Row(draws_counts=False, of=("cells", "regions")),  # it draws which are zero
     POISSONVI: Row(of=("cells", "regions")),
     AmortizedLDA: Row(latents=_topics, draws_counts=False, detail=TopicDetail.of),
+    ContrastiveVI: Row(latents=_salient_latents, draws_counts=False),
     CellAssign: Row(latents=None, draws_counts=False, detail=MarkerDetail.of),
     SOLO: Row(
         latents=None,
