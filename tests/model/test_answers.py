@@ -150,6 +150,8 @@ class TestWhichCells:
         once = ask(model, indices=rows, seed=0)
         assert len(once) == 5
         np.testing.assert_allclose(ask(model, indices=list(rows), seed=0), once)
+        if verb == "predictive":
+            return  # how many random numbers a count takes depends on its rate, so that others' counts change it
         swapped = ask(model, indices=rows[[0, 1, 3, 2, 4]], seed=0)
         np.testing.assert_allclose(swapped[[0, 1, 4]], once[[0, 1, 4]], rtol=1e-4, atol=1e-5)
 

@@ -144,7 +144,7 @@ def test_doublets(adata, tmp_path):
 class TestProportions:
     @pytest.fixture
     def spots(self, adata):
-        spots = celbo.data.simulated.spots(adata, "cell_type", 30, seed=0)
+        spots = celbo.data.simulate_spots(adata, "cell_type", 30, seed=0)
         spots.obsm["spatial"] = np.random.default_rng(0).uniform(size=(30, 2))
         return spots
 

@@ -91,7 +91,7 @@ CHANGES = {
     "momentum a list": (lambda d: momenta(d).update(exp_avg=[1.0]), "optimizers.*fit the parameters"),
     "step of another shape": (lambda d: momenta(d).update(step=torch.ones(3)), "optimizers.*fit the parameters"),
     "momentum missing": (lambda d: momenta(d).pop("exp_avg"), "optimizers.*values by parameter"),
-    "rates cut": (lambda d: d["schedules"][0].update(base_lrs=[]), "schedules.*base_lrs.*a list of 1"),
+    "rates cut": (lambda d: d["schedules"][0].update(base_lrs=[]), "schedules.*base_lrs.*a list of 2"),
     "no process": (lambda d: d["processes"].clear(), "processes.*process 0"),
     "generator a number": (lambda d: d["processes"][0]["generators"].update(cpu=5), "processes.*cpu.*bytes"),
     "generator cut": (lambda d: d["processes"][0]["generators"].update(cpu=torch.zeros(3, dtype=torch.uint8)), ""),

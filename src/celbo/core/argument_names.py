@@ -135,7 +135,8 @@ def _each(kind: Kind, names: str) -> dict[str, Kind]:
 _SIZES: dict[str, Kind] = {
     **_each(
         _COUNT,
-        """n_hidden n_latent n_layers n_topics n_layers_encoder n_latent_amortization num_classes_mog n_states_per_label
+        """n_hidden n_latent n_layers n_topics n_layers_encoder n_layers_decoder num_classes_mog n_latent_amortization
+        n_states_per_label
         n_samples n_samples_overall mc_samples n_mc_samples n_mc_samples_per_pass max_cells num_cells_posterior
         n_samples_augmentation n_samples_per_label vamp_prior_p m_permutation batch_size minibatch_size n_top_genes
         n_top_genes_fallback n_cells n_genes n_cell_types n_batches n_spots types_per_spot num_nodes

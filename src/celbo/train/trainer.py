@@ -5,12 +5,13 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from torch import Tensor
 
 from ..core import checked
 from ..core.allocator import give_back_free_blocks, keep_large_blocks
+from ..core.kinds import Number
 from ..dataloaders.placing import free_bytes, keep_on_device
 from ..module.base.randomness import draws_globally
 from ..ops.native.thread_count import working_threads
@@ -137,7 +138,7 @@ class Trainer(TrainerView):
         seed: int | None = None,
         verbose: int = 1,
         keep_best: bool = False,
-        keep_best_from: float = 0.0,
+        keep_best_from: Annotated[float, Number(0, 1)] = 0.0,
         retries: int = 0,
         checkpoint_every: str | None = None,
         checkpoint_dir: str | Path | None = None,

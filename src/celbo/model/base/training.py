@@ -75,7 +75,8 @@ def train_model(
     if datamodule is None:
         sparse = _sparse_reading(model, trainer_kwargs)
         datamodule = _split(model, size, {"seed": seed} | splitter_kwargs | sparse)
-        if not pretrained and _can_start_from_counts(plan_cls, chosen) and _start_from_counts(model, datamodule):
+        trains = max_epochs != 0 and not pretrained
+        if trains and _can_start_from_counts(plan_cls, chosen) and _start_from_counts(model, datamodule):
             chosen = chosen.from_counts or chosen
             if batch_size is None and (smaller := _smaller_batch(chosen, datamodule, resumed)) < size:
                 size = smaller
@@ -156,7 +157,7 @@ def _start_from_counts(model: Any, loaders: Any) -> bool:
         return False
     tables = AnnTorchDataset(model.adata_manager, [REGISTRY_KEYS.X_KEY])
     most = _CELLS_LOOKED_AT if tables.cost is None else _CELLS_STREAMED
-    n_cells = min(len(rows), most, 2 + _COUNTS_LOOKED_AT // model.adata.n_vars)
+    n_cells = min(len(rows), most, 2 + _COUNTS_LOOKED_AT // model.summary_stats["n_vars"])
     places = np.linspace(0, len(rows) - 1, n_cells).astype(np.int64)
     some = np.sort(np.asarray(rows)[places]).astype(np.int64)
     return model.module.start_from_counts(tables.fetch(some)[REGISTRY_KEYS.X_KEY].to_dense())

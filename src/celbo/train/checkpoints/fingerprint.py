@@ -197,10 +197,19 @@ def as_begun(
     if saved["plan"].get("lr_schedule") != plan.get("lr_schedule", "constant"):
         return dict(plan), dict(trainer)
     begun = [
-        {name: saved[part].get(name, _ONCE_FIXED.get(name, value)) for name, value in today.items()}
+        {
+            name: _of_its_kind(saved[part].get(name, _ONCE_FIXED.get(name, value)), value)
+            for name, value in today.items()
+        }
         for part, today in (("plan", plan), ("trainer", trainer))
     ]
     return begun[0], begun[1]
+
+
+def _of_its_kind(saved: Any, today: Any) -> Any:
+    """A setting that was saved, where it is what such a setting may be; a damaged file may say anything."""
+    numbers = (int, float, type(None))
+    return saved if type(saved) is type(today) or (isinstance(saved, numbers) and isinstance(today, numbers)) else today
 
 
 _NAMES = {

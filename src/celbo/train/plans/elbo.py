@@ -3,12 +3,13 @@
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
 from ...core import UnknownArgumentError, checked, unknown_name
+from ...core.kinds import Number
 from ...module.base import BaseModuleClass, LossOutput
 from ..metrics import ElboMetric, EpochMetrics
 from ..running_means import RunningMeans
@@ -100,8 +101,8 @@ class TrainingPlan(Plan):
         on_epoch: bool | None = True,
         lr_schedule: Literal["constant", "one_cycle"] = "constant",
         lr_warmup_fraction: float = 0.1,
-        dispersion_lr_factor: float = 1.0,
-        batch_norm_momentum: float | None = None,
+        dispersion_lr_factor: Annotated[float, Number(0, above=True)] = 1.0,
+        batch_norm_momentum: Annotated[float | None, Number(0, 1, above=True)] = None,
         **loss_kwargs: Any,
     ) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """AccessibilityMixin: verbs of models of open chromatin. No logic here: :mod:`celbo.posterior` answers."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,7 @@ from anndata import AnnData
 
 from .... import posterior
 from ....core import checked_methods, settings
+from ....core.kinds import Number
 from ....posterior.expression import draw_rows
 from .cells import asked, codes_of_batches
 from .differential import DifferentialMixin
@@ -70,7 +71,7 @@ class AccessibilityMixin(DifferentialMixin):
         region_list: Sequence[str] | None = None,
         transform_batch: Sequence[float | str] | float | str | None = None,
         use_z_mean: bool = True,
-        threshold: float | None = None,
+        threshold: Annotated[float | None, Number(0, 1)] = None,
         normalize_cells: bool = False,
         normalize_regions: bool = False,
         batch_size: int = 128,
