@@ -19,7 +19,7 @@ from celbo.model import PEAKVI
 from celbo.module.variants import without_bias
 from celbo.testing import check_model
 
-PARITY = Path("/work/shared/parity2")
+PARITY = Path(__file__).parents[3] / "shared" / "parity2"
 
 
 def fragments(n_cells: int = 200, n_regions: int = 50, seed: int = 0) -> AnnData:

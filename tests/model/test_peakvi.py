@@ -20,7 +20,7 @@ from celbo.model import PEAKVI
 from celbo.module import PEAKVAE
 from celbo.ops import reference
 
-PARITY = Path("/work/shared/parity2")
+PARITY = Path(__file__).parents[3] / "shared" / "parity2"
 
 
 def peaks(n_cells: int = 300, n_regions: int = 60, seed: int = 0) -> AnnData:
