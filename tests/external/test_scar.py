@@ -99,7 +99,7 @@ class TestNativeScale:
 
 
 def test_ambient_counts_are_taken_away():
-    """At 10, 30 and 49% of 600 cells: 10, 28 and 49%. scvi-tools 1.4.2 took 39% away where 30% were ambient."""
+    """On 600 cells at 10, 30, 50%: 10, 29, 50%. scvi-tools 1.4.2, on other cells, took 39% away where 30% were."""
     native, ambient, profile_g = soup(0.4)
     adata = ad.AnnData((native + ambient).astype(np.float32))
     SCAR.setup_anndata(adata)
