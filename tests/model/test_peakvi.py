@@ -172,7 +172,7 @@ class TestAccessibility:
         np.testing.assert_array_equal(cut.toarray(), np.where(full >= 0.4, full, 0))
         frame = model.get_normalized_accessibility(threshold=0.4)
         assert all(isinstance(dtype, pd.SparseDtype) for dtype in frame.dtypes)
-        with pytest.raises(ValueError, match="from 0 to 1, got 2"):
+        with pytest.raises(ValueError, match="at least 0 and at most 1, or None, got 2"):
             model.get_normalized_accessibility(threshold=2)
 
     def test_batches_are_averaged(self, model):

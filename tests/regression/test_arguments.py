@@ -1,6 +1,7 @@
 """Arguments are looked at on entry: what was accepted with nonsense, or failed far from the door, in plain use."""
 
 import inspect
+import types
 import typing
 
 import anndata
@@ -63,7 +64,8 @@ class TestEveryModel:
         for _name, method in [*public_methods(cls), ("__init__", cls.__init__)]:
             door = Door(inspect.unwrap(method))
             for parameter in inspect.signature(method).parameters.values():
-                kinds = [one for one in typing.get_args(parameter.annotation) if one is not type(None)]
+                union = typing.get_origin(parameter.annotation) in (typing.Union, types.UnionType)
+                kinds = [one for one in typing.get_args(parameter.annotation) if union and one is not type(None)]
                 is_plain = parameter.annotation in plain or (kinds and all(kind in plain for kind in kinds))
                 if is_plain or typing.get_origin(parameter.annotation) is typing.Literal:
                     with pytest.raises(ArgumentError, match=rf"^{parameter.name} must be "):
