@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from ..ops.draws import sample
 from .base import BaseModuleClass
 
-__all__ = ["predictive_sample"]
+__all__ = ["drawn", "predictive_distribution", "predictive_sample"]
 
 
 @torch.no_grad()
@@ -39,11 +40,21 @@ def predictive_sample(
     -------
     ``(n, g)``, or ``(n, g, s)`` for more than one sample, on the CPU.
     """
-    outputs = module.forward(
-        tensors,
-        inference_kwargs={"n_samples": n_samples},
-        generative_kwargs=generative_kwargs,
-        compute_loss=False,
-    )[1]
-    x = sample(outputs["px"]).cpu()
+    return drawn(predictive_distribution(module, tensors, n_samples, generative_kwargs), n_samples)
+
+
+def predictive_distribution(
+    module: BaseModuleClass,
+    tensors: Mapping[str, Tensor],
+    n_samples: int,
+    generative_kwargs: dict[str, Any] | None,
+) -> Distribution:
+    """What the data are drawn from, at drawn latents; arguments as in :func:`predictive_sample`."""
+    options = {"inference_kwargs": {"n_samples": n_samples}, "generative_kwargs": generative_kwargs}
+    return module.forward(tensors, compute_loss=False, **options)[1]["px"]
+
+
+def drawn(px: Distribution, n_samples: int) -> Tensor:
+    """One draw of each entry on the CPU; samples, which lead in ``px``, last."""
+    x = sample(px).cpu()
     return x.permute(1, 2, 0) if n_samples > 1 else x

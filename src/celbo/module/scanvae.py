@@ -30,7 +30,7 @@ from ..nn import Decoder, Encoder
 from .base import LossOutput, auto_move_data
 from .classifier import Classifier
 from .likelihoods import log_likelihood
-from .options import Dispersion, GeneLikelihood, Placement
+from .options import Dispersion, GeneLikelihood, Placement, norms
 from .vae import VAE
 
 __all__ = ["SCANVAE"]
@@ -125,12 +125,12 @@ class SCANVAE(VAE):
         prior_1c = torch.full((1, n_labels), 1 / n_labels) if y_prior is None else torch.as_tensor(y_prior)
         self.y_prior = nn.Parameter(prior_1c.float().reshape(1, n_labels), requires_grad=False)
         sizes: dict[str, Any] = {"n_layers": n_layers, "n_hidden": n_hidden, "n_cat_list": [n_labels]}
-        encoding = {"dropout_rate": dropout_rate, **_norm("encoder", use_batch_norm, use_layer_norm)}
+        encoding = {"dropout_rate": dropout_rate, **norms("encoder", use_batch_norm, use_layer_norm)}
         depth = {"n_layers": 0, "n_hidden": 0} if linear_classifier else {"n_layers": n_layers, "n_hidden": n_hidden}
         options = depth | encoding | {"logits": True} | (classifier_parameters or {})
         self.classifier = Classifier(n_latent, n_labels=n_labels, **options)
         self.encoder_z2_z1 = Encoder(n_latent, n_latent, return_dist=True, **sizes, **encoding)
-        self.decoder_z1_z2 = Decoder(n_latent, n_latent, **sizes, **_norm("decoder", use_batch_norm, use_layer_norm))
+        self.decoder_z1_z2 = Decoder(n_latent, n_latent, **sizes, **norms("decoder", use_batch_norm, use_layer_norm))
 
     def on_load(self, model: Any, **kwargs: Any) -> None:
         """Let a classifier saved by scvi-tools before 1.1 give probabilities, as it did there.
@@ -260,11 +260,6 @@ class SCANVAE(VAE):
         nll_cn = -pz1.log_prob(z1_cn_k).sum(-1)
         kl_cn = kl_divergence(qz2, pz2).sum(-1)
         return nll_cn.view(c, n).t().reshape(*leading, c), kl_cn.view(c, n).t().reshape(*leading, c)
-
-
-def _norm(network: str, use_batch_norm: Placement, use_layer_norm: Placement) -> dict[str, Any]:
-    places = (network, "both")
-    return {"use_batch_norm": use_batch_norm in places, "use_layer_norm": use_layer_norm in places}
 
 
 def _with_probabilities(init_params: Mapping[str, Any]) -> dict[str, Any]:

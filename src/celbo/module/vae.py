@@ -23,7 +23,7 @@ from torch.distributions import Distribution, Normal, kl_divergence
 from ..core import REGISTRY_KEYS, checked
 from ..distributions import Poisson
 from ..nn import DecoderSCVI, Encoder, LinearDecoderSCVI
-from ..nn.covariates import append_columns
+from ..nn.covariates import append_columns, with_covariates
 from ..ops.draws import randn, sample
 from ..ops.sparse import row_sums
 from .base import BaseMinifiedModeModuleClass, EmbeddingModuleMixin, LossOutput, auto_move_data
@@ -31,7 +31,16 @@ from .base.minified import stored_latents
 from .dispersion import dispersion_shape, log_theta_by_moments, log_theta_of
 from .likelihoods import LIKELIHOODS, log_likelihood
 from .marginal import marginal_log_likelihood
-from .options import BatchRepresentation, Dispersion, GeneLikelihood, LatentDistribution, Placement, check_choices
+from .options import (
+    BatchRepresentation,
+    Dispersion,
+    GeneLikelihood,
+    LatentDistribution,
+    Placement,
+    check_choices,
+    norms,
+)
+from .predictive import drawn, predictive_distribution
 
 __all__ = ["VAE"]
 
@@ -170,10 +179,9 @@ class VAE(EmbeddingModuleMixin, BaseMinifiedModeModuleClass):
                 dropout_rate=dropout_rate,
                 distribution=distribution,
                 inject_covariates=deeply_inject_covariates,
-                use_batch_norm=use_batch_norm in ("encoder", "both"),
-                use_layer_norm=use_layer_norm in ("encoder", "both"),
                 var_activation=var_activation,
                 return_dist=True,
+                **norms("encoder", use_batch_norm, use_layer_norm),
                 **(extra_encoder_kwargs or {}),
             )
 
@@ -186,9 +194,8 @@ class VAE(EmbeddingModuleMixin, BaseMinifiedModeModuleClass):
             n_layers=n_layers,
             n_hidden=n_hidden,
             inject_covariates=deeply_inject_covariates,
-            use_batch_norm=use_batch_norm in ("decoder", "both"),
-            use_layer_norm=use_layer_norm in ("decoder", "both"),
             scale_activation="softplus" if use_size_factor_key else "softmax",
+            **norms("decoder", use_batch_norm, use_layer_norm),
             **(extra_decoder_kwargs or {}),
         )
 
@@ -211,10 +218,7 @@ class VAE(EmbeddingModuleMixin, BaseMinifiedModeModuleClass):
         if self.gene_likelihood == "normal" or not total.isfinite() or total <= 0:
             return False
         if self.dispersion != "gene-cell" and self.gene_likelihood != "poisson":
-            log_theta_g = log_theta_by_moments(x)
-            self.px_r.copy_(
-                log_theta_g if self.dispersion == "gene" else log_theta_g.unsqueeze(-1).expand_as(self.px_r)
-            )
+            self.px_r.t().copy_(log_theta_by_moments(x))  # of batches or labels, all begin alike
         return True
 
     @property
@@ -238,13 +242,11 @@ class VAE(EmbeddingModuleMixin, BaseMinifiedModeModuleClass):
         self, x: Tensor, batch_index: Tensor, cont_covs: Tensor | None, cat_covs: Tensor | None
     ) -> tuple[Tensor, list[Tensor]]:
         """Input of a network with the dense covariates appended, and the codes that its layers gather."""
-        columns = [] if cont_covs is None else [cont_covs]
-        codes = [] if cat_covs is None else list(cat_covs.split(1, dim=-1))
-        if self.batch_representation == "embedding":
-            columns.append(self.compute_embedding(REGISTRY_KEYS.BATCH_KEY, batch_index))
-        else:
-            codes.insert(0, batch_index)
-        return append_columns(x.to_dense() if columns else x, *columns), codes
+        columns, codes = with_covariates(x, batch_index, cont_covs, cat_covs)
+        if self.batch_representation == "embedding":  # dense columns in place of the batch's codes
+            embedded = self.compute_embedding(REGISTRY_KEYS.BATCH_KEY, batch_index)
+            return append_columns(columns.to_dense(), embedded), codes[1:]
+        return columns, codes
 
     @auto_move_data
     def _regular_inference(
@@ -418,12 +420,10 @@ class VAE(EmbeddingModuleMixin, BaseMinifiedModeModuleClass):
         -------
         ``(n, g)``, or ``(n, g, s)`` for more than one sample, on the CPU.
         """
-        options = {"inference_kwargs": {"n_samples": n_samples}, "generative_kwargs": generative_kwargs}
-        px = self.forward(tensors, compute_loss=False, **options)[1]["px"]
+        px = predictive_distribution(self, tensors, n_samples, generative_kwargs)
         if isinstance(px, Poisson):
             px = Poisson(px.rate.clamp(max=max_poisson_rate), validate_args=False)
-        x = sample(px).cpu()
-        return x.permute(1, 2, 0) if n_samples > 1 else x
+        return drawn(px, n_samples)
 
     @torch.no_grad()
     def marginal_ll(

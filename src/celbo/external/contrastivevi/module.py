@@ -29,7 +29,7 @@ from ...module.base import BaseModuleClass, LossOutput, auto_move_data
 from ...module.base.binding import Binding
 from ...module.likelihoods import LIKELIHOODS, log_likelihood
 from ...nn import DecoderSCVI, Encoder
-from ...nn.covariates import append_columns
+from ...nn.covariates import with_covariates
 from ...ops.draws import randn, sample
 
 __all__ = ["IS_TARGET", "ContrastiveVAE", "Decoded", "Encoded", "Pair"]
@@ -176,7 +176,7 @@ class ContrastiveVAE(BaseModuleClass):
         Posteriors ``qz``, ``qs``, ``ql`` (None for an observed library), draws ``z`` and ``s`` of them ``(n, k)``, and
         ``library`` ``(n, 1)``, the natural log.
         """
-        columns, codes = _with_covariates(x.log1p(), batch_index, cont_covs, cat_covs)
+        columns, codes = with_covariates(x.log1p(), batch_index, cont_covs, cat_covs)
         (qz, z), (qs, s) = self.z_encoder(columns, *codes), self.s_encoder(columns, *codes)
         ql, library = None, x.sum(-1, keepdim=True).log()
         if not self.use_observed_lib_size:
@@ -209,7 +209,7 @@ class ContrastiveVAE(BaseModuleClass):
         size_factor
             ``(n, 1)``, in place of the library where the module is built for it.
         """
-        columns, codes = _with_covariates(torch.cat([z, s], -1), batch_index, cont_covs, cat_covs)
+        columns, codes = with_covariates(torch.cat([z, s], -1), batch_index, cont_covs, cat_covs)
         logits, _, zi_logits = self.decoder.logits("gene", columns, *codes)
         if self.use_size_factor_key:
             if size_factor is None:
@@ -266,13 +266,6 @@ _DECODING = Binding.of(ContrastiveVAE.decode)
 def decoding_input(tensors: Mapping[str, Any], encoded: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of :meth:`ContrastiveVAE.decode` for cells of one kind, from their minibatch and latents."""
     return _DECODING.collect(encoded, tensors)
-
-
-def _with_covariates(
-    x: Tensor, batch_index: Tensor, cont_covs: Tensor | None, cat_covs: Tensor | None
-) -> tuple[Tensor, list[Tensor]]:
-    codes = [batch_index, *([] if cat_covs is None else cat_covs.split(1, dim=-1))]
-    return append_columns(x, *([] if cont_covs is None else [cont_covs])), codes
 
 
 class Encoded(BaseModuleClass):

@@ -25,7 +25,7 @@ from ...core import checked, unknown_name
 from ...distributions.base import CountDistribution, Shape, extended, normalized
 from ...module import VAE
 from ...module.likelihoods import LIKELIHOODS
-from ...module.options import LatentDistribution
+from ...module.options import LatentDistribution, norms
 from ...nn import FCLayers
 from ...nn.linear import Linear
 from ...ops.elementwise import log_gamma_ratio
@@ -234,10 +234,9 @@ class SCAR_VAE(VAE):
             n_input,
             n_layers,
             n_hidden,
-            use_batch_norm=vae_kwargs.get("use_batch_norm", "both") in ("decoder", "both"),
-            use_layer_norm=vae_kwargs.get("use_layer_norm", "none") in ("decoder", "both"),
             scale_activation=scale_activation,
             sparsity=sparsity,
+            **norms("decoder", vae_kwargs.get("use_batch_norm", "both"), vae_kwargs.get("use_layer_norm", "none")),
         )
         profile = torch.as_tensor(ambient_profile, dtype=torch.float32).reshape(1, n_input)
         self.register_buffer("ambient_profile", profile, persistent=False)
