@@ -10,11 +10,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..module.base.randomness import drawing_of, minibatches_of
 from ..ops.native.thread_count import between_batches
-from .optim import SchedulerLink
+from .optim import SchedulerLink, parameters_of
 from .plans.base import Step
 from .run import Run
 from .run_state import batches_in
@@ -111,7 +110,7 @@ def _backward(trainer: Run, step: Step) -> None:
     weight = getattr(trainer.train_loader, "last_weight", 1.0)  # third-party loaders may not have it
     loss = loss if weight == 1.0 else loss * weight
     if loss.requires_grad:
-        only = {} if step.optimizer is None else {"inputs": _parameters(trainer.optimizers[step.optimizer])}
+        only = {} if step.optimizer is None else {"inputs": parameters_of(trainer.optimizers[step.optimizer])}
         trainer.engine.backward(loss / accumulate if accumulate > 1 else loss, **only)
     elif not trainer.global_step:  # a query model of which everything is frozen
         logger.warning("Training changes nothing: the loss depends on no parameter that may move.")
@@ -120,7 +119,7 @@ def _backward(trainer: Run, step: Step) -> None:
 
 def _move(trainer: Run, optimizers: Iterable[torch.optim.Optimizer]) -> None:
     for optimizer in optimizers:
-        trainer.engine.average_gradients(_parameters(optimizer))
+        trainer.engine.average_gradients(parameters_of(optimizer))
         _clip(trainer, optimizer)
         trainer.call("on_before_optimizer_step", optimizer)
         with drawing_of(getattr(optimizer, "optimizer", optimizer)):  # Fabric's wrapper holds the user's
@@ -133,14 +132,10 @@ def _step_is_done(trainer: Run) -> None:
     _step_schedulers(trainer, "step")
 
 
-def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    return [p for group in optimizer.param_groups for p in group["params"]]
-
-
 def _clip(trainer: Run, optimizer: torch.optim.Optimizer) -> None:
     if trainer.gradient_clip_val is None:
         return
-    parameters = _parameters(optimizer)
+    parameters = parameters_of(optimizer)
     if trainer.gradient_clip_algorithm == "norm":
         torch.nn.utils.clip_grad_norm_(parameters, trainer.gradient_clip_val)
     else:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .metrics import find_metric
 
-__all__ = ["SchedulerLink", "unpack_optimizers"]
+__all__ = ["SchedulerLink", "parameters_of", "unpack_optimizers"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ class SchedulerLink:
             self.scheduler.step()
         else:
             self.scheduler.step(float(find_metric(metrics, self.monitor, "lr_scheduler_metric")))
+
+
+def parameters_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """All parameters that an optimizer moves."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def unpack_optimizers(configured: Any) -> tuple[list[torch.optim.Optimizer], list[SchedulerLink]]:

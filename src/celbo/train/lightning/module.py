@@ -8,7 +8,7 @@ import torch
 from ...module.base import LossOutput
 from ...ops.native.thread_count import between_batches
 from ..history import History
-from ..optim import SchedulerLink
+from ..optim import SchedulerLink, parameters_of
 from ..plans.base import Plan
 from ..trainer import Trainer
 
@@ -107,7 +107,7 @@ class PlanHooks:
         for step in self.plan.steps(batch, batch_idx):
             self._check(step.loss, step.record, batch, batch_idx)
             chosen = self.view.optimizers if step.optimizer is None else [self.view.optimizers[step.optimizer]]
-            moved = [p for optimizer in chosen for group in optimizer.param_groups for p in group["params"]]
+            moved = [p for optimizer in chosen for p in parameters_of(optimizer)]
             self.manual_backward(step.loss, inputs=moved)
             for optimizer in chosen:
                 self.clip_gradients(optimizer, self.trainer.gradient_clip_val, self.trainer.gradient_clip_algorithm)

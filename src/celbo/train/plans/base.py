@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ...module.base import LossOutput
 from ..metrics import EpochMetrics
+from ..optim import parameters_of
 from ..run_state import RunState
 
 __all__ = ["Plan", "Step"]
@@ -210,8 +211,7 @@ class Plan(nn.Module):
 
     def clip_gradients(self, optimizer: torch.optim.Optimizer, gradient_clip_val: float, **kwargs: Any) -> None:
         """Scale the optimizer's gradients down to a norm of at most ``gradient_clip_val``."""
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+        torch.nn.utils.clip_grad_norm_(parameters_of(optimizer), gradient_clip_val)
 
     def save_hyperparameters(self, *args: Any, **kwargs: Any) -> None:
         """Accepted for Lightning's sake: the model's archive holds the arguments."""
