@@ -99,11 +99,6 @@ class ContrastiveVI(ContrastiveMixin, UnsupervisedTrainingMixin, BaseModelClass)
         use_raw: bool = False,
     ) -> bundles.Fields:
         """Register background and target cells together; :meth:`train` is told which is which."""
-        covariates = bundles.covariates(categorical_covariate_keys, continuous_covariate_keys)
-        return [
-            *bundles.counts(layer, use_raw),
-            *bundles.batch(batch_key),
-            *bundles.labels(labels_key),
-            *bundles.size_factor(size_factor_key),
-            *covariates,
-        ]
+        return bundles.counts(layer, use_raw) + bundles.cells(
+            batch_key, labels_key, size_factor_key, categorical_covariate_keys, continuous_covariate_keys
+        )

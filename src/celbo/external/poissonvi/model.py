@@ -251,10 +251,6 @@ class POISSONVI(PEAKVI, BaseMinifiedModeModelClass):
         Counts of reads, of which a fragment has two, are warned of: ``celbo.data.reads_to_fragments`` turns them into
         fragments.
         """
-        return [
-            *bundles.counts(layer, fragments=True),
-            *bundles.batch(batch_key),
-            *bundles.labels(labels_key),
-            *bundles.size_factor(size_factor_key),
-            *bundles.covariates(categorical_covariate_keys, continuous_covariate_keys),
-        ]
+        return bundles.counts(layer, fragments=True) + bundles.cells(
+            batch_key, labels_key, size_factor_key, categorical_covariate_keys, continuous_covariate_keys
+        )
