@@ -14,6 +14,7 @@ from ... import posterior
 from ...core import REGISTRY_KEYS, checked_methods, unknown_name
 from ...dataloaders.row_sources.source import as_indices
 from ...model.base.verbs.cells import Asked, asked, codes_of_batches
+from ...model.base.verbs.differential import corrected_batches
 from ...posterior import Counts, Hypothesis, Sampling
 from .module import IS_TARGET, Decoded, Encoded
 
@@ -240,11 +241,7 @@ class ContrastiveMixin(Base):
         of_hypothesis, of_sampling = posterior.split_options(kwargs)
         cells = asked(self, adata, None, batch_size)
         assert cells.adata is not None
-        if batch_correction:
-            every = self.get_state_registry(REGISTRY_KEYS.BATCH_KEY)["categorical_mapping"]
-            for k, chosen in ((1, batchid1), (2, batchid2)):
-                codes = codes_of_batches(self, every if chosen is None else chosen, f"batchid{k}")
-                of_sampling[f"batches{k}"] = codes
+        batches1, batches2 = corrected_batches(self, batchid1, batchid2) if batch_correction else (None, None)
         manager: Any = self.get_anndata_manager(cells.adata, required=True)
         key = REGISTRY_KEYS.X_KEY
         return posterior.differential_expression(
@@ -253,7 +250,7 @@ class ContrastiveMixin(Base):
             posterior.comparisons(cells.adata.obs, groupby=groupby, group1=group1, group2=group2, idx1=idx1, idx2=idx2),
             self.get_var_names(),
             hypothesis=Hypothesis(mode=mode, delta=delta, **of_hypothesis),
-            sampling=Sampling(**of_sampling),
+            sampling=Sampling(batches1=batches1, batches2=batches2, **of_sampling),
             counts=Counts(manager.get_from_registry(key), manager.get_column_indexer(key)),
             all_stats=all_stats,
             fdr_target=fdr_target,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 else:
     Base = object
 
-__all__ = ["DifferentialMixin"]
+__all__ = ["DifferentialMixin", "corrected_batches"]
 
 
 @checked_methods
@@ -92,7 +92,7 @@ class DifferentialMixin(Base):
         cells = asked(self, adata, None, batch_size)
         assert cells.adata is not None
         manager: Any = self.get_anndata_manager(cells.adata, required=True)
-        corrected = self._corrected_batches(batchid1, batchid2)
+        corrected = corrected_batches(self, batchid1, batchid2)
         batches1, batches2 = corrected if batch_correction else (None, None)
         return posterior.differential_expression(
             self.module,
@@ -121,12 +121,14 @@ class DifferentialMixin(Base):
             seed=seed,
         )
 
-    def _corrected_batches(self, batchid1: object, batchid2: object) -> tuple[list[Any], list[Any]]:
-        every = self.get_state_registry(REGISTRY_KEYS.BATCH_KEY)["categorical_mapping"]
-        return (
-            codes_of_batches(self, every if batchid1 is None else batchid1, "batchid1"),
-            codes_of_batches(self, every if batchid2 is None else batchid2, "batchid2"),
-        )
+
+def corrected_batches(model: "Base", batchid1: object, batchid2: object) -> tuple[list[Any], list[Any]]:
+    """Codes of the batches that either group is decoded as; None: all."""
+    every = model.get_state_registry(REGISTRY_KEYS.BATCH_KEY)["categorical_mapping"]
+    return (
+        codes_of_batches(model, every if batchid1 is None else batchid1, "batchid1"),
+        codes_of_batches(model, every if batchid2 is None else batchid2, "batchid2"),
+    )
 
 
 def _counts_of(manager: AnnDataManager, needed: bool) -> posterior.Counts | None:
