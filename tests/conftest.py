@@ -3,7 +3,9 @@
 import os
 import random
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +50,34 @@ def shared_dir() -> Path:
     if not folder.is_dir():
         pytest.skip("no folder 'shared' beside the repository: real data and reference archives are not here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def parity2(shared_dir: Path) -> Path:
+    """The folder of archives of scvi-tools' further models, with the figures that they must give."""
+    folder = shared_dir / "parity2"
+    if not folder.is_dir():
+        pytest.skip("no folder 'parity2' in 'shared': the archives of scvi-tools' further models are not here")
+    return folder
+
+
+@pytest.fixture
+def check_case(parity2: Path) -> Callable[[str], tuple[int, int, list[str]]]:
+    """Verbs asked, figures compared and what is wrong of one of these archives, asked in this process."""
+    spec = spec_from_file_location("parity2_check", parity2 / "check.py")
+    assert spec is not None
+    assert spec.loader is not None
+    check = sys.modules[spec.name] = module_from_spec(spec)
+    spec.loader.exec_module(check)
+
+    def check_case(case: str) -> tuple[int, int, list[str]]:
+        for _ in range(2):  # of hundreds of sampled figures one may lie off by chance, not twice
+            found = check.check_case(parity2 / case, lambda room: sys.modules[f"celbo.{room}"])
+            if not (found[2] and all(fault.startswith("~") for fault in found[2])):
+                break
+        return found
+
+    return check_case
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,8 +17,6 @@ from celbo.external import POISSONVI
 from celbo.model import PEAKVI
 from celbo.module.variants import without_bias
 from celbo.testing import check_model
-
-PARITY = Path(__file__).parents[3] / "shared" / "parity2"
 
 
 def fragments(n_cells: int = 200, n_regions: int = 50, seed: int = 0) -> AnnData:
@@ -198,9 +195,8 @@ def test_query(model):
     assert mapped.get_latent_representation().shape == (40, 4)
 
 
-@pytest.mark.skipif(not PARITY.exists(), reason="the archives of scvi-tools are not here")
-def test_figures_of_scvi_tools():
+def test_figures_of_scvi_tools(parity2):
     done = subprocess.run(
-        [sys.executable, PARITY / "check.py", "POISSONVI"], capture_output=True, text=True, check=False
+        [sys.executable, parity2 / "check.py", "POISSONVI"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr

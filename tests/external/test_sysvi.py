@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from celbo.external.sysvi import SysVAE
 from celbo.module.base.priors import GaussianPrior, VampPrior
 from celbo.ops.random import private_rng
 
-PARITY = Path(__file__).parents[3] / "shared" / "parity2"
 SMALL = {"n_hidden": 8, "n_latent": 3}
 TRAIN = {"max_epochs": 2, "seed": 0, "verbose": 0, "accelerator": "cpu"}
 
@@ -223,9 +221,8 @@ def test_a_query_of_a_new_system():
     assert np.abs(model.get_latent_representation() - started).max() > 1e-4
 
 
-@pytest.mark.skipif(not (PARITY / "sysvi").is_dir(), reason="scvi-tools' figures are not here")
-def test_scvi_tools_archives_answer_as_there():
+def test_scvi_tools_archives_answer_as_there(parity2):
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "check.py", "SysVI"], cwd=PARITY, capture_output=True, text=True
+        [sys.executable, "-W", "ignore", "check.py", "SysVI"], cwd=parity2, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr

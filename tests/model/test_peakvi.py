@@ -3,7 +3,6 @@
 import logging
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,8 +18,6 @@ from celbo.distributions import Accessibility
 from celbo.model import PEAKVI
 from celbo.module import PEAKVAE
 from celbo.ops import reference
-
-PARITY = Path(__file__).parents[3] / "shared" / "parity2"
 
 
 def peaks(n_cells: int = 300, n_regions: int = 60, seed: int = 0) -> AnnData:
@@ -270,9 +267,8 @@ def test_distribution_repeats_its_factors():
     torch.testing.assert_close(px.get_normalized("mu"), torch.full((3, 4), 0.125))
 
 
-@pytest.mark.skipif(not PARITY.exists(), reason="the archives of scvi-tools are not here")
-def test_figures_of_scvi_tools():
-    done = subprocess.run([sys.executable, PARITY / "check.py", "PEAKVI"], capture_output=True, text=True, check=False)
+def test_figures_of_scvi_tools(parity2):
+    done = subprocess.run([sys.executable, parity2 / "check.py", "PEAKVI"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
