@@ -1,7 +1,6 @@
 """Files of counts as people have them: a kind that is recognised by content, and a reader for each.
 
-A reader gives an :class:`~celbo.formats.opened.Opened`: tables in memory, matrices by rows, on disk where the
-format
+A reader gives an :class:`~celbo.formats.opened.Opened`: tables in memory, matrices by rows, on disk where the format
 has rows (10x ``.h5``, loom) and in memory where it has none (text). AnnData and MuData are read by anndata.
 """
 
