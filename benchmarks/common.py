@@ -105,8 +105,10 @@ def versions() -> str:
     """What was measured with."""
     from importlib import metadata
 
-    names = ("celbo", "torch", "numpy")
-    return " ".join(f"{name}={metadata.version(name)}" for name in names) + " scvi-tools=1.4.2"
+    import celbo
+
+    others = " ".join(f"{name}={metadata.version(name)}" for name in ("torch", "numpy"))
+    return f"celbo={celbo.__version__} {others} scvi-tools=1.4.2"  # celbo may run from a checkout, not installed
 
 
 def machine() -> str:

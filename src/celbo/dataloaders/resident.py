@@ -87,7 +87,9 @@ class ResidentTables:
 
     def fetch(self, rows_n: np.ndarray) -> dict[str, Tensor]:
         """Minibatch of the cells ``rows_n`` (int64, in range), ``(n, ...)`` by registry key, on the device."""
-        rows = torch.from_numpy(np.ascontiguousarray(rows_n)).to(self.device)
+        rows = torch.from_numpy(np.ascontiguousarray(rows_n))
+        # From pinned memory the copy does not wait for what the device still computes.
+        rows = rows.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else rows
         return {key: table.gather(rows) for key, table in self._tables.items()}
 
 

@@ -215,7 +215,8 @@ class FiniteGuard:
             logger.warning(f"At {where} {found} Try a smaller plan_kwargs={{'lr': ...}} or gradient_clip_val=10.")
 
     def _weights_are_finite(self) -> bool:
-        return all(bool(torch.isfinite(t).all()) for t in self.module.state_dict().values() if t.is_floating_point())
+        floats = [t for t in self.module.state_dict().values() if t.is_floating_point()]
+        return not floats or bool(torch.stack([torch.isfinite(t).all() for t in floats]).all())  # waits but once
 
 
 def copy_weights(module: nn.Module, into: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -129,7 +129,7 @@ def _digest_of_some_rows(loader: Any) -> str | None:
     rows = np.linspace(0, len(tables) - 1, min(_SAMPLED_ROWS, len(tables))).astype(np.int64)
     batch = tables.fetch(rows)
     dense = {key: value if value.layout == torch.strided else value.to_dense() for key, value in batch.items()}
-    return _digest([part for key in sorted(dense) for part in (key, dense[key].numpy())])
+    return _digest([part for key in sorted(dense) for part in (key, dense[key].cpu().numpy())])
 
 
 def _digest_of_rows(rows_k: np.ndarray) -> str:
