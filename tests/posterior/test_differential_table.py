@@ -10,7 +10,7 @@ from celbo.posterior import (
     Sampling,
     Weighting,
     differential_expression,
-    sampled_expression,
+    sampled,
     split_options,
 )
 from celbo.posterior.differential_table import batch_of_row, permuted_rows, without_outliers
@@ -27,7 +27,7 @@ def ask(vae, loader, hypothesis=None, comparison=None, counts=True, seed=0, all_
         GENES,
         hypothesis=hypothesis or Hypothesis(),
         sampling=Sampling(**({"n_samples_overall": 60} | sampling)),
-        counts=Counts(loader.tables["X"].numpy()) if counts else None,
+        counts=[Counts(loader.tables["X"].numpy())] if counts else None,
         all_stats=all_stats,
         seed=seed,
     )
@@ -67,7 +67,7 @@ class TestTable:
 
     def test_scales_are_the_groups_means(self, vae, loader):
         table = ask(vae, loader, n_samples_overall=5000)
-        draws = sampled_expression(vae, loader.of, np.arange(10), 5000, seed=9)
+        draws = sampled(vae, loader.of, np.arange(10), 5000, seed=9)
         error = draws.std(0) / np.sqrt(5000)
         assert (np.abs(table.loc[GENES, "scale1"] - draws.mean(0)) < 7 * error).all()
 

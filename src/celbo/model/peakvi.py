@@ -4,7 +4,7 @@ Reference: Ashuach, Reidenbach, Gayoso and Yosef, *PeakVI: a deep generative mod
 accessibility analysis*, Cell Reports Methods 2022.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from anndata import AnnData
@@ -13,9 +13,10 @@ from ..data.fields import bundles
 from ..module import PEAKVAE
 from ..module.base import BaseModuleClass
 from ..module.options import LatentDistribution, Placement
+from ..posterior import Output
 from ..train.method import PASSED_ON, SPLIT, WHERE, training
 from .base import ArchesMixin, BaseModelClass, RNASeqMixin, UnsupervisedTrainingMixin, VAEMixin, setup_method
-from .base.verbs.accessibility import AccessibilityMixin
+from .base.verbs.accessibility import ACCESSIBILITY, AccessibilityMixin
 
 __all__ = ["PEAKVI"]
 
@@ -63,6 +64,7 @@ class PEAKVI(AccessibilityMixin, ArchesMixin, RNASeqMixin, VAEMixin, Unsupervise
 
     _module_cls: ClassVar[type[BaseModuleClass]] = PEAKVAE
     _sizes: ClassVar[Mapping[str, str]] = {"n_input_regions": "n_vars"}
+    _outputs: ClassVar[Sequence[Output]] = (ACCESSIBILITY,)
     _plan_defaults: Mapping[str, Any] = {"optimizer": "AdamW"}
 
     def __init__(

@@ -22,6 +22,7 @@ def predictive_sample(
     tensors: Mapping[str, Tensor],
     n_samples: int = 1,
     generative_kwargs: dict[str, Any] | None = None,
+    distribution: str = "px",
 ) -> Tensor:
     """Draw data from the posterior predictive distribution; the ``sample`` of modules whose ``px`` can draw.
 
@@ -35,12 +36,14 @@ def predictive_sample(
         Samples a cell, each with latents of its own.
     generative_kwargs
         Further arguments of ``generative``.
+    distribution
+        Which of those that ``generative`` gives.
 
     Returns
     -------
     ``(n, g)``, or ``(n, g, s)`` for more than one sample, on the CPU.
     """
-    return drawn(predictive_distribution(module, tensors, n_samples, generative_kwargs), n_samples)
+    return drawn(predictive_distribution(module, tensors, n_samples, generative_kwargs, distribution), n_samples)
 
 
 def predictive_distribution(
@@ -48,10 +51,11 @@ def predictive_distribution(
     tensors: Mapping[str, Tensor],
     n_samples: int,
     generative_kwargs: dict[str, Any] | None,
+    distribution: str = "px",
 ) -> Distribution:
     """What the data are drawn from, at drawn latents; arguments as in :func:`predictive_sample`."""
     options = {"inference_kwargs": {"n_samples": n_samples}, "generative_kwargs": generative_kwargs}
-    return module.forward(tensors, compute_loss=False, **options)[1]["px"]
+    return module.forward(tensors, compute_loss=False, **options)[1][distribution]
 
 
 def drawn(px: Distribution, n_samples: int) -> Tensor:

@@ -5,8 +5,9 @@ from .abundance import sample_log_densities
 from .accessibility import (
     accessibility_table,
     cell_factors,
-    normalized_accessibility,
+    open_probability,
     probability_difference,
+    sparse_rows,
     with_shares_of_cells,
 )
 from .comparisons import Comparison, comparisons
@@ -22,7 +23,6 @@ from .differential import (
 )
 from .differential_table import Counts, Sampling, differential_expression, split_options
 from .embedding import aggregated_posterior, batch_representation, latent_representation
-from .expression import Weighting, normalized_expression, sampled_expression
 from .importance import importance_weights, some_cells
 from .likelihood import (
     elbo,
@@ -32,15 +32,19 @@ from .likelihood import (
     reconstruction_error,
 )
 from .names import batch_codes, gene_columns
+from .normalized import Weighting, normalized, normalized_blocks, sampled
+from .output import EXPRESSION, Output
 from .passes import evaluating
 from .predictive import posterior_predictive_sample
 from .raw_counts import GroupMeans, group_means
 
 __all__ = [
+    "EXPRESSION",
     "Comparison",
     "Counts",
     "GroupMeans",
     "Hypothesis",
+    "Output",
     "Pairs",
     "Sampling",
     "Weighting",
@@ -66,14 +70,16 @@ __all__ = [
     "latent_representation",
     "likelihood_parameters",
     "marginal_ll",
-    "normalized_accessibility",
-    "normalized_expression",
+    "normalized",
+    "normalized_blocks",
+    "open_probability",
     "posterior_predictive_sample",
     "probability_difference",
     "reconstruction_error",
     "sample_log_densities",
-    "sampled_expression",
+    "sampled",
     "some_cells",
+    "sparse_rows",
     "split_options",
     "with_shares_of_cells",
 ]

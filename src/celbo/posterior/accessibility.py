@@ -5,7 +5,7 @@ r"""Open chromatin: how probably each region is open in each cell, the cells' fa
 Dims: n cells, g regions.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -15,100 +15,30 @@ from torch import Tensor
 
 from ..distributions import Accessibility
 from ..module.base import BaseModuleClass
-from .passes import Batches, Minibatch, Rows, decode, encode, evaluating, on_device
+from .passes import Batches, Rows, encode, evaluating, on_device
 
 __all__ = [
     "accessibility_table",
     "cell_factors",
-    "normalized_accessibility",
+    "open_probability",
     "probability_difference",
+    "sparse_rows",
     "with_shares_of_cells",
 ]
 
 
-def normalized_accessibility(
-    module: BaseModuleClass,
-    batches: Batches,
-    *,
-    transform_batch: Sequence[int | None] = (None,),
-    regions: np.ndarray | None = None,
-    use_z_mean: bool = True,
-    normalize_cells: bool = False,
-    normalize_regions: bool = False,
-    threshold: float | None = None,
-    n_cells: int | None = None,
-    seed: int | None = None,
-) -> np.ndarray | sp.csr_matrix:
-    """Probability of each region being open in each cell.
-
-    Parameters
-    ----------
-    module
-        Its ``generative`` gives ``px``, an :class:`~celbo.distributions.Accessibility`.
-    batches
-        Minibatches.
-    transform_batch
-        Codes of the batches to decode as, averaged over; None among them: each cell's own.
-    regions
-        Columns to give, in this order; None for all.
-    use_z_mean
-        Decode the mean of the latents, or a draw.
-    normalize_cells, normalize_regions
-        Multiply by the cells' factors, by the regions'.
-    threshold
-        Probabilities below it are set to 0, and the answer is sparse; None: all are given.
-    n_cells, seed
-        See :func:`~celbo.posterior.latent_representation`.
-
-    Returns
-    -------
-    ``(n, g)`` float32, with ``threshold`` as CSR; no dense table of all cells is made then.
-
-    Raises
-    ------
-    ValueError
-        A threshold that is no probability.
-    """
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise ValueError(f"threshold is a probability from 0 to 1, got {threshold}.")
-    with evaluating(module, seed):
-        index = None if regions is None else torch.from_numpy(regions).to(module.device)
-        blocks = _blocks(module, batches, transform_batch, use_z_mean, (normalize_cells, normalize_regions), index)
-        if threshold is None:
-            rows = Rows(n_cells)
-            for block_ng in blocks:
-                rows.append(block_ng)
-            return rows.array()
-        kept = [sp.csr_matrix((block * (block >= threshold)).cpu().numpy()) for block in blocks]
-    return sp.vstack(kept, format="csr")
+def open_probability(px: Accessibility, cells: bool = False, regions: bool = False) -> Tensor:
+    """Value of an output: the probability that a region is open, times the factors of cells, of regions, or both."""
+    return px.open_probability(cells, regions)
 
 
-def _blocks(
-    module: BaseModuleClass,
-    batches: Batches,
-    transform_batch: Sequence[int | None],
-    use_z_mean: bool,
-    factors: tuple[bool, bool],
-    regions: Tensor | None,
-) -> Iterator[Tensor]:
-    """Probabilities minibatch by minibatch."""
-    for tensors in on_device(batches, module):
-        encoded = encode(module, tensors)
-        if use_z_mean:
-            encoded = {**encoded, "z": encoded["qz"].loc}
-        total = _probability(module, tensors, encoded, transform_batch[0], factors)
-        for batch in transform_batch[1:]:
-            total = total + _probability(module, tensors, encoded, batch, factors)
-        total = total / len(transform_batch) if len(transform_batch) > 1 else total
-        yield total if regions is None else total[:, regions]
+def sparse_rows(blocks: Iterable[Tensor | np.ndarray], threshold: float) -> sp.csr_matrix:
+    """Blocks of rows as one CSR matrix of the values from ``threshold`` on; no dense table of all cells is made."""
+    return sp.vstack([_above(np.asarray(torch.as_tensor(block).cpu()), threshold) for block in blocks], format="csr")
 
 
-def _probability(
-    module: BaseModuleClass, tensors: Minibatch, encoded: dict, batch: int | None, factors: tuple[bool, bool]
-) -> Tensor:
-    px = decode(module, tensors, encoded, batch)["px"]
-    assert isinstance(px, Accessibility)
-    return px.open_probability(*factors)
+def _above(block_ng: np.ndarray, threshold: float) -> sp.csr_matrix:
+    return sp.csr_matrix(block_ng * (block_ng >= threshold))
 
 
 def cell_factors(module: BaseModuleClass, batches: Batches, *, n_cells: int | None = None) -> np.ndarray:

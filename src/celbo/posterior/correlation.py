@@ -21,6 +21,7 @@ from ..core import unknown_name
 from ..distributions import NegativeBinomial, Poisson
 from ..module.base import BaseModuleClass
 from ..ops.draws import sample
+from .output import EXPRESSION, Output
 from .passes import Batches, Rows, decode, encode, evaluating, on_device, sample_passes
 
 __all__ = ["feature_correlation", "pearson", "spearman"]
@@ -33,6 +34,7 @@ def feature_correlation(
     module: BaseModuleClass,
     batches: Batches,
     *,
+    output: Output = EXPRESSION,
     transform_batch: Sequence[int | None] = (None,),
     n_samples: int = 10,
     library_size: float = 1000,
@@ -45,9 +47,11 @@ def feature_correlation(
     Parameters
     ----------
     module
-        Its ``px`` is a negative binomial, zero-inflated or not (added zeros are left out), or a Poisson.
+        The module.
     batches
         Minibatches; read once for each entry of ``transform_batch``.
+    output
+        Its distribution is a negative binomial, zero-inflated or not (added zeros are left out), or a Poisson.
     transform_batch
         Codes of the batches; None: each cell's own.
     n_samples
@@ -77,7 +81,7 @@ def feature_correlation(
     n_rows = None if n_cells is None else n_cells * n_samples
     with evaluating(module, seed):
         for code in transform_batch:
-            blocks_rg = _denoised(module, batches, code, n_samples, library_size)
+            blocks_rg = _denoised(module, batches, output, code, n_samples, library_size)
             matrix_gg = pearson(blocks_rg) if kind == "pearson" else spearman(blocks_rg, n_rows)
             total = matrix_gg if total is None else total + matrix_gg
     if total is None:
@@ -86,12 +90,12 @@ def feature_correlation(
 
 
 def _denoised(
-    module: BaseModuleClass, batches: Batches, code: int | None, n_samples: int, library_size: float
+    module: BaseModuleClass, batches: Batches, output: Output, code: int | None, n_samples: int, library_size: float
 ) -> Iterator[np.ndarray]:
     """Blocks of denoised draws, ``(r, g)``."""
     for tensors in on_device(batches, module):
         for encoded in sample_passes(encode(module, tensors, n_samples), n_samples, tensors):
-            rate = _draw_rate(decode(module, tensors, encoded, code)["px"], library_size)
+            rate = _draw_rate(decode(module, tensors, encoded, code)[output.distribution], library_size)
             yield rate.reshape(-1, rate.shape[-1]).cpu().numpy()
 
 

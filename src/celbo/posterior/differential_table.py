@@ -15,9 +15,10 @@ from ..module.base import BaseModuleClass
 from .comparisons import Comparison
 from .differential import Hypothesis, Pairs, differential_effects, expected_fdr
 from .embedding import latent_representation
-from .expression import Weighting, expression_rows
+from .normalized import Weighting, sampled_rows
+from .output import EXPRESSION, Output
 from .passes import LoaderOf, evaluating
-from .raw_counts import GroupMeans, group_means
+from .raw_counts import GroupMeans, beside, group_means
 
 __all__ = [
     "Counts",
@@ -125,7 +126,8 @@ def differential_expression(
     *,
     hypothesis: Hypothesis,
     sampling: Sampling,
-    counts: Counts | None = None,
+    outputs: Sequence[Output] = (EXPRESSION,),
+    counts: Sequence[Counts] | None = None,
     all_stats: bool = True,
     fdr_target: float | Sequence[float] = 0.05,
     seed: int | None = None,
@@ -144,8 +146,10 @@ def differential_expression(
         ``(g,)``.
     hypothesis, sampling
         What is asked, and of which draws.
+    outputs
+        What is compared; the features of several stand beside each other, as ``gene_names`` has them.
     counts
-        The data, for the pseudocount and for ``all_stats``; None: neither.
+        The data of each output, for the pseudocount and for ``all_stats``; None: neither.
     all_stats
         Add ``raw_mean``, ``non_zeros_proportion`` and ``raw_normalized_mean`` (of 10,000 counts a cell) of both groups.
     fdr_target
@@ -165,12 +169,12 @@ def differential_expression(
     ``n_samples_overall``, and blocks of 64 MiB while comparing.
     """
     groups = [cells for comparison in comparisons for cells in (comparison.cells1, comparison.cells2)]
-    means = None if counts is None else group_means(counts.x, groups, counts.columns)
+    means = None if counts is None else beside([group_means(one.x, groups, one.columns) for one in counts])
     tables = []
     with evaluating(module, seed) as rng:
         for i, comparison in enumerate(comparisons):
             low = [None if means is None else means.mean[j] < hypothesis.threshold_counts for j in (2 * i, 2 * i + 1)]
-            pairs = _draw(module, loader_of, comparison, sampling, rng)
+            pairs = _draw(module, loader_of, comparison, sampling, outputs, rng)
             columns = differential_effects(
                 pairs, hypothesis, low1_g=low[0], low2_g=low[1], seed=int(rng.integers(2**31))
             )
@@ -183,7 +187,12 @@ def differential_expression(
 
 
 def _draw(
-    module: BaseModuleClass, loader_of: LoaderOf, comparison: Comparison, sampling: Sampling, rng: np.random.Generator
+    module: BaseModuleClass,
+    loader_of: LoaderOf,
+    comparison: Comparison,
+    sampling: Sampling,
+    outputs: Sequence[Output],
+    rng: np.random.Generator,
 ) -> Pairs:
     n_rows = sampling.n_samples_overall
     codes1_r, codes2_r = batch_of_row(sampling.batches1, n_rows), batch_of_row(sampling.batches2, n_rows)
@@ -191,7 +200,8 @@ def _draw(
     for cells, codes_r in ((comparison.cells1, codes1_r), (comparison.cells2, codes2_r)):
         if sampling.filter_outlier_cells:
             cells = without_outliers(module, loader_of, cells, seed=int(rng.integers(2**31)))
-        scales.append(expression_rows(module, loader_of, cells, n_rows, rng, [codes_r], weighting=sampling.weighting))
+        drawn = sampled_rows(module, loader_of, cells, n_rows, rng, [codes_r], outputs, weighting=sampling.weighting)
+        scales.append(drawn)
     if not sampling.use_permutation:
         return Pairs(scales[0], scales[1])
     rows1, rows2 = permuted_rows(codes1_r, codes2_r, n_rows, sampling.m_permutation, rng)

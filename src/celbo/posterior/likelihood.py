@@ -12,6 +12,7 @@ from torch.distributions import Distribution, LogNormal
 
 from ..distributions import Accessibility, NegativeBinomial, Normal, Poisson, ZeroInflatedNegativeBinomial
 from ..module.base import BaseModuleClass, LossOutput
+from .output import EXPRESSION, Output
 from .passes import Batches, Minibatch, Rows, decode, encode, evaluating, on_device, sample_passes, size_of
 
 __all__ = [
@@ -169,6 +170,7 @@ def likelihood_parameters(
     module: BaseModuleClass,
     batches: Batches,
     *,
+    output: Output = EXPRESSION,
     n_samples: int | None = 1,
     give_mean: bool = False,
     n_cells: int | None = None,
@@ -180,6 +182,8 @@ def likelihood_parameters(
     ----------
     module, batches, n_cells, seed
         See :func:`~celbo.posterior.latent_representation`.
+    output
+        Whose distribution.
     n_samples
         Draws of the latents for each cell.
     give_mean
@@ -196,20 +200,22 @@ def likelihood_parameters(
     rows: dict[str, Rows] = {}
     with evaluating(module, seed):
         for tensors in on_device(batches, module):
-            for name, values_sng in _parameters_of(module, tensors, n_samples, average).items():
+            for name, values_sng in _parameters_of(module, tensors, output, n_samples, average).items():
                 block = values_sng[0] if average else values_sng
                 rows.setdefault(name, Rows(n_cells, axis=0 if average else 1)).append(block)
     return {name: parameter.array() for name, parameter in rows.items()}
 
 
-def _parameters_of(module: BaseModuleClass, tensors: Minibatch, n_samples: int, average: bool) -> dict[str, np.ndarray]:
+def _parameters_of(
+    module: BaseModuleClass, tensors: Minibatch, output: Output, n_samples: int, average: bool
+) -> dict[str, np.ndarray]:
     """Parameters for one minibatch, ``(s, n, g)``, or ``(1, n, g)`` averaged over samples."""
     n = size_of(tensors)
     passes = sample_passes(encode(module, tensors, n_samples), n_samples, tensors)
     rows: dict[str, Rows] = {}
     totals: dict[str, Tensor] = {}
     for encoded in passes:
-        for name, value in _named(decode(module, tensors, encoded)["px"]).items():
+        for name, value in _named(decode(module, tensors, encoded)[output.distribution]).items():
             values_sng = value.reshape(-1, n, value.shape[-1])
             if average:
                 totals[name] = totals.get(name, 0) + values_sng.sum(0, keepdim=True)

@@ -11,6 +11,7 @@ import torch
 
 from ..core import optional
 from ..module.base import BaseModuleClass
+from .output import EXPRESSION, Output
 from .passes import Batches, evaluating, on_device
 
 __all__ = ["posterior_predictive_sample"]
@@ -19,6 +20,7 @@ __all__ = ["posterior_predictive_sample"]
 def posterior_predictive_sample(
     module: BaseModuleClass,
     batches: Batches,
+    output: Output = EXPRESSION,
     *,
     n_samples: int = 1,
     transform_batch: Sequence[int | None] = (None,),
@@ -30,9 +32,12 @@ def posterior_predictive_sample(
     Parameters
     ----------
     module
-        Its ``sample`` draws for one minibatch.
+        Its ``sample`` draws for one minibatch; with the argument ``distribution`` where it explains more than one
+        thing.
     batches
         Minibatches.
+    output
+        Of what.
     n_samples
         Draws for each cell.
     transform_batch
@@ -52,6 +57,7 @@ def posterior_predictive_sample(
         When the package ``sparse`` is not installed.
     """
     sparse = optional("sparse", extra="sparse", purpose="posterior_predictive_sample")
+    of = {} if output.distribution == EXPRESSION.distribution else {"distribution": output.distribution}
     decode_as = [None if code is None else {"transform_batch": code} for code in transform_batch]
     coordinates: list[np.ndarray] = []
     values: list[np.ndarray] = []
@@ -59,7 +65,7 @@ def posterior_predictive_sample(
     n = 0
     with evaluating(module, seed):
         for tensors in on_device(batches, module):
-            drawn = [module.sample(tensors, n_samples=n_samples, generative_kwargs=one) for one in decode_as]
+            drawn = [module.sample(tensors, n_samples=n_samples, generative_kwargs=one, **of) for one in decode_as]
             block = (drawn[0] if len(drawn) == 1 else torch.stack(drawn).mean(0)).cpu().numpy()
             block = block if genes is None else block[:, genes]
             where = np.nonzero(block)

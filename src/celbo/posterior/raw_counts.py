@@ -12,7 +12,7 @@ import scipy.sparse as sp
 
 from ..store.matrices.blocks import CompressedBlock, DenseBlock, blocks, shape_of
 
-__all__ = ["GroupMeans", "group_means"]
+__all__ = ["GroupMeans", "beside", "group_means"]
 
 TARGET = 1e4
 """Counts that a cell is scaled to for the normalized mean."""
@@ -35,6 +35,12 @@ class GroupMeans:
     mean: np.ndarray
     nonzero: np.ndarray
     normalized: np.ndarray
+
+
+def beside(parts: Sequence[GroupMeans]) -> GroupMeans:
+    """Figures of several outputs' features beside each other, as the outputs stand."""
+    names = ("mean", "nonzero", "normalized")
+    return GroupMeans(*(np.concatenate([getattr(part, name) for part in parts], axis=1) for name in names))
 
 
 def group_means(x: object, groups: Sequence[np.ndarray], columns: np.ndarray | None = None) -> GroupMeans:

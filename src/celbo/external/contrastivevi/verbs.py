@@ -1,7 +1,8 @@
 """ContrastiveMixin: verbs of a model of background and target cells. :mod:`celbo.posterior` answers."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,9 +14,10 @@ from torch import Tensor
 from ... import posterior
 from ...core import REGISTRY_KEYS, checked_methods, unknown_name
 from ...dataloaders.row_sources.source import as_indices
-from ...model.base.verbs.cells import Asked, asked, codes_of_batches
-from ...model.base.verbs.differential import corrected_batches
-from ...posterior import Counts, Hypothesis, Sampling
+from ...model.base.verbs.answering import AnsweringWith
+from ...model.base.verbs.cells import Asked, asked
+from ...model.base.verbs.outputs import corrected_batches, differential, names_of, normalized
+from ...posterior import EXPRESSION
 from .module import IS_TARGET, Decoded, Encoded
 
 if TYPE_CHECKING:
@@ -238,20 +240,14 @@ class ContrastiveMixin(Base):
         A row for each gene and comparison, see :func:`~celbo.posterior.differential_expression`.
         """
         self._check_if_trained()
-        of_hypothesis, of_sampling = posterior.split_options(kwargs)
-        cells = asked(self, adata, None, batch_size)
-        assert cells.adata is not None
-        batches1, batches2 = corrected_batches(self, batchid1, batchid2) if batch_correction else (None, None)
-        manager: Any = self.get_anndata_manager(cells.adata, required=True)
-        key = REGISTRY_KEYS.X_KEY
-        return posterior.differential_expression(
-            Decoded(self.module),
-            _marking(cells, "salient" if target_idx is None else target_idx),
-            posterior.comparisons(cells.adata.obs, groupby=groupby, group1=group1, group2=group2, idx1=idx1, idx2=idx2),
-            self.get_var_names(),
-            hypothesis=Hypothesis(mode=mode, delta=delta, **of_hypothesis),
-            sampling=Sampling(batches1=batches1, batches2=batches2, **of_sampling),
-            counts=Counts(manager.get_from_registry(key), manager.get_column_indexer(key)),
+        corrected = corrected_batches(self, batchid1, batchid2)
+        return differential(
+            AnsweringWith(self, Decoded(self.module)),
+            _marked(asked(self, adata, None, batch_size), "salient" if target_idx is None else target_idx),
+            self._outputs,
+            {"groupby": groupby, "group1": group1, "group2": group2, "idx1": idx1, "idx2": idx2},
+            corrected if batch_correction else (None, None),
+            {"mode": mode, "delta": delta} | kwargs,
             all_stats=all_stats,
             fdr_target=fdr_target,
             seed=seed,
@@ -295,41 +291,40 @@ class ContrastiveMixin(Base):
     ) -> np.ndarray | pd.DataFrame:
         self._check_if_trained()
         transform_batch, gene_list, library_size, n_samples, n_samples_overall = asked_for
-        names, rows = self.get_var_names(), cells.require_cells("get_normalized_expression")
-        genes = posterior.gene_columns(gene_list, names)
-        view, loader_of = Decoded(self.module), _marking(cells, of)
-        options: dict[str, Any] = {
-            "transform_batch": codes_of_batches(self, transform_batch),
-            "genes": genes,
-            "library_size": library_size,
-            "seed": seed,
-        }
-        index: pd.Index | None = None
-        if n_samples_overall is not None:
-            expression = posterior.sampled_expression(view, loader_of, rows, n_samples_overall, **options)
-        else:
-            options |= {"n_samples": n_samples, "return_mean": return_mean, "n_cells": cells.n_cells}
-            expression, index = posterior.normalized_expression(view, loader_of(rows), **options), cells.names
-        if return_numpy or expression.ndim == 3:
-            return expression
-        return pd.DataFrame(expression, index, names if genes is None else names[genes], copy=False)
+        return normalized(
+            AnsweringWith(self, Decoded(self.module)),
+            _marked(cells, of),
+            [EXPRESSION.reading(library_size=library_size)],
+            transform_batch=transform_batch,
+            columns=posterior.gene_columns(gene_list, names_of(self, EXPRESSION)),
+            n_samples=n_samples,
+            n_samples_overall=n_samples_overall,
+            return_mean=return_mean,
+            return_numpy=return_numpy,
+            seed=seed,
+        )
 
 
-def _marking(cells: Asked, of: Any) -> Any:
-    """Loader of minibatches by row number whose column :data:`IS_TARGET` says which cells have salient latents.
+@dataclass(frozen=True)
+class _Marked(Asked):
+    """Cells whose minibatches have a column :data:`IS_TARGET`, which says who has salient latents."""
 
-    ``of`` is ``"salient"`` for all, ``"background"`` for none, or row numbers or a mask of them.
-    """
+    is_target_n: np.ndarray
+
+    def loader_of(self, cells: np.ndarray) -> Iterator[dict[str, Tensor]]:
+        """Minibatches of some cells by row number."""
+        start = 0
+        for tensors in super().loader_of(cells):
+            part = cells[start : start + len(tensors[REGISTRY_KEYS.X_KEY])]
+            start += len(part)
+            yield {**tensors, IS_TARGET: torch.from_numpy(self.is_target_n[part].astype(np.float32))[:, None]}
+
+
+def _marked(cells: Asked, of: Any) -> Asked:
+    """The cells, of which ``"salient"`` marks all, ``"background"`` none, and row numbers or a mask some."""
     assert cells.adata is not None
     is_target_n = np.full(cells.adata.n_obs, isinstance(of, str) and of == "salient")
     if not isinstance(of, str):
         is_target_n[as_indices(of, cells.adata.n_obs, what="cell")] = True
-
-    def loader_of(rows: np.ndarray) -> Iterator[Mapping[str, Tensor]]:
-        start = 0
-        for tensors in cells.loader_of(rows):
-            part = rows[start : start + len(tensors[REGISTRY_KEYS.X_KEY])]
-            start += len(part)
-            yield {**tensors, IS_TARGET: torch.from_numpy(is_target_n[part].astype(np.float32))[:, None]}
-
-    return loader_of
+    marked = _Marked(**vars(cells), is_target_n=is_target_n)
+    return replace(marked, batches=marked.loader_of(marked.require_cells("salient latents")))

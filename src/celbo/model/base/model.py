@@ -14,6 +14,7 @@ from ...data import AnnDataManager, summary_stats_of
 from ...data.fields import BaseAnnDataField
 from ...dataloaders import AnnDataLoader
 from ...module.base import BaseModuleClass
+from ...posterior.output import EXPRESSION, Output
 from . import managers
 from .archives import archive
 from .archives.convert import convert_archive
@@ -54,7 +55,8 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
     :func:`~celbo.model.base.setup_method`. Arguments of the module come from three places, the later over the earlier:
     sizes of the data by name (``n_input``, ``n_batch``, ...; ``_sizes``: name of the module's -> summary statistic),
     the arguments of the constructor (``_renamed``: name of the model's -> name of the module's or None), and what
-    ``_computed_arguments`` works out of both. A subclass has a constructor only to name its arguments; its last line is
+    ``_computed_arguments`` works out of both. What it explains is declared in ``_outputs``, expression of the counts
+    under ``X`` by default. A subclass has a constructor only to name its arguments; its last line is
     ``self._build_module()``.
 
     Parameters
@@ -79,6 +81,7 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
     _plan_defaults: Mapping[str, Any] = MappingProxyType({})
     _sizes: ClassVar[Mapping[str, str]] = MappingProxyType({})
     _renamed: ClassVar[Mapping[str, str | None]] = MappingProxyType({})
+    _outputs: ClassVar[Sequence[Output]] = (EXPRESSION,)
 
     def __init__(
         self, adata: AnnData | None = None, registry: Mapping[str, Any] | None = None, **module_kwargs: Any

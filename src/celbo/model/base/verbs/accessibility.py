@@ -1,6 +1,7 @@
 """AccessibilityMixin: verbs of models of open chromatin. No logic here: :mod:`celbo.posterior` answers."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -11,11 +12,15 @@ from anndata import AnnData
 from .... import posterior
 from ....core import checked_methods, settings
 from ....core.kinds import Number
-from ....posterior.expression import draw_rows
+from ....posterior.normalized import draw_rows
 from .cells import asked, codes_of_batches
 from .differential import DifferentialMixin
+from .outputs import names_of, output_of
 
-__all__ = ["AccessibilityMixin"]
+__all__ = ["ACCESSIBILITY", "AccessibilityMixin"]
+
+ACCESSIBILITY = posterior.Output("accessibility")
+"""What a model of regions explains; the factors of cells and regions are left out unless they are asked for."""
 
 Cells = Sequence[int] | Sequence[bool] | str
 
@@ -115,20 +120,21 @@ class AccessibilityMixin(DifferentialMixin):
             rng = np.random.default_rng(settings.seed if seed is None else seed)
             rows = draw_rows(cells.require_cells("n_samples_overall"), n_samples_overall, rng)
             batches, n_cells, index = cells.loader_of(rows), n_samples_overall, None
-        names = self.get_var_names()
+        output = replace(output_of(self, "accessibility"), value=posterior.open_probability)
+        names = names_of(self, output)
         regions = posterior.gene_columns(region_list, names)
-        table = posterior.normalized_accessibility(
-            self.module,
-            batches,
-            transform_batch=codes_of_batches(self, transform_batch),
-            regions=regions,
-            use_z_mean=use_z_mean,
-            normalize_cells=normalize_cells,
-            normalize_regions=normalize_regions,
-            threshold=threshold,
-            n_cells=n_cells,
-            seed=seed,
-        )
+        options: dict[str, Any] = {
+            "outputs": [output.reading(cells=normalize_cells, regions=normalize_regions)],
+            "transform_batch": codes_of_batches(self, transform_batch),
+            "columns": regions,
+            "use_mean": use_z_mean,
+            "seed": seed,
+        }
+        table: np.ndarray | sp.csr_matrix
+        if threshold is None:
+            table = posterior.normalized(self.module, batches, n_cells=n_cells, **options)
+        else:
+            table = posterior.sparse_rows(posterior.normalized_blocks(self.module, batches, **options), threshold)
         if return_numpy:
             return table
         columns = names if regions is None else names[regions]

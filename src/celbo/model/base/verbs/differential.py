@@ -6,19 +6,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 from anndata import AnnData
 
-from .... import posterior
-from ....core import REGISTRY_KEYS, checked_methods
-from ....data import AnnDataManager
-from ....module.base.minified import LATENT_POSTERIOR
-from ..minified import minify_type_of
-from .cells import Weights, asked, codes_of_batches, weighting_of
+from ....core import checked_methods
+from .cells import Weights, asked, weighting_of
+from .outputs import corrected_batches, differential, output_of
 
 if TYPE_CHECKING:
     from ..model import BaseModelClass as Base
 else:
     Base = object
 
-__all__ = ["DifferentialMixin", "corrected_batches"]
+__all__ = ["DifferentialMixin"]
 
 
 @checked_methods
@@ -47,6 +44,7 @@ class DifferentialMixin(Base):
         importance_weighting_kwargs: dict[str, Any] | None = None,
         *,
         subset_idx: Sequence[int] | Sequence[bool] | str | None = None,
+        output: str | None = None,
         seed: int | None = None,
         **kwargs: Any,
     ) -> pd.DataFrame:
@@ -77,6 +75,8 @@ class DifferentialMixin(Base):
             See ``get_normalized_expression``.
         filter_outlier_cells
             Leave out cells that lie apart in the latent space (needs scikit-learn).
+        output
+            Name of what is compared; None: the first thing that the model explains.
         **kwargs
             Further fields of :class:`~celbo.posterior.Hypothesis` and
             :class:`~celbo.posterior.differential_table.Sampling`: ``n_samples_overall``, ``use_permutation``,
@@ -88,57 +88,22 @@ class DifferentialMixin(Base):
         A row for each gene and comparison, see :func:`~celbo.posterior.differential_expression`.
         """
         self._check_if_trained()
-        of_hypothesis, of_sampling = posterior.split_options(kwargs)
-        cells = asked(self, adata, None, batch_size)
-        assert cells.adata is not None
-        manager: Any = self.get_anndata_manager(cells.adata, required=True)
         corrected = corrected_batches(self, batchid1, batchid2)
-        batches1, batches2 = corrected if batch_correction else (None, None)
-        return posterior.differential_expression(
-            self.module,
-            cells.loader_of,
-            posterior.comparisons(
-                cells.adata.obs,
-                groupby=groupby,
-                group1=group1,
-                group2=group2,
-                idx1=idx1,
-                idx2=idx2,
-                subset_idx=subset_idx,
-            ),
-            self.get_var_names(),
-            hypothesis=posterior.Hypothesis(mode=mode, delta=delta, **of_hypothesis),
-            sampling=posterior.Sampling(
-                batches1=batches1,
-                batches2=batches2,
-                weighting=weighting_of(weights, importance_weighting_kwargs or {}),
-                filter_outlier_cells=filter_outlier_cells,
-                **of_sampling,
-            ),
-            counts=_counts_of(manager, needed=mode == "change" and of_hypothesis.get("pseudocounts") is None),
+        options = {
+            "mode": mode,
+            "delta": delta,
+            "weighting": weighting_of(weights, importance_weighting_kwargs or {}),
+            "filter_outlier_cells": filter_outlier_cells,
+        }
+        who = {"groupby": groupby, "group1": group1, "group2": group2, "idx1": idx1, "idx2": idx2}
+        return differential(
+            self,
+            asked(self, adata, None, batch_size),
+            [output_of(self, output)],
+            who | {"subset_idx": subset_idx},
+            corrected if batch_correction else (None, None),
+            options | kwargs,
             all_stats=all_stats,
             fdr_target=fdr_target,
             seed=seed,
         )
-
-
-def corrected_batches(model: "Base", batchid1: object, batchid2: object) -> tuple[list[Any], list[Any]]:
-    """Codes of the batches that either group is decoded as; None: all."""
-    every = model.get_state_registry(REGISTRY_KEYS.BATCH_KEY)["categorical_mapping"]
-    return (
-        codes_of_batches(model, every if batchid1 is None else batchid1, "batchid1"),
-        codes_of_batches(model, every if batchid2 is None else batchid2, "batchid2"),
-    )
-
-
-def _counts_of(manager: AnnDataManager, needed: bool) -> posterior.Counts | None:
-    """The counts; None where they were not kept, a ``ValueError`` if they are needed."""
-    key = REGISTRY_KEYS.X_KEY
-    if minify_type_of(manager.adata) != LATENT_POSTERIOR:
-        return posterior.Counts(manager.get_from_registry(key), manager.get_column_indexer(key))
-    if needed:
-        raise ValueError(
-            "mode='change' estimates its pseudocount from the counts, and these data are minified without them: give "
-            "pseudocounts=, for example 1e-5."
-        )
-    return None

@@ -15,6 +15,7 @@ from ....core import checked_methods
 from ....utils import unsupported_if_adata_minified
 from .cells import Weights, asked, codes_of_batches, weighting_of
 from .differential import DifferentialMixin
+from .outputs import names_of, normalized, output_of
 from .writing import ExpressionWriterMixin
 
 __all__ = ["RNASeqMixin"]
@@ -26,7 +27,8 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
 
     Common arguments (``adata``, ``indices``, ``batch_size``, ``dataloader``, ``seed``): see
     :class:`~celbo.model.base.VAEMixin`. ``transform_batch`` names categories of the batch (not codes), one or several;
-    None: each cell is decoded as its own batch, so nothing is corrected for.
+    None: each cell is decoded as its own batch, so nothing is corrected for. ``output`` names one of the things that
+    the model explains; None: the first.
     """
 
     def get_normalized_expression(
@@ -46,6 +48,7 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         dataloader: Iterable[dict[str, Tensor]] | None = None,
         data_loader_kwargs: dict[str, Any] | None = None,
         *,
+        output: str | None = None,
         seed: int | None = None,
         **importance_weighting_kwargs: Any,
     ) -> np.ndarray | pd.DataFrame:
@@ -76,6 +79,8 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
             Accepted for compatibility with scvi-tools: there is no progress bar.
         data_loader_kwargs
             Further arguments of the data loader.
+        output
+            See the class.
         **importance_weighting_kwargs
             Fields of :class:`~celbo.posterior.Weighting`.
 
@@ -90,39 +95,20 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         """
         weighting = weighting_of(weights, importance_weighting_kwargs)
         cells = asked(self, adata, indices, batch_size, dataloader, data_loader_kwargs)
-        names = self.get_var_names()
-        genes = posterior.gene_columns(gene_list, names)
-        codes = codes_of_batches(self, transform_batch)
-        if n_samples_overall is not None:
-            group = cells.require_cells("n_samples_overall")
-            expression = posterior.sampled_expression(
-                self.module,
-                cells.loader_of,
-                group,
-                n_samples_overall,
-                transform_batch=codes,
-                genes=genes,
-                library_size=library_size,
-                weighting=weighting,
-                seed=seed,
-            )
-            return expression if return_numpy else pd.DataFrame(expression, columns=_of(genes, names), copy=False)
-        if weighting is not None:
-            raise ValueError("weights='importance' weighs the draws of all cells together: give n_samples_overall.")
-        expression = posterior.normalized_expression(
-            self.module,
-            cells.batches,
-            transform_batch=codes,
-            genes=genes,
-            library_size=library_size,
+        wanted = output_of(self, output)
+        return normalized(
+            self,
+            cells,
+            [wanted if library_size == 1 else wanted.reading(library_size=library_size)],
+            transform_batch=transform_batch,
+            columns=posterior.gene_columns(gene_list, names_of(self, wanted)),
             n_samples=n_samples,
+            n_samples_overall=n_samples_overall,
+            weighting=weighting,
             return_mean=return_mean,
-            n_cells=cells.n_cells,
+            return_numpy=return_numpy,
             seed=seed,
         )
-        if return_numpy or expression.ndim == 3:
-            return expression
-        return pd.DataFrame(expression, index=cells.names, columns=_of(genes, names), copy=False)
 
     def get_importance_weights(
         self,
@@ -167,6 +153,7 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
             self.module,
             cells.loader_of(posterior.some_cells(cells.require_cells("get_importance_weights"), max_cells, seed)),
             torch.as_tensor(zs, device=self.device).flatten(0, -2),
+            self._outputs,
             truncation=truncation,
             n_mc_samples=n_mc_samples,
             n_mc_samples_per_pass=n_mc_samples_per_pass,
@@ -184,6 +171,7 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         dataloader: Iterable[dict[str, Tensor]] | None = None,
         silent: bool = True,
         *,
+        output: str | None = None,
         seed: int | None = None,
         **data_loader_kwargs: Any,
     ) -> Any:
@@ -199,6 +187,8 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
             Draws for each cell.
         gene_list
             Genes to give.
+        output
+            See the class.
         silent
             Accepted for compatibility with scvi-tools: there is no progress bar.
         **data_loader_kwargs
@@ -214,12 +204,14 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
             When the package ``sparse`` is not installed.
         """
         cells = asked(self, adata, indices, batch_size, dataloader, data_loader_kwargs)
+        wanted = output_of(self, output)
         return posterior.posterior_predictive_sample(
             self.module,
             cells.batches,
+            wanted,
             n_samples=n_samples,
             transform_batch=codes_of_batches(self, transform_batch),
-            genes=posterior.gene_columns(gene_list, self.get_var_names()),
+            genes=posterior.gene_columns(gene_list, names_of(self, wanted)),
             seed=seed,
         )
 
@@ -234,6 +226,7 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         correlation_type: Literal["spearman", "pearson"] = "spearman",
         silent: bool = True,
         *,
+        output: str | None = None,
         seed: int | None = None,
     ) -> pd.DataFrame:
         """Correlation of genes in denoised draws, see :func:`~celbo.posterior.feature_correlation`.
@@ -251,6 +244,8 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         correlation_type
             ``"pearson"`` needs one pass and the matrix; ``"spearman"`` all draws in memory, 4 bytes for each cell, draw
             and gene.
+        output
+            See the class.
         silent
             Accepted for compatibility with scvi-tools: there is no progress bar.
 
@@ -259,9 +254,11 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         Genes by genes.
         """
         cells = asked(self, adata, indices, batch_size)
+        wanted = output_of(self, output)
         matrix = posterior.feature_correlation(
             self.module,
             cells.batches,
+            output=wanted,
             transform_batch=codes_of_batches(self, transform_batch),
             n_samples=n_samples,
             library_size=rna_size_factor,
@@ -269,7 +266,8 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
             n_cells=cells.n_cells,
             seed=seed,
         )
-        return pd.DataFrame(matrix, index=self.get_var_names(), columns=self.get_var_names())
+        names = names_of(self, wanted)
+        return pd.DataFrame(matrix, index=names, columns=names)
 
     def get_likelihood_parameters(
         self,
@@ -280,6 +278,7 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         batch_size: int | None = None,
         dataloader: Iterable[dict[str, Tensor]] | None = None,
         *,
+        output: str | None = None,
         seed: int | None = None,
         **data_loader_kwargs: Any,
     ) -> dict[str, np.ndarray]:
@@ -293,6 +292,8 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
             Draws of the latents for each cell.
         give_mean
             Average over them.
+        output
+            See the class.
         **data_loader_kwargs
             Further arguments of the data loader.
 
@@ -305,6 +306,7 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         return posterior.likelihood_parameters(
             self.module,
             cells.batches,
+            output=output_of(self, output),
             n_samples=n_samples,
             give_mean=bool(give_mean),
             n_cells=cells.n_cells,
@@ -348,7 +350,3 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         return posterior.latent_library_size(
             self.module, cells.batches, give_mean=give_mean, n_cells=cells.n_cells, seed=seed
         )
-
-
-def _of(genes: np.ndarray | None, names: np.ndarray) -> np.ndarray:
-    return names if genes is None else names[genes]

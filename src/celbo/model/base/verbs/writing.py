@@ -4,16 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 from anndata import AnnData
 from torch import Tensor
 
 from ....core import checked_methods
-from ....posterior import gene_columns
-from ....posterior.expression import expression_blocks
+from ....posterior import gene_columns, normalized_blocks
 from ....store.writing.matrix import matrix_writer
 from .cells import asked, codes_of_batches
+from .outputs import names_of, output_of
 
 __all__ = ["ExpressionWriterMixin"]
 
@@ -34,6 +33,7 @@ class ExpressionWriterMixin:
         batch_size: int | None = None,
         overwrite: bool = False,
         *,
+        output: str | None = None,
         seed: int | None = None,
     ) -> Path:
         """Write denoised expression straight to an AnnData file; memory holds one minibatch of it.
@@ -43,7 +43,7 @@ class ExpressionWriterMixin:
         path
             File to write, ``.h5ad`` or ``.zarr``: ``X`` dense float32 ``(n, g)``, with ``obs`` and ``var`` of the cells
             and genes. It is there whole or not at all.
-        adata, indices, transform_batch, gene_list, library_size, n_samples, batch_size, seed
+        adata, indices, transform_batch, gene_list, library_size, n_samples, batch_size, output, seed
             As of ``get_normalized_expression``; draws are averaged.
         overwrite
             Whether a file that is there may be replaced.
@@ -61,16 +61,17 @@ class ExpressionWriterMixin:
         """
         model: Any = self
         cells = asked(model, adata, indices, batch_size)
-        names = np.asarray(model.get_var_names(), dtype=object)
+        wanted = output_of(model, output)
+        names = names_of(model, wanted).astype(object)
         genes = gene_columns(gene_list, names)
         codes = codes_of_batches(model, transform_batch)
         assert cells.adata is not None
         all_in_order = indices is None  # then nothing is copied: names and columns may lie on disk
         obs = cells.adata.obs if all_in_order else cells.adata.obs.iloc[cells.cells].copy()
         var = pd.DataFrame(index=pd.Index(names if genes is None else names[genes]))
-        blocks = expression_blocks(
-            model.module, cells.batches, codes, genes, library_size, n_samples, return_mean=True, seed=seed
-        )
+        outputs = [wanted if library_size == 1 else wanted.reading(library_size=library_size)]
+        options: dict[str, Any] = {"transform_batch": codes, "columns": genes, "n_samples": n_samples, "seed": seed}
+        blocks = normalized_blocks(model.module, cells.batches, outputs, **options)
         with matrix_writer(path, obs, var, overwrite=overwrite) as writer:
             for block in blocks:
                 writer.append(block.cpu().numpy() if isinstance(block, Tensor) else block)

@@ -1,37 +1,30 @@
-r"""Denoised expression: what the decoder expects of each gene in each cell, batch by batch if asked.
+r"""Normalized values of what a model explains, such as denoised expression, batch by batch if asked.
 
 .. math:: \ell\,\rho_{ng}, \qquad \rho_n = \mathrm{softmax}(f(z_n, b)), \quad z_n \sim q(z \mid x_n)
 
-Cells are encoded once, whatever the number of batches they are decoded as. Genes are picked after the softmax, which
-needs all of them: a gene list saves memory and copying, not the last layer.
+is that of counts. Cells are encoded once, whatever the number of batches they are decoded as. Features are picked after
+the softmax, which needs all of them: a list of them saves memory and copying, not the last layer.
 
-Dims: n cells, g genes, k drawn rows, s samples.
+Dims: n cells, g features, k drawn rows, s samples.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
 from ..core import checked
 from ..module.base import BaseModuleClass
 from .importance import importance_pool
+from .output import EXPRESSION, Output, read
 from .passes import Batches, LoaderOf, Minibatch, Rows, decode, encode, evaluating, on_device, sample_passes, size_of
 
-__all__ = [
-    "Weighting",
-    "draw_rows",
-    "expression_blocks",
-    "expression_rows",
-    "normalized_expression",
-    "sampled_expression",
-]
+__all__ = ["Weighting", "draw_rows", "normalized", "normalized_blocks", "sampled", "sampled_rows"]
 
-Library = float | Literal["latent"]
+Outputs = Sequence[Output]
 
 
 @checked
@@ -45,36 +38,39 @@ class Weighting:
     n_mc_samples_per_pass: int = 250
 
 
-def normalized_expression(
+def normalized(
     module: BaseModuleClass,
     batches: Batches,
+    outputs: Outputs = (EXPRESSION,),
     *,
     transform_batch: Sequence[int | None] = (None,),
-    genes: np.ndarray | None = None,
-    library_size: Library = 1,
+    columns: np.ndarray | None = None,
     n_samples: int = 1,
     return_mean: bool = True,
+    use_mean: bool = False,
     n_cells: int | None = None,
     seed: int | None = None,
 ) -> np.ndarray:
-    """Denoised expression of every cell.
+    """Normalized values of every cell.
 
     Parameters
     ----------
     module
-        Its ``generative`` gives ``px``, a distribution of :mod:`celbo.distributions`.
+        The module.
     batches
         Minibatches.
+    outputs
+        What is wanted; the columns of several stand beside each other.
     transform_batch
         Codes of the batches to decode as, averaged over; None among them: each cell's own.
-    genes
+    columns
         Columns to give, in this order; None for all.
-    library_size
-        What a cell's expression sums to over all genes, or ``"latent"``: the library the model has for the cell.
     n_samples
         Draws of the latents for each cell.
     return_mean
         Average over the draws.
+    use_mean
+        Decode the mean of the latents instead of a draw.
     n_cells, seed
         See :func:`~celbo.posterior.latent_representation`.
 
@@ -88,32 +84,45 @@ def normalized_expression(
     """
     average = return_mean or n_samples == 1
     rows = Rows(n_cells, axis=0 if average else 1)
-    options = (transform_batch, genes, library_size, n_samples, return_mean, seed)
-    for block in expression_blocks(module, batches, *options):
+    for block in normalized_blocks(
+        module,
+        batches,
+        outputs,
+        transform_batch=transform_batch,
+        columns=columns,
+        n_samples=n_samples,
+        return_mean=return_mean,
+        use_mean=use_mean,
+        seed=seed,
+    ):
         rows.append(block)
     return rows.array()
 
 
-def expression_blocks(
+def normalized_blocks(
     module: BaseModuleClass,
     batches: Batches,
+    outputs: Outputs = (EXPRESSION,),
+    *,
     transform_batch: Sequence[int | None] = (None,),
-    genes: np.ndarray | None = None,
-    library_size: Library = 1,
+    columns: np.ndarray | None = None,
     n_samples: int = 1,
     return_mean: bool = True,
+    use_mean: bool = False,
     seed: int | None = None,
 ) -> Iterator[Tensor | np.ndarray]:
-    """As :func:`normalized_expression`, minibatch by minibatch, ``(n, g)`` or ``(s, n, g)``: for what is not kept."""
+    """As :func:`normalized`, minibatch by minibatch, ``(n, g)`` or ``(s, n, g)``: for what is not kept."""
     average = return_mean or n_samples == 1
     with evaluating(module, seed):
-        index = None if genes is None else torch.from_numpy(genes).to(module.device)
+        index = None if columns is None else torch.from_numpy(columns).to(module.device)
         for tensors in on_device(batches, module):
             n = size_of(tensors)
             draws = Rows(n_samples)
             total_ng: Any = 0
-            for encoded in sample_passes(encode(module, tensors, n_samples), n_samples, tensors):
-                values_sng = _over_batches(module, tensors, encoded, transform_batch, index, library_size)
+            whole = encode(module, tensors, n_samples)
+            whole = {**whole, "z": whole["qz"].loc} if use_mean else whole
+            for encoded in sample_passes(whole, n_samples, tensors):
+                values_sng = _over_batches(module, tensors, encoded, outputs, transform_batch, index)
                 values_sng = values_sng.reshape(-1, n, values_sng.shape[-1])
                 if average:
                     total_ng = total_ng + values_sng.sum(0) if n_samples > 1 else values_sng[0]
@@ -126,26 +135,16 @@ def _over_batches(
     module: BaseModuleClass,
     tensors: Minibatch,
     encoded: dict[str, Any],
+    outputs: Outputs,
     batches: Sequence[int | Tensor | None],
-    genes: Tensor | None,
-    library_size: Library,
+    columns: Tensor | None,
 ) -> Tensor:
-    """Expression of an encoded minibatch averaged over the batches it is decoded as, ``(..., n, g)``."""
+    """Values of an encoded minibatch averaged over the batches it is decoded as, ``(..., n, g)``."""
     first, *others = batches
-    total = _values(decode(module, tensors, encoded, first)["px"], genes, library_size)
+    total = read(outputs, decode(module, tensors, encoded, first), columns)
     for batch in others:
-        total = total + _values(decode(module, tensors, encoded, batch)["px"], genes, library_size)
+        total = total + read(outputs, decode(module, tensors, encoded, batch), columns)
     return total / len(batches) if others else total
-
-
-def _values(px: Distribution, genes: Tensor | None, library_size: Library) -> Tensor:
-    values = px.get_normalized("mu" if library_size == "latent" else "scale")  # type: ignore[attr-defined]
-    if values is None:
-        raise NotImplementedError(
-            f"{type(px).__name__} was made without a normalized scale: use library_size='latent'."
-        )
-    values = values if genes is None else values[..., genes]
-    return values if library_size in ("latent", 1) else values * library_size
 
 
 def draw_rows(cells_n: np.ndarray, n_rows: int, rng: np.random.Generator) -> np.ndarray:
@@ -155,26 +154,26 @@ def draw_rows(cells_n: np.ndarray, n_rows: int, rng: np.random.Generator) -> np.
     return cells_n[rng.integers(len(cells_n), size=n_rows)]
 
 
-def sampled_expression(
+def sampled(
     module: BaseModuleClass,
     loader_of: LoaderOf,
     cells_n: np.ndarray,
     n_rows: int,
+    outputs: Outputs = (EXPRESSION,),
     *,
     transform_batch: Sequence[int | None] = (None,),
-    genes: np.ndarray | None = None,
-    library_size: Library = 1,
+    columns: np.ndarray | None = None,
     weighting: Weighting | None = None,
     seed: int | None = None,
 ) -> np.ndarray:
-    r"""Draws of expression from a group of cells, :math:`\rho(z),\; z \sim \tfrac{1}{N} \sum_n q(z \mid x_n)`.
+    r"""Draws of normalized values from a group of cells, :math:`\rho(z),\; z \sim \tfrac{1}{N} \sum_n q(z \mid x_n)`.
 
     Cells are drawn first, so that ``n_rows`` rows are encoded and decoded, however many cells there are.
 
     Parameters
     ----------
-    module, transform_batch, genes, library_size, seed
-        See :func:`normalized_expression`.
+    module, outputs, transform_batch, columns, seed
+        See :func:`normalized`.
     loader_of
         Gives the minibatches of cells by row number.
     cells_n
@@ -189,23 +188,21 @@ def sampled_expression(
     ``(n_rows, g)`` float32.
     """
     with evaluating(module, seed) as rng:
-        return expression_rows(
-            module, loader_of, cells_n, n_rows, rng, list(transform_batch), genes, library_size, weighting
-        )
+        return sampled_rows(module, loader_of, cells_n, n_rows, rng, list(transform_batch), outputs, columns, weighting)
 
 
-def expression_rows(
+def sampled_rows(
     module: BaseModuleClass,
     loader_of: LoaderOf,
     cells_n: np.ndarray,
     n_rows: int,
     rng: np.random.Generator,
     batches: Sequence[int | np.ndarray | None],
-    genes: np.ndarray | None = None,
-    library_size: Library = 1,
+    outputs: Outputs = (EXPRESSION,),
+    columns: np.ndarray | None = None,
     weighting: Weighting | None = None,
 ) -> np.ndarray:
-    """As :func:`sampled_expression`, inside :func:`~celbo.posterior.passes.evaluating`.
+    """As :func:`sampled`, inside :func:`~celbo.posterior.passes.evaluating`.
 
     Parameters
     ----------
@@ -216,15 +213,15 @@ def expression_rows(
     if weighting is None:
         drawn = draw_rows(cells_n, n_rows, rng)
     else:
-        drawn, z_rk = importance_pool(module, loader_of, cells_n, n_rows, rng, **vars(weighting))
-    index = None if genes is None else torch.from_numpy(genes).to(module.device)
+        drawn, z_rk = importance_pool(module, loader_of, cells_n, n_rows, rng, outputs=outputs, **vars(weighting))
+    index = None if columns is None else torch.from_numpy(columns).to(module.device)
     rows, start = Rows(n_rows), 0
     for tensors in on_device(loader_of(drawn), module):
         part = slice(start, start := start + size_of(tensors))
         encoded = encode(module, tensors)
         if z_rk is not None:
             encoded = {**encoded, "z": z_rk[part]}
-        rows.append(_over_batches(module, tensors, encoded, [_of_rows(b, part) for b in batches], index, library_size))
+        rows.append(_over_batches(module, tensors, encoded, outputs, [_of_rows(b, part) for b in batches], index))
     return rows.array()
 
 

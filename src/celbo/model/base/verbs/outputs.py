@@ -1,0 +1,159 @@
+"""Verbs as functions of a model and of what it explains: :class:`~celbo.posterior.Output`, one or several.
+
+Methods of models are these with the output that their name tells.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .... import posterior
+from ....core import REGISTRY_KEYS, unknown_name
+from ....data import AnnDataManager
+from ....module.base.minified import LATENT_POSTERIOR
+from ....posterior import Output, Weighting
+from ..minified import minify_type_of
+from .cells import Asked, codes_of_batches
+
+__all__ = ["corrected_batches", "differential", "names_of", "normalized", "output_of"]
+
+
+def output_of(model: Any, name: str | None) -> Output:
+    """An output that a model declares, by name; None: the first.
+
+    Raises
+    ------
+    ValueError
+        A name that no output has, with the nearest one.
+    """
+    known: dict[str, Output] = {output.name: output for output in model._outputs}
+    if name is None:
+        return next(iter(known.values()))
+    if name not in known:
+        raise ValueError(unknown_name(f"output of {type(model).__name__}", name, known))
+    return known[name]
+
+
+def names_of(model: Any, *outputs: Output) -> np.ndarray:
+    """Names of the features of outputs, beside each other, ``(g,)``."""
+    return np.concatenate([np.asarray(model.get_state_registry(output.data)["column_names"]) for output in outputs])
+
+
+def normalized(
+    model: Any,
+    cells: Asked,
+    outputs: Sequence[Output],
+    *,
+    transform_batch: object = None,
+    columns: np.ndarray | None = None,
+    n_samples: int = 1,
+    n_samples_overall: int | None = None,
+    weighting: Weighting | None = None,
+    return_mean: bool = True,
+    return_numpy: bool | None = None,
+    seed: int | None = None,
+) -> np.ndarray | pd.DataFrame:
+    """Normalized values of outputs, as ``get_normalized_expression`` gives them of the first.
+
+    Parameters
+    ----------
+    model
+        The model.
+    cells
+        Who is asked about.
+    outputs
+        What is wanted; see :func:`celbo.posterior.normalized`.
+    transform_batch
+        Categories of the batch.
+    columns
+        Columns to give; None for all.
+    n_samples, n_samples_overall, weighting, return_mean, return_numpy, seed
+        See ``get_normalized_expression``.
+    """
+    codes = codes_of_batches(model, transform_batch)
+    options: dict[str, Any] = {"transform_batch": codes, "columns": columns, "seed": seed}
+    index: pd.Index | None = None
+    if n_samples_overall is not None:
+        group = cells.require_cells("n_samples_overall")
+        options |= {"weighting": weighting}
+        values = posterior.sampled(model.module, cells.loader_of, group, n_samples_overall, outputs, **options)
+    elif weighting is not None:
+        raise ValueError("weights='importance' weighs the draws of all cells together: give n_samples_overall.")
+    else:
+        options |= {"n_samples": n_samples, "return_mean": return_mean, "n_cells": cells.n_cells}
+        values, index = posterior.normalized(model.module, cells.batches, outputs, **options), cells.names
+    if return_numpy or values.ndim == 3:
+        return values
+    names = names_of(model, *outputs)
+    return pd.DataFrame(values, index, names if columns is None else names[columns], copy=False)
+
+
+def differential(
+    model: Any,
+    cells: Asked,
+    outputs: Sequence[Output],
+    who: Mapping[str, Any],
+    batches: tuple[Sequence[Any] | None, Sequence[Any] | None],
+    options: Mapping[str, Any],
+    *,
+    all_stats: bool = True,
+    fdr_target: float | Sequence[float] = 0.05,
+    seed: int | None = None,
+) -> pd.DataFrame:
+    """Differences between groups of cells in all outputs, as ``differential_expression`` gives them of the first.
+
+    Parameters
+    ----------
+    model, cells, outputs
+        See :func:`normalized`; groups are formed among all cells of the data.
+    all_stats, fdr_target, seed
+        See ``differential_expression``.
+    who
+        Arguments of :func:`celbo.posterior.comparisons`.
+    batches
+        Codes that either group is decoded as, see :func:`corrected_batches`.
+    options
+        Fields of :class:`~celbo.posterior.Hypothesis` and :class:`~celbo.posterior.Sampling`.
+    """
+    of_hypothesis, of_sampling = posterior.split_options(options)
+    hypothesis = posterior.Hypothesis(**of_hypothesis)
+    assert cells.adata is not None
+    manager = model.get_anndata_manager(cells.adata, required=True)
+    needed = hypothesis.mode == "change" and hypothesis.pseudocounts is None
+    return posterior.differential_expression(
+        model.module,
+        cells.loader_of,
+        posterior.comparisons(cells.adata.obs, **who),
+        names_of(model, *outputs),
+        outputs=outputs,
+        hypothesis=hypothesis,
+        sampling=posterior.Sampling(batches1=batches[0], batches2=batches[1], **of_sampling),
+        counts=_counts_of(manager, outputs, needed),
+        all_stats=all_stats,
+        fdr_target=fdr_target,
+        seed=seed,
+    )
+
+
+def corrected_batches(model: Any, batchid1: object, batchid2: object) -> tuple[list[Any], list[Any]]:
+    """Codes of the batches that either group is decoded as; None: all."""
+    every = model.get_state_registry(REGISTRY_KEYS.BATCH_KEY)["categorical_mapping"]
+    return (
+        codes_of_batches(model, every if batchid1 is None else batchid1, "batchid1"),
+        codes_of_batches(model, every if batchid2 is None else batchid2, "batchid2"),
+    )
+
+
+def _counts_of(manager: AnnDataManager, outputs: Sequence[Output], needed: bool) -> list[posterior.Counts] | None:
+    """The counts; None where they were not kept, a ``ValueError`` if they are needed."""
+    if minify_type_of(manager.adata) != LATENT_POSTERIOR:
+        keys = [output.data for output in outputs]
+        return [posterior.Counts(manager.get_from_registry(key), manager.get_column_indexer(key)) for key in keys]
+    if needed:
+        raise ValueError(
+            "mode='change' estimates its pseudocount from the counts, and these data are minified without them: give "
+            "pseudocounts=, for example 1e-5."
+        )
+    return None
