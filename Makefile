@@ -13,8 +13,8 @@ test: $(VENV)/.stamp-test lint types
 	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 lint: $(VENV)/.stamp-test
-	$(BIN)/ruff check src tests benchmarks docs/make_compatibility.py
-	$(BIN)/ruff format --check src tests benchmarks docs/make_compatibility.py
+	$(BIN)/ruff check src tests benchmarks docs/make_compatibility.py docs/make_models.py
+	$(BIN)/ruff format --check src tests benchmarks docs/make_compatibility.py docs/make_models.py
 
 types: $(VENV)/.stamp-test
 	$(BIN)/mypy

@@ -1,4 +1,4 @@
-"""AmortizedLDA: a topic model of counts, without Pyro.
+"""AmortizedLDA: topics of cells and the genes of each topic.
 
 Reference: Blei, Ng and Jordan, *Latent Dirichlet allocation*, Journal of Machine Learning Research 2003.
 """

@@ -1,4 +1,4 @@
-"""CondSCVI: conditional single-cell variational inference, the single-cell half of DestVI.
+"""CondSCVI: variation within each known cell type, the single-cell half of DestVI.
 
 Reference: Lopez, Li, Keren-Shaul, Boyeau, Kedmi, Pilzer, Jelinski, Yofe, David, Wagner, Ergen, Addadi, Golani,
 Ronchese, Jordan, Amit and Yosef, *DestVI identifies continuums of cell types in spatial transcriptomics data*, Nature

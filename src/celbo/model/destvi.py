@@ -1,4 +1,4 @@
-"""DestVI: cell types of tissue spots, and what varies within them, by way of single cells of known type.
+"""DestVI: cell-type proportions of tissue spots, and the state of each type within them.
 
 Reference: Lopez, Li, Keren-Shaul, Boyeau, Kedmi, Pilzer, Jelinski, Yofe, David, Wagner, Ergen, Addadi, Golani,
 Ronchese, Jordan, Amit and Yosef, *DestVI identifies continuums of cell types in spatial transcriptomics data*, Nature

@@ -1,4 +1,4 @@
-"""LinearSCVI: a variational autoencoder with an interpretable, linear decoder.
+"""LinearSCVI: latent dimensions that read as gene programs, by a linear decoder.
 
 Reference: Svensson, Gayoso, Yosef and Pachter, *Interpretable factor models of single-cell RNA-seq via variational
 autoencoders*, Bioinformatics 2020.

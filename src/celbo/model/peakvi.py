@@ -1,4 +1,4 @@
-"""PEAKVI: open chromatin of single cells.
+"""PEAKVI: a latent space, accessibility and differential accessibility of open chromatin (scATAC-seq peaks).
 
 Reference: Ashuach, Reidenbach, Gayoso and Yosef, *PeakVI: a deep generative model for single-cell chromatin
 accessibility analysis*, Cell Reports Methods 2022.

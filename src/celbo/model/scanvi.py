@@ -1,4 +1,4 @@
-"""SCANVI: single-cell annotation using variational inference.
+"""SCANVI: labels for all cells from the labels of a few, and mapping of new cells onto a reference.
 
 Reference: Xu, Lopez, Mehlman, Regier, Jordan and Yosef, *Probabilistic harmonization and annotation of single-cell
 transcriptomics data with deep generative models*, Molecular Systems Biology 2021.

@@ -1,4 +1,4 @@
-"""SCVI: single-cell variational inference.
+"""SCVI: one latent space for cells of several batches, denoised expression, differential expression.
 
 Reference: Lopez, Regier, Cole, Jordan and Yosef, *Deep generative modeling for single-cell transcriptomics*, Nature
 Methods 2018.

@@ -1,4 +1,4 @@
-"""CellAssign: cell types by marker genes.
+"""CellAssign: cell types from lists of marker genes.
 
 Reference: Zhang, O'Flanagan, Chavez, Lim, Ceglia, McPherson, Wiens, Walters, Chan, Hewitson, Lai, Mottok, Sarkozy,
 Chong, Aoki, Wang, Weng, McAlpine, Aparicio, Steidl, Campbell and Shah, *Probabilistic cell-type assignment of

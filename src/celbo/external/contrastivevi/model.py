@@ -1,4 +1,4 @@
-"""ContrastiveVI: what varies in target cells, apart from what varies in background cells too.
+"""ContrastiveVI: what sets target cells apart from background cells, and what both share.
 
 Reference: Weinberger, Lin and Lee, *Isolating salient variations of interest in single-cell data with contrastiveVI*,
 Nature Methods 2023.

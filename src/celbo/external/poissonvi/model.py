@@ -1,4 +1,4 @@
-"""POISSONVI: fragments of open chromatin.
+"""POISSONVI: accessibility from counts of fragments rather than from open or closed peaks.
 
 Reference: Martens, Fischer, Yépez, Theis and Gagneur, *Modeling fragment counts improves single-cell ATAC-seq
 analysis*, Nature Methods 2024.

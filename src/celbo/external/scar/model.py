@@ -1,4 +1,4 @@
-"""SCAR: counts without those of the ambient RNA.
+"""SCAR: counts without the ambient RNA of droplets.
 
 Reference: Sheng, Lopes, Li, Schuierer, Waldt, Cuttat, Dimitrieva, Kauffmann, Durand, Galli, Roma and de Weck,
 *Probabilistic machine learning ensures accurate ambient denoising in droplet-based single-cell omics*, bioRxiv 2022.

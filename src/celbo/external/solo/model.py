@@ -1,4 +1,4 @@
-"""SOLO: doublet detection by a classifier of latents.
+"""SOLO: which droplets hold two cells.
 
 Reference: Bernstein, Fong, Lam, Roy, Hendrickson and Kelley, *Solo: doublet identification in single-cell RNA-seq via
 semi-supervised deep learning*, Cell Systems 2020.

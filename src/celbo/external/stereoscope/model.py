@@ -1,4 +1,4 @@
-"""Stereoscope: RNAStereoscope learns cell types from single cells, SpatialStereoscope finds them in spots.
+"""Stereoscope: cell-type proportions of tissue spots, by signatures learned from single cells.
 
 Reference: Andersson, Bergenstråhle, Asp, Bergenstråhle, Jurek, Fernández Navarro and Lundeberg, *Single-cell and
 spatial transcriptomics enables probabilistic inference of cell type topography*, Communications Biology 2020.

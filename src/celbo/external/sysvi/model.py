@@ -1,4 +1,4 @@
-"""SysVI: integration of systems that differ much, as species, organoids and tissue, cells and nuclei.
+"""SysVI: integration of systems that differ strongly: species, organoids and tissue, cells and nuclei.
 
 Reference: Hrovatin et al., *Integrating single-cell RNA-seq datasets with substantial batch effects*, bioRxiv 2023.
 """
