@@ -1,7 +1,7 @@
 """Write the tables of models in README.md and docs/models.md from the models themselves.
 
 ``python docs/make_models.py`` rewrites the tables; tests/docs/test_lists.py fails when one is stale. The top of each
-model's file says what it is for and whose it is: ``NAME: what it gives.``, ``Reference: authors, *title*, journal year``.
+model file says what it gives and whose it is: ``NAME: what it gives.``, ``Reference: authors, *title*, journal year``.
 """
 
 import ast
