@@ -52,10 +52,16 @@ def run_side(tool: str, python: str, task: dict, script: str = "side.py") -> dic
             cwd=folder,
             capture_output=True,
             text=True,
+            env=_as_installed(),
         )
         if run.returncode:
             raise RuntimeError(f"{tool} failed on {task}:\n{run.stderr[-3000:]}")
         return json.loads(answered.read_text())
+
+
+def _as_installed() -> dict[str, str]:
+    """The environment, in which Python keeps what it compiled: pip compiles too, and users never wait for it."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def in_a_process(benchmark: str, task: dict) -> dict:

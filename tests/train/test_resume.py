@@ -450,7 +450,7 @@ class TestWhen:
         times = iter(range(0, 1000))  # a second passes between two looks at the clock
         make = checkpointing.make_checkpointing
         monkeypatch.setattr(
-            "celbo.train.trainer.make_checkpointing", lambda *args: make(*args, clock=lambda: next(times))
+            "celbo.train.checkpoints.make_checkpointing", lambda *args: make(*args, clock=lambda: next(times))
         )
         steps = written(checkpoint_every="4 s")
         assert steps[0] == 0

@@ -8,7 +8,6 @@ import difflib
 import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 __all__ = [
@@ -79,7 +78,6 @@ class Kind:
         return ""
 
 
-@dataclass(frozen=True)
 class Whole(Kind):
     """A whole number.
 
@@ -89,9 +87,10 @@ class Whole(Kind):
         The smallest and the largest that may be given; None: there is no bound.
     """
 
-    least: int | None = None
-    most: int | None = None
     types = frozenset({int})
+
+    def __init__(self, least: int | None = None, most: int | None = None) -> None:
+        self.least, self.most = least, most
 
     @property
     def wanted(self) -> str:  # type: ignore[override]
@@ -111,7 +110,6 @@ class Whole(Kind):
         return REFUSED if whole != value or too_small or too_large else whole
 
 
-@dataclass(frozen=True)
 class Number(Kind):
     """A finite number.
 
@@ -123,11 +121,12 @@ class Number(Kind):
         Whether the bounds themselves are left out.
     """
 
-    least: float | None = None
-    most: float | None = None
-    above: bool = False
-    below: bool = False
     types = frozenset({int, float})
+
+    def __init__(
+        self, least: float | None = None, most: float | None = None, above: bool = False, below: bool = False
+    ) -> None:
+        self.least, self.most, self.above, self.below = least, most, above, below
 
     @property
     def wanted(self) -> str:  # type: ignore[override]
@@ -148,7 +147,6 @@ class Number(Kind):
         return value
 
 
-@dataclass(frozen=True)
 class Flag(Kind):
     """True or False; also 0 and 1, and None for False."""
 
@@ -163,7 +161,6 @@ class Flag(Kind):
         return bool(value) if isinstance(value, numbers.Real) and value in (0, 1) else REFUSED
 
 
-@dataclass(frozen=True)
 class Text(Kind):
     """Text."""
 
@@ -175,7 +172,6 @@ class Text(Kind):
         return value if isinstance(value, str) else REFUSED
 
 
-@dataclass(frozen=True)
 class OneOf(Kind):
     """One of a few words or other values, compared by value.
 
@@ -185,7 +181,8 @@ class OneOf(Kind):
         What there is.
     """
 
-    words: tuple[Any, ...]
+    def __init__(self, words: Iterable[Any]) -> None:
+        self.words = tuple(words)
 
     @property
     def wanted(self) -> str:  # type: ignore[override]
@@ -215,7 +212,6 @@ class OneOf(Kind):
         return f" Did you mean {words[near[0]]!r}?" if near else ""
 
 
-@dataclass(frozen=True)
 class Instance(Kind):
     """Something that can be told by what it has or does.
 
@@ -229,10 +225,10 @@ class Instance(Kind):
         What to do about another.
     """
 
-    wanted: str
-    is_one: Callable[[Any], bool]
-    advice: str = ""
-    types: frozenset[type] = frozenset()
+    def __init__(
+        self, wanted: str, is_one: Callable[[Any], bool], advice: str = "", types: frozenset[type] = frozenset()
+    ) -> None:
+        self.wanted, self.is_one, self.advice, self.types = wanted, is_one, advice, types
 
     def take(self, value: Any) -> Any:
         """The value."""
@@ -243,7 +239,6 @@ class Instance(Kind):
         return f" {self.advice}" if self.advice else ""
 
 
-@dataclass(frozen=True)
 class Several(Kind):
     """One or several of a kind: several come as a list.
 
@@ -255,8 +250,8 @@ class Several(Kind):
         Whether the list may be empty.
     """
 
-    kind: Kind
-    or_none_of_it: bool = False
+    def __init__(self, kind: Kind, or_none_of_it: bool = False) -> None:
+        self.kind, self.or_none_of_it = kind, or_none_of_it
 
     @property
     def wanted(self) -> str:  # type: ignore[override]
@@ -277,7 +272,6 @@ class Several(Kind):
         return REFUSED if too_few or any(one is REFUSED for one in taken) else taken
 
 
-@dataclass(frozen=True)
 class AnyOf(Kind):
     """Any of several kinds, tried in turn.
 
@@ -287,7 +281,8 @@ class AnyOf(Kind):
         The kinds.
     """
 
-    kinds: tuple[Kind, ...]
+    def __init__(self, kinds: tuple[Kind, ...]) -> None:
+        self.kinds = kinds
 
     @property
     def wanted(self) -> str:  # type: ignore[override]

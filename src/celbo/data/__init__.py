@@ -1,5 +1,7 @@
 """From AnnData to a registry: fields, the manager, the count check, simulated data, reading files. No torch here."""
 
+from typing import TYPE_CHECKING
+
 from anndata.io import read_csv, read_h5ad, read_loom, read_text
 
 from ..core.planned import planned_names, public_names
@@ -7,23 +9,25 @@ from ..store.matrices.matrix import StoredMatrix
 from .attrdict import attrdict
 from .count_report import CountReport, Finding, TotalsSummary
 from .counts import check_counts
-from .gene_selection import poisson_gene_selection
 from .genes import GeneMatch, align_genes, top_variable_genes
 from .manager import AnnDataManager
-from .opening import open
-from .read import read
 from .registry import data_registry_of, state_registry_of, summary_stats_of
-from .simulated.counts import simulate_counts
-from .simulated.spots import simulate_spots
-from .simulated.synthetic import synthetic_iid
-from .tenx import (
-    organize_cite_seq_10x,
-    organize_multiome_anndatas,
-    read_10x_atac,
-    read_10x_multiome,
-    reads_to_fragments,
-)
 from .validation_check import AnnDataManagerValidationCheck
+
+if TYPE_CHECKING:
+    from .gene_selection import poisson_gene_selection
+    from .opening import open
+    from .reading import read
+    from .simulated.counts import simulate_counts
+    from .simulated.spots import simulate_spots
+    from .simulated.synthetic import synthetic_iid
+    from .tenx import (
+        organize_cite_seq_10x,
+        organize_multiome_anndatas,
+        read_10x_atac,
+        read_10x_multiome,
+        reads_to_fragments,
+    )
 
 __all__ = [
     "AnnDataManager",
@@ -57,5 +61,20 @@ __all__ = [
     "top_variable_genes",
 ]
 
-__getattr__ = planned_names(__name__)
+_HOMES = {
+    "open": "opening",
+    "organize_cite_seq_10x": "tenx",
+    "organize_multiome_anndatas": "tenx",
+    "poisson_gene_selection": "gene_selection",
+    "read": "reading",
+    "read_10x_atac": "tenx",
+    "read_10x_multiome": "tenx",
+    "reads_to_fragments": "tenx",
+    "simulate_counts": "simulated.counts",
+    "simulate_spots": "simulated.spots",
+    "synthetic_iid": "simulated.synthetic",
+}
+"""Files and simulations load when they are first named: training on cells in memory needs neither."""
+
+__getattr__ = planned_names(__name__, _HOMES)
 __dir__ = public_names(__name__)

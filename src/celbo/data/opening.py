@@ -29,7 +29,7 @@ from ..store.tables.obs import StoredTable, with_old_categories
 from ..store.tables.stacked import stacked_obs
 from .genes import align_genes
 from .inputs import Input, input_paths, open_input
-from .read import read_as
+from .reading import read_as
 
 __all__ = ["is_streamed", "of_genes", "open", "with_genes"]
 

@@ -9,6 +9,7 @@ torch sends float32 products to MKL, whose kernels for processors of other maker
 Small products, other dtypes and devices, autocast, ``torch.compile`` and ``torch.func`` go to torch's own.
 """
 
+import functools
 import logging
 from typing import Any
 
@@ -57,13 +58,14 @@ def _fits(x: Tensor, weight: Tensor) -> bool:
         and x.dtype == weight.dtype == torch.float32
         and x.device.type == weight.device.type == "cpu"
         and x.shape[0] * weight.numel() >= _SMALL
-        and _AVAILABLE
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()
+        and _operator_works()
     )
 
 
+@functools.cache
 def _operator_works() -> bool:
     """Whether this build of torch has the operator and it takes the arguments given to it here."""
     if not torch.backends.mkldnn.is_available():
@@ -79,9 +81,6 @@ def _operator_works() -> bool:
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``x @ weight.T + bias`` for operands of any strides."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-
-
-_AVAILABLE = _operator_works()
 
 
 class _Linear(torch.autograd.Function):

@@ -1,22 +1,25 @@
 """Training: plans, schedules and recipes, the loop, callbacks, history."""
 
+from typing import TYPE_CHECKING
+
 from ..core.planned import planned_names, public_names
 from .callbacks import Callback, LearningRateMonitor, LoudEarlyStopping, SaveCheckpoint
-from .checkpoints.fingerprint import DifferentRunError
-from .checkpoints.schedule import TerminatedError
 from .config import KwargsLike, TrainerConfig, TrainingPlanConfig, merge_kwargs
 from .history import History
 from .metrics import ElboMetric
 from .nonfinite import NonFiniteLossError
-from .plans.adversarial import AdversarialTrainingPlan, AdversarialTrainingPlanConfig
 from .plans.base import Plan
-from .plans.classifier import ClassifierTrainingPlan, ClassifierTrainingPlanConfig
 from .plans.elbo import TrainingPlan
-from .plans.keys import METRIC_KEYS
-from .plans.semisupervised import SemiSupervisedTrainingPlan, SemiSupervisedTrainingPlanConfig
 from .recipes import RECIPES, Recipe
 from .runner import TrainRunner
 from .trainer import Trainer
+
+if TYPE_CHECKING:
+    from .checkpoints import DifferentRunError, TerminatedError
+    from .plans.adversarial import AdversarialTrainingPlan, AdversarialTrainingPlanConfig
+    from .plans.classifier import ClassifierTrainingPlan, ClassifierTrainingPlanConfig
+    from .plans.keys import METRIC_KEYS
+    from .plans.semisupervised import SemiSupervisedTrainingPlan, SemiSupervisedTrainingPlanConfig
 
 __all__ = [
     "METRIC_KEYS",
@@ -47,5 +50,17 @@ __all__ = [
     "merge_kwargs",
 ]
 
-__getattr__ = planned_names(__name__)
+_HOMES = {
+    "METRIC_KEYS": "plans.keys",
+    "AdversarialTrainingPlan": "plans.adversarial",
+    "AdversarialTrainingPlanConfig": "plans.adversarial",
+    "ClassifierTrainingPlan": "plans.classifier",
+    "ClassifierTrainingPlanConfig": "plans.classifier",
+    "DifferentRunError": "checkpoints",
+    "SemiSupervisedTrainingPlan": "plans.semisupervised",
+    "SemiSupervisedTrainingPlanConfig": "plans.semisupervised",
+    "TerminatedError": "checkpoints",
+}
+
+__getattr__ = planned_names(__name__, _HOMES)
 __dir__ = public_names(__name__)

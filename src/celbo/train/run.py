@@ -25,8 +25,11 @@ class Stateful(Protocol):
         """Put a state back."""
 
 
-class Watcher(Protocol):
-    """Who is told by the loop how far it is, and writes checkpoints when they are due."""
+class Watcher:
+    """Who is told how far a run is. This one does nothing; the one of a run with checkpoints writes them when due."""
+
+    def begin(self, resumed: bool) -> None:
+        """Training begins, or goes on."""
 
     def batch_done(self) -> None:
         """A training minibatch is done."""
@@ -39,6 +42,15 @@ class Watcher(Protocol):
 
     def validation_done(self) -> None:
         """The validation is over."""
+
+    def epoch_done(self) -> None:
+        """An epoch is recorded, the next one has not begun."""
+
+    def training_over(self) -> None:
+        """The last epoch is done."""
+
+    def close(self) -> None:
+        """Training ended, however it did."""
 
 
 class Run(RunState):

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from torch import Tensor
 
@@ -16,6 +16,7 @@ from ..dataloaders.placing import free_bytes, keep_on_device
 from ..module.base.randomness import draws_globally
 from ..ops.native.thread_count import working_threads
 from ..ops.random import global_rng, own_rng
+from . import checkpoints
 from .alike import say_where_cells_are_alike
 from .arguments import as_list, refuse_unknown
 from .attempts import Attempts
@@ -27,12 +28,8 @@ from .callbacks import (
     SaveCheckpoint,
     refuse_without_validation,
 )
-from .checkpoints.fingerprint import describe_run, refuse_other_run
-from .checkpoints.folder import SavedRun, checked_run
-from .checkpoints.schedule import Checkpointing, Interval, make_checkpointing
-from .checkpoints.state import restore
 from .engines.fabric import make_engine
-from .engines.processes import say_what_differs, share_out
+from .engines.processes import share_out
 from .history import History
 from .hooks import Hooks
 from .loggers import make_loggers
@@ -41,7 +38,11 @@ from .nonfinite import FiniteGuard
 from .optim import unpack_optimizers
 from .plans.base import Plan
 from .progress import Progress, make_progress, say_summary, speaking_at
+from .run import Watcher
 from .view import TrainerView
+
+if TYPE_CHECKING:
+    from .checkpoints import SavedRun
 
 __all__ = ["Trainer"]
 
@@ -102,7 +103,6 @@ class Trainer(TrainerView):
     """
 
     attempts: Attempts
-    checkpointing: Checkpointing
 
     @checked
     def __init__(
@@ -142,7 +142,7 @@ class Trainer(TrainerView):
         retries: int = 0,
         checkpoint_every: str | None = None,
         checkpoint_dir: str | Path | None = None,
-        resume: str | Path | SavedRun | None = None,
+        resume: "str | Path | SavedRun | None" = None,
         **without_effect: Any,
     ) -> None:
         refuse_unknown(without_effect, inspect.signature(Trainer).parameters)
@@ -155,14 +155,14 @@ class Trainer(TrainerView):
         }
         self.max_epochs, self.min_epochs, self.max_steps = max_epochs, min_epochs, max_steps
         self.check_val_every_n_epoch = 1 if check_val_every_n_epoch is None else check_val_every_n_epoch
-        self.log_every_n_steps = log_every_n_steps
         self.gradient_clip_val, self.gradient_clip_algorithm = gradient_clip_val, gradient_clip_algorithm
-        self.accumulate_grad_batches = accumulate_grad_batches
+        self.log_every_n_steps, self.accumulate_grad_batches = log_every_n_steps, accumulate_grad_batches
         self.limit_train_batches, self.limit_val_batches = limit_train_batches, limit_val_batches
         self.seed, self.keep_best, self.retries, self.precision = seed, keep_best, retries, str(precision)
         self.keep_best_from = 0.0 if early_stopping else keep_best_from
-        self._checkpoints = None if checkpoint_every is None else Interval.parse(checkpoint_every), checkpoint_dir
-        self._resumed = None if resume is None else checked_run(resume)
+        every = None if checkpoint_every is None else checkpoints.Interval.parse(checkpoint_every)
+        self._checkpoints = every, checkpoint_dir
+        self._resumed = None if resume is None else checkpoints.checked_run(resume)
         self.verbose = verbose if enable_progress_bar else 0
         self.loggers = make_loggers(logger, log_save_dir)
         stopping = LoudEarlyStopping(
@@ -248,11 +248,12 @@ class Trainer(TrainerView):
 
     def _prepare(self) -> None:
         self._prepare_callbacks()
-        has_checkpoints = self._resumed is not None or self._checkpoints != (None, None)
-        self.identity = describe_run(self) if has_checkpoints else {}  # reads the names of all cells
-        if self._resumed is not None:
-            refuse_other_run(self._resumed.path, self._resumed.state["identity"], self.identity)
-        self.checkpointing = make_checkpointing(self, *self._checkpoints, self._resumed)
+        self.identity, self.checkpointing = {}, Watcher()
+        if self._resumed is not None or self._checkpoints != (None, None):
+            self.identity = checkpoints.describe_run(self)  # reads the names of all cells
+            if self._resumed is not None:
+                checkpoints.refuse_other_run(self._resumed.path, self._resumed.state["identity"], self.identity)
+            self.checkpointing = checkpoints.make_checkpointing(self, *self._checkpoints, self._resumed)
         self.attempts = Attempts(self)
         if self.engine.is_first and self._resumed is None:
             say_where_cells_are_alike(self.train_loader)
@@ -303,9 +304,9 @@ class Trainer(TrainerView):
         self.call("on_train_start")
         resumed, self._resumed = self._resumed, None  # once: an attempt after it begins at the beginning
         if resumed is not None:
-            restore(self, resumed.state, resumed.path)
+            checkpoints.restore(self, resumed.state, resumed.path)
             self.n_seen = -self.plan.train_epoch_metrics.n_obs if self.batches_done else 0
-            say_what_differs(self, resumed)
+            checkpoints.say_what_differs(self, resumed)
         self.checkpointing.begin(resumed is not None)
 
     def _end(self) -> None:

@@ -1,18 +1,22 @@
 """What every model shares: its life, training and archives; and scvi-tools' mixins."""
 
+from typing import TYPE_CHECKING
+
 from ...core.planned import planned_names, public_names
-from .archives.convert import convert_archive, export_archive
 from .library import library_arguments
 from .minified import BaseMinifiedModeModelClass
 from .model import BaseModelClass
 from .query.mixin import ArchesMixin
-from .semisupervised import SemisupervisedTrainingMixin
 from .setup import Registry, setup_method
 from .training import UnsupervisedTrainingMixin
 from .verbs.batches import EmbeddingMixin
 from .verbs.computation import DifferentialComputation
 from .verbs.expression import RNASeqMixin
 from .verbs.latent import VAEMixin
+
+if TYPE_CHECKING:
+    from .archives.convert import convert_archive, export_archive
+    from .semisupervised import SemisupervisedTrainingMixin
 
 __all__ = [
     "ArchesMixin",
@@ -31,5 +35,11 @@ __all__ = [
     "setup_method",
 ]
 
-__getattr__ = planned_names(__name__)
+_HOMES = {
+    "SemisupervisedTrainingMixin": "semisupervised",
+    "convert_archive": "archives.convert",
+    "export_archive": "archives.convert",
+}
+
+__getattr__ = planned_names(__name__, _HOMES)
 __dir__ = public_names(__name__)

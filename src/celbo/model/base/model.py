@@ -15,9 +15,7 @@ from ...data.fields import BaseAnnDataField
 from ...dataloaders import AnnDataLoader
 from ...module.base import BaseModuleClass
 from ...posterior.output import EXPRESSION, Output
-from . import managers
-from .archives import archive
-from .archives.convert import convert_archive
+from . import archives, managers
 from .describe import setup_call_text
 from .face import ModelFace
 from .made_with import arguments_for, init_params, noted_arguments, noting_arguments, setup_call
@@ -299,7 +297,7 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
         ValueError
             An archive is there and ``overwrite`` is False.
         """
-        archive.save_model(self, dir_path, prefix or "", overwrite, save_anndata, anndata_write_kwargs)
+        archives.save_model(self, dir_path, prefix or "", overwrite, save_anndata, anndata_write_kwargs)
 
     @classmethod
     def load(
@@ -336,17 +334,17 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
         ValueError
             The archive is damaged, or of another class.
         """
-        return archive.load_model(cls, dir_path, adata, accelerator, device, prefix or "", allowed_classes_names_list)
+        return archives.load_model(cls, dir_path, adata, accelerator, device, prefix or "", allowed_classes_names_list)
 
     @staticmethod
     def load_registry(dir_path: str, prefix: str | None = None) -> dict[str, Any]:
         """The registry in an archive."""
-        return archive.read_saved(dir_path, prefix or "").registry
+        return archives.read_saved(dir_path, prefix or "").registry
 
     @staticmethod
     def view_setup_args(dir_path: str, prefix: str | None = None) -> None:
         """Print the setup call in an archive."""
-        print(setup_call_text(archive.read_saved(dir_path, prefix or "").registry))
+        print(setup_call_text(archives.read_saved(dir_path, prefix or "").registry))
 
     @classmethod
     def convert_legacy_save(
@@ -366,12 +364,14 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
         **save_kwargs
             Accepted for compatibility with scvi-tools.
         """
-        convert_archive(dir_path, output_dir_path, prefix=prefix or "", overwrite=overwrite, class_name=cls.__name__)
+        archives.convert_archive(
+            dir_path, output_dir_path, prefix=prefix or "", overwrite=overwrite, class_name=cls.__name__
+        )
 
     def load_weights(self, dir_path: Any) -> None:
         """Put the weights of an archive of this very model into the module."""
-        self.module.load_state_dict(archive.read_saved(dir_path, "").state_dict)
+        self.module.load_state_dict(archives.read_saved(dir_path, "").state_dict)
 
     def delete_archive(self, dir_path: Any) -> None:
         """Remove an archive that :meth:`save` wrote, and its folder if nothing else is in it."""
-        archive.delete(dir_path)
+        archives.delete(dir_path)

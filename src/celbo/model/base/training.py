@@ -4,7 +4,7 @@ import inspect
 import logging
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from torch import cuda, mps
@@ -14,13 +14,14 @@ from ...core import REGISTRY_KEYS, checked_methods, settings
 from ...dataloaders import AnnTorchDataset, DataSplitter
 from ...module.base import BaseModuleClass
 from ...ops.random import fresh_seed
-from ...train import KwargsLike, Plan, TrainerConfig, TrainingPlan, TrainRunner, merge_kwargs
-from ...train.checkpoints.fingerprint import as_begun
-from ...train.checkpoints.folder import SavedRun, checked_run
+from ...train import KwargsLike, Plan, TrainerConfig, TrainingPlan, TrainRunner, checkpoints, merge_kwargs
 from ...train.engines.processes import several_processes
 from ...train.recipes import Recipe, default_recipe, find_recipe
 from .sizes import build_with_loaders
 from .verbs.cells import has_few_counts
+
+if TYPE_CHECKING:
+    from ...train.checkpoints import SavedRun
 
 __all__ = ["UnsupervisedTrainingMixin", "train_model", "trainer_settings"]
 
@@ -84,7 +85,7 @@ def train_model(
     n_batch = model.summary_stats.get("n_batch", 1)
     of_plan, by_recipe = _settings_by(chosen, plan_cls, datamodule, (size, n_batch), max_epochs, pretrained)
     if resumed is not None:
-        of_plan, by_recipe = as_begun(resumed.state["identity"], of_plan, by_recipe)
+        of_plan, by_recipe = checkpoints.as_begun(resumed.state["identity"], of_plan, by_recipe)
     n_epochs = by_recipe.pop("max_epochs", max_epochs)
     plan_kwargs = of_plan | model._plan_defaults | plan_kwargs
     plan = plan_cls(model.module, **plan_kwargs)
@@ -140,7 +141,7 @@ def _split(model: Any, batch_size: int, splitter_kwargs: dict[str, Any]) -> Any:
     return datamodule
 
 
-def _smaller_batch(recipe: Recipe, datamodule: Any, resumed: SavedRun | None) -> int:
+def _smaller_batch(recipe: Recipe, datamodule: Any, resumed: "SavedRun | None") -> int:
     """Cells a minibatch by the recipe, or those of the run that goes on."""
     wanted = recipe.batch_size(_n_obs(datamodule) or _CELLS_A_BATCH**2)
     begun = None if resumed is None else resumed.state["identity"]["data"].get("batch_size")
@@ -225,12 +226,12 @@ def _refuse_single_cells(module: Module, n_train: int, batch_size: int) -> None:
     )
 
 
-def _settled_seed(seed: int | None, trainer_kwargs: dict[str, Any]) -> tuple[int, SavedRun | None]:
+def _settled_seed(seed: int | None, trainer_kwargs: dict[str, Any]) -> "tuple[int, SavedRun | None]":
     """The seed of a run, and the run it goes on with: that one's seed, where none is given. Processes must agree on it
     before they know of each other: where there are several it is 0.
     """
     resume = trainer_kwargs.get("resume")
-    resumed = None if resume is None else checked_run(resume)
+    resumed = None if resume is None else checkpoints.checked_run(resume)
     if seed is None and resumed is not None:
         seed = resumed.seed
     if seed is None and several_processes(trainer_kwargs):

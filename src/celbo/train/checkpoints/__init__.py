@@ -1,3 +1,44 @@
-"""The state of a run on disk: what it holds, where it lies, when it is written, whose it is."""
+"""A run on disk: its state as a document, where it lies, when it is written. Loaded by the first run that has one."""
 
-__all__: list[str] = []
+from typing import TYPE_CHECKING
+
+from ...core.planned import planned_names, public_names
+
+if TYPE_CHECKING:
+    from .fingerprint import DifferentRunError, as_begun, describe_run, refuse_other_run
+    from .folder import SavedRun, checked_run
+    from .schedule import Checkpointing, Interval, TerminatedError, make_checkpointing
+    from .state import restore, say_what_differs
+
+_HOMES = {
+    "Checkpointing": "schedule",
+    "DifferentRunError": "fingerprint",
+    "Interval": "schedule",
+    "SavedRun": "folder",
+    "TerminatedError": "schedule",
+    "as_begun": "fingerprint",
+    "checked_run": "folder",
+    "describe_run": "fingerprint",
+    "make_checkpointing": "schedule",
+    "refuse_other_run": "fingerprint",
+    "restore": "state",
+    "say_what_differs": "state",
+}
+
+__all__ = [
+    "Checkpointing",
+    "DifferentRunError",
+    "Interval",
+    "SavedRun",
+    "TerminatedError",
+    "as_begun",
+    "checked_run",
+    "describe_run",
+    "make_checkpointing",
+    "refuse_other_run",
+    "restore",
+    "say_what_differs",
+]
+
+__getattr__ = planned_names(__name__, _HOMES)
+__dir__ = public_names(__name__)

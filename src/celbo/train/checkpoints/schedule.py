@@ -12,7 +12,7 @@ from typing import Any
 
 from ...core import settings
 from ...io import ArchiveError
-from ..run import Run
+from ..run import Run, Watcher
 from .folder import CheckpointFolder, SavedRun, find_checkpoints
 from .state import before_validation, can_say_where_it_stands, capture
 
@@ -102,7 +102,7 @@ def make_checkpointing(
     trainer
         Its trainer.
     every
-        Interval; None: no checkpoints, unless the run was resumed: then every 5 minutes.
+        Interval; None: 5 minutes.
     folder
         Where to; None: where the resumed run has them, or a new folder in ``celbo.settings.logging_dir``.
     resumed
@@ -115,8 +115,6 @@ def make_checkpointing(
     ValueError
         The folder has checkpoints of a run that this one does not go on with, or the strategy shares the weights out.
     """
-    if every is None and folder is None and resumed is None:
-        return Checkpointing(trainer, None, None, clock)
     if not trainer.engine.holds_all_weights:
         raise ValueError(
             "Checkpoints need all weights in each process, and the strategy shares them out: train with "
@@ -144,7 +142,7 @@ def _new_folder_name() -> Path:
     return base / name
 
 
-class Checkpointing:
+class Checkpointing(Watcher):
     """Writes the checkpoints of a run; the loop says where it is.
 
     Parameters
@@ -152,7 +150,7 @@ class Checkpointing:
     trainer
         The running trainer.
     folder
-        Where to; None: no checkpoints.
+        Where to.
     every
         How often.
     clock
@@ -167,9 +165,7 @@ class Checkpointing:
     hand; a second Ctrl-C does not wait.
     """
 
-    def __init__(
-        self, trainer: Run, folder: CheckpointFolder | None, every: Interval | None, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, trainer: Run, folder: CheckpointFolder, every: Interval, clock: Callable[[], float]) -> None:
         self.trainer, self.folder, self.every, self._clock = trainer, folder, every, clock
         self._terminating = self._interrupted = False
         self._handlers_before: dict[int, Any] = {}
@@ -181,8 +177,6 @@ class Checkpointing:
 
     def begin(self, resumed: bool) -> None:
         """Training begins, or goes on."""
-        if self.folder is None:
-            return
         self._within_epochs = can_say_where_it_stands(self.trainer.train_loader)
         chats = self._speaks and self.trainer.verbose
         if not self._within_epochs and chats:
@@ -199,7 +193,7 @@ class Checkpointing:
 
     def batch_done(self) -> None:
         """A training minibatch is done."""
-        if self.folder is None or not self._within_epochs:
+        if not self._within_epochs:
             self._leave_if_alone()
             return
         if self.trainer.engine.world_size > 1 and self.trainer.batches_done % _STEPS_BETWEEN_AGREEMENTS:
@@ -208,8 +202,7 @@ class Checkpointing:
 
     def validation_begins(self) -> None:
         """The minibatches of an epoch are done; a checkpoint taken during validation restarts it."""
-        if self.folder is not None:
-            self._before_validation = before_validation(self.trainer)
+        self._before_validation = before_validation(self.trainer)
 
     def validation_batch_done(self) -> None:
         """A validation minibatch is done."""
@@ -223,12 +216,11 @@ class Checkpointing:
 
     def epoch_done(self) -> None:
         """An epoch is recorded, the next one has not begun."""
-        if self.folder is not None:
-            self._look(at_epochs_end=True)
+        self._look(at_epochs_end=True)
 
     def training_over(self) -> None:
         """The last epoch is done; what follows it, as putting the best weights back, can be done again from here."""
-        if self.folder is not None and self._last["step"] != self.trainer.global_step:
+        if self._last["step"] != self.trainer.global_step:
             self._try_to_write()
 
     def close(self) -> None:
@@ -272,7 +264,6 @@ class Checkpointing:
         self._terminate()
 
     def _terminate(self) -> None:
-        assert self.folder is not None
         message = (
             f"SIGTERM: training stopped in epoch {self.trainer.current_epoch}, after step {self.trainer.global_step}. "
             f"resume={str(self.folder.path)!r} goes on from {_name(self.folder.newest)}."
@@ -297,7 +288,6 @@ class Checkpointing:
             self._leave(engine.any_process(self._terminating))
 
     def _is_due(self, at_epochs_end: bool) -> bool:
-        assert self.every is not None
         if self.every.unit == "epoch" and not at_epochs_end:
             return False
         return self._now()[self.every.unit] - self._last[self.every.unit] >= self.every.n
@@ -310,7 +300,6 @@ class Checkpointing:
         self._last = self._now()
 
     def _try_to_write(self) -> None:
-        assert self.folder is not None
         self._note()  # a failure is tried again when the next one is due
         try:
             self._write()
@@ -323,7 +312,6 @@ class Checkpointing:
 
     def _write(self) -> None:
         """Write, or raise in all processes what went wrong in the one that writes."""
-        assert self.folder is not None
         engine, failure = self.trainer.engine, None
         state = capture(self.trainer, self._before_validation)
         if engine.is_first:

@@ -15,6 +15,7 @@ identity   what the run was made of (:mod:`celbo.train.checkpoints.fingerprint`)
 ========== ==========================================================================================================
 """
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,12 @@ from ...io.errors import blaming
 from ...ops.native.thread_count import allowed_threads
 from ...ops.random import generator_states, set_generator_states
 from ..run import Run
+from .folder import SavedRun
 from .parts import check_state
 
-__all__ = ["FORMAT", "before_validation", "can_say_where_it_stands", "capture", "restore"]
+__all__ = ["FORMAT", "before_validation", "can_say_where_it_stands", "capture", "restore", "say_what_differs"]
+
+logger = logging.getLogger("celbo")
 
 FORMAT = 1
 """Number of the layout written here; others are refused."""
@@ -205,3 +209,17 @@ def _copied(value: object) -> Any:
     if isinstance(value, Mapping):
         return {key: _copied(part) for key, part in value.items()}
     return type(value)(_copied(part) for part in value) if isinstance(value, list | tuple) else value
+
+
+def say_what_differs(trainer: Run, resumed: SavedRun) -> None:
+    """Say where a run goes on, and what could make its last digits differ."""
+    if not trainer.is_global_zero:
+        return
+    if trainer.verbose:
+        where = f"epoch {trainer.current_epoch}, step {trainer.global_step}"
+        logger.info(f"Resumed from {resumed.path}: {where}.")
+    present = {"celbo": __version__, "torch": str(torch.__version__), "threads": allowed_threads()}
+    before = {name: resumed.state.get(name, now) for name, now in present.items()}
+    changed = [f"{name} {before[name]} then, {now} now" for name, now in present.items() if before[name] != now]
+    if changed:
+        logger.warning(f"The last digits may differ from those of a run without interruption: {'; '.join(changed)}.")

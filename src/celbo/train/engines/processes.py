@@ -2,20 +2,12 @@
 
 import logging
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
-
-from ...core import __version__
-from ...ops.native.thread_count import allowed_threads
-from ..run_state import RunState
 from .engine import Engine
 from .fabric import asks_for_several
 
-if TYPE_CHECKING:
-    from ..checkpoints.folder import SavedRun
-
-__all__ = ["say_what_differs", "several_processes", "share_out"]
+__all__ = ["several_processes", "share_out"]
 
 logger = logging.getLogger("celbo")
 
@@ -48,17 +40,3 @@ def share_out(train_loader: object, val_loader: object, engine: Engine) -> None:
                 f"{type(loader).__name__} has no take_share(rank, size): it must give each of the {engine.world_size} "
                 "processes its own share of the cells, and all of them as many minibatches."
             )
-
-
-def say_what_differs(trainer: RunState, resumed: "SavedRun") -> None:
-    """Say where a run goes on, and what could make its last digits differ."""
-    if not trainer.is_global_zero:
-        return
-    if trainer.verbose:
-        where = f"epoch {trainer.current_epoch}, step {trainer.global_step}"
-        logger.info(f"Resumed from {resumed.path}: {where}.")
-    present = {"celbo": __version__, "torch": str(torch.__version__), "threads": allowed_threads()}
-    before = {name: resumed.state.get(name, now) for name, now in present.items()}
-    changed = [f"{name} {before[name]} then, {now} now" for name, now in present.items() if before[name] != now]
-    if changed:
-        logger.warning(f"The last digits may differ from those of a run without interruption: {'; '.join(changed)}.")

@@ -17,7 +17,7 @@ from ....data import data_registry_of, state_registry_of
 from ....data.access import raw_of
 from ....data.constants import RAW
 from ....data.genes import align_genes
-from ..archives import archive
+from .. import archives
 from . import surgery
 from .genes import match_genes, with_counts_in_x, with_raw, with_reference_genes
 
@@ -133,9 +133,9 @@ class ArchesMixin(Base):
         if adata is None and registry is None:
             raise ValueError("Please provide either an AnnData or a registry dictionary.")
         reference = cls._reference(reference_model)
-        saved = archive.Saved(cls.__name__, {}, dict(registry or reference.registry_), reference.init_params_)
+        saved = archives.Saved(cls.__name__, {}, dict(registry or reference.registry_), reference.init_params_)
         if adata is None:
-            model = archive.without_data(cls, saved)
+            model = archives.without_data(cls, saved)
         else:
             cls._set_up_query(adata, reference, inplace_subset_query_vars)
             model = cls(adata, **saved.init_kwargs)
@@ -155,7 +155,7 @@ class ArchesMixin(Base):
                 freeze_classifier=freeze_classifier,
             ),
         )
-        model.to_device(archive.pick_device(accelerator, device))
+        model.to_device(archives.pick_device(accelerator, device))
         return model
 
     def _operate(self, reference: Any, options: surgery.Freezing) -> None:
@@ -291,7 +291,7 @@ class ArchesMixin(Base):
 def _registry_of(reference_model: Any) -> Mapping[str, Any]:
     if not isinstance(reference_model, str | PathLike):
         return reference_model.registry_
-    return archive.read_saved(Path(reference_model), "").registry
+    return archives.read_saved(Path(reference_model), "").registry
 
 
 def _lies_in_raw(registry: Mapping[str, Any]) -> bool:
