@@ -183,6 +183,24 @@ def test_rows_that_stay_sparse(sparse_storage, columns, x):
     np.testing.assert_array_equal(got.to_dense().numpy(), wanted)
 
 
+@pytest.mark.parametrize("repeated", [False, True])
+def test_sparse_rows_with_columns_out_of_order(repeated, x, monkeypatch):
+    """Entries are put in order where one is there twice, which a whole matrix is asked once."""
+    monkeypatch.setattr("celbo.dataloaders.row_sources.sparse.BLOCK", 7)
+    matrix = sparse.csr_matrix(x)[:, ::-1]
+    assert not matrix.has_sorted_indices
+    wanted = x[:, ::-1].copy()
+    if repeated:
+        row = int(np.flatnonzero(x.any(1))[-1])
+        matrix.indices[matrix.indptr[row + 1] - 1] = matrix.indices[matrix.indptr[row]]
+        wanted = matrix.toarray()
+    source = rows(matrix)
+    assert source.may_repeat_entries == repeated
+    got = source.take_sparse(np.arange(len(x)))
+    np.testing.assert_array_equal(got.to_dense().numpy(), wanted)
+    assert got.values().numel() == np.count_nonzero(wanted)
+
+
 @pytest.mark.parametrize("columns", [None, [1, 0, 2, 3, 4, 5, 6, 7, 8], [0, 4]])
 def test_row_sums(x, columns, monkeypatch):
     monkeypatch.setattr("celbo.dataloaders.row_sources.sparse.BLOCK", 7)

@@ -43,6 +43,18 @@ def test_against_float64(shape, index, with_bias):
     torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("g", [300, 9000])
+def test_columns_out_of_order(g):
+    """By rows and, for wide layers, by columns."""
+    x, weight, bias = case(40, g, 20, density=0.02)
+    turned = x[:, ::-1]
+    assert not turned.has_sorted_indices
+    expected = F.linear(torch.from_numpy(turned.toarray()).double(), weight.double(), bias.double())
+    tables = (torch.from_numpy(part) for part in (turned.indptr, turned.indices, turned.data))
+    y = csr_linear(torch.sparse_csr_tensor(*tables, size=turned.shape, check_invariants=False), weight, bias)
+    torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_empty_rows_and_no_rows():
     x, weight, bias = case(4, 6, 3, density=0.0)
     assert torch.equal(csr_linear(csr(x), weight, bias), bias.expand(4, 3))

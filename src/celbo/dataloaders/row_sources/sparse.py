@@ -35,6 +35,11 @@ class SparseRows(RowSource):
         super().__init__(shape, dtype, columns)
         self._place_of_column = None if self.columns is None else place_of_columns(self.columns, shape[1])
 
+    @property
+    def may_repeat_entries(self) -> bool:
+        """Whether a row may hold one column twice; True where nobody has looked."""
+        return True
+
     @abstractmethod
     def stored_csr(self, rows_n: np.ndarray) -> sparse.csr_matrix | sparse.csr_array:
         """The rows ``rows_n`` in CSR form, in the order asked, all stored columns, stored dtype."""
@@ -63,7 +68,8 @@ class SparseRows(RowSource):
         """As :meth:`take_sparse`, for int64 row numbers that were checked before."""
         block = self.csr(rows_n)
         _say_nothing_about_beta()
-        block.sum_duplicates()  # torch takes them as they are and later disagrees with itself
+        if self.may_repeat_entries:
+            block.sum_duplicates()  # torch takes them as they are and later disagrees with itself
         indptr, indices, values = (torch.from_numpy(part) for part in (block.indptr, block.indices, block.data))
         return torch.sparse_csr_tensor(indptr, indices, values, size=block.shape, check_invariants=False)
 
@@ -103,11 +109,23 @@ class CSRRows(SparseRows):
         return self._matrix[rows_n]
 
     @cached_property
+    def may_repeat_entries(self) -> bool:
+        """Whether a row holds one column twice. Looked at once: to sort every minibatch costs more than to use it."""
+        if self._matrix.has_canonical_format:
+            return False
+        return any(_repeats_entries(self._matrix[start : start + BLOCK]) for start in range(0, self.n_rows, BLOCK))
+
+    @cached_property
     def row_sums_n(self) -> np.ndarray:
         """Sum of each row over this source's columns, ``(n_rows,)`` float64: the library sizes. Computed once."""
         blocks = (np.arange(start, min(start + BLOCK, self.n_rows)) for start in range(0, self.n_rows, BLOCK))
         sums = [np.asarray(self.csr(block).astype(np.float64).sum(axis=1)).reshape(-1) for block in blocks]
         return np.concatenate(sums) if sums else np.zeros(0)
+
+
+def _repeats_entries(block: sparse.csr_array) -> bool:
+    """Whether any row of a block holds one column twice, whatever the order of its columns."""
+    return not block.tocsc().has_canonical_format  # puts the rows of a column in order, without adding them up
 
 
 class CSCRows(CSRRows):
@@ -120,7 +138,8 @@ class CSCRows(CSRRows):
         """As :meth:`take_sparse`, for int64 row numbers that were checked before."""
         block = self.csr(rows_n).tocsc()
         _say_nothing_about_beta()
-        block.sum_duplicates()
+        if self.may_repeat_entries:
+            block.sum_duplicates()
         indptr, indices, values = (torch.from_numpy(part) for part in (block.indptr, block.indices, block.data))
         return torch.sparse_csc_tensor(indptr, indices, values, size=block.shape, check_invariants=False)
 

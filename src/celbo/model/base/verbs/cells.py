@@ -36,6 +36,9 @@ Weights = Literal["uniform", "importance"]
 _TABLE = 2**20
 """Numbers in a minibatch's table of counts."""
 
+_SPARSE_CELLS = 2048
+"""Cells a minibatch of counts that stay sparse: no table bounds them, and each minibatch turns the weights around."""
+
 _MOST_NONZERO = 0.25
 """Share of nonzero counts up to which the sparse product was measured to be the faster one."""
 
@@ -123,14 +126,15 @@ def asked(
         ``dataloader`` together with ``adata`` or ``indices``.
     """
     size = cells_at_once(model) if batch_size is None else batch_size
-    options = {"batch_size": size, **(loader_kwargs or {})}
+    options: dict[str, Any] = {"batch_size": size, **(loader_kwargs or {})}
     if dataloader is not None:
         if adata is not None or indices is not None:
             raise ValueError("dataloader= says which cells: leave out adata= and indices=, or the dataloader.")
         return Asked(model, None, None, dataloader, options)
     adata = model._validate_anndata(adata)
     if only_encodes and encodes_faster_sparse(model, adata):
-        options = {"load_sparse_tensor": True} | options
+        larger = {"batch_size": max(size, _SPARSE_CELLS)} if batch_size is None else {}
+        options = {"load_sparse_tensor": True} | options | larger
     cells = np.arange(adata.n_obs) if indices is None else as_indices(indices, adata.n_obs, what="cell")
     return Asked(model, adata, cells, model._make_data_loader(adata=adata, indices=cells, **options), options)
 
