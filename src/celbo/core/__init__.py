@@ -1,7 +1,7 @@
 """Constants, settings, errors and types: what everything else may use. No torch here."""
 
 from .arguments import ArgumentError, UnknownArgumentError, checked, checked_methods, door_of
-from .constants import REGISTRY_KEYS, SCVI_TOOLS_VERSION
+from .constants import PRESENCE_KEY, REGISTRY_KEYS, SCVI_FIGURES, SCVI_TOOLS_VERSION
 from .errors import DataMismatchError, nearest_first, noted, unknown_name
 from .lazy import optional
 from .lookup import listed, position_of
@@ -12,7 +12,9 @@ from .settings import Settings, settings
 from .version import __version__
 
 __all__ = [
+    "PRESENCE_KEY",
     "REGISTRY_KEYS",
+    "SCVI_FIGURES",
     "SCVI_TOOLS_VERSION",
     "ArgumentError",
     "DataMismatchError",

@@ -5,7 +5,7 @@ They are scvi-tools' own names to the letter, because saved models and other peo
 
 from typing import NamedTuple
 
-__all__ = ["REGISTRY_KEYS", "SCVI_TOOLS_VERSION"]
+__all__ = ["PRESENCE_KEY", "REGISTRY_KEYS", "SCVI_FIGURES", "SCVI_TOOLS_VERSION"]
 
 SCVI_TOOLS_VERSION = "1.4.2"
 """The scvi-tools release whose API, registry layout and archives celbo follows."""
@@ -29,3 +29,9 @@ class _RegistryKeys(NamedTuple):
 
 
 REGISTRY_KEYS = _RegistryKeys()
+
+PRESENCE_KEY = "modality_presence"
+"""Key of a minibatch: which cells have which modality, for models that take MuData whose modalities lack cells."""
+
+SCVI_FIGURES = "scvi_tools_figures"
+"""Argument of a module that keeps scvi-tools' figures where celbo's are others: set for archives of scvi-tools."""

@@ -16,6 +16,7 @@ from .validation_check import AnnDataManagerValidationCheck
 
 if TYPE_CHECKING:
     from .gene_selection import poisson_gene_selection
+    from .multimodal import open_mudata, read_mudata
     from .opening import open
     from .reading import read
     from .simulated.counts import simulate_counts
@@ -42,6 +43,7 @@ __all__ = [
     "check_counts",
     "data_registry_of",
     "open",
+    "open_mudata",
     "organize_cite_seq_10x",
     "organize_multiome_anndatas",
     "poisson_gene_selection",
@@ -51,6 +53,7 @@ __all__ = [
     "read_csv",
     "read_h5ad",
     "read_loom",
+    "read_mudata",
     "read_text",
     "reads_to_fragments",
     "simulate_counts",
@@ -63,12 +66,14 @@ __all__ = [
 
 _HOMES = {
     "open": "opening",
+    "open_mudata": "multimodal",
     "organize_cite_seq_10x": "tenx",
     "organize_multiome_anndatas": "tenx",
     "poisson_gene_selection": "gene_selection",
     "read": "reading",
     "read_10x_atac": "tenx",
     "read_10x_multiome": "tenx",
+    "read_mudata": "multimodal",
     "reads_to_fragments": "tenx",
     "simulate_counts": "simulated.counts",
     "simulate_spots": "simulated.spots",

@@ -16,7 +16,7 @@ from ..store.parts import Parts
 from ..store.tables.obs import StoredTable, can_stay, length_of
 from .access import which_layer
 
-__all__ = ["Input", "input_paths", "open_input"]
+__all__ = ["Input", "input_paths", "open_input", "open_place"]
 
 logger = logging.getLogger("celbo")
 
@@ -143,7 +143,11 @@ def open_input(path: Path, reading: Reading | None = None) -> Input | Opened:
     other = open_other(path, kind, reading)
     if other is not None:
         return other
-    place = open_root(path, kind, reading.modality)
+    return open_place(path, open_root(path, kind, reading.modality), reading)
+
+
+def open_place(path: Path, place: Root, reading: Reading) -> Input:
+    """As :func:`open_input`, of a group that is open."""
     parts, layers = Parts(place.group, path), reading.layers
     var, stored = parts.table("var"), parts.keys("layers")
     for name in layers or ():

@@ -258,6 +258,13 @@ class AnnDataManager:
         match = self._matches.get(registry_key)
         return None if match is None or match.is_identity else match.indexer
 
+    def get_row_indexer(self, registry_key: str) -> np.ndarray | None:
+        """Row of :meth:`get_from_registry` for each cell, ``(n,)``, -1 for one that its modality lacks.
+
+        None when rows are the cells already, as in every AnnData.
+        """
+        return self._field(registry_key).row_indexer(self._registered())
+
     def create_torch_dataset(
         self,
         indices: Sequence[int] | Sequence[bool] | None = None,
@@ -321,7 +328,9 @@ class AnnDataManager:
         if is_mudata(adata):
             require_fit(adata, self.validation_checks.check_fully_paired_mudata, self.validation_checks.check_if_view)
         elif not isinstance(adata, AnnData):
-            raise TypeError(f"An AnnData is wanted, got {type(adata).__module__}.{type(adata).__qualname__}.")
+            raise TypeError(
+                f"An AnnData or a MuData is wanted, got {type(adata).__module__}.{type(adata).__qualname__}."
+            )
         if self.validation_checks.check_if_view and adata.is_view:
             how = "to_memory" if getattr(adata, "isbacked", False) else "copy"
             raise ValueError(
@@ -361,11 +370,11 @@ class AnnDataManager:
     def _require_unchanged(self, adata: AnnData) -> None:
         for field in self._fields_with_columns():
             state = self.get_state_registry(field.registry_key)
-            n_obs = state.get(LayerField.N_OBS_KEY, adata.n_obs)
-            if adata.n_obs != n_obs:
-                raise ValueError(
-                    f"The AnnData had {n_obs} cells at setup and has {adata.n_obs} now. Call setup_anndata again."
-                )
+            now_obs = field.holder(adata).n_obs
+            n_obs = state.get(LayerField.N_OBS_KEY, now_obs)
+            if now_obs != n_obs:
+                what = "The AnnData" if field.mod_key is None else f"The modality {field.mod_key!r}"
+                raise ValueError(f"{what} had {n_obs} cells at setup and has {now_obs} now. Call setup_anndata again.")
             now = align_genes(field.column_names(adata), state.column_names, where=field.place)
             if not np.array_equal(now.indexer, self._matches[field.registry_key].indexer):
                 raise ValueError(

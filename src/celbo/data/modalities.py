@@ -1,17 +1,64 @@
-"""Data of several modalities, told apart without importing mudata."""
+"""Data of several modalities, told apart without importing mudata, and which cells have which modality.
+
+Dims: n cells of the MuData, m cells of a modality.
+"""
 
 import sys
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-__all__ = ["is_mudata", "require_fit"]
+from .constants import PREFIX
+
+__all__ = ["CellsOf", "is_mudata", "listed_modalities", "require_agreement", "require_fit", "rows_in_modality"]
+
+_SHOWN = 5
 
 
 def is_mudata(data: Any) -> bool:
     """Whether this is a MuData: if mudata was never imported, nothing is."""
     mudata = sys.modules.get("mudata")
     return mudata is not None and isinstance(data, mudata.MuData)
+
+
+def listed_modalities(mdata: Any) -> str:
+    """The names of its modalities, as a user would type them."""
+    return ", ".join(map(repr, mdata.mod)) or "none"
+
+
+def rows_in_modality(mdata: Any, key: str) -> np.ndarray | None:
+    """Where the cells of a MuData lie in one of its modalities, by the MuData's own map.
+
+    Parameters
+    ----------
+    mdata
+        The MuData.
+    key
+        Name of the modality.
+
+    Returns
+    -------
+    ``(n,)`` row numbers, -1 for a cell that the modality does not have; None where it has all cells in the same order.
+
+    Raises
+    ------
+    ValueError
+        The map is not that of the cells that are there now.
+    """
+    names = mdata.mod[key].obs_names
+    if len(names) == mdata.n_obs and names.equals(mdata.obs_names):
+        return None
+    rows_n = np.asarray(mdata.obsmap[key]).astype(np.int64).ravel() - 1
+    has_n = rows_n >= 0
+    known = len(rows_n) == mdata.n_obs and int(rows_n.max(initial=-1)) < len(names)
+    if not known or int(has_n.sum()) != len(names) or not names[rows_n[has_n]].equals(mdata.obs_names[has_n]):
+        raise ValueError(
+            f"The cells of modality {key!r} ({len(names)}) changed since the MuData was made: run mdata.update(), "
+            "which matches cells by name again."
+        )
+    return rows_n
 
 
 def require_fit(mdata: Any, paired: bool, no_views: bool) -> None:
@@ -31,9 +78,12 @@ def require_fit(mdata: Any, paired: bool, no_views: bool) -> None:
     ValueError
         Names the first modality that does not fit.
     """
+    _require_shared_cells(mdata)
     for key, modality in mdata.mod.items():
         if paired:
             _require_paired(key, modality, mdata)
+        else:
+            rows_in_modality(mdata, key)
         if no_views and modality.is_view:
             raise ValueError(
                 f"Modality {key} is a view of another AnnData, and setup writes to it: put mdata.mod[{key!r}].copy() "
@@ -41,14 +91,124 @@ def require_fit(mdata: Any, paired: bool, no_views: bool) -> None:
             )
 
 
+def _require_shared_cells(mdata: Any) -> None:
+    if mdata.axis != 0:
+        raise ValueError(
+            f"The modalities of this MuData share features (axis={mdata.axis}), and models want modalities that share "
+            "cells: make it with mudata.MuData({...}, axis=0)."
+        )
+    if not mdata.obs_names.is_unique:
+        twice = mdata.obs_names[mdata.obs_names.duplicated()].unique()
+        raise ValueError(
+            f"{len(twice)} names of cells come twice in the MuData ({_some(twice)}), so that cells cannot be told "
+            "apart across modalities: make them unique in each modality (obs_names_make_unique), then mdata.update()."
+        )
+
+
 def _require_paired(key: str, modality: Any, mdata: Any) -> None:
     if not modality.obs_names.isin(mdata.obs_names).all() or modality.n_obs != mdata.n_obs:
+        lacking = mdata.obs_names[~mdata.obs_names.isin(modality.obs_names)]
         raise ValueError(
             f"Detected unpaired observations in modality {key}: it has {modality.n_obs} cells, the MuData "
-            f"{mdata.n_obs}. Take the cells that all have (muon.pp.intersect_obs), or pad the modality with zeros."
+            f"{mdata.n_obs} (it lacks {_some(lacking)}). Take the cells that all have (muon.pp.intersect_obs), or pad "
+            "the modality with zeros; MULTIVI takes them as they are."
         )
     if not np.array_equal(modality.obs_names, mdata.obs_names):
         raise ValueError(
             f"The cells of modality {key} are in another order than those of the MuData: "
             f"sort it, for example mdata.mod[{key!r}] = mdata.mod[{key!r}][mdata.obs_names].copy()."
+        )
+
+
+def _some(names: Iterable[object]) -> str:
+    names = list(names)
+    return ", ".join(repr(str(name)) for name in names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+
+
+class CellsOf:
+    """The cells of a MuData with columns of ``obs`` that may lie in its modalities: what a field of an AnnData reads.
+
+    A column is taken from one place, and for cells without a value there from the others: the MuData's own ``obs``,
+    then the modalities in their order. What a field writes goes to the MuData (:meth:`keep`).
+
+    Parameters
+    ----------
+    mdata
+        The MuData.
+    first
+        Modality whose columns come first; None: those of the MuData.
+    columns
+        Columns that will be read.
+
+    Raises
+    ------
+    ValueError
+        Two places give a cell different values.
+    """
+
+    def __init__(self, mdata: Any, first: str | None, columns: Sequence[str]) -> None:
+        self._mdata, self._first = mdata, first
+        self.n_obs, self.obs_names, self.obsm = mdata.n_obs, mdata.obs_names, mdata.obsm
+        own = [name for name in mdata.obs.columns if str(name).startswith(PREFIX)]
+        self.obs = mdata.obs[own].copy()
+        for name in columns:
+            column = self._gathered(name)
+            if column is not None:
+                self.obs[name] = column
+
+    def keep(self) -> None:
+        """Put the columns that a field wrote into the MuData."""
+        for name in self.obs.columns:
+            if str(name).startswith(PREFIX):
+                self._mdata.obs[name] = self.obs[name].to_numpy()
+
+    def _places(self, name: str) -> Iterator[tuple[str, pd.Series]]:
+        """Where a column lies, in the order of precedence, with its values for the cells of the MuData."""
+        keys: list[str | None] = [self._first, *(key for key in (None, *self._mdata.mod) if key != self._first)]
+        for key in keys:
+            holder = self._mdata if key is None else self._mdata.mod[key]
+            if name not in holder.obs.columns:
+                continue
+            values = holder.obs[name]
+            where = f"mdata.obs[{name!r}]" if key is None else f"mdata.mod[{key!r}].obs[{name!r}]"
+            rows_n = None if key is None else rows_in_modality(self._mdata, key)
+            yield where, values if rows_n is None else _spread(values, rows_n, self.obs_names)
+
+    def _gathered(self, name: str) -> pd.Series | None:
+        found: pd.Series | None = None
+        source = ""
+        for where, values in self._places(name):
+            if found is None:
+                found, source = values, where
+                continue
+            _require_equal(name, (source, found), (where, values))
+            if found.isna().any():
+                found = found.astype(object).where(found.notna(), values.astype(object)).infer_objects()
+        return found
+
+
+def require_agreement(mdata: Any, key: str, name: str) -> None:
+    """Raise a ``ValueError`` when a column of a modality that has all cells is also the MuData's, with other values."""
+    if name in mdata.obs.columns and name in mdata.mod[key].obs.columns:
+        own = (f"mdata.mod[{key!r}].obs[{name!r}]", mdata.mod[key].obs[name])
+        _require_equal(name, own, (f"mdata.obs[{name!r}]", mdata.obs[name]))
+
+
+def _spread(values: pd.Series, rows_n: np.ndarray, names: pd.Index) -> pd.Series:
+    """Values of a modality's cells as those of the MuData's, missing where it has no such cell."""
+    return values.reset_index(drop=True).reindex(rows_n).set_axis(names)
+
+
+def _require_equal(name: str, one: tuple[str, pd.Series], other: tuple[str, pd.Series]) -> None:
+    (where, a), (there, b) = one, other
+    if a.equals(b):
+        return
+    both_n = (a.notna() & b.notna()).to_numpy()
+    differ_n = np.flatnonzero(both_n)[a[both_n].astype(str).to_numpy() != b[both_n].astype(str).to_numpy()]
+    if len(differ_n):
+        cell = int(differ_n[0])
+        raise ValueError(
+            f"{name!r} is in two places with different values for {len(differ_n)} cells: {where} says "
+            f"{str(a.iloc[cell])!r} of the cell {str(a.index[cell])!r}, {there} says {str(b.iloc[cell])!r}. Keep one "
+            f"of them: rename or delete the other column, then set up again."
         )

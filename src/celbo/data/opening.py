@@ -31,7 +31,7 @@ from .genes import align_genes
 from .inputs import Input, input_paths, open_input
 from .reading import read_as
 
-__all__ = ["is_streamed", "of_genes", "open", "with_genes"]
+__all__ = ["fits_said", "is_streamed", "of_genes", "open", "streamed", "with_genes"]
 
 logger = logging.getLogger("celbo")
 
@@ -97,12 +97,12 @@ def open(
     if modality is not None and not any(one.has_modalities for one in opened):
         raise no_modalities(paths[0], modality)
     if stream is None:
-        stream = not _fits_said(sum(one.loaded_bytes for one in opened), paths)
+        stream = not fits_said(sum(one.loaded_bytes for one in opened), paths)
     if stream:
-        return _streamed(opened)
+        return streamed(opened)
     if len(opened) == 1:
         return opened[0].loaded() if isinstance(opened[0], Opened) else read_as(paths[0], reading)
-    return _loaded(_streamed(opened, may_compact=False))
+    return _loaded(streamed(opened, may_compact=False))
 
 
 def of_genes(adata: AnnData, is_wanted_g: np.ndarray, of_raw: bool = False) -> AnnData:
@@ -147,7 +147,8 @@ def _is_small(size: int, free: int | None) -> bool:
     return free is not None and size < free / 100
 
 
-def _fits_said(size: int, paths: Sequence[Path]) -> bool:
+def fits_said(size: int, paths: Sequence[Path]) -> bool:
+    """Whether matrices of so many bytes are to be loaded; says so in the log."""
     free, fits = available_memory(), _fits(size)
     what = str(paths[0]) if len(paths) == 1 else f"{len(paths)} files"
     room = "an unknown amount" if free is None else readable_bytes(free)
@@ -162,7 +163,8 @@ def _fits_said(size: int, paths: Sequence[Path]) -> bool:
     return fits
 
 
-def _streamed(opened: Sequence[Input | Opened], may_compact: bool = True) -> AnnData:
+def streamed(opened: Sequence[Input | Opened], may_compact: bool = True) -> AnnData:
+    """Opened files as one AnnData whose matrices stay where they are."""
     compact = may_compact and sum(one.n_obs for one in opened) >= scratch.COMPACT_FROM
     if len(opened) == 1:
         matrices = {name: StoredMatrix([part]) for name, part in opened[0].matrices.items()}

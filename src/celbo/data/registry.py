@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..core import checked, unknown_name
 from .attrdict import attrdict
-from .constants import DATA_REGISTRY, FIELD_REGISTRIES, STATE_REGISTRY, SUMMARY_STATS
+from .constants import DATA_REGISTRY, FIELD_REGISTRIES, MOD_KEY, STATE_REGISTRY, SUMMARY_STATS
 
 if TYPE_CHECKING:
     from .fields import BaseAnnDataField
@@ -14,6 +16,7 @@ __all__ = [
     "check_source",
     "data_registry_of",
     "field_registry_of",
+    "names_by_modality",
     "require_same_shape_of_setup",
     "state_registry_of",
     "summary_stats_of",
@@ -63,6 +66,16 @@ def summary_stats_of(registry: Mapping[str, Any]) -> attrdict:
                 raise RuntimeError(f"Two fields give the summary statistic {name!r}; rename the registry key {key!r}.")
             stats[name] = value
     return attrdict(stats)
+
+
+def names_by_modality(registry: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Names of the features by modality, in the model's order; nothing for the registry of an AnnData."""
+    found: dict[str, np.ndarray] = {}
+    for part in registry[FIELD_REGISTRIES].values():
+        modality, names = part[DATA_REGISTRY].get(MOD_KEY), part[STATE_REGISTRY].get("column_names")
+        if modality is not None and names is not None:
+            found[modality] = np.asarray(names)
+    return found
 
 
 def require_same_shape_of_setup(field: "BaseAnnDataField", source: Mapping[str, Any] | None) -> None:

@@ -8,8 +8,10 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
-from ..core import REGISTRY_KEYS, checked, unknown_name
+from ..core import PRESENCE_KEY, REGISTRY_KEYS, checked, unknown_name
 from ..data import AnnDataManager
+from ..data.presence import may_lack_modalities, presence
+from .row_sources.cells import rows_of_cells
 from .row_sources.dense import MappedRows
 from .row_sources.open import rows
 from .row_sources.source import RowCost, RowSource, Streamed, as_indices
@@ -70,8 +72,7 @@ class AnnTorchDataset(torch.utils.data.Dataset):
         self._keys_and_dtypes = _keys_and_dtypes(getitem_tensors, self.registered_keys)
         self._data = {key: self.get_data(key) for key in self._keys_and_dtypes}
         self.sources = {
-            key: _open(key, self._data[key], dtype, self.adata_manager.get_column_indexer(key))
-            for key, dtype in self._keys_and_dtypes.items()
+            key: _open(key, self._data[key], dtype, self.adata_manager) for key, dtype in self._keys_and_dtypes.items()
         }
 
     @property
@@ -81,6 +82,8 @@ class AnnTorchDataset(torch.utils.data.Dataset):
 
     def get_data(self, key: str) -> Any:
         """Whole table behind a registry key as it lies in the AnnData, its genes in the AnnData's own order."""
+        if key == PRESENCE_KEY:
+            return presence(self.adata_manager)
         return self.adata_manager.get_from_registry(key)
 
     def __len__(self) -> int:
@@ -197,8 +200,9 @@ def registered(adata_manager: AnnDataManager) -> AnnData:
 
 
 def keys_of_rows(adata_manager: AnnDataManager) -> list[str]:
-    """Registry keys whose data have one row a cell (so not what lies in ``uns`` or ``varm``)."""
-    return [key for key, entry in adata_manager.data_registry.items() if entry["attr_name"] in PER_CELL]
+    """Registry keys whose data have one row a cell (so not what lies in ``uns`` or ``varm``), presence among them."""
+    keys = [key for key, entry in adata_manager.data_registry.items() if entry["attr_name"] in PER_CELL]
+    return [*keys, PRESENCE_KEY] if may_lack_modalities(adata_manager) else keys
 
 
 def _keys_and_dtypes(asked: list[str] | dict[str, Any] | None, registered: list[str]) -> dict[str, Any]:
@@ -213,8 +217,9 @@ def _keys_and_dtypes(asked: list[str] | dict[str, Any] | None, registered: list[
     return {key: np.int64 if key in INTEGER_KEYS else np.float32 for key in wanted}
 
 
-def _open(key: str, array: object, dtype: object, columns: np.ndarray | None) -> RowSource:
+def _open(key: str, array: object, dtype: object, manager: AnnDataManager) -> RowSource:
     try:
-        return rows(array, dtype, columns)
+        source = rows(array, dtype, None if key == PRESENCE_KEY else manager.get_column_indexer(key))
     except (TypeError, ValueError) as error:
         raise type(error)(f"Registry key {key!r}: {error}") from error
+    return source if key == PRESENCE_KEY else rows_of_cells(source, manager.get_row_indexer(key))

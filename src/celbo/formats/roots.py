@@ -13,7 +13,7 @@ from .naming import only_one
 from .recognise import Kind
 from .zip_store import open_zip
 
-__all__ = ["Root", "open_root", "shared_obs"]
+__all__ = ["Root", "open_root", "open_whole", "shared_obs"]
 
 
 class Root:
@@ -57,14 +57,18 @@ def open_root(path: Path, kind: Kind, modality: str | None) -> Root:
     ModuleNotFoundError
         When zarr is not installed, with the pip line.
     """
-    opening = {Kind.HDF5: open_hdf5, Kind.ZARR: open_zarr, Kind.ZIP: open_zip}[kind]
-    whole = opening(path)
+    whole = open_whole(path, kind)
     with naming_damage(path):
         if "mod" not in whole:
             return Root(whole)
         sizes = {str(name): _size(whole["mod"][name]) for name in whole["mod"]}
     chosen = only_one(path, "modalities", sizes, modality)
     return Root(whole["mod"][chosen], whole, chosen)
+
+
+def open_whole(path: Path, kind: Kind) -> Any:
+    """The group of a file or store, with all modalities that it has; errors as of :func:`open_root`."""
+    return {Kind.HDF5: open_hdf5, Kind.ZARR: open_zarr, Kind.ZIP: open_zip}[kind](path)
 
 
 def _size(group: Any) -> str:

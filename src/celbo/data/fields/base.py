@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from anndata import AnnData
 
 from ..access import anndata_array, place
@@ -63,6 +64,19 @@ class BaseAnnDataField(ABC):
     def adata_field(self) -> "BaseAnnDataField":
         """The field that reads one AnnData: itself, unless it belongs to a MuData."""
         return self
+
+    @property
+    def obs_columns(self) -> list[str]:
+        """Columns of ``obs`` that the field is made of, as the user named them."""
+        return []
+
+    def holder(self, adata: AnnData) -> AnnData:
+        """What holds the data: the AnnData itself; of a MuData, the modality."""
+        return adata
+
+    def row_indexer(self, adata: AnnData) -> np.ndarray | None:
+        """Row of the data for each cell, ``(n,)``, -1 for none; None where they are in the order of the cells."""
+        return None
 
     @property
     def is_empty(self) -> bool:

@@ -9,8 +9,9 @@ from .categorical import CategoricalObsField
 from .dataframe import NumericalObsField
 from .joint import CategoricalJointObsField, NumericalJointObsField
 from .layer import LayerField
+from .mudata import ModalityField
 
-__all__ = ["Fields", "batch", "cells", "counts", "covariates", "labels", "row_numbers", "size_factor"]
+__all__ = ["Fields", "batch", "cells", "counts", "covariates", "in_modality", "labels", "row_numbers", "size_factor"]
 
 Fields = list[BaseAnnDataField]
 """What a setup method returns."""
@@ -61,3 +62,8 @@ def row_numbers(adata: AnnData, column: str = "_indices") -> Fields:
     """Number of each row under the key ``ind_x``, kept in a column of ``obs``: for parameters that a cell owns."""
     adata.obs[column] = np.arange(adata.n_obs)
     return [NumericalObsField(REGISTRY_KEYS.INDICES_KEY, column)]
+
+
+def in_modality(modality: str | None, fields: Fields) -> Fields:
+    """The same fields of a MuData: of a modality by name, or, by None, of the cells of the MuData itself."""
+    return [ModalityField(field, modality) for field in fields]

@@ -52,6 +52,11 @@ class CategoricalDataFrameField(BaseDataFrameField):
         """Where the user's categories lie, as a user would type it."""
         return place(self.attr_name, self._original_attr_key)
 
+    @property
+    def obs_columns(self) -> list[str]:
+        """The user's column, where it is one of ``obs``."""
+        return [] if self.is_default or self.attr_name != "obs" else [self._original_attr_key]
+
     def validate_field(self, adata: AnnData) -> None:
         """Raise when the column does not exist."""
         if not self.is_default:

@@ -51,6 +51,11 @@ class BaseDataFrameField(BaseAnnDataField):
         require_one_name(registry_key, attr_key)
         super().__init__(registry_key, field_type, attr_key, is_empty=attr_key is None)
 
+    @property
+    def obs_columns(self) -> list[str]:
+        """The column, where it is one of ``obs``."""
+        return [self.attr_key] if self.attr_name == "obs" and self.attr_key is not None else []
+
 
 def require_one_name(registry_key: str, attr_key: object) -> None:
     """Raise a ``TypeError`` for a list of columns where one is meant."""

@@ -71,6 +71,11 @@ class BaseJointField(BaseArrayLikeField):
         return self._attr_keys
 
     @property
+    def obs_columns(self) -> list[str]:
+        """The columns, where they are those of ``obs``."""
+        return list(self.attr_keys) if self.source_attr_name == "obs" else []
+
+    @property
     def required(self) -> bool:
         """Whether the field may not be empty."""
         return self._required

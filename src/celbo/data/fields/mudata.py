@@ -1,12 +1,14 @@
 """Fields of a MuData: an AnnData's field, looked up in one modality, or in the MuData itself."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 from anndata import AnnData
 
-from ..modalities import is_mudata
+from ..modalities import CellsOf, is_mudata, listed_modalities, require_agreement, rows_in_modality
 from .arraylike import ObsmField, VarmField
 from .base import BaseAnnDataField
 from .categorical import CategoricalObsField, CategoricalVarField
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BaseMuDataWrapperClass",
+    "ModalityField",
     "MuDataCategoricalJointObsField",
     "MuDataCategoricalJointVarField",
     "MuDataCategoricalObsField",
@@ -126,16 +129,41 @@ class BaseMuDataWrapperClass(BaseAnnDataField):
         if self.mod_key is None and self.attr_name in _OF_MODALITIES_ONLY:
             raise ValueError(
                 f"The field {self.registry_key!r} is a matrix, and only modalities have one: name it with mod_key=, "
-                f"one of {', '.join(map(repr, mdata.mod))}."
+                f"one of {listed_modalities(mdata)}."
             )
         if self.mod_key is not None and self.mod_key not in mdata.mod:
-            known = ", ".join(map(repr, mdata.mod))
-            raise ValueError(f"Modality {self.mod_key} not found in mdata.mod. There are: {known}.")
+            raise ValueError(f"Modality {self.mod_key} not found in mdata.mod. There are: {listed_modalities(mdata)}.")
         return mdata if self.mod_key is None else mdata.mod[self.mod_key]
+
+    def holder(self, mdata: Any) -> Any:  # type: ignore[override]
+        """The modality's AnnData, or the MuData itself."""
+        return self.get_modality(mdata)
+
+    @property
+    def obs_columns(self) -> list[str]:
+        """Columns of ``obs`` that the field is made of, as the user named them."""
+        return self.adata_field.obs_columns
+
+    def row_indexer(self, mdata: Any) -> np.ndarray | None:
+        """Row of the data for each cell of the MuData, ``(n,)``, -1 for none; None where they are in its order."""
+        if self.mod_key is None or self.obs_columns:
+            return None
+        return rows_in_modality(mdata, self.mod_key)
+
+    def _cells(self, mdata: Any) -> Any:
+        """What the AnnData's field reads: the modality, or cells whose columns come from more than one place."""
+        modality = self.get_modality(mdata)
+        if not self.obs_columns:
+            return modality
+        if self.mod_key is not None and rows_in_modality(mdata, self.mod_key) is None:
+            for name in self.obs_columns:
+                require_agreement(mdata, self.mod_key, name)
+            return modality
+        return CellsOf(mdata, self.mod_key, self.obs_columns)
 
     def validate_field(self, mdata: Any) -> None:  # type: ignore[override]
         """Raise when the modality or the data are not there; changes nothing."""
-        self.adata_field.validate_field(self.get_modality(mdata))
+        self.adata_field.validate_field(self._cells(mdata))
 
     def preregister(self, mdata: Any) -> None:
         """What has to be done before registration: nothing, unless :func:`MuDataWrapper` was given a function."""
@@ -143,14 +171,27 @@ class BaseMuDataWrapperClass(BaseAnnDataField):
     def register_field(self, mdata: Any) -> dict[str, Any]:  # type: ignore[override]
         """Read the data for the first time, write the codes where codes are needed, return the state."""
         self.preregister(mdata)
-        return self.adata_field.register_field(self.get_modality(mdata))
+        with self._writing(mdata) as cells:
+            return self.adata_field.register_field(cells)
 
     def transfer_field(  # type: ignore[override]
         self, state_registry: dict[str, Any], mdata_target: Any, **kwargs: Any
     ) -> dict[str, Any]:
         """Fit another MuData to a state that exists already, return the state that results."""
         self.preregister(mdata_target)
-        return self.adata_field.transfer_field(state_registry, self.get_modality(mdata_target), **kwargs)
+        with self._writing(mdata_target) as cells:
+            return self.adata_field.transfer_field(state_registry, cells, **kwargs)
+
+    @contextmanager
+    def _writing(self, mdata: Any) -> Iterator[Any]:
+        cells = self._cells(mdata)
+        yield cells
+        if isinstance(cells, CellsOf):
+            cells.keep()
+
+    def check_state(self, state_registry: dict[str, Any]) -> None:
+        """Raise when a state is none of this field's, as one from a file may be."""
+        self.adata_field.check_state(state_registry)
 
     def get_summary_stats(self, state_registry: dict[str, Any]) -> dict[str, int]:
         """Sizes that follow from the state."""
@@ -162,11 +203,27 @@ class BaseMuDataWrapperClass(BaseAnnDataField):
 
     def get_field_data(self, adata: Any) -> Any:
         """The data as they lie in the modality; a column of ``obs`` or ``var`` as ``(n, 1)``."""
-        return self.adata_field.get_field_data(self.get_modality(adata))
+        return self.adata_field.get_field_data(self._cells(adata))
 
     def column_names(self, adata: Any) -> Any:
         """Names of the columns of this MuData's table."""
         return self.adata_field.column_names(self.get_modality(adata))
+
+
+class ModalityField(BaseMuDataWrapperClass):
+    """A field of an AnnData, looked up in a modality of a MuData.
+
+    Parameters
+    ----------
+    field
+        The AnnData's field.
+    mod_key
+        Modality; None: the MuData itself.
+    """
+
+    def __init__(self, field: BaseAnnDataField, mod_key: str | None) -> None:
+        super().__init__(mod_key=mod_key)
+        self._adata_field = field
 
 
 def MuDataWrapper(

@@ -1,7 +1,7 @@
 """The names by which users of scvi-tools ask a model about itself: properties and look-ups, no logic."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from anndata import AnnData
 from ...core import REGISTRY_KEYS, checked_methods, unknown_name
 from ...core.argument_names import TORCH_DEVICE
 from ...data import AnnDataManager, attrdict, state_registry_of
+from ...data.registry import names_by_modality
 from . import managers
 from .describe import registry_text, setup_call_text, summary_text
 
@@ -20,6 +21,7 @@ __all__ = ["ModelFace"]
 class ModelFace:
     """State of a model, and how it is asked for."""
 
+    _module_cls: ClassVar[type[torch.nn.Module] | None] = None
     module: Any
     history_: dict[str, Any] | None
     is_trained_: bool
@@ -231,8 +233,23 @@ class ModelFace:
         return known[setup_arg]
 
     def get_var_names(self, legacy_mudata_format: bool = False) -> np.ndarray:
-        """Names of the genes, in the model's order, ``(g,)``."""
-        return np.asarray(self.get_state_registry(REGISTRY_KEYS.X_KEY)["column_names"])
+        """Names of the features, in the model's order.
+
+        Parameters
+        ----------
+        legacy_mudata_format
+            Of MuData, give the names of all modalities in one array.
+
+        Returns
+        -------
+        ``(g,)``; for a model of MuData a dictionary of such, by modality.
+        """
+        by_modality = names_by_modality(self.registry_)
+        if not by_modality:
+            return np.asarray(self.get_state_registry(REGISTRY_KEYS.X_KEY)["column_names"])
+        if legacy_mudata_format:
+            return np.concatenate(list(by_modality.values()))
+        return by_modality  # type: ignore[return-value]  # verbs of MuData ask for the names of a field
 
     def update_setup_method_args(self, setup_method_args: dict[str, Any]) -> None:
         """Change setup arguments in the registry."""

@@ -12,6 +12,7 @@ from anndata import AnnData
 from ...core import DataMismatchError, checked_methods, door_of, settings
 from ...data import AnnDataManager, summary_stats_of
 from ...data.fields import BaseAnnDataField
+from ...data.modalities import is_mudata
 from ...dataloaders import AnnDataLoader
 from ...module.base import BaseModuleClass
 from ...posterior.output import EXPRESSION, Output
@@ -76,6 +77,7 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
     _data_loader_cls: ClassVar[type] = AnnDataLoader
     _OBSERVED_LIB_SIZE_KEY = "observed_lib_size"
     _may_wait_for_loaders: ClassVar[bool] = False
+    _modalities_may_lack_cells: ClassVar[bool] = False
     _plan_defaults: Mapping[str, Any] = MappingProxyType({})
     _sizes: ClassVar[Mapping[str, str]] = MappingProxyType({})
     _renamed: ClassVar[Mapping[str, str | None]] = MappingProxyType({})
@@ -122,7 +124,8 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
         if manager is None:
             copied = "_scvi_uuid" in adata.uns and "_celbo_managers" not in adata.__dict__
             hint = " It carries the mark of a setup: did you make a copy, or read it from a file?" if copied else ""
-            raise ValueError(f"Please set up your AnnData with {cls.__name__}.setup_anndata first.{hint}")
+            what, method = ("MuData", "setup_mudata") if is_mudata(adata) else ("AnnData", "setup_anndata")
+            raise ValueError(f"Please set up your {what} with {cls.__name__}.{method} first.{hint}")
         manager.validate()
         return manager
 
@@ -233,6 +236,11 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
         )
 
     @property
+    def data(self) -> AnnData | None:
+        """The training data, AnnData or MuData; None for a model loaded without. scvi-tools calls either ``adata``."""
+        return self._adata
+
+    @property
     def adata(self) -> AnnData | None:
         """The training data; None for a model loaded without."""
         return self._adata
@@ -286,11 +294,11 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
         overwrite
             Whether an archive that is there may be replaced.
         save_anndata
-            Write the training data beside it as ``adata.h5ad``.
+            Write the training data beside it as ``adata.h5ad``, those of several modalities as ``mdata.h5mu``.
         save_kwargs, legacy_mudata_format, datamodule
             Accepted for compatibility with scvi-tools.
         **anndata_write_kwargs
-            For ``AnnData.write_h5ad``.
+            For ``AnnData.write_h5ad`` or ``MuData.write_h5mu``.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""``setup_anndata`` without rituals: the method returns its fields, the decorator does the bookkeeping."""
+"""``setup_anndata`` and ``setup_mudata``: the method returns its fields, the decorator does the bookkeeping."""
 
 import functools
 import inspect
@@ -12,7 +12,9 @@ from anndata import AnnData
 from ...core import ArgumentError, UnknownArgumentError, door_of
 from ...data import AnnDataManager
 from ...data.fields import BaseAnnDataField
+from ...data.modalities import is_mudata, listed_modalities
 from ...data.registry import check_source
+from ...data.validation_check import AnnDataManagerValidationCheck
 
 __all__ = ["Registry", "check_setup", "setup_method"]
 
@@ -25,6 +27,14 @@ _RAW = "use_raw"
 _TEXTS: Mapping[str, str] = {
     "adata": "Cells by genes; counts in ``X``, in a layer or in ``raw``. Not copied; see "
     ":class:`~celbo.data.AnnDataManager` for what is added.",
+    "mdata": "MuData whose modalities share cells. Not copied; see :class:`~celbo.data.AnnDataManager` for what is "
+    "added.",
+    "modalities": "Argument of this method -> modality that it is of: ``{'rna_layer': 'rna', 'batch_key': 'rna'}``. "
+    "Each ``..._layer`` that is to be read needs one. A column without one is looked for in ``mdata.obs``, then in the "
+    "modalities; cells that its modality lacks get their value from the others.",
+    "rna_layer": "Layer of the modality with the counts of genes; None: its ``X``.",
+    "protein_layer": "Layer of the modality with the counts of proteins; None: its ``X``.",
+    "atac_layer": "Layer of the modality with the counts of regions; None: its ``X``.",
     "layer": "Layer with the counts; None: ``X``.",
     "batch_key": "Column of ``adata.obs`` with the batch of each cell; None: one for all.",
     "labels_key": "Column of ``adata.obs`` with the label of each cell; None: one for all.",
@@ -39,6 +49,9 @@ _TEXTS: Mapping[str, str] = {
 """Argument -> what it is in every setup method that does not say otherwise."""
 
 _REGISTRATION = ("source_registry", "extend_categories", "allow_missing_labels")
+_MODALITIES = "modalities"
+_TAKES_MUDATA: Mapping[str, bool] = {"setup_anndata": False, "setup_mudata": True}
+"""Setup method -> whether its data are a MuData; one of another name takes either."""
 
 
 def setup_method(fields_of: Callable[..., Sequence[BaseAnnDataField]]) -> Callable[..., None]:
@@ -47,7 +60,8 @@ def setup_method(fields_of: Callable[..., Sequence[BaseAnnDataField]]) -> Callab
     Parameters
     ----------
     fields_of
-        ``(cls, adata, layer=..., batch_key=..., ...) -> list of fields``; goes under ``@classmethod``.
+        ``(cls, adata, layer=..., batch_key=..., ...) -> list of fields``; goes under ``@classmethod``. Called
+        ``setup_mudata`` its data are a MuData, and ``modalities`` says where each argument lies.
 
     Returns
     -------
@@ -58,9 +72,11 @@ def setup_method(fields_of: Callable[..., Sequence[BaseAnnDataField]]) -> Callab
     Raises
     ------
     TypeError
-        An argument that the method does not have, with the nearest one that it has.
+        An argument that the method does not have, with the nearest one that it has; an AnnData for ``setup_mudata``, or
+        a MuData for ``setup_anndata``.
     """
     signature = inspect.signature(fields_of)
+    data_name = list(signature.parameters)[1]
     own = [name for name, p in list(signature.parameters.items())[2:] if p.kind is not p.VAR_KEYWORD]
 
     def planned(
@@ -74,6 +90,7 @@ def setup_method(fields_of: Callable[..., Sequence[BaseAnnDataField]]) -> Callab
         args, kwargs = door_of(fields_of).take((cls, adata, *args), kwargs, what)
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
+        _require_modalities(adata, bound.arguments.get(_MODALITIES), own)
         call = {
             "model_name": cls.__name__,
             "setup_args": {name: bound.arguments[name] for name in own if name != _RAW or bound.arguments[name]},
@@ -85,18 +102,71 @@ def setup_method(fields_of: Callable[..., Sequence[BaseAnnDataField]]) -> Callab
         return call, fields
 
     @functools.wraps(fields_of)
-    def setup(cls: Any, adata: object, *args: Any, **kwargs: Any) -> None:
+    def setup(cls: Any, *args: Any, **kwargs: Any) -> None:
         registration = {name: kwargs.pop(name) for name in _REGISTRATION if name in kwargs}
-        call, fields = planned(cls, adata, *args, **kwargs)
-        manager = AnnDataManager(list(fields), call)
+        if data_name in kwargs:
+            args = (kwargs.pop(data_name), *args)
+        _require_data(cls, fields_of.__name__, data_name, args)
+        adata, *rest = args
+        call, fields = planned(cls, adata, *rest, **kwargs)
+        checks = AnnDataManagerValidationCheck(check_fully_paired_mudata=not cls._modalities_may_lack_cells)
+        manager = AnnDataManager(list(fields), call, checks)
         manager.register_fields(adata, **registration)
         cls.register_manager(manager)
 
     setup.planned = planned  # type: ignore[attr-defined]
     setup.__signature__ = _with_registration(signature)  # type: ignore[attr-defined]
-    setup.__doc__ = _documented(fields_of.__doc__ or "", own)
+    setup.__doc__ = _documented(fields_of.__doc__ or "", [data_name, *own])
     setup.__celbo_door__ = True  # type: ignore[attr-defined]  # it looks at its arguments itself
     return setup
+
+
+def _require_data(cls: Any, method: str, data_name: str, args: Sequence[Any]) -> None:
+    if not args:
+        raise TypeError(f"{cls.__name__}.{method} needs the data: {data_name}=.")
+    takes = _TAKES_MUDATA.get(method)
+    if takes is None or takes == is_mudata(args[0]):
+        return
+    other = "setup_anndata" if takes else "setup_mudata"
+    wanted, got = ("a MuData", f"{type(args[0]).__name__} data") if takes else ("an AnnData", "a MuData")
+    cure = f"use {cls.__name__}.{other}" if hasattr(cls, other) else "this model takes no other data"
+    raise TypeError(f"{cls.__name__}.{method} takes {wanted}, got {got}: {cure}.")
+
+
+def _require_modalities(data: object, modalities: Mapping[str, str] | None, arguments: Sequence[str]) -> None:
+    """Raise when ``modalities=`` of a setup method names no argument of it, or no modality of the data.
+
+    Parameters
+    ----------
+    data
+        The MuData; where it is none, as when an archive is read, names of modalities pass.
+    modalities
+        Argument -> modality.
+    arguments
+        Those of the setup method.
+
+    Raises
+    ------
+    ValueError
+        Names the entry that is wrong.
+    """
+    if modalities is None and _MODALITIES not in arguments:
+        return
+    layers = [name for name in arguments if name.endswith("_layer") and name != "idx_layer"]
+    if not modalities:
+        there = f", one of {listed_modalities(data)}" if is_mudata(data) else ""
+        example = ", ".join(f"{name!r}: ..." for name in layers)
+        raise ValueError(f"Modalities cannot be None: say of which modality{there}, each is: modalities={{{example}}}.")
+    for argument, modality in modalities.items():
+        if argument not in arguments:
+            raise UnknownArgumentError.among(
+                argument, "modalities", [name for name in arguments if name != _MODALITIES]
+            )
+        if is_mudata(data) and modality is not None and modality not in data.mod:  # type: ignore[attr-defined]
+            raise ValueError(
+                f"modalities={{{argument!r}: {modality!r}}}: there is no such modality. "
+                f"There are: {listed_modalities(data)}."
+            )
 
 
 def check_setup(cls: Any, registry: Mapping[str, Any]) -> None:
@@ -139,7 +209,7 @@ def _documented(doc: str, own: Sequence[str]) -> str:
     """A docstring with the shared text of each argument that it does not name itself."""
     head, _, rest = inspect.cleandoc(doc).partition("\n\nParameters\n----------\n")
     named = {name.strip() for line in rest.splitlines() if not line.startswith(" ") for name in line.split(",")}
-    shared = [name for name in ("adata", *own, "**kwargs") if name in _TEXTS and name not in named]
+    shared = [name for name in (*own, "**kwargs") if name in _TEXTS and name not in named]
     texts = [f"{name}\n{textwrap.indent(textwrap.fill(_TEXTS[name], 112), '    ')}" for name in shared]
     return "\n".join([head, "", "Parameters", "----------", *([rest] if rest else []), *texts, ""])
 

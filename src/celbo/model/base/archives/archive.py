@@ -1,7 +1,6 @@
 """Models to and from archives: celbo's own, and those that scvi-tools wrote."""
 
-import logging
-import os
+import inspect
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -14,8 +13,7 @@ import torch
 from torch import Tensor
 
 from .... import io
-from ....core import SCVI_TOOLS_VERSION, __version__
-from ....data import read as read_data
+from ....core import SCVI_FIGURES, SCVI_TOOLS_VERSION, __version__
 from ....dataloaders.row_numbers import from_bits, to_bits
 from ....io.errors import blaming, in_words
 from ....io.saved_model import MismatchError, check_parts, set_attributes
@@ -24,11 +22,10 @@ from ....store.mapped import is_mapped
 from ..face import ModelFace
 from ..made_with import flat
 from ..setup import check_setup
+from .beside import DATA_FILES, find_data, write_data
 from .rehearsal import check_weights, on_meta, rehearse
 
 __all__ = ["Saved", "delete", "load_model", "pick_device", "read_saved", "save_model", "versions", "without_data"]
-
-logger = logging.getLogger("celbo")
 
 _APART = ("registry_", "init_params_")
 _BITS = "bits of row numbers"
@@ -51,6 +48,8 @@ class Saved:
         The other attributes whose names end in ``_``.
     path, weights_path
         The files that they lay in, for messages.
+    by_scvi_tools
+        Whether scvi-tools saved it, maybe converted since.
     """
 
     class_name: str
@@ -60,6 +59,7 @@ class Saved:
     attributes: dict[str, Any] = field(default_factory=dict)
     path: Path = Path()
     weights_path: Path = Path()
+    by_scvi_tools: bool = False
 
     @property
     def init_kwargs(self) -> dict[str, Any]:
@@ -92,11 +92,7 @@ def save_model(
     }
     io.write_archive(dir_path, model.module.state_dict(), document, prefix=prefix, overwrite=overwrite)
     if save_anndata:
-        path = Path(dir_path) / f"{prefix}adata.h5ad"
-        partial = path.with_name(f"partial-{path.name}")
-        assert model._adata is not None
-        model._adata.write_h5ad(partial, **anndata_write_kwargs)
-        os.replace(partial, path)
+        write_data(model._adata, Path(dir_path), prefix, anndata_write_kwargs)
 
 
 def _packed(value: Any) -> Any:
@@ -144,7 +140,8 @@ def read_saved(dir_path: str | Path, prefix: str) -> Saved:
             raise io.ArchiveError(f"{path}: the weight {name!r} is no tensor.")
     saved = Saved(document["class"], arrays, document["registry"], document["init_params"], attributes, path)
     check_parts(path, saved.registry, saved.init_params, attributes, _n_weights(arrays), own_format=True)
-    return replace(saved, weights_path=path.with_name(f"{prefix}model.safetensors"))
+    converted = "converted_from" in document["versions"]
+    return replace(saved, weights_path=path.with_name(f"{prefix}model.safetensors"), by_scvi_tools=converted)
 
 
 def _n_weights(state_dict: Mapping[str, Tensor]) -> int:
@@ -164,7 +161,7 @@ def _from_scvi_tools(archive: io.ScviArchive) -> Saved:
     kept = {name: value for name, value in attributes.items() if name.endswith("_")}
     check_parts(archive.path, registry, init_params, kept, _n_weights(archive.state_dict))
     name = registry.get("model_name") or ""
-    return Saved(name, archive.state_dict, registry, init_params, kept, archive.path, archive.path)
+    return Saved(name, archive.state_dict, registry, init_params, kept, archive.path, archive.path, True)
 
 
 def load_model(
@@ -183,7 +180,9 @@ def load_model(
             f"It appears you are loading a model from a different class: {saved.path} holds a {saved.class_name}, "
             f"not a {cls.__name__}. Use {saved.class_name}.load."
         )
-    adata = _find_data(dir_path, prefix) if adata is None else adata
+    if saved.by_scvi_tools:
+        saved = replace(saved, init_params=_with_scvi_figures(cls, saved.init_params))
+    adata = find_data(dir_path, prefix) if adata is None else adata
     with blaming(saved.path, "registry"):
         check_setup(cls, saved.registry)
     shapes_only = replace(saved, init_params=on_meta(saved.init_params))
@@ -199,6 +198,15 @@ def load_model(
     return model
 
 
+def _with_scvi_figures(cls: type[ModelFace], init_params: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Arguments of a model that keeps scvi-tools' figures, where its module can keep them."""
+    takes = cls._module_cls is not None and SCVI_FIGURES in inspect.signature(cls._module_cls.__init__).parameters
+    if not takes or SCVI_FIGURES in flat(init_params):
+        return init_params
+    star, given = next(iter(init_params["kwargs"].items()), ("model_kwargs", {}))
+    return init_params | {"kwargs": {**init_params["kwargs"], star: {**given, SCVI_FIGURES: True}}}
+
+
 def _put_weights(model: Any, saved: Saved) -> None:
     model.module.on_load(model, scvi_version=saved.registry.get("scvi_version"))
     check_weights(saved.weights_path, saved.state_dict, model.module)
@@ -208,14 +216,6 @@ def _put_weights(model: Any, saved: Saved) -> None:
         raise io.ArchiveError(
             f"The weights in {saved.weights_path} do not fit {type(model).__name__} as it was saved: {error}"
         ) from None
-
-
-def _find_data(dir_path: str | Path, prefix: str) -> Any:
-    path = Path(dir_path) / f"{prefix}adata.h5ad"
-    if path.is_file():
-        return read_data(path)
-    logger.info("No data were saved with this model and none were passed: pass adata= to its methods.")
-    return None
 
 
 def _alone(cls: type[ModelFace], saved: Saved) -> Any:
@@ -284,7 +284,7 @@ def pick_device(accelerator: str = "auto", device: int | str = "auto") -> torch.
 def delete(dir_path: str | Path) -> None:
     """Remove the files of an archive, and the folder if it is empty then."""
     folder = Path(dir_path)
-    for name in ("model.json", "model.safetensors", "adata.h5ad"):
+    for name in ("model.json", "model.safetensors", *DATA_FILES):
         (folder / name).unlink(missing_ok=True)
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()

@@ -1,22 +1,19 @@
 """Archives from scvi-tools to celbo and back, without making a model."""
 
 import logging
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from .... import io
-from ....core import checked
+from ....core import SCVI_FIGURES, checked
 from ....data.constants import RAW
 from .archive import read_saved, versions
+from .beside import copy_data
 
 __all__ = ["convert_archive", "export_archive"]
 
 logger = logging.getLogger("celbo")
-
-_DATA = "adata.h5ad"
 
 
 @checked
@@ -75,7 +72,7 @@ def convert_archive(
         "versions": versions() | {"converted_from": str(registry.get("scvi_version", "before 0.15"))},
     }
     io.write_archive(new, dict(archive.state_dict), document, prefix=prefix, overwrite=overwrite)
-    _copy_data(old, new, prefix)
+    copy_data(old, new, prefix)
     return Path(new)
 
 
@@ -110,11 +107,25 @@ def export_archive(new: str | Path, old: str | Path, *, prefix: str = "", overwr
     if not io.is_archive(new, prefix):
         raise io.ArchiveNotFoundError(f"No archive of celbo is at {new}: wanted {prefix}model.json.")
     saved = read_saved(new, prefix)
-    attributes = {"registry_": _without_raw(saved.registry), "init_params_": saved.init_params, **saved.attributes}
+    attributes = {
+        "registry_": _without_raw(saved.registry),
+        "init_params_": _without_figures(saved.init_params),
+        **saved.attributes,
+    }
     document: dict[str, Any] = io.read_archive(new, prefix=prefix).document
     io.write_scvi_archive(old, saved.state_dict, document["var_names"], attributes, prefix=prefix, overwrite=overwrite)
-    _copy_data(new, old, prefix)
+    copy_data(new, old, prefix)
     return Path(old)
+
+
+def _without_figures(init_params: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Arguments without the one that scvi-tools does not have; it says where the model's own figures will differ."""
+
+    def known(arguments: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in arguments.items() if name != SCVI_FIGURES}
+
+    stars = {star: known(arguments) for star, arguments in init_params.get("kwargs", {}).items()}
+    return {"kwargs": stars, "non_kwargs": known(init_params.get("non_kwargs", {}))}
 
 
 def _without_raw(registry: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,11 +142,3 @@ def _without_raw(registry: Mapping[str, Any]) -> dict[str, Any]:
         if field["data_registry"].get("attr_name") == RAW:
             field["data_registry"] = {"attr_name": "X", "attr_key": None}
     return {**registry, "setup_args": setup_args, "field_registries": fields}
-
-
-def _copy_data(source: str | Path, target: str | Path, prefix: str) -> None:
-    data = Path(source) / f"{prefix}{_DATA}"
-    if data.is_file() and Path(source).resolve() != Path(target).resolve():
-        partial = Path(target) / f"partial-{prefix}{_DATA}"
-        shutil.copyfile(data, partial)
-        os.replace(partial, Path(target) / f"{prefix}{_DATA}")
