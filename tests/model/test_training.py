@@ -40,6 +40,27 @@ def test_history_and_state(make, quick):
     assert model.trainer.current_epoch == 2
 
 
+class TestCellsOfOneMinibatch:
+    """A default that takes fewer epochs than ``classic`` saves nothing there, and classic's labels were better."""
+
+    def train(self, n_train, **kwargs):
+        adata = simulate_counts(n_train, 20, n_cell_types=2, seed=0)
+        SCVI.setup_anndata(adata)
+        model = SCVI(adata, n_hidden=4)
+        model.train(train_size=1.0, seed=0, verbose=0, accelerator="cpu", **kwargs)
+        return model
+
+    def test_they_train_as_in_scvi_tools(self):
+        default, classic = self.train(128), self.train(128, recipe="classic")
+        assert default.recipe_ == "classic"
+        assert same_weights(default, classic)
+
+    def test_more_cells_or_what_the_user_says(self):
+        assert self.train(129).recipe_ == "one_cycle"
+        assert self.train(128, max_epochs=2).recipe_ == "one_cycle"
+        assert self.train(128, recipe="one_cycle").recipe_ == "one_cycle"
+
+
 class TestTrainerConfig:
     def epochs(self, model, **kwargs) -> int:
         model.train(**({"verbose": 0, "seed": 0, "recipe": "classic"} | kwargs))

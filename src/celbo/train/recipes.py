@@ -50,6 +50,8 @@ class Recipe:
     from_counts
         Recipe in place of this one for a module that can begin with what the counts say of its genes
         (:meth:`~celbo.module.base.BaseModuleClass.start_from_counts`).
+    worth_it_beyond
+        Training cells up to which the classic recipe is taken where the user names neither recipe nor epochs.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Recipe:
     lr: Callable[[int, int], float] | None = None
     batch_size: Callable[[int], int] = lambda n_obs: _CELLS_A_BATCH
     from_counts: "Recipe | None" = None
+    worth_it_beyond: int = 0
 
     def kwargs_for(self, plan_cls: type, n_obs: int | None = None, n_steps: int | None = None) -> dict[str, Any]:
         """Arguments of a plan of that class, or of one that derives from it, for cells and steps (None: many)."""
@@ -143,6 +146,7 @@ RECIPES: Mapping[str, Recipe] = {
             keep_best=True,
             retries=2,
             from_counts=_FROM_COUNTS,
+            worth_it_beyond=_CELLS_A_BATCH,
         ),
         Recipe(
             name="long_cycle",

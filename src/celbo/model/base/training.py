@@ -76,6 +76,8 @@ def train_model(
     if datamodule is None:
         sparse = _sparse_reading(model, trainer_kwargs)
         datamodule = _split(model, size, {"seed": seed} | splitter_kwargs | sparse)
+        if recipe is None and max_epochs is None and datamodule.n_train <= chosen.worth_it_beyond:
+            chosen = find_recipe("classic")  # its epochs are single steps, which take seconds in all
         trains = max_epochs != 0 and not pretrained
         if trains and _can_start_from_counts(plan_cls, chosen) and _start_from_counts(model, datamodule):
             chosen = chosen.from_counts or chosen
