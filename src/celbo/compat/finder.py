@@ -159,8 +159,8 @@ class PrivateModule(ModuleType):
         if name.startswith("__"):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         for source in self._sources():
-            if name in vars(source):
-                return vars(source)[name]
+            if name in vars(source) or name in source.__all__:  # a package may load a public name only now
+                return getattr(source, name)
         for room in PRIVATE[self.__name__.partition(".")[2]]:
             if name in PUBLIC_API.get(room, ()):
                 return stand_in(f"{_THERE}.{room}.{name}")

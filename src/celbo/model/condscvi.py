@@ -59,6 +59,7 @@ class CondSCVI(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass)
     """
 
     _module_cls: ClassVar[type[VAEC]] = VAEC
+    _recipe = "classic"  # others were not measured, or on one data set only
 
     def __init__(
         self,

@@ -61,6 +61,7 @@ class DestVI(UnsupervisedTrainingMixin, BaseModelClass):
     """
 
     _module_cls: ClassVar[type[MRDeconv]] = MRDeconv
+    _recipe = "classic"  # others were not measured, or on one data set only
     _sizes: ClassVar[Mapping[str, str]] = {"n_spots": "n_cells", "n_genes": "n_vars"}
 
     def __init__(

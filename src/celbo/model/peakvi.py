@@ -63,6 +63,7 @@ class PEAKVI(AccessibilityMixin, ArchesMixin, RNASeqMixin, VAEMixin, Unsupervise
     """
 
     _module_cls: ClassVar[type[BaseModuleClass]] = PEAKVAE
+    _recipe = "classic"  # others were not measured, or on one data set only
     _sizes: ClassVar[Mapping[str, str]] = {"n_input_regions": "n_vars"}
     _outputs: ClassVar[Sequence[Output]] = (ACCESSIBILITY,)
     _plan_defaults: Mapping[str, Any] = {"optimizer": "AdamW"}

@@ -7,12 +7,19 @@ defaults to the letter.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from ..core import unknown_name
+from .plans.base import Plan
 from .plans.schedules import max_epochs_classic
 
-__all__ = ["DEFAULTS", "RECIPES", "Recipe", "default_recipe", "find_recipe", "use_default_recipe"]
+__all__ = ["RECIPES", "Recipe", "default_recipe", "find_recipe", "use_default_recipe"]
+
+
+class HasRecipe(Protocol):
+    """A class of models or plans, which may name the recipe that it trains by."""
+
+    _recipe: ClassVar[str | None]
 
 
 _CELLS_A_BATCH = 128
@@ -33,8 +40,6 @@ class Recipe:
         As ``max_epochs``, for a module that begins with the weights of a trained model.
     plan_kwargs
         Arguments of the training plan.
-    plan_kwargs_of
-        Further ones of some plans, by the name of the class.
     keep_best
         Whether the weights of the epoch with the best validation ELBO are put back at the end.
     keep_best_from
@@ -58,7 +63,6 @@ class Recipe:
     max_epochs: Callable[[int, int, int], int]
     pretrained_epochs: Callable[[int, int, int], int]
     plan_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    plan_kwargs_of: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     keep_best: bool = False
     keep_best_from: float = 0.0
     retries: int = 0
@@ -68,11 +72,10 @@ class Recipe:
     from_counts: "Recipe | None" = None
     worth_it_beyond: int = 0
 
-    def kwargs_for(self, plan_cls: type, n_obs: int | None = None, n_steps: int | None = None) -> dict[str, Any]:
+    def kwargs_for(self, plan_cls: type[Plan], n_obs: int | None = None, n_steps: int | None = None) -> dict[str, Any]:
         """Arguments of a plan of that class, or of one that derives from it, for cells and steps (None: many)."""
-        own = [self.plan_kwargs_of[base.__name__] for base in plan_cls.__mro__ if base.__name__ in self.plan_kwargs_of]
         rate = {} if self.lr is None else {"lr": self.lr(n_obs or _MANY, n_steps or _MANY)}
-        return dict(self.plan_kwargs) | rate | (dict(own[0]) if own else {})
+        return dict(self.plan_kwargs) | rate | dict(plan_cls._recipe_kwargs.get(self.name, {}))
 
 
 _MANY = 10**9
@@ -153,7 +156,6 @@ RECIPES: Mapping[str, Recipe] = {
             max_epochs=_long_cycle_epochs,
             pretrained_epochs=lambda *sizes: math.ceil(_long_cycle_epochs(*sizes) / 3),
             plan_kwargs=_ONE_CYCLE,
-            plan_kwargs_of={"SemiSupervisedTrainingPlan": {"classification_ratio": 10}},
             retries=2,
         ),
         Recipe(
@@ -164,28 +166,6 @@ RECIPES: Mapping[str, Recipe] = {
         ),
     )
 }
-
-DEFAULTS: Mapping[str, str] = {
-    "SemiSupervisedTrainingPlan": "long_cycle",
-    "AdversarialTrainingPlan": "classic",
-    "ClassifierTrainingPlan": "classic",
-    "AUTOZI": "long_cycle",
-    "CondSCVI": "classic",
-    "DestVI": "classic",
-    "PEAKVI": "classic",
-    "RNAStereoscope": "classic",
-    "SpatialStereoscope": "classic",
-    "CellAssign": "classic",
-}
-"""Name of a class of plans or models -> recipe taken by default where it is not ``one_cycle``.
-
-Semi-supervised: few labels are learned late, and overfitted where they weigh 50 times (accuracy on cells without label,
-medians of three splits: sorted blood cells 0.958 ``classic``, 0.954 ``one_cycle``, 0.968 ``long_cycle``; 3,000 weakly
-different simulated cells 0.960, not measured, 0.965). The epoch of the best ELBO is not that of the best labels, so the
-last weights are kept. AUTOZI: which genes are zero-inflated is learned late too (AUC on three sets of 2,000 simulated
-cells: 0.93, 0.94, 0.91). Adversarial: by default the adversary's weight is one less the KL weight, and ``one_cycle``
-has no warm-up of it. The others: not measured, or on one data set only.
-"""
 
 _OWN = "one_cycle"
 _default = _OWN
@@ -205,19 +185,17 @@ def find_recipe(name: str | None) -> Recipe:
     return RECIPES[name]
 
 
-def default_recipe(*classes: type) -> str:
+def default_recipe(*classes: type[HasRecipe]) -> str:
     """Name of the recipe that ``train`` takes when none is given: the process's, where another than celbo's own was
     asked for, whatever the model.
 
     Parameters
     ----------
     *classes
-        Of the model and of the plan: each, or one that it derives from, may have a row in :data:`DEFAULTS`.
+        Of the model and of the plan: the first one whose ``_recipe`` names a recipe has the say.
     """
-    if _default != _OWN:
-        return _default
-    names = (ancestor.__name__ for cls in classes for ancestor in cls.__mro__)
-    return next((DEFAULTS[name] for name in names if name in DEFAULTS), _default)
+    named = [cls._recipe for cls in classes if cls._recipe is not None] if _default == _OWN else []
+    return named[0] if named else _default
 
 
 def use_default_recipe(name: str) -> None:

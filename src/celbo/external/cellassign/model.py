@@ -66,6 +66,7 @@ class CellAssign(UnsupervisedTrainingMixin, RNASeqMixin, BaseModelClass):
     """
 
     _module_cls: ClassVar[type[CellAssignModule]] = CellAssignModule
+    _recipe = "classic"  # others were not measured, or on one data set only
     _sizes: ClassVar[Mapping[str, str]] = {"n_genes": "n_vars"}
 
     def __init__(self, adata: AnnData, cell_type_markers: pd.DataFrame, **model_kwargs: Any) -> None:

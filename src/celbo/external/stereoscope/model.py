@@ -38,6 +38,7 @@ class RNAStereoscope(UnsupervisedTrainingMixin, BaseModelClass):
     """
 
     _module_cls: ClassVar[type[RNADeconv]] = RNADeconv
+    _recipe = "classic"  # others were not measured, or on one data set only
 
     _sizes: ClassVar[Mapping[str, str]] = {"n_genes": "n_vars"}
     _renamed: ClassVar[Mapping[str, str | None]] = {"ct_weights": "ct_weight"}
@@ -87,6 +88,7 @@ class SpatialStereoscope(UnsupervisedTrainingMixin, BaseModelClass):
     """
 
     _module_cls: ClassVar[type[SpatialDeconv]] = SpatialDeconv
+    _recipe = "classic"  # others were not measured, or on one data set only
     _sizes: ClassVar[Mapping[str, str]] = {"n_spots": "n_cells"}
 
     def __init__(

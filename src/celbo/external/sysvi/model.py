@@ -43,7 +43,7 @@ class _BatchWeightField(NumericalObsField):
         return super().register_field(adata)
 
 
-def _plan_settings(model: object, options: dict[str, Any]) -> dict[str, Any]:
+def _plan_settings(model: BaseModelClass, options: dict[str, Any]) -> dict[str, Any]:
     """The KL weight is at its full height from the start: batches mix badly under a warm-up of it.
 
     The cycle is the paper's, unless training is to be scvi-tools' to the letter: then each cell is decoded as one of

@@ -55,8 +55,8 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
     sizes of the data by name (``n_input``, ``n_batch``, ...; ``_sizes``: name of the module's -> summary statistic),
     the arguments of the constructor (``_renamed``: name of the model's -> name of the module's or None), and what
     ``_computed_arguments`` works out of both. What it explains is declared in ``_outputs``, expression of the counts
-    under ``X`` by default. A subclass has a constructor only to name its arguments; its last line is
-    ``self._build_module()``.
+    under ``X`` by default. ``_recipe`` names the recipe that it trains by where nobody names one; None: ``one_cycle``.
+    A subclass has a constructor only to name its arguments; its last line is ``self._build_module()``.
 
     Parameters
     ----------
@@ -78,6 +78,7 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
     _OBSERVED_LIB_SIZE_KEY = "observed_lib_size"
     _may_wait_for_loaders: ClassVar[bool] = False
     _modalities_may_lack_cells: ClassVar[bool] = False
+    _recipe: ClassVar[str | None] = None
     _plan_defaults: Mapping[str, Any] = MappingProxyType({})
     _sizes: ClassVar[Mapping[str, str]] = MappingProxyType({})
     _renamed: ClassVar[Mapping[str, str | None]] = MappingProxyType({})

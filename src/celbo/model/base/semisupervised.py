@@ -104,7 +104,7 @@ class SemisupervisedTrainingMixin(Base):
         recipe
             ``"long_cycle"`` (default; a one-cycle learning rate over a fifth of scvi-tools' epochs), ``"classic"``
             (scvi-tools' defaults) or ``"one_cycle"`` (fewer epochs still, and fewer labels right: see
-            :data:`celbo.train.recipes.DEFAULTS`).
+            :class:`~celbo.train.SemiSupervisedTrainingPlan`).
         seed, verbose
             As in :meth:`SCVI.train <celbo.model.SCVI.train>`.
 

@@ -57,13 +57,9 @@ def describe_run(trainer: Run) -> dict[str, Any]:
     for callback in trainer.stateful:
         if isinstance(callback, LoudEarlyStopping):
             settings |= {f"early_stopping.{name}": value for name, value in _plain(vars(callback)).items()}
-    plan = trainer.plan
-    of_plan = {"class": type(plan).__name__, **_plain(vars(plan)), **_plain(getattr(plan, "loss_kwargs", {}))}
-    for name in ("training", "kl_weight"):  # nn.Module's; follows from the others
-        of_plan.pop(name, None)
     return {
         "trainer": settings,
-        "plan": of_plan,
+        "plan": {"class": type(trainer.plan).__name__, "declared": True, **trainer.plan.identity()},
         "model": _of_model(trainer),
         "data": _of_data(trainer),
     }
@@ -167,12 +163,22 @@ def differences(saved: Mapping[str, Any], present: Mapping[str, Any]) -> list[st
     found = []
     for part in ("data", "model", "plan", "trainer"):
         before, now = saved.get(part, {}), present[part]
+        before = _as_declared(before, now) if part == "plan" else before
         for name in sorted({*before, *now} - _UNKNOWN_ONCE.difference(before)):
             if name not in before and name in _ONCE_FIXED and now[name] == _ONCE_FIXED[name]:
                 continue
             if before.get(name) != now.get(name) or type(before.get(name)) is not type(now.get(name)):
                 found.append(_in_words(part, name, before.get(name), now.get(name)))
     return list(dict.fromkeys(found))
+
+
+def _as_declared(saved: Mapping[str, Any], present: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a checkpoint says of its plan, by arguments; earlier versions wrote its attributes, whatever these were."""
+    if "declared" in saved:
+        return saved
+    once = {**_ONCE_FIXED, **saved} | ({"optimizer": saved["optimizer_name"]} if "optimizer_name" in saved else {})
+    once.pop("on_step", None)  # the trainer sets it
+    return {name: once.get(name, value) for name, value in present.items()}
 
 
 _UNKNOWN_ONCE = frozenset({"digest", "streamed"})

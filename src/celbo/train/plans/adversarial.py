@@ -74,6 +74,8 @@ class AdversarialTrainingPlan(TrainingPlan):
     counts as one.
     """
 
+    _recipe = "classic"  # the adversary weighs one less the KL weight, and one_cycle has no warm-up of that
+
     @checked
     def __init__(
         self,

@@ -4,9 +4,12 @@ Plans written for Lightning (``training_step``, ``validation_step``, ``configure
 optimization) run on the loop as they are; a plan knows its trainer only through the few attributes below.
 """
 
-from collections.abc import Iterator, Mapping
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +20,26 @@ from ..optim import parameters_of
 from ..run_state import RunState
 
 __all__ = ["Plan", "Step"]
+
+_PLAIN = (bool, int, float, str, type(None))
+
+
+def _noting(constructor: Callable[..., None]) -> Callable[..., None]:
+    """Let a constructor note its plain arguments on the plan; what one of a base class was handed counts."""
+    signature = inspect.signature(constructor)
+
+    @functools.wraps(constructor)
+    def noted(self: "Plan", *args: Any, **kwargs: Any) -> None:
+        constructor(self, *args, **kwargs)
+        bound = signature.bind(self, *args, **kwargs)
+        bound.apply_defaults()
+        given = dict(bound.arguments)
+        for parameter in signature.parameters.values():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                given |= given.pop(parameter.name)
+        self._made_with = {name: value for name, value in given.items() if isinstance(value, _PLAIN)} | self._made_with
+
+    return noted
 
 
 @dataclass(frozen=True)
@@ -66,6 +89,10 @@ class Plan(nn.Module):
         Record of the last minibatch, for the explanation of a non-finite loss.
     kl_weight, kl_warmup_epochs
         KL weight of the current step and epochs until it is at its maximum, for plans that have one.
+    _recipe
+        Name of the recipe that it trains by where nobody names one; None: ``one_cycle``.
+    _recipe_kwargs
+        Name of a recipe -> settings of this plan that differ under it.
     use_sync_dist
         What plans written for scvi-tools pass on to :meth:`log`; metrics of several processes are always summed.
     """
@@ -79,9 +106,17 @@ class Plan(nn.Module):
     kl_weight: float | None = None
     kl_warmup_epochs: int = 0
     use_sync_dist = False
+    _recipe: ClassVar[str | None] = None
+    _recipe_kwargs: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = _noting(cls.__init__)  # type: ignore[method-assign]
 
     def __init__(self) -> None:
         super().__init__()
+        self._made_with: dict[str, Any] = {}
         self._trainer: RunState | None = None
         self.module: Any = None
         self.train_epoch_metrics = EpochMetrics("train")
@@ -183,6 +218,14 @@ class Plan(nn.Module):
     def scale_learning_rate(self, factor: float) -> None:
         """Change the learning rate of the optimizers to be made, after a run that diverged."""
         raise NotImplementedError(f"{type(self).__name__} does not say how to scale its learning rate.")
+
+    def identity(self) -> dict[str, Any]:
+        """What makes a run one of this plan, in plain values: a checkpoint goes on only with the same.
+
+        By default the plain arguments that the plan was made with, by their names, defaults among them: attributes may
+        be renamed. A plan with further settings overrides this.
+        """
+        return dict(self._made_with)
 
     def resume_state(self) -> dict[str, Any]:
         """What a checkpoint must keep of the plan beside its weights: plain values and tensors that change in training.

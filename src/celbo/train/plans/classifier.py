@@ -45,6 +45,8 @@ class ClassifierTrainingPlan(Plan):
         An optimizer that is not there.
     """
 
+    _recipe = "classic"  # one_cycle was not measured
+
     @checked
     def __init__(
         self,
