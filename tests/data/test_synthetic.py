@@ -65,7 +65,6 @@ def test_mudata_or_how_to_get_it():
         with pytest.raises(ModuleNotFoundError, match=r"pip install 'celbo\[mudata\]'"):
             synthetic_iid(return_mudata=True)
     else:
-        pytest.importorskip("mudata").set_options(pull_on_update=False)
         mdata = synthetic_iid(return_mudata=True, rna_key="r", batch_size=5)
         assert list(mdata.mod) == ["r", "accessibility", "protein_expression"]
         assert mdata.obs["batch"].nunique() == 2

@@ -127,7 +127,8 @@ def _as_mudata(stored: dict[str, tuple[str, Any]], obs: pd.DataFrame, obsm: dict
         key: anndata.AnnData(x, obs=pd.DataFrame(index=obs.index), var=pd.DataFrame(index=_names(kind, x)))
         for key, (kind, x) in stored.items()
     }
-    mdata = mudata.MuData(modalities)
+    with mudata.set_options(pull_on_update=False):  # as by default from mudata 0.4 on; older ones warn
+        mdata = mudata.MuData(modalities)
     for name, column in obs.items():
         mdata.obs[name] = column
     for name, values in obsm.items():
