@@ -2,15 +2,19 @@
 
 ``python -m benchmarks.gpu [--parity FOLDER] [--sections NAME ...] [--minutes 8] [--device cuda|cpu]``
 
-First whether it is right: losses and gradients against float64 on the CPU, a killed run that goes on to the same bits,
-archives of scvi-tools from a folder with the numbers that they must give. Then how fast: step, epoch, default training,
+First whether it is right: losses and gradients against float64 on the CPU, steps recorded as a graph against the same
+ones asked for by Python, a killed run that goes on to the same bits, archives of scvi-tools from a folder with the
+numbers that they must give, every model's training and verbs. Then how fast: step, epoch, default training,
 latents, expression, differential expression, and PEAKVI's step; the CPU of the same machine beside it. It needs the
 checkout and what celbo needs. A section that fails is said, the others go on; the exit code counts what failed.
 ``--device cpu`` runs the same path without a GPU, which is how the script itself is tested.
 """
 
+import cProfile
+import io
 import json
 import math
+import pstats
 import statistics
 import sys
 import tempfile
@@ -18,10 +22,10 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import anndata
 import numpy as np
@@ -30,10 +34,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from celbo.data import simulate_counts
 from celbo.model import PEAKVI, SCANVI, SCVI
-from celbo.train import Callback
+from celbo.train import Callback, loop
+from celbo.train.engines.recorded import RecordedStage
 
 from . import common
 from .accessibility import simulate_peaks
+from .gpu_verbs import ask_everything
 
 __all__ = ["main"]
 
@@ -74,9 +80,13 @@ class Gpu:
         options = {"accelerator": self.where, "verbose": 0, "seed": 0} | options
         self.wait()
         start = time.perf_counter()
+        _Noted.noted.clear()
         model.train(**options)
         self.wait()
-        return time.perf_counter() - start
+        seconds = time.perf_counter() - start
+        for why in sorted(_Noted.noted):
+            print(f"    {type(model).__name__}: {why}")
+        return seconds
 
     def gradients(self) -> None:
         """Loss and gradients of one minibatch in float32 there against float64 on the CPU."""
@@ -102,6 +112,51 @@ class Gpu:
             if not worst < 1e-4:
                 raise AssertionError(f"the gradients of {name} are off by {worst:.2g}")
 
+    def recorded(self) -> None:
+        """Steps that the device has recorded against those that Python asks for one by one."""
+        cases = [(name, recipe) for name in ("SCVI", "SCANVI", "PEAKVI") for recipe in ("classic", "one_cycle")]
+        for name, recipe in cases:
+            options = {"recipe": recipe, "batch_size": 64, "early_stopping": False}
+            python, graph = _small_model(name), _small_model(name)
+            self.train(python, **options, max_epochs=30, callbacks=[_Within()])
+            self.train(graph, **options, max_epochs=30)
+            pairs = list(zip(_weights(python), _weights(graph), strict=True))
+            self.add(f"{name} {recipe}", "tensors with the same bits", "share", _share_of_equal(pairs))
+            worst = max(float((a.double() - b.double()).norm() / max(a.double().norm(), 1e-30)) for a, b in pairs)
+            self.add(f"{name} {recipe}", "recorded steps, relative difference of the weights", "", worst)
+            curves = [float(m.history["train_loss"].iloc[-1, 0]) for m in (python, graph)]
+            self.add(
+                f"{name} {recipe}",
+                "recorded steps, relative difference of the loss",
+                "",
+                abs(curves[1] / curves[0] - 1),
+            )
+            if not abs(curves[1] / curves[0] - 1) < 1e-3:
+                raise AssertionError(f"{name} {recipe}: the losses are {curves}")
+
+    def verbs(self) -> None:
+        """Every model's training and verbs."""
+        wrong: list[str] = []
+        ask_everything(self.train, Means, self.add, wrong)
+        print(*wrong, sep="\n")
+        if wrong:
+            raise AssertionError(f"{len(wrong)} verbs or trainings fail or differ")
+
+    def refused(self) -> None:
+        """What a graph cannot hold although nothing said so: training goes on without."""
+        own = type(_small_model().module).loss
+
+        def loss(self: Any, *args: Any, **kwargs: Any) -> Any:
+            torch.cuda.current_stream().synchronize()
+            return own(self, *args, **kwargs)
+
+        module = type(_small_model().module)
+        module.loss = loss  # type: ignore[method-assign]
+        try:
+            self.resume()
+        finally:
+            module.loss = own  # type: ignore[method-assign]
+
     def resume(self) -> None:
         """Stop in the middle of an epoch, go on: the same bits as a run that nobody stopped."""
         with tempfile.TemporaryDirectory() as folder:
@@ -113,9 +168,9 @@ class Gpu:
                 self.train(killed, **options, **checkpoints, callbacks=[_Stop(after=20)])
             again = _small_model()
             self.train(again, **options, callbacks=[_Stop()], resume=folder)
-            same = [torch.equal(a, b) for a, b in zip(_weights(whole), _weights(again), strict=True)]
-            self.add("resumed run", "tensors with the same bits", "share", sum(same) / len(same))
-            if not all(same):
+            same = _share_of_equal(zip(_weights(whole), _weights(again), strict=True))
+            self.add("resumed run", "tensors with the same bits", "share", same)
+            if same < 1:
                 raise AssertionError("a resumed run ends with other weights")
 
     def archives(self) -> None:
@@ -144,15 +199,28 @@ class Gpu:
             adata = simulate_counts(n_cells, n_genes, n_batches=2, seed=0)
             SCVI.setup_anndata(adata, batch_key="batch")
             for likelihood in ("zinb", "nb"):
-                model, watch = SCVI(adata, gene_likelihood=likelihood), _Epochs(self.wait)
-                epochs = 6 if self.device.type == "cuda" else 2
-                options = {"recipe": "classic", "train_size": 1.0, "callbacks": [watch], "max_epochs": epochs}
-                self.train(model, **options)
-                steps = -(-n_cells // 128)
-                self.add(f"{n_cells} x {n_genes} {likelihood}", "step", "ms", 1e3 * watch.best() / steps)
-                self.add(f"{n_cells} x {n_genes} {likelihood}", "epoch", "s", watch.best())
+                case, steps = f"{n_cells} x {n_genes} {likelihood}", -(-n_cells // 128)
+                best = self._epoch(SCVI(adata, gene_likelihood=likelihood))
+                self.add(case, "step", "ms", 1e3 * best / steps)
+                self.add(case, "epoch", "s", best)
             if self.device.type == "cuda":
+                eager = self._epoch(SCVI(adata, gene_likelihood="nb"), 3, _Within())
+                self.add(f"{n_cells} x {n_genes} nb", "step, not recorded", "ms", 1e3 * eager / steps)
                 self._waits(adata)
+                self._profile(adata)
+
+    def _epoch(self, model: Any, max_epochs: int = 6, *callbacks: Any) -> float:
+        """Seconds of the best epoch, the first apart."""
+        watch = _Epochs(self.wait)
+        epochs = max_epochs if self.device.type == "cuda" else 2
+        self.train(model, recipe="classic", train_size=1.0, callbacks=[watch, *callbacks], max_epochs=epochs)
+        return watch.best()
+
+    def _profile(self, adata: anndata.AnnData) -> None:
+        """Where the time of a recorded step goes: of the device by kernel, of the host by function."""
+        look = _Profile()
+        self.train(SCVI(adata), recipe="classic", train_size=1.0, max_epochs=2, callbacks=[look])
+        print(look.table())
 
     def _waits(self, adata: anndata.AnnData) -> None:
         model = SCVI(adata)
@@ -219,7 +287,61 @@ class Gpu:
         self.add("PEAKVI, 5000 x 50000", "step", "ms", 1e3 * watch.best() / 40)
 
 
-SECTIONS = ("gradients", "resume", "archives", "steps", "default_training", "answers", "peaks")
+SECTIONS = (
+    *("gradients", "recorded", "resume", "refused", "archives", "verbs"),
+    *("steps", "default_training", "answers", "peaks"),
+)
+
+
+class _Noted(RecordedStage[Any]):
+    """Keeps why a stage is not recorded."""
+
+    noted: ClassVar[set[str]] = set()
+
+    def _give_up(self, why: str) -> None:
+        super()._give_up(why)
+        _Noted.noted.add(f"{self._stage} is not recorded: {why}")
+
+
+class _Within(Callback):
+    """Looks into each step, which is therefore not recorded."""
+
+    def on_after_backward(self, *args: Any) -> None:
+        pass
+
+
+class _Profile(Callback):
+    """Twenty steps of the second epoch."""
+
+    def __init__(self) -> None:
+        kinds = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+        self.device, self.host = torch.profiler.profile(activities=kinds), cProfile.Profile()
+
+    def on_train_batch_start(self, trainer: Any, plan: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.current_epoch == 1 and batch_idx == 10:
+            torch.cuda.synchronize()
+            self.device.start()
+        if trainer.current_epoch == 1 and batch_idx == 32:
+            self.host.enable()
+
+    def on_train_batch_end(self, trainer: Any, plan: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.current_epoch == 1 and batch_idx == 29:
+            torch.cuda.synchronize()
+            self.device.stop()
+        if trainer.current_epoch == 1 and batch_idx == 51:
+            self.host.disable()
+
+    def table(self) -> str:
+        events = [e for e in self.device.key_averages() if e.self_device_time_total]
+        events.sort(key=lambda e: -e.self_device_time_total)
+        total, n = sum(e.self_device_time_total for e in events), sum(e.count for e in events)
+        lines = [f"    a step: {n / 20:.0f} kernels, {total / 20e3:.3f} ms of the device"]
+        lines += [
+            f"    {e.self_device_time_total / 20:7.1f} us {e.count / 20:6.1f} x {e.key[:90]}" for e in events[:28]
+        ]
+        text = io.StringIO()
+        pstats.Stats(self.host, stream=text).sort_stats("tottime").print_stats(22)
+        return "\n".join([*lines, text.getvalue()])
 
 
 class _Stop(Callback):
@@ -252,11 +374,19 @@ class _Epochs(Callback):
         return min(self.seconds[1:])
 
 
-def _small_model() -> SCVI:
+def _small_model(name: str = "SCVI") -> Any:
     adata = simulate_counts(400, 60, n_batches=2, n_cell_types=3, seed=0)
-    SCVI.setup_anndata(adata, batch_key="batch")
-    torch.manual_seed(0)
-    return SCVI(adata, n_hidden=32)
+    adata.obs["labels"] = np.where(np.arange(400) % 3, adata.obs["cell_type"].astype(str), "?")
+    cls = {"SCVI": SCVI, "SCANVI": SCANVI, "PEAKVI": PEAKVI}[name]
+    cls.setup_anndata(
+        adata, batch_key="batch", **({"labels_key": "labels", "unlabeled_category": "?"} if cls is SCANVI else {})
+    )
+    return cls(adata, n_hidden=32)
+
+
+def _share_of_equal(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
+    same = [torch.equal(a, b) for a, b in pairs]
+    return sum(same) / len(same)
 
 
 def _weights(model: Any) -> list[torch.Tensor]:
@@ -309,6 +439,7 @@ def main() -> None:
     start, failures = time.perf_counter(), []
     report = common.Report("gpu", given.dry)
     print(torch.__version__, torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU")
+    loop.RecordedStage = _Noted  # type: ignore[misc]
     gpu = Gpu(given.device, given.parity, report)
     for name in given.sections:
         if time.perf_counter() - start > 60 * given.minutes * 7 / 8:

@@ -204,7 +204,7 @@ class AutoZIVAE(VAE):
         log_share = math.log1p(-self.minimal_dropout)
         log_lost = log_share + logsigmoid(px_dropout)
         if self.minimal_dropout > 0:
-            log_lost = torch.logaddexp(log_lost, px_dropout.new_tensor(math.log(self.minimal_dropout)))
+            log_lost = torch.logaddexp(log_lost, px_dropout.new_full((), math.log(self.minimal_dropout)))
         return log_lost, log_share + logsigmoid(-px_dropout)
 
     @auto_move_data

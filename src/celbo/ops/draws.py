@@ -13,6 +13,7 @@ from .random import generator_for, private_rng, redirected
 __all__ = ["initial_weights", "randn", "redirecting", "rsample", "sample", "uniform"]
 
 _NORMALS_RSAMPLE = Normal.rsample
+_NORMALS_SAMPLE = Normal.sample
 """Done here in a shorter way, unless someone has put another in its place."""
 
 
@@ -91,5 +92,12 @@ def sample(q: Distribution, shape: Iterable[int] = ()) -> Tensor:
     shape
         Of the draws, before the distribution's own.
     """
+    size = torch.Size(shape)
+    if type(q) is Normal and Normal.sample is _NORMALS_SAMPLE:
+        generator = generator_for(q.loc.device)
+        if generator is not None:  # torch's own looks for negative scales, and waits for a GPU to say
+            with torch.no_grad():
+                noise = torch.empty(q._extended_shape(size), dtype=q.loc.dtype, device=q.loc.device)
+                return noise.normal_(generator=generator).mul_(q.scale).add_(q.loc)
     with redirected():
-        return q.sample(torch.Size(shape))
+        return q.sample(size)

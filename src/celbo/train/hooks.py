@@ -28,6 +28,10 @@ class Hooks:
                 if name in methods:
                     self._by_name.setdefault(name, []).append((callback, methods[name]))
 
+    def listens(self, *hooks: str) -> bool:
+        """Whether a callback has one of these."""
+        return any(hook in self._by_name for hook in hooks)
+
     def call(self, hook: str, trainer: Run, *args: Any, **kwargs: Any) -> None:
         """Call a hook of every callback that has it."""
         for callback, method in self._by_name.get(hook, ()):

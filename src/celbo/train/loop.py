@@ -7,20 +7,37 @@ history. An epoch can begin in its middle, where a resumed run was.
 import itertools
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from ..module.base.randomness import drawing_of, minibatches_of
+from ..module.base.randomness import drawing_of, draws_globally, minibatches_of
 from ..ops.native.thread_count import between_batches
+from .engines.recorded import RecordedStage, can_be_recorded
 from .optim import SchedulerLink, parameters_of
 from .plans.base import Step
 from .run import Run
 from .run_state import batches_in
 
-__all__ = ["run_epoch"]
+__all__ = ["prepare_recordings", "run_epoch"]
 
 logger = logging.getLogger("celbo")
+
+
+def prepare_recordings(trainer: Run) -> None:
+    """Let the device record minibatches where it can, and where Python has nothing to do within one."""
+    graphs, plan = trainer.engine.graphs(), trainer.plan
+    trainer.recorded = {}
+    watched_within = trainer.listens("on_before_backward", "on_after_backward", "on_before_optimizer_step")
+    # `draws_globally` says whether a class is not celbo's: nobody knows what it changes in Python.
+    if graphs is None or watched_within or draws_globally(plan):
+        return
+    trainer.recorded["validation"] = RecordedStage(graphs, plan, "validation", plan.validation_step)
+    if trainer.accumulate_grad_batches == 1 and all(map(can_be_recorded, trainer.optimizers)):
+        trainer.recorded["train"] = RecordedStage(
+            graphs, plan, "train", lambda batch, batch_idx: _descend(trainer, batch, batch_idx), trainer.optimizers
+        )
 
 
 def run_epoch(trainer: Run) -> dict[str, float]:
@@ -57,6 +74,9 @@ def _train(trainer: Run) -> None:
     plan.train()
     plan.enter_stage("train")
     trainer.guard.start_epoch()
+    recorded = trainer.recorded.get("train")
+    if recorded is not None:
+        recorded.begin_epoch()
     for batch in itertools.islice(minibatches_of(trainer.train_loader), trainer.batches_left):
         _training_batch(trainer, trainer.to_device(batch), trainer.batches_done)
         trainer.batches_done += 1
@@ -88,19 +108,39 @@ def _training_batch(trainer: Run, batch: object, batch_idx: int) -> None:
 
 def _take_steps(trainer: Run, batch: object, batch_idx: int) -> dict[str, Any] | None:
     """Go down each loss of a minibatch; what callbacks get is of the first."""
-    output: dict[str, Any] | None = None
+    recorded = trainer.recorded.get("train")
+    if recorded is None:
+        steps = _descend(trainer, batch, batch_idx, is_checked=True)
+    else:
+        steps = recorded(batch, batch_idx)
+        for step in steps:  # the guard waits for the loss, so it looks afterwards
+            _check(trainer, step, batch, batch_idx)
+        steps = [replace(step, loss=step.loss.clone()) for step in steps[:1]]  # the next minibatch overwrites it
+    if not steps:
+        return None
+    if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+        _step_is_done(trainer)
+    first = steps[0]
+    return {**(first.output if isinstance(first.output, Mapping) else {}), "loss": first.loss}
+
+
+def _descend(trainer: Run, batch: object, batch_idx: int, is_checked: bool = False) -> list[Step]:
+    """Go down each loss of a minibatch; the steps that were gone, without their graphs."""
+    steps = []
     for step in trainer.plan.steps(batch, batch_idx):
-        where = f"epoch {trainer.current_epoch}, step {trainer.global_step}"
-        rows = getattr(trainer.train_loader, "last_indices", None)  # third-party loaders may not expose them
-        trainer.guard.check(step.loss, step.record, batch, batch_idx, rows, where)
+        if is_checked:
+            _check(trainer, step, batch, batch_idx)
         _backward(trainer, step)
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             _move(trainer, trainer.optimizers if step.optimizer is None else [trainer.optimizers[step.optimizer]])
-        if output is None:
-            output = {**(step.output if isinstance(step.output, Mapping) else {}), "loss": step.loss.detach()}
-    if output is not None and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
-        _step_is_done(trainer)
-    return output
+        steps.append(replace(step, loss=step.loss.detach()))
+    return steps
+
+
+def _check(trainer: Run, step: Step, batch: object, batch_idx: int) -> None:
+    where = f"epoch {trainer.current_epoch}, step {trainer.global_step}"
+    rows = getattr(trainer.train_loader, "last_indices", None)  # third-party loaders may not expose them
+    trainer.guard.check(step.loss, step.record, batch, batch_idx, rows, where)
 
 
 def _backward(trainer: Run, step: Step) -> None:
@@ -169,7 +209,7 @@ def _validate(trainer: Run) -> dict[str, float]:
         between_batches()
         batch = trainer.to_device(batch)
         trainer.call("on_validation_batch_start", batch, batch_idx)
-        output = plan.validation_step(batch, batch_idx)
+        output = trainer.recorded.get("validation", plan.validation_step)(batch, batch_idx)
         trainer.record_validation_step()
         trainer.call("on_validation_batch_end", output, batch, batch_idx)
         trainer.checkpointing.validation_batch_done()

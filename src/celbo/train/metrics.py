@@ -69,12 +69,25 @@ class EpochMetrics:
             device = loss_output.loss.device
             elbo = (loss_output.reconstruction_loss_sum, loss_output.kl_local_sum, loss_output.kl_global_sum)
             sums = torch.stack([_double(v, device) for v in elbo] + [_double(v, device) * n for v in weighted.values()])
-            if self._sums is None or names != self._names:
-                self._sums = self._aligned(names, sums, n)
-            else:
-                self._sums += sums
+            self._add(names, sums, n)
         self.n_obs += n
         self.n_batches += 1
+
+    def add(self, other: "EpochMetrics") -> None:
+        """Add the minibatches of other sums, which stay as they are."""
+        if other._sums is not None:
+            self._add(other._names, other._sums if self._sums is not None else other._sums.clone(), other.n_obs)
+        for name, (total, weight) in other._kept.items():
+            before, weight_before = self._kept.get(name, (0.0, 0.0))
+            self._kept[name] = (before + total, weight_before + weight)
+        self.n_obs += other.n_obs
+        self.n_batches += other.n_batches
+
+    def _add(self, names: list[str], sums: Tensor, n: int) -> None:
+        if self._sums is None or names != self._names:
+            self._sums = self._aligned(names, sums, n)
+        else:
+            self._sums += sums
 
     def _aligned(self, names: list[str], sums: Tensor, n: int) -> Tensor:
         """First minibatch, or one with other extra metrics than those before: join by name."""
@@ -188,7 +201,7 @@ def _means(totals: Totals, mode: str, n_obs_total: int) -> dict[str, float]:
 def _double(value: object, device: torch.device) -> Tensor:
     if isinstance(value, Tensor):
         return value.detach().reshape(()).double()
-    return torch.tensor(np.asarray(value).item(), dtype=torch.float64, device=device)
+    return torch.full((), np.asarray(value).item(), dtype=torch.float64, device=device)  # fills there: nothing waits
 
 
 class ElboMetric:

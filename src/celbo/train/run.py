@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..module.base.randomness import drawing_of
 from .engines.engine import Engine
+from .engines.recorded import RecordedStage
 from .history import History
 from .plans.base import Plan
 from .run_state import RunState
@@ -68,6 +69,8 @@ class Run(RunState):
         Is told of each minibatch.
     identity
         What the run is made of, see :func:`~celbo.train.checkpoints.fingerprint.describe_run`.
+    recorded
+        The stages, ``"train"`` and ``"validation"``, whose minibatches the device records.
     retries
         How often a run whose weights diverge starts again.
     precision, gradient_clip_algorithm
@@ -80,6 +83,7 @@ class Run(RunState):
     attempts: Stateful
     checkpointing: Watcher
     identity: dict[str, Any]
+    recorded: dict[str, RecordedStage[Any]]
     retries: int
     precision: str
     gradient_clip_algorithm: str
@@ -133,6 +137,10 @@ class Run(RunState):
 
     def call(self, hook: str, *args: Any, **kwargs: Any) -> None:
         """Call a hook of the callbacks."""
+        raise NotImplementedError
+
+    def listens(self, *hooks: str) -> bool:
+        """Whether a callback has one of these hooks."""
         raise NotImplementedError
 
     def run_once(self) -> None:

@@ -41,30 +41,37 @@ class RunningMeans:
 
     def __init__(self, module: nn.Module, usual: float) -> None:
         layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
-        self._young = [layer for layer in layers if layer.momentum]
-        self._settled: list[_BatchNorm] = []
+        # The layers count on their device, which would have to be waited for: here the count is kept beside.
+        self._seen = {layer: _seen_by(layer) for layer in layers if layer.momentum}
+        self._moved: set[_BatchNorm] = set()
         self._usual = usual
+
+    @property
+    def are_settled(self) -> bool:
+        """Whether the layers that the last minibatch went through will take each further one with the usual weight."""
+        return all(momentum_after(self._seen[layer], self._usual) == self._usual for layer in self._moved)
 
     @contextmanager
     def keeping_up(self) -> Iterator[None]:
         """The pace of the next minibatch; afterwards the layers have their own again."""
-        momenta: list[tuple[_BatchNorm, float | None]] = [(layer, self._usual) for layer in self._settled]
-        # The count lies on the device: it is read while it matters, and not at every step.
-        momenta += [(layer, momentum_after(_seen_by(layer), self._usual)) for layer in self._young]
-        own = [(layer, layer.momentum) for layer, _ in momenta]
-        _set(momenta)
-        self._settled = [layer for layer, momentum in momenta if momentum == self._usual]
-        self._young = [layer for layer, momentum in momenta if momentum != self._usual]
+        own = {layer: layer.momentum for layer in self._seen}
+        young = [layer for layer, seen in self._seen.items() if momentum_after(seen, self._usual) != self._usual]
+        hooks = [layer.register_forward_hook(self._count) for layer in young]
+        self._moved.clear()
+        for layer, seen in self._seen.items():
+            layer.momentum = momentum_after(seen, self._usual)
         try:
             yield
         finally:
-            _set(own)
+            for hook in hooks:
+                hook.remove()
+            for layer, momentum in own.items():
+                layer.momentum = momentum
+
+    def _count(self, layer: _BatchNorm, *args: object) -> None:
+        self._moved.add(layer)
+        self._seen[layer] += layer.training
 
 
 def _seen_by(layer: _BatchNorm) -> int:
     return 0 if layer.num_batches_tracked is None else int(layer.num_batches_tracked)
-
-
-def _set(momenta: list[tuple[_BatchNorm, float | None]]) -> None:
-    for layer, momentum in momenta:
-        layer.momentum = momentum

@@ -33,7 +33,7 @@ from .engines.processes import share_out
 from .history import History
 from .hooks import Hooks
 from .loggers import make_loggers
-from .loop import run_epoch
+from .loop import prepare_recordings, run_epoch
 from .nonfinite import FiniteGuard
 from .optim import unpack_optimizers
 from .plans.base import Plan
@@ -193,6 +193,10 @@ class Trainer(TrainerView):
         """Call a hook of the callbacks."""
         self._hooks.call(hook, self, *args, **kwargs)
 
+    def listens(self, *hooks: str) -> bool:
+        """Whether a callback has one of these hooks."""
+        return self._hooks.listens(*hooks)
+
     # The run.
 
     def fit(
@@ -234,7 +238,7 @@ class Trainer(TrainerView):
         try:
             self._prepare()
             threads = None if self._resumed is None else self._resumed.threads
-            with self._randomness(), working_threads(threads), speaking_at(self.verbose):
+            with self._randomness(), working_threads(threads), speaking_at(self.verbose), self.engine.computing():
                 self.attempts.run()
         finally:
             self.engine.release(self.raw_module)
@@ -265,6 +269,7 @@ class Trainer(TrainerView):
         every = 1 if self.engine.device.type == "cpu" else self.log_every_n_steps
         can_retry = self.attempts.number < self.retries
         self.guard = FiniteGuard(self.raw_module, every, self.engine.any_process, can_retry)
+        prepare_recordings(self)
         progress = make_progress(self.verbose if self.engine.is_first else 0)
         started, self.n_seen = time.perf_counter(), 0
         progress.start(self.max_epochs)
@@ -281,6 +286,7 @@ class Trainer(TrainerView):
             self._finalize_loggers("failed")
             raise
         finally:
+            self.recorded = {}  # their memory
             self.checkpointing.close()
             progress.close()
             self.call("teardown", stage="fit")

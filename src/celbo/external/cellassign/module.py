@@ -199,5 +199,5 @@ class CellAssignModule(BaseModuleClass):
         log_pi = log_softmax(self.theta_logit, 0).logaddexp(torch.full_like(alpha_c, _SMALLEST_LOG_SHARE))
         log_share = ((alpha_c - 1) * log_pi).sum() + alpha_c.sum().lgamma() - alpha_c.lgamma().sum()
         scale = (0.5 * self.delta_log_log_scale).exp()  # scvi-tools' name: it is the log variance
-        log_delta = Normal(self.delta_log_mean, scale).log_prob(self.delta_log)
+        log_delta = Normal(self.delta_log_mean, scale, validate_args=False).log_prob(self.delta_log)
         return -log_share - (log_delta * (self.rho > 0)).sum()

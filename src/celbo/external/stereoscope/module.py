@@ -168,7 +168,8 @@ class SpatialDeconv(BaseModuleClass):
     ) -> LossOutput:
         """Negative log-posterior; ``kl_global`` is the prior's term, ``noise_proportion`` what no type explains."""
         nll_s = -generative_outputs["px"].log_prob_sum(tensors[REGISTRY_KEYS.X_KEY])
-        prior = -Normal(torch.zeros_like(self.eta), 1.0).log_prob(self.eta).sum()
+        standard = Normal(torch.zeros_like(self.eta), torch.ones_like(self.eta), validate_args=False)
+        prior = -standard.log_prob(self.eta).sum()
         nll = n_obs * nll_s.mean() if self.prior_weight == "n_obs" else nll_s.sum()
         abundance_sc = generative_outputs["abundance"].detach()
         noise = (abundance_sc[:, -1] / abundance_sc.sum(1)).mean()

@@ -40,6 +40,7 @@ __all__ = ["BATCH_WEIGHTS_KEY", "SysVAE"]
 BATCH_WEIGHTS_KEY = "batch_weights"
 """Registry key of what each cell's cycle loss weighs."""
 
+_LEAST_VARIANCE = 1e-6
 _LARGEST = math.log(torch.finfo(torch.float32).max) - 1e-4
 """What the softplus of a variance sees lies between this and its negative, so that an exponential of it is finite."""
 
@@ -282,7 +283,7 @@ class SysVAE(EmbeddingModuleMixin, BaseModuleClass):
             as scvi-tools has it.
         """
         x_ng, px, qz = tensors[REGISTRY_KEYS.X_KEY], generative_outputs["px"], inference_outputs["qz"]
-        nll_n = F.gaussian_nll_loss(px.loc, x_ng, px.scale, reduction="none").sum(-1)
+        nll_n = _gaussian_nll(px.loc, x_ng, px.scale).sum(-1)
         kl_n = self.prior.kl(qz, z=inference_outputs["z"])
         cycle_n = torch.zeros_like(nll_n)
         if compute_cycle and z_distance_cycle_weight:
@@ -337,3 +338,11 @@ def _zeros(n: int, n_genes: int, n_continuous: int, n_categorical: int) -> dict[
     if n_categorical:
         data[REGISTRY_KEYS.CAT_COVS_KEY] = torch.zeros(n, n_categorical).long()
     return data
+
+
+def _gaussian_nll(mean: Tensor, x: Tensor, variance: Tensor) -> Tensor:
+    """:func:`torch.nn.functional.gaussian_nll_loss` without the look for negative variances, which waits for a GPU."""
+    variance = variance.clone()
+    with torch.no_grad():
+        variance.clamp_(min=_LEAST_VARIANCE)
+    return 0.5 * (variance.log() + (mean - x).square() / variance)

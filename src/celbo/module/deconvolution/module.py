@@ -353,7 +353,7 @@ class MRDeconv(EmbeddingModuleMixin, BaseModuleClass):
             qz = inference_outputs["qz"]
             penalty_an = penalty_an + weighting_kl_latent * GaussianPrior().kl(qz)
         sparsity = ct_sparsity_weight * entropy(v_ant[0]).mean() + eta_reg * v_ant[0][:, self.n_labels :].sum()
-        beta_penalty = -beta_reg * Normal(0.0, 1.0).log_prob(self.beta).sum()
+        beta_penalty = -beta_reg * Normal(0.0, 1.0, validate_args=False).log_prob(self.beta).sum()
         augmentation = self._augmentation_loss(tensors, inference_outputs, v_ant, weighting_augmentation)
         if SMOOTHED_KEY in tensors:
             augmentation = augmentation + weighting_smoothing * divergence(v_ant[1], v_ant[0]).mean()

@@ -66,7 +66,8 @@ def with_simulated_spots(
     library_an1[0] += _DEEPER
     scale_ang = (v_anc.unsqueeze(-1) * module.profiles(gamma_anck, batch_index)).sum(-2)
     simulated_ang = sample(NegativeBinomial(mu=library_an1 * scale_ang, theta=module.px_r.exp()))
-    share = sample(Dirichlet(x_ng.new_tensor(_MIXING), validate_args=False), (n_simulated - 1, n))[..., :1]
+    mixing = torch.cat([x_ng.new_full((1,), concentration) for concentration in _MIXING])
+    share = sample(Dirichlet(mixing, validate_args=False), (n_simulated - 1, n))[..., :1]
     ratio_an1 = torch.cat([x_ng.new_ones(1, n, 1), share])
     mixed_ang = (1 - ratio_an1) * x_ng + ratio_an1 * simulated_ang
     return {

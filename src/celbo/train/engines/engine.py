@@ -1,12 +1,14 @@
 """Where a run computes: one process on the CPU needs nothing but torch."""
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..plans.base import Plan
+from .graphs import Graphs
 
 __all__ = ["Engine"]
 
@@ -38,6 +40,14 @@ class Engine:
         """Put a plan on the device, wrap its module where needed, and return the bare module."""
         plan.to(self.device)
         return plan.module
+
+    def computing(self) -> AbstractContextManager[None]:
+        """The block in which a run computes."""
+        return nullcontext()
+
+    def graphs(self) -> Graphs | None:
+        """What records steps on the device, where something does."""
+        return None
 
     def release(self, raw: torch.nn.Module) -> None:
         """Give a module back as it came."""

@@ -4,7 +4,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from ...module.base import LossOutput
 from ..plans.base import Plan
 from .engine import Engine
+from .graphs import CudaGraphs
 
 __all__ = ["FabricEngine", "asks_for_several", "make_engine"]
 
@@ -109,6 +110,7 @@ class FabricEngine(Engine):
         self._dtypes: dict[str, torch.dtype] = {}
         self._of_module: set[int] = set()
         self.plain = self.fabric.world_size == 1 and str(precision) in _FULL_PRECISION
+        self._graphs = CudaGraphs(self.device) if self.plain and self.device.type == "cuda" else None
 
     @property
     def device(self) -> torch.device:
@@ -134,6 +136,14 @@ class FabricEngine(Engine):
             self._of_module = {id(parameter) for parameter in raw.parameters()}
             plan.module = _Placed(raw, self.fabric, seal=self.mixed)
         return raw
+
+    def computing(self) -> AbstractContextManager[None]:
+        """On CUDA a stream of its own, where a run's steps can be recorded."""
+        return nullcontext() if self._graphs is None else self._graphs.on_stream()
+
+    def graphs(self) -> CudaGraphs | None:
+        """One process in full precision on CUDA has graphs."""
+        return self._graphs
 
     def release(self, raw: torch.nn.Module) -> None:
         """Give a module back in the precision it came in."""

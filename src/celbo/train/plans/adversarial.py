@@ -11,7 +11,7 @@ Dims: n cells, k latents, b batches.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -28,6 +28,8 @@ from .base import Step
 from .elbo import TrainingPlan
 
 __all__ = ["AdversarialTrainingPlan", "AdversarialTrainingPlanConfig"]
+
+_WEIGHT = "adversarial_weight"
 
 _CLASSIFIER_OPTIMIZER = {"lr": 1e-3, "eps": 0.01}
 
@@ -100,6 +102,15 @@ class AdversarialTrainingPlan(TrainingPlan):
         """Weight of the adversary in the current step."""
         return 1 - self.kl_weight if self.scale_adversarial_loss == "auto" else float(self.scale_adversarial_loss)
 
+    def numbers(self) -> dict[str, float]:
+        """The weight of the adversary too."""
+        return super().numbers() | {_WEIGHT: self.adversarial_weight}
+
+    def form(self) -> Hashable | None:
+        """Whether the adversary has a weight."""
+        form = super().form()
+        return None if form is None else self.adversarial_weight > 0
+
     def loss_adversarial_classifier(self, z: Tensor, batch_index: Tensor, predict_true_class: bool = True) -> Tensor:
         """Cross-entropy of the batch as the classifier guesses it.
 
@@ -128,18 +139,17 @@ class AdversarialTrainingPlan(TrainingPlan):
         if self.adversarial_classifier is False:
             yield from super().steps(batch, batch_idx)
             return
-        if "kl_weight" in self._loss_args:
-            self.loss_kwargs["kl_weight"] = self.kl_weight
-        weight = self.adversarial_weight
-        outputs, _, record = self.forward(batch, loss_kwargs=self.loss_kwargs)
+        self.begin_step()
+        is_on, weight = self.adversarial_weight > 0, self.on_device.get(_WEIGHT, self.adversarial_weight)
+        outputs, _, record = self.forward(batch, loss_kwargs=self.arguments_of_loss())
         z_nk, batch_index = outputs["z"], batch[REGISTRY_KEYS.BATCH_KEY]
-        if weight > 0:
+        if is_on:
             fool = self.loss_adversarial_classifier(z_nk, batch_index, predict_true_class=False)
             extra = record.extra_metrics | {"fool_loss": fool.detach()}
             record = record.replace(loss=record.loss + weight * fool, extra_metrics=extra)
         self.last_loss_output = record
         yield Step(record.loss, record, optimizer=0)
-        if weight > 0:
+        if is_on:
             guess = self.loss_adversarial_classifier(z_nk.detach(), batch_index)
             yield Step(weight * guess, optimizer=1)
             record = record.replace(extra_metrics=record.extra_metrics | {"adversarial_loss": guess.detach()})

@@ -6,7 +6,7 @@ optimization) run on the loop as they are; a plan knows its trainer only through
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -93,6 +93,8 @@ class Plan(nn.Module):
         Name of the recipe that it trains by where nobody names one; None: ``one_cycle``.
     _recipe_kwargs
         Name of a recipe -> settings of this plan that differ under it.
+    on_device
+        The :meth:`numbers` as tensors, while a device records a step; empty otherwise.
     use_sync_dist
         What plans written for scvi-tools pass on to :meth:`log`; metrics of several processes are always summed.
     """
@@ -105,6 +107,7 @@ class Plan(nn.Module):
     last_loss_output: LossOutput | None = None
     kl_weight: float | None = None
     kl_warmup_epochs: int = 0
+    on_device: Mapping[str, Tensor] = MappingProxyType({})
     use_sync_dist = False
     _recipe: ClassVar[str | None] = None
     _recipe_kwargs: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
@@ -207,6 +210,21 @@ class Plan(nn.Module):
         loss = output["loss"] if isinstance(output, Mapping) else output
         if loss is not None:  # a plan may leave a minibatch out, as under Lightning
             yield Step(loss, self.last_loss_output, output=output)
+
+    def begin_step(self) -> None:
+        """Bring :meth:`numbers` up to date, before a training step that a device may have recorded."""
+
+    def numbers(self) -> dict[str, float]:
+        """Python numbers that a step computes with and that change as training goes on, by name.
+
+        A device that has recorded a step does it again without this class's code: it takes them from tensors, which
+        the step must find in :attr:`on_device`.
+        """
+        return {}
+
+    def form(self) -> Hashable | None:
+        """What else decides which operations a step consists of; None while that still changes from step to step."""
+        return ()
 
     def validation_step(self, batch: Any, batch_idx: int) -> Any:
         """Metrics of one minibatch, without a graph."""

@@ -1,7 +1,7 @@
 """TrainingPlan: one minibatch through the module, backward, metrics. Pure steps; the loop keeps the state."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Any, Literal
 
@@ -192,8 +192,7 @@ class TrainingPlan(Plan):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Loss of one minibatch under the current KL weight."""
-        if "kl_weight" in self._loss_args:
-            self.loss_kwargs["kl_weight"] = self.kl_weight
+        self.begin_step()
         loss_output = self._loss_output(batch)
         if self.on_step:
             self.step_values["train_loss"] = loss_output.loss.detach()
@@ -207,8 +206,26 @@ class TrainingPlan(Plan):
             self.step_values["validation_loss"] = loss_output.loss.detach()
         self.compute_and_log_metrics(loss_output, self.val_metrics, "validation")
 
+    def begin_step(self) -> None:
+        """Renew the KL weight."""
+        if "kl_weight" in self._loss_args:
+            self.loss_kwargs["kl_weight"] = self.kl_weight
+
+    def numbers(self) -> dict[str, float]:
+        """The KL weight, for losses that have one."""
+        return {name: value for name, value in self.loss_kwargs.items() if name == "kl_weight"}
+
+    def form(self) -> Hashable | None:
+        """None until the running means have settled: before, each minibatch moves them by a part of its own."""
+        paced = self.training and self.batch_norm_momentum is not None and not self._is_compiled
+        return None if paced and (self._running_means is None or not self._running_means.are_settled) else ()
+
+    def arguments_of_loss(self) -> dict[str, Any]:
+        """What ``module.loss`` is given beside the minibatch."""
+        return {name: self.on_device.get(name, value) for name, value in self.loss_kwargs.items()}
+
     def _loss_output(self, batch: dict[str, Tensor]) -> LossOutput:
-        _, _, loss_output = self.forward(batch, loss_kwargs=self.loss_kwargs)
+        _, _, loss_output = self.forward(batch, loss_kwargs=self.arguments_of_loss())
         self.last_loss_output = loss_output
         return loss_output
 

@@ -63,7 +63,7 @@ class SemiSupervisedTrainingPlan(TrainingPlan):
 
     def _loss_output(self, batch: object) -> LossOutput:
         full, labelled = batch if isinstance(batch, tuple | list) else (batch, None)
-        loss_kwargs = self.loss_kwargs if labelled is None else {**self.loss_kwargs, "labelled_tensors": labelled}
+        loss_kwargs = self.arguments_of_loss() | ({} if labelled is None else {"labelled_tensors": labelled})
         _, _, loss_output = self.forward(full, loss_kwargs=loss_kwargs)
         self.last_loss_output = loss_output
         return loss_output

@@ -1,0 +1,152 @@
+"""Devices that record what they are given to compute, and do it again at once: on CUDA, graphs.
+
+A training step is some hundreds of small operations. A GPU does each of them in a few microseconds, less than Python
+needs to ask for it; a recorded step is asked for once.
+"""
+
+import gc
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from ...ops.random import generator_for
+
+__all__ = ["CudaGraphs", "Graphs", "Watch"]
+
+Result = TypeVar("Result")
+
+_BOUND_TO_VALUES = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+_COPIES = ("aten::_to_copy", "aten::copy_")
+
+
+class Graphs(Protocol):
+    """What records operations on one device."""
+
+    device: torch.device
+
+    def record(self, compute: Callable[[], Result]) -> tuple[Result, Callable[[], None]]:
+        """Record what ``compute`` asks the device for, and do none of it.
+
+        Returns
+        -------
+        What it returned, whose tensors have no values yet; and the function that does all of it, with the values that
+        the tensors from before have by then, into the same tensors.
+        """
+
+    def watching(self) -> AbstractContextManager[list[str]]:
+        """A block after which the list says what was done in it that cannot be recorded."""
+
+
+class Watch(TorchDispatchMode):
+    """Notes operations that cannot be recorded: those that wait for a value, and copies from another device.
+
+    Parameters
+    ----------
+    found
+        Where to.
+    """
+
+    def __init__(self, found: list[str]) -> None:
+        super().__init__()
+        self.found = found
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Look at one operation."""
+        result = func(*args, **(kwargs or {}))
+        if _is_bound_to_values(func, args) or (func.name().split(".")[0] in _COPIES and _crosses(args, result)):
+            self.found.append(func.name())
+        return result
+
+
+def _is_bound_to_values(func: Any, args: tuple[Any, ...]) -> bool:
+    if func is torch.ops.aten.index.Tensor:  # by a mask it is, by numbers not
+        return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
+    return any(tag in _BOUND_TO_VALUES for tag in func.tags)
+
+
+def _crosses(args: tuple[Any, ...], result: object) -> bool:
+    return len({leaf.device.type for leaf in tree_leaves((args, result)) if isinstance(leaf, Tensor)}) > 1
+
+
+class CudaGraphs:
+    """Graphs on one CUDA device, all of one stream that is not the usual one.
+
+    Parameters
+    ----------
+    device
+        The device.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.stream = torch.cuda.Stream(device)
+        self._pool: Any = None
+
+    @contextmanager
+    def on_stream(self) -> Iterator[None]:
+        """Let a whole run compute on this stream: of two streams neither waits for the other by itself."""
+        self.stream.wait_stream(torch.cuda.current_stream(self.device))
+        try:
+            with torch.cuda.stream(self.stream):
+                yield
+        finally:
+            torch.cuda.current_stream(self.device).wait_stream(self.stream)
+
+    def record(self, compute: Callable[[], Result]) -> tuple[Result, Callable[[], None]]:
+        """See :class:`Graphs`. Draws from the generator of the block go on at each replay."""
+        graph = torch.cuda.CUDAGraph()
+        generator = generator_for(self.device)
+        if generator is not None:
+            graph.register_generator_state(generator)
+        self._pool = torch.cuda.graph_pool_handle() if self._pool is None else self._pool
+        torch.cuda.synchronize(self.device)
+        with _no_collection():  # what is freed meanwhile must not call the driver
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            try:
+                result = compute()
+            except BaseException:
+                with suppress(RuntimeError):
+                    graph.capture_end()
+                raise
+            graph.capture_end()
+        return result, graph.replay
+
+    @contextmanager
+    def watching(self) -> Iterator[list[str]]:
+        """See :class:`Graphs`; CUDA itself says where the host waits."""
+        found: list[str] = []
+        before = torch.cuda.get_sync_debug_mode()
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                with Watch(found):
+                    yield found
+            finally:
+                torch.cuda.set_sync_debug_mode(before)
+        for warning in heard:
+            if "synchroniz" in str(warning.message):
+                waits = "called a synchronizing" in str(warning.message)
+                found += [f"a wait at {Path(warning.filename).name}:{warning.lineno}"] if waits else []
+            else:
+                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

@@ -1,0 +1,368 @@
+"""Steps that a device has recorded: the numbers of steps that it has not.
+
+No GPU is here. A tape stands in for one: it keeps the operations of torch that a minibatch asks for, below autograd and
+with the tensors and numbers they were given, undoes what they changed, and does them again on these tensors.
+"""
+
+import logging
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from celbo.data import simulate_counts
+from celbo.external import POISSONVI, SysVI
+from celbo.model import AUTOZI, PEAKVI, SCANVI, SCVI, AmortizedLDA, CondSCVI, LinearSCVI
+from celbo.module import VAE
+from celbo.ops import use_backend
+from celbo.ops.random import generator_for
+from celbo.train import AdversarialTrainingPlan, Callback, NonFiniteLossError, TrainingPlan, loop, trainer
+from celbo.train.engines.engine import Engine
+from celbo.train.engines.graphs import Watch
+from celbo.train.engines.recorded import RecordedStage
+
+CPU = torch.device("cpu")
+
+
+def tensors(value):
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+
+
+class Tape(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.done, self.before, self.made = [], {}, set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        for tensor in tensors((args, kwargs)):  # schemas do not always say what is changed
+            if tensor.data_ptr() not in self.made and tensor.data_ptr() not in self.before:
+                self.before[tensor.data_ptr()] = tensor, tensor.clone()
+        result = func(*args, **kwargs)
+        self.made |= {tensor.data_ptr() for tensor in tensors(result)} - self.before.keys()
+        self.done.append((func, args, kwargs, result))
+        return result
+
+    @torch.no_grad()
+    def undo(self):
+        for tensor, value in self.before.values():
+            tensor.copy_(value)
+
+    @torch.no_grad()
+    def replay(self):
+        for func, args, kwargs, result in self.done:
+            for old, new in zip(tensors(result), tensors(func(*args, **kwargs)), strict=True):
+                if old.data_ptr() != new.data_ptr():  # neither a view nor in place
+                    old.copy_(new)
+
+
+class Tapes:
+    """:class:`celbo.train.engines.graphs.Graphs` on the CPU."""
+
+    device = CPU
+
+    def __init__(self, fails=False, waits=()):
+        self.n_recorded, self.fails, self.waits = 0, fails, waits
+
+    def record(self, compute):
+        generator = generator_for(CPU)
+        state, tape = generator.get_state(), Tape()
+        with tape:
+            result = compute()
+        tape.undo()
+        generator.set_state(state)
+        if self.fails:
+            raise RuntimeError("operation not permitted when stream is capturing\nand more")
+        self.n_recorded += 1
+        return result, tape.replay
+
+    @contextmanager
+    def watching(self):
+        found = []
+        with Watch(found):
+            yield found
+        found[:] = [name for name in found if name not in self.waits]
+
+
+class Recording(Engine):
+    def __init__(self, tapes):
+        self.tapes = tapes
+
+    def graphs(self):
+        return self.tapes
+
+    def to_device(self, batch):
+        return tree_map(lambda leaf: None if leaf is None else leaf.clone(), batch)  # aligned as a device's memory is
+
+
+@pytest.fixture
+def tapes(monkeypatch):
+    """Train on an engine that records."""
+
+    def use(**options):
+        made = Tapes(**options)
+        monkeypatch.setattr(trainer, "make_engine", lambda **kwargs: Recording(made))
+        return made
+
+    return use
+
+
+@pytest.fixture(scope="module")
+def counts():
+    adata = simulate_counts(100, 12, n_cell_types=3, n_batches=2, seed=0)
+    labels = adata.obs["cell_type"].astype(str).to_numpy(copy=True)
+    labels[::3] = "unknown"
+    adata.obs["labels"] = labels
+    adata.obs["size"] = np.asarray(adata.X.sum(1)).ravel() / 100
+    return adata
+
+
+SETUPS = {
+    SCVI: {"batch_key": "batch"},
+    LinearSCVI: {"batch_key": "batch"},
+    SCANVI: {"batch_key": "batch", "labels_key": "labels", "unlabeled_category": "unknown"},
+    PEAKVI: {"batch_key": "batch"},
+    POISSONVI: {"batch_key": "batch"},
+    AUTOZI: {"batch_key": "batch"},
+    AmortizedLDA: {},
+    CondSCVI: {"labels_key": "labels"},
+    SysVI: {"batch_key": "batch"},
+}
+
+
+def fresh(cls, counts, **options):
+    adata = counts.copy()
+    cls.setup_anndata(adata, **SETUPS[cls])
+    return cls(adata, **options)
+
+
+def trained(model, max_epochs=5, **options):
+    options = {"batch_size": 24, "check_val_every_n_epoch": 1, "seed": 0, "verbose": 0, "accelerator": "cpu"} | options
+    with use_backend("reference"):
+        model.train(max_epochs=max_epochs, **options)
+    return model
+
+
+def assert_alike(model, other, relative=1e-5):
+    """Weights and history."""
+    for (name, value), right in zip(model.module.state_dict().items(), other.module.state_dict().values(), strict=True):
+        torch.testing.assert_close(value, right, rtol=relative, atol=relative, msg=lambda text, n=name: f"{n}: {text}")
+    assert model.history_.keys() == other.history_.keys()
+    for name, frame in other.history_.items():
+        np.testing.assert_allclose(model.history_[name][name], frame[name], rtol=max(relative, 1e-12), err_msg=name)
+
+
+EXACT_RATE = {"lr": 2.0**-7}
+"""The same number in float32, in which the device has it."""
+
+IN_CHECKS_ON_THE_CPU = ("aten::_local_scalar_dense", "aten::equal")
+"""What torch's ``one_hot`` and distributions look at here, and on CUDA not."""
+
+
+@pytest.mark.parametrize("cls", SETUPS, ids=lambda cls: cls.__name__)
+def test_the_same_bits(cls, counts, tapes):
+    options = {"recipe": "classic", "plan_kwargs": EXACT_RATE, "max_epochs": 6}
+    expected = trained(fresh(cls, counts), **options)
+    made = tapes(waits=IN_CHECKS_ON_THE_CPU)
+    assert_alike(trained(fresh(cls, counts), **options), expected, relative=0)
+    assert made.n_recorded >= 2  # full minibatches, the last one, and mostly validation
+
+
+def test_running_means_that_settle(counts, tapes):
+    expected = trained(fresh(SCVI, counts), max_epochs=8)
+    made = tapes()
+    assert_alike(trained(fresh(SCVI, counts), max_epochs=8), expected)
+    assert made.n_recorded == 3
+
+
+OPTIONS = {
+    "kl_warmup": {"recipe": "classic", "plan_kwargs": {"n_steps_kl_warmup": 15, "n_epochs_kl_warmup": None}},
+    "steps": {"recipe": "classic", "max_steps": 13, "plan_kwargs": {"on_step": True, "on_epoch": True}},
+    "clipped": {"recipe": "classic", "gradient_clip_val": 0.5},
+    "adamw": {"recipe": "classic", "plan_kwargs": {"optimizer": "AdamW", "weight_decay": 0.1}},
+    "plateau": {
+        "recipe": "classic",
+        "plan_kwargs": {"reduce_lr_on_plateau": True, "lr_patience": 0, "lr_factor": 0.5, "lr": 0.0625},
+    },
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_numbers_that_change(options, counts, tapes):
+    options = options | {"plan_kwargs": EXACT_RATE | options.get("plan_kwargs", {})}
+    expected = trained(fresh(SCVI, counts), **options)
+    made = tapes()
+    assert_alike(trained(fresh(SCVI, counts), **options), expected, relative=1e-6)
+    assert made.n_recorded
+
+
+@pytest.mark.parametrize("weight", ["auto", 0.5])
+def test_an_adversary_that_leaves(weight, counts, tapes, monkeypatch):
+    monkeypatch.setattr(SCVI, "_training_plan_cls", AdversarialTrainingPlan)
+    plan = {"adversarial_classifier": True, "scale_adversarial_loss": weight, "n_epochs_kl_warmup": 3, "lr": 2.0**-7}
+    options = {"recipe": "classic", "plan_kwargs": plan, "max_epochs": 7}
+    expected = trained(fresh(SCVI, counts), **options)
+    made = tapes(waits=IN_CHECKS_ON_THE_CPU)
+    assert_alike(trained(fresh(SCVI, counts), **options), expected, relative=1e-6)
+    assert made.n_recorded == {"auto": 6, 0.5: 3}[weight]  # with and without the adversary
+
+
+class StopAfter(Callback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.global_step == self.step:
+            raise KilledError
+
+
+class KilledError(BaseException):
+    """Nothing in celbo catches it."""
+
+
+@pytest.mark.parametrize("recipe", ["classic", "one_cycle"])
+@pytest.mark.parametrize("step", [2, 9, 27])
+def test_a_resumed_run_has_the_same_bits(recipe, step, counts, tapes, tmp_path):
+    tapes()
+    options = {"recipe": recipe, "max_epochs": 9}
+    whole = trained(fresh(SCVI, counts), callbacks=[StopAfter(-1)], **options)
+    with pytest.raises(KilledError):
+        trained(
+            fresh(SCVI, counts),
+            callbacks=[StopAfter(step)],
+            checkpoint_dir=tmp_path,
+            checkpoint_every="1 steps",
+            **options,
+        )
+    resumed = fresh(SCVI, counts)
+    trained(resumed, callbacks=[StopAfter(-1)], resume=tmp_path, **options)
+    assert_alike(resumed, whole, relative=0)
+
+
+def test_what_waits_for_a_value_is_not_recorded(counts, tapes, monkeypatch, said):
+    logging.getLogger("celbo").setLevel(logging.DEBUG)
+    own = VAE.loss
+
+    def waiting(self, *args, **kwargs):
+        record = own(self, *args, **kwargs)
+        return record.replace(loss=record.loss * (1.0 if record.loss.item() > 0 else 2.0))
+
+    monkeypatch.setattr(VAE, "loss", waiting)
+    expected = trained(fresh(SCVI, counts), recipe="classic")
+    made = tapes()
+    assert_alike(trained(fresh(SCVI, counts), recipe="classic", verbose=1), expected)
+    assert not made.n_recorded
+    lines = [line for line in said(logging.DEBUG) if "not recorded" in line]
+    assert len(lines) == 2  # of training, of validation
+    assert "_local_scalar_dense" in lines[0]
+
+
+def test_a_device_that_refuses(counts, tapes, said):
+    logging.getLogger("celbo").setLevel(logging.DEBUG)
+    expected = trained(fresh(SCVI, counts), recipe="classic")
+    tapes(fails=True)
+    assert_alike(trained(fresh(SCVI, counts), recipe="classic", verbose=1), expected)
+    assert [line for line in said(logging.DEBUG) if "when stream is capturing." in line]
+
+
+class Losses(Callback):
+    def __init__(self):
+        self.tensors, self.rows = [], 0
+
+    def on_train_batch_end(self, trainer, plan, outputs, batch, batch_idx):
+        self.tensors.append(outputs["loss"])
+        self.rows += len(batch["X"])
+
+
+def test_callbacks_of_minibatches_are_called(counts, tapes):
+    expected, seen = Losses(), Losses()
+    trained(fresh(SCVI, counts), recipe="classic", callbacks=[expected])
+    tapes()
+    trained(fresh(SCVI, counts), recipe="classic", callbacks=[seen])
+    assert seen.rows == expected.rows
+    torch.testing.assert_close(torch.stack(seen.tensors), torch.stack(expected.tensors))
+    assert len(set(map(float, seen.tensors))) > 15
+
+
+class Within(Callback):
+    def on_after_backward(self, trainer, plan):
+        pass
+
+
+class OtherPlan(TrainingPlan):
+    pass
+
+
+def test_python_within_a_step_is_left_to_python(counts, tapes, monkeypatch):
+    made = tapes()
+    trained(fresh(SCVI, counts), callbacks=[Within()])
+    assert not made.n_recorded
+    monkeypatch.setattr(SCVI, "_training_plan_cls", OtherPlan)
+    trained(fresh(SCVI, counts))
+    assert not made.n_recorded
+
+
+class Freeze(Callback):
+    def on_train_epoch_start(self, trainer, plan):
+        if trainer.current_epoch == 4:
+            plan.module.decoder.requires_grad_(False)
+
+
+def test_a_frozen_layer_stays_as_it_is(counts, tapes):
+    expected = trained(fresh(SCVI, counts), recipe="classic", max_epochs=7, callbacks=[Freeze()])
+    tapes()
+    assert_alike(trained(fresh(SCVI, counts), recipe="classic", max_epochs=7, callbacks=[Freeze()]), expected)
+
+
+def test_another_attempt_is_recorded_again(counts, tapes, monkeypatch):
+    made, stages, failed = tapes(), [], []
+
+    class Diverging(RecordedStage):
+        def __init__(self, *args):
+            super().__init__(*args)
+            stages.append(self)
+
+        def __call__(self, batch, batch_idx):
+            if self.n_recordings and not failed:
+                failed.append(1)
+                raise NonFiniteLossError("the loss is nan.")
+            return super().__call__(batch, batch_idx)
+
+    monkeypatch.setattr(loop, "RecordedStage", Diverging)
+    trained(fresh(SCVI, counts), recipe="classic", retries=1)
+    assert failed
+    assert [stage.n_recordings for stage in stages[2:]] == [1, 2]
+    assert made.n_recorded == 4
+
+
+def test_nobody_outside_sees_tensors_for_numbers(counts, tapes):
+    class Rates(Callback):
+        def on_train_batch_end(self, trainer, plan, *args):
+            group = trainer.optimizers[0].param_groups[0]
+            kinds.add((type(group["lr"]), group["capturable"], type(plan.loss_kwargs["kl_weight"])))
+
+    kinds = set()
+    tapes()
+    trained(fresh(SCVI, counts), callbacks=[Rates()])
+    assert kinds == {(float, False, float)}
+
+
+@pytest.mark.parametrize(
+    ("deed", "is_seen"),
+    [
+        (lambda x: x.sum().item(), True),
+        (lambda x: x[x > 0], True),
+        (lambda x: x.nonzero(), True),
+        (lambda x: x[torch.tensor([0, 1])], False),
+        (lambda x: x.exp().sum(0), False),
+    ],
+)
+def test_what_is_watched_for(deed, is_seen):
+    found = []
+    x = torch.arange(4.0)
+    with Watch(found):
+        deed(x)
+    assert bool(found) is is_seen
