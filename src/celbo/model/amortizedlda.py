@@ -101,6 +101,11 @@ class AmortizedLDA(UnsupervisedTrainingMixin, BaseModelClass):
         Returns
         -------
         ``(g, k)``, rows by feature name, columns ``topic_0``, ``topic_1``, ... that sum to 1.
+
+        Examples
+        --------
+        >>> model.get_feature_by_topic(n_samples=10).shape[0]
+        100
         """
         self._check_if_trained(warn=False)
         with evaluating(self.module, seed):
@@ -128,6 +133,12 @@ class AmortizedLDA(UnsupervisedTrainingMixin, BaseModelClass):
         Returns
         -------
         ``(n, k)``, rows by cell name that sum to 1, columns ``topic_0``, ``topic_1``, ...
+
+        Examples
+        --------
+        >>> topics = model.get_latent_representation(n_samples=10)
+        >>> float(topics.sum(1).round(3).max())
+        1.0
         """
         self._check_if_trained(warn=False)
         cells = asked(self, adata, indices, batch_size)
@@ -176,6 +187,11 @@ class AmortizedLDA(UnsupervisedTrainingMixin, BaseModelClass):
         Returns
         -------
         Number of equally likely features that would surprise as much; scvi-tools 1.4.2 returns its reciprocal.
+
+        Examples
+        --------
+        >>> bool(model.get_perplexity() > 1)
+        True
         """
         elbo, n_counts = self._elbo_and_counts(adata, indices, batch_size, seed)
         return float(np.exp(-elbo / n_counts))

@@ -101,6 +101,14 @@ class AUTOZI(VAEMixin, UnsupervisedTrainingMixin, RNASeqMixin, BaseModelClass):
         ``"gene-label"``. For ``"gene-cell"``, where each count has a :math:`\delta` of its own, ``(g,)`` means over
         cells of :math:`\alpha_0 + r_{ng}` and :math:`\beta_0 + 1 - r_{ng}`, with :math:`r` the probability that a
         count came from the component without added zeros. ``alpha_prior``, ``beta_prior``: ``(1,)``.
+
+        Examples
+        --------
+        >>> posterior = model.get_alphas_betas()
+        >>> alpha_g, beta_g = posterior["alpha_posterior"], posterior["beta_posterior"]
+        >>> mean_g = alpha_g / (alpha_g + beta_g)  # mean of each gene's Beta distribution
+        >>> mean_g.shape
+        (100,)
         """
         found = self.module.get_alphas_betas(as_numpy=False)
         if self.module.zero_inflation == "gene-cell":

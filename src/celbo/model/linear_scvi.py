@@ -42,6 +42,16 @@ class LinearSCVI(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseMinifiedM
         As in :class:`~celbo.model.SCVI`; here the library size is latent by default.
     **model_kwargs
         Further arguments of :class:`~celbo.module.LDVAE`.
+
+    Examples
+    --------
+    >>> import celbo
+    >>> adata = celbo.data.synthetic_iid(seed=0)
+    >>> celbo.model.LinearSCVI.setup_anndata(adata, batch_key="batch")
+    >>> model = celbo.model.LinearSCVI(adata, n_latent=5)
+    >>> model.train(max_epochs=2, verbose=0)
+    >>> model.get_loadings().shape
+    (100, 5)
     """
 
     _module_cls: ClassVar[type[LDVAE]] = LDVAE
@@ -73,6 +83,10 @@ class LinearSCVI(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseMinifiedM
         Returns
         -------
         ``(g, k)``, rows by gene name, columns ``Z_0``, ``Z_1``, ...
+
+        Examples
+        --------
+        >>> top = model.get_loadings()["Z_0"].nlargest(10).index
         """
         loadings_gk = self.module.get_loadings()
         columns = [f"Z_{k}" for k in range(loadings_gk.shape[1])]

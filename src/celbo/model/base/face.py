@@ -41,7 +41,12 @@ class ModelFace:
     # How an archive makes one.
 
     def to_device(self, device: Annotated[str | int | torch.device, TORCH_DEVICE]) -> None:
-        """Move the module."""
+        """Move the module.
+
+        Examples
+        --------
+        >>> model.to_device("cpu")
+        """
         self.module.to(torch.device(device) if isinstance(device, str) else device)
 
     def _when_loaded(self) -> None:
@@ -216,17 +221,35 @@ class ModelFace:
         return self.adata_manager.get_from_registry(registry_key)
 
     def get_from_registry(self, adata: AnnData, registry_key: str) -> Any:
-        """The data of a field as they lie in an AnnData."""
+        """The data of a field as they lie in an AnnData.
+
+        Examples
+        --------
+        >>> model.get_from_registry(adata, "X").shape
+        (400, 100)
+        """
         manager = self.get_anndata_manager(adata, required=True)
         assert manager is not None
         return manager.get_from_registry(registry_key)
 
     def get_state_registry(self, registry_key: str) -> attrdict:
-        """What setup learnt about a field: categories, column names."""
+        """What setup learnt about a field: categories, column names.
+
+        Examples
+        --------
+        >>> list(model.get_state_registry("batch")["categorical_mapping"])
+        ['batch_0', 'batch_1']
+        """
         return state_registry_of(self.registry_, registry_key)
 
     def get_setup_arg(self, setup_arg: str) -> Any:
-        """An argument of the setup call."""
+        """An argument of the setup call.
+
+        Examples
+        --------
+        >>> model.get_setup_arg("batch_key")
+        'batch'
+        """
         known = self.registry_["setup_args"]
         if setup_arg not in known:
             raise KeyError(unknown_name("argument of the setup call (setup_arg)", setup_arg, known))
@@ -243,6 +266,11 @@ class ModelFace:
         Returns
         -------
         ``(g,)``; for a model of MuData a dictionary of such, by modality.
+
+        Examples
+        --------
+        >>> list(model.get_var_names()[:2])
+        ['gene_0', 'gene_1']
         """
         by_modality = names_by_modality(self.registry_)
         if not by_modality:

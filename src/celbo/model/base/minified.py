@@ -127,6 +127,13 @@ class BaseMinifiedModeModelClass(BaseModelClass):
             wrong.
         KeyError
             No such entry of ``obsm``.
+
+        Examples
+        --------
+        >>> adata.obsm["X_latent_qzm"], adata.obsm["X_latent_qzv"] = model.get_latent_representation(return_dist=True)
+        >>> model.minify_adata()
+        >>> int(model.adata.X.sum())  # the counts are gone, the latents answer
+        0
         """
         if self.minified_data_type is not None:
             raise ValueError(f"The data of this model are minified already ({self.minified_data_type}).")

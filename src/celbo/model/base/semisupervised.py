@@ -192,6 +192,12 @@ class SemisupervisedTrainingMixin(Base):
             Before training, unless the model was made by ``load_query_data`` from a trained one.
         ValueError
             ``ig_interpretability`` of data without counts.
+
+        Examples
+        --------
+        >>> labels = model.predict()
+        >>> model.predict(soft=True).shape  # a probability of each label
+        (400, 3)
         """
         if self.surgery_ is None or not self.surgery_["of_trained"]:  # else it has its reference's classifier
             self._check_if_trained(warn=False)

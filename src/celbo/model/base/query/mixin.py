@@ -127,6 +127,14 @@ class ArchesMixin(Base):
         reference cells move where the encoder sees covariates; it keeps new rows of an embedding and new dispersions
         at random values; it lets the classifier's batch normalization move; a query model that is saved and loaded is
         frozen no more.
+
+        Examples
+        --------
+        >>> query = celbo.data.synthetic_iid(seed=1)
+        >>> mapped = celbo.model.SCVI.load_query_data(query, model)
+        >>> mapped.train(max_epochs=1, verbose=0)
+        >>> mapped.get_latent_representation().shape
+        (400, 5)
         """
         if datamodule is not None:
             raise ValueError("Pass datamodule= to train(); here registry= says what it holds.")
@@ -254,6 +262,13 @@ class ArchesMixin(Base):
         -----
         UserWarning
             Less than 80% of the reference's genes are there.
+
+        Examples
+        --------
+        >>> query = celbo.data.synthetic_iid(seed=1)[:, ::-1].copy()
+        >>> celbo.model.SCVI.prepare_query_anndata(query, model)
+        >>> list(query.var_names) == list(adata.var_names)
+        True
         """
         registry = _registry_of(reference_model)
         names = state_registry_of(registry, REGISTRY_KEYS.X_KEY)["column_names"]

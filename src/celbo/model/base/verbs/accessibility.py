@@ -51,6 +51,11 @@ class AccessibilityMixin(DifferentialMixin):
         ------
         RuntimeError
             A model without such factors.
+
+        Examples
+        --------
+        >>> model.get_library_size_factors().shape
+        (400,)
         """
         cells = asked(self, adata, indices, batch_size, only_encodes=True)
         return posterior.cell_factors(self.module, cells.batches, n_cells=cells.n_cells)
@@ -62,6 +67,11 @@ class AccessibilityMixin(DifferentialMixin):
         ------
         RuntimeError
             A model without such factors.
+
+        Examples
+        --------
+        >>> model.get_region_factors().shape
+        (100,)
         """
         logits_g = self.module.region_factors
         if logits_g is None:
@@ -113,6 +123,12 @@ class AccessibilityMixin(DifferentialMixin):
         ------
         ValueError
             An unknown batch, no known region, or a threshold that is no probability.
+
+        Examples
+        --------
+        >>> open_nr = model.get_normalized_accessibility(threshold=0.1)  # smaller probabilities become 0
+        >>> open_nr.shape
+        (400, 100)
         """
         cells = asked(self, adata, indices, batch_size, only_encodes=True)
         batches, n_cells, index = cells.batches, cells.n_cells, cells.names
@@ -185,6 +201,12 @@ class AccessibilityMixin(DifferentialMixin):
         Returns
         -------
         A row for each region and comparison, see :func:`~celbo.posterior.accessibility_table`.
+
+        Examples
+        --------
+        >>> found = model.differential_accessibility(groupby="labels", group1="label_0")
+        >>> len(found)
+        100
         """
         of_probabilities: dict[str, Any] = {"change_fn": posterior.probability_difference, "pseudocounts": 0.0}
         table = self.differential_expression(

@@ -49,6 +49,13 @@ class EmbeddingMixin(Base):
             Before training.
         KeyError
             When the model has no such embedding.
+
+        Examples
+        --------
+        >>> embedded = celbo.model.SCVI(adata, batch_representation="embedding")
+        >>> embedded.train(max_epochs=1, verbose=0)
+        >>> embedded.get_batch_representation().shape
+        (400, 5)
         """
         self._check_if_trained(warn=False)
         cells = asked(self, adata, indices, batch_size, dataloader)

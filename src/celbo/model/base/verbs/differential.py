@@ -86,6 +86,13 @@ class DifferentialMixin(Base):
         Returns
         -------
         A row for each gene and comparison, see :func:`~celbo.posterior.differential_expression`.
+
+        Examples
+        --------
+        >>> found = model.differential_expression(groupby="labels", group1="label_0", mode="change")
+        >>> len(found)
+        100
+        >>> up = found[(found["proba_de"] > 0.9) & (found["lfc_mean"] > 0)]
         """
         self._check_if_trained()
         corrected = corrected_batches(self, batchid1, batchid2)

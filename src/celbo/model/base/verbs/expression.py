@@ -92,6 +92,13 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         ------
         ValueError
             An unknown batch, or no known gene.
+
+        Examples
+        --------
+        >>> per_10k = model.get_normalized_expression(library_size=1e4, gene_list=["gene_0", "gene_1"])
+        >>> per_10k.shape
+        (400, 2)
+        >>> as_batch_0 = model.get_normalized_expression(transform_batch="batch_0", n_samples=10)
         """
         weighting = weighting_of(weights, importance_weighting_kwargs)
         cells = asked(self, adata, indices, batch_size, dataloader, data_loader_kwargs)
@@ -202,6 +209,11 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         ------
         ModuleNotFoundError
             When the package ``sparse`` is not installed.
+
+        Examples
+        --------
+        >>> model.posterior_predictive_sample(n_samples=2, indices=range(50)).shape
+        (50, 100, 2)
         """
         cells = asked(self, adata, indices, batch_size, dataloader, data_loader_kwargs)
         wanted = output_of(self, output)
@@ -252,6 +264,12 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         Returns
         -------
         Genes by genes.
+
+        Examples
+        --------
+        >>> correlation = model.get_feature_correlation_matrix(n_samples=2, correlation_type="pearson")
+        >>> correlation.shape
+        (100, 100)
         """
         cells = asked(self, adata, indices, batch_size)
         wanted = output_of(self, output)
@@ -301,6 +319,11 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         -------
         ``mean`` and, where the likelihood has them, ``dropout``, ``dispersions``, ``scale``: ``(n, g)`` or ``(s, n,
         g)``.
+
+        Examples
+        --------
+        >>> sorted(model.get_likelihood_parameters(indices=range(50)))
+        ['dispersions', 'dropout', 'mean']
         """
         cells = asked(self, adata, indices, batch_size, dataloader, data_loader_kwargs)
         return posterior.likelihood_parameters(
@@ -344,6 +367,11 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         ------
         RuntimeError
             Before training, or ``give_mean`` for an observed library.
+
+        Examples
+        --------
+        >>> model.get_latent_library_size(give_mean=False).shape  # observed: the total counts
+        (400, 1)
         """
         self._check_if_trained(warn=False)
         cells = asked(self, adata, indices, batch_size, dataloader, data_loader_kwargs)

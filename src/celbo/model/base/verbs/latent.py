@@ -69,6 +69,14 @@ class VAEMixin(Base):
         ------
         RuntimeError
             Before training.
+
+        Examples
+        --------
+        >>> model.get_latent_representation(indices=[7, 3]).shape
+        (2, 5)
+        >>> mean, variance = model.get_latent_representation(return_dist=True)
+        >>> bool((variance > 0).all())
+        True
         """
         self._check_if_trained(warn=False)
         cells = asked(self, adata, indices, batch_size, dataloader, data_loader_kwargs, only_encodes=True)
@@ -111,6 +119,11 @@ class VAEMixin(Base):
         Returns
         -------
         Tensor of no dimension, or ``(n,)``. Global terms (``kl_global``) are left out, and no KL weight enters.
+
+        Examples
+        --------
+        >>> model.get_elbo(return_mean=False).shape
+        torch.Size([400])
         """
         self._check_if_trained()
         cells = asked(self, adata, indices, batch_size, dataloader, data_loader_kwargs)
@@ -138,6 +151,12 @@ class VAEMixin(Base):
         Returns
         -------
         For each reconstruction term of the loss a tensor of no dimension, or ``(n,)``.
+
+        Examples
+        --------
+        >>> error = model.get_reconstruction_error()
+        >>> list(error)
+        ['reconstruction_loss']
         """
         self._check_if_trained()
         cells = asked(self, adata, indices, batch_size, dataloader, data_loader_kwargs)
@@ -182,6 +201,11 @@ class VAEMixin(Base):
         ------
         NotImplementedError
             When the module has no ``marginal_ll``.
+
+        Examples
+        --------
+        >>> bool(model.get_marginal_ll(n_mc_samples=10) < 0)
+        True
         """
         self._check_if_trained()
         cells = asked(self, adata, indices, batch_size, dataloader, data_loader_kwargs)
@@ -219,6 +243,11 @@ class VAEMixin(Base):
         -------
         Distribution over ``(k,)`` on the CPU. The scale of a component is the square root of its variance
         (scvi-tools 1.4.2 takes the variance itself).
+
+        Examples
+        --------
+        >>> model.get_aggregated_posterior(indices=range(50)).event_shape
+        torch.Size([5])
         """
         indices = None if indices is None or not np.size(indices) else indices
         mean, variance = self.get_latent_representation(adata, indices, True, 1, batch_size, True, seed=seed)
@@ -263,6 +292,12 @@ class VAEMixin(Base):
         -----
         scvi-tools 1.4.2 takes the variance of each cell's posterior for its scale, see
         :meth:`get_aggregated_posterior`.
+
+        Examples
+        --------
+        >>> model.differential_abundance(sample_key="batch")
+        >>> list(adata.obsm["da_log_probs"].columns)
+        ['batch_0', 'batch_1']
         """
         given, adata = adata, self._validate_anndata(adata)
         if sample_key not in adata.obs:

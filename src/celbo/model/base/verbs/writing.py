@@ -58,6 +58,11 @@ class ExpressionWriterMixin:
             A file is there and may not be replaced.
         ValueError
             An unknown batch, no known gene, or another suffix.
+
+        Examples
+        --------
+        >>> model.write_normalized_expression("denoised.h5ad", library_size=1e4).name
+        'denoised.h5ad'
         """
         model: Any = self
         cells = asked(model, adata, indices, batch_size)
