@@ -6,8 +6,7 @@ import torch
 from scipy import sparse
 
 from celbo.dataloaders import CSRRows, rows
-from celbo.dataloaders.row_sources.dense import MappedRows
-from celbo.dataloaders.row_sources.source import as_indices
+from celbo.dataloaders.row_sources.source import MappedRows, as_indices
 from celbo.store.mapped import put
 from celbo.store.matrices.matrix import pieces
 from celbo.store.tables.columns import put_column

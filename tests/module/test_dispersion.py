@@ -7,7 +7,7 @@ import torch
 
 from celbo.model import SCVI
 from celbo.module import VAE
-from celbo.module.dispersion import log_theta_by_moments
+from celbo.module.likelihoods import log_theta_by_moments
 
 
 def negative_binomial(theta_g, n_cells=2000, depth=5000.0):

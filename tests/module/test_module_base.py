@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from celbo.core import REGISTRY_KEYS
 from celbo.module.base import BaseModuleClass, LossOutput, auto_move_data
-from celbo.module.base.binding import ARGUMENT_KEYS, Binding, accepts
+from celbo.module.base.module import ARGUMENT_KEYS, Binding, accepts
 
 
 class Doubling(BaseModuleClass):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import distributions, nn
 
-from celbo.nn.dropout import Dropout
+from celbo.nn.fc_layers import Dropout
 from celbo.ops.draws import randn, redirecting, rsample, sample, uniform
 from celbo.ops.random import (
     fresh_seed,

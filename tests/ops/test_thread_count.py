@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from celbo.ops.native import thread_count
+from celbo.ops.native import threads
 from celbo.ops.native.openmp import OPENMP
-from celbo.ops.native.thread_count import allowed_threads, between_batches, working_threads
+from celbo.ops.native.threads import allowed_threads, between_batches, working_threads
 
 needs_openmp = pytest.mark.skipif(OPENMP is None, reason="torch here has no GNU OpenMP")
 
@@ -114,14 +114,14 @@ def test_nothing_happens_between_batches_of_others():
 
 
 def test_in_a_forked_child_nobody_gets_more_than_one(monkeypatch):
-    monkeypatch.setattr(thread_count, "_team_is_gone", True)
+    monkeypatch.setattr(threads, "_team_is_gone", True)
     with working_threads(4) as n:
         assert n == torch.get_num_threads() == 1
 
 
 def test_what_was_asked_before_serves_until_something_changes(monkeypatch):
-    asked, ask = [], thread_count._number_of_a_new_thread
-    monkeypatch.setattr(thread_count, "_number_of_a_new_thread", lambda: asked.append(ask()) or asked[-1])
+    asked, ask = [], threads._number_of_a_new_thread
+    monkeypatch.setattr(threads, "_number_of_a_new_thread", lambda: asked.append(ask()) or asked[-1])
     for _ in range(3):
         with working_threads(afresh=False) as n:
             assert n == 4

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from celbo.train.plans.adam import Adam
+from celbo.train.optim import Adam
 
 
 def weights(torch_rng):

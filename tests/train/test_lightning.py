@@ -10,7 +10,8 @@ import torch
 from celbo.data import synthetic_iid
 from celbo.model import SCVI
 from celbo.train import Callback, Trainer, TrainingPlan
-from celbo.train.lightning.trainer import LIGHTNING_ONLY, LightningTrainer, needs_lightning
+from celbo.train.config import LIGHTNING_ONLY, needs_lightning
+from celbo.train.lightning.trainer import LightningTrainer
 
 HAS_LIGHTNING = importlib.util.find_spec("lightning") is not None
 needs = pytest.mark.skipif(not HAS_LIGHTNING, reason="lightning is not installed: pip install 'celbo[lightning]'")

@@ -4,17 +4,16 @@ import pytest
 import torch
 
 from celbo.data import simulate_counts
-from celbo.dataloaders import placing
 from celbo.dataloaders.resident import ResidentTables
 from celbo.model import SCVI
-from celbo.train import trainer
+from celbo.train.engines.engine import Engine
 
 
 @pytest.mark.parametrize("form", ["csr", "dense"])
 def test_same_weights(monkeypatch, form):
     weights, fetched = [], []
     for most_bytes in (0, 10**9):
-        monkeypatch.setattr(trainer, "free_bytes", lambda device, most=most_bytes: most)
+        monkeypatch.setattr(Engine, "room_for_data", most_bytes)
         monkeypatch.setattr(
             ResidentTables, "fetch", lambda self, rows, f=ResidentTables.fetch: fetched.append(1) or f(self, rows)
         )
@@ -29,4 +28,4 @@ def test_same_weights(monkeypatch, form):
 
 
 def test_nothing_moves_on_the_cpu():
-    assert placing.free_bytes(torch.device("cpu")) == 0
+    assert Engine().room_for_data == 0

@@ -16,8 +16,7 @@ from celbo.dataloaders import sampler as sampler_module
 from celbo.dataloaders.sampler import EpochSampler
 from celbo.io import read_archive
 from celbo.model import SCVI
-from celbo.train.engines.fabric import asks_for_several
-from celbo.train.engines.processes import several_processes
+from celbo.train.engines.engine import asks_for_several, several_processes
 
 from . import two_processes
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from celbo.train import TrainingPlan
-from celbo.train.running_means import RunningMeans, momentum_after
+from celbo.train.plans.schedules import RunningMeans, momentum_after
 
 from .test_nonfinite import Net
 

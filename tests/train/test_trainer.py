@@ -11,7 +11,7 @@ from torch import nn
 
 from celbo.train import Callback, Plan, TrainingPlan
 from celbo.train.callbacks import HOOKS
-from celbo.train.engines.fabric import FabricEngine
+from celbo.train.engines.engine import FabricEngine
 
 HISTORY = [
     *(f"{name}_validation" for name in ("elbo", "reconstruction_loss", "kl_local", "kl_global", "top")),

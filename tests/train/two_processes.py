@@ -150,7 +150,7 @@ def main():
     torch.set_num_threads(1)
     as_it_is = torch.distributions.Normal.rsample
     use_means()
-    from celbo.train.engines.fabric import make_engine
+    from celbo.train.engines.engine import make_engine
 
     rank = make_engine("cpu").rank
     whole_run(folder, rank)

@@ -12,7 +12,7 @@ from ..core import is_first_process
 from ..core.replacing import printable
 from ..train.checkpoints.folder import SUBFOLDER, find_checkpoints
 from ..train.checkpoints.schedule import TerminatedError
-from ..train.engines.fabric import asks_for_several
+from ..train.engines.engine import asks_for_several
 from .errors import UserError
 
 __all__ = ["FinishedError", "checkpoints_of", "keep_for_resuming", "keeping_checkpoints", "writes_and_speaks"]

@@ -12,9 +12,8 @@ from ..core import PRESENCE_KEY, REGISTRY_KEYS, checked, unknown_name
 from ..data import AnnDataManager
 from ..data.presence import may_lack_modalities, presence
 from .row_sources.cells import rows_of_cells
-from .row_sources.dense import MappedRows
 from .row_sources.open import rows
-from .row_sources.source import RowCost, RowSource, Streamed, as_indices
+from .row_sources.source import MappedRows, RowCost, RowSource, Streamed, as_indices
 from .row_sources.sparse import SparseRows
 
 __all__ = ["AnnTorchDataset", "keys_of_rows", "registered", "torch_dataset"]

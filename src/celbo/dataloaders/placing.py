@@ -9,17 +9,9 @@ import torch
 from . import AnnDataLoader, AnnTorchDataset
 from .resident import ResidentTables, resident_tables
 
-__all__ = ["free_bytes", "keep_on_device"]
+__all__ = ["keep_on_device"]
 
 logger = logging.getLogger("celbo")
-
-_SHARE = 0.5
-"""Share of the free memory that data may take: weights, activations and other programs want the rest."""
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that data may take on a device: none on the CPU, where they are already."""
-    return int(_SHARE * torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else 0
 
 
 def keep_on_device(loaders: Iterable[Any], device: torch.device, most_bytes: int) -> None:
@@ -32,7 +24,7 @@ def keep_on_device(loaders: Iterable[Any], device: torch.device, most_bytes: int
             continue
         dataset = loader.tables
         if id(dataset) not in moved:
-            moved[id(dataset)] = resident_tables(dataset, device, most_bytes) if most_bytes else None
+            moved[id(dataset)] = resident_tables(dataset, device, most_bytes)
         tables = moved[id(dataset)]
         if tables is not None:
             loader.use_tables(tables)

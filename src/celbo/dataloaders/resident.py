@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from .dataset import AnnTorchDataset
-from .row_sources.dense import DenseRows
-from .row_sources.source import RowSource
+from .row_sources.source import DenseRows, RowSource
 from .row_sources.sparse import CSRRows
 
 __all__ = ["ResidentCSR", "ResidentTables", "resident_bytes", "resident_tables"]

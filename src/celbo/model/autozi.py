@@ -17,7 +17,7 @@ from .. import posterior
 from ..core import REGISTRY_KEYS
 from ..data.fields import bundles
 from ..module import AutoZIVAE
-from ..module.options import Dispersion, LatentDistribution
+from ..module.likelihoods import Dispersion, LatentDistribution
 from ..posterior.passes import decode, encode, evaluating, on_device
 from .base import BaseModelClass, RNASeqMixin, UnsupervisedTrainingMixin, VAEMixin, library_arguments, setup_method
 from .base.verbs.cells import asked

@@ -12,7 +12,7 @@ from anndata import AnnData
 
 from ..data.fields import bundles
 from ..module import LDVAE
-from ..module.options import Dispersion, LatentDistribution
+from ..module.likelihoods import Dispersion, LatentDistribution
 from .base import (
     BaseMinifiedModeModelClass,
     RNASeqMixin,

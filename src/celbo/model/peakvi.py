@@ -12,7 +12,7 @@ from anndata import AnnData
 from ..data.fields import bundles
 from ..module import PEAKVAE
 from ..module.base import BaseModuleClass
-from ..module.options import LatentDistribution, Placement
+from ..module.likelihoods import LatentDistribution, Placement
 from ..posterior import Output
 from ..train.method import PASSED_ON, SPLIT, WHERE, training
 from .base import ArchesMixin, BaseModelClass, RNASeqMixin, UnsupervisedTrainingMixin, VAEMixin, setup_method

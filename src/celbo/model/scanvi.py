@@ -15,7 +15,7 @@ from ..data import state_registry_of
 from ..data.fields import LabelsWithUnlabeledObsField, bundles
 from ..module import SCANVAE
 from ..module.base.minified import LATENT_POSTERIOR
-from ..module.options import Dispersion, GeneLikelihood
+from ..module.likelihoods import Dispersion, GeneLikelihood
 from .base import (
     ArchesMixin,
     BaseMinifiedModeModelClass,

@@ -10,7 +10,7 @@ from anndata import AnnData
 
 from ..data.fields import bundles
 from ..module import VAE
-from ..module.options import Dispersion, GeneLikelihood, LatentDistribution
+from ..module.likelihoods import Dispersion, GeneLikelihood, LatentDistribution
 from .base import (
     ArchesMixin,
     BaseMinifiedModeModelClass,

@@ -14,7 +14,7 @@ import torch
 
 from ..core import checked
 from ..nn import LinearDecoderSCVI
-from .options import Dispersion, GeneLikelihood, LatentDistribution
+from .likelihoods import Dispersion, GeneLikelihood, LatentDistribution
 from .vae import VAE
 
 __all__ = ["LDVAE"]

@@ -1,4 +1,4 @@
-r"""Likelihoods of counts by name: from a decoder's logits to a distribution.
+r"""Likelihoods of counts: their options by name, their dispersions, and the distribution of a decoder's logits.
 
 With the softmax the logits are handed on, so that the sum over genes takes the fused path (:mod:`celbo.ops`); with
 another activation the mean is worked out here.
@@ -8,14 +8,70 @@ Dims: n cells, g genes, s samples.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Distribution
 
+from ..core import unknown_name
 from ..distributions import NegativeBinomial, Normal, Poisson, ZeroInflatedNegativeBinomial
 from ..distributions.base import CountDistribution
 
-__all__ = ["LIKELIHOODS", "CountLikelihood", "log_likelihood"]
+__all__ = [
+    "LIKELIHOODS",
+    "BatchRepresentation",
+    "CountLikelihood",
+    "Dispersion",
+    "GeneLikelihood",
+    "LatentDistribution",
+    "Placement",
+    "check_choices",
+    "dispersion_shape",
+    "log_likelihood",
+    "log_theta_by_moments",
+    "log_theta_of",
+    "norms",
+]
+
+Dispersion = Literal["gene", "gene-batch", "gene-label", "gene-cell"]
+GeneLikelihood = Literal["zinb", "nb", "poisson", "normal"]
+LatentDistribution = Literal["normal", "ln"]
+BatchRepresentation = Literal["one-hot", "embedding"]
+Placement = Literal["encoder", "decoder", "none", "both"]
+
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "dispersion": get_args(Dispersion),
+    "gene_likelihood": get_args(GeneLikelihood),
+    "latent_distribution": get_args(LatentDistribution),
+    "batch_representation": get_args(BatchRepresentation),
+    "use_batch_norm": get_args(Placement),
+    "use_layer_norm": get_args(Placement),
+}
+
+
+def check_choices(**given: str) -> None:
+    """Raise ``ValueError`` for a value that its option does not have; the message gives those it has."""
+    for option, choice in given.items():
+        if choice not in _CHOICES[option]:
+            raise ValueError(unknown_name(f"choice of {option}", choice, _CHOICES[option]))
+
+
+def norms(where: Literal["encoder", "decoder"], use_batch_norm: Placement, use_layer_norm: Placement) -> dict[str, Any]:
+    """Which normalizations a network has, as arguments of its layers; ``ValueError`` for an unknown placement.
+
+    Parameters
+    ----------
+    where
+        Which network.
+    use_batch_norm, use_layer_norm
+        Where each of the two is wanted.
+    """
+    check_choices(use_batch_norm=use_batch_norm, use_layer_norm=use_layer_norm)
+    wanted = (where, "both")
+    return {"use_batch_norm": use_batch_norm in wanted, "use_layer_norm": use_layer_norm in wanted}
+
 
 Build = Callable[..., Distribution]
 
@@ -97,3 +153,70 @@ LIKELIHOODS: Mapping[str, CountLikelihood] = {
 def log_likelihood(px: Distribution, x: Tensor) -> Tensor:
     """Log-likelihood of each cell in nats, summed over genes: ``(n,)`` or ``(s, n)``."""
     return px.log_prob_sum(x) if isinstance(px, CountDistribution) else px.log_prob(x).sum(-1)
+
+
+_MOST = 3.0
+"""Largest size of a log inverse dispersion to begin with: beyond, counts are next to Poisson or next to nothing."""
+
+
+def dispersion_shape(dispersion: str, n_genes: int, n_batch: int, n_labels: int) -> tuple[int, ...]:
+    """Shape of the parameter ``px_r``: ``(g,)``, ``(g, b)`` for ``"gene-batch"`` or ``(g, c)`` for ``"gene-label"``.
+
+    Raises
+    ------
+    ValueError
+        A dispersion per batch or label without batches or labels.
+    """
+    if dispersion == "gene":
+        return (n_genes,)
+    n_groups, argument = (n_batch, "n_batch") if dispersion == "gene-batch" else (n_labels, "n_labels")
+    if n_groups < 1:
+        raise ValueError(f"dispersion={dispersion!r} needs {argument} of at least 1, got {n_groups}.")
+    return (n_genes, n_groups)
+
+
+def log_theta_of(px_r: Tensor, dispersion: str, batch_index: Tensor, y: Tensor | None) -> Tensor:
+    """Log inverse dispersion: ``px_r`` itself, ``(g,)``, or that of each cell's batch or label, ``(n, g)``.
+
+    Raises
+    ------
+    ValueError
+        ``dispersion="gene-label"`` without labels.
+    """
+    if dispersion == "gene":
+        return px_r
+    codes = batch_index if dispersion == "gene-batch" else y
+    if codes is None:
+        raise ValueError('generative() needs `y`, because the module was built with dispersion="gene-label".')
+    return F.embedding(codes.squeeze(-1), px_r.t())
+
+
+def log_theta_by_moments(x: Tensor) -> Tensor:
+    r"""Log inverse dispersion of each gene if all cells were alike but for their totals.
+
+    .. math:: \theta_g = \frac{\sum_n \mu_{ng}^2 + n}{[\sum_n (x_{ng} - \mu_{ng})^2 - \mu_{ng}]_+ + n / \theta_0},
+        \qquad \mu_{ng} = \ell_n \rho_g
+
+    with :math:`\theta_0` the median gene's. The added :math:`n` are cells of one count each: genes of fewer counts,
+    which say nothing about their dispersion, take the median's.
+
+    Parameters
+    ----------
+    x
+        Counts, ``(n, g)``.
+
+    Returns
+    -------
+    ``(g,)``, between -3 and 3.
+    """
+    x_ng = x.double()
+    n_cells, n_genes = x_ng.shape
+    share_g = (n_cells * x_ng.sum(0) / x_ng.sum() + 1 / n_genes) / (n_cells + 1)  # a cell of equal counts more
+    mu_ng = x_ng.sum(1, keepdim=True) * share_g
+    signal_g, excess_g = mu_ng.square().sum(0), ((x_ng - mu_ng).square() - mu_ng).sum(0).clamp(min=0)
+    overdispersed_g = excess_g > 0
+    if not overdispersed_g.any():
+        return torch.full((n_genes,), _MOST)
+    usual = (signal_g[overdispersed_g] / excess_g[overdispersed_g]).median()
+    theta_g = (signal_g + n_cells) / (excess_g + n_cells / usual)
+    return theta_g.log().clamp(-_MOST, _MOST).float()

@@ -28,8 +28,7 @@ from ..nn import AccessibilityDecoder, Encoder
 from ..nn.covariates import with_covariates
 from ..ops.draws import sample
 from .base import BaseModuleClass, LossOutput, auto_move_data
-from .likelihoods import log_likelihood
-from .options import LatentDistribution, Placement, check_choices, norms
+from .likelihoods import LatentDistribution, Placement, check_choices, log_likelihood, norms
 from .predictive import predictive_sample
 
 __all__ = ["PEAKVAE", "peak_sizes"]

@@ -29,8 +29,7 @@ from ..core import REGISTRY_KEYS, checked
 from ..nn import Decoder, Encoder
 from .base import LossOutput, auto_move_data
 from .classifier import Classifier
-from .likelihoods import log_likelihood
-from .options import Dispersion, GeneLikelihood, Placement, norms
+from .likelihoods import Dispersion, GeneLikelihood, Placement, log_likelihood, norms
 from .vae import VAE
 
 __all__ = ["SCANVAE"]

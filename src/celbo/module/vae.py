@@ -26,20 +26,21 @@ from ..nn import DecoderSCVI, Encoder, LinearDecoderSCVI
 from ..nn.covariates import append_columns, with_covariates
 from ..ops.draws import randn, sample
 from ..ops.sparse import row_sums
+from . import likelihoods
 from .base import BaseMinifiedModeModuleClass, EmbeddingModuleMixin, LossOutput, auto_move_data
 from .base.minified import stored_latents
-from .dispersion import dispersion_shape, log_theta_by_moments, log_theta_of
-from .likelihoods import LIKELIHOODS, log_likelihood
-from .marginal import marginal_log_likelihood
-from .options import (
+from .likelihoods import (
+    LIKELIHOODS,
     BatchRepresentation,
     Dispersion,
     GeneLikelihood,
     LatentDistribution,
     Placement,
     check_choices,
+    log_likelihood,
     norms,
 )
+from .marginal import marginal_log_likelihood
 from .predictive import drawn, predictive_distribution
 
 __all__ = ["VAE"]
@@ -156,7 +157,7 @@ class VAE(EmbeddingModuleMixin, BaseMinifiedModeModuleClass):
         self.batch_representation = batch_representation
 
         if dispersion != "gene-cell":
-            self.px_r = nn.Parameter(randn(*dispersion_shape(dispersion, n_input, n_batch, n_labels)))
+            self.px_r = nn.Parameter(randn(*likelihoods.dispersion_shape(dispersion, n_input, n_batch, n_labels)))
         if not self.use_observed_lib_size:
             self._keep_library_prior(library_log_means, library_log_vars)
 
@@ -218,7 +219,7 @@ class VAE(EmbeddingModuleMixin, BaseMinifiedModeModuleClass):
         if self.gene_likelihood == "normal" or not total.isfinite() or total <= 0:
             return False
         if self.dispersion != "gene-cell" and self.gene_likelihood != "poisson":
-            self.px_r.t().copy_(log_theta_by_moments(x))  # of batches or labels, all begin alike
+            self.px_r.t().copy_(likelihoods.log_theta_by_moments(x))  # of batches or labels, all begin alike
         return True
 
     @property
@@ -349,7 +350,7 @@ class VAE(EmbeddingModuleMixin, BaseMinifiedModeModuleClass):
             self.dispersion, decoded, *codes, use_dropout=likelihood.zero_inflated
         )
         if log_theta is None:
-            log_theta = log_theta_of(self.px_r, self.dispersion, batch_index, y)
+            log_theta = likelihoods.log_theta_of(self.px_r, self.dispersion, batch_index, y)
         px = likelihood(
             scale_logits,
             library,

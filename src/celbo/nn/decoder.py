@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core import unknown_name
-from .fc_layers import FCLayers
-from .linear import Linear
+from .fc_layers import FCLayers, Linear
 
 __all__ = ["AccessibilityDecoder", "Decoder", "DecoderSCVI", "LinearDecoderSCVI"]
 

@@ -1,4 +1,4 @@
-"""Fully connected layers into which covariates are injected."""
+"""Fully connected layers into which covariates are injected, and the layers they are made of."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -6,11 +6,36 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..ops.linear import linear
+from ..ops.random import generator_for
 from .covariates import append_columns, covariate_widths, linear_with_covariates
-from .dropout import Dropout
-from .linear import Linear
 
-__all__ = ["FCLayers"]
+__all__ = ["Dropout", "FCLayers", "Linear"]
+
+
+class Linear(nn.Linear):
+    """``torch.nn.Linear`` with a faster product on the CPU; same arguments, initialisation and ``state_dict``."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Apply the layer to ``(..., i)``."""
+        return linear(input, self.weight, self.bias)
+
+
+class Dropout(nn.Dropout):
+    """:class:`torch.nn.Dropout` that draws from the generator of the running training; torch's own draws elsewhere.
+
+    Torch's function takes no generator, so the mask is drawn here by the same operator: on the CPU the numbers are
+    those of torch for the same seed.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x``, each entry dropped with probability ``p`` and the others divided by ``1 - p``; in training only."""
+        generator = generator_for(x.device) if self.training and 0 < self.p < 1 else None
+        if generator is None:
+            return super().forward(x)
+        kept = 1 - self.p
+        mask = torch.empty_like(x).bernoulli_(kept, generator=generator).div_(kept)
+        return x.mul_(mask) if self.inplace else x * mask
 
 
 class FCLayers(nn.Module):
@@ -113,12 +138,12 @@ class FCLayers(nn.Module):
             See :func:`~celbo.nn.covariates.linear_with_covariates`.
         """
         columns = () if cont is None else (cont,)
-        for i, (linear, batch_norm, *rest) in enumerate(self._blocks()):
+        for i, (layer, batch_norm, *rest) in enumerate(self._blocks()):
             if self.inject_into_layer(i):
                 dense = append_columns(x, *columns)
-                x = linear_with_covariates(dense, linear.weight, linear.bias, self.n_cat_list, cat_list)
+                x = linear_with_covariates(dense, layer.weight, layer.bias, self.n_cat_list, cat_list)
             else:
-                x = linear(x)
+                x = layer(x)
             if batch_norm is not None:
                 x = _batch_normalized(x, batch_norm)
             for step in rest:
@@ -138,13 +163,13 @@ class FCLayers(nn.Module):
             Whether this holds for the first layer too.
         """
         self.hooks = []
-        for i, (linear, *_) in enumerate(self._blocks()):
+        for i, (layer, *_) in enumerate(self._blocks()):
             if i == 0 and not hook_first_layer:
                 continue
             n_free = self.n_cov if self.inject_into_layer(i) else 0
-            self.hooks.append(linear.weight.register_hook(_keep_last_columns(n_free)))
-            if linear.bias is not None:
-                self.hooks.append(linear.bias.register_hook(torch.zeros_like))
+            self.hooks.append(layer.weight.register_hook(_keep_last_columns(n_free)))
+            if layer.bias is not None:
+                self.hooks.append(layer.bias.register_hook(torch.zeros_like))
 
     def _blocks(self) -> Iterator[Any]:
         """The layers, each an iterable of linear, batch norm, layer norm, activation, dropout (None where absent)."""

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from ..ops.draws import rsample
-from .fc_layers import FCLayers
-from .linear import Linear
+from .fc_layers import FCLayers, Linear
 
 __all__ = ["MultiDecoder", "MultiEncoder"]
 

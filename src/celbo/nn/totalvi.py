@@ -13,8 +13,7 @@ from torch.distributions import Normal
 
 from ..core import unknown_name
 from ..ops.draws import rsample
-from .fc_layers import FCLayers
-from .linear import Linear
+from .fc_layers import FCLayers, Linear
 
 __all__ = ["DecoderTOTALVI", "EncoderTOTALVI"]
 

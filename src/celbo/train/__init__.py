@@ -17,8 +17,8 @@ from .trainer import Trainer
 if TYPE_CHECKING:
     from .checkpoints import DifferentRunError, TerminatedError
     from .plans.adversarial import AdversarialTrainingPlan, AdversarialTrainingPlanConfig
+    from .plans.classification import METRIC_KEYS
     from .plans.classifier import ClassifierTrainingPlan, ClassifierTrainingPlanConfig
-    from .plans.keys import METRIC_KEYS
     from .plans.semisupervised import SemiSupervisedTrainingPlan, SemiSupervisedTrainingPlanConfig
 
 __all__ = [
@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "METRIC_KEYS": "plans.keys",
+    "METRIC_KEYS": "plans.classification",
     "AdversarialTrainingPlan": "plans.adversarial",
     "AdversarialTrainingPlanConfig": "plans.adversarial",
     "ClassifierTrainingPlan": "plans.classifier",

@@ -3,9 +3,10 @@
 Callbacks written for Lightning work too: hooks are called by name, and only those that a callback defines.
 """
 
+import inspect
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,8 +15,10 @@ from torch import Tensor
 
 from ..core import checked, settings
 from ..core.kinds import Whole
+from ..module.base.randomness import drawing_of
 from .metrics import find_metric
 from .nonfinite import copy_weights
+from .run import Run
 from .run_state import RunState
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "HOOKS",
     "Callback",
+    "Hooks",
     "KeepBest",
     "LearningRateMonitor",
     "LoudEarlyStopping",
@@ -320,3 +324,31 @@ class LearningRateMonitor(Callback):
 
 def _short(value: float | None) -> str:
     return "none" if value is None else f"{value:.4f}"
+
+
+class Hooks:
+    """Calls the callbacks of a run.
+
+    Parameters
+    ----------
+    callbacks
+        Objects with methods of the names in :data:`~celbo.train.callbacks.HOOKS`; each needs only those it wants.
+    """
+
+    def __init__(self, callbacks: Iterable[Any]) -> None:
+        self._by_name: dict[str, list[tuple[Any, Callable[..., Any]]]] = {}
+        for callback in callbacks:
+            methods = dict(inspect.getmembers(callback, callable))
+            for name in HOOKS:
+                if name in methods:
+                    self._by_name.setdefault(name, []).append((callback, methods[name]))
+
+    def listens(self, *hooks: str) -> bool:
+        """Whether a callback has one of these."""
+        return any(hook in self._by_name for hook in hooks)
+
+    def call(self, hook: str, trainer: Run, *args: Any, **kwargs: Any) -> None:
+        """Call a hook of every callback that has it."""
+        for callback, method in self._by_name.get(hook, ()):
+            with drawing_of(callback):
+                method(trainer, trainer.plan, *args, **kwargs)

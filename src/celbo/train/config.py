@@ -1,12 +1,26 @@
-"""Plan and trainer settings as objects, and how they combine with keyword arguments."""
+"""What users ask of a training run: settings as objects, how they combine with keywords, and who understands them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol
 
-from ..core import checked
+from ..core import UnknownArgumentError, checked
+from .callbacks import HOOKS
 
-__all__ = ["KwargsLike", "TrainerConfig", "TrainingPlanConfig", "merge_kwargs"]
+__all__ = [
+    "LIGHTNING_ONLY",
+    "WITHOUT_EFFECT",
+    "KwargsLike",
+    "TrainerConfig",
+    "TrainingPlanConfig",
+    "as_list",
+    "flatten_config",
+    "is_lightnings",
+    "merge_kwargs",
+    "needs_lightning",
+    "needs_their_trainer",
+    "refuse_unknown",
+]
 
 
 class _HasToKwargs(Protocol):
@@ -17,6 +31,7 @@ KwargsLike = Mapping[str, Any] | _HasToKwargs
 
 
 def flatten_config(config: Any, nested: str) -> dict[str, Any]:
+    """The fields of a dataclass as keyword arguments, those of the field ``nested`` beside the others."""
     kwargs = {f.name: getattr(config, f.name) for f in fields(config) if f.name != nested}
     return kwargs | getattr(config, nested)
 
@@ -121,3 +136,91 @@ def _as_dict(settings: KwargsLike | None, argument: str) -> dict[str, Any]:
         kind = type(given).__name__
         raise TypeError(f"{argument}: to_kwargs() of a {type(settings).__name__} must give a mapping, not a {kind}.")
     return dict(given)
+
+
+# Switches of Lightning's Trainer that change nothing here: what they turn on celbo does anyway, or has not.
+WITHOUT_EFFECT = (
+    "barebones",
+    "benchmark",
+    "default_root_dir",
+    "detect_anomaly",
+    "deterministic",
+    "enable_model_summary",
+    "inference_mode",
+    "num_sanity_val_steps",
+    "progress_bar_refresh_rate",
+    "simple_progress_bar",
+    "use_distributed_sampler",
+)
+
+
+def refuse_unknown(kwargs: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Raise an error for a keyword that is neither known nor one of Lightning's that change nothing here."""
+    for name in kwargs:
+        if name not in WITHOUT_EFFECT:
+            raise UnknownArgumentError.among(
+                name, "train", [*(k for k in known if k not in ("self", "without_effect")), *WITHOUT_EFFECT]
+            )
+
+
+def as_list(given: object) -> list[Any]:
+    """One, several or none, as a list."""
+    if given is None:
+        return []
+    return list(given) if isinstance(given, list | tuple) else [given]
+
+
+# What only Lightning's Trainer understands.
+
+LIGHTNING_ONLY = (
+    "ckpt_path",
+    "enable_autolog_hparams",
+    "fast_dev_run",
+    "limit_predict_batches",
+    "limit_test_batches",
+    "max_time",
+    "min_steps",
+    "model_registry",
+    "overfit_batches",
+    "plugins",
+    "profiler",
+    "reload_dataloaders_every_n_epochs",
+    "sync_batchnorm",
+    "val_check_interval",
+)
+"""Arguments of Lightning's Trainer (2.6), and of its ``fit``, that celbo's does not have."""
+
+_LIGHTNING = ("lightning.pytorch.", "pytorch_lightning.")
+_STATE = ("state_key", "state_dict", "load_state_dict", "on_save_checkpoint", "on_load_checkpoint")
+
+
+def needs_lightning(kwargs: Mapping[str, Any]) -> list[str]:
+    """What of a trainer's arguments only Lightning's Trainer understands, in words; Lightning is not imported for it.
+
+    Parameters
+    ----------
+    kwargs
+        Arguments of ``train`` for the trainer.
+    """
+    theirs = [name for name in ("strategy", "accelerator") if is_lightnings(kwargs.get(name))]
+    needs = [name for name in LIGHTNING_ONLY if kwargs.get(name) is not None]
+    needs += [f"{name}={type(kwargs[name]).__name__}" for name in theirs]
+    needs += [type(callback).__name__ for callback in as_list(kwargs.get("callbacks")) if needs_their_trainer(callback)]
+    return needs
+
+
+def is_lightnings(value: object) -> bool:
+    """Whether an object is of a class of Lightning's."""
+    return f"{type(value).__module__}.".startswith(_LIGHTNING)
+
+
+def needs_their_trainer(callback: object) -> bool:
+    """Whether a callback is one of Lightning's own, or has a hook that celbo's loop does not call."""
+    bases = [cls for cls in type(callback).__mro__ if f"{cls.__module__}.".startswith(_LIGHTNING)]
+    if not bases:
+        return False
+    if any(cls.__name__ != "Callback" for cls in bases):
+        return True
+    known_to_them = {name for name in dir(bases[-1]) if name.startswith("on_")} - set(HOOKS) - set(_STATE)
+    own = {name for cls in type(callback).__mro__ if cls not in (*bases, object) for name in vars(cls)}
+    return bool(known_to_them & own)

@@ -1,4 +1,4 @@
-"""History: numbers by name and epoch (or step), in the shape of scvi-tools' ``model.history``."""
+"""History: numbers by name and epoch (or step), in the shape of scvi-tools' ``model.history``; loggers beside it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,7 +6,10 @@ from typing import Any, SupportsFloat
 
 import pandas as pd
 
-__all__ = ["History"]
+from ..core import settings, unknown_name
+from ..core.kinds import described
+
+__all__ = ["History", "make_loggers"]
 
 
 class History:
@@ -95,3 +98,38 @@ def epoch_table(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """The frames indexed by epoch, joined into one table."""
     by_epoch = [frame for frame in frames.values() if frame.index.name == "epoch"]
     return pd.concat(by_epoch, axis=1) if by_epoch else pd.DataFrame(index=pd.Index([], name="epoch"))
+
+
+def make_loggers(chosen: object, folder: str | Path | None) -> list[Any]:
+    """Loggers from what the user gave.
+
+    Parameters
+    ----------
+    chosen
+        None or False: none, the history is always kept. ``"csv"`` (or True), ``"tensorboard"``; a logger of Fabric or
+        Lightning; a list of them.
+    folder
+        Where named loggers write; ``settings.logging_dir`` when not given.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Anything else.
+    """
+    if chosen is None or chosen is False:
+        return []
+    if chosen is True or isinstance(chosen, str):
+        from lightning_fabric.loggers import CSVLogger, TensorBoardLogger
+
+        named = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}
+        name = "csv" if chosen is True else chosen
+        if name not in named:
+            raise ValueError(unknown_name("logger", name, named))
+        return [named[name](root_dir=str(folder or settings.logging_dir))]
+    loggers = list(chosen) if isinstance(chosen, list | tuple) else [chosen]
+    for one in loggers:
+        if not hasattr(one, "log_metrics"):
+            raise TypeError(
+                f"logger must be None, True, 'csv', 'tensorboard' or objects with log_metrics(), got {described(one)}."
+            )
+    return loggers

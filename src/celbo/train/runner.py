@@ -1,18 +1,21 @@
-"""TrainRunner: train a plan and write the outcome into the model."""
+"""TrainRunner: choose the trainer, train a plan, and write the outcome into the model."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 from ..core import checked
 from ..data.access import place
-from .config import KwargsLike, merge_kwargs
+from . import lightning
+from .config import LIGHTNING_ONLY, KwargsLike, merge_kwargs, needs_lightning
 from .history import History
-from .lightning.trainer import make_trainer
 from .nonfinite import NonFiniteLossError
 from .plans.base import Plan
 from .trainer import Trainer
 
 __all__ = ["TrainRunner"]
+
+logger = logging.getLogger("celbo")
 
 _NAMED = 5
 
@@ -53,7 +56,7 @@ class TrainRunner:
         self.model, self.training_plan, self.data_splitter = model, training_plan, data_splitter
         if getattr(training_plan, "reduce_lr_on_plateau", False):
             kwargs.setdefault("learning_rate_monitor", True)
-        self.trainer = make_trainer(self._trainer_cls, kwargs)
+        self.trainer = _make_trainer(self._trainer_cls, kwargs)
 
     def __call__(self) -> None:
         """Train."""
@@ -96,6 +99,28 @@ class TrainRunner:
             for column in getattr(field, "attr_keys", [field.attr_key])
         ]
         return f" The values come from {', '.join(places)}." if places else ""
+
+
+def _make_trainer(trainer_cls: type[Trainer], kwargs: dict[str, Any]) -> Trainer:
+    """The trainer for these arguments: celbo's, or Lightning's where one of them needs it (logged in one line).
+
+    Raises
+    ------
+    ModuleNotFoundError
+        Lightning's is needed and not installed; says what to install.
+    """
+    needs = needs_lightning(kwargs)
+    if not needs:
+        return trainer_cls(**{name: value for name, value in kwargs.items() if name not in LIGHTNING_ONLY})
+    checkpoints = [name for name in ("resume", "checkpoint_every", "checkpoint_dir") if kwargs.get(name) is not None]
+    if checkpoints:
+        raise ValueError(
+            f"{checkpoints[0]} needs celbo's own loop, and {needs[0]} needs Lightning's Trainer: leave one of them "
+            "out, or let Lightning's ModelCheckpoint keep the state of such a run."
+        )
+    trainer = lightning.LightningTrainer(**kwargs)
+    logger.info(f"Training under Lightning's Trainer: celbo's own loop does not have {', '.join(needs)}.")
+    return trainer
 
 
 def _nothing_to_set_up(stage: str) -> None:

@@ -12,33 +12,29 @@ from torch import Tensor
 from ..core import checked
 from ..core.allocator import give_back_free_blocks, keep_large_blocks
 from ..core.kinds import Number
-from ..dataloaders.placing import free_bytes, keep_on_device
+from ..dataloaders.placing import keep_on_device
 from ..module.base.randomness import draws_globally
-from ..ops.native.thread_count import working_threads
+from ..ops.native.threads import working_threads
 from ..ops.random import global_rng, own_rng
 from . import checkpoints
-from .alike import say_where_cells_are_alike
-from .arguments import as_list, refuse_unknown
-from .attempts import Attempts
 from .callbacks import (
     Callback,
+    Hooks,
     KeepBest,
     LearningRateMonitor,
     LoudEarlyStopping,
     SaveCheckpoint,
     refuse_without_validation,
 )
-from .engines.fabric import make_engine
-from .engines.processes import share_out
-from .history import History
-from .hooks import Hooks
-from .loggers import make_loggers
+from .config import as_list, refuse_unknown
+from .engines.engine import make_engine, share_out
+from .history import History, make_loggers
 from .loop import prepare_recordings, run_epoch
-from .nonfinite import FiniteGuard
+from .nonfinite import FiniteGuard, say_where_cells_are_alike
 from .optim import unpack_optimizers
 from .plans.base import Plan
 from .progress import Progress, make_progress, say_summary, speaking_at
-from .run import Watcher
+from .run import Attempts, Watcher
 from .view import TrainerView
 
 if TYPE_CHECKING:
@@ -53,7 +49,7 @@ class Trainer(TrainerView):
     Parameters
     ----------
     accelerator, devices, strategy, precision, num_nodes
-        Where and how to compute; see :func:`~celbo.train.engines.fabric.make_engine`.
+        Where and how to compute; see :func:`~celbo.train.engines.engine.make_engine`.
     max_epochs, min_epochs, max_steps
         When to end; ``max_steps=-1`` sets no limit.
     check_val_every_n_epoch
@@ -231,7 +227,8 @@ class Trainer(TrainerView):
         self.plan, self.datamodule, self.train_loader = model, datamodule, train_dataloaders
         self.val_loader = val_dataloaders if self.check_val_every_n_epoch and self.limit_val_batches != 0 else None
         share_out(self.train_loader, self.val_loader, self.engine)
-        keep_on_device((self.train_loader, self.val_loader), self.engine.device, free_bytes(self.engine.device))
+        if self.engine.room_for_data:
+            keep_on_device((self.train_loader, self.val_loader), self.engine.device, self.engine.room_for_data)
         self._draws_globally = draws_globally(model)  # asked before the engine wraps the module
         self.raw_module = self.engine.place(model)
         model.trainer = self

@@ -17,8 +17,7 @@ from scipy import sparse
 from ...core import settings
 from ...store.matrices.index_structure import check_sparse
 from ...store.matrices.matrix import GAP, PIECE_BYTES, pieces, stored_matrix
-from .dense import DenseRows
-from .source import RowCost, RowSource, Streamed, check_numeric, select_columns
+from .source import DenseRows, RowCost, RowSource, Streamed, check_numeric, select_columns
 from .sparse import CSRRows, SparseRows
 
 __all__ = ["BackedCSRRows", "DaskRows", "HDF5Rows", "SortedRows", "ZarrRows", "backed_csc_rows"]

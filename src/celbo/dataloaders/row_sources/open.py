@@ -12,8 +12,7 @@ from scipy import sparse
 
 from ...core import checked
 from .backed import BackedCSRRows, DaskRows, HDF5Rows, ZarrRows, backed_csc_rows
-from .dense import array_rows, frame_rows
-from .source import RowSource
+from .source import RowSource, array_rows, frame_rows
 from .sparse import CSRRows, csc_rows
 
 __all__ = ["rows"]

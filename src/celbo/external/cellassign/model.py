@@ -20,8 +20,8 @@ from ...data.fields import NumericalObsField, bundles
 from ...model.base import BaseModelClass, RNASeqMixin, UnsupervisedTrainingMixin, setup_method
 from ...model.base.verbs.cells import asked
 from ...posterior.passes import Rows, decode, encode, evaluating, on_device
-from ...train.arguments import as_list
 from ...train.callbacks import Callback
+from ...train.config import as_list
 from ...train.method import PASSED_ON, SPLIT, STOPPING, WHERE, Argument, training
 from ...train.recipes import default_recipe
 from .markers import markers_of

@@ -26,7 +26,7 @@ from torch.distributions import Distribution, Normal, kl_divergence
 from ...core import REGISTRY_KEYS, checked
 from ...core.kinds import Number
 from ...module.base import BaseModuleClass, LossOutput, auto_move_data
-from ...module.base.binding import Binding
+from ...module.base.module import Binding
 from ...module.likelihoods import LIKELIHOODS, log_likelihood
 from ...nn import DecoderSCVI, Encoder
 from ...nn.covariates import with_covariates

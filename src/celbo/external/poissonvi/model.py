@@ -21,7 +21,7 @@ from ...model.base.verbs.accessibility import Cells
 from ...model.base.verbs.answering import AnsweringWith
 from ...model.base.verbs.cells import Weights
 from ...module import VAE
-from ...module.options import LatentDistribution
+from ...module.likelihoods import LatentDistribution
 from ...module.peakvae import peak_sizes
 from ...module.variants import without_bias
 

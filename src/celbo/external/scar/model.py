@@ -27,7 +27,7 @@ from ...model.base import (
     setup_method,
 )
 from ...model.base.verbs.cells import asked
-from ...module.options import LatentDistribution
+from ...module.likelihoods import LatentDistribution
 from .ambient import ambient_profile_of, empty_droplet_profile
 from .module import SCAR_VAE, Scale, ScarLikelihood
 

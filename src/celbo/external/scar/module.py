@@ -24,10 +24,9 @@ from torch.distributions import Distribution, Normal
 from ...core import checked, unknown_name
 from ...distributions.base import CountDistribution, Shape, extended, normalized
 from ...module import VAE
-from ...module.likelihoods import LIKELIHOODS
-from ...module.options import LatentDistribution, norms
+from ...module.likelihoods import LIKELIHOODS, LatentDistribution, norms
 from ...nn import FCLayers
-from ...nn.linear import Linear
+from ...nn.fc_layers import Linear
 from ...ops.elementwise import log_gamma_ratio
 from ...ops.random import generator_or
 

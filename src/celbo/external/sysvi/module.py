@@ -31,7 +31,7 @@ from ...distributions import Normal
 from ...module.base import BaseModuleClass, EmbeddingModuleMixin, GaussianPrior, LossOutput, auto_move_data
 from ...module.base.priors import Prior, VampPrior
 from ...nn import FCLayers
-from ...nn.linear import Linear
+from ...nn.fc_layers import Linear
 from ...ops.draws import rsample
 from ...ops.random import generator_for
 

@@ -15,7 +15,7 @@ from ...dataloaders import AnnTorchDataset, DataSplitter
 from ...module.base import BaseModuleClass
 from ...ops.random import fresh_seed
 from ...train import KwargsLike, Plan, TrainerConfig, TrainingPlan, TrainRunner, checkpoints, merge_kwargs
-from ...train.engines.processes import several_processes
+from ...train.engines.engine import several_processes
 from ...train.recipes import Recipe, default_recipe, find_recipe
 from .sizes import build_with_loaders
 from .verbs.cells import has_few_counts

@@ -1,8 +1,8 @@
 """LossOutput: the one record by which a model hands its loss to training, logging and early stopping.
 
 The record asks nothing of a framework beyond arrays with ``shape``, ``dtype`` and arithmetic, so PyTorch tensors, JAX
-arrays and numpy arrays all serve; neither framework is imported here (:mod:`celbo.module.base.pytree` tells how both
-learn of it).
+arrays and numpy arrays all serve; neither framework is imported here (they learn of it where it
+first meets them).
 
 Axes: n observations of the minibatch.
 """
@@ -15,9 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from .pytree import register_with_loaded_frameworks
-
-__all__ = ["LossOutput"]
+__all__ = ["LossOutput", "register_with_loaded_frameworks"]
 
 Array = Any
 """A PyTorch tensor, a JAX array or a numpy array."""
@@ -274,3 +272,79 @@ def _length_of_first(terms: dict[str, Array]) -> int:
 def _total(terms: dict[str, Array], zero: Array) -> Array:
     sums = [term.sum() for term in terms.values()]
     return sum(sums[1:], start=sums[0]) if sums else zero
+
+
+_STATIC = ("n_obs_minibatch", "_n_obs_inferred")
+
+_registered: dict[str, set[type]] = {"torch": set(), "jax": set()}
+
+
+def register_with_loaded_frameworks(cls: type) -> None:
+    """Register ``cls`` as a pytree node with torch and with jax, where they are loaded and do not know it yet."""
+    # A module set to None in sys.modules is blocked, not loaded.
+    if cls not in _registered["torch"] and sys.modules.get("torch.utils._pytree") is not None:
+        _registered["torch"].add(cls)
+        _register_torch(cls)
+    if cls not in _registered["jax"] and sys.modules.get("jax") is not None:
+        _registered["jax"].add(cls)
+        _register_jax(cls)
+
+
+def _leaf_names(cls: type) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(cls) if field.name not in _STATIC)
+
+
+def _static(record: object) -> tuple[Any, ...]:
+    return tuple(getattr(record, name) for name in _STATIC)
+
+
+def _rebuild(cls: type, leaves: dict[str, Any], static: tuple[Any, ...]) -> Any:
+    record: Any = object.__new__(cls)
+    for name in _leaf_names(cls):
+        object.__setattr__(record, name, leaves.get(name))
+    for name, value in zip(_STATIC, static, strict=True):
+        object.__setattr__(record, name, value)
+    return record
+
+
+def _register_torch(cls: type) -> None:
+    from torch.utils import _pytree
+
+    def flatten(record: object) -> tuple[list[Any], tuple[Any, ...]]:
+        # torch takes None for a leaf, JAX does not; left out here, `tree_map(lambda t: 2 * t, record)` works in both.
+        present = tuple(name for name in _leaf_names(cls) if getattr(record, name) is not None)
+        return [getattr(record, name) for name in present], (present, _static(record))
+
+    def flatten_with_keys(record: object) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
+        children, context = flatten(record)
+        return [(_pytree.GetAttrKey(name), child) for name, child in zip(context[0], children, strict=True)], context
+
+    def unflatten(children: Iterable[Any], context: tuple[Any, ...]) -> Any:
+        present, static = context
+        return _rebuild(cls, dict(zip(present, children, strict=True)), static)
+
+    _pytree.register_pytree_node(
+        cls,
+        flatten,
+        unflatten,
+        serialized_type_name=f"{cls.__module__}.{cls.__qualname__}",
+        flatten_with_keys_fn=flatten_with_keys,
+    )
+
+
+def _register_jax(cls: type) -> None:
+    from jax import tree_util
+
+    names = _leaf_names(cls)
+
+    def flatten(record: object) -> tuple[list[Any], tuple[Any, ...]]:
+        return [getattr(record, name) for name in names], _static(record)
+
+    def flatten_with_keys(record: object) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
+        children, static = flatten(record)
+        return [(tree_util.GetAttrKey(name), child) for name, child in zip(names, children, strict=True)], static
+
+    def unflatten(static: tuple[Any, ...], children: Iterable[Any]) -> Any:
+        return _rebuild(cls, dict(zip(names, children, strict=True)), static)
+
+    tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)

@@ -11,9 +11,8 @@ from torch.distributions import Normal
 
 from ...core import REGISTRY_KEYS
 from ...ops.draws import sample
-from .binding import Binding
 from .lossoutput import LossOutput
-from .module import BaseModuleClass, Outputs
+from .module import BaseModuleClass, Binding, Outputs
 
 __all__ = ["LATENT_POSTERIOR", "LATENT_POSTERIOR_WITH_COUNTS", "BaseMinifiedModeModuleClass", "stored_latents"]
 

@@ -1,16 +1,104 @@
-"""BaseModuleClass: what a model's maths must provide, and the way a minibatch takes through it."""
+"""BaseModuleClass: what a model's maths must provide, and the way a minibatch takes through it, bound by name."""
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .binding import Binding
+from ...core import REGISTRY_KEYS
 from .lossoutput import LossOutput
 
-__all__ = ["BaseModuleClass", "auto_move_data"]
+__all__ = ["ARGUMENT_KEYS", "BaseModuleClass", "Binding", "accepts", "auto_move_data"]
+
+ARGUMENT_KEYS: Mapping[str, str] = {
+    "x": REGISTRY_KEYS.X_KEY,
+    "batch_index": REGISTRY_KEYS.BATCH_KEY,
+    "sample_index": REGISTRY_KEYS.SAMPLE_KEY,
+    "y": REGISTRY_KEYS.LABELS_KEY,
+    "cat_covs": REGISTRY_KEYS.CAT_COVS_KEY,
+    "cont_covs": REGISTRY_KEYS.CONT_COVS_KEY,
+    "size_factor": REGISTRY_KEYS.SIZE_FACTOR_KEY,
+}
+"""Argument name -> registry key, where the two differ; every other argument is looked up by its own name."""
+
+_WHOLE_BATCH = "tensors"
+
+
+@dataclass(frozen=True)
+class Binding:
+    """Which arguments a method takes and where each is found.
+
+    Attributes
+    ----------
+    owner
+        Qualified name of the method, for messages.
+    required, optional
+        Argument names without and with a default.
+    """
+
+    owner: str
+    required: tuple[str, ...]
+    optional: tuple[str, ...]
+
+    @classmethod
+    def of(cls, method: Callable[..., Any]) -> "Binding":
+        """Read the signature of a method (its ``self`` is left out)."""
+        parameters = list(inspect.signature(method).parameters.values())[1:]
+        named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        return cls(
+            owner=method.__qualname__,
+            required=tuple(p.name for p in named if p.default is p.empty),
+            optional=tuple(p.name for p in named if p.default is not p.empty),
+        )
+
+    def collect(self, *sources: Mapping[str, Any]) -> dict[str, Any]:
+        """Values of the arguments, taken from the first source that has them.
+
+        Parameters
+        ----------
+        *sources
+            Mappings searched in order, first by argument name, then by registry key; the last one is the minibatch.
+
+        Raises
+        ------
+        KeyError
+            A required argument that no source has: names it and what there is.
+        """
+        bound = {}
+        for name in (*self.required, *self.optional):
+            if name == _WHOLE_BATCH:
+                bound[name] = sources[-1]
+                continue
+            value = _first(name, sources)
+            if value is not None:
+                bound[name] = value
+            elif name in self.required:
+                have = sorted({str(key) for source in sources for key in source})
+                raise KeyError(
+                    f"{self.owner} needs {name!r}, which is not among what this minibatch has: {', '.join(have)}."
+                )
+        return bound
+
+
+def _first(name: str, sources: tuple[Mapping[str, Any], ...]) -> Any:
+    key = ARGUMENT_KEYS.get(name, name)
+    for source in sources:
+        value = source.get(name)
+        if value is None and key != name:
+            value = source.get(key)
+        if value is not None:
+            return value
+    return None
+
+
+def accepts(method: Callable[..., Any], argument: str) -> bool:
+    """Whether a bound method has an argument of that name (``**kwargs`` does not count)."""
+    return argument in inspect.signature(method).parameters
+
 
 Outputs = dict[str, Any]
 """What ``inference`` and ``generative`` return: tensors and distributions by name."""
@@ -54,7 +142,7 @@ class BaseModuleClass(nn.Module):
     r"""Abstract module: networks and ELBO of a model, without any notion of AnnData.
 
     A subclass writes three methods. Their arguments are bound by name: first to the outputs of the step before, then to
-    the minibatch by the names of :data:`~celbo.module.base.binding.ARGUMENT_KEYS` (``x``, ``batch_index``, ``y``,
+    the minibatch by the names of :data:`~celbo.module.base.module.ARGUMENT_KEYS` (``x``, ``batch_index``, ``y``,
     ``cat_covs``, ``cont_covs``, ``size_factor``) or by the registry key itself.
 
     - ``inference(x, ...) -> dict``: encode; posterior distributions such as ``qz`` and samples such as ``z``.

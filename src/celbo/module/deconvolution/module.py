@@ -38,7 +38,7 @@ from ...core import REGISTRY_KEYS, checked
 from ...distributions import NegativeBinomial
 from ...nn import Encoder, FCLayers
 from ...nn.covariates import append_columns
-from ...nn.linear import Linear
+from ...nn.fc_layers import Linear
 from ...ops.draws import randn
 from ..base import BaseModuleClass, EmbeddingModuleMixin, LossOutput, auto_move_data
 from ..base.priors import GaussianPrior

@@ -1,21 +1,145 @@
-"""Rows shared out over torch's own threads: for compiled code that releases the interpreter lock.
+"""torch's own threads: how many it works on, and compiled loops shared out over them.
+
+Sums of floats depend on the number. A run therefore chooses it once (:func:`working_threads`): the user's, whoever
+changed it since. A checkpoint keeps it.
 
 torch's OpenMP threads wait busily for the next piece of work, so threads of another pool would have to share the
 processors with them: measured, a second pool gained nothing. Where torch brings GNU's OpenMP (its Linux builds), the
-work is therefore handed to that very team; elsewhere to a pool. There are more shares than threads, so that a thread
-that another program keeps from running holds up a small one.
+work of compiled code, which releases the interpreter lock, is handed to that very team; elsewhere to a pool. There are
+more shares than threads, so that a thread that another program keeps from running holds up a small one.
 """
 
 import itertools
 import os
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import torch
 
 from .openmp import OPENMP
+from .waiting import considerate, look_around
 
-__all__ = ["for_row_ranges"]
+__all__ = ["allowed_threads", "between_batches", "for_row_ranges", "working_threads"]
+
+_local = threading.local()
+_team_is_gone = False
+
+
+def allowed_threads(afresh: bool = True) -> int:
+    """Threads that the user lets torch have on the calling thread.
+
+    That is what ``OMP_NUM_THREADS``, ``MKL_NUM_THREADS``, ``torch.set_num_threads`` or ``celbo.settings.num_threads``
+    says, whichever spoke last, or torch's own choice. A smaller number on the calling thread counts as well
+    (threadpoolctl sets it there) unless it is numba's: its OpenMP layer sets the thread that starts it to a number of
+    numba's own. 1 in a forked child whose parent had threads: they are gone, and OpenMP would wait for them for ever.
+
+    Parameters
+    ----------
+    afresh
+        Ask in any case, which may take a millisecond. If not, what was last asked on this thread serves as long as
+        nothing has changed on it.
+    """
+    if _team_is_gone:
+        return 1
+    chosen = getattr(_local, "chosen", None)
+    if chosen is not None:  # asked in the middle of a run
+        return int(chosen)
+    here = torch.get_num_threads()
+    numbas = _is_numbas(here)
+    if here == 1 and not numbas:
+        return 1
+    known = getattr(_local, "known", None)
+    if afresh or known is None or known[:2] != (here, numbas):
+        _local.known = known = here, numbas, _number_of_a_new_thread()
+    asked = known[2]
+    return asked if here > asked or numbas else here
+
+
+def _number_of_a_new_thread() -> int:
+    """What torch takes on a thread where nothing but the user's word has been heard."""
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()), name="celbo-asks")
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def _is_numbas(count: int) -> bool:
+    layer, config = sys.modules.get("numba.np.ufunc.parallel"), sys.modules.get("numba.core.config")
+    return bool(getattr(layer, "_is_initialized", False)) and getattr(config, "NUMBA_NUM_THREADS", None) == count
+
+
+@contextmanager
+def working_threads(stored: int | None = None, *, afresh: bool = True) -> Iterator[int]:
+    """Let torch work on the same number of threads throughout the block, on the calling thread only.
+
+    Parameters
+    ----------
+    stored
+        The number of the run that is gone on with. The user's is not exceeded for its sake.
+    afresh
+        See :func:`allowed_threads`.
+
+    Yields
+    ------
+    The number. Afterwards the calling thread has the user's again.
+    """
+    allowed, outer = allowed_threads(afresh), getattr(_local, "chosen", None)
+    chosen = allowed if stored is None else max(1, min(stored, allowed))
+    _local.chosen = chosen
+    _set(chosen)
+    try:
+        with considerate(chosen):
+            yield chosen
+    finally:
+        _local.chosen = outer
+        _set(allowed)
+
+
+def between_batches() -> None:
+    """To be called between minibatches: undo what others did to the number, make way for who wants the processors."""
+    chosen = getattr(_local, "chosen", None)
+    if chosen is not None:
+        _set(chosen)
+        look_around()
+
+
+def _set(n: int) -> None:
+    n = 1 if _team_is_gone else n  # the block may have begun before the fork
+    if torch.get_num_threads() == n:
+        return
+    if OPENMP is None:
+        torch.set_num_threads(n)
+    else:
+        OPENMP.set_threads(n)
+
+
+_threads_at_fork = True
+
+
+def _count_threads() -> None:
+    global _threads_at_fork
+    try:
+        _threads_at_fork = len(os.listdir("/proc/self/task")) > 1
+    except OSError:  # another system: nobody says
+        _threads_at_fork = True
+
+
+def _leave_the_team() -> None:
+    """In a forked child only the thread that forked lives on; torch must not wait for the others."""
+    global _team_is_gone
+    if _threads_at_fork:
+        _team_is_gone = True
+        _local.__dict__.clear()
+        torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_count_threads, after_in_child=_leave_the_team)
+
 
 SMALLEST_SHARE = 1 << 15
 """Entries a thread must have to be worth waking: about 0.1 ms of work."""

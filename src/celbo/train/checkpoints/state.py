@@ -26,7 +26,7 @@ from torch import Tensor
 from ...core import __version__
 from ...io import ArchiveError
 from ...io.errors import blaming
-from ...ops.native.thread_count import allowed_threads
+from ...ops.native.threads import allowed_threads
 from ...ops.random import generator_states, set_generator_states
 from ..run import Run
 from .folder import SavedRun

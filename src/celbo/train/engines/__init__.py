@@ -1,3 +1,3 @@
-"""Where a step runs: one process or several, precision, devices."""
+"""Where a run computes: devices, precision, processes; steps recorded on the device."""
 
 __all__: list[str] = []

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from ...module.base import LossOutput
-from ...ops.native.thread_count import between_batches
+from ...ops.native.threads import between_batches
 from ..history import History
 from ..optim import SchedulerLink, parameters_of
 from ..plans.base import Plan

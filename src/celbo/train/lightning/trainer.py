@@ -8,7 +8,7 @@ celbo's loop calls callbacks by Lightning's hook names and writes to Lightning's
 import inspect
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,94 +16,14 @@ import torch
 
 from ...core import optional, settings
 from ...module.base.randomness import minibatches_of, randomness_of
-from ...ops.native.thread_count import working_threads
-from ..arguments import WITHOUT_EFFECT, as_list
-from ..callbacks import HOOKS
+from ...ops.native.threads import working_threads
+from ..config import LIGHTNING_ONLY, WITHOUT_EFFECT, as_list, is_lightnings, needs_lightning, needs_their_trainer
 from ..nonfinite import FiniteGuard
 from ..plans.base import Plan
 from ..trainer import Trainer
 from .module import make_history_logger, make_lightning_module
 
-__all__ = ["LIGHTNING_ONLY", "LightningTrainer", "make_trainer", "needs_lightning"]
-
-logger = logging.getLogger("celbo")
-
-LIGHTNING_ONLY = (
-    "ckpt_path",
-    "enable_autolog_hparams",
-    "fast_dev_run",
-    "limit_predict_batches",
-    "limit_test_batches",
-    "max_time",
-    "min_steps",
-    "model_registry",
-    "overfit_batches",
-    "plugins",
-    "profiler",
-    "reload_dataloaders_every_n_epochs",
-    "sync_batchnorm",
-    "val_check_interval",
-)
-"""Arguments of Lightning's Trainer (2.6), and of its ``fit``, that celbo's does not have."""
-
-_PACKAGES = ("lightning.pytorch.", "pytorch_lightning.")
-_STATE = ("state_key", "state_dict", "load_state_dict", "on_save_checkpoint", "on_load_checkpoint")
-
-
-def needs_lightning(kwargs: Mapping[str, Any]) -> list[str]:
-    """What of a trainer's arguments only Lightning's Trainer understands, in words; Lightning is not imported for it.
-
-    Parameters
-    ----------
-    kwargs
-        Arguments of ``train`` for the trainer.
-    """
-    needs = [name for name in LIGHTNING_ONLY if kwargs.get(name) is not None]
-    needs += [
-        f"{name}={type(kwargs[name]).__name__}" for name in ("strategy", "accelerator") if _is_theirs(kwargs.get(name))
-    ]
-    needs += [
-        type(callback).__name__ for callback in as_list(kwargs.get("callbacks")) if _needs_their_trainer(callback)
-    ]
-    return needs
-
-
-def _is_theirs(value: Any) -> bool:
-    return f"{type(value).__module__}.".startswith(_PACKAGES)
-
-
-def _needs_their_trainer(callback: Any) -> bool:
-    """Whether a callback is one of Lightning's own, or has a hook that celbo's loop does not call."""
-    bases = [cls for cls in type(callback).__mro__ if f"{cls.__module__}.".startswith(_PACKAGES)]
-    if not bases:
-        return False
-    if any(cls.__name__ != "Callback" for cls in bases):
-        return True
-    known_to_them = {name for name in dir(bases[-1]) if name.startswith("on_")} - set(HOOKS) - set(_STATE)
-    own = {name for cls in type(callback).__mro__ if cls not in (*bases, object) for name in vars(cls)}
-    return bool(known_to_them & own)
-
-
-def make_trainer(trainer_cls: type[Trainer], kwargs: dict[str, Any]) -> Trainer:
-    """The trainer for these arguments: celbo's, or Lightning's where one of them needs it (said in one line).
-
-    Raises
-    ------
-    ModuleNotFoundError
-        Lightning's is needed and not installed; says what to install.
-    """
-    needs = needs_lightning(kwargs)
-    if not needs:
-        return trainer_cls(**{name: value for name, value in kwargs.items() if name not in LIGHTNING_ONLY})
-    checkpoints = [name for name in ("resume", "checkpoint_every", "checkpoint_dir") if kwargs.get(name) is not None]
-    if checkpoints:
-        raise ValueError(
-            f"{checkpoints[0]} needs celbo's own loop, and {needs[0]} needs Lightning's Trainer: leave one of them "
-            "out, or let Lightning's ModelCheckpoint keep the state of such a run."
-        )
-    trainer = LightningTrainer(**kwargs)
-    logger.info(f"Training under Lightning's Trainer: celbo's own loop does not have {', '.join(needs)}.")
-    return trainer
+__all__ = ["LightningTrainer"]
 
 
 class _Batches:
@@ -175,16 +95,16 @@ class LightningTrainer(Trainer):
         self._lightning = optional("lightning.pytorch", extra="lightning", purpose=", ".join(needs_lightning(kwargs)))
         known = {*inspect.signature(Trainer.__init__).parameters, *WITHOUT_EFFECT}
         callbacks = as_list(kwargs.pop("callbacks", None))
-        self._their_callbacks = [callback for callback in callbacks if _needs_their_trainer(callback)]
-        ours = [callback for callback in callbacks if not _needs_their_trainer(callback)]
+        self._their_callbacks = [callback for callback in callbacks if needs_their_trainer(callback)]
+        ours = [callback for callback in callbacks if not needs_their_trainer(callback)]
         self._theirs = {name: kwargs.pop(name) for name in LIGHTNING_ONLY if name in kwargs}
         self._ckpt_path = self._theirs.pop("ckpt_path", None)
         switches = inspect.signature(self._lightning.Trainer.__init__).parameters
         self._theirs |= {name: kwargs[name] for name in WITHOUT_EFFECT if name in kwargs and name in switches}
         super().__init__(callbacks=ours, **{n: v for n, v in kwargs.items() if n in known or n not in self._theirs})
         self.retries = 0
-        self._their_loggers = [log for log in self.loggers if _is_theirs(log)]
-        self.loggers = [log for log in self.loggers if not _is_theirs(log)]
+        self._their_loggers = [log for log in self.loggers if is_lightnings(log)]
+        self.loggers = [log for log in self.loggers if not is_lightnings(log)]
 
     def fit(
         self, model: Plan, train_dataloaders: Any = None, val_dataloaders: Any = None, datamodule: Any = None

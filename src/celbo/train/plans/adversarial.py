@@ -23,7 +23,7 @@ from ...module import Classifier
 from ...module.base import BaseModuleClass
 from ...ops.draws import initial_weights
 from ..config import flatten_config
-from .adam import Adam
+from ..optim import Adam
 from .base import Step
 from .elbo import TrainingPlan
 

@@ -5,11 +5,13 @@ Averages are micro averages: every cell counts alike, whatever its class.
 Dims: n cells, c classes.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["accuracy", "calibration_error", "classification_metrics", "f1_score"]
+__all__ = ["METRIC_KEYS", "accuracy", "calibration_error", "classification_metrics", "f1_score"]
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -84,3 +86,18 @@ def classification_metrics(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         "f1_score": f1_score(logits, labels),
         "calibration_error": calibration_error(logits, labels),
     }
+
+
+class _MetricKeys(NamedTuple):
+    TRAINING_KEY: str = "training"
+    VALIDATION_KEY: str = "validation"
+    ACCURACY_KEY: str = "accuracy"
+    F1_SCORE_KEY: str = "f1_score"
+    CALIBRATION_ERROR_KEY: str = "calibration_error"
+    AUROC_KEY: str = "auroc"
+    CLASSIFICATION_LOSS_KEY: str = "classification_loss"
+    TRUE_LABELS_KEY: str = "true_labels"
+    LOGITS_KEY: str = "logits"
+
+
+METRIC_KEYS = _MetricKeys()

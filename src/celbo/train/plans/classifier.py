@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ...core import checked
 from ...module import Classifier
 from ...module.base import LossOutput
-from .adam import Adam
+from ..optim import Adam
 from .base import Plan
 from .classification import classification_metrics
 

@@ -12,10 +12,10 @@ from ...core import UnknownArgumentError, checked, unknown_name
 from ...core.kinds import Number
 from ...module.base import BaseModuleClass, LossOutput
 from ..metrics import ElboMetric, EpochMetrics
-from ..running_means import RunningMeans
+from ..optim import Adam
 from . import schedules
-from .adam import Adam
 from .base import Plan
+from .schedules import RunningMeans
 
 __all__ = ["TrainingPlan"]
 
@@ -60,7 +60,7 @@ class TrainingPlan(Plan):
         matrix, whose inputs all move at once, changes its output many times as fast at the same rate.
     batch_norm_momentum
         Weight of the newest minibatch in the running means of batch normalization
-        (:class:`~celbo.train.running_means.RunningMeans`); None: as the layers have it.
+        (:class:`~celbo.train.plans.schedules.RunningMeans`); None: as the layers have it.
     **loss_kwargs
         Arguments of ``module.loss``.
 

@@ -9,9 +9,8 @@ from torch import Tensor
 from ...core import checked
 from ...module.base import BaseModuleClass, LossOutput
 from ..config import flatten_config
-from .classification import classification_metrics
+from .classification import METRIC_KEYS, classification_metrics
 from .elbo import TrainingPlan
-from .keys import METRIC_KEYS
 
 __all__ = ["SemiSupervisedTrainingPlan", "SemiSupervisedTrainingPlanConfig"]
 
