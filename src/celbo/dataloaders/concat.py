@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core import checked
+from .base import Loader, Tables
 from .dataset import AnnTorchDataset
 from .loader import AnnDataLoader
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["ConcatDataLoader"]
 
 
-class ConcatDataLoader:
+class ConcatDataLoader(Loader):
     """Minibatches of several sets of cells; the longest sets the length of an epoch, the others start over within it.
 
     Parameters
@@ -99,7 +100,17 @@ class ConcatDataLoader:
         self._reached = (0, 0)
 
     @property
-    def last_indices(self) -> np.ndarray:
+    def tables(self) -> Tables:  # type: ignore[override]
+        """Where all cells can be read."""
+        return self.dataloaders[0].tables
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether each set can go on in the middle of an epoch."""
+        return all(loader.is_resumable for loader in self.dataloaders)
+
+    @property
+    def last_indices(self) -> np.ndarray:  # type: ignore[override]
         """Rows of the first part of the minibatch handed out last, in its order."""
         return self.dataloaders[0].last_indices
 

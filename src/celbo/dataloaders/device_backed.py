@@ -10,13 +10,14 @@ from torch import Tensor
 
 from ..core import checked
 from ..data import AnnDataManager
+from .base import Loader
 from .dataset import AnnTorchDataset
 from .splitter import DataSplitter
 
 __all__ = ["DeviceBackedDataSplitter", "DeviceBackedLoader"]
 
 
-class DeviceBackedLoader:
+class DeviceBackedLoader(Loader):
     """Minibatches of tensors that are on the device already; iterating again gives the next epoch.
 
     Parameters
@@ -32,6 +33,8 @@ class DeviceBackedLoader:
     seed
         Of the shuffling; None: fresh randomness. The global generators are untouched.
     """
+
+    batch_size: int
 
     def __init__(
         self,

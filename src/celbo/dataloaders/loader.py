@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..core import UnknownArgumentError, checked, settings
 from ..store.mapped import is_mapped, taken
+from .base import Loader
 from .block_sampler import BlockSampler, sizes_for
 from .dataset import AnnTorchDataset
 from .read_ahead import read_ahead
@@ -40,7 +41,7 @@ WORKER_OPTIONS = frozenset(
 """Options of torch's DataLoader about worker processes. There are none here; the minibatches are the same."""
 
 
-class AnnDataLoader:
+class AnnDataLoader(Loader):
     """Minibatches of registered data, rows in the order asked; iterating again gives the next epoch.
 
     Each minibatch is a dict of fresh tensors by registry key: ``X`` ``(n, g)`` float32, fields of ``obs`` ``(n, 1)``,
@@ -139,7 +140,7 @@ class AnnDataLoader:
         self.tables: Any = tables
         cells = all_rows(len(tables)) if indices is None else row_numbers(indices, len(tables))
         self.batch_size = int(batch_size or settings.batch_size)
-        self.last_indices = np.empty(0, dtype=np.int64)
+        self.last_indices: np.ndarray = np.empty(0, dtype=np.int64)
         self.drop_last, self.drop_dataset_tail, self.iter_ndarray = drop_last, drop_dataset_tail, iter_ndarray
         self.pin_memory = pin_memory and torch.cuda.is_available()
         if sampler is not None and (shuffle or distributed_sampler):
@@ -195,6 +196,11 @@ class AnnDataLoader:
     def last_weight(self) -> float:
         """Cells of the minibatch handed out last over an equal share of it, where processes share minibatches."""
         return self.sampler.last_weight if isinstance(self.sampler, EpochSampler) else 1.0
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether the order is the loader's own, so that it can go on in the middle of an epoch."""
+        return isinstance(self.sampler, EpochSampler)
 
     def take_share(self, rank: int, size: int) -> None:
         """Read the share of one of several processes from now on: the cells of every minibatch are shared out.

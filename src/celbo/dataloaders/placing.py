@@ -2,11 +2,11 @@
 
 import logging
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 
 from . import AnnDataLoader, AnnTorchDataset
+from .base import Loader
 from .resident import ResidentTables, resident_tables
 
 __all__ = ["keep_on_device"]
@@ -14,7 +14,7 @@ __all__ = ["keep_on_device"]
 logger = logging.getLogger("celbo")
 
 
-def keep_on_device(loaders: Iterable[Any], device: torch.device, most_bytes: int) -> None:
+def keep_on_device(loaders: Iterable[Loader], device: torch.device, most_bytes: int) -> None:
     """Move the tables of celbo's own loaders to the device where they fit; loaders of one dataset share them."""
     moved: dict[int, ResidentTables | None] = {}
     for loader in loaders:

@@ -1,6 +1,7 @@
 """The three loaders of a training run."""
 
 import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from ..core import UnknownArgumentError, checked, settings, unknown_name
 from ..core.kinds import Text, Whole
+from .base import DataModule, Loader
 from .concat import ConcatDataLoader
 from .dataset import AnnTorchDataset, registered
 from .loader import WORKER_OPTIONS, AnnDataLoader
@@ -26,7 +28,7 @@ _OWN_OPTIONS = ("dataset", "merge_small_tail", "pool_bytes", "seed")
 """Options of celbo's loader that scvi-tools' does not have."""
 
 
-class DataSplitter:
+class DataSplitter(DataModule):
     """Splits cells into training, validation and test sets and makes a loader of each.
 
     Parameters
@@ -77,6 +79,11 @@ class DataSplitter:
     """
 
     data_loader_cls: ClassVar[type[Any]] = AnnDataLoader
+    n_train: int
+    n_val: int
+    train_idx: np.ndarray
+    val_idx: np.ndarray
+    test_idx: np.ndarray
 
     @checked
     def __init__(
@@ -143,19 +150,24 @@ class DataSplitter:
             indices = in_order(indices)  # of files, so that validation reads them once from front to back
         return loader_cls(self.adata_manager, indices=indices, **_understood(loader_cls, options))
 
-    def train_dataloader(self) -> AnnDataLoader | None:
+    def train_dataloader(self) -> Loader | None:
         """Loader of the training cells, in another order each epoch."""
         return self._loader(
             self.train_idx, shuffle=True, drop_last=self.drop_last, merge_small_tail=True, seed=self.seed
         )
 
-    def val_dataloader(self) -> AnnDataLoader | None:
+    def val_dataloader(self) -> Loader | None:
         """Loader of the validation cells in the order of ``val_idx`` (ascending for data on disk), or None."""
         return self._loader(self.val_idx)
 
-    def test_dataloader(self) -> AnnDataLoader | None:
+    def test_dataloader(self) -> Loader | None:
         """Loader of the test cells in the order of ``test_idx`` (ascending for data on disk), or None."""
         return self._loader(self.test_idx)
+
+    @property
+    def finisher(self) -> Callable[[Any, int], Any]:
+        """What finishes a minibatch on the device: :meth:`on_after_batch_transfer`."""
+        return self.on_after_batch_transfer
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Minibatch with its sparse tensors made dense, on the device they lie on, but where ``sparse_on_cpu``."""

@@ -139,7 +139,7 @@ def _descend(trainer: Run, batch: object, batch_idx: int, is_checked: bool = Fal
 
 def _check(trainer: Run, step: Step, batch: object, batch_idx: int) -> None:
     where = f"epoch {trainer.current_epoch}, step {trainer.global_step}"
-    rows = getattr(trainer.train_loader, "last_indices", None)  # third-party loaders may not expose them
+    rows = trainer.train_loader.last_indices
     trainer.guard.check(step.loss, step.record, batch, batch_idx, rows, where)
 
 
@@ -147,7 +147,7 @@ def _backward(trainer: Run, step: Step) -> None:
     loss, accumulate = step.loss, trainer.accumulate_grad_batches
     trainer.call("on_before_backward", loss)
     # Processes average their gradients; where they have unlike shares of a minibatch, so must their weights be.
-    weight = getattr(trainer.train_loader, "last_weight", 1.0)  # third-party loaders may not have it
+    weight = trainer.train_loader.last_weight
     loss = loss if weight == 1.0 else loss * weight
     if loss.requires_grad:
         only = {} if step.optimizer is None else {"inputs": parameters_of(trainer.optimizers[step.optimizer])}
@@ -196,6 +196,7 @@ def _waits_for_validation(trainer: Run, link: SchedulerLink) -> bool:
 @torch.no_grad()
 def _validate(trainer: Run) -> dict[str, float]:
     plan, loader = trainer.plan, trainer.val_loader
+    assert loader is not None
     trainer.checkpointing.validation_begins()
     trainer.engine.agree_on_buffers(trainer.raw_module)
     plan.eval()

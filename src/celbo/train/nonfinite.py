@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import REGISTRY_KEYS
+from ..dataloaders.base import Loader
 from ..module.base import LossOutput
 
 __all__ = ["FiniteGuard", "NonFiniteLossError", "copy_weights", "explain_nonfinite", "say_where_cells_are_alike"]
@@ -236,16 +237,15 @@ def copy_weights(module: nn.Module, into: dict[str, Tensor]) -> dict[str, Tensor
 _LOOKED_AT = 16
 
 
-def say_where_cells_are_alike(loader: Any) -> None:
+def say_where_cells_are_alike(loader: Loader) -> None:
     """Warn where evenly spaced cells of the data all have the same counts.
 
     Parameters
     ----------
     loader
-        Of the training cells. Third-party loaders are not read.
+        Of the training cells. Those without tables, as third-party ones, are not read.
     """
-    first = getattr(loader, "dataloaders", [loader])[0]
-    tables = getattr(first, "tables", None)
+    tables = loader.tables
     if tables is None or len(tables) < 2:
         return
     rows = np.linspace(0, len(tables) - 1, min(_LOOKED_AT, len(tables))).astype(np.int64)

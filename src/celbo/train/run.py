@@ -1,7 +1,7 @@
 """Run: a plan on an engine, what the loop and the checkpoints are handed of it, and its attempts."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -89,7 +89,7 @@ class Run(RunState):
     retries: int
     precision: str
     gradient_clip_algorithm: str
-    _finish_batch: Any
+    _finish_batch: Callable[[Any, int], Any] | None
 
     @property
     def is_global_zero(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..dataloaders.base import DataModule, Loader
 from .history import History
 from .nonfinite import FiniteGuard
 from .optim import SchedulerLink
@@ -15,10 +16,10 @@ from .optim import SchedulerLink
 __all__ = ["RunState", "batches_in"]
 
 
-def batches_in(loader: Any, limit: float | None) -> int | None:
+def batches_in(loader: Loader, limit: float | None) -> int | None:
     """Minibatches an epoch: the loader's length cut to ``limit``, a number or a share; None if unknown."""
     try:
-        n = len(loader)
+        n = len(loader)  # type: ignore[arg-type]  # a TypeError where it has no length
     except TypeError:
         if isinstance(limit, float) and limit != 1.0:
             raise TypeError(
@@ -60,15 +61,18 @@ class RunState:
         The model; None for a plan that is trained without one.
     raw_module
         The module, without what an engine wraps around it.
-    train_loader, val_loader, datamodule
-        What is trained and validated on; None before, and what is not there.
+    train_loader, val_loader
+        Minibatches to train and to validate on; None: there are none.
+    data, datamodule
+        Who gave the loaders, and the same as the user gave it; None: they were given by themselves.
     """
 
     history: History
     model: Any
     raw_module: torch.nn.Module
-    train_loader: Any = None
-    val_loader: Any = None
+    train_loader: Loader
+    val_loader: Loader | None = None
+    data: DataModule | None = None
     datamodule: Any = None
     sanity_checking = False
     """Whether validation is only tried out before training: never here."""

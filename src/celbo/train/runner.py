@@ -6,6 +6,7 @@ from typing import Any
 
 from ..core import checked
 from ..data.access import place
+from ..dataloaders.base import as_data_module
 from . import lightning
 from .config import LIGHTNING_ONLY, KwargsLike, merge_kwargs, needs_lightning
 from .history import History
@@ -54,23 +55,20 @@ class TrainRunner:
         kwargs = merge_kwargs(trainer_config, trainer_kwargs, name="trainer")
         kwargs |= {"max_epochs": max_epochs, "accelerator": accelerator, "devices": devices}
         self.model, self.training_plan, self.data_splitter = model, training_plan, data_splitter
-        if getattr(training_plan, "reduce_lr_on_plateau", False):
+        if training_plan.reduce_lr_on_plateau:
             kwargs.setdefault("learning_rate_monitor", True)
         self.trainer = _make_trainer(self._trainer_cls, kwargs)
 
     def __call__(self) -> None:
         """Train."""
-        model, splitter, plan = self.model, self.data_splitter, self.training_plan
-        getattr(splitter, "setup", _nothing_to_set_up)("fit")
-        plan.n_obs_training, plan.n_obs_validation = splitter.n_train, splitter.n_val
-        model.train_indices, model.validation_indices, model.test_indices = (
-            getattr(splitter, name, None)
-            for name in ("train_idx", "val_idx", "test_idx")  # data of others may have no rows
-        )
+        model, data, plan = self.model, as_data_module(self.data_splitter), self.training_plan
+        data.setup("fit")
+        plan.n_obs_training, plan.n_obs_validation = data.n_train, data.n_val
+        model.train_indices, model.validation_indices, model.test_indices = data.train_idx, data.val_idx, data.test_idx
         self.trainer.model = model
         self.trainer.history = History(model.history_ or {})
         try:
-            self.trainer.fit(plan, datamodule=splitter)
+            self.trainer.fit(plan, datamodule=self.data_splitter)
         except NonFiniteLossError as error:
             raise self._with_names(error) from None
         finally:
@@ -121,7 +119,3 @@ def _make_trainer(trainer_cls: type[Trainer], kwargs: dict[str, Any]) -> Trainer
     trainer = lightning.LightningTrainer(**kwargs)
     logger.info(f"Training under Lightning's Trainer: celbo's own loop does not have {', '.join(needs)}.")
     return trainer
-
-
-def _nothing_to_set_up(stage: str) -> None:
-    """For data modules that are ready as they are made."""

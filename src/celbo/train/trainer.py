@@ -12,6 +12,7 @@ from torch import Tensor
 from ..core import checked
 from ..core.allocator import give_back_free_blocks, keep_large_blocks
 from ..core.kinds import Number
+from ..dataloaders.base import as_data_module, as_loader
 from ..dataloaders.placing import keep_on_device
 from ..module.base.randomness import draws_globally
 from ..ops.native.threads import working_threads
@@ -27,7 +28,7 @@ from .callbacks import (
     refuse_without_validation,
 )
 from .config import as_list, refuse_unknown
-from .engines.engine import make_engine, share_out
+from .engines.engine import make_engine
 from .history import History, make_loggers
 from .loop import prepare_recordings, run_epoch
 from .nonfinite import FiniteGuard, say_where_cells_are_alike
@@ -218,17 +219,10 @@ class Trainer(TrainerView):
         NonFiniteLossError
             The loss became NaN or infinite, after the retries; the last finite weights are kept.
         """
-        # Data modules of others need not have it.
-        self._finish_batch = getattr(datamodule, "on_after_batch_transfer", None)
         keep_large_blocks()
         self.engine = make_engine(**self._engine_kwargs)
-        if datamodule is not None:
-            train_dataloaders, val_dataloaders = datamodule.train_dataloader(), datamodule.val_dataloader()
-        self.plan, self.datamodule, self.train_loader = model, datamodule, train_dataloaders
-        self.val_loader = val_dataloaders if self.check_val_every_n_epoch and self.limit_val_batches != 0 else None
-        share_out(self.train_loader, self.val_loader, self.engine)
-        if self.engine.room_for_data:
-            keep_on_device((self.train_loader, self.val_loader), self.engine.device, self.engine.room_for_data)
+        self.plan = model
+        self._take_loaders(train_dataloaders, val_dataloaders, datamodule)
         self._draws_globally = draws_globally(model)  # asked before the engine wraps the module
         self.raw_module = self.engine.place(model)
         model.trainer = self
@@ -241,6 +235,24 @@ class Trainer(TrainerView):
             self.engine.release(self.raw_module)
             model.module, model.trainer = self.raw_module, None
             give_back_free_blocks()
+
+    def _take_loaders(self, train: Iterable[Any] | None, validation: Iterable[Any] | None, datamodule: Any) -> None:
+        self.data, self._finish_batch = None, None
+        if datamodule is not None:
+            self.data = as_data_module(datamodule)
+            self._finish_batch = self.data.finisher
+            train, validation = self.data.train_dataloader(), self.data.val_dataloader()
+        if train is None:
+            raise ValueError("There is nothing to train on: the data module has no cells, or no loader was given.")
+        self.datamodule, self.train_loader = datamodule, as_loader(train)
+        validates = validation is not None and self.check_val_every_n_epoch and self.limit_val_batches != 0
+        self.val_loader = as_loader(validation) if validation is not None and validates else None
+        loaders = [loader for loader in (self.train_loader, self.val_loader) if loader is not None]
+        if self.engine.world_size > 1:
+            for loader in loaders:
+                loader.take_share(self.engine.rank, self.engine.world_size)
+        if self.engine.room_for_data:
+            keep_on_device(loaders, self.engine.device, self.engine.room_for_data)
 
     def _randomness(self) -> AbstractContextManager[int]:
         seed = self.seed if self.seed is None else self.seed + self.engine.rank  # noise of each process's own

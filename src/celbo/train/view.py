@@ -50,13 +50,13 @@ class TrainerView(Run):
 
     @property
     def train_dataloader(self) -> Any:
-        """Minibatches trained on."""
-        return self.train_loader
+        """Minibatches trained on, as the user gave them."""
+        return self.train_loader.given
 
     @property
     def val_dataloaders(self) -> Any:
-        """Minibatches validated on."""
-        return self.val_loader
+        """Minibatches validated on, as the user gave them."""
+        return None if self.val_loader is None else self.val_loader.given
 
     @property
     def logger(self) -> Any:

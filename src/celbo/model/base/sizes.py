@@ -10,6 +10,7 @@ import torch
 
 from ...core import REGISTRY_KEYS, SCVI_TOOLS_VERSION, settings
 from ...data import state_registry_of, summary_stats_of
+from ...dataloaders.base import DataModule
 from ...ops.draws import initial_weights
 
 __all__ = ["build_module", "build_with_loaders", "drawing_weights", "module_sizes", "registry_of_loaders"]
@@ -68,7 +69,7 @@ def drawing_weights() -> AbstractContextManager[int]:
     return initial_weights(settings.seed)
 
 
-def registry_of_loaders(model_name: str, loaders: Any) -> dict[str, Any]:
+def registry_of_loaders(model_name: str, loaders: DataModule) -> dict[str, Any]:
     """A registry with the sizes that a custom data module reports.
 
     Parameters
@@ -84,13 +85,14 @@ def registry_of_loaders(model_name: str, loaders: Any) -> dict[str, Any]:
     AttributeError
         A size is missing.
     """
-    names = np.asarray(getattr(loaders, "var_names", np.arange(loaders.n_vars))).astype(str)
-    n_cats = list(getattr(loaders, "n_cats_per_cov", None) or [])
+    n_vars = loaders.n_vars
+    names = np.asarray(np.arange(n_vars) if loaders.var_names is None else loaders.var_names).astype(str)
+    n_cats = list(loaders.n_cats_per_cov or [])
     fields = {
         REGISTRY_KEYS.X_KEY: ({"n_vars": loaders.n_vars, "column_names": names}, {"n_vars": loaders.n_vars}),
         REGISTRY_KEYS.BATCH_KEY: (_categories(loaders.n_batch), {"n_batch": loaders.n_batch}),
-        REGISTRY_KEYS.LABELS_KEY: (_categories(n := getattr(loaders, "n_labels", 1)), {"n_labels": n}),
-        REGISTRY_KEYS.CONT_COVS_KEY: ({}, {"n_extra_continuous_covs": getattr(loaders, "n_continuous_cov", 0)}),
+        REGISTRY_KEYS.LABELS_KEY: (_categories(loaders.n_labels), {"n_labels": loaders.n_labels}),
+        REGISTRY_KEYS.CONT_COVS_KEY: ({}, {"n_extra_continuous_covs": loaders.n_continuous_cov}),
         REGISTRY_KEYS.CAT_COVS_KEY: (
             {"n_cats_per_key": n_cats} if n_cats else {},
             {"n_extra_categorical_covs": len(n_cats)},
@@ -112,7 +114,7 @@ def _categories(n: int) -> dict[str, Any]:
     return {"categorical_mapping": np.arange(n).astype(str)}
 
 
-def build_with_loaders(model: Any, loaders: Any) -> None:
+def build_with_loaders(model: Any, loaders: DataModule | None) -> None:
     """Make the module of a model that was made without data, for the loaders that it is first trained with.
 
     Raises

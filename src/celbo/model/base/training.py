@@ -3,7 +3,7 @@
 import inspect
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch.nn import BatchNorm1d, Module
 
 from ...core import REGISTRY_KEYS, checked_methods, settings
 from ...dataloaders import AnnTorchDataset, DataSplitter
+from ...dataloaders.base import DataModule, as_data_module
 from ...module.base import BaseModuleClass
 from ...ops.random import fresh_seed
 from ...train import KwargsLike, Plan, TrainerConfig, TrainingPlan, TrainRunner, checkpoints, merge_kwargs
@@ -68,24 +69,25 @@ def train_model(
         Whether the module begins with the weights of a trained model.
     """
     plan_cls = model._training_plan_cls
+    data = None if datamodule is None else as_data_module(datamodule)
     if model.module is None:
-        build_with_loaders(model, _with_known_epochs(datamodule, max_epochs))
+        build_with_loaders(model, None if data is None else _with_known_epochs(data, max_epochs))
     chosen = _recipe_for(plan_cls, find_recipe(recipe or default_recipe(type(model), plan_cls)))
     seed, resumed = _settled_seed(settings.seed if seed is None else seed, trainer_kwargs)
     size = (_CELLS_A_BATCH if batch_size is None else batch_size) or settings.batch_size
-    if datamodule is None:
+    if data is None:
         sparse = _sparse_reading(model, trainer_kwargs)
-        datamodule = _split(model, size, {"seed": seed} | splitter_kwargs | sparse)
-        if recipe is None and max_epochs is None and datamodule.n_train <= chosen.worth_it_beyond:
+        data = _split(model, size, {"seed": seed} | splitter_kwargs | sparse)
+        if recipe is None and max_epochs is None and (data.n_train or 0) <= chosen.worth_it_beyond:
             chosen = find_recipe("classic")  # its epochs are single steps, which take seconds in all
         trains = max_epochs != 0 and not pretrained
-        if trains and _can_start_from_counts(plan_cls, chosen) and _start_from_counts(model, datamodule):
+        if trains and _can_start_from_counts(plan_cls, chosen) and _start_from_counts(model, data):
             chosen = chosen.from_counts or chosen
-            if batch_size is None and (smaller := _smaller_batch(chosen, datamodule, resumed)) < size:
+            if batch_size is None and (smaller := _smaller_batch(chosen, data, resumed)) < size:
                 size = smaller
-                datamodule = _split(model, size, {"seed": seed} | splitter_kwargs | sparse)
+                data = _split(model, size, {"seed": seed} | splitter_kwargs | sparse)
     n_batch = model.summary_stats.get("n_batch", 1)
-    of_plan, by_recipe = _settings_by(chosen, plan_cls, datamodule, (size, n_batch), max_epochs, pretrained)
+    of_plan, by_recipe = _settings_by(chosen, plan_cls, data, (size, n_batch), max_epochs, pretrained)
     if resumed is not None:
         of_plan, by_recipe = checkpoints.as_begun(resumed.state["identity"], of_plan, by_recipe)
     n_epochs = by_recipe.pop("max_epochs", max_epochs)
@@ -103,7 +105,7 @@ def train_model(
     runner = model._train_runner_cls(
         model,
         training_plan=plan,
-        data_splitter=datamodule,
+        data_splitter=data.given,
         max_epochs=n_epochs,
         **(options | trainer_kwargs | ({} if resumed is None else {"resume": resumed})),
     )
@@ -117,7 +119,7 @@ def train_model(
 def _settings_by(
     recipe: Recipe,
     plan_cls: type[Plan],
-    loaders: Any,
+    loaders: DataModule,
     sizes: tuple[int, int],
     max_epochs: int | None,
     pretrained: bool,
@@ -126,34 +128,34 @@ def _settings_by(
 
     ``sizes`` are the cells a minibatch and the experimental batches.
     """
-    n_obs = _n_obs(loaders)
+    n_obs = loaders.n_cells
     of_trainer: dict[str, Any] = {"keep_best_from": recipe.keep_best_from}
     n_epochs = max_epochs
     if n_epochs is None:
         assert n_obs is not None, "_with_known_epochs"
         epochs_of = recipe.pretrained_epochs if pretrained else recipe.max_epochs
         n_epochs = of_trainer["max_epochs"] = epochs_of(n_obs, *sizes)
-    n_train = getattr(loaders, "n_train", None) or n_obs or 0
+    n_train = loaders.n_train or n_obs or 0
     return recipe.kwargs_for(plan_cls, n_obs, n_epochs * math.ceil(n_train / sizes[0])), of_trainer
 
 
-def _split(model: Any, batch_size: int, splitter_kwargs: dict[str, Any]) -> Any:
-    datamodule = model._data_splitter_cls(model.adata_manager, batch_size=batch_size, **splitter_kwargs)
-    _refuse_single_cells(model.module, datamodule.n_train, batch_size)
-    return datamodule
+def _split(model: Any, batch_size: int, splitter_kwargs: dict[str, Any]) -> DataModule:
+    data = as_data_module(model._data_splitter_cls(model.adata_manager, batch_size=batch_size, **splitter_kwargs))
+    _refuse_single_cells(model.module, data.n_train or 0, batch_size)
+    return data
 
 
-def _smaller_batch(recipe: Recipe, datamodule: Any, resumed: "SavedRun | None") -> int:
+def _smaller_batch(recipe: Recipe, datamodule: DataModule, resumed: "SavedRun | None") -> int:
     """Cells a minibatch by the recipe, or those of the run that goes on."""
-    wanted = recipe.batch_size(_n_obs(datamodule) or _CELLS_A_BATCH**2)
+    wanted = recipe.batch_size(datamodule.n_cells or _CELLS_A_BATCH**2)
     begun = None if resumed is None else resumed.state["identity"]["data"].get("batch_size")
     return begun or wanted
 
 
-def _start_from_counts(model: Any, loaders: Any) -> bool:
+def _start_from_counts(model: Any, loaders: DataModule) -> bool:
     """Let a module that was never trained begin with what some of its cells' counts say; whether it did."""
-    rows = getattr(loaders, "train_idx", None)
-    is_new = not model.is_trained_ and getattr(model, "surgery_", None) is None  # query models: as their reference
+    rows = loaders.train_idx
+    is_new = not model.is_trained_ and model.surgery_ is None  # query models: as their reference
     if not is_new or rows is None or not len(rows) or model.adata is None:
         return False
     if REGISTRY_KEYS.X_KEY not in model.adata_manager.data_registry:
@@ -164,12 +166,6 @@ def _start_from_counts(model: Any, loaders: Any) -> bool:
     places = np.linspace(0, len(rows) - 1, n_cells).astype(np.int64)
     some = np.sort(np.asarray(rows)[places]).astype(np.int64)
     return model.module.start_from_counts(tables.fetch(some)[REGISTRY_KEYS.X_KEY].to_dense())
-
-
-def _n_obs(loaders: Any) -> int | None:
-    """Cells that are trained on and validated; None where loaders of the user's own do not say."""
-    named = getattr(loaders, "n_obs", None)
-    return named or (getattr(loaders, "n_train", None) or 0) + (getattr(loaders, "n_val", None) or 0) or None
 
 
 def _sparse_reading(model: Any, trainer_kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -185,12 +181,12 @@ def _sparse_reading(model: Any, trainer_kwargs: dict[str, Any]) -> dict[str, Any
     return {"load_sparse_tensor": True, "sparse_on_cpu": True}
 
 
-def _with_known_epochs(loaders: Any, max_epochs: int | None) -> Any:
+def _with_known_epochs(loaders: DataModule, max_epochs: int | None) -> DataModule:
     """The loaders of a model without data; a ``ValueError`` where nobody says how long to train."""
-    if loaders is not None and max_epochs is None and not hasattr(loaders, "n_obs"):
+    if max_epochs is None and loaders.n_obs is None:
         raise ValueError(
-            f"How many epochs to train follows from the number of cells: give {type(loaders).__name__} an attribute "
-            "n_obs, or pass max_epochs=."
+            "How many epochs to train follows from the number of cells: give "
+            f"{type(loaders.given).__name__} an attribute n_obs, or pass max_epochs=."
         )
     return loaders
 
@@ -261,7 +257,7 @@ def _missing_settings(plan_cls: type[Plan], recipe: Recipe) -> list[str]:
 
 
 def _say_unfinished_warmup(plan: Plan, max_epochs: int) -> None:
-    epochs = getattr(plan, "n_epochs_kl_warmup", None)
+    epochs = plan.n_epochs_kl_warmup
     if epochs and (max_epochs - 1) / epochs < 0.5:
         reached = (max_epochs - 1) / epochs
         logger.info(
@@ -277,6 +273,7 @@ class UnsupervisedTrainingMixin:
     _data_splitter_cls: ClassVar[type] = DataSplitter
     _training_plan_cls: ClassVar[type[Plan]] = TrainingPlan
     _train_runner_cls: ClassVar[type[TrainRunner]] = TrainRunner
+    surgery_: Mapping[str, Any] | None = None  # what a query model keeps of how it was made
 
     def train(
         self,

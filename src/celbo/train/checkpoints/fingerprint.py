@@ -10,6 +10,7 @@ import torch
 
 from ...core import REGISTRY_KEYS
 from ...data.counts import digest_of_counts
+from ...dataloaders.base import Tables
 from ...store.mapped import stretches
 from ...store.matrices.digest import digest_of
 from ...store.matrices.matrix import StoredMatrix
@@ -83,12 +84,11 @@ def _of_model(trainer: Run) -> dict[str, Any]:
 
 
 def _of_data(trainer: Run) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name in ("n_train", "n_val"):
-        found[name] = getattr(trainer.datamodule, name, None)  # data modules of others need not have them
-    for name in ("train_idx", "val_idx", "test_idx"):
-        rows = getattr(trainer.datamodule, name, None)
-        found[name] = None if rows is None else _digest_of_rows(np.asarray(rows))
+    found: dict[str, Any] = dict.fromkeys(("n_train", "n_val", "train_idx", "val_idx", "test_idx"))
+    if (data := trainer.data) is not None:
+        found |= {"n_train": data.n_train, "n_val": data.n_val}
+        sets = {"train_idx": data.train_idx, "val_idx": data.val_idx, "test_idx": data.test_idx}
+        found |= {name: None if rows is None else _digest_of_rows(np.asarray(rows)) for name, rows in sets.items()}
     adata = None if trainer.model is None else trainer.model.adata
     if adata is not None:
         found |= {"n_cells": int(adata.n_obs), "n_genes": int(adata.n_vars)}
@@ -97,8 +97,8 @@ def _of_data(trainer: Run) -> dict[str, Any]:
         found["setup"] = _digest([repr(trainer.model.registry_.get("setup_args"))])
         found["digest"] = _digest_of_registered(trainer.model.adata_manager)
         found["streamed"] = _is_streamed(trainer.model.adata_manager)
-    found["values"] = _digest_of_some_rows(trainer.train_loader)
-    found["batch_size"] = getattr(trainer.train_loader, "batch_size", None)
+    found["values"] = _digest_of_some_rows(trainer.train_loader.tables)
+    found["batch_size"] = trainer.train_loader.batch_size
     return found
 
 
@@ -116,10 +116,8 @@ def _is_streamed(manager: Any) -> bool:
     return has_x and isinstance(manager.get_from_registry(REGISTRY_KEYS.X_KEY), StoredMatrix)
 
 
-def _digest_of_some_rows(loader: Any) -> str | None:
+def _digest_of_some_rows(tables: Tables | None) -> str | None:
     """Of a few rows of all that is registered: another layer, or counts that were changed, show there."""
-    first = getattr(loader, "dataloaders", [loader])[0]
-    tables = getattr(first, "tables", None)  # of celbo's own loaders
     if tables is None:
         return None
     rows = np.linspace(0, len(tables) - 1, min(_SAMPLED_ROWS, len(tables))).astype(np.int64)

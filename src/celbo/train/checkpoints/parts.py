@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ...dataloaders.base import Loader
 from ...io.parts import (
     FLAG,
     MISSING,
@@ -35,6 +36,7 @@ from ...io.parts import (
 )
 from ..callbacks import KeepBest
 from ..run import Run
+from ..run_state import batches_in
 
 __all__ = ["check_document", "check_state"]
 
@@ -207,15 +209,19 @@ def _callback(callback: Any, weights: Part) -> Part:
     return both(state, names({"weights": _or_empty(weights)})) if isinstance(callback, KeepBest) else state
 
 
-def _loader(loader: Any) -> Part:
+def _loader(loader: Loader | None) -> Part:
     """Where a loader stood. One that did not say so then is not asked now."""
-    can_say = Part("None, as this loader does not say it", lambda value: hasattr(loader, "state_dict"))
-    return or_none(both(can_say, Part("", lambda value: True, lambda value: ((None, value, _place_in(loader)),))))
+    if loader is None or not loader.is_resumable:
+        return Part("None, as this loader does not say it", lambda value: value is None)
+    place = _place_in(loader)
+    return or_none(Part("", lambda value: True, lambda value: ((None, value, place),)))
 
 
-def _place_in(loader: Any) -> Part:
+def _place_in(loader: Loader) -> Part:
     place = like(loader.state_dict())
-    return both(place, Part("a place before its end", lambda state: state.get("batch", 0) <= len(loader)))
+    return both(
+        place, Part("a place before its end", lambda state: state.get("batch", 0) <= (batches_in(loader, None) or 0))
+    )
 
 
 def _optimizer(optimizer: torch.optim.Optimizer) -> Part:

@@ -14,7 +14,7 @@ from ...core import settings
 from ...io import ArchiveError
 from ..run import Run, Watcher
 from .folder import CheckpointFolder, SavedRun, find_checkpoints
-from .state import before_validation, can_say_where_it_stands, capture
+from .state import before_validation, capture
 
 __all__ = ["Checkpointing", "Interval", "TerminatedError", "make_checkpointing"]
 
@@ -177,7 +177,7 @@ class Checkpointing(Watcher):
 
     def begin(self, resumed: bool) -> None:
         """Training begins, or goes on."""
-        self._within_epochs = can_say_where_it_stands(self.trainer.train_loader)
+        self._within_epochs = self.trainer.train_loader.is_resumable
         chats = self._speaks and self.trainer.verbose
         if not self._within_epochs and chats:
             logger.info(

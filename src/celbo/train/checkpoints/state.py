@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from ...core import __version__
+from ...dataloaders.base import Loader
 from ...io import ArchiveError
 from ...io.errors import blaming
 from ...ops.native.threads import allowed_threads
@@ -32,7 +33,7 @@ from ..run import Run
 from .folder import SavedRun
 from .parts import check_state
 
-__all__ = ["FORMAT", "before_validation", "can_say_where_it_stands", "capture", "restore", "say_what_differs"]
+__all__ = ["FORMAT", "before_validation", "capture", "restore", "say_what_differs"]
 
 logger = logging.getLogger("celbo")
 
@@ -112,24 +113,13 @@ def _is_between_epochs(trainer: Run) -> bool:
     return not trainer.batches_done or trainer.batches_left == 0
 
 
-def _state_of(loader: Any, at_an_epochs_start: bool) -> dict[str, Any] | None:
-    if not can_say_where_it_stands(loader):
+def _state_of(loader: Loader | None, at_an_epochs_start: bool) -> dict[str, Any] | None:
+    if loader is None or not loader.is_resumable:
         return None
     state = loader.state_dict()
     if at_an_epochs_start and state["batch"]:
         return state | {"epoch": state["epoch"] + 1, "batch": 0}
     return state
-
-
-def can_say_where_it_stands(loader: Any) -> bool:
-    """Whether a loader can go on in the middle of an epoch: it has ``state_dict``, ``load_state_dict`` and a length."""
-    if not all(callable(getattr(loader, name, None)) for name in ("state_dict", "load_state_dict", "__len__")):
-        return False
-    try:
-        loader.state_dict()
-    except TypeError:  # celbo's own with a sampler of the user's, which keeps the order to itself
-        return False
-    return True
 
 
 def restore(trainer: Run, state: Mapping[str, Any], path: Path) -> None:
@@ -170,7 +160,7 @@ def _restore(trainer: Run, state: Mapping[str, Any]) -> None:
     trainer.engine.load_precision_state(state["precision"])
     trainer.plan.train_epoch_metrics.load_state_dict(mine["metrics"], trainer.engine.device)
     for name, loader in (("train", trainer.train_loader), ("validation", trainer.val_loader)):
-        if state["loaders"][name] is not None:
+        if loader is not None and state["loaders"][name] is not None:
             loader.load_state_dict(state["loaders"][name])
     for callback, (_, saved) in zip(trainer.stateful, state["callbacks"], strict=True):
         callback.load_state_dict(_copied(saved))

@@ -98,7 +98,7 @@ class PlanHooks:
         return output
 
     def _check(self, loss: torch.Tensor, record: LossOutput | None, batch: object, batch_idx: int) -> None:
-        rows = getattr(self.view.train_loader, "last_indices", None)
+        rows = self.view.train_loader.last_indices
         where = f"epoch {self.view.current_epoch}, step {self.view.global_step}"
         self.view.guard.check(loss, record, batch, batch_idx, rows, where)
 

@@ -15,9 +15,11 @@ from typing import Any
 import torch
 
 from ...core import optional, settings
+from ...dataloaders.base import Loader
 from ...module.base.randomness import minibatches_of, randomness_of
 from ...ops.native.threads import working_threads
 from ..config import LIGHTNING_ONLY, WITHOUT_EFFECT, as_list, is_lightnings, needs_lightning, needs_their_trainer
+from ..engines.engine import Engine
 from ..nonfinite import FiniteGuard
 from ..plans.base import Plan
 from ..trainer import Trainer
@@ -29,17 +31,17 @@ __all__ = ["LightningTrainer"]
 class _Batches:
     """Minibatches of a loader and nothing else: Lightning looks into what resembles torch's DataLoader."""
 
-    def __init__(self, loader: Any) -> None:
+    def __init__(self, loader: Loader) -> None:
         self._loader = loader
 
     def __iter__(self) -> Iterator[Any]:
         return iter(minibatches_of(self._loader))
 
     def __len__(self) -> int:
-        return len(self._loader)
+        return len(self._loader)  # type: ignore[arg-type]
 
 
-class _LightningEngine:
+class _LightningEngine(Engine):
     """What plan, metrics and callbacks ask of celbo's engine, answered by a running Lightning Trainer."""
 
     def __init__(self, trainer: Any, module: Any) -> None:
@@ -110,17 +112,13 @@ class LightningTrainer(Trainer):
         self, model: Plan, train_dataloaders: Any = None, val_dataloaders: Any = None, datamodule: Any = None
     ) -> None:
         """Train a plan; see :meth:`celbo.train.Trainer.fit`."""
-        self._finish_batch = getattr(datamodule, "on_after_batch_transfer", None)
-        if datamodule is not None:
-            train_dataloaders, val_dataloaders = datamodule.train_dataloader(), datamodule.val_dataloader()
-        self.plan, self.datamodule, self.train_loader = model, datamodule, train_dataloaders
-        self.raw_module = model.module
-        self.val_loader = val_dataloaders if self.check_val_every_n_epoch and self.limit_val_batches != 0 else None
+        self.plan, self.raw_module, self.engine = model, model.module, Engine()  # until Lightning's Trainer is there
+        self._take_loaders(train_dataloaders, val_dataloaders, datamodule)
         self.reset()
         with _quiet():
             module = make_lightning_module(self._lightning.LightningModule, model, self, self.follow)
-            their_trainer = self._lightning.Trainer(**self._their_arguments())
-            self.engine: Any = _LightningEngine(their_trainer, module)
+            their_trainer = self._their_trainer = self._lightning.Trainer(**self._their_arguments())
+            self.engine = _LightningEngine(their_trainer, module)
             self._run_theirs(their_trainer, module)
         self.interrupted = bool(their_trainer.interrupted)
 
@@ -166,7 +164,7 @@ class LightningTrainer(Trainer):
 
     def follow(self) -> None:
         """Take over where Lightning's loop stands: plan and callbacks ask this trainer."""
-        theirs = self.engine.trainer
+        theirs = self._their_trainer
         self.current_epoch, self.global_step = theirs.current_epoch, theirs.global_step
 
 

@@ -89,6 +89,10 @@ class Plan(nn.Module):
         Record of the last minibatch, for the explanation of a non-finite loss.
     kl_weight, kl_warmup_epochs
         KL weight of the current step and epochs until it is at its maximum, for plans that have one.
+    n_epochs_kl_warmup
+        Epochs of a KL warm-up that is planned in epochs.
+    reduce_lr_on_plateau
+        Whether the learning rate falls when a metric no longer does; it is traced in the history then.
     _recipe
         Name of the recipe that it trains by where nobody names one; None: ``one_cycle``.
     _recipe_kwargs
@@ -107,6 +111,8 @@ class Plan(nn.Module):
     last_loss_output: LossOutput | None = None
     kl_weight: float | None = None
     kl_warmup_epochs: int = 0
+    n_epochs_kl_warmup: int | None = None
+    reduce_lr_on_plateau = False
     on_device: Mapping[str, Tensor] = MappingProxyType({})
     use_sync_dist = False
     _recipe: ClassVar[str | None] = None
