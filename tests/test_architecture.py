@@ -25,8 +25,8 @@ PACKAGE = REPOSITORY / "src" / "celbo"
 CHAINS = (
     "core < ops < {distributions, nn} < module < train < model < external < {report, criticism, compat} < cli",
     "core < store < formats < data < dataloaders < {train, posterior}",
-    "data < utils < model",
-    "{module, distributions} < posterior < model",
+    "data < utils < verbs < model",
+    "{module, distributions} < posterior < verbs < model",
     "core < io < train < model",
 )
 """What is left of `<` may be imported by what is right of it. These very lines stand in docs/architecture.md."""

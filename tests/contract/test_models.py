@@ -8,11 +8,12 @@ import torch
 
 from celbo.data import synthetic_iid
 from celbo.external import SCAR, SOLO, SysVI
-from celbo.model import AUTOZI, PEAKVI, SCANVI, SCVI, AmortizedLDA, LinearSCVI
+from celbo.model import AUTOZI, PEAKVI, SCANVI, SCVI, TOTALVI, AmortizedLDA, LinearSCVI
 from celbo.testing import check_model
 
 data = functools.partial(synthetic_iid, batch_size=20, n_genes=30, seed=0)
 SMALL = {"n_hidden": 6, "n_latent": 3}
+PROTEINS = {"protein_expression_obsm_key": "protein_expression", "batch_key": "batch"}
 ROWS = {
     "SCVI": (SCVI, {"batch_key": "batch", "labels_key": "labels"}, {}),
     "SCVI_without_batches": (SCVI, {}, {"gene_likelihood": "nb"}),
@@ -22,6 +23,8 @@ ROWS = {
     "AUTOZI": (AUTOZI, {"batch_key": "batch"}, {}),
     "PEAKVI": (PEAKVI, {"batch_key": "batch"}, {}),
     "PEAKVI_plain": (PEAKVI, {}, {"model_depth": False, "region_factors": False}),
+    "TOTALVI": (TOTALVI, PROTEINS, {}),
+    "TOTALVI_zinb": (TOTALVI, PROTEINS, {"protein_dispersion": "protein-batch", "gene_likelihood": "zinb"}),
     "SCAR": (SCAR, {"batch_key": "batch"}, {"ambient_profile": np.ones(30)}),
     "SCANVI": (SCANVI, {"labels_key": "labels", "unlabeled_category": "label_0", "batch_key": "batch"}, {}),
     "SysVI": (SysVI, {"batch_key": "batch"}, {}),

@@ -8,7 +8,7 @@ import torch
 
 from celbo.data import simulate_counts
 from celbo.model import SCANVI, SCVI, LinearSCVI
-from celbo.model.base.verbs import cells as answering
+from celbo.verbs import cells as answering
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ class TestDenoised:
         module = make.vae(gene_likelihood=likelihood)
         cell = loader.of(np.repeat(2, 4000))
         with evaluating(module, 0):
-            draws = np.concatenate(list(_denoised(module, cell, EXPRESSION, 1, 4, 1000)))
+            draws = np.concatenate(list(_denoised(module, cell, [EXPRESSION], 1, 4, 1000)))
         theta = module.px_r.detach().exp().numpy()
         total = float(loader.tables["X"][2].sum())
         one = {key: table.clone() for key, table in loader.tables.items()}
@@ -63,7 +63,7 @@ class TestDenoised:
     def test_poisson_has_no_over_dispersion(self, make, loader):
         module = make.vae(gene_likelihood="poisson")
         with evaluating(module, 0):
-            draws = np.concatenate(list(_denoised(module, loader, EXPRESSION, None, 1, 1000)))
+            draws = np.concatenate(list(_denoised(module, loader, [EXPRESSION], None, 1, 1000)))
         np.testing.assert_allclose(draws.sum(1), 1000, rtol=1e-4)
 
     def test_normal_is_refused(self, make, loader):

@@ -10,12 +10,13 @@ from anndata import AnnData
 from ..core import unknown_name
 from ..core.rules import rules
 from ..store.tables.columns import is_numbers, numbers
-from .constants import PREFIX, RAW
+from .constants import MINIFY_TYPE_UNS_KEY, PREFIX, RAW
 
 __all__ = [
     "MissingLayerError",
     "anndata_array",
     "anndata_value",
+    "minify_type_of",
     "place",
     "put_row_major",
     "raw_of",
@@ -121,3 +122,8 @@ def put_row_major(adata: AnnData, attr_name: str, attr_key: str | None) -> None:
         setattr(adata, attr_name, rearranged)
     else:
         getattr(adata, attr_name)[attr_key] = rearranged
+
+
+def minify_type_of(adata: AnnData | None) -> str | None:
+    """How an AnnData is minified; None: it is not, or there is none."""
+    return None if adata is None else adata.uns.get(MINIFY_TYPE_UNS_KEY)

@@ -6,6 +6,7 @@ __all__ = [
     "DATA_REGISTRY",
     "FIELD_REGISTRIES",
     "MANAGER_UUID",
+    "MINIFY_TYPE_UNS_KEY",
     "MODEL_NAME",
     "MOD_KEY",
     "PREFIX",
@@ -29,6 +30,9 @@ UUID = "_scvi_uuid"
 
 MANAGER_UUID = "_scvi_manager_uuid"
 """``adata.uns`` key of the manager that wrote the ``_scvi_`` columns last."""
+
+MINIFY_TYPE_UNS_KEY = "_scvi_adata_minify_type"
+"""``adata.uns`` key of how the data are minified."""
 
 SCVI_VERSION = "scvi_version"
 MODEL_NAME = "model_name"

@@ -14,14 +14,16 @@ if TYPE_CHECKING:
     from .peakvi import PEAKVI
     from .scanvi import SCANVI
     from .scvi import SCVI
+    from .totalvi import TOTALVI
 
-__all__ = ["AUTOZI", "PEAKVI", "SCANVI", "SCVI", "AmortizedLDA", "CondSCVI", "DestVI", "LinearSCVI", "base"]
+__all__ = ["AUTOZI", "PEAKVI", "SCANVI", "SCVI", "TOTALVI", "AmortizedLDA", "CondSCVI", "DestVI", "LinearSCVI", "base"]
 
 _HOMES = {
     "AUTOZI": "autozi",
     "PEAKVI": "peakvi",
     "SCANVI": "scanvi",
     "SCVI": "scvi",
+    "TOTALVI": "totalvi",
     "AmortizedLDA": "amortizedlda",
     "CondSCVI": "condscvi",
     "DestVI": "destvi",

@@ -19,8 +19,8 @@ from ..posterior.passes import evaluating, on_device
 from ..train import merge_kwargs
 from ..train.method import SPLIT, Argument, training
 from ..train.recipes import default_recipe
+from ..verbs.cells import asked
 from .base import BaseModelClass, UnsupervisedTrainingMixin, setup_method
-from .base.verbs.cells import asked
 
 __all__ = ["AmortizedLDA"]
 

@@ -19,8 +19,8 @@ from ..data.fields import bundles
 from ..module import AutoZIVAE
 from ..module.likelihoods import Dispersion, LatentDistribution
 from ..posterior.passes import decode, encode, evaluating, on_device
+from ..verbs.cells import asked
 from .base import BaseModelClass, RNASeqMixin, UnsupervisedTrainingMixin, VAEMixin, library_arguments, setup_method
-from .base.verbs.cells import asked
 
 __all__ = ["AUTOZI"]
 

@@ -19,8 +19,8 @@ from ..data.fields import LabelsWithUnlabeledObsField, bundles
 from ..module.vaec import FINE_LABELS_KEY, VAEC
 from ..posterior.cell_types import fine_label_probabilities, label_swaps, mixtures_of_groups
 from ..train.method import PASSED_ON, SPLIT, WHERE, training
+from ..verbs.cells import asked
 from .base import BaseModelClass, RNASeqMixin, UnsupervisedTrainingMixin, VAEMixin, setup_method
-from .base.verbs.cells import asked
 
 __all__ = ["CondSCVI"]
 

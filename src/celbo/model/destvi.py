@@ -21,8 +21,8 @@ from ..data.fields import LayerField, bundles
 from ..module.deconvolution.module import SMOOTHED_KEY, MRDeconv
 from ..posterior.deconvolution import fine_proportions, spot_gamma, spot_latents, spot_proportions, type_profile
 from ..train.method import PASSED_ON, SPLIT, WHERE, training
+from ..verbs.cells import Asked, asked
 from .base import BaseModelClass, UnsupervisedTrainingMixin, managers, setup_method
-from .base.verbs.cells import Asked, asked
 from .condscvi import CondSCVI
 
 __all__ = ["DestVI"]

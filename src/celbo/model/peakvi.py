@@ -15,8 +15,8 @@ from ..module.base import BaseModuleClass
 from ..module.likelihoods import LatentDistribution, Placement
 from ..posterior import Output
 from ..train.method import PASSED_ON, SPLIT, WHERE, training
+from ..verbs.accessibility import ACCESSIBILITY, AccessibilityMixin
 from .base import ArchesMixin, BaseModelClass, RNASeqMixin, UnsupervisedTrainingMixin, VAEMixin, setup_method
-from .base.verbs.accessibility import ACCESSIBILITY, AccessibilityMixin
 
 __all__ = ["PEAKVI"]
 

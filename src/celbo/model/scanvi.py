@@ -12,6 +12,7 @@ from anndata import AnnData
 
 from ..core import REGISTRY_KEYS
 from ..data import state_registry_of
+from ..data.access import minify_type_of
 from ..data.fields import LabelsWithUnlabeledObsField, bundles
 from ..module import SCANVAE
 from ..module.base.minified import LATENT_POSTERIOR
@@ -26,7 +27,6 @@ from .base import (
     setup_method,
 )
 from .base.made_with import flat
-from .base.minified import minify_type_of
 from .base.relabelled import columns_by_label, setup_with_labels, warn_ignored
 from .scvi import SCVI
 

@@ -12,15 +12,28 @@ if TYPE_CHECKING:
     from .ldvae import LDVAE
     from .peakvae import PEAKVAE
     from .scanvae import SCANVAE
+    from .totalvae import TOTALVAE
     from .vae import VAE
     from .vaec import VAEC
 
-__all__ = ["LDVAE", "PEAKVAE", "SCANVAE", "VAE", "VAEC", "AmortizedLDAModule", "AutoZIVAE", "Classifier", "MRDeconv"]
+__all__ = [
+    "LDVAE",
+    "PEAKVAE",
+    "SCANVAE",
+    "TOTALVAE",
+    "VAE",
+    "VAEC",
+    "AmortizedLDAModule",
+    "AutoZIVAE",
+    "Classifier",
+    "MRDeconv",
+]
 
 _HOMES = {
     "LDVAE": "ldvae",
     "PEAKVAE": "peakvae",
     "SCANVAE": "scanvae",
+    "TOTALVAE": "totalvae",
     "VAE": "vae",
     "VAEC": "vaec",
     "AmortizedLDAModule": "amortizedlda",

@@ -15,10 +15,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ..core import REGISTRY_KEYS
 from ..ops.random import generator_or
 from .base import BaseModuleClass
-from .likelihoods import log_likelihood
 
 __all__ = ["marginal_log_likelihood"]
 
@@ -30,6 +28,7 @@ def marginal_log_likelihood(
     n_mc_samples: int,
     n_mc_samples_per_pass: int,
     generator: torch.Generator | None = None,
+    weigh_transformed: bool = False,
 ) -> Tensor:
     """Marginal log-likelihood of each cell, ``(n,)``, in nats; see :meth:`celbo.module.VAE.marginal_ll`.
 
@@ -41,11 +40,15 @@ def marginal_log_likelihood(
         From a draw of the latents' normal distribution to what the decoder takes: softmax for a logistic normal.
     tensors, n_mc_samples, n_mc_samples_per_pass, generator
         As there.
+    weigh_transformed
+        Weigh latents after the transformation, as scvi-tools' TOTALVI does. A logistic normal is normal before it, and
+        is weighted there otherwise.
     """
     encoded = module.inference(**module._get_inference_input(tensors))
     done = range(0, n_mc_samples, n_mc_samples_per_pass)
     sizes = [min(n_mc_samples_per_pass, n_mc_samples - start) for start in done]
-    parts = [_log_weights(module, transformation, tensors, encoded, size, generator) for size in sizes]
+    options = (generator, weigh_transformed)
+    parts = [_log_weights(module, transformation, tensors, encoded, size, *options) for size in sizes]
     return torch.cat(parts).logsumexp(0) - math.log(n_mc_samples)
 
 
@@ -56,16 +59,18 @@ def _log_weights(
     encoded: Mapping[str, Any],
     n_samples: int,
     generator: torch.Generator | None,
+    weigh_transformed: bool,
 ) -> Tensor:
     """Log of the importance weights, ``(s, n)``."""
     qz, ql = encoded["qz"], encoded["ql"]
     z_snk = _draw(qz, n_samples, generator)
     library = encoded["library"].expand(n_samples, -1, -1) if ql is None else _draw(ql, n_samples, generator)
-    # A logistic normal is weighted where it is normal: z before the softmax.
     drawn = {**encoded, "z": transformation(z_snk), "library": library}
     decoded = module.generative(**module._get_generative_input(tensors, drawn))
-    x = tensors[REGISTRY_KEYS.X_KEY].to(z_snk.device)
-    log_weights_sn = log_likelihood(decoded["px"], x) + _log_ratio(decoded["pz"], qz, z_snk)
+    data = {key: table.to(z_snk.device) for key, table in tensors.items()}
+    log_weights_sn = module.log_likelihood(data, decoded) + _log_ratio(
+        decoded["pz"], qz, drawn["z"] if weigh_transformed else z_snk
+    )
     return log_weights_sn if ql is None else log_weights_sn + _log_ratio(decoded["pl"], ql, library)
 
 

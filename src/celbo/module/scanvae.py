@@ -242,7 +242,7 @@ class SCANVAE(VAE):
             loss=loss,
             reconstruction_loss=reconstruction_n,
             kl_local=kl_n,
-            extra_metrics=self._autotune_payload(tensors, inference_outputs) if self.extra_payload_autotune else {},
+            extra_metrics=self._autotune_payload(tensors, inference_outputs),
             **classified,
         )
 

@@ -27,8 +27,9 @@ from ..nn.covariates import append_columns, with_covariates
 from ..ops.draws import randn, sample
 from ..ops.sparse import row_sums
 from . import likelihoods
-from .base import BaseMinifiedModeModuleClass, EmbeddingModuleMixin, LossOutput, auto_move_data
+from .base import EmbeddingModuleMixin, LossOutput, auto_move_data
 from .base.minified import stored_latents
+from .counted import CountedModule
 from .likelihoods import (
     LIKELIHOODS,
     BatchRepresentation,
@@ -40,13 +41,12 @@ from .likelihoods import (
     log_likelihood,
     norms,
 )
-from .marginal import marginal_log_likelihood
 from .predictive import drawn, predictive_distribution
 
 __all__ = ["VAE"]
 
 
-class VAE(EmbeddingModuleMixin, BaseMinifiedModeModuleClass):
+class VAE(EmbeddingModuleMixin, CountedModule):
     """Variational autoencoder of counts.
 
     Parameters
@@ -96,9 +96,6 @@ class VAE(EmbeddingModuleMixin, BaseMinifiedModeModuleClass):
         An option that does not exist; a dispersion per batch or label without batches or labels; a latent library
         without its prior.
     """
-
-    library_log_means: Tensor
-    library_log_vars: Tensor
 
     @checked
     def __init__(
@@ -199,15 +196,6 @@ class VAE(EmbeddingModuleMixin, BaseMinifiedModeModuleClass):
             **norms("decoder", use_batch_norm, use_layer_norm),
             **(extra_decoder_kwargs or {}),
         )
-
-    def _keep_library_prior(self, log_means: np.ndarray | None, log_vars: np.ndarray | None) -> None:
-        if log_means is None or log_vars is None:
-            raise ValueError(
-                "use_observed_lib_size=False makes the library a latent variable: "
-                "give its prior, library_log_means and library_log_vars, each of shape (1, n_batch)."
-            )
-        self.register_buffer("library_log_means", torch.as_tensor(log_means, dtype=torch.float32))
-        self.register_buffer("library_log_vars", torch.as_tensor(log_vars, dtype=torch.float32))
 
     @torch.no_grad()
     def start_from_counts(self, x: Tensor) -> bool:
@@ -362,12 +350,6 @@ class VAE(EmbeddingModuleMixin, BaseMinifiedModeModuleClass):
         pz = Normal(torch.zeros_like(z), torch.ones_like(z), validate_args=False)
         return {"px": px, "pl": self._library_prior(batch_index), "pz": pz}
 
-    def _library_prior(self, batch_index: Tensor) -> Normal | None:
-        if self.use_observed_lib_size:
-            return None
-        mean_n1, var_n1 = self.library_log_means[0][batch_index], self.library_log_vars[0][batch_index]
-        return Normal(mean_n1, var_n1.sqrt(), validate_args=False)
-
     def loss(
         self,
         tensors: Mapping[str, Tensor],
@@ -389,12 +371,8 @@ class VAE(EmbeddingModuleMixin, BaseMinifiedModeModuleClass):
             loss=(nll_n + kl_weight * kl_z_n + kl_l_n).mean(),
             reconstruction_loss=nll_n,
             kl_local={"kl_divergence_l": kl_l_n, "kl_divergence_z": kl_z_n},
-            extra_metrics=self._autotune_payload(tensors, inference_outputs) if self.extra_payload_autotune else {},
+            extra_metrics=self._autotune_payload(tensors, inference_outputs),
         )
-
-    def _autotune_payload(self, tensors: Mapping[str, Tensor], inference_outputs: Mapping[str, Any]) -> dict[str, Any]:
-        keys = (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.LABELS_KEY)
-        return {"z": inference_outputs["z"], **{key: tensors[key] for key in keys}}
 
     @torch.no_grad()
     def sample(
@@ -425,36 +403,3 @@ class VAE(EmbeddingModuleMixin, BaseMinifiedModeModuleClass):
         if isinstance(px, Poisson):
             px = Poisson(px.rate.clamp(max=max_poisson_rate), validate_args=False)
         return drawn(px, n_samples)
-
-    @torch.no_grad()
-    def marginal_ll(
-        self,
-        tensors: Mapping[str, Tensor],
-        n_mc_samples: int,
-        return_mean: bool = False,
-        n_mc_samples_per_pass: int = 1,
-        generator: torch.Generator | None = None,
-    ) -> Tensor | float:
-        """Marginal log-likelihood by importance sampling from the posterior (:mod:`celbo.module.marginal`).
-
-        Parameters
-        ----------
-        tensors
-            Minibatch by registry key.
-        n_mc_samples
-            Samples a cell in all.
-        return_mean
-            Whether to return the mean over cells.
-        n_mc_samples_per_pass
-            Samples that go through the decoder at once. It bears on memory only.
-        generator
-            Source of randomness, on the module's device; the one of the running block, else PyTorch's, when not given.
-
-        Returns
-        -------
-        ``(n,)`` on the CPU in nats, or its mean.
-        """
-        self.require_counts(f"{type(self).__name__}.marginal_ll")
-        transform, sizes = self.z_encoder.z_transformation, (n_mc_samples, n_mc_samples_per_pass)
-        ll_n = marginal_log_likelihood(self, transform, tensors, *sizes, generator).cpu()
-        return ll_n.mean().item() if return_mean else ll_n

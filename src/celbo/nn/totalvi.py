@@ -18,6 +18,7 @@ from .fc_layers import FCLayers, Linear
 __all__ = ["DecoderTOTALVI", "EncoderTOTALVI"]
 
 _VAR_EPS = 1e-4
+_MOST_LOG_LIBRARY = 15.0
 _BACKGROUND_EPS = 1e-8
 
 
@@ -100,7 +101,7 @@ class EncoderTOTALVI(nn.Module):
         z_nk, untransformed_z_nk = self.reparameterize_transformation(qz.loc, qz.scale.square())
         hidden_nh = self.l_gene_encoder(data, *cat_list)
         ql = _normal(self.l_gene_mean_encoder(hidden_nh), self.l_gene_var_encoder(hidden_nh))
-        log_library_n1 = rsample(ql)
+        log_library_n1 = rsample(ql).clamp(max=_MOST_LOG_LIBRARY)
         latent = {"z": z_nk, "l": self.l_transformation(log_library_n1)}
         return qz, ql, latent, {"z": untransformed_z_nk, "l": log_library_n1}
 
@@ -196,7 +197,7 @@ class DecoderTOTALVI(nn.Module):
 
     def forward(
         self, z: Tensor, library_gene: Tensor, *cat_list: Tensor | None
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+    ) -> tuple[dict[str, Any], dict[str, Tensor], Tensor]:
         """Parameters of both distributions.
 
         Parameters
@@ -214,32 +215,45 @@ class DecoderTOTALVI(nn.Module):
         ``back_alpha``, ``back_beta``, ``rate_back``, ``rate_fore``, ``fore_scale``, ``mixing``, ``scale`` ``(n, p)``.
         The last is the drawn logarithm of the background ``(n, p)``.
         """
-        px = self._genes(z, library_gene, cat_list)
-        py, log_background_np = self._proteins(z, cat_list)
-        shared = torch.cat([self.sigmoid_decoder(z, *cat_list), z], dim=-1)
-        px["dropout"] = self.px_dropout_decoder_gene(shared, *cat_list)
-        py["mixing"] = self.py_background_decoder(shared, *cat_list)
-        background_np = torch.sigmoid(py["mixing"])
-        py["scale"] = F.normalize((1 - background_np) * py["rate_fore"], p=1, dim=-1)
-        return px, py, log_background_np
+        scale_logits, dropout, py = self.logits(z, *cat_list)
+        scale_ng = self.px_scale_activation(scale_logits)
+        py["rate_back"] = torch.exp(py["log_back"])
+        py["rate_fore"] = py["rate_back"] * py["fore_scale"]
+        py["scale"] = F.normalize(torch.sigmoid(-py["mixing"]) * py["rate_fore"], p=1, dim=-1)
+        return {"scale": scale_ng, "rate": library_gene * scale_ng, "dropout": dropout}, py, py.pop("log_back")
 
-    def _genes(self, z: Tensor, library: Tensor, cat_list: tuple[Tensor | None, ...]) -> dict[str, Tensor]:
-        hidden = torch.cat([self.px_decoder(z, *cat_list), z], dim=-1)
-        scale_ng = self.px_scale_activation(self.px_scale_decoder(hidden, *cat_list))
-        return {"scale": scale_ng, "rate": library * scale_ng}
+    def logits(
+        self, z: Tensor, *cat_list: Tensor | None, use_dropout: bool = True
+    ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+        """What the heads give, before activations, for distributions that go on from logits.
 
-    def _proteins(self, z: Tensor, cat_list: tuple[Tensor | None, ...]) -> tuple[dict[str, Tensor], Tensor]:
-        hidden = torch.cat([self.py_back_decoder(z, *cat_list), z], dim=-1)
-        alpha_np = self.py_back_mean_log_alpha(hidden, *cat_list)
-        beta_np = self.activation_function_bg(self.py_back_mean_log_beta(hidden, *cat_list))
-        log_background_np = rsample(Normal(alpha_np, beta_np + _BACKGROUND_EPS, validate_args=False))
-        rate_back_np = torch.exp(log_background_np)
-        hidden = torch.cat([self.py_fore_decoder(z, *cat_list), z], dim=-1)
-        fore_scale_np = self.py_fore_scale_decoder(hidden, *cat_list) + 1 + _BACKGROUND_EPS
-        return {
+        Parameters
+        ----------
+        z, *cat_list
+            See :meth:`forward`.
+        use_dropout
+            Whether logits of an added zero are wanted.
+
+        Returns
+        -------
+        Logits of the genes' scale ``(n, g)``, of an added zero ``(n, g)`` or None, and of the proteins ``(n, p)``:
+        ``back_alpha``, ``back_beta``, the draw ``log_back`` from the normal distribution of these, ``fore_scale``, and
+        ``mixing``.
+        """
+
+        def after(layers: FCLayers) -> Tensor:
+            """A hidden layer, beside the latents that went into it."""
+            return torch.cat([layers(z, *cat_list), z], dim=-1)
+
+        scale_logits = self.px_scale_decoder(after(self.px_decoder), *cat_list)
+        background, shared = after(self.py_back_decoder), after(self.sigmoid_decoder)
+        alpha_np = self.py_back_mean_log_alpha(background, *cat_list)
+        beta_np = self.activation_function_bg(self.py_back_mean_log_beta(background, *cat_list)) + _BACKGROUND_EPS
+        py = {
             "back_alpha": alpha_np,
             "back_beta": beta_np,
-            "rate_back": rate_back_np,
-            "fore_scale": fore_scale_np,
-            "rate_fore": rate_back_np * fore_scale_np,
-        }, log_background_np
+            "log_back": rsample(Normal(alpha_np, beta_np, validate_args=False)),
+            "fore_scale": self.py_fore_scale_decoder(after(self.py_fore_decoder), *cat_list) + 1 + _BACKGROUND_EPS,
+            "mixing": self.py_background_decoder(shared, *cat_list),
+        }
+        return scale_logits, self.px_dropout_decoder_gene(shared, *cat_list) if use_dropout else None, py

@@ -35,7 +35,7 @@ from .names import batch_codes, gene_columns
 from .normalized import Weighting, normalized, normalized_blocks, sampled
 from .output import EXPRESSION, Output
 from .passes import evaluating
-from .predictive import posterior_predictive_sample
+from .predictive import joint_predictive_sample, posterior_predictive_sample
 from .raw_counts import GroupMeans, group_means
 
 __all__ = [
@@ -66,6 +66,7 @@ __all__ = [
     "gene_columns",
     "group_means",
     "importance_weights",
+    "joint_predictive_sample",
     "latent_library_size",
     "latent_representation",
     "likelihood_parameters",

@@ -15,10 +15,10 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Gamma
+from torch.distributions import Bernoulli, Distribution, Gamma
 
 from ..core import unknown_name
-from ..distributions import NegativeBinomial, Poisson
+from ..distributions import NegativeBinomial, NegativeBinomialMixture, Poisson
 from ..module.base import BaseModuleClass
 from ..ops.draws import sample
 from .output import EXPRESSION, Output
@@ -34,15 +34,16 @@ def feature_correlation(
     module: BaseModuleClass,
     batches: Batches,
     *,
-    output: Output = EXPRESSION,
+    outputs: Sequence[Output] = (EXPRESSION,),
     transform_batch: Sequence[int | None] = (None,),
     n_samples: int = 10,
     library_size: float = 1000,
     kind: Literal["spearman", "pearson"] = "spearman",
+    log_transform: bool = False,
     n_cells: int | None = None,
     seed: int | None = None,
 ) -> np.ndarray:
-    """Correlation matrix of genes in denoised data, averaged over the batches that cells are decoded as.
+    r"""Correlation matrix of genes in denoised data, averaged over the batches that cells are decoded as.
 
     Parameters
     ----------
@@ -50,17 +51,20 @@ def feature_correlation(
         The module.
     batches
         Minibatches; read once for each entry of ``transform_batch``.
-    output
-        Its distribution is a negative binomial, zero-inflated or not (added zeros are left out), or a Poisson.
+    outputs
+        What is correlated, all features with all. Their distributions are negative binomials, zero-inflated or not
+        (added zeros are left out), mixtures of two, of which one is drawn, or Poisson.
     transform_batch
         Codes of the batches; None: each cell's own.
     n_samples
         Draws for each cell.
     library_size
-        Library of all cells.
+        Library of all cells, of those that have one; mixtures do not.
     kind
         ``"pearson"`` needs one pass and ``(g, g)`` memory; ``"spearman"`` needs ranks, so all ``(r, g)`` draws in
         float32.
+    log_transform
+        Correlate :math:`\\log(1 + w)`.
     n_cells, seed
         See :func:`~celbo.posterior.latent_representation`.
 
@@ -81,7 +85,8 @@ def feature_correlation(
     n_rows = None if n_cells is None else n_cells * n_samples
     with evaluating(module, seed):
         for code in transform_batch:
-            blocks_rg = _denoised(module, batches, output, code, n_samples, library_size)
+            blocks_rg = _denoised(module, batches, outputs, code, n_samples, library_size)
+            blocks_rg = map(np.log1p, blocks_rg) if log_transform else blocks_rg
             matrix_gg = pearson(blocks_rg) if kind == "pearson" else spearman(blocks_rg, n_rows)
             total = matrix_gg if total is None else total + matrix_gg
     if total is None:
@@ -90,25 +95,38 @@ def feature_correlation(
 
 
 def _denoised(
-    module: BaseModuleClass, batches: Batches, output: Output, code: int | None, n_samples: int, library_size: float
+    module: BaseModuleClass,
+    batches: Batches,
+    outputs: Sequence[Output],
+    code: int | None,
+    n_samples: int,
+    library_size: float,
 ) -> Iterator[np.ndarray]:
     """Blocks of denoised draws, ``(r, g)``."""
     for tensors in on_device(batches, module):
         for encoded in sample_passes(encode(module, tensors, n_samples), n_samples, tensors):
-            rate = _draw_rate(decode(module, tensors, encoded, code)[output.distribution], library_size)
+            decoded = decode(module, tensors, encoded, code)
+            rates = [_draw_rate(decoded[output.distribution], library_size) for output in outputs]
+            rate = rates[0] if len(rates) == 1 else torch.cat(rates, dim=-1)
             yield rate.reshape(-1, rate.shape[-1]).cpu().numpy()
 
 
 def _draw_rate(px: Distribution, library_size: float) -> Tensor:
     if isinstance(px, NegativeBinomial):
-        mean, theta = torch.broadcast_tensors(px.scale * library_size, px.theta)
-        return sample(Gamma(theta, theta / mean, validate_args=False))
+        return _gamma(*torch.broadcast_tensors(px.scale * library_size, px.theta))
+    if isinstance(px, NegativeBinomialMixture):
+        is_first = sample(Bernoulli(px.mixture_probs, validate_args=False)).bool()
+        return _gamma(torch.where(is_first, px.mu1, px.mu2), torch.where(is_first, px.theta1, px.theta2))
     if isinstance(px, Poisson):
         return px.scale * library_size
     raise NotImplementedError(
-        f"Denoised draws are known for NegativeBinomial, ZeroInflatedNegativeBinomial and Poisson, "
-        f"not {type(px).__name__}."
+        "Denoised draws are known for NegativeBinomial, ZeroInflatedNegativeBinomial, NegativeBinomialMixture and "
+        f"Poisson, not {type(px).__name__}."
     )
+
+
+def _gamma(mean: Tensor, theta: Tensor) -> Tensor:
+    return sample(Gamma(theta, theta / mean, validate_args=False))
 
 
 def pearson(blocks_rg: Iterator[np.ndarray]) -> np.ndarray:

@@ -12,21 +12,19 @@ Reference: Boyeau et al., PNAS 2023, doi:10.1073/pnas.2209124120.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Normal
+from torch.distributions import Normal
 
 from ..core import settings
-from ..distributions import CountDistribution
 from ..module.base import BaseModuleClass
 from ..ops.random import fresh_seed
 from .embedding import is_logistic_normal
 from .likelihood import MarginalModule
-from .output import EXPRESSION, Output
 from .passes import Batches, LoaderOf, Minibatch, Rows, decode, encode, evaluating, on_device, size_of
 
 __all__ = ["importance_pool", "importance_weights", "some_cells", "weights_from_logs"]
@@ -67,7 +65,6 @@ def importance_weights(
     module: BaseModuleClass,
     anchors: Batches,
     z_ik: Tensor,
-    outputs: Sequence[Output] = (EXPRESSION,),
     *,
     truncation: bool = False,
     n_mc_samples: int = 500,
@@ -84,8 +81,6 @@ def importance_weights(
         Minibatches of the cells that stand for the group.
     z_ik
         Samples from the group's posteriors, ``(i, k)``.
-    outputs
-        What the samples are to explain.
     truncation
         See :func:`weights_from_logs`.
     n_mc_samples, n_mc_samples_per_pass
@@ -109,14 +104,13 @@ def importance_weights(
     Every sample is decoded as if it were each anchor (its library, its covariates): time is anchors times samples.
     """
     with evaluating(module, seed):
-        return _weights(module, anchors, z_ik, outputs, truncation, n_mc_samples, n_mc_samples_per_pass)
+        return _weights(module, anchors, z_ik, truncation, n_mc_samples, n_mc_samples_per_pass)
 
 
 def _weights(
     module: BaseModuleClass,
     anchors: Batches,
     z_ik: Tensor,
-    outputs: Sequence[Output],
     truncation: bool,
     n_samples: int,
     per_pass: int,
@@ -131,7 +125,7 @@ def _weights(
         for a in range(size_of(tensors)):
             qz = Normal(encoded["qz"].loc[a], encoded["qz"].scale[a])
             log_q.append(qz.log_prob(z_ik).sum(-1)[None])
-            log_px.append(_log_likelihood_i(module, tensors, encoded, outputs, a, z_ik)[None])
+            log_px.append(_log_likelihood_i(module, tensors, encoded, a, z_ik)[None])
     log_prior_i = Normal(0.0, 1.0).log_prob(z_ik).sum(-1).cpu()
     log_px_ai, log_evidence_a, log_q_ai = (torch.from_numpy(rows.array()) for rows in (log_px, log_evidence, log_q))
     return weights_from_logs(log_prior_i, log_px_ai, log_evidence_a, log_q_ai, truncation).numpy()
@@ -141,7 +135,6 @@ def _log_likelihood_i(
     module: BaseModuleClass,
     tensors: Minibatch,
     encoded: dict[str, Any],
-    outputs: Sequence[Output],
     anchor: int,
     z_ik: Tensor,
 ) -> Tensor:
@@ -152,18 +145,12 @@ def _log_likelihood_i(
         z = z_ik[rows]
         repeated = {key: value[one].expand(len(z), *value.shape[1:]) for key, value in tensors.items()}
         drawn = {"z": z, "library": encoded["library"][one].expand(len(z), -1)}
-        decoded = decode(module, repeated, drawn)
-        terms = [_log_prob_sum(decoded[output.distribution], repeated[output.data]) for output in outputs]
-        log_px_i[rows] = (terms[0] if len(terms) == 1 else torch.stack(terms).sum(0)).cpu()
+        log_px_i[rows] = module.log_likelihood(repeated, decode(module, repeated, drawn)).cpu()
     return log_px_i
 
 
 def _parts(n: int) -> Iterator[slice]:
     return (slice(start, start + _ROWS) for start in range(0, n, _ROWS))
-
-
-def _log_prob_sum(px: Distribution, x: Tensor) -> Tensor:
-    return px.log_prob_sum(x.contiguous()) if isinstance(px, CountDistribution) else px.log_prob(x).sum(-1)
 
 
 def _require_densities(module: BaseModuleClass) -> MarginalModule:
@@ -194,7 +181,6 @@ def importance_pool(
     n_rows: int,
     rng: np.random.Generator,
     *,
-    outputs: Sequence[Output] = (EXPRESSION,),
     max_cells: int,
     truncation: bool,
     n_mc_samples: int,
@@ -204,7 +190,7 @@ def importance_pool(
 
     Parameters
     ----------
-    module, outputs, truncation, n_mc_samples, n_mc_samples_per_pass
+    module, truncation, n_mc_samples, n_mc_samples_per_pass
         See :func:`importance_weights`.
     loader_of, cells_n, n_rows
         See :func:`~celbo.posterior.sampled`. The pool has ``n_rows // n + 1`` samples of each cell, or one
@@ -229,6 +215,6 @@ def importance_pool(
         latents.append(z.reshape(n_samples, -1, z.shape[-1]))
     z_ik = torch.from_numpy(latents.array()).flatten(0, 1).to(module.device)
     anchors = loader_of(_some(cells_n, max_cells, rng))
-    weights_i = _weights(module, anchors, z_ik, outputs, truncation, n_mc_samples, n_mc_samples_per_pass)
+    weights_i = _weights(module, anchors, z_ik, truncation, n_mc_samples, n_mc_samples_per_pass)
     chosen = rng.choice(len(weights_i), n_rows, p=weights_i / weights_i.sum())
     return np.tile(pool, n_samples)[chosen], z_ik[torch.from_numpy(chosen).to(z_ik.device)]

@@ -276,7 +276,7 @@ def latent_library_size(
             encoded = encode(module, tensors)
             if "library" not in encoded:
                 raise RuntimeError(f"{type(module).__name__} has no library size.")
-            ql = encoded.get("ql")
+            ql = encoded.get("ql") or encoded.get("ql_unused")  # a head that nothing reads, as scvi-tools gives it
             if not give_mean:
                 rows.append(encoded["library"].exp())
             elif ql is not None:

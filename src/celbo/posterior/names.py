@@ -45,7 +45,9 @@ def batch_codes(
     return [None if name is None else position_of(name, known, f"batch category ({argument})") for name in given]
 
 
-def gene_columns(gene_list: Iterable[str] | None, var_names: Sequence[str] | np.ndarray) -> np.ndarray | None:
+def gene_columns(
+    gene_list: Iterable[str] | None, var_names: Sequence[str] | np.ndarray, argument: str = "gene_list"
+) -> np.ndarray | None:
     """Columns of the genes of a list, in the order of ``var_names``.
 
     Parameters
@@ -54,6 +56,8 @@ def gene_columns(gene_list: Iterable[str] | None, var_names: Sequence[str] | np.
         Names, in any order, or a boolean mask over the model's genes; None for all genes.
     var_names
         Names of the model's genes.
+    argument
+        The argument that names them, for messages: ``"protein_list"`` names proteins.
 
     Returns
     -------
@@ -66,29 +70,33 @@ def gene_columns(gene_list: Iterable[str] | None, var_names: Sequence[str] | np.
     """
     if gene_list is None:
         return None
-    given = listed(gene_list)
+    given, kind = listed(gene_list), argument.removesuffix("_list")
     if not given:
-        raise ValueError("gene_list is empty: name at least one gene, or leave it out for all of them.")
+        raise ValueError(f"{argument} is empty: name at least one {kind}, or leave it out for all of them.")
     mask_g = np.asarray(given)
     if mask_g.dtype == bool:
-        return _masked(mask_g, len(var_names))
+        return _masked(mask_g, len(var_names), argument)
     columns = np.flatnonzero(np.isin(np.asarray(var_names, dtype=object), np.asarray(given, dtype=object)))
     unknown = sorted(set(map(str, given)) - set(np.asarray(var_names)[columns].tolist()))
     if not len(columns):
-        numbers = "" if any(isinstance(name, str) for name in given) else " Genes are called by name, not by number."
-        raise ValueError(f"{unknown_name('gene', given[0], var_names)} None of gene_list is there.{numbers}")
+        numbers = (
+            ""
+            if any(isinstance(name, str) for name in given)
+            else f" {kind.capitalize()}s are called by name, not by number."
+        )
+        raise ValueError(f"{unknown_name(kind, given[0], var_names)} None of {argument} is there.{numbers}")
     if unknown:
         shown = ", ".join(map(repr, unknown[:10])) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")
-        message = f"gene_list: the model does not know {shown}; the answer is about the other {len(columns)} genes."
+        message = f"{argument}: the model does not know {shown}; the answer is about the other {len(columns)} {kind}s."
         warnings.warn(message, UserWarning, stacklevel=settings.warnings_stacklevel + 2)
     return columns
 
 
-def _masked(mask_g: np.ndarray, n_genes: int) -> np.ndarray:
+def _masked(mask_g: np.ndarray, n_genes: int, argument: str) -> np.ndarray:
     if mask_g.shape != (n_genes,):
         raise ValueError(
-            f"gene_list is a boolean mask of shape {mask_g.shape}; it needs an entry for each of the {n_genes} genes."
+            f"{argument} is a boolean mask of shape {mask_g.shape}; it needs {n_genes} entries, one a feature."
         )
     if not mask_g.any():
-        raise ValueError("gene_list is a boolean mask that is empty: at least one gene must be True.")
+        raise ValueError(f"{argument} is a boolean mask that is empty: at least one entry must be True.")
     return np.flatnonzero(mask_g)

@@ -213,7 +213,7 @@ def sampled_rows(
     if weighting is None:
         drawn = draw_rows(cells_n, n_rows, rng)
     else:
-        drawn, z_rk = importance_pool(module, loader_of, cells_n, n_rows, rng, outputs=outputs, **vars(weighting))
+        drawn, z_rk = importance_pool(module, loader_of, cells_n, n_rows, rng, **vars(weighting))
     index = None if columns is None else torch.from_numpy(columns).to(module.device)
     rows, start = Rows(n_rows), 0
     for tensors in on_device(loader_of(drawn), module):

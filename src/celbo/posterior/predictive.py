@@ -11,10 +11,11 @@ import torch
 
 from ..core import optional
 from ..module.base import BaseModuleClass
+from ..module.predictive import drawn
 from .output import EXPRESSION, Output
-from .passes import Batches, evaluating, on_device
+from .passes import Batches, Rows, decode, encode, evaluating, on_device
 
-__all__ = ["posterior_predictive_sample"]
+__all__ = ["joint_predictive_sample", "posterior_predictive_sample"]
 
 
 def posterior_predictive_sample(
@@ -65,8 +66,8 @@ def posterior_predictive_sample(
     n = 0
     with evaluating(module, seed):
         for tensors in on_device(batches, module):
-            drawn = [module.sample(tensors, n_samples=n_samples, generative_kwargs=one, **of) for one in decode_as]
-            block = (drawn[0] if len(drawn) == 1 else torch.stack(drawn).mean(0)).cpu().numpy()
+            samples = [module.sample(tensors, n_samples=n_samples, generative_kwargs=one, **of) for one in decode_as]
+            block = (samples[0] if len(samples) == 1 else torch.stack(samples).mean(0)).cpu().numpy()
             block = block if genes is None else block[:, genes]
             where = np.nonzero(block)
             values.append(block[where])
@@ -76,3 +77,28 @@ def posterior_predictive_sample(
         raise ValueError("There are no cells to draw for: `indices` (or the dataloader) is empty.")
     counts = sparse.COO(np.concatenate(coordinates, 1), np.concatenate(values), (n, *shape), has_duplicates=False)
     return sparse.GCXS(counts)
+
+
+def joint_predictive_sample(
+    module: BaseModuleClass, batches: Batches, outputs: Sequence[Output], *, n_samples: int = 1, seed: int | None = None
+) -> list[np.ndarray]:
+    """Data of several outputs like those observed, of the same draws of the latents; all else as above.
+
+    Parameters
+    ----------
+    module, batches, n_samples, seed
+        See :func:`posterior_predictive_sample`.
+    outputs
+        Of what.
+
+    Returns
+    -------
+    Of each output ``(n, g)``, or ``(n, g, s)`` for more than one draw, dense.
+    """
+    rows = [Rows(None) for _ in outputs]
+    with evaluating(module, seed):
+        for tensors in on_device(batches, module):
+            decoded = decode(module, tensors, encode(module, tensors, n_samples))
+            for part, output in zip(rows, outputs, strict=True):
+                part.append(drawn(decoded[output.distribution], n_samples))
+    return [part.array() for part in rows]

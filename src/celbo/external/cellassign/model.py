@@ -18,12 +18,12 @@ from anndata import AnnData
 from ...core import REGISTRY_KEYS
 from ...data.fields import NumericalObsField, bundles
 from ...model.base import BaseModelClass, RNASeqMixin, UnsupervisedTrainingMixin, setup_method
-from ...model.base.verbs.cells import asked
 from ...posterior.passes import Rows, decode, encode, evaluating, on_device
 from ...train.callbacks import Callback
 from ...train.config import as_list
 from ...train.method import PASSED_ON, SPLIT, STOPPING, WHERE, Argument, training
 from ...train.recipes import default_recipe
+from ...verbs.cells import asked
 from .markers import markers_of
 from .module import CellAssignModule
 from .start import Survey, marker_start, survey_of

@@ -14,10 +14,10 @@ from torch import Tensor
 from ... import posterior
 from ...core import REGISTRY_KEYS, checked_methods, unknown_name
 from ...dataloaders.row_sources.source import as_indices
-from ...model.base.verbs.answering import AnsweringWith
-from ...model.base.verbs.cells import Asked, asked
-from ...model.base.verbs.outputs import corrected_batches, differential, names_of, normalized
 from ...posterior import EXPRESSION
+from ...verbs.answering import AnsweringWith
+from ...verbs.cells import Asked, asked
+from ...verbs.outputs import corrected_batches, differential, names_of, normalized
 from .module import IS_TARGET, Decoded, Encoded
 
 if TYPE_CHECKING:

@@ -17,13 +17,13 @@ from ... import posterior
 from ...data.fields import bundles
 from ...model import PEAKVI
 from ...model.base import BaseMinifiedModeModelClass, RNASeqMixin, library_arguments, setup_method
-from ...model.base.verbs.accessibility import Cells
-from ...model.base.verbs.answering import AnsweringWith
-from ...model.base.verbs.cells import Weights
 from ...module import VAE
 from ...module.likelihoods import LatentDistribution
 from ...module.peakvae import peak_sizes
 from ...module.variants import without_bias
+from ...verbs.accessibility import Cells
+from ...verbs.answering import AnsweringWith
+from ...verbs.cells import Weights
 
 __all__ = ["POISSONVI"]
 

@@ -26,8 +26,8 @@ from ...model.base import (
     library_arguments,
     setup_method,
 )
-from ...model.base.verbs.cells import asked
 from ...module.likelihoods import LatentDistribution
+from ...verbs.cells import asked
 from .ambient import ambient_profile_of, empty_droplet_profile
 from .module import SCAR_VAE, Scale, ScarLikelihood
 

@@ -3,16 +3,16 @@
 from typing import TYPE_CHECKING
 
 from ...core.planned import planned_names, public_names
+from ...posterior.computation import DifferentialComputation
+from ...verbs.batches import EmbeddingMixin
+from ...verbs.expression import RNASeqMixin
+from ...verbs.latent import VAEMixin
 from .library import library_arguments
 from .minified import BaseMinifiedModeModelClass
 from .model import BaseModelClass
 from .query.mixin import ArchesMixin
 from .setup import Registry, setup_method
 from .training import UnsupervisedTrainingMixin
-from .verbs.batches import EmbeddingMixin
-from .verbs.computation import DifferentialComputation
-from .verbs.expression import RNASeqMixin
-from .verbs.latent import VAEMixin
 
 if TYPE_CHECKING:
     from .archives.convert import convert_archive, export_archive

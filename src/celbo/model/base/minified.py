@@ -13,23 +13,17 @@ from anndata import AnnData
 
 from ...core import REGISTRY_KEYS, unknown_name
 from ...data import AnnDataManager
-from ...data.constants import RAW
+from ...data.access import minify_type_of
+from ...data.constants import MINIFY_TYPE_UNS_KEY, RAW
 from ...data.fields import BaseAnnDataField, LayerField, NumericalObsField, ObsmField, StringUnsField
 from ...module.base.minified import LATENT_POSTERIOR, LATENT_POSTERIOR_WITH_COUNTS
 from ...store.matrices.blocks import CompressedBlock, blocks
 from . import managers
 from .model import BaseModelClass
 
-__all__ = ["BaseMinifiedModeModelClass", "minified_copy", "minify_type_of"]
+__all__ = ["BaseMinifiedModeModelClass", "minified_copy"]
 
 MinifiedDataType = Literal["latent_posterior_parameters", "latent_posterior_parameters_with_counts"]
-
-_TYPE_KEY = "_scvi_adata_minify_type"
-
-
-def minify_type_of(adata: AnnData | None) -> str | None:
-    """How an AnnData is minified; None: it is not, or there is none."""
-    return None if adata is None else adata.uns.get(_TYPE_KEY)
 
 
 def minified_copy(manager: AnnDataManager, keep_count_data: bool = False) -> AnnData:
@@ -146,7 +140,7 @@ class BaseMinifiedModeModelClass(BaseModelClass):
         if not (variance_nk > 0).all():
             raise ValueError(f"adata.obsm[{use_latent_qzv_key!r}] holds variances, which must be positive.")
         adata = minified_copy(old, keep_count_data=minified_data_type == LATENT_POSTERIOR_WITH_COUNTS)
-        adata.uns[_TYPE_KEY] = minified_data_type
+        adata.uns[MINIFY_TYPE_UNS_KEY] = minified_data_type
         adata.obsm[self._LATENT_QZM_KEY], adata.obsm[self._LATENT_QZV_KEY] = mean_nk, variance_nk
         adata.obs[self._OBSERVED_LIB_SIZE_KEY] = total_counts(old)
         self._take_minified(adata, old)
@@ -169,7 +163,7 @@ class BaseMinifiedModeModelClass(BaseModelClass):
             ObsmField(REGISTRY_KEYS.LATENT_QZM_KEY, cls._LATENT_QZM_KEY),
             ObsmField(REGISTRY_KEYS.LATENT_QZV_KEY, cls._LATENT_QZV_KEY),
             NumericalObsField(REGISTRY_KEYS.OBSERVED_LIB_SIZE, cls._OBSERVED_LIB_SIZE_KEY),
-            StringUnsField(REGISTRY_KEYS.MINIFY_TYPE_KEY, _TYPE_KEY),
+            StringUnsField(REGISTRY_KEYS.MINIFY_TYPE_KEY, MINIFY_TYPE_UNS_KEY),
         ]
 
     @classmethod

@@ -9,14 +9,14 @@ from anndata import AnnData
 from torch import Tensor
 
 from ...core import REGISTRY_KEYS, checked_methods, optional
+from ...data.access import minify_type_of
 from ...dataloaders import SemiSupervisedDataSplitter
 from ...module.base.minified import LATENT_POSTERIOR
 from ...posterior.attribution import class_attributions, ranked_features, with_counts
 from ...posterior.classification import class_probabilities
 from ...train import KwargsLike, Plan, SemiSupervisedTrainingPlan, TrainRunner, merge_kwargs
-from .minified import minify_type_of
+from ...verbs.cells import asked
 from .training import train_model, trainer_settings
-from .verbs.cells import asked
 
 if TYPE_CHECKING:
     from .model import BaseModelClass as Base

@@ -18,8 +18,8 @@ from ...ops.random import fresh_seed
 from ...train import KwargsLike, Plan, TrainerConfig, TrainingPlan, TrainRunner, checkpoints, merge_kwargs
 from ...train.engines.engine import several_processes
 from ...train.recipes import Recipe, default_recipe, find_recipe
+from ...verbs.cells import has_few_counts
 from .sizes import build_with_loaders
-from .verbs.cells import has_few_counts
 
 if TYPE_CHECKING:
     from ...train.checkpoints import SavedRun

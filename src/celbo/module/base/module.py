@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core import REGISTRY_KEYS
+from ..likelihoods import log_likelihood
 from .lossoutput import LossOutput
 
 __all__ = ["ARGUMENT_KEYS", "BaseModuleClass", "Binding", "accepts", "auto_move_data"]
@@ -250,6 +251,22 @@ class BaseModuleClass(nn.Module):
     def generative(self, *args: Any, **kwargs: Any) -> Outputs:
         """Decode latents; see the class."""
         raise NotImplementedError(f"{type(self).__name__} must define generative().")
+
+    def log_likelihood(self, tensors: Mapping[str, Tensor], generative_outputs: Mapping[str, Any]) -> Tensor:
+        """Log-likelihood of each cell's data in nats, for importance sampling: of the counts under ``px``.
+
+        Parameters
+        ----------
+        tensors
+            Minibatch by registry key.
+        generative_outputs
+            What :meth:`generative` gave for it.
+
+        Returns
+        -------
+        ``(n,)``, or ``(s, n)`` for samples.
+        """
+        return log_likelihood(generative_outputs["px"], tensors[REGISTRY_KEYS.X_KEY])
 
     def loss(self, *args: Any, **kwargs: Any) -> LossOutput:
         """Loss of a minibatch; see the class."""

@@ -6,11 +6,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ....core import REGISTRY_KEYS, checked, checked_methods, optional, settings
-from ....data import AnnDataManager
-from ....dataloaders.row_sources.source import as_indices
-from ....posterior import Hypothesis, Pairs, differential_effects, group_means
-from ....posterior.differential_table import permuted_rows
+from ..core import REGISTRY_KEYS, checked, checked_methods, optional, settings
+from ..data import AnnDataManager
+from ..dataloaders.row_sources.source import as_indices
+from .differential import Hypothesis, Pairs, differential_effects
+from .differential_table import permuted_rows
+from .raw_counts import group_means
 
 __all__ = ["DifferentialComputation"]
 

@@ -10,9 +10,9 @@ from anndata import AnnData
 from torch import Tensor
 from torch.distributions import Distribution
 
-from .... import posterior
-from ....core import checked_methods
-from ....utils import unsupported_if_adata_minified
+from .. import posterior
+from ..core import checked_methods
+from ..utils import unsupported_if_adata_minified
 from .cells import Weights, asked, codes_of_batches, weighting_of
 from .differential import DifferentialMixin
 from .outputs import names_of, normalized, output_of
@@ -160,7 +160,6 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
             self.module,
             cells.loader_of(posterior.some_cells(cells.require_cells("get_importance_weights"), max_cells, seed)),
             torch.as_tensor(zs, device=self.device).flatten(0, -2),
-            self._outputs,
             truncation=truncation,
             n_mc_samples=n_mc_samples,
             n_mc_samples_per_pass=n_mc_samples_per_pass,
@@ -276,7 +275,7 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         matrix = posterior.feature_correlation(
             self.module,
             cells.batches,
-            output=wanted,
+            outputs=[wanted],
             transform_batch=codes_of_batches(self, transform_batch),
             n_samples=n_samples,
             library_size=rna_size_factor,

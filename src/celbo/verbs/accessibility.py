@@ -9,10 +9,10 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from .... import posterior
-from ....core import checked_methods, settings
-from ....core.kinds import Number
-from ....posterior.normalized import draw_rows
+from .. import posterior
+from ..core import checked_methods, settings
+from ..core.kinds import Number
+from ..posterior.normalized import draw_rows
 from .cells import asked, codes_of_batches
 from .differential import DifferentialMixin
 from .outputs import names_of, output_of

@@ -1,26 +1,21 @@
 """EmbeddingMixin: verbs of models that learn an embedding of their batches."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from anndata import AnnData
 from torch import Tensor
 
-from .... import posterior
-from ....core import checked_methods
+from .. import posterior
+from ..core import checked_methods
+from .base import Answering
 from .cells import asked
-
-if TYPE_CHECKING:
-    from ..model import BaseModelClass as Base
-else:
-    Base = object
 
 __all__ = ["EmbeddingMixin"]
 
 
 @checked_methods
-class EmbeddingMixin(Base):
+class EmbeddingMixin(Answering):
     """Embedding of batches, for models made with ``batch_representation="embedding"``."""
 
     def get_batch_representation(

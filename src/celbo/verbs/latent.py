@@ -1,7 +1,7 @@
 """VAEMixin: verbs of models with an encoder. No logic here: each finds the cells and asks :mod:`celbo.posterior`."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,21 +9,17 @@ from anndata import AnnData
 from torch import Tensor
 from torch.distributions import Distribution
 
-from .... import posterior
-from ....core import checked_methods, unknown_name
-from ....utils import unsupported_if_adata_minified
+from .. import posterior
+from ..core import checked_methods, unknown_name
+from ..utils import unsupported_if_adata_minified
+from .base import Answering
 from .cells import asked
-
-if TYPE_CHECKING:
-    from ..model import BaseModelClass as Base
-else:
-    Base = object
 
 __all__ = ["VAEMixin"]
 
 
 @checked_methods
-class VAEMixin(Base):
+class VAEMixin(Answering):
     """Latent representation and fit of a variational autoencoder.
 
     Common arguments: ``adata`` (None: the training data), ``indices`` (row numbers in any order or a boolean mask;

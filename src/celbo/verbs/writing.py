@@ -8,9 +8,9 @@ import pandas as pd
 from anndata import AnnData
 from torch import Tensor
 
-from ....core import checked_methods
-from ....posterior import gene_columns, normalized_blocks
-from ....store.writing.matrix import matrix_writer
+from ..core import checked_methods
+from ..posterior import gene_columns, normalized_blocks
+from ..store.writing.matrix import matrix_writer
 from .cells import asked, codes_of_batches
 from .outputs import names_of, output_of
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -10,15 +10,12 @@ import scipy.sparse as sp
 from anndata import AnnData
 from torch import Tensor
 
-from ....core import REGISTRY_KEYS, settings, unknown_name
-from ....data import AnnDataManager
-from ....dataloaders import AnnDataLoader
-from ....dataloaders.row_sources.source import as_indices
-from ....module.base import BaseModuleClass
-from ....posterior import Weighting, batch_codes
-
-if TYPE_CHECKING:
-    from ..model import BaseModelClass
+from ..core import REGISTRY_KEYS, settings, unknown_name
+from ..data import AnnDataManager
+from ..dataloaders import AnnDataLoader
+from ..dataloaders.row_sources.source import as_indices
+from ..module.base import BaseModuleClass
+from ..posterior import Weighting, batch_codes
 
 __all__ = [
     "Asked",
@@ -61,7 +58,7 @@ class Asked:
         How minibatches are read.
     """
 
-    model: "BaseModelClass"
+    model: Any
     adata: AnnData | None
     cells: np.ndarray | None
     batches: Iterable[dict[str, Tensor]]

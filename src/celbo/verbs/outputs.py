@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .... import posterior
-from ....core import REGISTRY_KEYS, unknown_name
-from ....data import AnnDataManager
-from ....module.base.minified import LATENT_POSTERIOR
-from ....posterior import Output, Weighting
-from ..minified import minify_type_of
+from .. import posterior
+from ..core import REGISTRY_KEYS, unknown_name
+from ..data import AnnDataManager
+from ..data.access import minify_type_of
+from ..module.base.minified import LATENT_POSTERIOR
+from ..posterior import Output, Weighting
 from .cells import Asked, codes_of_batches
 
 __all__ = ["corrected_batches", "differential", "names_of", "normalized", "output_of"]
@@ -101,6 +101,7 @@ def differential(
     all_stats: bool = True,
     fdr_target: float | Sequence[float] = 0.05,
     seed: int | None = None,
+    suffixes: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Differences between groups of cells in all outputs, as ``differential_expression`` gives them of the first.
 
@@ -116,6 +117,8 @@ def differential(
         Codes that either group is decoded as, see :func:`corrected_batches`.
     options
         Fields of :class:`~celbo.posterior.Hypothesis` and :class:`~celbo.posterior.Sampling`.
+    suffixes
+        By name of an output what is put behind the names of its features in the table.
     """
     of_hypothesis, of_sampling = posterior.split_options(options)
     hypothesis = posterior.Hypothesis(**of_hypothesis)
@@ -126,7 +129,7 @@ def differential(
         model.module,
         cells.loader_of,
         posterior.comparisons(cells.adata.obs, **who),
-        names_of(model, *outputs),
+        [f"{name}{(suffixes or {}).get(one.name, '')}" for one in outputs for name in names_of(model, one)],
         outputs=outputs,
         hypothesis=hypothesis,
         sampling=posterior.Sampling(batches1=batches[0], batches2=batches[1], **of_sampling),

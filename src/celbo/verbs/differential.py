@@ -1,25 +1,21 @@
 """DifferentialMixin: the verb that compares groups of cells; part of :class:`~celbo.model.base.RNASeqMixin`."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import pandas as pd
 from anndata import AnnData
 
-from ....core import checked_methods
+from ..core import checked_methods
+from .base import Answering
 from .cells import Weights, asked, weighting_of
 from .outputs import corrected_batches, differential, output_of
-
-if TYPE_CHECKING:
-    from ..model import BaseModelClass as Base
-else:
-    Base = object
 
 __all__ = ["DifferentialMixin"]
 
 
 @checked_methods
-class DifferentialMixin(Base):
+class DifferentialMixin(Answering):
     """Differential expression."""
 
     def differential_expression(

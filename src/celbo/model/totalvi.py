@@ -1,0 +1,296 @@
+"""TOTALVI: RNA and surface proteins of single cells (CITE-seq).
+
+Reference: Gayoso, Steier, Lopez, Regier, Nazor, Streets and Yosef, *Joint probabilistic modeling of single-cell
+multi-omic data with totalVI*, Nature Methods 2021.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from ..core import REGISTRY_KEYS
+from ..data import state_registry_of
+from ..data.fields import BaseAnnDataField, CategoricalObsField, MuDataProteinLayerField, ProteinObsmField, bundles
+from ..data.protein_background import background_of_cells, background_of_droplets
+from ..dataloaders import AnnTorchDataset
+from ..module.likelihoods import LatentDistribution
+from ..module.totalvae import TOTALVAE, GeneDispersion, ProteinDispersion
+from ..posterior import Output
+from ..train import AdversarialTrainingPlan, Plan
+from ..train.method import PASSED_ON, SPLIT, WHERE, Argument, training
+from ..verbs.protein import EXPRESSION, PROTEIN, ProteinMixin
+from .base import (
+    ArchesMixin,
+    BaseMinifiedModeModelClass,
+    UnsupervisedTrainingMixin,
+    VAEMixin,
+    library_arguments,
+    setup_method,
+)
+from .base.made_with import flat, given_arguments
+
+if TYPE_CHECKING:
+    from mudata import MuData
+
+__all__ = ["TOTALVI"]
+
+logger = logging.getLogger("celbo")
+
+_PANEL = "panel"
+_FEWEST_FOR_PRIOR = 10
+
+
+def _train_settings(model: "TOTALVI", options: dict[str, Any]) -> dict[str, Any]:
+    """An adversary where panels differ, and the KL warm-up by steps, unless the caller says otherwise."""
+    adversary, indexing = options.pop("adversarial_classifier"), options.pop("external_indexing")
+    if adversary is None:
+        adversary = model.module.measured is not None and model.summary_stats["n_batch"] > 1
+    plan = dict(options["plan_kwargs"] or {})
+    options["plan_kwargs"] = {"adversarial_classifier": adversary} | plan
+    if indexing is not None:
+        options["datasplitter_kwargs"] = {"external_indexing": indexing} | (options["datasplitter_kwargs"] or {})
+    return options
+
+
+class TOTALVI(ProteinMixin, VAEMixin, ArchesMixin, UnsupervisedTrainingMixin, BaseMinifiedModeModelClass):
+    r"""Variational autoencoder of counts of genes and of surface proteins.
+
+    .. math::
+        z_n \sim N(0, I), \qquad x_{ng} \mid z_n \sim \mathrm{NB}(\ell_n \rho_g(z_n, b_n), \theta_g), \qquad
+        y_{np} \mid z_n \sim \pi_{np}\, \mathrm{NB}(\epsilon\beta_{np}, \phi_p)
+            + (1 - \pi_{np})\, \mathrm{NB}(\epsilon\beta_{np} \alpha_{np}, \phi_p)
+
+    with background :math:`\beta`, foreground :math:`\alpha > 1` times as high, and the efficiency :math:`\epsilon` of
+    each batch's capture.
+
+    Parameters
+    ----------
+    adata
+        AnnData set up with :meth:`setup_anndata`.
+    n_latent
+        Size of the latent space.
+    gene_dispersion, protein_dispersion
+        What the inverse dispersions are parameters of: each gene, of each batch, of each label; and so for proteins.
+    gene_likelihood
+        ``"nb"`` or ``"zinb"``.
+    latent_distribution
+        ``"normal"`` or ``"ln"`` (logistic normal).
+    empirical_protein_background_prior
+        Whether the prior of the background begins as 100 cells of each batch have it, see
+        :func:`~celbo.data.protein_background.background_of_cells`. None: for more than 10 proteins.
+    override_missing_proteins
+        Take all proteins as measured in all cells, also those without a count in a whole batch.
+    empty_droplets
+        Counts of proteins in droplets without a cell, from which the prior of the background of each protein begins: a
+        DataFrame of droplets by proteins, an array with the model's proteins, or an AnnData that has them where the
+        model's data have theirs. It is not kept in archives, the prior is.
+    scvi_tools_figures
+        Answer as scvi-tools 1.4.2 where it is wrong: proteins are read out without the efficiency of the batch's
+        capture, ``get_latent_library_size`` gives an untrained head where the library is observed, and the stored
+        variance of minified data is taken for a standard deviation. It is on for archives of scvi-tools.
+    **model_kwargs
+        Further arguments of :class:`~celbo.module.TOTALVAE`.
+
+    Examples
+    --------
+    >>> import celbo
+    >>> adata = celbo.data.synthetic_iid(seed=0)
+    >>> celbo.model.TOTALVI.setup_anndata(adata, protein_expression_obsm_key="protein_expression", batch_key="batch")
+    >>> model = celbo.model.TOTALVI(adata, n_latent=5)
+    >>> model.train(max_epochs=2, verbose=0, seed=0)
+    >>> rna, protein = model.get_normalized_expression()
+    >>> rna.shape, protein.shape
+    ((400, 100), (400, 100))
+    """
+
+    _module_cls: ClassVar[type[TOTALVAE]] = TOTALVAE
+    _training_plan_cls: ClassVar[type[Plan]] = AdversarialTrainingPlan
+    _outputs: ClassVar[Sequence[Output]] = (EXPRESSION, PROTEIN)
+    _sizes: ClassVar[Mapping[str, str]] = {"n_input_genes": "n_vars", "n_input_proteins": "n_proteins"}
+    _renamed: ClassVar[Mapping[str, str | None]] = {
+        "empirical_protein_background_prior": None,
+        "override_missing_proteins": None,
+        "empty_droplets": None,
+    }
+    _LATENT_QZM_KEY: ClassVar[str] = "totalvi_latent_qzm"
+    _LATENT_QZV_KEY: ClassVar[str] = "totalvi_latent_qzv"
+
+    def __init__(
+        self,
+        adata: AnnData,
+        n_latent: int = 20,
+        gene_dispersion: GeneDispersion = "gene",
+        protein_dispersion: ProteinDispersion = "protein",
+        gene_likelihood: Literal["zinb", "nb"] = "nb",
+        latent_distribution: LatentDistribution = "normal",
+        empirical_protein_background_prior: bool | None = None,
+        override_missing_proteins: bool = False,
+        *,
+        empty_droplets: AnnData | pd.DataFrame | np.ndarray | None = None,
+        scvi_tools_figures: bool = False,
+        **model_kwargs: Any,
+    ) -> None:
+        super().__init__(adata)
+        self._build_module()
+        self.init_params_["non_kwargs"]["empty_droplets"] = None  # what it said is in the weights
+
+    def _computed_arguments(self) -> dict[str, Any]:
+        given, key = given_arguments(self), _PANEL if _PANEL in self.registry_["field_registries"] else None
+        proteins = state_registry_of(self.registry_, REGISTRY_KEYS.PROTEIN_EXP_KEY)
+        masks = None if given.get("override_missing_proteins") else proteins.get(ProteinObsmField.PROTEIN_BATCH_MASK)
+        panel = {"panel_key": key, "n_panel": self.summary_stats["n_panel"]} if key else {}
+        prior = self._background_prior(given, key or REGISTRY_KEYS.BATCH_KEY, masks)
+        return library_arguments(self) | {"protein_batch_mask": masks} | panel | prior
+
+    def _background_prior(self, given: Mapping[str, Any], key: str, masks: Any) -> dict[str, Any]:
+        """Prior of the background, from empty droplets or from cells; nothing for a model without data."""
+        n_proteins, n_panel = self.summary_stats["n_proteins"], self.summary_stats[f"n_{key}"]
+        wanted = given.get("empirical_protein_background_prior")
+        if (droplets := given.get("empty_droplets")) is not None:
+            mean, scale = background_of_droplets(self._droplet_counts(droplets), n_panel)
+        elif self.adata is None or not (n_proteins > _FEWEST_FOR_PRIOR if wanted is None else wanted):
+            return {}
+        else:
+            proteins = AnnTorchDataset(self.adata_manager, [REGISTRY_KEYS.PROTEIN_EXP_KEY])
+            codes_n = np.asarray(self.adata_manager.get_from_registry(key)).ravel()
+            mean, scale = background_of_cells(
+                lambda rows: proteins.fetch(rows)[REGISTRY_KEYS.PROTEIN_EXP_KEY].to_dense().nan_to_num().numpy(),
+                codes_n,
+                (n_proteins, n_panel),
+                masks,
+            )
+        return {"protein_background_prior_mean": mean, "protein_background_prior_scale": scale}
+
+    def _droplet_counts(self, droplets: Any) -> np.ndarray:
+        """Counts ``(m, p)`` in empty droplets, in the model's order of proteins."""
+        names = list(state_registry_of(self.registry_, REGISTRY_KEYS.PROTEIN_EXP_KEY)["column_names"])
+        if isinstance(droplets, AnnData):
+            place = self.registry_["field_registries"][REGISTRY_KEYS.PROTEIN_EXP_KEY]["data_registry"]
+            droplets = droplets.obsm[place["attr_key"]] if place["attr_name"] == "obsm" else droplets.to_df()
+        if isinstance(droplets, pd.DataFrame):
+            missing = [name for name in names if name not in droplets]
+            if missing:
+                raise ValueError(f"empty_droplets lacks {len(missing)} proteins of the model: {missing[:5]}.")
+            droplets = droplets[names].to_numpy()
+        counts_mp = np.asarray(droplets.toarray() if hasattr(droplets, "toarray") else droplets, dtype=np.float64)
+        if counts_mp.ndim != 2 or counts_mp.shape[1] != len(names) or len(counts_mp) < 2:
+            raise ValueError(
+                f"empty_droplets is {counts_mp.shape}, wanted two droplets or more by the {len(names)} proteins."
+            )
+        return counts_mp
+
+    def _when_loaded(self) -> None:
+        super()._when_loaded()
+        if "scvi_tools_figures" not in flat(self.init_params_):  # an archive of scvi-tools
+            self.module.scvi_tools_figures = True
+
+    train = training(
+        {"max_epochs": None, "lr": 4e-3},
+        WHERE,
+        SPLIT,
+        {"batch_size": 256, "early_stopping": True, "check_val_every_n_epoch": None, "reduce_lr_on_plateau": True},
+        {"n_steps_kl_warmup": None, "n_epochs_kl_warmup": None, "adversarial_classifier": None},
+        PASSED_ON,
+        {"external_indexing": None},
+        own={
+            "adversarial_classifier": Argument(
+                bool | None, "Let a classifier take the batch out of the latents; None: where panels differ."
+            ),
+            "external_indexing": Argument(
+                Sequence[np.ndarray] | None, "Row numbers to train, validate and test on, instead of a random split."
+            ),
+        },
+        fixed={"early_stopping_patience": 45},
+        prepare=_train_settings,
+    )
+
+    @classmethod
+    @setup_method
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        protein_expression_obsm_key: str,
+        protein_names_uns_key: str | None = None,
+        batch_key: str | None = None,
+        panel_key: str | None = None,
+        layer: str | None = None,
+        size_factor_key: str | None = None,
+        categorical_covariate_keys: list[str] | None = None,
+        continuous_covariate_keys: list[str] | None = None,
+    ) -> bundles.Fields:
+        """Register an AnnData with counts of genes and, in ``obsm``, of proteins.
+
+        Parameters
+        ----------
+        protein_expression_obsm_key
+            Key of ``adata.obsm`` with the counts of proteins, cells by proteins: an array or a DataFrame. NaN in all
+            cells of a batch: not measured there; so is a protein without a single count in a batch.
+        protein_names_uns_key
+            Key of ``adata.uns`` with the names of the proteins; None: the DataFrame's columns, or numbers.
+        panel_key
+            Column of ``adata.obs`` with the panel of antibodies of each cell, by which background is learnt and missing
+            proteins are found; None: the batch.
+        """
+        batch = bundles.batch(batch_key)
+        panel: list[BaseAnnDataField] = [] if panel_key is None else [CategoricalObsField(_PANEL, panel_key)]
+        proteins = ProteinObsmField(
+            REGISTRY_KEYS.PROTEIN_EXP_KEY,
+            protein_expression_obsm_key,
+            use_batch_mask=True,
+            batch_field=(panel or batch)[0],
+            colnames_uns_key=protein_names_uns_key,
+            is_count_data=True,
+        )
+        return [
+            *panel,
+            *bundles.counts(layer),
+            *bundles.labels(None),
+            *batch,
+            *bundles.size_factor(size_factor_key),
+            *bundles.covariates(categorical_covariate_keys, continuous_covariate_keys),
+            proteins,
+        ]
+
+    @classmethod
+    @setup_method
+    def setup_mudata(
+        cls,
+        mdata: "MuData",
+        rna_layer: str | None = None,
+        protein_layer: str | None = None,
+        batch_key: str | None = None,
+        panel_key: str | None = None,
+        size_factor_key: str | None = None,
+        categorical_covariate_keys: list[str] | None = None,
+        continuous_covariate_keys: list[str] | None = None,
+        modalities: dict[str, str] | None = None,
+    ) -> bundles.Fields:
+        """Register a MuData with a modality of genes and one of proteins, of the same cells.
+
+        Parameters
+        ----------
+        panel_key
+            As in :meth:`setup_anndata`.
+        """
+        where = modalities or {}
+        batch = bundles.in_modality(where.get("batch_key"), bundles.batch(batch_key))
+        panel: bundles.Fields = [] if panel_key is None else [CategoricalObsField(_PANEL, panel_key)]
+        panel = bundles.in_modality(where.get("panel_key"), panel)
+        categorical, continuous = bundles.covariates(categorical_covariate_keys, continuous_covariate_keys)
+        field: Any = MuDataProteinLayerField  # whose arguments are those of the field inside, too
+        of_proteins: dict[str, Any] = {"mod_key": where.get("protein_layer"), "mod_required": True}
+        of_proteins |= {"batch_field": (panel or batch)[0], "use_batch_mask": True, "is_count_data": True}
+        return [
+            *panel,
+            *bundles.in_modality(where.get("rna_layer"), bundles.counts(rna_layer)),
+            *bundles.in_modality(None, bundles.labels(None)),
+            *batch,
+            *bundles.in_modality(where.get("size_factor_key"), bundles.size_factor(size_factor_key)),
+            *bundles.in_modality(where.get("categorical_covariate_keys"), [categorical]),
+            *bundles.in_modality(where.get("continuous_covariate_keys"), [continuous]),
+            field(REGISTRY_KEYS.PROTEIN_EXP_KEY, protein_layer, **of_proteins),
+        ]
