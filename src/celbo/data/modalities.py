@@ -12,7 +12,15 @@ import pandas as pd
 
 from .constants import PREFIX
 
-__all__ = ["CellsOf", "is_mudata", "listed_modalities", "require_agreement", "require_fit", "rows_in_modality"]
+__all__ = [
+    "CellsOf",
+    "is_mudata",
+    "listed_modalities",
+    "obs_with",
+    "require_agreement",
+    "require_fit",
+    "rows_in_modality",
+]
 
 _SHOWN = 5
 
@@ -185,6 +193,18 @@ class CellsOf:
             if found.isna().any():
                 found = found.astype(object).where(found.notna(), values.astype(object)).infer_objects()
         return found
+
+
+def obs_with(data: Any, name: str | None) -> pd.DataFrame:
+    """The table of cells, of a MuData with a column that may lie in modalities: ``"label"``, or ``"rna:label"``."""
+    if name is None or not is_mudata(data) or name in data.obs.columns:
+        return data.obs
+    key, _, column = name.partition(":")
+    if column and key in data.mod and column in data.mod[key].obs.columns:
+        rows_n, values = rows_in_modality(data, key), data.mod[key].obs[column]
+        return data.obs.assign(**{name: values if rows_n is None else _spread(values, rows_n, data.obs_names)})
+    found = CellsOf(data, None, [name]).obs
+    return data.obs.assign(**{name: found[name]}) if name in found.columns else data.obs
 
 
 def require_agreement(mdata: Any, key: str, name: str) -> None:

@@ -11,15 +11,29 @@ if TYPE_CHECKING:
     from .condscvi import CondSCVI
     from .destvi import DestVI
     from .linear_scvi import LinearSCVI
+    from .multivi import MULTIVI
     from .peakvi import PEAKVI
     from .scanvi import SCANVI
     from .scvi import SCVI
     from .totalvi import TOTALVI
 
-__all__ = ["AUTOZI", "PEAKVI", "SCANVI", "SCVI", "TOTALVI", "AmortizedLDA", "CondSCVI", "DestVI", "LinearSCVI", "base"]
+__all__ = [
+    "AUTOZI",
+    "MULTIVI",
+    "PEAKVI",
+    "SCANVI",
+    "SCVI",
+    "TOTALVI",
+    "AmortizedLDA",
+    "CondSCVI",
+    "DestVI",
+    "LinearSCVI",
+    "base",
+]
 
 _HOMES = {
     "AUTOZI": "autozi",
+    "MULTIVI": "multivi",
     "PEAKVI": "peakvi",
     "SCANVI": "scanvi",
     "SCVI": "scvi",

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .classifier import Classifier
     from .deconvolution.module import MRDeconv
     from .ldvae import LDVAE
+    from .multivae import MULTIVAE
     from .peakvae import PEAKVAE
     from .scanvae import SCANVAE
     from .totalvae import TOTALVAE
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LDVAE",
+    "MULTIVAE",
     "PEAKVAE",
     "SCANVAE",
     "TOTALVAE",
@@ -31,6 +33,7 @@ __all__ = [
 
 _HOMES = {
     "LDVAE": "ldvae",
+    "MULTIVAE": "multivae",
     "PEAKVAE": "peakvae",
     "SCANVAE": "scanvae",
     "TOTALVAE": "totalvae",

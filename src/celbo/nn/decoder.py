@@ -268,6 +268,8 @@ class AccessibilityDecoder(nn.Module):
         See :class:`~celbo.nn.FCLayers`; the activation is a leaky ReLU.
     deep_inject_covariates
         Covariates enter each layer (True) or the first only.
+    activation
+        In place of the sigmoid, for outputs that are no probabilities.
     """
 
     def __init__(
@@ -280,6 +282,7 @@ class AccessibilityDecoder(nn.Module):
         use_batch_norm: bool = False,
         use_layer_norm: bool = True,
         deep_inject_covariates: bool = False,
+        activation: Callable[[], nn.Module] = nn.Sigmoid,
     ) -> None:
         super().__init__()
         self.px_decoder = FCLayers(
@@ -294,7 +297,7 @@ class AccessibilityDecoder(nn.Module):
             inject_covariates=deep_inject_covariates,
             activation_fn=nn.LeakyReLU,
         )
-        self.output = nn.Sequential(Linear(n_hidden, n_output), nn.Sigmoid())
+        self.output = nn.Sequential(Linear(n_hidden, n_output), activation())
 
     def logits(self, z: Tensor, *cat_list: Tensor | None) -> Tensor:
         """Log-odds ``(..., n_output)`` of input ``(..., n_input)`` and covariates."""

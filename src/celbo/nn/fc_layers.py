@@ -16,6 +16,11 @@ __all__ = ["Dropout", "FCLayers", "Linear"]
 class Linear(nn.Linear):
     """``torch.nn.Linear`` with a faster product on the CPU; same arguments, initialisation and ``state_dict``."""
 
+    def reset_parameters(self) -> None:
+        """Draw initial weights; a layer without outputs, of a modality that is not there, has none."""
+        if self.out_features:
+            super().reset_parameters()
+
     def forward(self, input: Tensor) -> Tensor:
         """Apply the layer to ``(..., i)``."""
         return linear(input, self.weight, self.bias)

@@ -5,6 +5,7 @@ from .abundance import sample_log_densities
 from .accessibility import (
     accessibility_table,
     cell_factors,
+    encoded_column,
     open_probability,
     probability_difference,
     sparse_rows,
@@ -58,6 +59,7 @@ __all__ = [
     "differential_effects",
     "differential_expression",
     "elbo",
+    "encoded_column",
     "estimate_delta",
     "estimate_pseudocount",
     "evaluating",

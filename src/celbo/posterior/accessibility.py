@@ -20,6 +20,7 @@ from .passes import Batches, Rows, encode, evaluating, on_device
 __all__ = [
     "accessibility_table",
     "cell_factors",
+    "encoded_column",
     "open_probability",
     "probability_difference",
     "sparse_rows",
@@ -70,6 +71,15 @@ def cell_factors(module: BaseModuleClass, batches: Batches, *, n_cells: int | No
             if d_n1 is None:
                 raise RuntimeError("This model has no library size factors: it was made with model_depth=False.")
             rows.append(d_n1.squeeze(-1))
+    return rows.array()
+
+
+def encoded_column(module: BaseModuleClass, batches: Batches, key: str, n_cells: int | None = None) -> np.ndarray:
+    """One number a cell of what ``inference`` gives under a key, ``(n,)``."""
+    rows = Rows(n_cells)
+    with evaluating(module):
+        for tensors in on_device(batches, module):
+            rows.append(encode(module, tensors)[key].squeeze(-1))
     return rows.array()
 
 

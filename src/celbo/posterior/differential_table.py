@@ -76,10 +76,20 @@ class Counts:
         ``(n, .)`` counts of any storage.
     columns
         Column of each gene, see :func:`~celbo.posterior.group_means`.
+    rows
+        Row of each cell, ``(n,)``, -1 for one that has none and is left out; None: cells are rows.
     """
 
     x: Any = field(repr=False)
     columns: np.ndarray | None = None
+    rows: np.ndarray | None = field(default=None, repr=False)
+
+    def means(self, groups: Sequence[np.ndarray]) -> GroupMeans:
+        """What they say of groups of cells, see :func:`~celbo.posterior.group_means`."""
+        if self.rows is not None:
+            rows = [self.rows[cells] for cells in groups]
+            groups = [of_group[of_group >= 0] for of_group in rows]
+        return group_means(self.x, groups, self.columns)
 
 
 def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -169,7 +179,7 @@ def differential_expression(
     ``n_samples_overall``, and blocks of 64 MiB while comparing.
     """
     groups = [cells for comparison in comparisons for cells in (comparison.cells1, comparison.cells2)]
-    means = None if counts is None else beside([group_means(one.x, groups, one.columns) for one in counts])
+    means = None if counts is None else beside([one.means(groups) for one in counts])
     tables = []
     with evaluating(module, seed) as rng:
         for i, comparison in enumerate(comparisons):

@@ -3,6 +3,9 @@ r"""Where cells lie: latent representation, its mixture over cells, embeddings o
 Dims: n cells, k latents, s samples.
 """
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -40,6 +43,7 @@ def latent_representation(
     return_dist: bool = False,
     n_cells: int | None = None,
     seed: int | None = None,
+    posterior_of: Callable[[Mapping[str, Any]], Normal] | None = None,
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
     r"""Posterior of the latents of each cell, :math:`q(z_n \mid x_n)`.
 
@@ -60,6 +64,8 @@ def latent_representation(
         Number of cells, if known: the answer is then allocated once.
     seed
         Seed of the draws, see :func:`~celbo.posterior.passes.evaluating`.
+    posterior_of
+        Another posterior among what ``inference`` gives, such as that of one modality; None: ``qz``.
 
     Returns
     -------
@@ -69,15 +75,19 @@ def latent_representation(
     with evaluating(module, seed):
         for tensors in on_device(batches, module):
             encoded = encode(module, tensors)
-            qz = encoded["qz"]
+            qz = encoded["qz"] if posterior_of is None else posterior_of(encoded)
             if return_dist:
                 first.append(qz.loc)
                 second.append(qz.scale.square())
             elif not give_mean:
-                first.append(encoded["z"])
+                first.append(encoded["z"] if posterior_of is None else _drawn(qz, is_logistic_normal(module)))
             else:
                 first.append(_mean_on_simplex(qz, mc_samples) if is_logistic_normal(module) else qz.loc)
     return (first.array(), second.array()) if return_dist else first.array()
+
+
+def _drawn(qz: Normal, on_simplex: bool) -> Tensor:
+    return sample(qz).softmax(-1) if on_simplex else sample(qz)
 
 
 def _mean_on_simplex(qz: Normal, n_samples: int) -> Tensor:

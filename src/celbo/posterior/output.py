@@ -54,12 +54,15 @@ class Output:
     value
         Reads the normalized value ``(..., n, g)`` off the distribution. Further arguments are options, see
         :meth:`reading`.
+    part
+        Which columns of the data are its own; None: all.
     """
 
     name: str
     distribution: str = "px"
     data: str = REGISTRY_KEYS.X_KEY
     value: Callable[..., Tensor] = scale_of
+    part: slice | None = None
 
     def reading(self, **options: Any) -> "Output":
         """The same output, its value read with these options."""

@@ -225,6 +225,7 @@ class AccessibilityMixin(DifferentialMixin):
             batchid2=batchid2,
             fdr_target=fdr_target,
             silent=silent,
+            output="accessibility",
             seed=seed,
             **(of_probabilities | kwargs),
         )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         module: Any
         _outputs: ClassVar[Sequence[Output]]
         summary_stats: Any
+        init_params_: dict[str, dict[str, Any]]
 
         @property
         def device(self) -> torch.device:

@@ -13,6 +13,7 @@ from .. import posterior
 from ..core import REGISTRY_KEYS, unknown_name
 from ..data import AnnDataManager
 from ..data.access import minify_type_of
+from ..data.modalities import obs_with
 from ..module.base.minified import LATENT_POSTERIOR
 from ..posterior import Output, Weighting
 from .cells import Asked, codes_of_batches
@@ -38,7 +39,8 @@ def output_of(model: Any, name: str | None) -> Output:
 
 def names_of(model: Any, *outputs: Output) -> np.ndarray:
     """Names of the features of outputs, beside each other, ``(g,)``."""
-    return np.concatenate([np.asarray(model.get_state_registry(output.data)["column_names"]) for output in outputs])
+    names = [np.asarray(model.get_state_registry(output.data)["column_names"]) for output in outputs]
+    return np.concatenate([of if one.part is None else of[one.part] for one, of in zip(outputs, names, strict=True)])
 
 
 def normalized(
@@ -53,6 +55,7 @@ def normalized(
     weighting: Weighting | None = None,
     return_mean: bool = True,
     return_numpy: bool | None = None,
+    use_mean: bool = False,
     seed: int | None = None,
 ) -> np.ndarray | pd.DataFrame:
     """Normalized values of outputs, as ``get_normalized_expression`` gives them of the first.
@@ -71,8 +74,11 @@ def normalized(
         Columns to give; None for all.
     n_samples, n_samples_overall, weighting, return_mean, return_numpy, seed
         See ``get_normalized_expression``.
+    use_mean
+        Decode the mean of the latents of all cells, instead of draws.
     """
     codes = codes_of_batches(model, transform_batch)
+    n_samples = 1 if use_mean else n_samples
     options: dict[str, Any] = {"transform_batch": codes, "columns": columns, "seed": seed}
     index: pd.Index | None = None
     if n_samples_overall is not None:
@@ -82,7 +88,7 @@ def normalized(
     elif weighting is not None:
         raise ValueError("weights='importance' weighs the draws of all cells together: give n_samples_overall.")
     else:
-        options |= {"n_samples": n_samples, "return_mean": return_mean, "n_cells": cells.n_cells}
+        options |= {"n_samples": n_samples, "return_mean": return_mean, "use_mean": use_mean, "n_cells": cells.n_cells}
         values, index = posterior.normalized(model.module, cells.batches, outputs, **options), cells.names
     if return_numpy or values.ndim == 3:
         return values
@@ -128,7 +134,7 @@ def differential(
     return posterior.differential_expression(
         model.module,
         cells.loader_of,
-        posterior.comparisons(cells.adata.obs, **who),
+        posterior.comparisons(obs_with(cells.adata, who.get("groupby")), **who),
         [f"{name}{(suffixes or {}).get(one.name, '')}" for one in outputs for name in names_of(model, one)],
         outputs=outputs,
         hypothesis=hypothesis,
@@ -152,11 +158,17 @@ def corrected_batches(model: Any, batchid1: object, batchid2: object) -> tuple[l
 def _counts_of(manager: AnnDataManager, outputs: Sequence[Output], needed: bool) -> list[posterior.Counts] | None:
     """The counts; None where they were not kept, a ``ValueError`` if they are needed."""
     if minify_type_of(manager.adata) != LATENT_POSTERIOR:
-        keys = [output.data for output in outputs]
-        return [posterior.Counts(manager.get_from_registry(key), manager.get_column_indexer(key)) for key in keys]
+        return [_counts(manager, output) for output in outputs]
     if needed:
         raise ValueError(
             "mode='change' estimates its pseudocount from the counts, and these data are minified without them: give "
             "pseudocounts=, for example 1e-5."
         )
     return None
+
+
+def _counts(manager: AnnDataManager, output: Output) -> posterior.Counts:
+    x, columns = manager.get_from_registry(output.data), manager.get_column_indexer(output.data)
+    if output.part is not None:
+        columns = (np.arange(x.shape[1]) if columns is None else columns)[output.part]
+    return posterior.Counts(x, columns, manager.get_row_indexer(output.data))

@@ -112,6 +112,12 @@ class LayerField(BaseAnnDataField):
             put_row_major(adata_target, self.attr_name, self.attr_key)
         return self._state(adata_target, reference)
 
+    def transfer_to_no_cells(self, state_registry: dict[str, Any], adata_target: AnnData) -> dict[str, Any]:
+        """As :meth:`transfer_field`, for a modality that none of the cells has: there is nothing to check but names."""
+        reference = np.asarray(state_registry[self.COLUMN_NAMES_KEY])
+        align_genes(self.column_names(adata_target), reference, where=f"{self.place} of no cells").raise_if_missing()
+        return self._state(adata_target, reference)
+
     @property
     def names_columns(self) -> bool:
         """Yes."""

@@ -179,6 +179,9 @@ class BaseMuDataWrapperClass(BaseAnnDataField):
     ) -> dict[str, Any]:
         """Fit another MuData to a state that exists already, return the state that results."""
         self.preregister(mdata_target)
+        field, modality = self.adata_field, self.get_modality(mdata_target)
+        if isinstance(field, LayerField) and not modality.n_obs:
+            return field.transfer_to_no_cells(state_registry, modality)
         with self._writing(mdata_target) as cells:
             return self.adata_field.transfer_field(state_registry, cells, **kwargs)
 

@@ -1,0 +1,292 @@
+"""MULTIVI: RNA, open chromatin and proteins of single cells, of which a cell may lack some.
+
+Reference: Ashuach, Gabitto, Koodli, Saldi, Jordan and Yosef, *MultiVI: deep generative model for the integration of
+multimodal data*, Nature Methods 2023.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar
+
+from anndata import AnnData
+
+from .. import posterior
+from ..core import REGISTRY_KEYS, ArgumentError
+from ..core.kinds import Several, Text
+from ..data.fields import LayerField, NumericalJointObsField, ProteinObsmField, bundles
+from ..module.likelihoods import Dispersion, LatentDistribution, Placement
+from ..module.modalities import ModalityPenalty
+from ..module.multinetworks import CountLikelihoodName, ModalityWeights, ProteinDispersion
+from ..module.multivae import MULTIVAE
+from ..posterior import Output
+from ..posterior.protein import foreground_of
+from ..train import AdversarialTrainingPlan
+from ..train.method import PASSED_ON, SPLIT, WHERE, Argument, training
+from ..verbs.multimodal import MultimodalMixin
+from .base import ArchesMixin, BaseMinifiedModeModelClass, UnsupervisedTrainingMixin, setup_method
+from .base.made_with import given_arguments
+
+__all__ = ["MULTIVI"]
+
+
+def _train_settings(model: "MULTIVI", options: dict[str, Any]) -> dict[str, Any]:
+    plan = {"adversarial_classifier": options.pop("adversarial_mixing"), "scale_adversarial_loss": 1.0}
+    return options | {"plan_kwargs": plan | dict(options["plan_kwargs"] or {})}
+
+
+class MULTIVI(MultimodalMixin, ArchesMixin, UnsupervisedTrainingMixin, BaseMinifiedModeModelClass):
+    r"""Variational autoencoder of genes, of which regions of the chromatin are open, and of proteins.
+
+    .. math::
+        z_n \sim N(0, I), \qquad x_{ng} \mid z_n \sim \mathrm{ZINB}(e^{\ell_n} \rho_g(z_n, b_n), \theta_g, \pi_{ng}),
+        \qquad [a_{nr} > 0] \mid z_n \sim \mathrm{Bernoulli}(p_r(z_n, b_n)\, d_n\, f_r)
+
+    and a mixture of background and foreground for proteins. Each modality has an encoder; the latents of a cell are the
+    weighted mean over the modalities that it has, and every modality is decoded from them, those that it lacks too.
+
+    Parameters
+    ----------
+    adata
+        MuData set up with :meth:`setup_mudata`, of which not every modality needs to have all cells; or an AnnData set
+        up with :meth:`setup_anndata`, genes before regions.
+    n_genes, n_regions
+        Numbers of genes and of regions. Of an AnnData one of them must be given; of a MuData they follow.
+    modality_weights
+        Weights of the modalities in the joint latents: ``"equal"``, learned for all cells alike (``"universal"``), or
+        for each (``"cell"``: such a model answers about the cells that it was trained on only).
+    modality_penalty
+        What keeps the latents of a cell's modalities close: ``"Jeffreys"`` (symmetric KL divergence), ``"MMD"``
+        (distance of the means) or ``"None"``.
+    n_hidden, n_latent
+        Size of the hidden layers and of the latent space; None: the root of the number of regions (or of genes), at
+        most 128, and its root.
+    n_layers_encoder, n_layers_decoder, dropout_rate
+        Hidden layers of encoders and decoders, dropout in the encoders.
+    region_factors
+        Whether regions have factors.
+    gene_likelihood
+        ``"zinb"``, ``"nb"`` or ``"poisson"``.
+    dispersion, protein_dispersion
+        What the inverse dispersions are parameters of: ``"gene"``, ``"gene-batch"``, ``"gene-label"`` or
+        ``"gene-cell"``; ``"protein"``, ``"protein-batch"`` or ``"protein-label"``.
+    use_batch_norm, use_layer_norm
+        Where: ``"encoder"``, ``"decoder"``, ``"none"`` or ``"both"``.
+    latent_distribution
+        ``"normal"`` or ``"ln"`` (logistic normal).
+    deeply_inject_covariates
+        Whether covariates enter each hidden layer, or the first only.
+    encode_covariates
+        Whether the encoders see the covariates.
+    fully_paired
+        Whether every cell has every modality; latents of single modalities are then refused.
+    **model_kwargs
+        Further arguments of :class:`~celbo.module.MULTIVAE`. ``scvi_tools_figures=True``, which models of scvi-tools'
+        archives have, keeps its figures: variances mixed by the root of the weights; the root of standard deviations in
+        ``"Jeffreys"``; the distances of all cells for each in ``"MMD"``; a modality counts as missing where a cell has
+        no counts; a dispersion by cell that is not read; differential expression of the means of the latents.
+
+    Raises
+    ------
+    ArgumentError
+        An AnnData without ``n_genes`` and ``n_regions``, or of another number of columns.
+
+    Examples
+    --------
+    >>> import celbo
+    >>> mdata = celbo.data.synthetic_iid(seed=0, return_mudata=True)
+    >>> modalities = {"rna_layer": "rna", "atac_layer": "accessibility"}
+    >>> celbo.model.MULTIVI.setup_mudata(mdata, modalities=modalities)
+    >>> model = celbo.model.MULTIVI(mdata)
+    >>> model.train(max_epochs=2, verbose=0, adversarial_mixing=False)
+    >>> model.get_latent_representation().shape
+    (400, 3)
+    """
+
+    _module_cls: ClassVar[type[MULTIVAE]] = MULTIVAE
+    _training_plan_cls = AdversarialTrainingPlan
+    _modalities_may_lack_cells = True
+    _LATENT_QZM_KEY = "multivi_latent_qzm"
+    _LATENT_QZV_KEY = "multivi_latent_qzv"
+    _sizes: ClassVar[Mapping[str, str]] = {"n_input_proteins": "n_proteins"}
+    _renamed: ClassVar[Mapping[str, str | None]] = {
+        "n_genes": "n_input_genes",
+        "n_regions": "n_input_regions",
+        "dispersion": "gene_dispersion",
+        "fully_paired": None,
+    }
+    _plan_defaults: Mapping[str, Any] = {"optimizer": "AdamW"}
+
+    def __init__(
+        self,
+        adata: AnnData,
+        n_genes: int | None = None,
+        n_regions: int | None = None,
+        modality_weights: ModalityWeights = "equal",
+        modality_penalty: ModalityPenalty = "Jeffreys",
+        n_hidden: int | None = None,
+        n_latent: int | None = None,
+        n_layers_encoder: int = 2,
+        n_layers_decoder: int = 2,
+        dropout_rate: float = 0.1,
+        region_factors: bool = True,
+        gene_likelihood: CountLikelihoodName = "zinb",
+        dispersion: Dispersion = "gene",
+        use_batch_norm: Placement = "none",
+        use_layer_norm: Placement = "both",
+        latent_distribution: LatentDistribution = "normal",
+        deeply_inject_covariates: bool = False,
+        encode_covariates: bool = False,
+        fully_paired: bool = False,
+        protein_dispersion: ProteinDispersion = "protein",
+        **model_kwargs: Any,
+    ) -> None:
+        super().__init__(adata)
+        self._build_module()
+
+    def _computed_arguments(self) -> dict[str, Any]:
+        given, stats = given_arguments(self), self.summary_stats
+        n_vars = stats.get("n_vars", 0)
+        n_genes, n_regions = given["n_genes"], given["n_regions"]
+        if self._of_mudata:
+            n_genes, n_regions = n_vars, stats.get("n_atac", 0)
+        elif n_genes is None and n_regions is None:
+            raise ArgumentError(
+                f"An AnnData does not say which of its {n_vars} columns are genes and which are regions: pass n_genes= "
+                "or n_regions=, genes before regions; or use a MuData and setup_mudata."
+            )
+        else:
+            n_genes = n_vars - n_regions if n_genes is None else n_genes
+            n_regions = n_vars - n_genes if n_regions is None else n_regions
+        if n_genes < 0 or n_regions < 0 or n_genes + n_regions != n_vars + stats.get("n_atac", 0):
+            raise ArgumentError(f"n_genes={n_genes} and n_regions={n_regions} do not make the {n_vars} columns of X.")
+        self.init_params_["non_kwargs"] |= {"n_genes": n_genes, "n_regions": n_regions}
+        return {
+            "n_input_genes": n_genes,
+            "n_input_regions": n_regions,
+            "n_obs": stats.get("n_cells", 0) if self._adata is None else self._adata.n_obs,
+            "use_size_factor_key": bool(stats.get("n_size_factor", 0)),
+        }
+
+    @property
+    def _of_mudata(self) -> bool:
+        return self.registry_.get("setup_method_name") == "setup_mudata"
+
+    @property
+    def _outputs(self) -> Sequence[Output]:  # type: ignore[override]  # regions lie elsewhere in an AnnData
+        n_genes = self.module.n_input_genes
+        x, part = REGISTRY_KEYS.X_KEY, None if self._of_mudata else slice(None, n_genes)
+        regions = (REGISTRY_KEYS.ATAC_X_KEY, None) if self._of_mudata else (x, slice(n_genes, None))
+        every = (
+            Output("expression", "px", x, part=part),
+            Output("accessibility", "pa", regions[0], posterior.open_probability, part=regions[1]),
+            Output("protein", "py", REGISTRY_KEYS.PROTEIN_EXP_KEY, foreground_of),
+        )
+        return [one for one, n in zip(every, self.module.n_inputs, strict=True) if n]
+
+    train = training(
+        {"max_epochs": 500, "lr": 1e-4},
+        WHERE,
+        SPLIT,
+        {"batch_size": 128, "weight_decay": 1e-3, "eps": 1e-8},
+        {"early_stopping": True, "check_val_every_n_epoch": None},
+        {"n_steps_kl_warmup": None, "n_epochs_kl_warmup": 50, "adversarial_mixing": True},
+        PASSED_ON,
+        own={
+            "adversarial_mixing": Argument(
+                bool, "Whether a classifier that guesses the batch from the latents is to be misled."
+            )
+        },
+        fixed={"early_stopping_monitor": "reconstruction_loss_validation", "early_stopping_patience": 50},
+        prepare=_train_settings,
+    )
+
+    @classmethod
+    @setup_method
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        layer: str | None = None,
+        batch_key: str | None = None,
+        size_factor_key: Annotated[Sequence[str] | str | None, Several(Text())] = None,
+        categorical_covariate_keys: list[str] | None = None,
+        continuous_covariate_keys: list[str] | None = None,
+        protein_expression_obsm_key: str | None = None,
+        protein_names_uns_key: str | None = None,
+    ) -> bundles.Fields:
+        """Register an AnnData with counts of genes and, behind them, of regions. A MuData can say more of its cells.
+
+        Parameters
+        ----------
+        size_factor_key
+            Two columns of ``adata.obs``: size factors of genes, and those of regions, up to 1.
+        protein_expression_obsm_key
+            Entry of ``adata.obsm`` with counts of proteins.
+        protein_names_uns_key
+            Entry of ``adata.uns`` with their names; None: columns of the table.
+        """
+        batch = bundles.batch(batch_key)
+        fields: bundles.Fields = [
+            *bundles.counts(layer),
+            *batch,
+            *bundles.labels(None),
+            NumericalJointObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, _names(size_factor_key), required=False),
+            *bundles.covariates(categorical_covariate_keys, continuous_covariate_keys),
+            *bundles.row_numbers(adata),
+        ]
+        if protein_expression_obsm_key is not None:
+            key = REGISTRY_KEYS.PROTEIN_EXP_KEY
+            where: dict[str, Any] = {"colnames_uns_key": protein_names_uns_key, "is_count_data": True}
+            fields.append(ProteinObsmField(key, protein_expression_obsm_key, use_batch_mask=False, **where))
+        return fields
+
+    @classmethod
+    @setup_method
+    def setup_mudata(
+        cls,
+        mdata: Any,
+        rna_layer: str | None = None,
+        atac_layer: str | None = None,
+        protein_layer: str | None = None,
+        batch_key: str | None = None,
+        size_factor_key: Annotated[Sequence[str] | str | None, Several(Text())] = None,
+        categorical_covariate_keys: list[str] | None = None,
+        continuous_covariate_keys: list[str] | None = None,
+        idx_layer: str | None = None,
+        modalities: dict[str, str] | None = None,
+    ) -> bundles.Fields:
+        """Register a MuData with counts of genes, of regions, of proteins, or of some of them.
+
+        Not every modality needs to have all cells: which it has is what the MuData says, and a cell of zeros is one.
+
+        Parameters
+        ----------
+        size_factor_key
+            Two columns of ``obs``: size factors of genes, and those of regions, up to 1.
+        idx_layer
+            Accepted for compatibility with scvi-tools: rows are numbered by setup.
+        """
+        where = modalities or {}
+
+        def of(argument: str, fields: bundles.Fields) -> bundles.Fields:
+            return bundles.in_modality(where.get(argument), fields)
+
+        categories, numbers = bundles.covariates(categorical_covariate_keys, continuous_covariate_keys)
+        factors = NumericalJointObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, _names(size_factor_key), required=False)
+        fields = [
+            *of("batch_key", bundles.batch(batch_key)),
+            *bundles.in_modality(None, bundles.labels(None)),
+            *of("size_factor_key", [factors]),
+            *of("categorical_covariate_keys", [categories]),
+            *of("continuous_covariate_keys", [numbers]),
+            *bundles.in_modality(None, bundles.row_numbers(mdata)),
+        ]
+        if "rna_layer" in where:
+            fields += of("rna_layer", bundles.counts(rna_layer))
+        if "atac_layer" in where:
+            fields += of("atac_layer", [LayerField(REGISTRY_KEYS.ATAC_X_KEY, atac_layer)])
+        if "protein_layer" in where:
+            fields += of("protein_layer", [LayerField(REGISTRY_KEYS.PROTEIN_EXP_KEY, protein_layer)])
+        return fields
+
+
+def _names(keys: Sequence[str] | str | None) -> list[str] | None:
+    return [keys] if isinstance(keys, str) else None if keys is None else list(keys)

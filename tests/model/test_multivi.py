@@ -1,0 +1,292 @@
+"""MULTIVI: cells that lack a modality, the joint posterior and its penalty, scvi-tools' archives and their figures."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import torch
+from anndata import AnnData
+from torch.distributions import Normal, kl_divergence
+
+import celbo
+from celbo.core import ArgumentError
+from celbo.model import MULTIVI
+from celbo.module import MULTIVAE
+from celbo.module.modalities import mixed, modality_weights, pair_penalty
+from celbo.testing import check_module
+
+mudata = pytest.importorskip("mudata", reason="the optional package mudata is not installed")
+mudata.set_options(pull_on_update=False)
+
+PARTS = {"rna_layer": "rna", "atac_layer": "peaks", "protein_layer": "adt", "batch_key": "rna"}
+SIZES = {"rna": 24, "peaks": 30, "adt": 6}
+
+
+def simulated(n: int = 120, seed: int = 0, paired: bool = False) -> "mudata.MuData":
+    """Two types. Unless paired, every cell has genes or regions or both, a third has proteins; orders differ."""
+    rng = np.random.default_rng(seed)
+    kind = rng.integers(2, size=n)
+    names = np.array([f"cell_{i}" for i in range(n)])
+    rates = {key: rng.gamma(1.0, 2.0, size=(2, size)) for key, size in SIZES.items()}
+    has = {"rna": np.arange(n) % 4 != 1, "peaks": np.arange(n) % 4 != 2, "adt": np.arange(n) % 3 == 0}
+    parts = {}
+    for key, size in SIZES.items():
+        cells = rng.permutation(n if paired else np.flatnonzero(has[key])) if not paired else np.arange(n)
+        x = rng.poisson(rates[key][kind[cells]]).astype(np.float32)
+        obs = pd.DataFrame({"batch": cells % 2, "type": kind[cells]}, index=names[cells])
+        parts[key] = AnnData(sp.csr_matrix(x), obs=obs.astype(str))
+        parts[key].var_names = [f"{key}_{i}" for i in range(size)]
+    return mudata.MuData(parts)
+
+
+def made(mdata=None, parts=PARTS, **kwargs) -> MULTIVI:
+    mdata = simulated() if mdata is None else mdata
+    MULTIVI.setup_mudata(mdata, batch_key="batch", modalities=parts)
+    return MULTIVI(mdata, **({"n_hidden": 16, "n_latent": 3} | kwargs))
+
+
+@pytest.fixture(scope="module")
+def model() -> MULTIVI:
+    model = made()
+    model.train(max_epochs=4, verbose=0, seed=0, lr=1e-2, accelerator="cpu")
+    return model
+
+
+class TestModule:
+    def test_joint_posterior_is_that_of_the_weighted_mean_of_independent_draws(self):
+        torch.manual_seed(0)
+        q = [
+            Normal(torch.tensor([[1.0, -2.0]]), torch.tensor([[0.5, 2.0]])),
+            Normal(torch.zeros(1, 2), torch.ones(1, 2)),
+        ]
+        weights = modality_weights(torch.tensor([1.0, 3.0]).log(), torch.tensor([[True, True]]))
+        joint = mixed(q, weights)
+        torch.testing.assert_close(weights, torch.tensor([[0.25, 0.75]]))
+        draws = 0.25 * q[0].sample((200_000,)) + 0.75 * q[1].sample((200_000,))
+        torch.testing.assert_close(joint.loc, draws.mean(0), atol=0.02, rtol=0)
+        torch.testing.assert_close(joint.scale, draws.std(0), atol=0.02, rtol=0)
+
+    def test_scvi_tools_weighs_variances_by_roots(self):
+        q = [Normal(torch.zeros(1, 2), torch.tensor([[1.0, 2.0]]))] * 2
+        joint = mixed(q, torch.full((1, 2), 0.5), scvi_tools_figures=True)
+        torch.testing.assert_close(joint.variance, 0.5**0.5 * 2 * torch.tensor([[1.0, 4.0]]))
+
+    def test_a_modality_that_is_missing_has_no_weight_and_a_cell_without_any_the_prior(self):
+        weights = modality_weights(torch.zeros(3), torch.tensor([[True, False, True], [False, False, False]]))
+        torch.testing.assert_close(weights, torch.tensor([[0.5, 0, 0.5], [0, 0, 0]]))
+        joint = mixed([Normal(torch.full((2, 1), 5.0), torch.ones(2, 1))] * 3, weights)
+        torch.testing.assert_close(
+            (joint.loc, joint.scale), (torch.tensor([[5.0], [0.0]]), torch.tensor([[0.5**0.5], [1.0]]))
+        )
+
+    @pytest.mark.parametrize("penalty", ["Jeffreys", "MMD", "None"])
+    def test_penalty_is_of_pairs_that_a_cell_has(self, penalty):
+        generator = torch.Generator().manual_seed(1)
+        q = {
+            m: Normal(torch.randn(3, 2, generator=generator), torch.rand(3, 2, generator=generator) + 0.1)
+            for m in range(3)
+        }
+        has = torch.tensor([[True, True, True], [True, False, True], [False, False, True]])
+        expected = []
+        for n in range(3):
+            pairs = [(a, b) for a in range(3) for b in range(a) if has[n, a] and has[n, b]]
+            one = {m: Normal(q[m].loc[n].double(), q[m].scale[n].double()) for m in q}
+            apart = {
+                "Jeffreys": lambda a, b: (kl_divergence(a, b) + kl_divergence(b, a)).sum(),
+                "MMD": lambda a, b: (a.loc - b.loc).norm(),
+                "None": lambda a, b: torch.zeros(()).double(),
+            }[penalty]
+            expected.append(sum((apart(one[a], one[b]) for a, b in pairs), torch.zeros(()).double()))
+        torch.testing.assert_close(pair_penalty(q, has, penalty).double(), torch.stack(expected), rtol=1e-5, atol=0)
+
+    @pytest.mark.parametrize("options", [{}, {"modality_weights": "universal"}, {"modality_penalty": "MMD"}])
+    @pytest.mark.usefixtures("global_rng_untouched")
+    def test_contract(self, options):
+        generator = torch.Generator().manual_seed(0)
+        n, sizes = 9, {"X": 12, "atac": 15, "proteins": 5}
+        batch = {key: torch.poisson(torch.full((n, size), 2.0), generator=generator) for key, size in sizes.items()}
+        batch |= {"batch": torch.arange(n)[:, None] % 2, "labels": torch.arange(n)[:, None] % 3}
+        batch["modality_presence"] = torch.tensor([[1.0, 1, 1], [1, 0, 1], [0, 1, 0]] * 3)
+        unused = ["background_pro", "z_decoder_expression.px_r_decoder"]
+        make = {"n_input_genes": 12, "n_input_regions": 15, "n_input_proteins": 5, "n_batch": 2, "n_hidden": 6}
+        check_module(lambda: MULTIVAE(**make, **options), batch, unused=unused)
+
+    @pytest.mark.parametrize("dispersion", ["gene", "gene-batch", "gene-label", "gene-cell"])
+    @pytest.mark.parametrize("of_protein", ["protein", "protein-batch", "protein-label"])
+    def test_every_dispersion_trains(self, dispersion, of_protein):
+        model = made(dispersion=dispersion, protein_dispersion=of_protein)
+        model.train(max_epochs=1, verbose=0, seed=0)
+        assert torch.isfinite(model.get_elbo())
+
+    def test_a_network_that_no_cell_needs_is_not_run(self, monkeypatch):
+        model = made()
+        monkeypatch.setattr(model.module.z_encoder_protein, "forward", lambda *_: pytest.fail("it was run"))
+        lacking = np.flatnonzero(~model.adata.obs_names.isin(model.adata.mod["adt"].obs_names))
+        model.is_trained_ = True
+        assert model.get_latent_representation(indices=lacking).shape == (len(lacking), 3)
+
+    def test_counts_of_thousands_make_no_nan(self):
+        """100 thousand raw peaks with counts of thousands: nothing overflows, forwards or backwards."""
+        n, g = 8, 100_000
+        generator = torch.Generator().manual_seed(0)
+        x = torch.rand(n, g, generator=generator).lt(0.02) * torch.randint(1, 5000, (n, g), generator=generator)
+        batch = {
+            "X": 1e4 * torch.rand(n, 50, generator=generator).round(),
+            "atac": x.float(),
+            "batch": torch.zeros(n, 1).long(),
+        }
+        for norms in ({}, {"use_layer_norm": "none"}):
+            module = MULTIVAE(g, 50, n_batch=1, **norms)
+            record = module(batch)[2]
+            record.loss.backward()
+            assert torch.isfinite(record.loss)
+            assert all(torch.isfinite(p.grad).all() for p in module.parameters() if p.grad is not None)
+
+
+class TestPresence:
+    def test_a_real_cell_of_zeros_is_a_cell(self):
+        """Its zeros are data: it has a likelihood. In a MuData that lacks the cell there is nothing to explain."""
+        mdata = simulated(paired=True)
+        mdata.mod["rna"].X.data[: mdata.mod["rna"].X.indptr[1]] = 0
+        mdata.mod["rna"].X.eliminate_zeros()
+        model = made(mdata)
+        batch = next(iter(model._make_data_loader(mdata, indices=[0, 1])))
+        record = model.module(batch)[2]
+        assert (record.reconstruction_loss["reconstruction_loss_expression"] > 0).all()
+        old = made(mdata, scvi_tools_figures=True)
+        record = old.module(next(iter(old._make_data_loader(mdata, indices=[0, 1]))))[2]
+        assert record.reconstruction_loss["reconstruction_loss_expression"][0] == 0
+
+    def test_a_missing_modality_changes_nothing(self, model):
+        """Answers about a cell are those of a MuData that never had the others."""
+        mdata = model.adata
+        only = [name for name in mdata.obs_names if sum(name in mdata.mod[key].obs_names for key in SIZES) == 1]
+        rows = mdata.obs_names.get_indexer(only)
+        np.testing.assert_allclose(
+            model.get_latent_representation(indices=rows),
+            model.get_latent_representation(mdata[only].copy()),
+            rtol=1e-5,
+            atol=1e-6,
+        )
+
+    def test_latents_by_modality(self, model):
+        joint = model.get_latent_representation(return_dist=True)
+        parts = {
+            name: model.get_latent_representation(modality=name, return_dist=True)
+            for name in ("expression", "accessibility", "protein")
+        }
+        for (mean, variance), key in zip(parts.values(), SIZES):
+            has = model.adata.obs_names.isin(model.adata.mod[key].obs_names)
+            assert np.isnan(mean[~has]).all()
+            assert np.isfinite(mean[has]).all()
+            assert (variance[has] > 0).all()
+        means = np.stack([mean for mean, _ in parts.values()])
+        variances = np.stack([variance for _, variance in parts.values()])
+        n = np.isfinite(means).sum(0)
+        np.testing.assert_allclose(joint[0], np.nansum(means, 0) / n, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(joint[1], np.nansum(variances, 0) / n**2, rtol=1e-4)
+
+    def test_what_a_cell_lacks_is_imputed(self, model):
+        expression = model.get_normalized_expression()
+        assert list(expression.columns) == list(model.get_var_names()["rna"])
+        assert expression.shape == (120, 24)
+        np.testing.assert_allclose(expression.sum(1), 1, rtol=1e-5)
+        open_regions = model.get_normalized_accessibility()
+        assert open_regions.shape == (120, 30)
+        assert ((open_regions > 0) & (open_regions < 1)).to_numpy().all()
+        foreground = model.get_protein_foreground_probability(protein_list=["adt_3", "adt_1"])
+        assert list(foreground.columns) == ["adt_1", "adt_3"]
+
+    def test_differences_count_the_cells_that_have_the_modality(self, model):
+        mdata = model.adata
+        table = model.differential_expression(groupby="type", group1="0", n_samples_overall=500)
+        rna = mdata.mod["rna"]
+        x = rna.X[(rna.obs["type"] == "0").to_numpy()].toarray()
+        np.testing.assert_allclose(table.loc[rna.var_names, "raw_mean1"], x.mean(0), rtol=1e-5)
+        regions = model.differential_accessibility(groupby="type", n_samples_overall=500)
+        assert len(regions) == 2 * 30  # one against the rest, for each group
+        proteins = model.differential_expression(groupby="type", group1="0", output="protein", n_samples_overall=500)
+        assert list(proteins.index.sort_values()) == sorted(mdata.mod["adt"].var_names)
+
+
+class TestLife:
+    def test_archive(self, model, tmp_path):
+        model.save(tmp_path / "m", save_anndata=True)
+        for loaded, adata in (
+            (MULTIVI.load(tmp_path / "m"), None),
+            (MULTIVI.load(tmp_path / "m", adata=False), simulated()),
+        ):
+            np.testing.assert_array_equal(loaded.get_latent_representation(adata), model.get_latent_representation())
+
+    @pytest.mark.parametrize(
+        "parts", [["rna_layer", "atac_layer"], ["atac_layer", "protein_layer"], ["rna_layer"], ["atac_layer"]]
+    )
+    def test_any_modalities(self, parts):
+        model = made(parts={key: PARTS[key] for key in parts})
+        model.train(max_epochs=1, verbose=0, seed=0)
+        assert np.isfinite(model.get_latent_representation()).all()
+        assert set(model.get_var_names()) == {PARTS[key] for key in parts}
+
+    @pytest.mark.parametrize("weights", ["universal", "cell"])
+    def test_learned_weights(self, weights, tmp_path):
+        model = made(modality_weights=weights, gene_likelihood="nb", latent_distribution="ln")
+        model.train(max_epochs=2, verbose=0, seed=0, lr=1e-2)
+        assert model.module.mod_weights.shape == ((120, 3) if weights == "cell" else (3,))
+        assert (model.module.mod_weights != 1).any()
+        model.save(tmp_path / "m")
+        again = MULTIVI.load(tmp_path / "m", adata=simulated())
+        np.testing.assert_array_equal(again.get_latent_representation(seed=0), model.get_latent_representation(seed=0))
+
+    def test_anndata_of_old_notebooks(self):
+        """Genes before regions, and zeros where a cell lacks one of them."""
+        mdata = simulated(paired=True)
+        parts = [mdata.mod[key] for key in ("rna", "peaks")]
+        adata = AnnData(sp.hstack([part.X for part in parts]).tocsr(), obs=parts[0].obs.copy())
+        adata.var_names = [name for part in parts for name in part.var_names]
+        MULTIVI.setup_anndata(adata, batch_key="batch")
+        with pytest.raises(ArgumentError, match="does not say which of its 54 columns are genes"):
+            MULTIVI(adata)
+        model = MULTIVI(adata, n_genes=24, n_hidden=16, n_latent=3)
+        model.train(max_epochs=2, verbose=0, seed=0)
+        assert model.init_params_["non_kwargs"]["n_regions"] == 30
+        assert list(model.get_normalized_expression().columns) == list(adata.var_names[:24])
+        assert list(model.get_normalized_accessibility().columns) == list(adata.var_names[24:])
+        table = model.differential_accessibility(groupby="type", group1="0", n_samples_overall=300)
+        share = (adata.X[(adata.obs["type"] == "0").to_numpy(), 24:] > 0).mean(0)
+        np.testing.assert_allclose(table.loc[adata.var_names[24:], "emp_prob1"], np.asarray(share).ravel(), rtol=1e-6)
+
+    def test_wrong_questions_are_named(self, model):
+        other = made(parts={key: PARTS[key] for key in ("rna_layer", "atac_layer")})
+        other.is_trained_ = True
+        with pytest.raises(ValueError, match="no modality 'protein'"):
+            other.get_latent_representation(modality="protein")
+        paired = made(simulated(paired=True), fully_paired=True)
+        paired.is_trained_ = True
+        with pytest.raises(RuntimeError, match="joint latents only"):
+            paired.get_latent_representation(modality="expression")
+        with pytest.raises(ValueError, match="expression"):
+            model.get_latent_representation(modality="expresion")
+
+
+@pytest.mark.parametrize(
+    "case", ["multivi", "multivi_cell_weights", "multivi_mmd_covariates", "multivi_protein", "multivi_unpaired"]
+)
+def test_archives_of_scvi_tools_give_its_figures(case, check_case):
+    asked, compared, faults = check_case(case)
+    assert asked > 20
+    assert compared > 35
+    assert not faults
+
+
+def test_figures_of_scvi_tools_stay_with_its_archives(parity2, tmp_path):
+    """The option goes with a model that is converted, saved again and exported."""
+    mdata = mudata.read_h5mu(parity2 / "multivi_unpaired" / "a.h5mu")
+    old = MULTIVI.load(parity2 / "multivi_unpaired" / "model", adata=mdata)
+    celbo.model.base.convert_archive(parity2 / "multivi_unpaired" / "model", tmp_path / "converted")
+    MULTIVI.load(tmp_path / "converted", adata=mdata.copy()).save(tmp_path / "again")
+    again = MULTIVI.load(tmp_path / "again", adata=mdata.copy())
+    assert again.module.scvi_tools_figures
+    np.testing.assert_array_equal(again.get_latent_representation(), old.get_latent_representation())
+    celbo.model.base.export_archive(tmp_path / "again", tmp_path / "exported")
+    assert "scvi_tools_figures" not in str(celbo.io.read_scvi_archive(tmp_path / "exported").attributes["init_params_"])
+    assert not made().module.scvi_tools_figures
