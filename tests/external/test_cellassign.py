@@ -63,10 +63,12 @@ def test_sorted_blood_cells_by_their_markers(shared_dir, seed):
     adata = adata[(total_n > 0) & (adata[:, table.index].X.sum(1).A1 > 0), table.index].copy()
     CellAssign.setup_anndata(adata, size_factor_key="size_factor")
     model = CellAssign(adata, table)
-    model.train(max_epochs=15, lr=0.1, batch_size=512, verbose=0, seed=seed, accelerator="cpu", early_stopping=False)
+    model.train(verbose=0, seed=seed, accelerator="cpu")
+    assert "flat" in model.trainer.stop_reason
+    assert len(model.history["train_loss"]) < 60
     found = model.predict().idxmax(axis=1)
     truth = adata.obs["cell_type"].astype(str).map(lambda name: COARSE.get(name, "T"))
-    assert (found == truth).mean() >= 0.9
+    assert (found == truth).mean() >= 0.985
 
 
 def test_responsibilities_and_prior_by_their_formulas(module, batch):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from .config import KwargsLike, merge_kwargs
+from .recipes import default_recipe, find_recipe
 
 __all__ = ["ARGUMENTS", "PASSED_ON", "SPLIT", "STOPPING", "WHERE", "Argument", "training"]
 
@@ -130,6 +131,8 @@ class _Training:
             options = self.fixed | options
             if self.prepare is not None:
                 options = self.prepare(self_, options)
+            if "lr" in given and options["recipe"] is None and _finds_its_steps(self_):
+                options["recipe"] = "classic"
             of_model = self_._plan_defaults.keys() - given  # a query model's settings win over defaults of this method
             options = {one: value for one, value in options.items() if one not in of_model}
             getattr(super(owner, self_), name)(**self._routed(options))
@@ -166,6 +169,11 @@ class _Training:
         if "device" in options:
             options["devices"] = options.pop("device")
         return options | {"plan_kwargs": plan | given}
+
+
+def _finds_its_steps(model: Any) -> bool:
+    """Whether the default recipe of a model has no learning rate, so that who gives one wants another."""
+    return find_recipe(default_recipe(type(model), model._training_plan_cls)).converges
 
 
 def training(

@@ -15,7 +15,7 @@ from torch.optim.adam import adam
 
 from .metrics import find_metric
 
-__all__ = ["Adam", "SchedulerLink", "parameters_of", "unpack_optimizers"]
+__all__ = ["Adam", "SchedulerLink", "WithoutCompiler", "parameters_of", "unpack_optimizers"]
 
 
 @dataclass(frozen=True)
@@ -86,23 +86,8 @@ _state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
 _load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
 
 
-class Adam(torch.optim.Adam):
-    """Adam in one fused pass on weights of float precision: the numbers of ``torch.optim.Adam(fused=True)``.
-
-    Reference: Kingma and Ba, *Adam: a method for stochastic optimization*, 2015.
-
-    Parameters
-    ----------
-    params
-        Parameters to train.
-    lr, eps, weight_decay
-        Learning rate; added to the denominator; factor of the weights in the gradient.
-    """
-
-    def __init__(
-        self, params: Iterable[Tensor], lr: float = 1e-3, eps: float = 1e-8, weight_decay: float = 0.0
-    ) -> None:
-        super().__init__(params, lr=lr, eps=eps, weight_decay=weight_decay, fused=True)
+class WithoutCompiler(torch.optim.Optimizer):
+    """An optimizer of torch's that does not load torch's compiler."""
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Take in further parameters."""
@@ -120,6 +105,25 @@ class Adam(torch.optim.Adam):
         """Drop the gradients, or set them to zero."""
         for parameter in (p for group in self.param_groups for p in group["params"] if p.grad is not None):
             parameter.grad = None if set_to_none else torch.zeros_like(parameter)
+
+
+class Adam(WithoutCompiler, torch.optim.Adam):
+    """Adam in one fused pass on weights of float precision: the numbers of ``torch.optim.Adam(fused=True)``.
+
+    Reference: Kingma and Ba, *Adam: a method for stochastic optimization*, 2015.
+
+    Parameters
+    ----------
+    params
+        Parameters to train.
+    lr, eps, weight_decay
+        Learning rate; added to the denominator; factor of the weights in the gradient.
+    """
+
+    def __init__(
+        self, params: Iterable[Tensor], lr: float = 1e-3, eps: float = 1e-8, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(params, lr=lr, eps=eps, weight_decay=weight_decay, fused=True)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]

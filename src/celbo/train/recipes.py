@@ -1,7 +1,7 @@
 """Recipes: named sets of plan and loop settings, one row each.
 
-``one_cycle`` is celbo's own, ``long_cycle`` the same over a fifth of scvi-tools' epochs; ``classic`` is scvi-tools'
-defaults to the letter.
+``one_cycle`` is celbo's own, ``long_cycle`` the same over a fifth of scvi-tools' epochs; ``converging`` goes to the
+maximum of a loss without noise and no further; ``classic`` is scvi-tools' defaults to the letter.
 """
 
 import math
@@ -57,6 +57,8 @@ class Recipe:
         (:meth:`~celbo.module.base.BaseModuleClass.start_from_counts`).
     worth_it_beyond
         Training cells up to which the classic recipe is taken where the user names neither recipe nor epochs.
+    converges
+        Whether the plan is the model's converging one, whose steps know no learning rate.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Recipe:
     batch_size: Callable[[int], int] = lambda n_obs: _CELLS_A_BATCH
     from_counts: "Recipe | None" = None
     worth_it_beyond: int = 0
+    converges: bool = False
 
     def kwargs_for(self, plan_cls: type[Plan], n_obs: int | None = None, n_steps: int | None = None) -> dict[str, Any]:
         """Arguments of a plan of that class, or of one that derives from it, for cells and steps (None: many)."""
@@ -84,6 +87,7 @@ _STEPS_TO_MIX = 1200
 _ENOUGH_STEPS = 3000
 _ENOUGH_EPOCHS = 10
 _SHARE_OF_CLASSIC = 1 / 5
+_MOST_EPOCHS_TO_CONVERGE = 400
 _SHARE_TO_MIX = 0.225
 _ONE_CYCLE = {"lr": 2e-2, "lr_schedule": "one_cycle", "n_epochs_kl_warmup": None}
 _HIGHEST_RATE, _LOWEST_RATE = 2e-2, 1e-2
@@ -156,6 +160,14 @@ RECIPES: Mapping[str, Recipe] = {
             max_epochs=_long_cycle_epochs,
             pretrained_epochs=lambda *sizes: math.ceil(_long_cycle_epochs(*sizes) / 3),
             plan_kwargs=_ONE_CYCLE,
+            retries=2,
+        ),
+        Recipe(
+            name="converging",
+            max_epochs=lambda n_obs, batch_size, n_batch: _MOST_EPOCHS_TO_CONVERGE,
+            pretrained_epochs=lambda n_obs, batch_size, n_batch: _MOST_EPOCHS_TO_CONVERGE,
+            plan_kwargs={"n_epochs_kl_warmup": None},
+            converges=True,
             retries=2,
         ),
         Recipe(

@@ -7,7 +7,12 @@ import pandas as pd
 
 from ...data import align_genes
 
-__all__ = ["RepeatedMarkersError", "markers_of"]
+__all__ = ["SIZES_OF_MARKERS", "RepeatedMarkersError", "check_size_factors", "markers_of"]
+
+SIZES_OF_MARKERS = (
+    "The size factors adata.obs[%r] are the totals of the marker genes alone. A type without markers has low totals, "
+    "so its cells are taken for others: compute size factors from all genes, before you take the markers' columns."
+)
 
 
 class RepeatedMarkersError(ValueError, AssertionError):
@@ -65,3 +70,13 @@ def markers_of(genes: Iterable[str], cell_type_markers: pd.DataFrame) -> pd.Data
             f"({absent}). Make the model on adata[:, cell_type_markers.index].copy()."
         )
     return cell_type_markers.iloc[match.indexer]
+
+
+def check_size_factors(size_n: np.ndarray, column: str) -> None:
+    """Raise ``ValueError`` for size factors of ``adata.obs[column]`` that are not positive."""
+    n_bad = int((~(np.asarray(size_n, dtype=np.float64) > 0)).sum())
+    if n_bad:
+        raise ValueError(
+            f"adata.obs[{column!r}] is zero, negative or missing for {n_bad} cells: size factors are positive. "
+            "Leave cells without counts out."
+        )

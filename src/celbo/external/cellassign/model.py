@@ -8,7 +8,7 @@ single-cell RNA-seq for tumor microenvironment profiling*, Nature Methods 2019.
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -17,16 +17,17 @@ from anndata import AnnData
 
 from ...core import REGISTRY_KEYS
 from ...data.fields import NumericalObsField, bundles
-from ...model.base import BaseModelClass, RNASeqMixin, UnsupervisedTrainingMixin, setup_method
+from ...model.base import BaseModelClass, RNASeqMixin, setup_method
 from ...posterior.passes import Rows, decode, encode, evaluating, on_device
 from ...train.callbacks import Callback
 from ...train.config import as_list
 from ...train.method import PASSED_ON, SPLIT, STOPPING, WHERE, Argument, training
 from ...train.recipes import default_recipe
 from ...verbs.cells import asked
-from .markers import markers_of
+from ..converging import ConvergingTrainingMixin
+from .markers import SIZES_OF_MARKERS, check_size_factors, markers_of
 from .module import CellAssignModule
-from .start import Survey, marker_start, survey_of
+from .start import Survey, start_from_markers, survey_of
 
 __all__ = ["CellAssign"]
 
@@ -40,7 +41,7 @@ _EM_TEXT = (
 )
 
 
-class CellAssign(UnsupervisedTrainingMixin, RNASeqMixin, BaseModelClass):
+class CellAssign(ConvergingTrainingMixin, RNASeqMixin, BaseModelClass):
     r"""Type of each cell, from a table that says which gene marks which type.
 
     .. math:: y_n \sim \mathrm{Cat}(\pi), \qquad x_{ng} \mid y_n = c \sim \mathrm{NB}\bigl(s_n
@@ -66,7 +67,6 @@ class CellAssign(UnsupervisedTrainingMixin, RNASeqMixin, BaseModelClass):
     """
 
     _module_cls: ClassVar[type[CellAssignModule]] = CellAssignModule
-    _recipe = "classic"  # others were not measured, or on one data set only
     _sizes: ClassVar[Mapping[str, str]] = {"n_genes": "n_vars"}
 
     def __init__(self, adata: AnnData, cell_type_markers: pd.DataFrame, **model_kwargs: Any) -> None:
@@ -81,38 +81,17 @@ class CellAssign(UnsupervisedTrainingMixin, RNASeqMixin, BaseModelClass):
         )
         own_start = {"b_g_0", "random_b_g_0"} & model_kwargs.keys() or default_recipe() == "classic"
         if len(survey.counts_ng) and not own_start:
-            self._start_from_markers(survey)
+            if survey.sizes_are_totals:
+                logger.warning(SIZES_OF_MARKERS, self.get_setup_arg("size_factor_key"))
+            start_from_markers(self.module, survey)
 
     def _survey(self) -> Survey:
         """Smallest and largest count, and some cells to begin with; size factors are checked."""
         if self.adata is None:
             return Survey(0.0, 1.0, np.zeros((0, self.n_genes)), np.zeros(0))  # the archive has the parameters
-        self._check_size_factors()
-        return survey_of(self._make_data_loader(self.adata), self.adata.n_obs)
-
-    def _check_size_factors(self) -> None:
-        column = self.get_setup_arg("size_factor_key")
         size_n = self.adata_manager.get_from_registry(REGISTRY_KEYS.SIZE_FACTOR_KEY)
-        n_bad = int((~(np.asarray(size_n, dtype=np.float64) > 0)).sum())
-        if n_bad:
-            raise ValueError(
-                f"adata.obs[{column!r}] is zero, negative or missing for {n_bad} cells: size factors are positive. "
-                "Leave cells without counts out."
-            )
-
-    def _start_from_markers(self, survey: Survey) -> None:
-        if survey.sizes_are_totals:
-            logger.warning(
-                f"The size factors adata.obs[{self.get_setup_arg('size_factor_key')!r}] are the totals of the marker "
-                "genes alone. A type without markers has low totals, so its cells are taken for others: compute size "
-                "factors from all genes, before you take the markers' columns."
-            )
-        module = cast(CellAssignModule, self.module)
-        start = marker_start(survey.counts_ng, survey.size_n, module.rho.numpy(), module.min_delta)
-        with torch.no_grad():
-            module.b_g_0.copy_(torch.as_tensor(start.log_base_g))
-            module.delta_log.copy_(torch.as_tensor(start.log_fold_gc).log())
-            module.theta_logit.copy_(torch.as_tensor(start.log_share_c))
+        check_size_factors(size_n, self.get_setup_arg("size_factor_key"))
+        return survey_of(self._make_data_loader(self.adata), self.adata.n_obs)
 
     def predict(
         self, adata: AnnData | None = None, indices: Sequence[int] | None = None, batch_size: int | None = None

@@ -27,6 +27,7 @@ from ...distributions import NegativeBinomial
 from ...module.base import BaseModuleClass, LossOutput, auto_move_data
 from ...ops.draws import randn, uniform
 from ...ops.elementwise import nb_log_prob
+from ...ops.quasi_newton import Extent
 
 __all__ = ["CellAssignModule"]
 
@@ -54,6 +55,8 @@ class CellAssignModule(BaseModuleClass):
     n_batch, n_cats_per_cov, n_continuous_cov
         Sizes of the covariates.
     """
+
+    search_tolerance = 1e-4  # of 8 to 100 nats a cell
 
     min_delta = 2
     """Smallest log fold change of a marker; training keeps to it."""
@@ -94,6 +97,10 @@ class CellAssignModule(BaseModuleClass):
         self.register_buffer("rho", rho_gc)
         self.register_buffer("dirichlet_concentration", torch.full((n_labels,), DIRICHLET_CONCENTRATION))
         self.register_buffer("basis_means", torch.as_tensor(basis_means, dtype=torch.float32))
+
+    def search_extents(self) -> Mapping[str, Extent]:
+        """Log fold changes of markers end at ``min_delta``."""
+        return {"delta_log": Extent(lower=math.log(self.min_delta))}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Weights by name; those of the autoencoder that scvi-tools' class derives from and never runs are left out."""

@@ -16,12 +16,14 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from scipy.special import gammaln, logsumexp
 from torch import Tensor
 
 from ...core import REGISTRY_KEYS
+from .module import CellAssignModule
 
-__all__ = ["Start", "Survey", "marker_start", "survey_of"]
+__all__ = ["Start", "Survey", "marker_start", "start_from_markers", "survey_of"]
 
 _MOST_ITERATIONS = 200
 _TOLERANCE = 1e-7
@@ -74,6 +76,15 @@ def survey_of(batches: Iterable[Mapping[str, Tensor]], n_cells: int) -> Survey:
         sizes.append(tensors[REGISTRY_KEYS.SIZE_FACTOR_KEY][::every, 0].numpy())
     counts_ng, size_n = np.concatenate(counts).astype(np.float64), np.concatenate(sizes).astype(np.float64)
     return Survey(low, max(high, low + 1), counts_ng, size_n)
+
+
+@torch.no_grad()
+def start_from_markers(module: CellAssignModule, survey: Survey) -> None:
+    """Put the values that :func:`marker_start` finds into the module."""
+    start = marker_start(survey.counts_ng, survey.size_n, module.rho.numpy(), module.min_delta)
+    module.b_g_0.copy_(torch.as_tensor(start.log_base_g))
+    module.delta_log.copy_(torch.as_tensor(start.log_fold_gc).log())
+    module.theta_logit.copy_(torch.as_tensor(start.log_share_c))
 
 
 class Start(NamedTuple):

@@ -15,15 +15,18 @@ from anndata import AnnData
 from ...core import REGISTRY_KEYS, listed, position_of
 from ...data import align_genes
 from ...data.fields import bundles
-from ...model.base import BaseModelClass, UnsupervisedTrainingMixin, setup_method
+from ...model.base import BaseModelClass, setup_method
 from ...model.base.managers import gene_names
 from ...train.method import PASSED_ON, SPLIT, WHERE, training
+from ..converging import ConvergingTrainingMixin
 from .module import RNADeconv, SpatialDeconv
 
 __all__ = ["RNAStereoscope", "SpatialStereoscope"]
 
+_ALL = {"train_size": 1}  # every spot has parameters of its own: none can be held out
 
-class RNAStereoscope(UnsupervisedTrainingMixin, BaseModelClass):
+
+class RNAStereoscope(ConvergingTrainingMixin, BaseModelClass):
     r"""Expression profiles of cell types, from single cells of known type.
 
     .. math:: x_{ng} \sim \mathrm{NB}\bigl(\text{total count } \ell_n\, \mathrm{softplus}(W_{g y_n}),\,
@@ -38,7 +41,6 @@ class RNAStereoscope(UnsupervisedTrainingMixin, BaseModelClass):
     """
 
     _module_cls: ClassVar[type[RNADeconv]] = RNADeconv
-    _recipe = "classic"  # others were not measured, or on one data set only
 
     _sizes: ClassVar[Mapping[str, str]] = {"n_genes": "n_vars"}
     _renamed: ClassVar[Mapping[str, str | None]] = {"ct_weights": "ct_weight"}
@@ -58,7 +60,7 @@ class RNAStereoscope(UnsupervisedTrainingMixin, BaseModelClass):
         return [*bundles.counts(layer, use_raw), *bundles.labels(labels_key)]
 
 
-class SpatialStereoscope(UnsupervisedTrainingMixin, BaseModelClass):
+class SpatialStereoscope(ConvergingTrainingMixin, BaseModelClass):
     r"""Proportions of cell types in the spots of a tissue.
 
     .. math:: x_{sg} \sim \mathrm{NB}\Bigl(\text{total count } \beta_g \sum_c v_{sc} w_{gc} + \gamma_s \eta_g,\,
@@ -88,7 +90,6 @@ class SpatialStereoscope(UnsupervisedTrainingMixin, BaseModelClass):
     """
 
     _module_cls: ClassVar[type[SpatialDeconv]] = SpatialDeconv
-    _recipe = "classic"  # others were not measured, or on one data set only
     _sizes: ClassVar[Mapping[str, str]] = {"n_spots": "n_cells"}
 
     def __init__(
@@ -103,8 +104,8 @@ class SpatialStereoscope(UnsupervisedTrainingMixin, BaseModelClass):
         self.cell_type_mapping = np.asarray(cell_type_mapping)
         _check_sizes(sc_params, self.summary_stats["n_vars"], len(self.cell_type_mapping))
         self._build_module()
-        listed = ", ".join(map(str, self.cell_type_mapping))
-        self._model_summary_string = f"SpatialStereoscope of {self.module.n_spots} spots and the cell types {listed}."
+        of_types = f"{self.module.n_spots} spots and the cell types {', '.join(map(str, self.cell_type_mapping))}"
+        self._model_summary_string = f"SpatialStereoscope of {of_types}."
 
     @classmethod
     def from_rna_model(
@@ -131,13 +132,14 @@ class SpatialStereoscope(UnsupervisedTrainingMixin, BaseModelClass):
             Genes of the spots that ``sc_model`` does not know.
         """
         sc_model._check_if_trained(warn=False)
-        genes = gene_names(cls, st_adata)
-        match = align_genes(sc_model.get_var_names(), genes, where="the genes of the RNAStereoscope")
+        match = align_genes(
+            sc_model.get_var_names(), gene_names(cls, st_adata), where="the genes of the RNAStereoscope"
+        )
         match.raise_if_missing()
         w_gc, px_o = sc_model.module.get_params()
+        types = np.asarray(sc_model.get_state_registry(REGISTRY_KEYS.LABELS_KEY)["categorical_mapping"])
         sc_params = (w_gc[match.indexer], px_o[match.indexer])
-        names = np.asarray(sc_model.get_state_registry(REGISTRY_KEYS.LABELS_KEY)["categorical_mapping"])
-        return cls(st_adata, sc_params, names, prior_weight=prior_weight, **model_kwargs)
+        return cls(st_adata, sc_params, types, prior_weight=prior_weight, **model_kwargs)
 
     def get_proportions(self, keep_noise: bool = False) -> pd.DataFrame:
         """Share of each cell type in each spot.
@@ -153,7 +155,7 @@ class SpatialStereoscope(UnsupervisedTrainingMixin, BaseModelClass):
         names, or numbers where the model was loaded without data.
         """
         self._check_if_trained()
-        columns = [*self.cell_type_mapping, *(["noise_term"] if keep_noise else [])]
+        columns = [*self.cell_type_mapping, *["noise_term"] * keep_noise]
         index = None if self.adata is None else self.adata.obs_names
         return pd.DataFrame(self.module.get_proportions(keep_noise), index=index, columns=columns)
 
@@ -180,11 +182,7 @@ class SpatialStereoscope(UnsupervisedTrainingMixin, BaseModelClass):
         return self.module.get_ct_specific_expression(codes_n[:, None]).cpu().numpy()
 
     train = training(
-        {"max_epochs": 400, "lr": 0.01},
-        WHERE,
-        {"shuffle_set_split": True, "batch_size": 128},
-        PASSED_ON,
-        fixed={"train_size": 1},  # every spot has parameters of its own: none can be held out
+        {"max_epochs": 400, "lr": 0.01}, WHERE, {"shuffle_set_split": True, "batch_size": 128}, PASSED_ON, fixed=_ALL
     )
 
     @classmethod

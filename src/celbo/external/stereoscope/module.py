@@ -11,7 +11,7 @@ Dims: n cells, s spots of the minibatch, g genes, c cell types.
 Reference: Andersson et al., Communications Biology 2020.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -24,10 +24,28 @@ from ...core import REGISTRY_KEYS, checked, unknown_name
 from ...distributions import NegativeBinomial
 from ...module.base import BaseModuleClass, LossOutput, auto_move_data
 from ...ops.draws import randn
+from ...ops.quasi_newton import Extent
+from .sums import sum_by_type
 
 __all__ = ["RNADeconv", "SpatialDeconv"]
 
 PRIOR_WEIGHTS = ("n_obs", "minibatch")
+
+
+_PRIOR_COUNT = 0.1
+_ODDS_BETWEEN = 0.02, 1e3  # of a success: variance over mean, less 1
+_SHARE_OF_NOISE = 0.01
+_SCALE_BETWEEN = 0.1, 10.0
+_NOTHING = -5.0  # before the softplus
+
+
+def inverse_softplus(x: Tensor) -> Tensor:
+    """Log of ``e^x - 1`` for positive ``x``."""
+    return x + (-torch.expm1(-x)).log()
+
+
+def _root_scale(amount: Tensor) -> Tensor:
+    return (amount.mean() / amount).sqrt().clamp(*_SCALE_BETWEEN)
 
 
 def _counts_of(rate: Tensor, px_o: Tensor) -> NegativeBinomial:
@@ -48,6 +66,7 @@ class RNADeconv(BaseModuleClass):
     """
 
     ct_weight: Tensor
+    loss_adds_up = True
 
     @checked
     def __init__(self, n_genes: int, n_labels: int, *, ct_weight: np.ndarray | None = None) -> None:
@@ -59,6 +78,25 @@ class RNADeconv(BaseModuleClass):
         self.px_o = nn.Parameter(randn(n_genes))
         self.W = nn.Parameter(randn(n_genes, n_labels))
         self.register_buffer("ct_weight", weight_c)
+
+    @torch.no_grad()
+    def start_from_cells(self, batches: Iterable[Mapping[str, Tensor]]) -> None:
+        r"""Begin with moments: shares of counts by type, and the excess of the variance over the mean.
+
+        .. math:: \hat\pi_{gc} = \frac{\sum_{n: y_n = c} x_{ng}}{\sum_{n: y_n = c} \ell_n}, \qquad
+                  e^{o_g} = \frac{\sum_n (x_{ng} - \ell_n \hat\pi_{g y_n})^2}{\sum_n x_{ng}} - 1
+        """
+        sums = sum_by_type(batches, self.n_labels)
+        share_gc = (sums.counts_gc + _PRIOR_COUNT) / (sums.library_c + 1)
+        square_g = sums.square_g + (share_gc**2 * sums.library2_c - 2 * share_gc * sums.by_library_gc).sum(1)
+        odds_g = (square_g / sums.counts_gc.sum(1).clamp(min=1) - 1).clamp(*_ODDS_BETWEEN)
+        self.px_o.copy_(odds_g.log())
+        self.W.copy_(inverse_softplus(share_gc / odds_g[:, None]))
+
+    def search_extents(self) -> Mapping[str, Extent]:
+        """The more counts a type has of a gene, the narrower its maximum."""
+        share_gc = softplus(self.W.detach()) * self.px_o.detach().exp()[:, None]
+        return {"W": Extent(_root_scale(share_gc)), "px_o": Extent(_root_scale(share_gc.sum(1)))}
 
     @torch.no_grad()
     def get_params(self) -> tuple[np.ndarray, np.ndarray]:
@@ -128,6 +166,32 @@ class SpatialDeconv(BaseModuleClass):
         self.beta = nn.Parameter(0.01 * randn(self.n_genes))
         self.register_buffer("W", w_gc)
         self.register_buffer("px_o", px_o)
+
+    @property
+    def loss_adds_up(self) -> bool:  # type: ignore[override]
+        """Whether losses of minibatches are sums."""
+        return self.prior_weight == "minibatch"
+
+    @torch.no_grad()
+    def start_from_cells(self, batches: Iterable[Mapping[str, Tensor]]) -> None:
+        """Begin with equal shares of the types that make up the count of each spot, and a hundredth of noise."""
+        self.eta.zero_()
+        self.beta.copy_(inverse_softplus(torch.ones_like(self.beta)))
+        odds_g = self.px_o.exp()
+        a_type = self.n_labels * (softplus(self.W) * odds_g[:, None]).sum(0).mean()
+        a_noise = (softplus(self.eta) * odds_g).sum() / _SHARE_OF_NOISE
+        for tensors in batches:
+            total_s = tensors[REGISTRY_KEYS.X_KEY].sum(1).to(self.V).clamp(min=1)
+            row_s = tensors[REGISTRY_KEYS.INDICES_KEY][:, 0].long().to(self.V.device)
+            self.V[:-1, row_s] = inverse_softplus(total_s / a_type).expand(self.n_labels, -1)
+            self.V[-1, row_s] = inverse_softplus(total_s / a_noise)
+
+    def search_extents(self) -> Mapping[str, Extent]:
+        """Abundances are in the tens of thousands, or near 0, below which they do not matter any more."""
+        abundance_cs = softplus(self.V.detach())
+        abundance_cs[:-1] = abundance_cs[:-1].mean(0)
+        scale_cs = (abundance_cs * abundance_cs.mean(1, keepdim=True)).sqrt().clamp(min=1)
+        return {"V": Extent(scale_cs, lower=_NOTHING)}
 
     @torch.no_grad()
     def get_proportions(self, keep_noise: bool = False) -> np.ndarray:

@@ -79,6 +79,7 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
     _may_wait_for_loaders: ClassVar[bool] = False
     _modalities_may_lack_cells: ClassVar[bool] = False
     _recipe: ClassVar[str | None] = None
+    _converging_plan_cls: ClassVar[type[Any] | None] = None  # of models that end where their loss is flat
     _plan_defaults: Mapping[str, Any] = MappingProxyType({})
     _sizes: ClassVar[Mapping[str, str]] = MappingProxyType({})
     _renamed: ClassVar[Mapping[str, str | None]] = MappingProxyType({})

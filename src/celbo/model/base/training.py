@@ -68,11 +68,10 @@ def train_model(
     pretrained
         Whether the module begins with the weights of a trained model.
     """
-    plan_cls = model._training_plan_cls
     data = None if datamodule is None else as_data_module(datamodule)
     if model.module is None:
         build_with_loaders(model, None if data is None else _with_known_epochs(data, max_epochs))
-    chosen = _recipe_for(plan_cls, find_recipe(recipe or default_recipe(type(model), plan_cls)))
+    chosen, plan_cls = _recipe_and_plan(model, recipe)
     seed, resumed = _settled_seed(settings.seed if seed is None else seed, trainer_kwargs)
     size = (_CELLS_A_BATCH if batch_size is None else batch_size) or settings.batch_size
     if data is None:
@@ -86,6 +85,7 @@ def train_model(
             if batch_size is None and (smaller := _smaller_batch(chosen, data, resumed)) < size:
                 size = smaller
                 data = _split(model, size, {"seed": seed} | splitter_kwargs | sparse)
+    _start_from_cells(model, data, chosen)
     n_batch = model.summary_stats.get("n_batch", 1)
     of_plan, by_recipe = _settings_by(chosen, plan_cls, data, (size, n_batch), max_epochs, pretrained)
     if resumed is not None:
@@ -168,6 +168,13 @@ def _start_from_counts(model: Any, loaders: DataModule) -> bool:
     return model.module.start_from_counts(tables.fetch(some)[REGISTRY_KEYS.X_KEY].to_dense())
 
 
+def _start_from_cells(model: Any, data: DataModule, recipe: Recipe) -> None:
+    """Let a module that was never trained begin with sums over all cells to train on, where it is to converge."""
+    rows = data.train_idx if recipe.converges else None
+    if rows is not None and model.adata is not None and not model.is_trained_:
+        model.module.start_from_cells(model._make_data_loader(model.adata, rows))
+
+
 def _sparse_reading(model: Any, trainer_kwargs: dict[str, Any]) -> dict[str, Any]:
     """Arguments of the splitter that leave counts sparse, where module, data and device make that the faster way."""
     module, manager = model.module, model.adata_manager
@@ -237,12 +244,17 @@ def _settled_seed(seed: int | None, trainer_kwargs: dict[str, Any]) -> "tuple[in
     return fresh_seed(seed), resumed
 
 
-def _recipe_for(plan_cls: type[Plan], recipe: Recipe) -> Recipe:
-    """The recipe, or the classic one for a plan of someone else's that has no such settings."""
+def _recipe_and_plan(model: Any, name: str | None) -> tuple[Recipe, Any]:
+    """The recipe, or the classic one for a plan of someone else's that has no such settings; and the class of plan."""
+    plan_cls: type[Plan] = model._training_plan_cls
+    recipe = find_recipe(name or default_recipe(type(model), plan_cls))
+    if recipe.converges and model._converging_plan_cls is None:
+        whose = f"that of {type(model).__name__} is not"
+        raise ValueError(f"recipe={recipe.name!r} is for a loss without noise, which {whose}: leave it out.")
     if missing := _missing_settings(plan_cls, recipe):
         logger.info(f"{plan_cls.__name__} has no {missing[0]!r}: training with recipe='classic'.")
-        return find_recipe("classic")
-    return recipe
+        return find_recipe("classic"), plan_cls
+    return recipe, model._converging_plan_cls if recipe.converges else plan_cls
 
 
 def _can_start_from_counts(plan_cls: type[Plan], recipe: Recipe) -> bool:

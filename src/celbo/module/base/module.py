@@ -2,9 +2,9 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from ...core import REGISTRY_KEYS
 from ..likelihoods import log_likelihood
 from .lossoutput import LossOutput
+
+if TYPE_CHECKING:
+    from ...ops.quasi_newton import Extent
 
 __all__ = ["ARGUMENT_KEYS", "BaseModuleClass", "Binding", "accepts", "auto_move_data"]
 
@@ -180,6 +183,25 @@ class BaseModuleClass(nn.Module):
         if len(devices) > 1:
             raise RuntimeError(f"{type(self).__name__} has parameters on several devices: {sorted(map(str, devices))}.")
         return devices.pop() if devices else torch.device("cpu")
+
+    def start_from_cells(self, batches: Iterable[Mapping[str, Tensor]]) -> None:
+        """Hook run before the first training by ``recipe="converging"``: begin near the end.
+
+        Parameters
+        ----------
+        batches
+            Minibatches of all cells to train on.
+        """
+
+    loss_adds_up = False
+    """Whether the losses of minibatches add up to that of all cells; else it is their mean, weighed by cells."""
+
+    search_tolerance = 1e-5
+    """Share of the loss by which a step of ``recipe="converging"`` lowers it, if it is not flat."""
+
+    def search_extents(self) -> Mapping[str, "Extent"]:
+        """For ``recipe="converging"``: scales and bounds of parameters by name; others have scale 1 and no bound."""
+        return {}
 
     def on_load(self, model: Any, **kwargs: Any) -> None:
         """Hook run on a freshly loaded module before its weights are put in."""
