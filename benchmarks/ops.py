@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from celbo import ops
-from celbo.core.allocator import keep_large_blocks
+from celbo.core.process import keep_large_blocks
 from celbo.ops import fused_cpu
 
 SHAPES = ((128, 2000), (128, 8000), (1024, 2000), (16, 500))

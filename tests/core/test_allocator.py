@@ -5,12 +5,12 @@ import sys
 
 import pytest
 
-from celbo.core.allocator import give_back_free_blocks
+from celbo.core.process import give_back_free_blocks
 
 _SCRIPT = """
 import numpy as np
 from pathlib import Path
-from celbo.core.allocator import give_back_free_blocks, keep_large_blocks
+from celbo.core.process import give_back_free_blocks, keep_large_blocks
 
 def resident_mb():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20

@@ -42,7 +42,7 @@ def one_line(error: BaseException) -> str:
         text = f"{error.filename}: {error.strerror}"  # without the number
     else:
         text = str(error)
-    if notes := getattr(error, "__notes__", ()):
+    if notes := vars(error).get("__notes__", ()):
         text = " ".join([f"{text.rstrip('.')}.", *notes])
     return as_options(text) or type(error).__name__
 

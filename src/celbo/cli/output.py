@@ -106,7 +106,8 @@ def require_name(target: Path) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     except (OSError, ValueError) as error:
-        why = "is too long for the file system" if getattr(error, "errno", 0) == errno.ENAMETOOLONG else "is no name"
+        is_too_long = isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
+        why = "is too long for the file system" if is_too_long else "is no name"
         raise UserError(f"-o {_shortened(printable(target))} {why}: choose a shorter one.") from None
 
 

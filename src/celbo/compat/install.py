@@ -52,7 +52,7 @@ def install_as_scvi() -> None:
     if present is not None:
         raise RuntimeError(
             "celbo cannot stand in for scvi-tools: the real one is already imported in this process, from "
-            f"{getattr(present, '__file__', 'an unknown place')}. Call celbo.compat.install_as_scvi() before anything "
+            f"{vars(present).get('__file__', 'an unknown place')}. Call celbo.compat.install_as_scvi() before anything "
             "imports scvi, or run the script as `python -m celbo.compat SCRIPT.py`."
         )
     _recipe_before = default_recipe()

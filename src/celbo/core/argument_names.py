@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .kinds import REFUSED, AnyOf, Flag, Instance, Kind, Number, OneOf, Several, Text, Whole
-from .lookup import listed
+from .lookup import listed, shape_of
 
 __all__ = ["MATRIX", "NAMES", "TORCH_DEVICE"]
 
@@ -68,7 +68,7 @@ _CALLBACK = Instance(
 _GENES = Instance("names of genes", lambda value: isinstance(value, Iterable) and not isinstance(value, str | bytes))
 MATRIX = Instance(
     "a matrix of cells by genes",
-    lambda value: len(getattr(value, "shape", ())) == 2 and not _is_anndata(value),
+    lambda value: len(shape_of(value) or ()) == 2 and not _is_anndata(value),
     "Of an AnnData it is X, or a layer.",
 )
 _LAYER = Instance("the name of a layer", lambda value: isinstance(value, str), types=frozenset({str}))

@@ -10,6 +10,8 @@ import numbers
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+from .lookup import shape_of
+
 __all__ = [
     "REFUSED",
     "AnyOf",
@@ -32,8 +34,7 @@ _SHOWN = 60
 
 def described(value: object) -> str:
     """A value in a message: short ones as they are typed, tables and long ones by what they are."""
-    shape = getattr(value, "shape", ())
-    if isinstance(shape, tuple) and shape:
+    if shape := shape_of(value):
         name = type(value).__name__
         return f"{_article('array' if name == 'ndarray' else name)} of shape {tuple(shape)}"
     text = repr(value)
@@ -46,7 +47,7 @@ def _article(noun: str) -> str:
 
 def _plain(value: Any) -> Any:
     """Scalars of numpy, and arrays and tensors without dimension, as numbers of Python."""
-    if hasattr(value, "item") and getattr(value, "shape", None) == ():
+    if hasattr(value, "item") and shape_of(value) == ():
         return value.item()
     return value
 
@@ -265,7 +266,7 @@ class Several(Kind):
 
     def take(self, value: Any) -> Any:
         """One as it is taken, several as a list."""
-        if isinstance(value, str | Mapping) or not isinstance(value, Iterable) or getattr(value, "shape", None) == ():
+        if isinstance(value, str | Mapping) or not isinstance(value, Iterable) or shape_of(value) == ():
             return self.kind.take(value)
         taken = [self.kind.take(one) for one in value]
         too_few = not taken and not self.or_none_of_it

@@ -5,12 +5,18 @@ from typing import Any
 
 from .errors import unknown_name
 
-__all__ = ["listed", "position_of"]
+__all__ = ["listed", "position_of", "shape_of"]
+
+
+def shape_of(value: object) -> tuple[int, ...] | None:
+    """Shape of an array, a tensor or a table, also of another framework; None for what has none."""
+    shape = getattr(value, "shape", None)
+    return shape if isinstance(shape, tuple) else None
 
 
 def listed(given: object) -> list[Any]:
     """One value or several, as a list; text and numbers are one."""
-    if isinstance(given, str | bytes) or not isinstance(given, Iterable) or getattr(given, "shape", None) == ():
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable) or shape_of(given) == ():
         return [given]
     return list(given)
 
@@ -49,7 +55,7 @@ def _equal(given: object, one: object) -> bool:
 
 
 def _plain(value: object) -> Any:
-    return value.item() if hasattr(value, "item") and getattr(value, "shape", None) == () else value
+    return value.item() if hasattr(value, "item") and shape_of(value) == () else value
 
 
 def _is_bool(value: object) -> bool:

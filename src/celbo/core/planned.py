@@ -182,7 +182,7 @@ def planned_names(module: str, homes: Mapping[str, str] = MappingProxyType({})) 
 
 def _no_attribute(module: str, name: str) -> str:
     """Python's own words, and the nearest public name."""
-    public = () if name.startswith("_") else getattr(sys.modules.get(module), "__all__", ())
+    public = () if name.startswith("_") else vars(sys.modules[module]).get("__all__", ())
     near = {known.lower(): known for known in public}
     found = difflib.get_close_matches(name.lower(), near, n=1)
     return f"module {module!r} has no attribute {name!r}" + (f". Did you mean {near[found[0]]!r}?" if found else "")

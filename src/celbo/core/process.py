@@ -1,8 +1,20 @@
-"""Whether this process is the one that speaks, of those that ``torchrun`` or Lightning Fabric started together."""
+"""The process: the functions of C in it, its memory, and whether it is the one of several that speaks."""
 
+import ctypes
+import functools
 import os
+import sys
+from typing import Any
 
-__all__ = ["is_first_process"]
+__all__ = ["c_function", "give_back_free_blocks", "is_first_process", "keep_large_blocks"]
+
+
+def c_function(name: str, library: ctypes.CDLL | None = None) -> Any:
+    """A function of C by name, of a library or of all that this process has loaded; None where there is none."""
+    try:
+        return getattr(ctypes.CDLL(None) if library is None else library, name)
+    except AttributeError:
+        return None
 
 
 def is_first_process() -> bool:
@@ -16,3 +28,38 @@ def is_first_process() -> bool:
     if "RANK" in os.environ:
         return int(os.environ["RANK"]) == 0
     return int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGEST_KEPT = 256 << 20
+
+
+@functools.cache
+def keep_large_blocks() -> bool:
+    """Ask the C library to keep up to 256 MiB of freed blocks for reuse; done once a process.
+
+    Returns
+    -------
+    Whether the C library is one that can be asked (glibc); elsewhere nothing is done.
+    """
+    mallopt = _glibc("mallopt")
+    if mallopt is None:
+        return False
+    # mmap threshold is capped by glibc at 32 MiB on 64-bit; blocks above it are rare in a step
+    return bool(mallopt(_M_MMAP_THRESHOLD, 32 << 20)) and bool(mallopt(_M_TRIM_THRESHOLD, _LARGEST_KEPT))
+
+
+def give_back_free_blocks() -> bool:
+    """Give freed blocks that were kept for reuse back to the system.
+
+    Returns
+    -------
+    Whether there were any; False where the C library cannot be asked.
+    """
+    malloc_trim = _glibc("malloc_trim")
+    return malloc_trim is not None and bool(malloc_trim(0))
+
+
+def _glibc(name: str) -> Any:
+    """A function of the C library that only glibc has; None elsewhere."""
+    return c_function(name) if sys.platform.startswith("linux") else None

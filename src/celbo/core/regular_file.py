@@ -21,6 +21,9 @@ _HOLES = 8
 """A larger file may be this many times as long as what it has on the disk."""
 _MAX_STRETCHES = 10_000
 
+_FLAGS = ("O_NONBLOCK", "O_BINARY", "O_CLOEXEC")
+"""Further flags, each where the system has it."""
+
 
 def kind_of(mode: int) -> str:
     """What a mode (``os.stat_result.st_mode``) is the mode of, in words."""
@@ -40,7 +43,7 @@ def open_regular(path: str | PathLike[str]) -> BinaryIO:
     OSError
         It cannot be opened, it is a device, a pipe, a socket or a folder, or it is nearly all hole (a sparse file).
     """
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    flags = os.O_RDONLY | sum(vars(os).get(name, 0) for name in _FLAGS)
     try:
         descriptor = os.open(path, flags)
     except OSError as error:

@@ -13,6 +13,7 @@ from anndata import AnnData
 
 from ..core import checked, checked_methods, optional, unknown_name
 from ..core.kinds import Instance, Number, Several
+from ..data.modalities import is_mudata
 from ..dataloaders.row_numbers import row_numbers
 from .differential import GroupTests, compare_groups, log_normalized
 from .keys import (
@@ -231,7 +232,7 @@ class PosteriorPredictiveCheck:
 
 
 def _modality_of(adata: Any, modality: str) -> Any:
-    modalities = getattr(adata, "mod", {})
+    modalities = adata.mod if is_mudata(adata) else {}
     if modality not in modalities:
         raise KeyError(unknown_name("modality of adata", modality, modalities))
     return adata[modality]
@@ -239,7 +240,7 @@ def _modality_of(adata: Any, modality: str) -> Any:
 
 def _takes_raw(model: object) -> bool:
     """Whether a model was set up with ``use_raw=True``."""
-    return bool((getattr(model, "registry_", None) or {}).get("setup_args", {}).get("use_raw", False))
+    return bool((vars(model).get("registry_") or {}).get("setup_args", {}).get("use_raw", False))
 
 
 def _mean_of_numbers(values: np.ndarray) -> np.ndarray:

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import numpy as np
 
 from ..core import checked
-from ..core.allocator import give_back_free_blocks
 from ..core.argument_names import MATRIX
+from ..core.process import give_back_free_blocks
 from ..store import mapped as scratch
 from ..store.matrices.blocks import CompressedBlock, DenseBlock, blocks, shape_of
 from ..store.matrices.digest import MatrixDigest, digest_of

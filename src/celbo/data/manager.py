@@ -332,7 +332,7 @@ class AnnDataManager:
                 f"An AnnData or a MuData is wanted, got {type(adata).__module__}.{type(adata).__qualname__}."
             )
         if self.validation_checks.check_if_view and adata.is_view:
-            how = "to_memory" if getattr(adata, "isbacked", False) else "copy"
+            how = "to_memory" if adata.isbacked else "copy"
             raise ValueError(
                 f"Please run `adata = adata.{how}()`: this AnnData is a view of another one, and setup writes to it."
             )

@@ -15,9 +15,9 @@ import pandas as pd
 from anndata import AnnData
 
 from ..core import checked
-from ..core.allocator import give_back_free_blocks
 from ..core.argument_names import NAMES
 from ..core.kinds import OneOf, Several
+from ..core.process import give_back_free_blocks
 from ..formats import ORIENTATIONS, Opened, Reading, no_modalities
 from ..store import mapped as scratch
 from ..store.damage import naming_damage

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from torch import Tensor
 
-from ..core.allocator import give_back_free_blocks
+from ..core.process import give_back_free_blocks
 from ..store.mapped import taken
 from .dataset import AnnTorchDataset, Window
 

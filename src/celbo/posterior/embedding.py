@@ -31,7 +31,7 @@ _DRAWS = 2**22
 
 def is_logistic_normal(module: BaseModuleClass) -> bool:
     """Whether latents go through a softmax: the module says ``latent_distribution = "ln"``."""
-    return getattr(module, "latent_distribution", "normal") == "ln"
+    return module.latent_distribution == "ln"
 
 
 def latent_representation(

@@ -180,7 +180,7 @@ def _latent_space(
     encoded = some_rows(model.adata.n_obs, _MAX_ENCODED, rng)
     mean_nk, variance_nk = latents(model, encoded)
     shown = some_rows(len(encoded), max_cells, rng)
-    unlabeled, obs = getattr(model, "unlabeled_category_", None), model.adata.obs
+    unlabeled, obs = vars(model).get("unlabeled_category_"), model.adata.obs
     group_n = {title: _names(_of(obs[key], encoded[shown]), unlabeled) for title, key in _group_keys(model).items()}
     kl_k, is_active_k = np.zeros(0), np.zeros(0, dtype=bool)
     if variance_nk is not None:
@@ -241,7 +241,7 @@ def some_rows(n: int, most: int, rng: np.random.Generator) -> np.ndarray:
 
 def has_counts(model: Any) -> bool:
     """Whether the model's data hold counts: minified ones without them hold zeros in their place."""
-    return getattr(model, "minified_data_type", None) in (None, LATENT_POSTERIOR_WITH_COUNTS)
+    return model.minified_data_type in (None, LATENT_POSTERIOR_WITH_COUNTS)
 
 
 def _group_keys(model: Any) -> dict[str, str]:

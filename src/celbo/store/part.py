@@ -38,7 +38,8 @@ def file_of(element: Any) -> Path | None:
     """The file, or zarr store on a local disk, that an h5py or zarr group or array lies in; None for others."""
     if isinstance(element, (h5py.Group, h5py.Dataset)):
         return Path(element.file.filename) if element else None
-    root = getattr(element.store, "root", None) or getattr(element.store, "path", None)  # by the kind of store
+    known = vars(element.store)
+    root = known.get("root") or known.get("path")  # by the kind of store
     return Path(str(root)) if root is not None and Path(str(root)).exists() else None
 
 
@@ -82,7 +83,7 @@ class StoredPart:
 
     @property
     def _where(self) -> str:
-        name = "" if _is_closed(self._element) else getattr(self._element, "name", "")
+        name = "" if _is_closed(self._element) else self._element.name
         return f"{self.path if self.path is not None else 'the store'} ({str(name).lstrip('/') or 'matrix'})"
 
     def _open(self, element: Any) -> None:

@@ -18,6 +18,7 @@ from anndata.io import read_elem
 from scipy import sparse
 
 from ..core import settings
+from ..core.lookup import shape_of
 from .allowance import Allowance
 from .damage import DamagedDataError, OutsideDataError, naming_damage
 from .dtypes import plain_dtype, plain_values
@@ -170,7 +171,8 @@ class Parts:
     def _fitting(self, key: str, shape: tuple[int, ...], where_it_lies: bool) -> Any:
         value = self._lying(key) if where_it_lies else None
         value = self.read(key) if value is None else value
-        found = tuple(getattr(value, "shape", np.shape(value)))
+        shape_found = shape_of(value)
+        found = np.shape(value) if shape_found is None else shape_found
         if found[: len(shape)] != shape:
             raise DamagedDataError(
                 f"{self.path}: {key} is {' x '.join(map(str, found))}, but obs and var make it "

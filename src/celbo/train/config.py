@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from ..core import UnknownArgumentError, checked
 from .callbacks import HOOKS
@@ -23,6 +23,7 @@ __all__ = [
 ]
 
 
+@runtime_checkable
 class _HasToKwargs(Protocol):
     def to_kwargs(self) -> dict[str, Any]: ...
 
@@ -128,10 +129,9 @@ def _as_dict(settings: KwargsLike | None, argument: str) -> dict[str, Any]:
         return {}
     if isinstance(settings, Mapping):
         return dict(settings)
-    to_kwargs = getattr(settings, "to_kwargs", None)
-    if not callable(to_kwargs):
+    if not isinstance(settings, _HasToKwargs):
         raise TypeError(f"{argument} must be a mapping or have to_kwargs(), got a {type(settings).__name__}.")
-    given = to_kwargs()
+    given = settings.to_kwargs()
     if not isinstance(given, Mapping):
         kind = type(given).__name__
         raise TypeError(f"{argument}: to_kwargs() of a {type(settings).__name__} must give a mapping, not a {kind}.")

@@ -162,7 +162,7 @@ def _move(trainer: Run, optimizers: Iterable[torch.optim.Optimizer]) -> None:
         trainer.engine.average_gradients(parameters_of(optimizer))
         _clip(trainer, optimizer)
         trainer.call("on_before_optimizer_step", optimizer)
-        with drawing_of(getattr(optimizer, "optimizer", optimizer)):  # Fabric's wrapper holds the user's
+        with drawing_of(trainer.engine.given(optimizer)):
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 

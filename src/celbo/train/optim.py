@@ -120,6 +120,10 @@ class Adam(WithoutCompiler, torch.optim.Adam):
         Learning rate; added to the denominator; factor of the weights in the gradient.
     """
 
+    grad_scale: Tensor | None = None
+    found_inf: Tensor | None = None
+    """Set by torch's gradient scaler under 16-bit precision."""
+
     def __init__(
         self, params: Iterable[Tensor], lr: float = 1e-3, eps: float = 1e-8, weight_decay: float = 0.0
     ) -> None:
@@ -157,7 +161,7 @@ class Adam(WithoutCompiler, torch.optim.Adam):
                 lr=group["lr"],
                 weight_decay=group["weight_decay"],
                 eps=group["eps"],
-                grad_scale=getattr(self, "grad_scale", None),  # set by torch's gradient scaler under 16-bit precision
-                found_inf=getattr(self, "found_inf", None),
+                grad_scale=self.grad_scale,
+                found_inf=self.found_inf,
             )
         return loss

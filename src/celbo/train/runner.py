@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..core import checked
-from ..data.access import place
 from ..dataloaders.base import as_data_module
 from . import lightning
 from .config import LIGHTNING_ONLY, KwargsLike, merge_kwargs, needs_lightning
@@ -91,11 +90,7 @@ class TrainRunner:
     def _columns_of(self, keys: Sequence[str]) -> str:
         """Where the wrong values lie in the AnnData, as a sentence."""
         fields = {field.registry_key: field for field in self.model.adata_manager.fields if not field.is_empty}
-        places = [
-            place(getattr(field, "source_attr_name", field.attr_name), column)
-            for field in (fields[key] for key in keys if key in fields)
-            for column in getattr(field, "attr_keys", [field.attr_key])
-        ]
+        places = [where for key in keys if key in fields for where in fields[key].places]
         return f" The values come from {', '.join(places)}." if places else ""
 
 

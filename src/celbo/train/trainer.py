@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from torch import Tensor
 
 from ..core import checked
-from ..core.allocator import give_back_free_blocks, keep_large_blocks
 from ..core.kinds import Number
+from ..core.process import give_back_free_blocks, keep_large_blocks
 from ..dataloaders.base import as_data_module, as_loader
 from ..dataloaders.placing import keep_on_device
 from ..module.base.randomness import draws_globally

@@ -90,7 +90,8 @@ def _make_column_categorical(
     if categorical_dtype is None:
         mapping = used_categories(column, where)
     else:
-        mapping = np.asarray(pd.CategoricalDtype(getattr(categorical_dtype, "categories", None)).categories)
+        known = categorical_dtype.categories if isinstance(categorical_dtype, pd.CategoricalDtype) else None
+        mapping = np.asarray(pd.CategoricalDtype(known).categories)
     codes_n = encode(column, mapping, where)
     warn_if_rare(codes_n, mapping, where)
     df[alternate_column_key] = codes_n

@@ -66,6 +66,11 @@ class BaseAnnDataField(ABC):
         return self
 
     @property
+    def places(self) -> list[str]:
+        """Where the data lie in the AnnData, as a user would type it."""
+        return [place(self.attr_name, self.attr_key)]
+
+    @property
     def obs_columns(self) -> list[str]:
         """Columns of ``obs`` that the field is made of, as the user named them."""
         return []

@@ -71,6 +71,11 @@ class BaseJointField(BaseArrayLikeField):
         return self._attr_keys
 
     @property
+    def places(self) -> list[str]:
+        """Where the columns lie, as a user would type it."""
+        return [self.source_place(key) for key in self.attr_keys]
+
+    @property
     def obs_columns(self) -> list[str]:
         """The columns, where they are those of ``obs``."""
         return list(self.attr_keys) if self.source_attr_name == "obs" else []

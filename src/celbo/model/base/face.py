@@ -36,6 +36,7 @@ class ModelFace:
     _adata: AnnData | None
     _adata_manager: AnnDataManager | None
     _model_summary_string: str
+    minified_data_type: str | None = None
     _registry_when_loading: Mapping[str, Any] | None = None
 
     # How an archive makes one.

@@ -80,7 +80,7 @@ class BaseMinifiedModeModelClass(BaseModelClass):
     _LATENT_QZV_KEY: ClassVar[str] = ""
 
     @property
-    def minified_data_type(self) -> str | None:
+    def minified_data_type(self) -> str | None:  # type: ignore[override]
         """How the model's data are minified; None: they are not, or the setup passes over it."""
         stored = REGISTRY_KEYS.MINIFY_TYPE_KEY in self.registry_["field_registries"]
         return minify_type_of(self._adata) if stored else None

@@ -183,7 +183,7 @@ def check_setup(cls: Any, registry: Mapping[str, Any]) -> None:
     if name == "setup_datamodule":  # a model made without an AnnData: its loaders were set up, and no method did that
         return
     method = getattr(cls, name)
-    planned = getattr(method, "planned", None)
+    planned = vars(method).get("planned")
     if planned is None:
         return
     try:

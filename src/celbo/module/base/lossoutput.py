@@ -15,6 +15,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from ...core.lookup import shape_of
+
 __all__ = ["LossOutput", "register_with_loaded_frameworks"]
 
 Array = Any
@@ -172,7 +174,7 @@ class LossOutput:
 
 
 def _is_array(value: object) -> bool:
-    return getattr(value, "shape", None) is not None and getattr(value, "dtype", None) is not None
+    return shape_of(value) is not None and hasattr(value, "dtype")
 
 
 def _require_array(field: str, value: object, wanted: str) -> None:

@@ -158,6 +158,11 @@ class BaseModuleClass(nn.Module):
     ``_get_generative_input(tensors, inference_outputs)`` works as it does there.
     """
 
+    latent_distribution: str = "normal"
+    """``"ln"`` where latents go through a softmax."""
+    encode_covariates: bool = True
+    """Whether encoders see the covariates."""
+
     _inference_binding: Binding
     _generative_binding: Binding
 

@@ -184,6 +184,7 @@ class VampPrior(Prior):
             raise ValueError(f"There are {len(x)} pseudo-inputs for {n_components} components: one is wanted for each.")
         self.encoder = encoder
         self.u = nn.Parameter(x.detach().clone().float(), requires_grad=trainable_priors)
+        self.u_cont: nn.Parameter | None = None
         if cont is not None:
             self.u_cont = nn.Parameter(cont.detach().clone().float(), requires_grad=trainable_priors)
         self.w = nn.Parameter(torch.zeros(n_components, 1, 1))
@@ -197,7 +198,7 @@ class VampPrior(Prior):
         self.encoder.eval()
         try:
             codes = [weights_mc.argmax(-1, keepdim=True) for weights_mc in self.u_cat.buffers()]
-            q: Normal = self.encoder(self.u, *codes, cont=getattr(self, "u_cont", None))
+            q: Normal = self.encoder(self.u, *codes, cont=self.u_cont)
         finally:
             self.encoder.train(was_training)
         return q

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from ...core.process import c_function
+
 __all__ = ["OPENMP", "OpenMP"]
 
 _CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -67,7 +69,7 @@ def _find() -> OpenMP | None:
         return None
     parallel.argtypes, parallel.restype = (_CALLBACK, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
     set_threads.argtypes, set_threads.restype = (ctypes.c_int,), None
-    mkl = getattr(torch_cpu, "MKL_Set_Num_Threads_Local", None)  # torch's matrix products may ask MKL instead
+    mkl = c_function("MKL_Set_Num_Threads_Local", torch_cpu)  # torch's matrix products may ask MKL instead
 
     def set_both(n: int) -> None:
         set_threads(n)
@@ -79,7 +81,7 @@ def _find() -> OpenMP | None:
 
 def _function(name: str, torch_cpu: ctypes.CDLL) -> Any:
     """The function of that name that a call from inside torch reaches."""
-    everyones = getattr(ctypes.CDLL(None), name, None)
+    everyones = c_function(name)
     return getattr(torch_cpu, name) if everyones is None else everyones
 
 

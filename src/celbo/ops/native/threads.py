@@ -24,7 +24,15 @@ from .waiting import considerate, look_around
 
 __all__ = ["allowed_threads", "between_batches", "for_row_ranges", "working_threads"]
 
-_local = threading.local()
+
+class _OfThisThread(threading.local):
+    """What a thread works on: the number of the run, if it is in one, and what was last asked on it."""
+
+    chosen: int | None = None
+    known: tuple[int, bool, int] | None = None
+
+
+_local = _OfThisThread()
 _team_is_gone = False
 
 
@@ -44,14 +52,14 @@ def allowed_threads(afresh: bool = True) -> int:
     """
     if _team_is_gone:
         return 1
-    chosen = getattr(_local, "chosen", None)
+    chosen = _local.chosen
     if chosen is not None:  # asked in the middle of a run
         return int(chosen)
     here = torch.get_num_threads()
     numbas = _is_numbas(here)
     if here == 1 and not numbas:
         return 1
-    known = getattr(_local, "known", None)
+    known = _local.known
     if afresh or known is None or known[:2] != (here, numbas):
         _local.known = known = here, numbas, _number_of_a_new_thread()
     asked = known[2]
@@ -69,7 +77,9 @@ def _number_of_a_new_thread() -> int:
 
 def _is_numbas(count: int) -> bool:
     layer, config = sys.modules.get("numba.np.ufunc.parallel"), sys.modules.get("numba.core.config")
-    return bool(getattr(layer, "_is_initialized", False)) and getattr(config, "NUMBA_NUM_THREADS", None) == count
+    if layer is None or config is None:
+        return False
+    return bool(vars(layer).get("_is_initialized")) and vars(config).get("NUMBA_NUM_THREADS") == count
 
 
 @contextmanager
@@ -87,7 +97,7 @@ def working_threads(stored: int | None = None, *, afresh: bool = True) -> Iterat
     ------
     The number. Afterwards the calling thread has the user's again.
     """
-    allowed, outer = allowed_threads(afresh), getattr(_local, "chosen", None)
+    allowed, outer = allowed_threads(afresh), _local.chosen
     chosen = allowed if stored is None else max(1, min(stored, allowed))
     _local.chosen = chosen
     _set(chosen)
@@ -101,7 +111,7 @@ def working_threads(stored: int | None = None, *, afresh: bool = True) -> Iterat
 
 def between_batches() -> None:
     """To be called between minibatches: undo what others did to the number, make way for who wants the processors."""
-    chosen = getattr(_local, "chosen", None)
+    chosen = _local.chosen
     if chosen is not None:
         _set(chosen)
         look_around()

@@ -90,4 +90,4 @@ def _arrays_of(column: Any) -> list[np.ndarray]:
         return [column.codes]
     if isinstance(column, pd.arrays.NumpyExtensionArray):
         return [np.asarray(column)]  # its to_numpy looks for missing values
-    return [part for part in (getattr(column, "_data", None), getattr(column, "_mask", None)) if part is not None]
+    return [part for name in ("_data", "_mask") if (part := getattr(column, name, None)) is not None]

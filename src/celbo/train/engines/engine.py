@@ -60,6 +60,10 @@ class Engine:
         """Let strategy and precision into the optimizers."""
         return optimizers
 
+    def given(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+        """An optimizer as the plan made it."""
+        return optimizer
+
     def to_device(self, batch: object) -> Any:
         """Move a minibatch."""
         return batch
@@ -237,6 +241,10 @@ class FabricEngine(Engine):
     def set_up_optimizers(self, optimizers: list[torch.optim.Optimizer]) -> list[torch.optim.Optimizer]:
         """Let strategy and precision into the optimizers, where there are several processes or a scaled gradient."""
         return optimizers if self.plain else [self.fabric.setup_optimizers(o) for o in optimizers]  # type: ignore[misc]
+
+    def given(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+        """An optimizer as the plan made it: Fabric's wrapper holds it."""
+        return optimizer if self.plain else optimizer.optimizer  # type: ignore[attr-defined]
 
     def to_device(self, batch: Any) -> Any:
         """Move a minibatch."""

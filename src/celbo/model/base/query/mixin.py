@@ -183,7 +183,7 @@ class ArchesMixin(Base):
             "options": asdict(options),
             "new": {name: is_new.numpy() for name, is_new in new.items()},
         }
-        sees_covariates = bool(getattr(module, "encode_covariates", True))
+        sees_covariates = bool(module.encode_covariates)
         if not surgery.frees_encoder(free, sees_covariates):
             reason, cure = _NOTHING_NEW if sees_covariates else _NO_COVARIATE
             logger.warning(_CANNOT_MOVE.format(reason=reason, cure=cure))
