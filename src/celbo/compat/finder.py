@@ -77,7 +77,7 @@ class CelboFinder(MetaPathFinder):
             if path.rpartition(".")[0] == rest:
                 importlib.import_module(f"{_THERE}.{path}")
 
-    def _add(self, owner: Any, name: str, value: Any) -> None:
+    def _add(self, owner: object, name: str, value: object) -> None:
         if name not in vars(owner):
             setattr(owner, name, value)
             self._added.append((owner, name))

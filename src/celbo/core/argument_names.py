@@ -194,7 +194,7 @@ _THINGS: dict[str, Kind] = {
     **_each(
         Text(),
         """title prefix class_name data_key modality recipe rna_key protein_expression_key accessibility_key filename
-        use_latent_qzm_key use_latent_qzv_key checkpoint_every backup_url""",
+        use_latent_qzm_key use_latent_qzv_key checkpoint_every backup_url output""",
     ),
     "layers": _Columns(_LAYER),
     **_each(_Columns(_COLUMN), "categorical_covariate_keys continuous_covariate_keys"),

@@ -260,7 +260,7 @@ def _own_kind(annotation: object) -> Kind | None:
 
 def _annotated_kind(annotation: object) -> tuple[Kind | None, bool]:
     """The kind that an annotation tells of, None aside, and whether it tells of all that may be given."""
-    if annotation is inspect.Parameter.empty or annotation is Any:
+    if annotation in (inspect.Parameter.empty, Any, object):
         return None, True
     if isinstance(annotation, type) and annotation in _PLAIN:
         return _PLAIN[annotation], True

@@ -45,14 +45,14 @@ def _article(noun: str) -> str:
     return f"an {noun}" if noun[:1].lower() in "aeiou" else f"a {noun}"
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """Scalars of numpy, and arrays and tensors without dimension, as numbers of Python."""
     if hasattr(value, "item") and shape_of(value) == ():
         return value.item()
     return value
 
 
-def _is_finite_number(value: Any) -> bool:
+def _is_finite_number(value: object) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -70,7 +70,7 @@ class Kind:
     wanted: str
     types: frozenset[type] = frozenset()
 
-    def take(self, value: Any) -> Any:
+    def take(self, value: object) -> Any:
         """The value to go on with, or :data:`REFUSED`."""
         raise NotImplementedError
 
@@ -154,7 +154,7 @@ class Flag(Kind):
     wanted = "True or False"
     types = frozenset({bool})
 
-    def take(self, value: Any) -> Any:
+    def take(self, value: object) -> Any:
         """The value as a ``bool``."""
         value = False if value is None else _plain(value)
         if isinstance(value, bool):
@@ -168,7 +168,7 @@ class Text(Kind):
     wanted = "text"
     types = frozenset({str})
 
-    def take(self, value: Any) -> Any:
+    def take(self, value: object) -> Any:
         """The text."""
         return value if isinstance(value, str) else REFUSED
 
@@ -196,7 +196,7 @@ class OneOf(Kind):
         """Types of the words."""
         return frozenset(map(type, self.words))
 
-    def take(self, value: Any) -> Any:
+    def take(self, value: object) -> Any:
         """The word itself."""
         value = _plain(value)
         for word in self.words:
@@ -231,7 +231,7 @@ class Instance(Kind):
     ) -> None:
         self.wanted, self.is_one, self.advice, self.types = wanted, is_one, advice, types
 
-    def take(self, value: Any) -> Any:
+    def take(self, value: object) -> Any:
         """The value."""
         return value if self.is_one(value) else REFUSED
 
@@ -264,7 +264,7 @@ class Several(Kind):
         """Types of one."""
         return self.kind.types
 
-    def take(self, value: Any) -> Any:
+    def take(self, value: object) -> Any:
         """One as it is taken, several as a list."""
         if isinstance(value, str | Mapping) or not isinstance(value, Iterable) or shape_of(value) == ():
             return self.kind.take(value)
@@ -295,7 +295,7 @@ class AnyOf(Kind):
         """Types of all of them."""
         return frozenset().union(*(kind.types for kind in self.kinds))
 
-    def take(self, value: Any) -> Any:
+    def take(self, value: object) -> Any:
         """As the first kind that takes it."""
         for kind in self.kinds:
             if (taken := kind.take(value)) is not REFUSED:

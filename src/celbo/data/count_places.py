@@ -169,7 +169,7 @@ def _typed(name: str, key: str | None, n_genes: int, chosen: str) -> str:
     return "use_raw=False" if chosen == "raw" else "layer=None"
 
 
-def _in_memory(x: Any) -> bool:
+def _in_memory(x: object) -> bool:
     return x is None or isinstance(x, np.ndarray) or sp.issparse(x)
 
 

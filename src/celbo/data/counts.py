@@ -101,7 +101,7 @@ def looks_like_reads(x: object) -> bool:
     return twos > ones
 
 
-def fault_of_fragments(x: Any) -> str | None:
+def fault_of_fragments(x: object) -> str | None:
     """Why counts are probably not those of fragments, and what to do; None: they look right. All of them are read."""
     ones, twos, others = _small_counts(x)
     if twos > ones:
@@ -117,7 +117,7 @@ def fault_of_fragments(x: Any) -> str | None:
     return None
 
 
-def _small_counts(x: Any) -> tuple[int, int, int]:
+def _small_counts(x: object) -> tuple[int, int, int]:
     """How many entries are 1, 2, and larger."""
     found = np.zeros(3, np.int64)
     for block in blocks(x):

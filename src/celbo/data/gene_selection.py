@@ -105,7 +105,7 @@ def _batches(adata: AnnData, batch_key: str | None) -> tuple[np.ndarray, int]:
     return codes_n.astype(np.int64), len(found)
 
 
-def _fractions_of_zeros(x: Any, codes_n: np.ndarray, n_batches: int) -> tuple[np.ndarray, np.ndarray]:
+def _fractions_of_zeros(x: object, codes_n: np.ndarray, n_batches: int) -> tuple[np.ndarray, np.ndarray]:
     """Observed and expected fraction of zeros of each gene in each batch, ``(b, g)`` float64."""
     n, g = shape_of(x)
     nonzero_bg, sum_bg = np.zeros((n_batches, g)), np.zeros((n_batches, g))

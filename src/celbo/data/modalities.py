@@ -25,7 +25,7 @@ __all__ = [
 _SHOWN = 5
 
 
-def is_mudata(data: Any) -> bool:
+def is_mudata(data: object) -> bool:
     """Whether this is a MuData: if mudata was never imported, nothing is."""
     mudata = sys.modules.get("mudata")
     return mudata is not None and isinstance(data, mudata.MuData)

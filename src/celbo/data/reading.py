@@ -115,7 +115,7 @@ def _is_legacy(root: Any, path: Path) -> bool:
         return any(key.startswith("raw.") or (key in ("obs", "var") and not is_group(root[key])) for key in root)
 
 
-def _legacy(root: Any, path: Path) -> anndata.AnnData:
+def _legacy(root: object, path: Path) -> anndata.AnnData:
     with naming_damage(path):
         if not isinstance(root, h5py.File):
             adata = anndata.read_zarr(root)

@@ -157,7 +157,7 @@ def _as_they_lie(n: int, n_train: int, n_validation: int) -> Split:
     return Split(train=rows_n[first:last], validation=rows_n[:first], test=rows_n[last:])
 
 
-def _stratified(order_n: np.ndarray, n_train: int, n_validation: int, values: Any) -> Split:
+def _stratified(order_n: np.ndarray, n_train: int, n_validation: int, values: object) -> Split:
     code_n = pd.factorize(np.asarray(values), use_na_sentinel=False)[0][order_n]
     train_c, validation_c = sizes_of_strata(np.bincount(code_n), n_train, n_validation)
     rank_n = pd.Series(code_n).groupby(code_n).cumcount().to_numpy()  # how many of its value came before it
@@ -209,7 +209,7 @@ def split_with_indexing(n: int, external_indexing: Sequence[Any]) -> Split:
     return Split(*sets)
 
 
-def split_by_column(values: Any, name: str = "column") -> Split:
+def split_by_column(values: object, name: str = "column") -> Split:
     """Split given as one of ``"train"``, ``"validation"`` and ``"test"`` for each cell.
 
     Parameters
@@ -239,7 +239,7 @@ def split_by_column(values: Any, name: str = "column") -> Split:
     return Split(*sets)
 
 
-def _as_series(values: Any) -> pd.Series:
+def _as_series(values: object) -> pd.Series:
     return values if isinstance(values, pd.Series) else pd.Series(np.asarray(values, dtype=object))
 
 

@@ -8,7 +8,7 @@ Dims: n cells, g regions.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -114,7 +114,7 @@ class Accessibility(CountDistribution):
         opened, closed = accessibility_log_probs(self.logits, self.depth_logits, self.region_logits)
         return -(opened.exp() * opened + closed.exp() * closed)
 
-    def expand(self, batch_shape: Shape, _instance: Any = None) -> Self:
+    def expand(self, batch_shape: Shape, _instance: object = None) -> Self:
         """The same distribution with more, repeated, entries."""
         factors = (self.depth_logits, self.region_logits)
         return type(self)(

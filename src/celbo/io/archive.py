@@ -165,7 +165,7 @@ def _packed(arrays: dict[str, Any], document: dict[str, Any]) -> tuple[bytes, by
     return tensors, _document_bytes(encoded, kinds, hashlib.sha256(tensors).hexdigest())
 
 
-def _kind(name: str, array: Any) -> dict[str, Any] | None:
+def _kind(name: str, array: object) -> dict[str, Any] | None:
     """How an array comes back: None for a tensor, dtype and shape for a numpy array."""
     if isinstance(array, Tensor):
         return None
@@ -191,7 +191,7 @@ def _stored(name: str, array: Any) -> Tensor:
     return array.detach().to("cpu", copy=True).contiguous()
 
 
-def _document_bytes(encoded: Any, kinds: dict[str, Any], tensors_digest: str) -> bytes:
+def _document_bytes(encoded: object, kinds: dict[str, Any], tensors_digest: str) -> bytes:
     body = {"celbo_archive": FORMAT, "tensors_sha256": tensors_digest, "arrays": kinds, "document": encoded}
     rest = json.dumps(body, allow_nan=False, indent=None).removeprefix("{").encode("ascii")
     if len(rest) > MAX_DOCUMENT_BYTES:
@@ -212,7 +212,7 @@ def _n_values(raw: bytes) -> int:
     return sum(raw.count(sign) for sign in (b",", b"[", b"{"))
 
 
-def _heaviest(encoded: Any) -> str:
+def _heaviest(encoded: object) -> str:
     """Path and size of the largest value, as deep as one value outweighs the rest."""
     path, total = "", len(json.dumps(encoded))
     while isinstance(encoded, dict) and encoded:
@@ -387,7 +387,7 @@ def _unpacked(tensors: dict[str, Tensor], kinds: dict[str, Any]) -> dict[str, An
     return {name: tensors[name] if kind is None else _array(name, tensors[name], kind) for name, kind in kinds.items()}
 
 
-def _array(name: str, stored: Tensor, kind: Any) -> np.ndarray:
+def _array(name: str, stored: Tensor, kind: object) -> np.ndarray:
     if not isinstance(kind, dict) or not {"dtype", "shape"} <= kind.keys():
         raise ArchiveError(f"the array {name[:60]!r} has no dtype or no shape")
     dtype = dtype_of_text(kind["dtype"])

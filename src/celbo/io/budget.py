@@ -63,7 +63,7 @@ class Budget:
         if self.tables_left < 0:
             raise ArchiveError(f"it holds more than {MAX_TABLES:,} tables, columns and indices")
 
-    def key(self, key: Any) -> Any:
+    def key(self, key: object) -> Any:
         """The key of a dict or element of a set, which must not be one of many that hash alike."""
         if isinstance(key, int) and abs(key) >= _MAX_INT_KEY:
             raise ArchiveError("a dictionary or set has an integer beyond 2**60")
@@ -73,7 +73,7 @@ class Budget:
                 raise ArchiveError(f"it has more than {_MAX_ODD_KEYS:,} keys that are neither text nor numbers")
         return key
 
-    def shape(self, sizes: Any, itemsize: int) -> tuple[int, ...]:
+    def shape(self, sizes: object, itemsize: int) -> tuple[int, ...]:
         """A shape that is one, its bytes counted."""
         if not isinstance(sizes, tuple | list) or len(sizes) > _MAX_DIMS:
             raise ArchiveError("an array has an impossible shape")

@@ -118,7 +118,7 @@ def _read_index(r: Reader, node: dict[str, Any]) -> pd.Index:
     return pd.Index(values, dtype=values.dtype, name=_name(r, node))
 
 
-def _column(r: Reader, node: Any, index: pd.Index | None = None) -> Any:
+def _column(r: Reader, node: object, index: pd.Index | None = None) -> Any:
     """One array with a place for each row of the index: pandas would make as many of a single number."""
     r.budget.tables()
     values = r.of(node, np.ndarray, pd.api.extensions.ExtensionArray)
@@ -270,7 +270,7 @@ def _read_period(r: Reader, node: dict[str, Any]) -> pd.Period:
 
 
 @encodes(type(pd.NA))
-def _missing(w: Writer, value: Any) -> Any:
+def _missing(w: Writer, value: object) -> Any:
     return {"$": "pandas.NA"}
 
 
@@ -280,7 +280,7 @@ def _read_missing(r: Reader, node: dict[str, Any]) -> Any:
 
 
 @encodes(type(pd.NaT))
-def _not_a_time(w: Writer, value: Any) -> Any:
+def _not_a_time(w: Writer, value: object) -> Any:
     return {"$": "pandas.NaT"}
 
 

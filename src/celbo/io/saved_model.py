@@ -23,14 +23,14 @@ class MismatchError(ArchiveError, KeyError):
     __str__ = Exception.__str__  # a KeyError's is the repr of its message
 
 
-def _is_rows(value: Any) -> bool:
+def _is_rows(value: object) -> bool:
     rows = np.asarray(value) if isinstance(value, list | tuple | np.ndarray) else None
     if rows is None or rows.ndim != 1:
         return False
     return not rows.size or (rows.dtype.kind in "iu" and int(rows.min()) >= 0)
 
 
-def _is_curve(value: Any) -> bool:
+def _is_curve(value: object) -> bool:
     """A number for each epoch or step, maybe an object of its own as scvi-tools has them."""
     if not isinstance(value, pd.DataFrame | pd.Series) or (value.ndim == 2 and not value.shape[1]):
         return False
@@ -98,7 +98,7 @@ _ALWAYS_ALLOWED = 10**6
 
 
 def check_parts(
-    path: Path, registry: Any, init_params: Any, attributes: Any, n_weights: int, *, own_format: bool = False
+    path: Path, registry: Any, init_params: object, attributes: Any, n_weights: int, *, own_format: bool = False
 ) -> None:
     """Refuse a saved model whose parts are not what they must be.
 
@@ -156,7 +156,7 @@ def _check_numbers(name: str, value: Any, n_weights: int) -> None:
             _check_numbers(name, element, n_weights)
 
 
-def set_attributes(model: Any, attributes: Mapping[str, Any], path: Path) -> None:
+def set_attributes(model: object, attributes: Mapping[str, Any], path: Path) -> None:
     """Give a model its saved attributes: state under names that end in ``_``, never methods or what Python keeps.
 
     Parameters

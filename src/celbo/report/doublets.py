@@ -5,10 +5,10 @@ Dims: n cells, m simulated doublets.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from ..external import SOLO
 from . import figures
 from .classification import area_under_roc
 from .page import Section, picture
@@ -30,8 +30,9 @@ class DoubletDetail:
     simulated_m: np.ndarray
 
     @classmethod
-    def of(cls, model: Any, seed: int) -> "DoubletDetail":
+    def of(cls, model: SOLO, seed: int) -> "DoubletDetail":
         """Ask a model about its training data; ``seed`` is not needed, nothing is drawn."""
+        assert model.adata is not None
         score = model.predict(include_simulated_doublets=True)["doublet"].to_numpy()
         is_simulated = model.adata.obs[model.get_setup_arg("labels_key")].to_numpy() == "doublet"
         return cls(score[~is_simulated], score[is_simulated])

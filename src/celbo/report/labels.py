@@ -5,11 +5,11 @@ Dims: n cells with a known label, c classes.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ..model import SCANVI
 from . import figures
 from .classification import Calibration, calibration, confusion_matrix
 from .page import Section, heat_table, picture
@@ -39,7 +39,7 @@ class LabelDetail:
     held_out: bool
 
     @classmethod
-    def of(cls, model: Any, seed: int) -> "LabelDetail":
+    def of(cls, model: SCANVI, seed: int) -> "LabelDetail":
         """Ask a model about its labelled cells: those held out where there are any, else all.
 
         Parameters
@@ -49,6 +49,7 @@ class LabelDetail:
         seed
             Not needed: nothing is drawn.
         """
+        assert model.adata is not None
         key, obs = model.get_setup_arg("labels_key"), model.adata.obs
         code_n = np.full(len(obs), -1)  # a query need not have the column: its cells are all unlabelled
         if key in obs:
@@ -58,7 +59,7 @@ class LabelDetail:
         rows, held_out = _labelled_rows(code_n, model.validation_indices)
         if not len(rows):
             return cls(names, np.zeros((len(names), len(names)), dtype=int), None, held_out)
-        probability_nc = model.predict(indices=rows, soft=True).to_numpy()
+        probability_nc = model.predict(indices=rows.tolist(), soft=True).to_numpy()
         confusion_cc = confusion_matrix(code_n[rows], probability_nc.argmax(1), len(names))
         return cls(names, confusion_cc, calibration(probability_nc, code_n[rows]), held_out)
 
@@ -105,7 +106,7 @@ class LabelDetail:
         return heat_table(["", *names], zip(names, share_cc, texts, strict=True))
 
 
-def _labelled_rows(code_n: np.ndarray, validation: Any) -> tuple[np.ndarray, bool]:
+def _labelled_rows(code_n: np.ndarray, validation: object) -> tuple[np.ndarray, bool]:
     """Rows with a label, and whether they are held out."""
     labelled = np.flatnonzero(code_n >= 0)
     held_out = np.intersect1d(labelled, np.asarray([] if validation is None else validation, dtype=int))

@@ -5,12 +5,12 @@ Dims: n cells, g marker genes, c types.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
 from ..core import REGISTRY_KEYS
+from ..external import CellAssign
 from .page import Section, heat_table, table
 
 __all__ = ["MarkerDetail"]
@@ -43,7 +43,7 @@ class MarkerDetail:
     sure_c: np.ndarray
 
     @classmethod
-    def of(cls, model: Any, seed: int) -> "MarkerDetail":
+    def of(cls, model: CellAssign, seed: int) -> "MarkerDetail":
         """Ask a model about its training data; ``seed`` is not needed, nothing is drawn."""
         markers = model.cell_type_markers
         probability_nc = model.predict().to_numpy()
@@ -94,7 +94,7 @@ class MarkerDetail:
         return [f"{value:.2f}{' •' if marks else ''}" for value, marks in pairs]
 
 
-def _expression_by_type(model: Any, code_n: np.ndarray, n_types: int) -> np.ndarray:
+def _expression_by_type(model: CellAssign, code_n: np.ndarray, n_types: int) -> np.ndarray:
     """Sums over the cells of each type, ``(g, c)``."""
     sum_cg, start = torch.zeros(n_types, len(model.get_var_names()), dtype=torch.float64), 0
     for tensors in model._make_data_loader(model.adata):

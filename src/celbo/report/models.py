@@ -31,7 +31,7 @@ def _salient_latents(model: Any, indices: np.ndarray) -> Latents:
     return model.get_latent_representation(indices=indices), None
 
 
-def _topics(model: object, indices: np.ndarray) -> Latents:
+def _topics(model: AmortizedLDA, indices: np.ndarray) -> Latents:
     return topics_of_cells(model, indices=indices), None
 
 

@@ -255,7 +255,7 @@ def _of(column: pd.Series, rows: np.ndarray) -> pd.Series:
     return pd.Series(column.array.take(rows))
 
 
-def _names(column: pd.Series, unlabeled: Any = None) -> np.ndarray:
+def _names(column: pd.Series, unlabeled: object = None) -> np.ndarray:
     is_none_n = column.isna().to_numpy() | (column == unlabeled).to_numpy()
     names = [NOT_LABELLED if is_none else str(name) for name, is_none in zip(column, is_none_n, strict=True)]
     return np.array(names, dtype=object)

@@ -5,11 +5,12 @@ Dims: n cells, g genes, k topics.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 
+from ..model import AmortizedLDA
 from .page import Section, table
 
 __all__ = ["N_DRAWS", "TopicDetail", "topics_of_cells"]
@@ -39,7 +40,7 @@ class TopicDetail:
     perplexity: float
 
     @classmethod
-    def of(cls, model: Any, seed: int) -> "TopicDetail":
+    def of(cls, model: AmortizedLDA, seed: int) -> "TopicDetail":
         """Ask a model about its training data, with draws of this seed."""
         features = model.get_feature_by_topic(n_samples=N_DRAWS, seed=seed)
         shares = topics_of_cells(model, seed=seed).mean(0, dtype=np.float64)
@@ -70,6 +71,9 @@ class TopicDetail:
         return ", ".join(f"{gene} {part:.1%}" for gene, part in self.top_genes(k).items())
 
 
-def topics_of_cells(model: Any, adata: Any = None, seed: int = 0, indices: np.ndarray | None = None) -> np.ndarray:
+def topics_of_cells(
+    model: AmortizedLDA, adata: AnnData | None = None, seed: int = 0, indices: np.ndarray | None = None
+) -> np.ndarray:
     """Topics of each cell, ``(n, k)``, rows that sum to 1; None: of the training data, of all its cells."""
-    return model.get_latent_representation(adata, indices, n_samples=N_DRAWS, seed=seed).to_numpy()
+    rows = None if indices is None else indices.tolist()
+    return model.get_latent_representation(adata, rows, n_samples=N_DRAWS, seed=seed).to_numpy()

@@ -5,7 +5,6 @@ Dims: n cells, g genes, j batches or labels.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ import torch
 from scipy.stats import beta
 
 from ..core import REGISTRY_KEYS
+from ..model import AUTOZI
 from . import figures
 from .page import Section, picture, table
 
@@ -24,7 +24,7 @@ EXPRESSED = 1.0
 _SHOWN = 20
 
 
-def gene_table(model: Any, seed: int = 0) -> pd.DataFrame:
+def gene_table(model: AUTOZI, seed: int = 0) -> pd.DataFrame:
     r"""How probable it is that each gene has added zeros, the most probable first.
 
     Parameters
@@ -50,8 +50,9 @@ def gene_table(model: Any, seed: int = 0) -> pd.DataFrame:
     return frame.sort_values(["zero_inflated", "mean_count"], ascending=False, kind="stable")
 
 
-def _moments(model: Any) -> tuple[np.ndarray, np.ndarray]:
+def _moments(model: AUTOZI) -> tuple[np.ndarray, np.ndarray]:
     """Mean count of each gene, and share of the cells without one."""
+    assert model.adata is not None
     sums = torch.zeros(2, len(model.get_var_names()), dtype=torch.float64)
     for tensors in model._make_data_loader(model.adata):
         x_ng = tensors[REGISTRY_KEYS.X_KEY]
@@ -73,7 +74,7 @@ class ZeroInflationDetail:
     genes: pd.DataFrame
 
     @classmethod
-    def of(cls, model: Any, seed: int) -> "ZeroInflationDetail":
+    def of(cls, model: AUTOZI, seed: int) -> "ZeroInflationDetail":
         """Ask a model about its genes."""
         return cls(gene_table(model, seed))
 

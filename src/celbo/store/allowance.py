@@ -45,7 +45,7 @@ class Allowance:
     def __init__(self, path: Path) -> None:
         self._path, self._excess, self._total = path, 0, 0
 
-    def require(self, element: Any) -> None:
+    def require(self, element: object) -> None:
         """Count in a group or array of h5py, before it is read.
 
         Raises

@@ -49,7 +49,7 @@ def parameters_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def unpack_optimizers(configured: Any) -> tuple[list[torch.optim.Optimizer], list[SchedulerLink]]:
+def unpack_optimizers(configured: object) -> tuple[list[torch.optim.Optimizer], list[SchedulerLink]]:
     """What ``configure_optimizers`` returned, as lists.
 
     Parameters

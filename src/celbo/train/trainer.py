@@ -119,7 +119,7 @@ class Trainer(TrainerView):
         early_stopping_warmup_epochs: int | None = 0,
         early_stopping_mode: Literal["min", "max"] = "min",
         enable_progress_bar: bool = True,
-        logger: Any = None,
+        logger: object = None,
         log_every_n_steps: int = 10,
         learning_rate_monitor: bool = False,
         log_save_dir: str | Path | None = None,
@@ -131,7 +131,7 @@ class Trainer(TrainerView):
         accumulate_grad_batches: int = 1,
         limit_train_batches: float | None = None,
         limit_val_batches: float | None = None,
-        callbacks: Any = None,
+        callbacks: object = None,
         seed: int | None = None,
         verbose: int = 1,
         keep_best: bool = False,
@@ -201,7 +201,7 @@ class Trainer(TrainerView):
         model: Plan,
         train_dataloaders: Iterable[Any] | None = None,
         val_dataloaders: Iterable[Any] | None = None,
-        datamodule: Any = None,
+        datamodule: object = None,
     ) -> None:
         """Train a plan.
 
@@ -236,7 +236,7 @@ class Trainer(TrainerView):
             model.module, model.trainer = self.raw_module, None
             give_back_free_blocks()
 
-    def _take_loaders(self, train: Iterable[Any] | None, validation: Iterable[Any] | None, datamodule: Any) -> None:
+    def _take_loaders(self, train: Iterable[Any] | None, validation: Iterable[Any] | None, datamodule: object) -> None:
         self.data, self._finish_batch = None, None
         if datamodule is not None:
             self.data = as_data_module(datamodule)

@@ -16,7 +16,7 @@ class AnsweringWith:
         What answers.
     """
 
-    def __init__(self, model: Any, module: Any) -> None:
+    def __init__(self, model: object, module: object) -> None:
         self._model, self.module = model, module
 
     def __getattr__(self, name: str) -> Any:

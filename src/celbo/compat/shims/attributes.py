@@ -32,7 +32,7 @@ class _Computed:
     def __init__(self, answer: Callable[[Any], Any]) -> None:
         self.answer = answer
 
-    def __get__(self, instance: Any, owner: type) -> Any:
+    def __get__(self, instance: object, owner: type) -> Any:
         return self if instance is None else self.answer(instance)
 
 

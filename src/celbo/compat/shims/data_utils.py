@@ -66,7 +66,7 @@ def get_anndata_attribute(adata: Any, attr_name: str, attr_key: str | None, mod_
     return anndata_array(adata if mod_key is None else adata.mod[mod_key], attr_name, attr_key)
 
 
-def _set_data_in_registry(adata: AnnData, data: Any, attr_name: str, attr_key: str | None) -> None:
+def _set_data_in_registry(adata: AnnData, data: object, attr_name: str, attr_key: str | None) -> None:
     """Put data at a place of an AnnData."""
     if attr_key is None:
         setattr(adata, attr_name, data)
@@ -82,7 +82,7 @@ def _verify_and_correct_data_format(adata: AnnData, attr_name: str, attr_key: st
 
 
 def _make_column_categorical(
-    df: pd.DataFrame, column_key: str, alternate_column_key: str, categorical_dtype: Any = None
+    df: pd.DataFrame, column_key: str, alternate_column_key: str, categorical_dtype: object = None
 ) -> np.ndarray:
     """Write a column's codes beside it; returns the categories, ``(c,)``."""
     where = f"adata.obs[{column_key!r}]"
@@ -104,12 +104,12 @@ def _assign_adata_uuid(adata: Any, overwrite: bool = False) -> None:
         adata.uns[UUID] = str(uuid4())
 
 
-def _check_nonnegative_integers(data: Any, n_to_check: int = 20) -> bool:
+def _check_nonnegative_integers(data: object, n_to_check: int = 20) -> bool:
     """Whether a matrix holds counts; all of it is looked at, whatever ``n_to_check`` says."""
     return is_count_matrix(data.to_numpy() if isinstance(data, pd.DataFrame) else data)
 
 
-def _check_fragment_counts(data: Any, n_to_check: int = 100) -> bool:
+def _check_fragment_counts(data: object, n_to_check: int = 100) -> bool:
     """Whether a matrix holds fragments rather than reads."""
     return not looks_like_reads(data.to_numpy() if isinstance(data, pd.DataFrame) else data)
 
@@ -123,7 +123,7 @@ def _check_if_view(adata: Any, copy_if_view: bool = False) -> None:
     adata._init_as_actual(adata.copy())
 
 
-def _check_mudata_fully_paired(mdata: Any) -> None:
+def _check_mudata_fully_paired(mdata: object) -> None:
     """Refuse a MuData of which a modality lacks cells."""
     require_fit(mdata, paired=True, no_views=False)
 
@@ -133,12 +133,12 @@ def _get_adata_minify_type(adata: AnnData) -> Any:
     return adata.uns.get(_ADATA_MINIFY_TYPE_UNS_KEY)
 
 
-def _is_minified(adata: Any) -> bool:
+def _is_minified(adata: object) -> bool:
     """Whether the data are minified."""
     return _get_adata_minify_type(adata) is not None
 
 
-def _validate_adata_dataloader_input(model: Any, adata: Any = None, dataloader: Any = None) -> None:
+def _validate_adata_dataloader_input(model: object, adata: object = None, dataloader: object = None) -> None:
     """Refuse data and a loader at once."""
     if adata is not None and dataloader is not None:
         raise ValueError("Pass adata or dataloader, not both.")

@@ -114,13 +114,13 @@ def estimate_pseudocounts_offset(
 
 
 def pairs_sampler(
-    arr1: Any,
-    arr2: Any,
+    arr1: object,
+    arr2: object,
     use_permutation: bool = True,
     m_permutation: int | None = None,
     sanity_check_perm: bool = False,
-    weights1: Any = None,
-    weights2: Any = None,
+    weights1: object = None,
+    weights2: object = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Random pairs of rows of two tables, or the tables as they are."""
     tables = [np.asarray(table) for table in (arr1, arr2)]

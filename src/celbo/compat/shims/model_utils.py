@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 
-def use_distributed_sampler(strategy: Any) -> bool:
+def use_distributed_sampler(strategy: object) -> bool:
     """Whether a strategy runs several processes that must share the cells."""
     return "ddp" in (strategy if isinstance(strategy, str) else type(strategy).__name__).lower()
 
@@ -57,7 +57,7 @@ def parse_device_args(
     return (device.type, count) if return_device is None else (device.type, count, device)
 
 
-def _get_batch_code_from_category(adata_manager: AnnDataManager, category: Any) -> list[int | None]:
+def _get_batch_code_from_category(adata_manager: AnnDataManager, category: object) -> list[int | None]:
     """Codes of batches by their names; None stays None.
 
     Raises

@@ -91,7 +91,7 @@ def _data(dir_path: str, prefix: str) -> Any:
 
 
 def _initialize_model(
-    cls: Any, adata: Any, registry: Mapping[str, Any] | None, attr_dict: Mapping[str, Any], datamodule: Any = None
+    cls: Any, adata: object, registry: Mapping[str, Any] | None, attr_dict: Mapping[str, Any], datamodule: object = None
 ) -> Any:
     """A fresh model with the constructor arguments of a saved one."""
     init_params = attr_dict["init_params_"]
@@ -109,7 +109,7 @@ def _get_var_names(adata: Any, legacy_mudata_format: bool = False) -> np.ndarray
     return np.asarray(adata.var_names.astype(str))
 
 
-def _validate_var_names(adata: Any, source_var_names: Any, load_var_names: Any = None) -> None:
+def _validate_var_names(adata: Any, source_var_names: object, load_var_names: Any = None) -> None:
     """Refuse an AnnData that lacks genes of the model; another order is fine, genes are matched by name.
 
     Raises

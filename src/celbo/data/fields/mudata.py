@@ -135,7 +135,7 @@ class BaseMuDataWrapperClass(BaseAnnDataField):
             raise ValueError(f"Modality {self.mod_key} not found in mdata.mod. There are: {listed_modalities(mdata)}.")
         return mdata if self.mod_key is None else mdata.mod[self.mod_key]
 
-    def holder(self, mdata: Any) -> Any:  # type: ignore[override]
+    def holder(self, mdata: object) -> Any:  # type: ignore[override]
         """The modality's AnnData, or the MuData itself."""
         return self.get_modality(mdata)
 
@@ -144,13 +144,13 @@ class BaseMuDataWrapperClass(BaseAnnDataField):
         """Columns of ``obs`` that the field is made of, as the user named them."""
         return self.adata_field.obs_columns
 
-    def row_indexer(self, mdata: Any) -> np.ndarray | None:
+    def row_indexer(self, mdata: object) -> np.ndarray | None:
         """Row of the data for each cell of the MuData, ``(n,)``, -1 for none; None where they are in its order."""
         if self.mod_key is None or self.obs_columns:
             return None
         return rows_in_modality(mdata, self.mod_key)
 
-    def _cells(self, mdata: Any) -> Any:
+    def _cells(self, mdata: object) -> Any:
         """What the AnnData's field reads: the modality, or cells whose columns come from more than one place."""
         modality = self.get_modality(mdata)
         if not self.obs_columns:
@@ -161,21 +161,21 @@ class BaseMuDataWrapperClass(BaseAnnDataField):
             return modality
         return CellsOf(mdata, self.mod_key, self.obs_columns)
 
-    def validate_field(self, mdata: Any) -> None:  # type: ignore[override]
+    def validate_field(self, mdata: object) -> None:  # type: ignore[override]
         """Raise when the modality or the data are not there; changes nothing."""
         self.adata_field.validate_field(self._cells(mdata))
 
-    def preregister(self, mdata: Any) -> None:
+    def preregister(self, mdata: object) -> None:
         """What has to be done before registration: nothing, unless :func:`MuDataWrapper` was given a function."""
 
-    def register_field(self, mdata: Any) -> dict[str, Any]:  # type: ignore[override]
+    def register_field(self, mdata: object) -> dict[str, Any]:  # type: ignore[override]
         """Read the data for the first time, write the codes where codes are needed, return the state."""
         self.preregister(mdata)
         with self._writing(mdata) as cells:
             return self.adata_field.register_field(cells)
 
     def transfer_field(  # type: ignore[override]
-        self, state_registry: dict[str, Any], mdata_target: Any, **kwargs: Any
+        self, state_registry: dict[str, Any], mdata_target: object, **kwargs: Any
     ) -> dict[str, Any]:
         """Fit another MuData to a state that exists already, return the state that results."""
         self.preregister(mdata_target)
@@ -186,7 +186,7 @@ class BaseMuDataWrapperClass(BaseAnnDataField):
             return self.adata_field.transfer_field(state_registry, cells, **kwargs)
 
     @contextmanager
-    def _writing(self, mdata: Any) -> Iterator[Any]:
+    def _writing(self, mdata: object) -> Iterator[Any]:
         cells = self._cells(mdata)
         yield cells
         if isinstance(cells, CellsOf):
@@ -204,11 +204,11 @@ class BaseMuDataWrapperClass(BaseAnnDataField):
         """The state as a table for people, or None."""
         return self.adata_field.view_state_registry(state_registry)
 
-    def get_field_data(self, adata: Any) -> Any:
+    def get_field_data(self, adata: object) -> Any:
         """The data as they lie in the modality; a column of ``obs`` or ``var`` as ``(n, 1)``."""
         return self.adata_field.get_field_data(self._cells(adata))
 
-    def column_names(self, adata: Any) -> Any:
+    def column_names(self, adata: object) -> Any:
         """Names of the columns of this MuData's table."""
         return self.adata_field.column_names(self.get_modality(adata))
 
@@ -254,7 +254,7 @@ def MuDataWrapper(
             super().__init__(mod_key=mod_key, mod_required=mod_required)
             self._adata_field = adata_field_cls(*args, **kwargs)
 
-        def preregister(self, mdata: Any) -> None:
+        def preregister(self, mdata: object) -> None:
             if preregister_fn is not None:
                 preregister_fn(self, mdata)
 
@@ -263,7 +263,7 @@ def MuDataWrapper(
     return Wrapped
 
 
-def _bring_batches(field: BaseMuDataWrapperClass, mdata: Any) -> None:
+def _bring_batches(field: BaseMuDataWrapperClass, mdata: object) -> None:
     """Copy the batches' codes into the modality of the proteins, which is all that its field sees."""
     protein = field.adata_field
     assert isinstance(protein, ProteinLayerField)

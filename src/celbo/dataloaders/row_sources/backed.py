@@ -86,7 +86,7 @@ class ZarrRows(SortedRows):
 class BackedCSRRows(SparseRows, Streamed):
     """Rows of a CSR matrix in an h5ad file or zarr store, or in many of them (:class:`~celbo.data.StoredMatrix`)."""
 
-    def __init__(self, dataset: CSRDataset, dtype: Any = np.float32, columns: np.ndarray | None = None) -> None:
+    def __init__(self, dataset: CSRDataset, dtype: object = np.float32, columns: np.ndarray | None = None) -> None:
         self.stored = stored_matrix(dataset)
         super().__init__(self.stored.shape, dtype, columns)
 
@@ -109,7 +109,7 @@ class BackedCSRRows(SparseRows, Streamed):
         return self.stored.take(ascending_u)[place_n]
 
 
-def backed_csc_rows(dataset: CSCDataset, dtype: Any = np.float32, columns: np.ndarray | None = None) -> CSRRows:
+def backed_csc_rows(dataset: CSCDataset, dtype: object = np.float32, columns: np.ndarray | None = None) -> CSRRows:
     """Rows of a CSC matrix on disk: read whole, once, and warned about, since it then lies in memory."""
     message = (
         f"The backed matrix ({dataset.shape[0]} x {dataset.shape[1]}) is stored by columns (CSC), which has no rows to "

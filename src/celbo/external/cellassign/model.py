@@ -165,7 +165,7 @@ class CellAssign(ConvergingTrainingMixin, RNASeqMixin, BaseModelClass):
 class ClampCallback(Callback):
     """Keep the log fold changes of markers at or above the module's ``min_delta``, after each step."""
 
-    def on_train_batch_end(self, trainer: Any, plan: Any, *args: Any) -> None:
+    def on_train_batch_end(self, trainer: object, plan: Any, *args: Any) -> None:
         """Clamp them."""
         with torch.no_grad():
             plan.module.delta_log.clamp_(min=math.log(plan.module.min_delta))

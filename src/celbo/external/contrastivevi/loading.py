@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["ContrastiveDataLoader", "ContrastiveDataSplitter", "both_sets"]
 
 
-def both_sets(background_indices: Any, target_indices: Any, n_obs: int) -> tuple[np.ndarray, np.ndarray]:
+def both_sets(background_indices: object, target_indices: object, n_obs: int) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers of both sets of cells.
 
     Parameters

@@ -129,10 +129,12 @@ class ContrastiveVAE(BaseModuleClass):
             scale_activation="softplus" if use_size_factor_key else "softmax",
         )
 
-    def _get_inference_input(self, tensors: Any, **kwargs: Any) -> dict[str, Any]:
+    def _get_inference_input(self, tensors: Mapping[str, Any], **kwargs: Any) -> dict[str, Any]:
         return {kind: _ENCODING.collect(tensors[kind]) for kind in KINDS}
 
-    def _get_generative_input(self, tensors: Any, inference_outputs: Any, **kwargs: Any) -> dict[str, Any]:
+    def _get_generative_input(
+        self, tensors: Mapping[str, Any], inference_outputs: Mapping[str, Any], **kwargs: Any
+    ) -> dict[str, Any]:
         return {kind: decoding_input(tensors[kind], inference_outputs[kind]) for kind in KINDS}
 
     @auto_move_data
@@ -311,7 +313,9 @@ class Decoded(BaseModuleClass):
     def _get_inference_input(self, tensors: Mapping[str, Any], **kwargs: Any) -> dict[str, Any]:
         return _ENCODING.collect(tensors) | {IS_TARGET: tensors.get(IS_TARGET)}
 
-    def _get_generative_input(self, tensors: Any, inference_outputs: Any, **kwargs: Any) -> dict[str, Any]:
+    def _get_generative_input(
+        self, tensors: Mapping[str, Any], inference_outputs: Mapping[str, Any], **kwargs: Any
+    ) -> dict[str, Any]:
         return decoding_input(tensors, inference_outputs)
 
     def inference(self, is_target: Tensor | None = None, **cells: Any) -> dict[str, Any]:

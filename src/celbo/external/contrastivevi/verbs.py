@@ -283,7 +283,7 @@ class ContrastiveMixin(Base):
     def _expression(
         self,
         cells: Asked,
-        of: Any,
+        of: object,
         asked_for: tuple[Any, Any, Any, int, int | None],
         return_mean: bool,
         return_numpy: bool | None,
@@ -320,7 +320,7 @@ class _Marked(Asked):
             yield {**tensors, IS_TARGET: torch.from_numpy(self.is_target_n[part].astype(np.float32))[:, None]}
 
 
-def _marked(cells: Asked, of: Any) -> Asked:
+def _marked(cells: Asked, of: object) -> Asked:
     """The cells, of which ``"salient"`` marks all, ``"background"`` none, and row numbers or a mask some."""
     assert cells.adata is not None
     is_target_n = np.full(cells.adata.n_obs, isinstance(of, str) and of == "salient")

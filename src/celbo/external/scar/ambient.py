@@ -8,7 +8,6 @@ Reference: Sheng et al., bioRxiv 2022 (scAR).
 """
 
 import logging
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,7 +30,7 @@ _ROUNDING = 1e-3
 _SMALLEST = np.finfo(np.float32).eps
 
 
-def ambient_profile_of(adata: AnnData, genes: np.ndarray, counts: Any, given: Any) -> Tensor:
+def ambient_profile_of(adata: AnnData, genes: np.ndarray, counts: object, given: object) -> Tensor:
     """Ambient profile from what the user gave.
 
     Parameters
@@ -99,7 +98,7 @@ def _shares(values_g: np.ndarray, n_genes: int) -> np.ndarray:
 
 
 def empty_droplet_profile(
-    x: Any, prob: float, min_raw_counts: int, iterations: int, sample: int, rng: np.random.Generator
+    x: object, prob: float, min_raw_counts: int, iterations: int, sample: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Profile of the droplets that hold no cell.
 

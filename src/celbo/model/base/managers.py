@@ -44,7 +44,7 @@ def kept_manager(owner: object, adata: object) -> AnnDataManager | None:
     return adata.__dict__.get(_ATTRIBUTE, {}).get(owner)
 
 
-def gene_names(owner: Any, adata: Any) -> pd.Index:
+def gene_names(owner: object, adata: Any) -> pd.Index:
     """Names of the genes that the setup of an AnnData for ``owner`` took; those of ``X`` where there was none."""
     manager = kept_manager(owner, adata)
     if manager is None:

@@ -301,7 +301,7 @@ class UnsupervisedTrainingMixin:
         datasplitter_kwargs: dict[str, Any] | None = None,
         plan_config: KwargsLike | None = None,
         plan_kwargs: KwargsLike | None = None,
-        datamodule: Any = None,
+        datamodule: object = None,
         trainer_config: KwargsLike | None = None,
         *,
         recipe: str | None = None,

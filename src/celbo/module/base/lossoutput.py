@@ -168,7 +168,7 @@ class LossOutput:
         return self.extra_metrics.keys()
 
     @staticmethod
-    def dict_sum(dictionary: Any) -> Any:
+    def dict_sum(dictionary: object) -> Any:
         """Sum of a dict's values; anything else is returned as it came."""
         return sum(dictionary.values()) if isinstance(dictionary, Mapping) else dictionary
 
@@ -193,7 +193,7 @@ def _require_one_element(field: str, value: Any) -> None:
         )
 
 
-def _summed_loss(loss: Any) -> Array:
+def _summed_loss(loss: object) -> Array:
     if isinstance(loss, Mapping) and not loss:
         raise ValueError("LossOutput.loss is an empty dict: give at least one term of one element, shape ().")
     terms = {f"loss[{key!r}]": term for key, term in loss.items()} if isinstance(loss, Mapping) else {"loss": loss}
@@ -214,7 +214,7 @@ def _plain_zero(loss: Array) -> Array:
     return xp.reshape(xp.zeros_like(loss, dtype=loss.dtype), ())
 
 
-def _as_dict(field: str, value: Any, zero: Array) -> dict[str, Any]:
+def _as_dict(field: str, value: object, zero: Array) -> dict[str, Any]:
     if value is None:
         return {field: zero}
     return dict(value) if isinstance(value, Mapping) else {field: value}
@@ -224,14 +224,14 @@ def _path(field: str, key: str) -> str:
     return field if key == field else f"{field}[{key!r}]"
 
 
-def _per_observation(field: str, value: Any, zero: Array) -> dict[str, Array]:
+def _per_observation(field: str, value: object, zero: Array) -> dict[str, Array]:
     terms = _as_dict(field, value, zero)
     for key, term in terms.items():
         _require_array(_path(field, key), term, "with one entry per observation, shape (n,)")
     return terms
 
 
-def _one_number_each(field: str, value: Any, zero: Array) -> dict[str, Array]:
+def _one_number_each(field: str, value: object, zero: Array) -> dict[str, Array]:
     terms = _as_dict(field, value, zero)
     for key, term in terms.items():
         if isinstance(term, int | float):
@@ -242,7 +242,7 @@ def _one_number_each(field: str, value: Any, zero: Array) -> dict[str, Array]:
     return terms
 
 
-def _metrics(value: Any) -> dict[str, Any]:
+def _metrics(value: object) -> dict[str, Any]:
     if value is not None and not isinstance(value, Mapping):
         raise TypeError(
             f"LossOutput.extra_metrics must be a dict of name -> number or scalar array, got a {type(value).__name__}: "

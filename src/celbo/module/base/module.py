@@ -208,7 +208,7 @@ class BaseModuleClass(nn.Module):
         """For ``recipe="converging"``: scales and bounds of parameters by name; others have scale 1 and no bound."""
         return {}
 
-    def on_load(self, model: Any, **kwargs: Any) -> None:
+    def on_load(self, model: object, **kwargs: Any) -> None:
         """Hook run on a freshly loaded module before its weights are put in."""
 
     def start_from_counts(self, x: Tensor) -> bool:

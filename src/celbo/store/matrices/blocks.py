@@ -123,7 +123,7 @@ def blocks(x: Any, chunk_rows: int | None = None) -> Iterator[DenseBlock | Compr
         )
 
 
-def _is_a(x: Any, module: str, name: str) -> bool:
+def _is_a(x: object, module: str, name: str) -> bool:
     """Whether ``x`` is of a class of an optional package: its instances exist only once the package is loaded."""
     loaded = sys.modules.get(module)
     return loaded is not None and isinstance(x, getattr(loaded, name))

@@ -78,13 +78,13 @@ def _sharing() -> Any:
     return pd.option_context("mode.copy_on_write", True)
 
 
-def forget_column(column: Any) -> None:
+def forget_column(column: object) -> None:
     """Drop the memory of a column that lies in a temporary file; see :func:`celbo.store.mapped.forget`."""
     for part in _arrays_of(column):
         scratch.forget(part)
 
 
-def _arrays_of(column: Any) -> list[np.ndarray]:
+def _arrays_of(column: object) -> list[np.ndarray]:
     """What a column consists of: values, or codes, or values and a mask."""
     if isinstance(column, pd.Categorical):
         return [column.codes]

@@ -80,7 +80,7 @@ class CellNames(ExtensionArray):
         return cls(*put_together(encoded, [np.uint8, np.int64]))
 
     @classmethod
-    def _from_sequence(cls, scalars: Any, *, dtype: Any = None, copy: bool = False) -> Any:
+    def _from_sequence(cls, scalars: Any, *, dtype: object = None, copy: bool = False) -> Any:
         return cls.from_pieces(lambda: [list(scalars)])
 
     @classmethod
@@ -162,7 +162,7 @@ class CellNames(ExtensionArray):
             start += len(piece)
         return out if dtype is None else out.astype(dtype)
 
-    def __eq__(self, other: Any) -> Any:
+    def __eq__(self, other: object) -> Any:
         return np.asarray(self) == np.asarray(other, dtype=object)
 
     def __getattr__(self, name: str) -> Any:
@@ -181,7 +181,7 @@ class CellNames(ExtensionArray):
         """No cell is without a name, ``(n,)``."""
         return np.broadcast_to(np.zeros(1, bool), len(self))  # pandas keeps it
 
-    def take(self, indices: Any, *, allow_fill: bool = False, fill_value: Any = None) -> Any:
+    def take(self, indices: object, *, allow_fill: bool = False, fill_value: object = None) -> Any:
         """Some names, as Python's strings."""
         rows_m = np.asarray(indices, np.int64)
         if not allow_fill:
@@ -192,7 +192,7 @@ class CellNames(ExtensionArray):
         """Itself: names cannot be changed."""
         return self
 
-    def astype(self, dtype: Any, copy: bool = True) -> Any:
+    def astype(self, dtype: object, copy: bool = True) -> Any:
         """As an array of strings of Python's, or of another dtype."""
         if isinstance(dtype, CellNamesDtype):
             return self

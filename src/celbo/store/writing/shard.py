@@ -96,7 +96,7 @@ def shard(
 class _RowsOf:
     """Rows of a matrix in CSR form, wherever it lies."""
 
-    def __init__(self, x: Any) -> None:
+    def __init__(self, x: object) -> None:
         check_sparse(x)
         self._x = stored_matrix(x) if isinstance(x, CSRDataset) else sparse.csr_array(x)
         self.n, self.g = (int(length) for length in self._x.shape)

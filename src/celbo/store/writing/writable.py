@@ -59,7 +59,7 @@ def _categories(column: pd.Categorical) -> pd.Categorical:
     return pd.Categorical.from_codes(column.codes, dtype=dtype)
 
 
-def _text(column: Any) -> Any:
+def _text(column: object) -> Any:
     """Values of any kind as an array of text; as categories where some are missing, for which text has no sign."""
     values_n = np.asarray(column, dtype=object)
     if all(isinstance(value, str) for value in values_n):

@@ -69,7 +69,7 @@ class Layout(NamedTuple):
     index_first: bool = False
 
 
-def layout_of(document: Any) -> Layout | None:
+def layout_of(document: object) -> Layout | None:
     """The layout that the metadata of an array announces; None for those of a group.
 
     Parameters
@@ -117,7 +117,7 @@ def _listed(document: Any, name: str) -> list[Any]:
     return document[name] if isinstance(document.get(name), list) else []
 
 
-def _item_bytes(kind: Any) -> int | None:
+def _item_bytes(kind: object) -> int | None:
     """Bytes of a value by its type's name in either version of zarr; None for strings of any length."""
     if kind in ("|O", "string", "variable_length_bytes", "bytes"):
         return None

@@ -111,7 +111,7 @@ def require_harmless(document: bytes, where: str) -> Any:
     return found
 
 
-def _codecs(document: Any) -> list[str]:
+def _codecs(document: object) -> list[str]:
     """Names of all codecs in a document, those inside of others too."""
     if not isinstance(document, dict):
         return []
@@ -127,7 +127,7 @@ def _codecs(document: Any) -> list[str]:
     return names
 
 
-def _list(value: Any) -> list[Any]:
+def _list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
@@ -161,7 +161,7 @@ class Watch:
             require_sound_chunk(memoryview(value.as_numpy_array()), layout, where)
         return value
 
-    def _note(self, folder: str, document: Any) -> None:
+    def _note(self, folder: str, document: object) -> None:
         """Keep how an array lies in its chunks, and count it in where it is read whole."""
         layout = layout_of(document)
         if layout is not None:
@@ -188,7 +188,7 @@ def _store_class() -> type:
             if ".." in key.split("/") or os.path.isabs(key):
                 raise OutsideDataError(self.root, f"{key!r} leads out of the folder")
 
-        async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
+        async def get(self, key: str, prototype: object = None, byte_range: object = None) -> Any:
             self._require_key(key)
             return self.looked_at(key, await super().get(key, prototype, byte_range), f"{self.root} ({key})")
 

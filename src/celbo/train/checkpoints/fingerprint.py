@@ -210,7 +210,7 @@ def as_begun(
     return begun[0], begun[1]
 
 
-def _of_its_kind(saved: Any, today: Any) -> Any:
+def _of_its_kind(saved: object, today: object) -> Any:
     """A setting that was saved, where it is what such a setting may be; a damaged file may say anything."""
     numbers = (int, float, type(None))
     return saved if type(saved) is type(today) or (isinstance(saved, numbers) and isinstance(today, numbers)) else today
@@ -229,7 +229,7 @@ _NAMES = {
 }
 
 
-def _in_words(part: str, name: str, before: Any, now: Any) -> str:
+def _in_words(part: str, name: str, before: object, now: object) -> str:
     if name == "streamed":
         places = ("in memory", "streamed from disk")
         remedy = "celbo.data.open(stream=True), --data stream" if before else "celbo.data.read, --data load"
@@ -239,7 +239,7 @@ def _in_words(part: str, name: str, before: Any, now: Any) -> str:
     return f"{name} of the {part} was {before!r} and is {now!r}"
 
 
-def refuse_other_run(path: Any, saved: Mapping[str, Any], present: Mapping[str, Any]) -> None:
+def refuse_other_run(path: object, saved: Mapping[str, Any], present: Mapping[str, Any]) -> None:
     """Raise :class:`DifferentRunError` unless a checkpoint belongs to the present run."""
     found = differences(saved, present)
     if found:

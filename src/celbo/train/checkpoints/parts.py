@@ -44,7 +44,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 _PLAIN_TYPES = (bool, int, float, str, type(None))
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: object) -> bool:
     several = value if isinstance(value, list | tuple) else [value]
     return all(isinstance(one, _PLAIN_TYPES) for one in several)
 
@@ -65,7 +65,7 @@ def _are_sums(metrics: Mapping[str, Any]) -> bool:
     return (0 if sums is None else len(sums)) == len(metrics["names"])
 
 
-def _is_numbered(state: Any) -> bool:
+def _is_numbered(state: object) -> bool:
     """Values by a parameter's number. What one has, all have: an optimizer looks for it where there is any."""
     if not isinstance(state, Mapping) or not all(is_whole(n) and isinstance(v, Mapping) for n, v in state.items()):
         return False
@@ -256,7 +256,7 @@ def _fit(state: Mapping[int, Mapping[str, Any]], shapes: list[torch.Size]) -> bo
     )
 
 
-def _fits(name: str, value: Any, shape: torch.Size) -> bool:
+def _fits(name: str, value: object, shape: torch.Size) -> bool:
     """Whether a value is one of a parameter of that shape; other names than those of Adam may be of any shape."""
     if name in _MOMENTS:
         return isinstance(value, Tensor) and value.is_floating_point() and value.shape == shape

@@ -140,13 +140,13 @@ def make_engine(
     return FabricEngine(accelerator, devices, strategy, precision, num_nodes)
 
 
-def asks_for_several(devices: Any, num_nodes: int) -> bool:
+def asks_for_several(devices: object, num_nodes: int) -> bool:
     """Whether these arguments ask for more than one process."""
     many = len(devices) > 1 if isinstance(devices, list | tuple) else devices not in (None, "auto", 1, "1")
     return many or num_nodes > 1
 
 
-def _as_launched(devices: Any, num_nodes: int, strategy: str) -> tuple[Any, int, str]:
+def _as_launched(devices: object, num_nodes: int, strategy: str) -> tuple[Any, int, str]:
     """What ``"auto"`` is where there are several processes, and in one that torchrun started."""
     if strategy == "auto" and asks_for_several(devices, num_nodes):
         strategy = "ddp"
@@ -246,7 +246,7 @@ class FabricEngine(Engine):
         """An optimizer as the plan made it: Fabric's wrapper holds it."""
         return optimizer if self.plain else optimizer.optimizer  # type: ignore[attr-defined]
 
-    def to_device(self, batch: Any) -> Any:
+    def to_device(self, batch: object) -> Any:
         """Move a minibatch."""
         return batch if self.device.type == "cpu" else self.fabric.to_device(batch)
 
@@ -281,7 +281,7 @@ class FabricEngine(Engine):
         """Whether each process has the whole module: not under FSDP and its like."""
         return type(self.fabric.strategy).__name__ in ("SingleDeviceStrategy", "DDPStrategy")
 
-    def gather(self, value: Any) -> list[Any]:
+    def gather(self, value: object) -> list[Any]:
         """What each process has, by rank; in all processes."""
         if self.world_size == 1:
             return [value]

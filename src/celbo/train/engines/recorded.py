@@ -107,7 +107,7 @@ class RecordedStage(Generic[Result]):
             self._watched.clear()
         self._built = built
 
-    def __call__(self, batch: Any, batch_idx: int) -> Result:
+    def __call__(self, batch: object, batch_idx: int) -> Result:
         """Do with a minibatch what ``compute`` does; the tensors of the result are overwritten by the next one."""
         self._renew_numbers()
         key, leaves = self._shape_of(batch)
@@ -122,14 +122,14 @@ class RecordedStage(Generic[Result]):
         with self._taking_tensors():
             return self._compute(batch, batch_idx)
 
-    def _shape_of(self, batch: Any) -> tuple[Hashable | None, list[Tensor]]:
+    def _shape_of(self, batch: object) -> tuple[Hashable | None, list[Tensor]]:
         """What minibatches must share to be done by one recording, None for one that cannot be; and its tensors."""
         form, leaves = self._plan.form(), [(path, leaf) for path, leaf in _leaves(batch) if leaf is not None]
         if form is None or any(not isinstance(leaf, Tensor) or leaf.layout != torch.strided for _, leaf in leaves):
             return None, []
         return (form, *((path, leaf.shape, leaf.dtype) for path, leaf in leaves)), [leaf for _, leaf in leaves]
 
-    def _compute_watched(self, key: Hashable, batch: Any, batch_idx: int) -> Result:
+    def _compute_watched(self, key: Hashable, batch: object, batch_idx: int) -> Result:
         with self._taking_tensors(), self._graphs.watching() as found:
             result = self._compute(batch, batch_idx)
         self._watched.add(key)
@@ -137,7 +137,7 @@ class RecordedStage(Generic[Result]):
             self._give_up(", ".join(sorted(set(found))))
         return result
 
-    def _record(self, key: Hashable, batch: Any, batch_idx: int) -> None:
+    def _record(self, key: Hashable, batch: object, batch_idx: int) -> None:
         plan, name = self._plan, f"{self._stage}_epoch_metrics"
         sums, values, record = getattr(plan, name), plan.step_values, plan.last_loss_output
         own, plan.step_values, plan.last_loss_output = EpochMetrics(self._stage), {}, None
@@ -200,7 +200,7 @@ class RecordedStage(Generic[Result]):
                 group["lr"], group["capturable"] = rate, capturable
 
 
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(value: object, path: str = "") -> Iterator[tuple[str, Any]]:
     """What a nest of mappings, tuples and lists holds, each under where it lies."""
     if isinstance(value, Mapping):
         for key, part in value.items():
@@ -212,7 +212,7 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def _copied(value: Any) -> Any:
+def _copied(value: object) -> Any:
     """The same nest with tensors of its own."""
     if isinstance(value, Mapping):
         return {key: _copied(part) for key, part in value.items()}

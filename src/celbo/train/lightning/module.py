@@ -86,7 +86,7 @@ class PlanHooks:
         self.follow()
         self.view.call("on_train_batch_start", batch, batch_idx)
 
-    def training_step(self, batch: Any, batch_idx: int) -> Any:
+    def training_step(self, batch: object, batch_idx: int) -> Any:
         """The plan's step, with a look at whether its loss is finite."""
         between_batches()
         if self.by_hand:
@@ -178,7 +178,7 @@ class PlanHooks:
         self.plan.on_validation_epoch_start()
         self.view.call("on_validation_epoch_start")
 
-    def validation_step(self, batch: Any, batch_idx: int) -> Any:
+    def validation_step(self, batch: object, batch_idx: int) -> Any:
         """The plan's step."""
         between_batches()
         output = self.plan.validation_step(batch, batch_idx)

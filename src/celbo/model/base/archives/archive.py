@@ -95,12 +95,12 @@ def save_model(
         write_data(model._adata, Path(dir_path), prefix, anndata_write_kwargs)
 
 
-def _packed(value: Any) -> Any:
+def _packed(value: object) -> Any:
     """Row numbers that lie in a file, a bit for each; all else as it is."""
     return {_BITS: to_bits(value)} if isinstance(value, np.ndarray) and is_mapped(value) else value
 
 
-def _unpacked(value: Any) -> Any:
+def _unpacked(value: object) -> Any:
     return from_bits(value[_BITS]) if isinstance(value, dict) and set(value) == {_BITS} else value
 
 
@@ -167,7 +167,7 @@ def _from_scvi_tools(archive: io.ScviArchive) -> Saved:
 def load_model(
     cls: type[ModelFace],
     dir_path: str | Path,
-    adata: Any,
+    adata: object,
     accelerator: str,
     device: int | str,
     prefix: str,
@@ -223,7 +223,7 @@ def _alone(cls: type[ModelFace], saved: Saved) -> Any:
         return without_data(cls, saved)
 
 
-def _with_data(cls: type[ModelFace], saved: Saved, adata: Any) -> Any:
+def _with_data(cls: type[ModelFace], saved: Saved, adata: object) -> Any:
     """A model of the user's data: what does not fit them is said as it is, with the file whose setup it is."""
     try:
         cls._replay_setup(adata, saved.registry)

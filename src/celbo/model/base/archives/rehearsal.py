@@ -1,6 +1,6 @@
 """A saved model built without memory first, and its weights looked at: nothing is made that the file does not hold."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,13 @@ class _WithoutMemory(TorchFunctionMode):
         self.calls_left = _CALLS_BESIDE + _CALLS_EACH * n_tensors
         self.n_tensors = n_tensors
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         self.calls_left -= 1
         if self.calls_left < 0:
             raise ArchiveError(f"the arguments ask for many more layers than the {self.n_tensors:,} weights make")

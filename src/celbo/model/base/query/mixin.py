@@ -77,7 +77,7 @@ class ArchesMixin(Base):
         freeze_batchnorm_decoder: bool = False,
         freeze_classifier: bool = True,
         transfer_batch: bool = True,
-        datamodule: Any = None,
+        datamodule: object = None,
     ) -> Self:
         """Model of a query: the reference with weights for the query's new batches and categories.
 
@@ -200,7 +200,7 @@ class ArchesMixin(Base):
             self._freeze(new, surgery.Freezing(**self.surgery_["options"]))
 
     @classmethod
-    def _reference(cls, reference_model: Any) -> Any:
+    def _reference(cls, reference_model: object) -> Any:
         if reference_model is None:
             raise ValueError("Please provide a reference model as string or loaded model.")
         if isinstance(reference_model, str | PathLike):
@@ -285,7 +285,7 @@ class ArchesMixin(Base):
 
     @staticmethod
     def prepare_query_mudata(
-        mdata: Any,
+        mdata: object,
         reference_model: "str | PathLike[str] | Base",
         return_reference_var_names: bool = False,
         inplace: bool = True,
