@@ -11,7 +11,7 @@ import pytest
 from anndata.io import write_elem
 
 import celbo
-from celbo.dataloaders import row_numbers, semisupervised, split
+from celbo.dataloaders import dataset, semisupervised, split
 from celbo.store import mapped as scratch
 from celbo.store.hdf5 import heap as hdf5_heap
 from celbo.store.hdf5 import strings as hdf5_strings
@@ -32,8 +32,8 @@ def as_for_many(monkeypatch):
     monkeypatch.setattr(stored_obs, "STEP", 2**12)
     monkeypatch.setattr(split, "MANY", 0)
     monkeypatch.setattr(semisupervised, "MANY", 0)
-    monkeypatch.setattr(row_numbers, "MANY", 0)
-    monkeypatch.setattr(row_numbers, "PIECE", 2**14)
+    monkeypatch.setattr(dataset, "MANY", 0)
+    monkeypatch.setattr(dataset, "PIECE", 2**14)
     monkeypatch.setattr(blocks, "_ENTRIES_ON_DISK", 2**14)  # pieces of fixed size are to be small beside the cells
     monkeypatch.setattr(hdf5_heap, "_PIECE", 2**19)
     monkeypatch.setattr(hdf5_strings, "_PIECE", 2**14)

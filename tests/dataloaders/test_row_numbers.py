@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from celbo.dataloaders import AnnDataLoader, row_numbers, split, split_indices
-from celbo.dataloaders.row_numbers import all_rows, from_bits, in_order, kept, to_bits
+from celbo.dataloaders import AnnDataLoader, dataset, split, split_indices
+from celbo.dataloaders.dataset import all_rows, from_bits, in_order, kept, to_bits
 from celbo.dataloaders.split import split_by_column, split_sizes
 from celbo.store import mapped as scratch
 from celbo.store.mapped import is_mapped
@@ -13,8 +13,8 @@ from celbo.store.mapped import is_mapped
 
 @pytest.fixture(autouse=True)
 def as_for_many(monkeypatch):
-    monkeypatch.setattr(row_numbers, "MANY", 0)
-    monkeypatch.setattr(row_numbers, "PIECE", 16)
+    monkeypatch.setattr(dataset, "MANY", 0)
+    monkeypatch.setattr(dataset, "PIECE", 16)
     monkeypatch.setattr(split, "MANY", 0)
     monkeypatch.setattr(scratch, "STRETCH", 32)
 
@@ -120,7 +120,7 @@ def test_row_numbers_as_bits(rng, monkeypatch, share):
     bits = to_bits(mapped(rows))
     assert len(bits) <= 125
     for piece in (3, 125, 10**6):
-        monkeypatch.setattr(row_numbers, "PIECE", piece)
+        monkeypatch.setattr(dataset, "PIECE", piece)
         np.testing.assert_array_equal(from_bits(bits), rows)
 
 

@@ -8,7 +8,7 @@ import torch
 from anndata import read_h5ad
 
 from celbo.data import synthetic_iid
-from celbo.dataloaders import row_numbers, split
+from celbo.dataloaders import dataset, split
 from celbo.model import SCVI, LinearSCVI
 
 CLASSES = {"SCVI": SCVI, "LinearSCVI": LinearSCVI}
@@ -47,7 +47,7 @@ def test_round_trip(saved, adata):
 def test_row_numbers_of_many_cells_are_bits(make, quick, adata, tmp_path, monkeypatch):
     sizes = {}
     for many in (2**22, 0):
-        for module in (row_numbers, split):
+        for module in (dataset, split):
             monkeypatch.setattr(module, "MANY", many)
         model = quick(make(), train_size=0.6, validation_size=0.3)
         model.save(tmp_path / str(many))

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from celbo.train import Callback
-from celbo.train.progress import Bar, Lines, Silent, make_progress, speaking_at
+from celbo.train.history import Bar, Lines, Silent, make_progress, speaking_at
 
 
 def test_csv_logger(fit, tmp_path, series):

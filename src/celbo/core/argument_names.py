@@ -9,8 +9,8 @@ import types
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .kinds import REFUSED, AnyOf, Flag, Instance, Kind, Number, OneOf, Several, Text, Whole
-from .lookup import listed, shape_of
+from .kinds import REFUSED, AnyOf, Flag, Instance, Kind, Number, OneOf, Several, Text, Whole, shape_of
+from .lookup import listed
 
 __all__ = ["MATRIX", "NAMES", "TORCH_DEVICE"]
 

@@ -10,8 +10,6 @@ import numbers
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from .lookup import shape_of
-
 __all__ = [
     "REFUSED",
     "AnyOf",
@@ -24,12 +22,19 @@ __all__ = [
     "Text",
     "Whole",
     "described",
+    "shape_of",
 ]
 
 REFUSED: Final = object()
 """What a kind gives for a value that it does not take."""
 
 _SHOWN = 60
+
+
+def shape_of(value: object) -> tuple[int, ...] | None:
+    """Shape of an array, a tensor or a table, also of another framework; None for what has none."""
+    shape = getattr(value, "shape", None)
+    return shape if isinstance(shape, tuple) else None
 
 
 def described(value: object) -> str:

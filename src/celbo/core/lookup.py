@@ -4,14 +4,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .errors import unknown_name
+from .kinds import shape_of
 
-__all__ = ["listed", "position_of", "shape_of"]
-
-
-def shape_of(value: object) -> tuple[int, ...] | None:
-    """Shape of an array, a tensor or a table, also of another framework; None for what has none."""
-    shape = getattr(value, "shape", None)
-    return shape if isinstance(shape, tuple) else None
+__all__ = ["listed", "position_of"]
 
 
 def listed(given: object) -> list[Any]:

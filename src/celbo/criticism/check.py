@@ -14,7 +14,7 @@ from anndata import AnnData
 from ..core import checked, checked_methods, optional, unknown_name
 from ..core.kinds import Instance, Number, Several
 from ..data.modalities import is_mudata
-from ..dataloaders.row_numbers import row_numbers
+from ..dataloaders.dataset import row_numbers
 from .differential import GroupTests, compare_groups, log_normalized
 from .keys import (
     DATA_VAR_RAW,

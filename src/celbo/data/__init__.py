@@ -6,12 +6,11 @@ from anndata.io import read_csv, read_h5ad, read_loom, read_text
 
 from ..core.planned import planned_names, public_names
 from ..store.matrices.matrix import StoredMatrix
-from .attrdict import attrdict
 from .count_report import CountReport, Finding, TotalsSummary
 from .counts import check_counts
 from .genes import GeneMatch, align_genes, top_variable_genes
 from .manager import AnnDataManager
-from .registry import data_registry_of, state_registry_of, summary_stats_of
+from .registry import attrdict, data_registry_of, state_registry_of, summary_stats_of
 from .validation_check import AnnDataManagerValidationCheck
 
 if TYPE_CHECKING:

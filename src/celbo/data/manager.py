@@ -11,7 +11,6 @@ import numpy as np
 from anndata import AnnData
 
 from ..core import SCVI_TOOLS_VERSION, checked, checked_methods
-from .attrdict import attrdict
 from .constants import (
     DATA_REGISTRY,
     FIELD_REGISTRIES,
@@ -28,6 +27,7 @@ from .fields import BaseAnnDataField, LayerField
 from .genes import GeneMatch, align_genes
 from .modalities import is_mudata, require_fit
 from .registry import (
+    attrdict,
     data_registry_of,
     field_registry_of,
     require_same_shape_of_setup,

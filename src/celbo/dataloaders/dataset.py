@@ -1,6 +1,11 @@
-"""The registered tables of an AnnData, read together row by row."""
+"""The registered tables of an AnnData, read together row by row, and the numbers of their rows.
 
-from collections.abc import Sequence
+Row numbers lie in memory, or are mapped from a temporary file where the cells are many.
+
+Dims: n cells, k of them.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +16,93 @@ from torch import Tensor
 from ..core import PRESENCE_KEY, REGISTRY_KEYS, checked, unknown_name
 from ..data import AnnDataManager
 from ..data.presence import may_lack_modalities, presence
+from ..store.mapped import is_mapped, put, stretches
 from .row_sources.cells import rows_of_cells
 from .row_sources.open import rows
 from .row_sources.source import MappedRows, RowCost, RowSource, Streamed, as_indices
 from .row_sources.sparse import SparseRows
 
-__all__ = ["AnnTorchDataset", "keys_of_rows", "registered", "torch_dataset"]
+__all__ = [
+    "MANY",
+    "AnnTorchDataset",
+    "all_rows",
+    "from_bits",
+    "in_order",
+    "kept",
+    "keys_of_rows",
+    "registered",
+    "row_numbers",
+    "to_bits",
+    "torch_dataset",
+]
+
+MANY = 2**22
+"""Cells from which on sets of row numbers lie in a file: 4,194,304, of which one in memory takes 32 MiB."""
+
+PIECE = 2**20
+
+
+def kept(pieces: Callable[[], Iterable[np.ndarray]], n: int) -> np.ndarray:
+    """Row numbers of up to ``n`` cells that come in pieces, mapped; they cannot be changed."""
+    rows_k = put(pieces, np.int32 if n < 2**31 else np.int64)
+    rows_k.flags.writeable = False
+    return rows_k
+
+
+def all_rows(n: int) -> np.ndarray:
+    """``0 .. n - 1``."""
+    if n < MANY:
+        return np.arange(n, dtype=np.int64)
+    return kept(lambda: (np.arange(start, min(start + PIECE, n)) for start in range(0, n, PIECE)), n)
+
+
+def row_numbers(indices: object, n: int) -> np.ndarray:
+    """As :func:`~celbo.dataloaders.row_sources.source.as_indices` for cells; mapped numbers are read in place.
+
+    Returns
+    -------
+    ``(k,)`` int64, or as they were given where they are mapped.
+    """
+    if not (isinstance(indices, np.ndarray) and is_mapped(indices)) or indices.dtype.kind not in "iu":
+        return as_indices(indices, n, what="cell")
+    for (some,) in stretches(indices):
+        as_indices(some, n, what="cell")
+    return indices
+
+
+def in_order(rows_k: np.ndarray) -> np.ndarray:
+    """Row numbers in ascending order; themselves where they are mapped and have it."""
+    if is_mapped(rows_k) and _ascends(rows_k):
+        return rows_k
+    return np.sort(rows_k)
+
+
+def to_bits(rows_k: np.ndarray) -> np.ndarray:
+    """Ascending row numbers as one bit for each row up to the last of them, uint8."""
+    last = int(rows_k[-1]) if len(rows_k) else -1
+    bits = np.zeros(last // 8 + 1, np.uint8)
+    for (some,) in stretches(rows_k):
+        first, end = int(some[0]) // 8, int(some[-1]) // 8 + 1
+        is_in = np.zeros(8 * (end - first), bool)
+        is_in[some - 8 * first] = True
+        bits[first:end] |= np.packbits(is_in)
+    return bits
+
+
+def from_bits(bits: np.ndarray) -> np.ndarray:
+    """The row numbers of :func:`to_bits`, mapped."""
+    steps = range(0, len(bits), PIECE)
+    return kept(lambda: (8 * i + np.flatnonzero(np.unpackbits(bits[i : i + PIECE])) for i in steps), 8 * len(bits))
+
+
+def _ascends(rows_k: np.ndarray) -> bool:
+    last = -1
+    for (some,) in stretches(rows_k):
+        if some[0] < last or (np.diff(some) < 0).any():
+            return False
+        last = int(some[-1])
+    return True
+
 
 INTEGER_KEYS = frozenset(
     {REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.LABELS_KEY, REGISTRY_KEYS.CAT_COVS_KEY, REGISTRY_KEYS.INDICES_KEY}
@@ -221,4 +307,5 @@ def _open(key: str, array: object, dtype: object, manager: AnnDataManager) -> Ro
         source = rows(array, dtype, None if key == PRESENCE_KEY else manager.get_column_indexer(key))
     except (TypeError, ValueError) as error:
         raise type(error)(f"Registry key {key!r}: {error}") from error
-    return source if key == PRESENCE_KEY else rows_of_cells(source, manager.get_row_indexer(key))
+    row_of_cell = None if key == PRESENCE_KEY else manager.get_row_indexer(key)
+    return source if row_of_cell is None else rows_of_cells(source, row_of_cell)

@@ -14,10 +14,9 @@ from ..core import UnknownArgumentError, checked, settings
 from ..store.mapped import is_mapped, taken
 from .base import Loader
 from .block_sampler import BlockSampler, sizes_for
-from .dataset import AnnTorchDataset
+from .dataset import AnnTorchDataset, all_rows, in_order, row_numbers
 from .read_ahead import read_ahead
 from .resident import ResidentTables
-from .row_numbers import all_rows, in_order, row_numbers
 from .sampler import EpochSampler, Shard
 
 if TYPE_CHECKING:

@@ -8,9 +8,8 @@ import numpy as np
 from ..core import REGISTRY_KEYS, checked
 from ..store.mapped import is_mapped, put_together, stretches, taken
 from .concat import ConcatDataLoader
-from .dataset import registered
+from .dataset import MANY, all_rows, registered, row_numbers
 from .loader import AnnDataLoader
-from .row_numbers import MANY, all_rows, row_numbers
 from .sampler import Shard, settled_seed
 from .split import Split, split_indices, split_sizes
 from .splitter import DataSplitter

@@ -13,7 +13,7 @@ from ..core import checked, noted, settings, unknown_name
 from ..core.kinds import Whole
 from ..core.rules import rules
 from ..store.tables.columns import column_parts
-from .row_numbers import MANY, all_rows, kept
+from .dataset import MANY, all_rows, kept
 from .row_sources.source import as_indices
 from .stratified import Strata, apportion, drawn, sizes_of_strata, strata_of
 

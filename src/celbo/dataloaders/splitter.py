@@ -13,9 +13,8 @@ from ..core import UnknownArgumentError, checked, settings, unknown_name
 from ..core.kinds import Text, Whole
 from .base import DataModule, Loader
 from .concat import ConcatDataLoader
-from .dataset import AnnTorchDataset, registered
+from .dataset import AnnTorchDataset, in_order, registered
 from .loader import WORKER_OPTIONS, AnnDataLoader
-from .row_numbers import in_order
 from .split import Split, split_by_column, split_indices, split_with_indexing
 
 if TYPE_CHECKING:

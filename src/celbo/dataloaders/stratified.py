@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..store import mapped as scratch
 from ..store.tables.columns import column_parts
-from .row_numbers import kept
+from .dataset import kept
 
 __all__ = ["Strata", "apportion", "drawn", "sizes_of_strata", "strata_of"]
 

@@ -18,7 +18,7 @@ from anndata.io import read_elem
 from scipy import sparse
 
 from ..core import settings
-from ..core.lookup import shape_of
+from ..core.kinds import shape_of
 from .allowance import Allowance
 from .damage import DamagedDataError, OutsideDataError, naming_damage
 from .dtypes import plain_dtype, plain_values

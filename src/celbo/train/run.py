@@ -15,7 +15,7 @@ from .nonfinite import NonFiniteLossError, copy_weights
 from .plans.base import Plan
 from .run_state import RunState
 
-__all__ = ["Attempts", "Run", "Stateful", "Watcher"]
+__all__ = ["Attempts", "Run", "Stateful", "Watcher", "say_summary"]
 
 
 class Stateful(Protocol):
@@ -165,6 +165,16 @@ class Run(RunState):
 logger = logging.getLogger("celbo")
 
 _SLOWER = 0.25
+
+
+def say_summary(trainer: RunState, seconds: float) -> None:
+    """One line at the end of a run."""
+    elbo = trainer.callback_metrics.get("elbo_validation")
+    rate = trainer.n_seen * trainer.world_size / max(seconds, 1e-9)
+    parts = [f"{trainer.current_epoch} epochs in {seconds:.1f} s ({rate:,.0f} cells/s)"]
+    parts += [] if elbo is None else [f"validation ELBO {elbo:.2f}"]
+    parts += [f"stopped: {trainer.stop_reason}"] if trainer.stop_reason else []
+    logger.info(f"Trained {', '.join(parts)}.")
 
 
 class Attempts:

@@ -29,13 +29,12 @@ from .callbacks import (
 )
 from .config import as_list, refuse_unknown
 from .engines.engine import make_engine
-from .history import History, make_loggers
+from .history import History, Progress, make_loggers, make_progress, speaking_at
 from .loop import prepare_recordings, run_epoch
 from .nonfinite import FiniteGuard, say_where_cells_are_alike
 from .optim import unpack_optimizers
 from .plans.base import Plan
-from .progress import Progress, make_progress, say_summary, speaking_at
-from .run import Attempts, Watcher
+from .run import Attempts, Watcher, say_summary
 from .view import TrainerView
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from typing import Any
 from torch import Tensor
 
 from .callbacks import LoudEarlyStopping, SaveCheckpoint
+from .history import SHOWN
 from .plans.base import Plan
-from .progress import SHOWN
 from .run import Run
 
 __all__ = ["TrainerView"]

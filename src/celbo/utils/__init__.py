@@ -1,7 +1,7 @@
 """Small helpers under scvi-tools' names, for code of others that imports them."""
 
 from ..core.planned import planned_names, public_names
-from ..data.attrdict import attrdict
+from ..data.registry import attrdict
 from .dependencies import dependencies, error_on_missing_dependencies, is_package_installed
 from .docstrings import DocstringParts, de_dsp, setup_anndata_dsp
 from .minified import unsupported_if_adata_minified

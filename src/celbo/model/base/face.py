@@ -30,6 +30,7 @@ class ModelFace:
     test_indices_: Any
     registry_: Mapping[str, Any]
     init_params_: dict[str, dict[str, Any]]
+    summary_stats: attrdict
     get_normalized_function_name_: str
     run_name_: str
     run_id_: str

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ...core.lookup import shape_of
+from ...core.kinds import shape_of
 
 __all__ = ["LossOutput", "register_with_loaded_frameworks"]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .... import io
 from ....core import SCVI_FIGURES, SCVI_TOOLS_VERSION, __version__
-from ....dataloaders.row_numbers import from_bits, to_bits
+from ....dataloaders.dataset import from_bits, to_bits
 from ....io.errors import blaming, in_words
 from ....io.saved_model import MismatchError, check_parts, set_attributes
 from ....ops.draws import initial_weights
