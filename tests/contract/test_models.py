@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from celbo.data import synthetic_iid
-from celbo.external import SCAR, SOLO, SysVI
+from celbo.external import SCAR, SOLO, TOTALANVI, SysVI
 from celbo.model import AUTOZI, PEAKVI, SCANVI, SCVI, TOTALVI, AmortizedLDA, LinearSCVI
 from celbo.testing import check_model
 
@@ -25,6 +25,7 @@ ROWS = {
     "PEAKVI_plain": (PEAKVI, {}, {"model_depth": False, "region_factors": False}),
     "TOTALVI": (TOTALVI, PROTEINS, {}),
     "TOTALVI_zinb": (TOTALVI, PROTEINS, {"protein_dispersion": "protein-batch", "gene_likelihood": "zinb"}),
+    "TOTALANVI": (TOTALANVI, PROTEINS | {"labels_key": "labels", "unlabeled_category": "label_0"}, {}),
     "SCAR": (SCAR, {"batch_key": "batch"}, {"ambient_profile": np.ones(30)}),
     "SCANVI": (SCANVI, {"labels_key": "labels", "unlabeled_category": "label_0", "batch_key": "batch"}, {}),
     "SysVI": (SysVI, {"batch_key": "batch"}, {}),

@@ -8,8 +8,19 @@ from .scar import SCAR
 from .solo import SOLO
 from .stereoscope import RNAStereoscope, SpatialStereoscope
 from .sysvi import SysVI
+from .totalanvi import TOTALANVI
 
-__all__ = ["POISSONVI", "SCAR", "SOLO", "CellAssign", "ContrastiveVI", "RNAStereoscope", "SpatialStereoscope", "SysVI"]
+__all__ = [
+    "POISSONVI",
+    "SCAR",
+    "SOLO",
+    "TOTALANVI",
+    "CellAssign",
+    "ContrastiveVI",
+    "RNAStereoscope",
+    "SpatialStereoscope",
+    "SysVI",
+]
 
 __getattr__ = planned_names(__name__)
 __dir__ = public_names(__name__)

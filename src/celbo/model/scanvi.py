@@ -7,15 +7,11 @@ transcriptomics data with deep generative models*, Molecular Systems Biology 202
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-import numpy as np
 from anndata import AnnData
 
 from ..core import REGISTRY_KEYS
-from ..data import state_registry_of
-from ..data.access import minify_type_of
 from ..data.fields import LabelsWithUnlabeledObsField, bundles
 from ..module import SCANVAE
-from ..module.base.minified import LATENT_POSTERIOR
 from ..module.likelihoods import Dispersion, GeneLikelihood
 from .base import (
     ArchesMixin,
@@ -26,8 +22,6 @@ from .base import (
     library_arguments,
     setup_method,
 )
-from .base.made_with import flat
-from .base.relabelled import columns_by_label, setup_with_labels, warn_ignored
 from .scvi import SCVI
 
 __all__ = ["SCANVI"]
@@ -104,16 +98,7 @@ class SCANVI(RNASeqMixin, SemisupervisedTrainingMixin, VAEMixin, ArchesMixin, Ba
         **model_kwargs: Any,
     ) -> None:
         super().__init__(adata, registry)
-        labels = state_registry_of(self.registry_, REGISTRY_KEYS.LABELS_KEY)
-        self.classes = np.asarray(labels[_MAPPING])[:-1]
-        self.n_labels = len(self.classes)
-        self.unlabeled_category_ = labels[_UNLABELED]
-        self.was_pretrained = False
-        if not self.n_labels:
-            raise ValueError(
-                f"No cell has a label: all are {self.unlabeled_category_!r}. SCANVI learns from labelled cells; "
-                "use SCVI for data without labels."
-            )
+        self._take_classes()
         self._build_module(n_labels=self.n_labels)
 
     @classmethod
@@ -149,35 +134,7 @@ class SCANVI(RNASeqMixin, SemisupervisedTrainingMixin, VAEMixin, ArchesMixin, Ba
         ValueError
             No ``labels_key``, here or in the setup of ``scvi_model``; data minified without counts.
         """
-        scvi_model._check_if_trained(message="Passed in scvi model hasn't been trained yet.")
-        init = flat(scvi_model.init_params_)
-        warn_ignored(sorted(init.keys() & scanvi_kwargs.keys()), init)
-        if scvi_model.minified_data_type == LATENT_POSTERIOR:  # the words of both refusals are scvi-tools'
-            raise ValueError(
-                "We cannot use the given scVI model to initialize scANVI because it has minified adata. Keep counts "
-                "when minifying model using minified_data_type='latent_posterior_parameters_with_counts'."
-            )
-        if minify_type_of(adata) == LATENT_POSTERIOR:
-            raise ValueError("Please provide a non-minified `adata` to initialize scANVI.")
-        adata = scvi_model.adata if adata is None and registry is None else adata
-        if adata is not None:
-            source, arguments = setup_with_labels(scvi_model.registry_, adata, labels_key, unlabeled_category)
-            cls.setup_anndata(adata, **arguments, source_registry=source)
-        model = cls(adata, registry, **(scanvi_kwargs | init))
-        model._take_weights(scvi_model)
-        return model
-
-    def _take_weights(self, scvi_model: SCVI) -> None:
-        weights = scvi_model.module.state_dict()
-        if scvi_model.module.dispersion == "gene-label":
-            old = state_registry_of(scvi_model.registry_, REGISTRY_KEYS.LABELS_KEY)[_MAPPING]
-            weights["px_r"] = columns_by_label(weights["px_r"], old, [*self.classes, self.unlabeled_category_])
-        missing, unexpected = self.module.load_state_dict(weights, strict=False)
-        own = ("y_prior", "classifier.", "encoder_z2_z1.", "decoder_z1_z2.")
-        lost = [*unexpected, *(name for name in missing if not name.startswith(own))]
-        if lost:
-            raise ValueError(f"The weights of this SCVI do not fit SCANVI: {', '.join(lost)}.")
-        self.was_pretrained = scvi_model.is_trained_
+        return cls._from_unlabelled(scvi_model, unlabeled_category, labels_key, adata, registry, scanvi_kwargs)
 
     @classmethod
     @setup_method

@@ -5,7 +5,8 @@ multi-omic data with totalVI*, Nature Methods 2021.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -41,6 +42,8 @@ __all__ = ["TOTALVI"]
 logger = logging.getLogger("celbo")
 
 _PANEL = "panel"
+_OF_PROTEINS: Mapping[str, Any] = {"use_batch_mask": True, "is_count_data": True}
+ProteinsOf = Callable[..., BaseAnnDataField]
 _FEWEST_FOR_PRIOR = 10
 
 
@@ -235,25 +238,12 @@ class TOTALVI(ProteinMixin, VAEMixin, ArchesMixin, UnsupervisedTrainingMixin, Ba
             Column of ``adata.obs`` with the panel of antibodies of each cell, by which background is learnt and missing
             proteins are found; None: the batch.
         """
-        batch = bundles.batch(batch_key)
-        panel: list[BaseAnnDataField] = [] if panel_key is None else [CategoricalObsField(_PANEL, panel_key)]
-        proteins = ProteinObsmField(
-            REGISTRY_KEYS.PROTEIN_EXP_KEY,
-            protein_expression_obsm_key,
-            use_batch_mask=True,
-            batch_field=(panel or batch)[0],
-            colnames_uns_key=protein_names_uns_key,
-            is_count_data=True,
+        return cls._fields(
+            bundles.counts(layer),
+            bundles.labels(None),
+            cls._proteins_in_obsm(protein_expression_obsm_key, protein_names_uns_key),
+            (batch_key, panel_key, size_factor_key, categorical_covariate_keys, continuous_covariate_keys),
         )
-        return [
-            *panel,
-            *bundles.counts(layer),
-            *bundles.labels(None),
-            *batch,
-            *bundles.size_factor(size_factor_key),
-            *bundles.covariates(categorical_covariate_keys, continuous_covariate_keys),
-            proteins,
-        ]
 
     @classmethod
     @setup_method
@@ -277,20 +267,59 @@ class TOTALVI(ProteinMixin, VAEMixin, ArchesMixin, UnsupervisedTrainingMixin, Ba
             As in :meth:`setup_anndata`.
         """
         where = modalities or {}
-        batch = bundles.in_modality(where.get("batch_key"), bundles.batch(batch_key))
-        panel: bundles.Fields = [] if panel_key is None else [CategoricalObsField(_PANEL, panel_key)]
-        panel = bundles.in_modality(where.get("panel_key"), panel)
-        categorical, continuous = bundles.covariates(categorical_covariate_keys, continuous_covariate_keys)
+        return cls._fields(
+            bundles.in_modality(where.get("rna_layer"), bundles.counts(rna_layer)),
+            bundles.in_modality(None, bundles.labels(None)),
+            cls._proteins_in_modality(where.get("protein_layer"), protein_layer),
+            (batch_key, panel_key, size_factor_key, categorical_covariate_keys, continuous_covariate_keys),
+            where,
+        )
+
+    @staticmethod
+    def _proteins_in_obsm(obsm_key: str, names_uns_key: str | None) -> ProteinsOf:
+        return partial(
+            ProteinObsmField, REGISTRY_KEYS.PROTEIN_EXP_KEY, obsm_key, colnames_uns_key=names_uns_key, **_OF_PROTEINS
+        )
+
+    @staticmethod
+    def _proteins_in_modality(modality: str | None, layer: str | None) -> ProteinsOf:
         field: Any = MuDataProteinLayerField  # whose arguments are those of the field inside, too
-        of_proteins: dict[str, Any] = {"mod_key": where.get("protein_layer"), "mod_required": True}
-        of_proteins |= {"batch_field": (panel or batch)[0], "use_batch_mask": True, "is_count_data": True}
-        return [
-            *panel,
-            *bundles.in_modality(where.get("rna_layer"), bundles.counts(rna_layer)),
-            *bundles.in_modality(None, bundles.labels(None)),
-            *batch,
-            *bundles.in_modality(where.get("size_factor_key"), bundles.size_factor(size_factor_key)),
-            *bundles.in_modality(where.get("categorical_covariate_keys"), [categorical]),
-            *bundles.in_modality(where.get("continuous_covariate_keys"), [continuous]),
-            field(REGISTRY_KEYS.PROTEIN_EXP_KEY, protein_layer, **of_proteins),
-        ]
+        where = {"mod_key": modality, "mod_required": True}
+        return partial(field, REGISTRY_KEYS.PROTEIN_EXP_KEY, layer, **where, **_OF_PROTEINS)
+
+    @staticmethod
+    def _fields(
+        counts: bundles.Fields,
+        labels: bundles.Fields,
+        proteins_of: ProteinsOf,
+        columns: tuple[Any, ...],
+        where: Mapping[str, str] | None = None,
+    ) -> bundles.Fields:
+        """All fields in scvi-tools' order.
+
+        Parameters
+        ----------
+        counts, labels
+            Fields of the genes and of the labels.
+        proteins_of
+            Makes the proteins' field, from the field by which missing ones are found.
+        columns
+            Columns of batch, panel, size factor, categorical and continuous covariates.
+        where
+            Of a MuData: argument of the setup method -> modality. None: an AnnData.
+        """
+        batch, panel, factor, categorical, continuous = columns
+        categories, numbers = bundles.covariates(categorical, continuous)
+        panels: bundles.Fields = [] if panel is None else [CategoricalObsField(_PANEL, panel)]
+        known = {
+            "panel_key": panels,
+            "batch_key": bundles.batch(batch),
+            "size_factor_key": bundles.size_factor(factor),
+            "categorical_covariate_keys": [categories],
+            "continuous_covariate_keys": [numbers],
+        }
+        if where is not None:
+            known = {name: bundles.in_modality(where.get(name), fields) for name, fields in known.items()}
+        by_panel, by_batch, *others = known.values()
+        proteins = proteins_of(batch_field=(by_panel or by_batch)[0])
+        return [*by_panel, *counts, *labels, *by_batch, *(field for part in others for field in part), proteins]

@@ -20,15 +20,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.distributions import Normal, kl_divergence
+from torch import Tensor
+from torch.distributions import kl_divergence
 
 from ..core import REGISTRY_KEYS, checked
-from ..nn import Decoder, Encoder
 from .base import LossOutput, auto_move_data
-from .classifier import Classifier
+from .classes import ClassesModule
 from .likelihoods import Dispersion, GeneLikelihood, Placement, log_likelihood, norms
 from .vae import VAE
 
@@ -38,7 +35,7 @@ _LOGITS_SINCE = (1, 1)
 """Version of scvi-tools since which its classifiers give logits."""
 
 
-class SCANVAE(VAE):
+class SCANVAE(ClassesModule, VAE):
     """Semi-supervised variational autoencoder: :class:`~celbo.module.VAE` with a class above the latents.
 
     Label codes ``0 .. n_labels - 1`` are classes; ``n_labels`` is the code of a cell without label.
@@ -70,8 +67,6 @@ class SCANVAE(VAE):
     NotImplementedError
         ``use_labels_groups=True``.
     """
-
-    y_prior: Tensor
 
     @checked
     def __init__(
@@ -120,16 +115,12 @@ class SCANVAE(VAE):
             use_layer_norm=use_layer_norm,
             **vae_kwargs,
         )
-        self.n_labels = n_labels
-        prior_1c = torch.full((1, n_labels), 1 / n_labels) if y_prior is None else torch.as_tensor(y_prior)
-        self.y_prior = nn.Parameter(prior_1c.float().reshape(1, n_labels), requires_grad=False)
-        sizes: dict[str, Any] = {"n_layers": n_layers, "n_hidden": n_hidden, "n_cat_list": [n_labels]}
+        sizes: dict[str, Any] = {"n_layers": n_layers, "n_hidden": n_hidden}
         encoding = {"dropout_rate": dropout_rate, **norms("encoder", use_batch_norm, use_layer_norm)}
-        depth = {"n_layers": 0, "n_hidden": 0} if linear_classifier else {"n_layers": n_layers, "n_hidden": n_hidden}
-        options = depth | encoding | {"logits": True} | (classifier_parameters or {})
-        self.classifier = Classifier(n_latent, n_labels=n_labels, **options)
-        self.encoder_z2_z1 = Encoder(n_latent, n_latent, return_dist=True, **sizes, **encoding)
-        self.decoder_z1_z2 = Decoder(n_latent, n_latent, **sizes, **norms("decoder", use_batch_norm, use_layer_norm))
+        depth = {"n_layers": 0, "n_hidden": 0} if linear_classifier else sizes
+        classifier = depth | encoding | {"logits": True} | (classifier_parameters or {})
+        decoding = norms("decoder", use_batch_norm, use_layer_norm)
+        self._make_classes(n_latent, n_labels, y_prior, classifier, sizes | encoding, sizes | decoding)
 
     def on_load(self, model: Any, **kwargs: Any) -> None:
         """Let a classifier saved by scvi-tools before 1.1 give probabilities, as it did there.
@@ -173,29 +164,6 @@ class SCANVAE(VAE):
         qz, z = self.z_encoder(encoded, *codes)
         return self.classifier(qz.loc if use_posterior_mean else z)
 
-    def classify_helper(self, z: Tensor) -> Tensor:
-        """What the classifier gives for latents ``(n, k)``."""
-        return self.classifier(z)
-
-    def classification_loss(self, labelled_dataset: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Cross-entropy of the labels of a labelled minibatch, at the mean of the latents' posterior.
-
-        Parameters
-        ----------
-        labelled_dataset
-            Minibatch by registry key; each label is a class.
-
-        Returns
-        -------
-        The labels ``(m, 1)``; the mean cross-entropy in nats; the log-probabilities' logits ``(m, c)``.
-        """
-        inputs = self._get_inference_input(labelled_dataset, full_forward_pass=True)  # what is stored does not learn
-        names = ("x", "batch_index", "cont_covs", "cat_covs")
-        output_mc = self.classify(**{name: inputs[name] for name in names if name in inputs})
-        labels_m1 = labelled_dataset[REGISTRY_KEYS.LABELS_KEY]
-        logits_mc = output_mc if self.classifier.logits else self.classifier.log_probs_of(output_mc)
-        return labels_m1, F.cross_entropy(logits_mc, labels_m1.reshape(-1).long()), logits_mc
-
     def loss(
         self,
         tensors: Mapping[str, Tensor],
@@ -233,32 +201,14 @@ class SCANVAE(VAE):
         if ql is not None:
             kl_n = kl_n + kl_divergence(ql, generative_outputs["pl"]).sum(-1)
         loss = (reconstruction_n + kl_weight * kl_n).mean()
-        classified: dict[str, Any] = {}
-        if labelled_tensors is not None:
-            labels, cross_entropy, logits = self.classification_loss(labelled_tensors)
-            loss = loss + (1.0 if classification_ratio is None else classification_ratio) * cross_entropy
-            classified = {"classification_loss": cross_entropy, "true_labels": labels, "logits": logits}
+        weighted, classified = self._classified(labelled_tensors, classification_ratio)
         return LossOutput(
-            loss=loss,
+            loss=loss + weighted,
             reconstruction_loss=reconstruction_n,
             kl_local=kl_n,
             extra_metrics=self._autotune_payload(tensors, inference_outputs),
             **classified,
         )
-
-    def _class_terms(self, z1_nk: Tensor) -> tuple[Tensor, Tensor]:
-        """For each class, ``(n, c)``: negative log-likelihood of ``z1``, and KL of ``z2``; samples may stand before."""
-        leading, c = z1_nk.shape[:-1], self.n_labels
-        n = leading.numel()
-        z1_cn_k = z1_nk.reshape(n, -1).repeat(c, 1)
-        class_cn = torch.arange(c, device=z1_nk.device).repeat_interleave(n)
-        qz2, z2_cn_k = self.encoder_z2_z1(z1_cn_k, class_cn)
-        mean_cn_k, var_cn_k = self.decoder_z1_z2(z2_cn_k, class_cn)
-        pz1 = Normal(mean_cn_k, var_cn_k.sqrt(), validate_args=False)
-        pz2 = Normal(torch.zeros_like(z2_cn_k), torch.ones_like(z2_cn_k), validate_args=False)
-        nll_cn = -pz1.log_prob(z1_cn_k).sum(-1)
-        kl_cn = kl_divergence(qz2, pz2).sum(-1)
-        return nll_cn.view(c, n).t().reshape(*leading, c), kl_cn.view(c, n).t().reshape(*leading, c)
 
 
 def _with_probabilities(init_params: Mapping[str, Any]) -> dict[str, Any]:

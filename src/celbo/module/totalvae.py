@@ -88,8 +88,7 @@ class TOTALVAE(CountedModule):
     Raises
     ------
     ValueError
-        An option that does not exist; a dispersion per batch or label without batches or labels; a latent library
-        without its prior.
+        A dispersion per batch or label without batches or labels; a latent library without its prior.
     """
 
     measured: Tensor | None
@@ -192,9 +191,7 @@ class TOTALVAE(CountedModule):
         n_samples
             With more than 1 the samples get a leading dimension, without gradient.
 
-        Returns
-        -------
-        As of :class:`~celbo.module.VAE`.
+        Returns what that of :class:`~celbo.module.VAE` returns.
         """
         seen = torch.cat([self._on_log_scale(x), self._on_log_scale(proteins.nan_to_num())], dim=-1)
         codes: list[Tensor] = []
@@ -291,7 +288,7 @@ class TOTALVAE(CountedModule):
         return Normal(mean_np, F.embedding(codes, self.background_pro_log_beta.t()).exp(), validate_args=False)
 
     def _over_measured(self, values: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
-        """Sum ``(..., n, p)`` over the proteins that each cell's panel has."""
+        """Sum over the proteins that each cell's panel has."""
         if self.measured is None:
             return values.sum(-1)
         measured_np = F.embedding(tensors[self.panel_key].squeeze(-1).long(), self.measured)
@@ -371,6 +368,12 @@ class TOTALVAE(CountedModule):
         return self.scvi_tools_figures
 
     @property
+    def parameters_by_label(self) -> tuple[str, ...]:
+        """Names of the parameters with a column for each label."""
+        dispersions = {"px_r": self.gene_dispersion, "py_r": self.protein_dispersion}
+        return tuple(name for name in dispersions if dispersions[name].endswith("-label"))
+
+    @property
     def latent_transformation(self) -> Callable[[Tensor], Tensor]:
         """From a draw of the latents' normal distribution to what the decoder takes."""
         return self.encoder.z_transformation
@@ -390,8 +393,8 @@ def _as_of_genes(protein_dispersion: str) -> str:
 
 def _measured(masks: Mapping[str, np.ndarray] | None, n_panel: int) -> Tensor | None:
     """Table ``(b, p)`` of the proteins that each panel has, 1 or 0; of a panel that no mask is of, all."""
-    if masks is None:
+    known = {int(code): torch.as_tensor(np.asarray(mask), dtype=torch.float32) for code, mask in (masks or {}).items()}
+    if not known:
         return None
-    known = {int(code): torch.as_tensor(np.asarray(mask), dtype=torch.float32) for code, mask in masks.items()}
     every = torch.ones_like(next(iter(known.values())))
     return torch.stack([known.get(code, every) for code in range(n_panel)])

@@ -197,6 +197,11 @@ class VAE(EmbeddingModuleMixin, CountedModule):
             **(extra_decoder_kwargs or {}),
         )
 
+    @property
+    def parameters_by_label(self) -> tuple[str, ...]:
+        """Names of the parameters with a column for each label."""
+        return ("px_r",) if self.dispersion == "gene-label" else ()
+
     @torch.no_grad()
     def start_from_counts(self, x: Tensor) -> bool:
         """Begin with the dispersions that the counts have: from random ones the way is longer than all the rest.

@@ -18,17 +18,15 @@ import torch
 from torch import Tensor
 
 from ..core import REGISTRY_KEYS
-from ..module import SCANVAE
+from ..module.classes import ClassesModule
 from .classification import probabilities_of
 from .passes import Batches, Minibatch, Rows, evaluating, on_device, size_of
 
 __all__ = ["class_attributions", "ranked_features", "with_counts"]
 
-_ARGUMENTS = ("x", "batch_index", "cont_covs", "cat_covs")
-
 
 def class_attributions(
-    module: SCANVAE,
+    module: ClassesModule,
     batches: Batches,
     *,
     n_steps: int = 50,
@@ -69,13 +67,13 @@ def class_attributions(
 
 
 def _integrated_gradients(
-    module: SCANVAE, tensors: Minibatch, class_n: Tensor, n_steps: int, baselines: float | Tensor
+    module: ClassesModule, tensors: Minibatch, class_n: Tensor, n_steps: int, baselines: float | Tensor
 ) -> Tensor:
     nodes, weights = np.polynomial.legendre.leggauss(n_steps)
     with torch.inference_mode(False), torch.enable_grad():
         ordinary = {key: table.clone() for key, table in tensors.items()}  # made in inference mode, they have no graph
         inputs = module._get_inference_input(ordinary, full_forward_pass=True)
-        arguments = {name: inputs[name] for name in _ARGUMENTS if name in inputs}
+        arguments = {name: inputs[name] for name in module.classified_by if name in inputs}
         x_ng = arguments.pop("x")
         start_ng = torch.as_tensor(baselines, dtype=x_ng.dtype, device=x_ng.device).expand_as(x_ng)
         class_n1 = class_n.clone()[:, None]

@@ -6,14 +6,14 @@ Dims: n cells, c classes.
 import numpy as np
 from torch import Tensor
 
-from ..module import SCANVAE
+from ..module.classes import ClassesModule
 from .passes import Batches, Minibatch, Rows, encode, evaluating, on_device
 
 __all__ = ["class_probabilities", "probabilities_of"]
 
 
 def class_probabilities(
-    module: SCANVAE,
+    module: ClassesModule,
     batches: Batches,
     *,
     use_posterior_mean: bool = True,
@@ -46,7 +46,7 @@ def class_probabilities(
     return probabilities.array()
 
 
-def probabilities_of(module: SCANVAE, tensors: Minibatch, use_posterior_mean: bool) -> Tensor:
+def probabilities_of(module: ClassesModule, tensors: Minibatch, use_posterior_mean: bool) -> Tensor:
     """Probability of each class for the cells of a minibatch on the module's device, ``(n, c)``."""
     encoded = encode(module, tensors)
     output_nc = module.classifier(encoded["qz"].loc if use_posterior_mean else encoded["z"])

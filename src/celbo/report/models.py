@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..external import POISSONVI, SOLO, CellAssign, ContrastiveVI, RNAStereoscope, SpatialStereoscope, SysVI
+from ..external import POISSONVI, SOLO, TOTALANVI, CellAssign, ContrastiveVI, RNAStereoscope, SpatialStereoscope, SysVI
 from ..model import AUTOZI, PEAKVI, SCANVI, AmortizedLDA, DestVI
 from .detail import Detail
 from .doublets import DoubletDetail
@@ -65,6 +65,7 @@ class Row:
 
 ROWS: Mapping[type, Row] = {
     SCANVI: Row(detail=LabelDetail.of, curves=ELBO_CURVES + CLASSIFIER_CURVES[1:]),
+    TOTALANVI: Row(detail=LabelDetail.of, curves=ELBO_CURVES + CLASSIFIER_CURVES[1:]),
     AUTOZI: Row(detail=ZeroInflationDetail.of),
     PEAKVI: Row(draws_counts=False, of=("cells", "regions")),  # it draws which are zero
     POISSONVI: Row(of=("cells", "regions")),

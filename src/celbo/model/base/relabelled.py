@@ -6,41 +6,46 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from anndata import AnnData
 
 from ...core import REGISTRY_KEYS, settings
-from ...data.fields import LabelsWithUnlabeledObsField
+from ...data.fields import BaseAnnDataField, LabelsWithUnlabeledObsField
+from ...data.fields.mudata import ModalityField
+from ...data.modalities import is_mudata
 
 __all__ = ["columns_by_label", "setup_with_labels", "warn_ignored"]
 
 
-def warn_ignored(names: list[str], init: Mapping[str, Any]) -> None:
+def warn_ignored(names: list[str], init: Mapping[str, Any], source: str = "SCVI") -> None:
     """Say which arguments are left out, for those the trained model has; ``init`` has their values."""
     if names:
         taken = ", ".join(f"{name}={init[name]!r}" for name in names)
         warnings.warn(
-            f"from_scvi_model leaves out {', '.join(names)}: the SCVI model says {taken}.",
+            f"from_{source.lower()}_model leaves out {', '.join(names)}: the {source} model says {taken}.",
             UserWarning,
-            stacklevel=settings.warnings_stacklevel + 1,
+            stacklevel=settings.warnings_stacklevel + 2,
         )
 
 
 def setup_with_labels(
-    scvi_registry: Mapping[str, Any], adata: AnnData, labels_key: str | None, unlabeled: Any
+    scvi_registry: Mapping[str, Any], adata: Any, labels_key: str | None, unlabeled: Any, source_name: str = "SCVI"
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """SCVI's registry with labels of which some may mean "not labelled", and the setup call that goes with it."""
-    # latents stored by SCVI are not those that SCANVI learns
+    """Registry of a model without labels, with labels of which some may mean "not labelled", and the setup call."""
+    # latents stored by such a model are not those that one with labels learns
     arguments = dict(scvi_registry["setup_args"]) | {"unlabeled_category": unlabeled, "use_minified": False}
     arguments["labels_key"] = labels_key or arguments.get("labels_key")
     if arguments["labels_key"] is None:
-        raise ValueError("A `labels_key` is necessary as the scVI model was initialized without one.")
-    labels = LabelsWithUnlabeledObsField(REGISTRY_KEYS.LABELS_KEY, arguments["labels_key"], unlabeled)
+        name = "scVI" if source_name == "SCVI" else source_name
+        raise ValueError(f"A `labels_key` is necessary as the {name} model was initialized without one.")
+    column, labels = arguments["labels_key"], REGISTRY_KEYS.LABELS_KEY
+    field: BaseAnnDataField = LabelsWithUnlabeledObsField(labels, column, unlabeled)
+    if is_mudata(adata):
+        field = ModalityField(field, (arguments.get("modalities") or {}).get("labels_key"))
     source = deepcopy(dict(scvi_registry))
-    state = labels.register_field(adata)
-    source["field_registries"][REGISTRY_KEYS.LABELS_KEY] = {
-        "data_registry": labels.get_data_registry(),
+    state = field.register_field(adata)
+    source["field_registries"][labels] = {
+        "data_registry": field.get_data_registry(),
         "state_registry": state,
-        "summary_stats": labels.get_summary_stats(state),
+        "summary_stats": field.get_summary_stats(state),
     }
     return source, arguments
 

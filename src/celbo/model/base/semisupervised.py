@@ -1,7 +1,8 @@
 """SemisupervisedTrainingMixin: ``train`` and ``predict`` of models that learn labels."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from inspect import signature
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -9,13 +10,17 @@ from anndata import AnnData
 from torch import Tensor
 
 from ...core import REGISTRY_KEYS, checked_methods, optional
+from ...data import state_registry_of
 from ...data.access import minify_type_of
+from ...data.fields import LabelsWithUnlabeledObsField
 from ...dataloaders import SemiSupervisedDataSplitter
 from ...module.base.minified import LATENT_POSTERIOR
 from ...posterior.attribution import class_attributions, ranked_features, with_counts
 from ...posterior.classification import class_probabilities
 from ...train import KwargsLike, Plan, SemiSupervisedTrainingPlan, TrainRunner, merge_kwargs
 from ...verbs.cells import asked
+from .made_with import flat
+from .relabelled import columns_by_label, setup_with_labels, warn_ignored
 from .training import train_model, trainer_settings
 
 if TYPE_CHECKING:
@@ -24,6 +29,9 @@ else:
     Base = object
 
 __all__ = ["SemisupervisedTrainingMixin"]
+
+_SPELT = {"SCVI": "scVI", "SCANVI": "scANVI"}
+"""Names of models as scvi-tools' messages have them."""
 
 
 @checked_methods
@@ -36,6 +44,8 @@ class SemisupervisedTrainingMixin(Base):
         Classes; cells without label are none of them.
     classes
         Their names, in the order of the classifier's outputs.
+    unlabeled_category_
+        Name of "not labelled".
     was_pretrained
         Whether the module began with the weights of a trained model.
     """
@@ -47,7 +57,70 @@ class SemisupervisedTrainingMixin(Base):
     n_labels: int
     classes: np.ndarray
     was_pretrained: bool
+    unlabeled_category_: Any
+    _without_labels: ClassVar[str] = "SCVI"
     surgery_: Mapping[str, Any] | None = None
+
+    def _take_classes(self) -> None:
+        """Read the classes off the registry; a ``ValueError`` where no cell has a label."""
+        labels = state_registry_of(self.registry_, REGISTRY_KEYS.LABELS_KEY)
+        self.classes = np.asarray(labels["categorical_mapping"])[:-1]
+        self.n_labels = len(self.classes)
+        self.unlabeled_category_ = labels[LabelsWithUnlabeledObsField.UNLABELED_CATEGORY]
+        self.was_pretrained = False
+        if not self.n_labels:
+            raise ValueError(
+                f"No cell has a label: all are {self.unlabeled_category_!r}. {type(self).__name__} learns from "
+                f"labelled cells; use {self._without_labels} for data without labels."
+            )
+
+    @classmethod
+    def _from_unlabelled(
+        cls,
+        source: Any,
+        unlabeled_category: str | int | float | None,
+        labels_key: str | None,
+        adata: Any,
+        registry: Mapping[str, Any] | None,
+        kwargs: dict[str, Any],
+    ) -> Self:
+        """Model that begins with the weights of one without labels: the ``from_..._model`` of the class."""
+        name, spelt = cls._without_labels, _SPELT.get(cls._without_labels, cls._without_labels)
+        own = _SPELT.get(cls.__name__, cls.__name__)
+        source._check_if_trained(message=f"Passed in {name.lower()} model hasn't been trained yet.")
+        init = flat(source.init_params_)
+        warn_ignored(sorted(init.keys() & kwargs.keys()), init, name)
+        if source.minified_data_type == LATENT_POSTERIOR:  # the words of both refusals are scvi-tools'
+            raise ValueError(
+                f"We cannot use the given {spelt} model to initialize {own} because it has "
+                "minified adata. Keep counts when minifying model using "
+                "minified_data_type='latent_posterior_parameters_with_counts'."
+            )
+        if minify_type_of(adata) == LATENT_POSTERIOR:
+            raise ValueError(f"Please provide a non-minified `adata` to initialize {own}.")
+        adata = source.adata if adata is None and registry is None else adata
+        if adata is not None:
+            of_setup, arguments = setup_with_labels(source.registry_, adata, labels_key, unlabeled_category, name)
+            setup = getattr(cls, source.registry_.get("setup_method_name") or "setup_anndata")
+            taken = {one: value for one, value in arguments.items() if one in signature(setup).parameters}
+            setup(adata, **taken, source_registry=of_setup)
+        model = cls(adata, **({"registry": registry} if registry is not None else {}), **(kwargs | init))
+        model._take_weights(source)
+        return model
+
+    def _take_weights(self, source: Any) -> None:
+        weights = source.module.state_dict()
+        old = state_registry_of(source.registry_, REGISTRY_KEYS.LABELS_KEY)["categorical_mapping"]
+        for name in source.module.parameters_by_label:
+            weights[name] = columns_by_label(weights[name], old, [*self.classes, self.unlabeled_category_])
+        missing, unexpected = self.module.load_state_dict(weights, strict=False)
+        own = ("y_prior", "classifier.", "encoder_z2_z1.", "decoder_z1_z2.")
+        lost = [*unexpected, *(name for name in missing if not name.startswith(own))]
+        if lost:
+            raise ValueError(
+                f"The weights of this {self._without_labels} do not fit {type(self).__name__}: {', '.join(lost)}."
+            )
+        self.was_pretrained = source.is_trained_
 
     def train(
         self,

@@ -1,0 +1,125 @@
+"""TOTALANVI: labels from genes and proteins; scvi-tools' archives and their figures."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from anndata import AnnData
+
+from celbo.external import TOTALANVI
+from celbo.model import TOTALVI
+
+SETUP = {"protein_expression_obsm_key": "protein", "batch_key": "batch"}
+
+
+def labelled(n_cells: int = 160, share_hidden: float = 0.75, seed: int = 0) -> AnnData:
+    """Three types that differ in genes and proteins, most without a label."""
+    rng = np.random.default_rng(seed)
+    kind = rng.integers(3, size=n_cells)
+    scale_tg = rng.dirichlet(np.full(30, 0.5), size=3)
+    adata = AnnData(rng.poisson(200 * scale_tg[kind]).astype(np.float32))
+    rate_tp = rng.choice([2.0, 25.0], size=(3, 12))
+    names = [f"protein_{p}" for p in range(12)]
+    proteins = rng.poisson(rate_tp[kind]).astype(np.float32)
+    adata.obsm["protein"] = pd.DataFrame(proteins, index=adata.obs_names, columns=names)
+    adata.obs["type"] = pd.Categorical([f"type_{k}" for k in kind])
+    hidden = rng.random(n_cells) < share_hidden
+    adata.obs["seen"] = np.where(hidden, "unknown", adata.obs["type"].astype(str))
+    adata.obs["batch"] = pd.Categorical([f"batch_{i % 2}" for i in range(n_cells)])
+    return adata
+
+
+def made(adata: AnnData, **init) -> TOTALANVI:
+    TOTALANVI.setup_anndata(adata, **SETUP, labels_key="seen", unlabeled_category="unknown")
+    return TOTALANVI(adata, **({"n_latent": 4, "n_hidden": 32} | init))
+
+
+@pytest.fixture(scope="module")
+def model() -> TOTALANVI:
+    model = made(labelled())
+    model.train(max_epochs=50, batch_size=32, verbose=0, seed=0, accelerator="cpu")
+    return model
+
+
+class TestPrediction:
+    def test_hidden_labels_are_found(self, model):
+        hidden = (model.adata.obs["seen"] == "unknown").to_numpy()
+        assert (model.predict() == model.adata.obs["type"])[hidden].mean() > 0.9
+        probability = model.predict(soft=True)
+        assert set(probability.columns) == {"type_0", "type_1", "type_2"}
+        np.testing.assert_allclose(probability.sum(1), 1, rtol=1e-5)
+        assert {"train_accuracy", "elbo_validation"} <= set(model.history)
+
+    def test_attributions_add_up(self, model):
+        """Genes' attributions sum to the change of the output; proteins are held."""
+        _, table = model.predict(indices=np.arange(5), soft=True, ig_interpretability=True, ig_args={"n_steps": 20})
+        assert set(table.iloc[:, 0]) == set(model.adata.var_names)
+
+    def test_verbs_of_totalvi(self, model):
+        rna, protein = model.get_normalized_expression(n_samples=2, seed=0)
+        assert rna.shape == (160, 30)
+        assert protein.shape == (160, 12)
+
+
+class TestLoss:
+    def test_terms(self, model):
+        """The label's terms over those of TOTALVI, in the formula of the file."""
+        (tensors,) = model._make_data_loader(model.adata, batch_size=160)
+        module = model.module.eval()
+        inferred, decoded, record = module(tensors, loss_kwargs={"kl_weight": 0.4})
+        torch.manual_seed(0)
+        log_q = module.classifier.log_probs(inferred["z"]).detach()
+        expected = (log_q.exp() * (log_q - np.log(1 / 3))).sum(1)
+        torch.testing.assert_close(record.kl_local["kl_divergence_class"].detach(), expected)
+        background = module._background_divergence(tensors, decoded)
+        torch.testing.assert_close(record.kl_local["kl_div_back_pro"], background)
+        assert set(record.reconstruction_loss) == {"reconst_loss_gene", "reconst_loss_protein"}
+
+    def test_classes_are_wanted(self):
+        with pytest.raises(ValueError, match="No cell has a label"):
+            made(labelled(share_hidden=1.1))
+        with pytest.raises(ValueError, match="labels_key"):
+            TOTALANVI.setup_anndata(labelled(), **SETUP)
+
+
+class TestFromTotalvi:
+    def test_weights_and_background_are_taken_over(self, tmp_path):
+        adata = labelled()
+        TOTALVI.setup_anndata(adata, **SETUP)
+        source = TOTALVI(adata, n_latent=4, n_hidden=16)
+        source.train(max_epochs=1, batch_size=32, verbose=0, seed=0)
+        model = TOTALANVI.from_totalvi_model(source, "unknown", labels_key="seen", linear_classifier=True)
+        assert model.was_pretrained
+        own, ours = model.module.state_dict(), source.module.state_dict()
+        assert all(torch.equal(own[name], weight) for name, weight in ours.items())
+        model.train(max_epochs=1, batch_size=32, verbose=0, seed=0)
+        assert torch.equal(model.module.background_pro_alpha, source.module.background_pro_alpha)
+        model.save(tmp_path / "m")
+        loaded = TOTALANVI.load(tmp_path / "m", adata, accelerator="cpu")
+        assert not loaded.module.background_pro_alpha.requires_grad
+        np.testing.assert_array_equal(loaded.predict(), model.predict())
+
+
+class TestMuData:
+    def test_labels_are_registered(self):
+        """scvi-tools 1.4.2 forgets them, and its constructor fails."""
+        mudata = pytest.importorskip("mudata")
+        adata = labelled()
+        proteins = AnnData(adata.obsm["protein"].to_numpy(), var=pd.DataFrame(index=adata.obsm["protein"].columns))
+        proteins.obs_names = adata.obs_names
+        rna = AnnData(adata.X, obs=adata.obs)
+        with mudata.set_options(pull_on_update=False):
+            mdata = mudata.MuData({"rna": rna, "protein": proteins})
+        where = {"rna_layer": "rna", "protein_layer": "protein", "batch_key": "rna", "labels_key": "rna"}
+        labels = {"labels_key": "seen", "unlabeled_category": "unknown"}
+        TOTALANVI.setup_mudata(mdata, batch_key="batch", modalities=where, **labels)
+        model = TOTALANVI(mdata, n_latent=4, n_hidden=16)
+        model.train(max_epochs=1, batch_size=32, verbose=0, seed=0)
+        assert set(model.predict()) <= {"type_0", "type_1", "type_2"}
+
+
+@pytest.mark.parametrize("case", ["totalanvi", "totalanvi_linear"])
+def test_figures_of_scvi_tools(check_case, case):
+    _, compared, faults = check_case(case)
+    assert faults == []
+    assert compared > 30
