@@ -118,8 +118,8 @@ class Gpu:
         for name, recipe in cases:
             options = {"recipe": recipe, "batch_size": 64, "early_stopping": False}
             python, graph = _small_model(name), _small_model(name)
-            self.train(python, **options, max_epochs=30, callbacks=[_Within()])
-            self.train(graph, **options, max_epochs=30)
+            self.train(python, **options, max_epochs=12, callbacks=[_Within()])
+            self.train(graph, **options, max_epochs=12)
             pairs = list(zip(_weights(python), _weights(graph), strict=True))
             self.add(f"{name} {recipe}", "tensors with the same bits", "share", _share_of_equal(pairs))
             worst = max(float((a.double() - b.double()).norm() / max(a.double().norm(), 1e-30)) for a, b in pairs)
@@ -147,7 +147,7 @@ class Gpu:
         own = type(_small_model().module).loss
 
         def loss(self: Any, *args: Any, **kwargs: Any) -> Any:
-            torch.cuda.current_stream().synchronize()
+            torch.cuda.current_stream().query()
             return own(self, *args, **kwargs)
 
         module = type(_small_model().module)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 import celbo.ops.linear as linear_module
-from celbo.ops.linear import _fits, linear
+from celbo.ops.linear import _fits, _Narrow, linear
 
 SHAPES = [(128, 128, 2000), (128, 2000, 128), (1024, 40, 300), (129, 2001, 127)]
 
@@ -98,3 +98,13 @@ def test_what_it_is_not_for_goes_to_torch(operands):
 def test_same_numbers_every_time(operands):
     x, weight, bias, _ = operands
     assert torch.equal(linear(x, weight, bias), linear(x, weight, bias))
+
+
+@pytest.mark.parametrize("shape", [(3, 11), (11, 3)])
+def test_gradients_of_a_narrow_layer(shape, torch_rng):
+    """The form for a GPU, here on the CPU."""
+    weight = torch.randn(shape, dtype=torch.float64, generator=torch_rng, requires_grad=True)
+    x = torch.randn(7, shape[1], dtype=torch.float64, generator=torch_rng, requires_grad=True)
+    bias = torch.randn(shape[0], dtype=torch.float64, generator=torch_rng, requires_grad=True)
+    assert torch.autograd.gradcheck(_Narrow.apply, (x, weight, bias))
+    assert torch.autograd.gradgradcheck(_Narrow.apply, (x, weight, bias))

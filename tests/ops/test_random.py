@@ -17,6 +17,7 @@ from celbo.ops.random import (
     global_rng,
     own_rng,
     private_rng,
+    renew_generator,
     set_generator_states,
 )
 
@@ -171,6 +172,16 @@ def test_states_put_a_block_back():
 
 
 @pytest.mark.usefixtures("global_rng_untouched")
+def test_another_generator_goes_on_where_one_was():
+    with own_rng(3):
+        generator = generator_for(CPU)
+        state, expected = generator.get_state(), randn(4)
+        renew_generator(CPU, state)
+        assert generator_for(CPU) is not generator
+        assert torch.equal(randn(4), expected)
+    renew_generator(CPU, state)  # outside of a block there is none to replace
+
+
 def test_blocks_for_code_of_others_never_overlap():
     drawn = {}
 

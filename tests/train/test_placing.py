@@ -5,12 +5,18 @@ import torch
 
 from celbo.data import simulate_counts
 from celbo.dataloaders.resident import ResidentTables
+<<<<<<< HEAD
 from celbo.model import SCVI
 from celbo.train.engines.engine import Engine
+=======
+from celbo.model import SCANVI, SCVI
+from celbo.train import trainer
+>>>>>>> 9d83f61 (Fuse the count likelihoods on CUDA, train there without Fabric, keep pairs of minibatches there, recover from a capture that fails)
 
 
+@pytest.mark.parametrize("cls", [SCVI, SCANVI])
 @pytest.mark.parametrize("form", ["csr", "dense"])
-def test_same_weights(monkeypatch, form):
+def test_same_weights(monkeypatch, form, cls):
     weights, fetched = [], []
     for most_bytes in (0, 10**9):
         monkeypatch.setattr(Engine, "room_for_data", most_bytes)
@@ -19,8 +25,9 @@ def test_same_weights(monkeypatch, form):
         )
         adata = simulate_counts(150, 40, 3, 2, seed=1)
         adata.X = adata.X.toarray() if form == "dense" else adata.X
-        SCVI.setup_anndata(adata, batch_key="batch")
-        model = SCVI(adata, n_hidden=8)
+        semi = {"labels_key": "cell_type", "unlabeled_category": "type_0"} if cls is SCANVI else {}
+        cls.setup_anndata(adata, batch_key="batch", **semi)
+        model = cls(adata, n_hidden=8)
         model.train(2, seed=0, verbose=0, accelerator="cpu", check_val_every_n_epoch=1)
         assert bool(fetched) is bool(most_bytes)
         weights.append(model.module.state_dict())

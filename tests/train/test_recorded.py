@@ -5,6 +5,8 @@ with the tensors and numbers they were given, undoes what they changed, and does
 """
 
 import logging
+import subprocess
+import sys
 from contextlib import contextmanager
 
 import numpy as np
@@ -32,6 +34,10 @@ def tensors(value):
 
 
 class Tape(TorchDispatchMode):
+    @classmethod
+    def _should_skip_dynamo(cls):
+        return False
+
     def __init__(self):
         super().__init__()
         self.done, self.before, self.made = [], {}, set()
@@ -366,3 +372,14 @@ def test_what_is_watched_for(deed, is_seen):
     with Watch(found):
         deed(x)
     assert bool(found) is is_seen
+
+
+def test_watching_does_not_load_torchs_compiler():
+    code = (
+        "import sys, torch\n"
+        "from celbo.train.engines.graphs import Watch\n"
+        "with Watch([]):\n"
+        "    torch.ones(3) + 1\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -39,22 +39,22 @@ class ResidentCSR:
     def __init__(self, matrix: sp.csr_matrix | sp.csr_array, device: torch.device) -> None:
         matrix.sum_duplicates()
         self.n_columns = int(matrix.shape[1])
-        self._starts = torch.from_numpy(matrix.indptr.astype(np.int64)).to(device)
-        self._columns = torch.from_numpy(matrix.indices.astype(np.int32)).to(device)
-        self._values = torch.from_numpy(matrix.data).to(device)
         longest = int(np.diff(matrix.indptr).max(initial=0))
+        borders = torch.from_numpy(matrix.indptr.astype(np.int64)).to(device)
+        self._starts, self._stops = borders[:-1], borders[1:]
+        # a row's neighbours are read where it is short; behind the last row are some more entries for that
+        self._columns = torch.from_numpy(np.pad(matrix.indices.astype(np.int32), (0, longest))).to(device)
+        self._values = torch.from_numpy(np.pad(matrix.data, (0, longest))).to(device)
         self._offsets = torch.arange(longest, device=device)
 
     def gather(self, rows_n: Tensor) -> Tensor:
         """Dense rows ``(n, g)`` in the order asked."""
-        start_n, stop_n = self._starts[rows_n], self._starts[rows_n + 1]
+        start_n, stop_n = self._starts.index_select(0, rows_n), self._stops.index_select(0, rows_n)
         place_nk = start_n[:, None] + self._offsets
-        stored_nk = place_nk < stop_n[:, None]
-        place_nk = torch.where(stored_nk, place_nk, 0)
-        value_nk = torch.where(stored_nk, self._values[place_nk], 0)
+        value_nk = self._values.take(place_nk).masked_fill_(place_nk >= stop_n[:, None], 0)
         out_ng = self._values.new_zeros(len(rows_n), self.n_columns)
-        # entries that only fill up add 0 to the first entry's column
-        return out_ng.scatter_add_(1, self._columns[place_nk].long(), value_nk)
+        # what only fills up adds 0 to some column
+        return out_ng.scatter_add_(1, self._columns.take(place_nk).long(), value_nk)
 
 
 class _ResidentDense:
@@ -62,7 +62,7 @@ class _ResidentDense:
         self._table = table
 
     def gather(self, rows_n: Tensor) -> Tensor:
-        return self._table[rows_n]
+        return self._table.index_select(0, rows_n)
 
 
 class ResidentTables:

@@ -1,8 +1,9 @@
 """Numerics as pure functions. Row sums of count log-probabilities take the fastest form that fits, and say which it is.
 
-``"fused_cpu"`` takes parameters of float32 or less (``float16``, ``bfloat16``) in main memory. ``"reference"`` takes
-everything else, counts that require a gradient, and what ``torch.compile`` traces. Under ``torch.func`` transforms
-choose it with :func:`use_backend`. Where numba does not work the reference takes over, and a warning says why.
+``"fused_cpu"`` takes parameters of float32 or less (``float16``, ``bfloat16``) in main memory, ``"fused_cuda"`` those
+on a CUDA device where torch can compile for it. ``"reference"`` takes everything else, counts that require a gradient,
+and what ``torch.compile`` traces. Under ``torch.func`` transforms choose it with :func:`use_backend`. Where numba does
+not work the reference takes over, and a warning says why.
 """
 
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from ..core import unknown_name
 from ..core.planned import public_names
-from . import fused_cpu, reference
+from . import fused_cpu, fused_cuda, reference
 from .fused_cpu import COMPUTED_IN_FLOAT32
 from .native.loops import Family, all_work, works
 
@@ -29,9 +30,9 @@ __all__ = [
     "zinb_log_prob_sum",
 ]
 
-Backend = Literal["fused_cpu", "reference"]
+Backend = Literal["fused_cpu", "fused_cuda", "reference"]
 _choice: ContextVar[Backend | Literal["auto"]] = ContextVar("celbo_ops_backend", default="auto")
-_CHOICES = ("auto", "fused_cpu", "reference")
+_CHOICES = ("auto", "fused_cpu", "fused_cuda", "reference")
 
 
 @contextmanager
@@ -41,7 +42,8 @@ def use_backend(name: Backend | Literal["auto"]) -> Iterator[None]:
     Parameters
     ----------
     name
-        ``"reference"``: plain torch. ``"fused_cpu"``: one pass on the CPU, and an error where it does not fit.
+        ``"reference"``: plain torch. ``"fused_cpu"``: one pass on the CPU, ``"fused_cuda"``: one kernel on CUDA, and an
+        error where it does not fit.
         ``"auto"``: the fastest that fits, as outside of the block.
 
     Raises
@@ -68,12 +70,16 @@ def backend_for(tensor: Tensor) -> Backend:
 
     Returns
     -------
-    ``"fused_cpu"`` or ``"reference"``. Asking compiles nothing: a numba that does not work is noticed by the first sum.
+    ``"fused_cpu"``, ``"fused_cuda"`` or ``"reference"``. Asking compiles nothing: a compiler that does not work is
+    noticed by the first sum.
     """
     choice = _choice.get()
     if choice != "auto":
         return choice
-    return "fused_cpu" if _fits(tensor) and all_work() else "reference"
+    fused = _fused_for("poisson", tensor.detach(), tensor)
+    if fused == "fused_cpu" and not all_work():
+        return "reference"
+    return fused or "reference"
 
 
 def nb_log_prob_sum(x: Tensor, scale_logits: Tensor, log_library: Tensor, log_theta: Tensor) -> Tensor:
@@ -110,23 +116,31 @@ def accessibility_log_prob_sum(
 
 def _form(family: Family, x: Tensor, *parameters: Tensor) -> ModuleType:
     """The module whose functions to call."""
-    choice = _choice.get()
+    choice, fused = _choice.get(), _fused_for(family, x, *parameters)
     if choice == "reference":
         return reference
-    fits = all(map(_fits, parameters)) and x.device.type == "cpu" and not x.requires_grad
-    if choice == "fused_cpu" and not fits:
+    if choice not in ("auto", fused):
         kinds = ", ".join(f"{tensor.dtype} on {tensor.device}" for tensor in (x, *parameters))
         raise ValueError(
-            f"The backend 'fused_cpu' was asked for and does not fit: {kinds}. It takes float32 or less on the CPU and "
-            "counts without a gradient; use_backend('auto') finds what fits."
+            f"The backend {choice!r} was asked for and does not fit: {kinds}. It takes float32 or less on "
+            f"{'the CPU' if choice == 'fused_cpu' else 'CUDA'} and counts without a gradient; use_backend('auto') "
+            "finds what fits."
         )
-    if not fits or torch.compiler.is_compiling():
+    if fused is None or torch.compiler.is_compiling():
         return reference
-    return fused_cpu if choice == "fused_cpu" or works(family) else reference
+    if fused == "fused_cuda":
+        return fused_cuda if choice == fused or fused_cuda.works(len(parameters), x.device) else reference
+    return fused_cpu if choice == fused or works(family) else reference
 
 
-def _fits(tensor: Tensor) -> bool:
-    return tensor.device.type == "cpu" and tensor.dtype in COMPUTED_IN_FLOAT32
+def _fused_for(family: Family, x: Tensor, *parameters: Tensor) -> Backend | None:
+    """The fused form that takes such tensors."""
+    kinds = {tensor.device.type for tensor in (x, *parameters)}
+    if x.requires_grad or any(parameter.dtype not in COMPUTED_IN_FLOAT32 for parameter in parameters):
+        return None
+    if kinds == {"cpu"}:
+        return "fused_cpu"
+    return "fused_cuda" if kinds == {"cuda"} and family != "accessibility" else None
 
 
 __dir__ = public_names(__name__)

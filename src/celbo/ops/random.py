@@ -32,6 +32,7 @@ __all__ = [
     "own_rng",
     "private_rng",
     "redirected",
+    "renew_generator",
     "set_generator_states",
 ]
 
@@ -73,6 +74,10 @@ class _Block:
     def on(self, device: torch.device) -> torch.Generator | None:
         found = self._generators.get(device)
         return self._make(device) if found is None and device.type in _KINDS else found
+
+    def put(self, device: torch.device, generator: torch.Generator) -> None:
+        self._generators = {known: made for known, made in self._generators.items() if _numbered(known) != device}
+        self._generators[device] = generator
 
     def _make(self, device: torch.device) -> torch.Generator:
         numbered = _numbered(device)
@@ -237,6 +242,15 @@ def generator_for(device: torch.device) -> torch.Generator | None:
         return None
     block = _here.block
     return block.on(device) if block is not None and block.private else None
+
+
+def renew_generator(device: torch.device, state: Tensor) -> None:
+    """Let the block draw from a new generator of this state: torch refuses one that a failed CUDA graph still holds."""
+    block, numbered = _here.block, _numbered(device)
+    if block is not None and block.private:
+        made = torch.Generator(numbered)
+        made.set_state(state)
+        block.put(numbered, made)
 
 
 def generator_or(given: torch.Generator | None, device: torch.device) -> torch.Generator | None:

@@ -220,8 +220,11 @@ class FiniteGuard:
             logger.warning(f"At {where} {found} Try a smaller plan_kwargs={{'lr': ...}} or gradient_clip_val=10.")
 
     def _weights_are_finite(self) -> bool:
-        floats = [t for t in self.module.state_dict().values() if t.is_floating_point()]
-        return not floats or bool(torch.stack([torch.isfinite(t).all() for t in floats]).all())  # waits but once
+        floats = [t for t in self.module.state_dict().values() if t.is_floating_point() and t.numel()]
+        if not floats:
+            return True
+        largest = torch.stack([size.float() for size in torch._foreach_norm(floats, math.inf)])  # NaN where one is
+        return bool(torch.isfinite(largest).all())  # waits but once
 
 
 def copy_weights(module: nn.Module, into: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -229,8 +232,8 @@ def copy_weights(module: nn.Module, into: dict[str, Tensor]) -> dict[str, Tensor
     state = module.state_dict()
     if into.keys() != state.keys():
         return {name: value.detach().clone() for name, value in state.items()}
-    for name, value in state.items():
-        into[name].copy_(value)
+    with torch.no_grad():
+        torch._foreach_copy_([into[name] for name in state], list(state.values()))
     return into
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ...ops.random import generator_for
+from ...ops.random import generator_for, renew_generator
 
 __all__ = ["CudaGraphs", "Graphs", "Watch"]
 
@@ -56,6 +56,10 @@ class Watch(TorchDispatchMode):
     def __init__(self, found: list[str]) -> None:
         super().__init__()
         self.found = found
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch imports its compiler, which takes seconds, to tell it to leave this class alone
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -105,6 +109,7 @@ class CudaGraphs:
         """See :class:`Graphs`. Draws from the generator of the block go on at each replay."""
         graph = torch.cuda.CUDAGraph()
         generator = generator_for(self.device)
+        state = None if generator is None else generator.get_state()
         if generator is not None:
             graph.register_generator_state(generator)
         self._pool = torch.cuda.graph_pool_handle() if self._pool is None else self._pool
@@ -113,12 +118,19 @@ class CudaGraphs:
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
                 result = compute()
+                graph.capture_end()
             except BaseException:
                 with suppress(RuntimeError):
                     graph.capture_end()
+                self._recover(state)
                 raise
-            graph.capture_end()
         return result, graph.replay
+
+    def _recover(self, state: Tensor | None) -> None:
+        if state is not None:
+            renew_generator(self.device, state)
+        with suppress(RuntimeError):  # the error of the capture itself, which CUDA keeps until it is asked
+            torch.cuda.synchronize(self.device)
 
     @contextmanager
     def watching(self) -> Iterator[list[str]]:
