@@ -5,13 +5,8 @@ import torch
 
 from celbo.data import simulate_counts
 from celbo.dataloaders.resident import ResidentTables
-<<<<<<< HEAD
-from celbo.model import SCVI
-from celbo.train.engines.engine import Engine
-=======
 from celbo.model import SCANVI, SCVI
-from celbo.train import trainer
->>>>>>> 9d83f61 (Fuse the count likelihoods on CUDA, train there without Fabric, keep pairs of minibatches there, recover from a capture that fails)
+from celbo.train.engines.engine import Engine
 
 
 @pytest.mark.parametrize("cls", [SCVI, SCANVI])

@@ -1,4 +1,4 @@
-"""Where a run computes: one process on the CPU needs nothing but torch; all else goes through Lightning Fabric."""
+"""Where a run computes: one process on the CPU or CUDA needs nothing but torch, all else goes through Fabric."""
 
 import logging
 import os
@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from ..plans.base import Plan
 from .graphs import CudaGraphs, Graphs
 from .placed import Placed
 
-__all__ = ["Engine", "FabricEngine", "asks_for_several", "make_engine", "several_processes"]
+__all__ = ["CudaEngine", "Engine", "FabricEngine", "asks_for_several", "make_engine", "several_processes"]
 
 
 class Engine:
@@ -137,6 +138,8 @@ def make_engine(
     on_cpu = accelerator == "cpu" or (accelerator in ("auto", None) and not torch.accelerator.is_available())
     if alone and plain and on_cpu:
         return Engine()
+    if alone and plain and accelerator in ("auto", None, "gpu", "cuda") and torch.cuda.is_available():
+        return CudaEngine()
     return FabricEngine(accelerator, devices, strategy, precision, num_nodes)
 
 
@@ -159,6 +162,43 @@ def _as_launched(devices: object, num_nodes: int, strategy: str) -> tuple[Any, i
         n // here if num_nodes == 1 else num_nodes,
         "ddp" if strategy == "auto" else strategy,
     )
+
+
+class CudaEngine(Engine):
+    """One process on the first CUDA device in full precision, without Fabric, whose import takes seconds.
+
+    Its steps can be recorded.
+    """
+
+    def __init__(self) -> None:
+        self._graphs = CudaGraphs(torch.device("cuda", 0))
+
+    @property
+    def device(self) -> torch.device:
+        """The first CUDA device."""
+        return self._graphs.device
+
+    @property
+    def room_for_data(self) -> int:
+        """Bytes that data may take on the device."""
+        return _room_on(self.device)
+
+    def computing(self) -> AbstractContextManager[None]:
+        """A stream of the run's own."""
+        return self._graphs.on_stream()
+
+    def graphs(self) -> CudaGraphs:
+        """CUDA's graphs."""
+        return self._graphs
+
+    def to_device(self, batch: object) -> Any:
+        """Move a minibatch: its tensors, and whatever else can be moved."""
+        device = self.device
+        return tree_map(lambda leaf: leaf.to(device, non_blocking=True) if hasattr(leaf, "to") else leaf, batch)
+
+
+def _room_on(device: torch.device) -> int:
+    return int(_SHARE_FOR_DATA * torch.cuda.mem_get_info(device)[0])
 
 
 class FabricEngine(Engine):
@@ -198,7 +238,6 @@ class FabricEngine(Engine):
         self._dtypes: dict[str, torch.dtype] = {}
         self._of_module: set[int] = set()
         self.plain = self.fabric.world_size == 1 and str(precision) in _FULL_PRECISION
-        self._graphs = CudaGraphs(self.device) if self.plain and self.device.type == "cuda" else None
 
     @property
     def device(self) -> torch.device:
@@ -224,14 +263,6 @@ class FabricEngine(Engine):
             self._of_module = {id(parameter) for parameter in raw.parameters()}
             plan.module = Placed(raw, self.fabric, seal=self.mixed)
         return raw
-
-    def computing(self) -> AbstractContextManager[None]:
-        """On CUDA a stream of its own, where a run's steps can be recorded."""
-        return nullcontext() if self._graphs is None else self._graphs.on_stream()
-
-    def graphs(self) -> CudaGraphs | None:
-        """One process in full precision on CUDA has graphs."""
-        return self._graphs
 
     def release(self, raw: torch.nn.Module) -> None:
         """Give a module back in the precision it came in."""
@@ -274,7 +305,7 @@ class FabricEngine(Engine):
     @property
     def room_for_data(self) -> int:
         """Bytes that data may take on the device: weights, activations and other programs want the rest."""
-        return int(_SHARE_FOR_DATA * torch.cuda.mem_get_info(self.device)[0]) if self.device.type == "cuda" else 0
+        return _room_on(self.device) if self.device.type == "cuda" else 0
 
     @property
     def holds_all_weights(self) -> bool:
