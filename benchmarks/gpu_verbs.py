@@ -22,7 +22,18 @@ from celbo.external import (
     SpatialStereoscope,
     SysVI,
 )
-from celbo.model import AUTOZI, PEAKVI, SCANVI, SCVI, AmortizedLDA, CondSCVI, DestVI, LinearSCVI
+from celbo.model import (
+    AUTOZI,
+    MULTIVI,
+    PEAKVI,
+    SCANVI,
+    SCVI,
+    TOTALVI,
+    AmortizedLDA,
+    CondSCVI,
+    DestVI,
+    LinearSCVI,
+)
 
 __all__ = ["ask_everything"]
 
@@ -58,6 +69,7 @@ GENERAL: dict[str, Mapping[str, Any]] = {
     "differential_abundance": {"sample_key": "batch"},
     "get_salient_normalized_expression": {},
     "get_specific_normalized_expression": {"salient": True},
+    "get_protein_foreground_probability": {},
 }
 """Verb -> arguments. Each model is asked those that it has."""
 
@@ -199,6 +211,10 @@ def _models(train: Train) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "AmortizedLDA", plain(AmortizedLDA, {})
     yield "SysVI", plain(SysVI, batch)
     yield "SCAR", plain(SCAR, batch, {"ambient_profile": np.ones(counts.n_vars)})
+
+    counts.obsm["protein"] = np.random.default_rng(0).poisson(20.0, (counts.n_obs, 8)).astype(np.float32)
+    yield "TOTALVI", plain(TOTALVI, batch | {"protein_expression_obsm_key": "protein"})
+    yield "MULTIVI", plain(MULTIVI, batch, {"n_genes": 40, "n_regions": counts.n_vars - 40})
 
     def query() -> Any:
         rows = counts.obs["batch"] == counts.obs["batch"].iloc[0]
