@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from celbo.data import synthetic_iid
-from celbo.external import SCAR, SOLO, CellAssign, ContrastiveVI, RNAStereoscope, SpatialStereoscope, SysVI
+from celbo.external import MRVI, SCAR, SOLO, CellAssign, ContrastiveVI, RNAStereoscope, SpatialStereoscope, SysVI
 from celbo.model import AUTOZI, SCANVI, SCVI, AmortizedLDA, CondSCVI, DestVI, LinearSCVI
 from celbo.module import VAE
 from celbo.ops.random import private_rng
@@ -199,6 +199,14 @@ def contrastivevi():
     ]
 
 
+def mrvi():
+    adata = data()
+    MRVI.setup_anndata(adata, sample_key="batch")
+    model = MRVI(adata, encoder_n_hidden=6, n_latent=3, n_latent_u=3)
+    model.train(**TRAIN)
+    return model, [lambda: model.get_latent_representation(use_mean=False), model.get_elbo]
+
+
 KINDS = [
     scvi,
     logistic_normal,
@@ -214,6 +222,7 @@ KINDS = [
     sysvi,
     scar,
     contrastivevi,
+    mrvi,
 ]
 
 

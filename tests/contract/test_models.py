@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from celbo.data import synthetic_iid
-from celbo.external import SCAR, SOLO, TOTALANVI, SysVI
+from celbo.external import MRVI, SCAR, SOLO, TOTALANVI, SysVI, TorchMRVI
 from celbo.model import AUTOZI, PEAKVI, SCANVI, SCVI, TOTALVI, AmortizedLDA, LinearSCVI
 from celbo.testing import check_model
 
@@ -38,6 +38,20 @@ ROWS = {
 def test_contract(row, sparse_format):
     cls, setup, init = ROWS[row]
     check_model(cls, functools.partial(data, sparse_format=sparse_format), setup=setup, init=SMALL | init)
+
+
+@pytest.mark.usefixtures("global_rng_untouched")
+@pytest.mark.parametrize(
+    ("cls", "setup", "init"),
+    [
+        (MRVI, {"sample_key": "batch", "labels_key": "labels"}, {}),
+        (TorchMRVI, {"sample_key": "labels", "batch_key": "batch"}, {"qz_kwargs": {"use_map": False}}),
+    ],
+    ids=["MRVI", "TorchMRVI"],
+)
+def test_contract_of_a_model_of_samples(cls, setup, init):
+    """What other models call n_hidden is the encoder's alone."""
+    check_model(cls, data, setup=setup, init={"encoder_n_hidden": 6, "n_latent": 3, "n_latent_u": 3} | init)
 
 
 @pytest.mark.usefixtures("global_rng_untouched")

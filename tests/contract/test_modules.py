@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
+from celbo.external.mrvi import TorchMRVAE
 from celbo.external.sysvi import SysVAE
 from celbo.module import LDVAE, PEAKVAE, VAE, AmortizedLDAModule, AutoZIVAE
 from celbo.module.base import BaseModuleClass, LossOutput
@@ -19,6 +20,7 @@ def minibatch() -> dict[str, torch.Tensor]:
         "X": torch.poisson(torch.full((N, G), 3.0), generator=generator),
         "batch": torch.arange(N)[:, None] % 2,
         "labels": torch.arange(N)[:, None] % 3,
+        "sample": torch.arange(N)[:, None] % 3,
     }
 
 
@@ -36,6 +38,10 @@ PRIOR = {"library_log_means": torch.full((1, 2), 3.0).numpy(), "library_log_vars
 
 def peaks(n_input, n_labels, **options):
     return PEAKVAE(n_input, **options)
+
+
+def samples(n_input, n_batch, n_labels, n_hidden, n_latent, **options):
+    return TorchMRVAE(n_input, 3, n_batch, n_labels, n_latent, n_latent, n_hidden, **options)
 
 
 COVARIATES = {"n_cats_per_cov": [4], "n_continuous_cov": 2}
@@ -59,6 +65,8 @@ ROWS = {
     "peaks": (peaks, {}, []),
     "peaks_covariates": (peaks, {"encode_covariates": True, **COVARIATES}, []),
     "peaks_plain": (peaks, {"model_depth": False, "region_factors": False}, []),
+    "samples": (samples, {}, [f"{name}.attention_block.k_proj.bias" for name in ("px", "qz")]),  # as in any softmax
+    "samples_of_1_4_2": (samples, {"layout": "1.4.2", "learn_z_u_prior_scale": True}, []),
     "systems": (lambda **_: SysVAE(G, n_batch=2, n_hidden=6, n_latent=3), {}, []),
     "linear": (LDVAE, {**PRIOR, "gene_likelihood": "nb"}, [NO_DROPOUT]),
 }

@@ -117,7 +117,7 @@ class PosteriorPredictiveCheck:
         ModuleNotFoundError
             The package ``xarray`` is not installed.
         """
-        xarray = optional("xarray", extra="sparse", purpose="samples_dataset")
+        xarray = optional("xarray", extra="xarray", purpose="samples_dataset")
         drawn = {name: (("cells", "features", "samples"), values) for name, values in self.samples.items()}
         return xarray.Dataset(
             {**drawn, DATA_VAR_RAW: (("cells", "features"), self.raw_counts)},

@@ -3,6 +3,7 @@
 from ..core.planned import planned_names, public_names
 from .cellassign import CellAssign
 from .contrastivevi import ContrastiveVI
+from .mrvi import MRVI, TorchMRVI
 from .poissonvi import POISSONVI
 from .scar import SCAR
 from .solo import SOLO
@@ -11,6 +12,7 @@ from .sysvi import SysVI
 from .totalanvi import TOTALANVI
 
 __all__ = [
+    "MRVI",
     "POISSONVI",
     "SCAR",
     "SOLO",
@@ -20,6 +22,7 @@ __all__ = [
     "RNAStereoscope",
     "SpatialStereoscope",
     "SysVI",
+    "TorchMRVI",
 ]
 
 __getattr__ = planned_names(__name__)

@@ -1,6 +1,6 @@
 """The names by which users of scvi-tools ask a model about itself: properties and look-ups, no logic."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -38,6 +38,7 @@ class ModelFace:
     _adata_manager: AnnDataManager | None
     _model_summary_string: str
     minified_data_type: str | None = None
+    _reads: ClassVar[Sequence[str]] = ()
     _registry_when_loading: Mapping[str, Any] | None = None
 
     # How an archive makes one.

@@ -56,7 +56,8 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
     the arguments of the constructor (``_renamed``: name of the model's -> name of the module's or None), and what
     ``_computed_arguments`` works out of both. What it explains is declared in ``_outputs``, expression of the counts
     under ``X`` by default. ``_recipe`` names the recipe that it trains by where nobody names one; None: ``one_cycle``.
-    A subclass has a constructor only to name its arguments; its last line is ``self._build_module()``.
+    ``_reads`` names further classes whose archives it reads. A subclass has a constructor only to name its arguments;
+    its last line is ``self._build_module()``.
 
     Parameters
     ----------

@@ -18,7 +18,7 @@ from torch.distributions import Categorical, Distribution, Independent, MixtureS
 
 from ...ops.draws import randn, rsample
 
-__all__ = ["GaussianPrior", "MogPrior", "Prior", "VampPrior", "mixture_kl", "normal_mixture"]
+__all__ = ["GaussianPrior", "MogPrior", "Prior", "VampPrior", "labelled_mixture", "mixture_kl", "normal_mixture"]
 
 _CELL_TYPE_BIAS = 10.0
 _MC_SAMPLES = 30
@@ -40,6 +40,29 @@ def normal_mixture(logits: Tensor, means: Tensor, scales: Tensor) -> MixtureSame
     """
     component = Independent(Normal(means, scales, validate_args=False), 1)
     return MixtureSameFamily(Categorical(logits=logits, validate_args=False), component, validate_args=False)
+
+
+def labelled_mixture(logits: Tensor, means: Tensor, scales: Tensor, y: Tensor | None) -> MixtureSameFamily:
+    """Mixture in which each cell's label has a component of its own: it adds 10 to the logit of that number.
+
+    Parameters
+    ----------
+    logits
+        Of the components, ``(m,)``.
+    means, scales
+        ``(m, k)``.
+    y
+        Codes of the labels, ``(n, 1)`` or ``(n,)``; None: there are none.
+
+    Returns
+    -------
+    Distribution over ``(k,)``, of batch shape ``(n,)`` with labels, ``()`` without.
+    """
+    if y is None:
+        return normal_mixture(logits, means, scales)
+    bias_nm = _CELL_TYPE_BIAS * F.one_hot(y.reshape(-1).long(), len(logits))
+    n = len(bias_nm)
+    return normal_mixture(logits + bias_nm, means.expand(n, -1, -1), scales.expand(n, -1, -1))
 
 
 def mixture_kl(qz: Normal, prior: Distribution, n_samples: int = _MC_SAMPLES) -> Tensor:
@@ -122,14 +145,8 @@ class MogPrior(Prior):
         -------
         Distribution over ``(k,)``, of batch shape ``(n,)`` with ``celltype_bias`` and labels, ``()`` without.
         """
-        logits: Tensor = self.prior_logits
-        means: Tensor = self.prior_means
         scales = self.prior_log_scales.exp() + 1e-4
-        if self.celltype_bias and y is not None:
-            bias_nm = _CELL_TYPE_BIAS * F.one_hot(y.reshape(-1).long(), self.n_components)
-            logits = logits + bias_nm
-            means, scales = means.expand(len(bias_nm), -1, -1), scales.expand(len(bias_nm), -1, -1)
-        return normal_mixture(logits, means, scales)
+        return labelled_mixture(self.prior_logits, self.prior_means, scales, y if self.celltype_bias else None)
 
     def kl(self, qz: Normal, labels: Tensor | None = None, **kwargs: Any) -> Tensor:
         """KL divergence ``(n,)`` from 30 draws a cell."""

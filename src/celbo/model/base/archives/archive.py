@@ -175,7 +175,7 @@ def load_model(
 ) -> Any:
     """Read a model; see :meth:`celbo.model.base.BaseModelClass.load`."""
     saved = read_saved(dir_path, prefix)
-    if saved.class_name and saved.class_name not in (cls.__name__, *(allowed_classes_names_list or ())):
+    if saved.class_name and saved.class_name not in (cls.__name__, *cls._reads, *(allowed_classes_names_list or ())):
         raise io.ArchiveError(
             f"It appears you are loading a model from a different class: {saved.path} holds a {saved.class_name}, "
             f"not a {cls.__name__}. Use {saved.class_name}.load."
