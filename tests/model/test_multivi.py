@@ -209,6 +209,42 @@ class TestPresence:
         assert list(proteins.index.sort_values()) == sorted(mdata.mod["adt"].var_names)
 
 
+class TestReport:
+    def test_cells_by_what_they_have_and_batch(self, model, caplog):
+        mdata = model.adata
+        has = {key: mdata.obs_names.isin(part.obs_names) for key, part in mdata.mod.items()}
+        report = model.get_presence_report()
+        assert report["cells"].sum() == mdata.n_obs
+        assert report.loc["rna + peaks", "cells"] == (has["rna"] & has["peaks"] & ~has["adt"]).sum()
+        assert (report[["0", "1"]].sum(axis=1) == report["cells"]).all()
+        with caplog.at_level("INFO", logger="celbo"):
+            made()
+        assert "rna + peaks + adt" in caplog.text
+
+    def test_zeros_that_may_mean_not_measured_are_asked_about(self, caplog):
+        mdata = simulated(paired=True)
+        x = mdata.mod["rna"].X
+        x.data[: x.indptr[30]] = 0
+        x.eliminate_zeros()
+        made(mdata)
+        assert "30 of the 120 cells of modality 'rna' have no counts there, and count as measured" in caplog.text
+
+    def test_names_of_two_modalities(self, caplog):
+        mdata = simulated()
+        mdata.mod["adt"].var_names = ["rna_3", *mdata.mod["adt"].var_names[1:]]
+        made(mdata)
+        assert "1 features have the same name in two modalities ('rna_3')" in caplog.text
+
+    def test_no_shared_cells(self):
+        parts = simulated().mod
+        parts["peaks"].obs_names = parts["peaks"].obs_names + "-1"
+        del parts["peaks"].obs["batch"]
+        mdata = mudata.MuData({key: parts[key] for key in ("rna", "peaks")})
+        wanted = {"rna_layer": "rna", "atac_layer": "peaks"}
+        with pytest.raises(ValueError, match=r"No cell is in more than one modality.*'peaks' has 'cell_\d+-1'"):
+            MULTIVI.setup_mudata(mdata, modalities=wanted)
+
+
 class TestLife:
     def test_archive(self, model, tmp_path):
         model.save(tmp_path / "m", save_anndata=True)
@@ -290,3 +326,65 @@ def test_figures_of_scvi_tools_stay_with_its_archives(parity2, tmp_path):
     celbo.model.base.export_archive(tmp_path / "again", tmp_path / "exported")
     assert "scvi_tools_figures" not in str(celbo.io.read_scvi_archive(tmp_path / "exported").attributes["init_params_"])
     assert not made().module.scvi_tools_figures
+
+
+class TestMinified:
+    @pytest.mark.parametrize("kind", ["latent_posterior_parameters", "latent_posterior_parameters_with_counts"])
+    def test_stored_latents_answer(self, kind, tmp_path):
+        model = made()
+        model.train(max_epochs=2, verbose=0, seed=0)
+        full = model.adata
+        latent, expression = model.get_latent_representation(), model.get_normalized_expression(return_numpy=True)
+        full.obsm["X_latent_qzm"], full.obsm["X_latent_qzv"] = model.get_latent_representation(return_dist=True)
+        model.minify_mudata(kind)
+        assert model.minified_data_type == kind
+        kept = kind.endswith("counts")
+        assert (model.data.mod["rna"].X.nnz > 0) == kept
+        assert full.mod["rna"].X.nnz
+        np.testing.assert_allclose(model.get_latent_representation(), latent, rtol=1e-6)
+        np.testing.assert_allclose(model.get_normalized_expression(return_numpy=True), expression, rtol=1e-4)
+        assert np.isfinite(model.get_normalized_accessibility(return_numpy=True)).all()
+        has = model.data.obs_names.isin(full.mod["rna"].obs_names)
+        totals = np.asarray(full.mod["rna"].X.sum(1)).ravel()
+        rows = full.mod["rna"].obs_names.get_indexer(model.data.obs_names[has])
+        np.testing.assert_array_equal(model.data.obs["observed_lib_size"][has], totals[rows])
+        if not kept:
+            with pytest.raises(ValueError, match="does not support minified data"):
+                model.get_elbo()
+        with pytest.raises(ValueError, match="joint latents are kept only"):
+            model.get_latent_representation(modality="expression")
+        model.save(tmp_path / "m", save_anndata=True)
+        again = MULTIVI.load(tmp_path / "m")
+        assert again.minified_data_type == kind
+        np.testing.assert_allclose(again.get_latent_representation(), latent, rtol=1e-6)
+
+
+class TestQuery:
+    def test_cells_of_a_new_batch_that_lack_a_modality(self):
+        """A query of genes only, in another order and with fewer of them, onto a reference of three modalities."""
+        reference = made(encode_covariates=True)
+        reference.train(max_epochs=3, verbose=0, seed=0)
+        other = simulated(40, seed=1)
+        rna = other.mod["rna"][:, ::-1][:, 2:].copy()
+        rna.obs["batch"] = "new"
+        query = mudata.MuData({"rna": rna})
+        with pytest.raises(ValueError, match=r"'rna' of the query lacks 2 of the reference's 24.*prepare_query_mudata"):
+            MULTIVI.load_query_data(query, reference)
+        with pytest.raises(ValueError, match=r"no modality 'peaks' .*prepare_query_mudata adds it"):
+            MULTIVI.load_query_data(mudata.MuData({"rna": other.mod["rna"]}), reference)
+        prepared = MULTIVI.prepare_query_mudata(query, reference, inplace=False)
+        assert {key: part.shape for key, part in prepared.mod.items()} == {
+            "rna": (len(rna), 24),
+            "peaks": (0, 30),
+            "adt": (0, 6),
+        }
+        names = MULTIVI.prepare_query_mudata(query, reference, return_reference_var_names=True)
+        assert list(names["rna"]) == list(prepared.mod["rna"].var_names)
+        model = MULTIVI.load_query_data(prepared, reference)
+        model.train(max_epochs=2, verbose=0, seed=0)
+        assert model.summary_stats.n_batch == 3
+        assert model.get_normalized_accessibility().shape == (len(rna), 30)
+        MULTIVI.prepare_query_mudata(query, reference)
+        assert set(query.mod) == {"rna", "peaks", "adt"}
+        old = reference.get_latent_representation()
+        np.testing.assert_array_equal(model.get_latent_representation(simulated()), old)

@@ -4,7 +4,7 @@ Dims: n cells of the MuData, m cells of a modality.
 """
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,15 @@ def is_mudata(data: object) -> bool:
     """Whether this is a MuData: if mudata was never imported, nothing is."""
     mudata = sys.modules.get("mudata")
     return mudata is not None and isinstance(data, mudata.MuData)
+
+
+def with_modalities(mdata: Any, modalities: Mapping[str, Any]) -> Any:
+    """A MuData with the tables and the map of cells of another one, and other modalities of the same cells."""
+    tables = {name: getattr(mdata, name).copy() for name in ("obs", "var")}
+    parts = {name: dict(getattr(mdata, name)) for name in ("obsm", "varm", "obsp", "varp", "obsmap", "varmap", "uns")}
+    mudata = sys.modules["mudata"]
+    with mudata.set_options(pull_on_update=False):
+        return mudata.MuData(dict(modalities), **tables, **parts, axis=mdata.axis)
 
 
 def listed_modalities(mdata: Any) -> str:

@@ -3,13 +3,23 @@
 Dims: n cells, m registered matrices.
 """
 
+import logging
+
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 
+from ..core import REGISTRY_KEYS
 from .manager import AnnDataManager
 from .modalities import is_mudata
 
-__all__ = ["may_lack_modalities", "presence"]
+__all__ = ["may_lack_modalities", "presence", "presence_report", "tell_presence"]
+
+logger = logging.getLogger("celbo")
+
+_SHOWN = 5
+_WORTH_SAYING = 0.01
+"""Share of cells without counts in a modality from which on it is asked what these zeros mean."""
 
 
 def may_lack_modalities(manager: AnnDataManager) -> bool:
@@ -35,3 +45,88 @@ def presence(manager: AnnDataManager) -> pd.DataFrame:
     rows = {key: manager.get_row_indexer(key) for key in keys}
     has = {key: np.ones(mdata.n_obs, bool) if rows_n is None else rows_n >= 0 for key, rows_n in rows.items()}
     return pd.DataFrame(has, index=mdata.obs_names)
+
+
+def presence_report(manager: AnnDataManager) -> pd.DataFrame:
+    """How many cells have which modalities, in all and in each batch.
+
+    Parameters
+    ----------
+    manager
+        Of a MuData.
+
+    Returns
+    -------
+    A row for each combination of modalities that some cell has (``"rna + atac"``), the most frequent first; a column
+    ``cells``, and one for each batch where there are several.
+    """
+    has = presence(manager)
+    names = [_modality(manager, key) for key in map(str, has)]
+    code_n = has.to_numpy() @ (1 << np.arange(len(names)))
+
+    def words(code: int) -> str:
+        return " + ".join(name for bit, name in enumerate(names) if code >> bit & 1) or "none"
+
+    combination = pd.Series(code_n, index=has.index).map({code: words(code) for code in np.unique(code_n)})
+    report = combination.value_counts().rename("cells").to_frame()
+    if REGISTRY_KEYS.BATCH_KEY in manager.data_registry and manager.summary_stats["n_batch"] > 1:
+        known = manager.get_state_registry(REGISTRY_KEYS.BATCH_KEY)["categorical_mapping"]
+        batch = np.asarray(known)[np.asarray(manager.get_from_registry(REGISTRY_KEYS.BATCH_KEY)).ravel()]
+        report = report.join(pd.crosstab(combination.to_numpy(), batch))
+    return report
+
+
+def tell_presence(manager: AnnDataManager) -> None:
+    """Say which cells have which modalities, where not all have all, and what may be meant otherwise than it stands.
+
+    Raises
+    ------
+    ValueError
+        No cell has more than one modality: their names do not match.
+    """
+    has = presence(manager)
+    keys = [str(key) for key in has]
+    n_of_cell = has.sum(axis=1)
+    if has.any().sum() > 1 and n_of_cell.max() < 2:
+        first = {_modality(manager, key): str(has.index[has[key]][0]) for key in keys if has[key].any()}
+        raise ValueError(
+            "No cell is in more than one modality, so that nothing links them. Names of cells must be the same in all: "
+            + ", ".join(f"{name!r} has {cell!r}" for name, cell in first.items())
+            + ". Rename obs_names of the modalities, and make the MuData of them again."
+        )
+    if (n_of_cell < has.shape[1]).any():
+        logger.info("Cells by the modalities that they have:\n%s", presence_report(manager).to_string())
+    for key in keys:
+        _tell_empty_cells(manager, key)
+    _tell_shared_names(manager, keys)
+
+
+def _tell_empty_cells(manager: AnnDataManager, key: str) -> None:
+    x, name = manager.get_from_registry(key), _modality(manager, key)
+    if not sp.issparse(x) and not isinstance(x, np.ndarray):
+        return  # what lies on disk is not read once more for this
+    n_empty = int((np.asarray((x != 0).sum(axis=1)).ravel() == 0).sum())
+    if n_empty > _WORTH_SAYING * x.shape[0]:
+        logger.warning(
+            "%d of the %d cells of modality %r have no counts there, and count as measured. If these zeros stand for "
+            "what was not measured, take the cells out of it: mdata.mod[%r] = "
+            "mdata.mod[%r][mdata.mod[%r].X.sum(1) > 0].copy(), then mdata.update().",
+            *(n_empty, x.shape[0], name, name, name, name),
+        )
+
+
+def _tell_shared_names(manager: AnnDataManager, keys: list[str]) -> None:
+    names = [(key, str(name)) for key in keys for name in manager.get_state_registry(key)["column_names"]]
+    table = pd.DataFrame(names, columns=["key", "name"]).drop_duplicates()
+    twice = table.loc[table["name"].duplicated(), "name"].unique()
+    if len(twice):
+        logger.warning(
+            "%d features have the same name in two modalities (%s%s): tables of one modality are clear, those of "
+            "several are not. To tell them apart rename them in one, for example "
+            "mdata.mod['protein'].var_names = 'protein_' + mdata.mod['protein'].var_names.",
+            *(len(twice), ", ".join(map(repr, twice[:_SHOWN])), ", ..." if len(twice) > _SHOWN else ""),
+        )
+
+
+def _modality(manager: AnnDataManager, key: str) -> str:
+    return str(manager.data_registry[key]["mod_key"])

@@ -13,6 +13,7 @@ from .. import posterior
 from ..core import REGISTRY_KEYS, ArgumentError
 from ..core.kinds import Several, Text
 from ..data.fields import LayerField, NumericalJointObsField, ProteinObsmField, bundles
+from ..data.fields.dataframe import RowNumberField
 from ..module.likelihoods import Dispersion, LatentDistribution, Placement
 from ..module.modalities import ModalityPenalty
 from ..module.multinetworks import CountLikelihoodName, ModalityWeights, ProteinDispersion
@@ -22,7 +23,7 @@ from ..posterior.protein import foreground_of
 from ..train import AdversarialTrainingPlan
 from ..train.method import PASSED_ON, SPLIT, WHERE, Argument, training
 from ..verbs.multimodal import MultimodalMixin
-from .base import ArchesMixin, BaseMinifiedModeModelClass, UnsupervisedTrainingMixin, setup_method
+from .base import ArchesMixin, BaseMudataMinifiedModeModelClass, UnsupervisedTrainingMixin, setup_method
 from .base.made_with import given_arguments
 
 __all__ = ["MULTIVI"]
@@ -33,7 +34,7 @@ def _train_settings(model: "MULTIVI", options: dict[str, Any]) -> dict[str, Any]
     return options | {"plan_kwargs": plan | dict(options["plan_kwargs"] or {})}
 
 
-class MULTIVI(MultimodalMixin, ArchesMixin, UnsupervisedTrainingMixin, BaseMinifiedModeModelClass):
+class MULTIVI(MultimodalMixin, ArchesMixin, UnsupervisedTrainingMixin, BaseMudataMinifiedModeModelClass):
     r"""Variational autoencoder of genes, of which regions of the chromatin are open, and of proteins.
 
     .. math::
@@ -166,6 +167,17 @@ class MULTIVI(MultimodalMixin, ArchesMixin, UnsupervisedTrainingMixin, BaseMinif
             "use_size_factor_key": bool(stats.get("n_size_factor", 0)),
         }
 
+    def _validate_anndata(
+        self, adata: AnnData | None = None, copy_if_view: bool = True, extend_categories: bool = False
+    ) -> AnnData:
+        known = super()._validate_anndata(adata, copy_if_view, extend_categories)
+        if self.module.modality_weights == "cell" and self._adata is not None and known is not self._adata:
+            raise ValueError(
+                "modality_weights='cell' are parameters of the cells that the model was trained on: it answers about "
+                "these only (adata=None, indices=). Train with 'equal' or 'universal' weights for others."
+            )
+        return known
+
     @property
     def _of_mudata(self) -> bool:
         return self.registry_.get("setup_method_name") == "setup_mudata"
@@ -230,7 +242,7 @@ class MULTIVI(MultimodalMixin, ArchesMixin, UnsupervisedTrainingMixin, BaseMinif
             *bundles.labels(None),
             NumericalJointObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, _names(size_factor_key), required=False),
             *bundles.covariates(categorical_covariate_keys, continuous_covariate_keys),
-            *bundles.row_numbers(adata),
+            RowNumberField(REGISTRY_KEYS.INDICES_KEY, "_indices"),
         ]
         if protein_expression_obsm_key is not None:
             key = REGISTRY_KEYS.PROTEIN_EXP_KEY
@@ -277,7 +289,7 @@ class MULTIVI(MultimodalMixin, ArchesMixin, UnsupervisedTrainingMixin, BaseMinif
             *of("size_factor_key", [factors]),
             *of("categorical_covariate_keys", [categories]),
             *of("continuous_covariate_keys", [numbers]),
-            *bundles.in_modality(None, bundles.row_numbers(mdata)),
+            *bundles.in_modality(None, [RowNumberField(REGISTRY_KEYS.INDICES_KEY, "_indices")]),
         ]
         if "rna_layer" in where:
             fields += of("rna_layer", bundles.counts(rna_layer))

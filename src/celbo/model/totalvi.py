@@ -26,7 +26,7 @@ from ..train.method import PASSED_ON, SPLIT, WHERE, Argument, training
 from ..verbs.protein import EXPRESSION, PROTEIN, ProteinMixin
 from .base import (
     ArchesMixin,
-    BaseMinifiedModeModelClass,
+    BaseMudataMinifiedModeModelClass,
     UnsupervisedTrainingMixin,
     VAEMixin,
     library_arguments,
@@ -59,7 +59,7 @@ def _train_settings(model: "TOTALVI", options: dict[str, Any]) -> dict[str, Any]
     return options
 
 
-class TOTALVI(ProteinMixin, VAEMixin, ArchesMixin, UnsupervisedTrainingMixin, BaseMinifiedModeModelClass):
+class TOTALVI(ProteinMixin, VAEMixin, ArchesMixin, UnsupervisedTrainingMixin, BaseMudataMinifiedModeModelClass):
     r"""Variational autoencoder of counts of genes and of surface proteins.
 
     .. math::

@@ -23,12 +23,14 @@ def get_minified_adata_scrna(adata_manager: AnnDataManager, keep_count_data: boo
     return minified_copy(adata_manager, keep_count_data)
 
 
-def get_minified_mudata(adata_manager: object, keep_count_data: bool = False) -> Any:
-    """Not there yet: no model of celbo takes MuData.
+def get_minified_mudata(adata_manager: AnnDataManager, keep_count_data: bool = False) -> Any:
+    """MuData with the metadata of a set-up one, with or without its counts.
 
-    Raises
-    ------
-    NotImplementedError
-        Always.
+    Parameters
+    ----------
+    adata_manager
+        Manager of the MuData; it is not changed.
+    keep_count_data
+        Keep the counts. Otherwise ``X`` and all layers of each modality are empty matrices of the same shape.
     """
-    raise NotImplementedError("get_minified_mudata is not written yet, because no model of celbo takes MuData yet.")
+    return minified_copy(adata_manager, keep_count_data)

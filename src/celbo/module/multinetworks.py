@@ -53,6 +53,8 @@ def multimodal_sizes(
 class MultimodalNetworks(BaseMinifiedModeModuleClass):
     """Networks of :class:`~celbo.module.MULTIVAE`, whose arguments these are."""
 
+    use_observed_lib_size = True  # where only latents are kept, so are the totals of genes
+
     @checked
     def __init__(
         self,

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
         def _check_if_trained(self, warn: bool = True, message: str | None = None) -> None: ...
 
+        def get_anndata_manager(self, adata: AnnData, required: bool = False) -> Any:
+            """Manager that the model has for data."""
+
         def _validate_anndata(
             self, adata: AnnData | None = None, copy_if_view: bool = True, extend_categories: bool = False
         ) -> AnnData: ...

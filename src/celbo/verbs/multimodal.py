@@ -9,6 +9,7 @@ from anndata import AnnData
 
 from .. import posterior
 from ..core import checked_methods
+from ..data.presence import may_lack_modalities, presence_report
 from ..module.multinetworks import MODALITIES
 from .accessibility import AccessibilityMixin
 from .answering import AnsweringWith
@@ -30,6 +31,32 @@ class MultimodalMixin(AccessibilityMixin, VAEMixin):
     cell lacks is imputed from what it has.
     """
 
+    def get_presence_report(self, adata: AnnData | None = None) -> pd.DataFrame:
+        """How many cells have which modalities, in all and in each batch.
+
+        Parameters
+        ----------
+        adata
+            A MuData; None: the training data.
+
+        Returns
+        -------
+        A row for each combination of modalities, see :func:`celbo.data.presence.presence_report`.
+
+        Raises
+        ------
+        ValueError
+            The data are an AnnData, which does not say what its cells have.
+
+        Examples
+        --------
+        >>> model.get_presence_report()  # doctest: +SKIP
+        """
+        manager = self.get_anndata_manager(self._validate_anndata(adata), required=True)
+        if not may_lack_modalities(manager):
+            raise ValueError("An AnnData does not say which of its cells have which modality; a MuData does.")
+        return presence_report(manager)
+
     def get_library_size_factors(  # type: ignore[override]
         self, adata: AnnData | None = None, indices: Sequence[int] | None = None, batch_size: int = 128
     ) -> dict[str, np.ndarray]:
@@ -44,6 +71,7 @@ class MultimodalMixin(AccessibilityMixin, VAEMixin):
         -------
         ``{"expression": (n,), "accessibility": (n,)}``.
         """
+        self.module.require_counts(f"{type(self).__name__}.get_library_size_factors")
         cells = asked(self, adata, indices, batch_size)
         factors = {"expression": "libsize_expr", "accessibility": "d"}
         return {
@@ -109,6 +137,8 @@ class MultimodalMixin(AccessibilityMixin, VAEMixin):
         )
 
     def _require_modality(self, modality: str) -> None:
+        if self.module.minified_data_type is not None:
+            raise ValueError("Of minified data the joint latents are kept only: ask for these, or load the full data.")
         if self.init_params_["non_kwargs"].get("fully_paired"):
             raise RuntimeError("A model made with fully_paired=True has joint latents only.")
         if not self.module.n_inputs[MODALITIES.index(modality)]:

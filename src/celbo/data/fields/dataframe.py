@@ -15,7 +15,14 @@ from .base import BaseAnnDataField
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["BaseDataFrameField", "NumericalDataFrameField", "NumericalObsField", "NumericalVarField", "require_numbers"]
+__all__ = [
+    "BaseDataFrameField",
+    "NumericalDataFrameField",
+    "NumericalObsField",
+    "NumericalVarField",
+    "RowNumberField",
+    "require_numbers",
+]
 
 _SHOWN = 5
 
@@ -145,6 +152,34 @@ class NumericalObsField(NumericalDataFrameField):
 
     def __init__(self, registry_key: str, attr_key: str | None, required: bool = True) -> None:
         super().__init__(registry_key, attr_key, field_type="obs", required=required)
+
+
+class RowNumberField(NumericalDataFrameField):
+    """The number of each row, written to a column of ``obs`` of whatever data are registered.
+
+    Parameters
+    ----------
+    registry_key
+        Name under which models know it.
+    column
+        Where it is written.
+    """
+
+    def __init__(self, registry_key: str, column: str) -> None:
+        super().__init__(registry_key, column, field_type="obs")
+
+    @property
+    def obs_columns(self) -> list[str]:
+        """None that the user named."""
+        return []
+
+    def validate_field(self, adata: AnnData) -> None:
+        """Nothing has to be there."""
+
+    def register_field(self, adata: AnnData) -> dict[str, Any]:
+        """Number the rows."""
+        adata.obs[self.attr_key] = np.arange(adata.n_obs)
+        return {}
 
 
 class NumericalVarField(NumericalDataFrameField):

@@ -7,7 +7,7 @@ from ...posterior.computation import DifferentialComputation
 from ...verbs.batches import EmbeddingMixin
 from ...verbs.expression import RNASeqMixin
 from ...verbs.latent import VAEMixin
-from .minified import BaseMinifiedModeModelClass
+from .minified import BaseMinifiedModeModelClass, BaseMudataMinifiedModeModelClass
 from .model import BaseModelClass
 from .query.mixin import ArchesMixin
 from .setup import Registry, setup_method
@@ -22,6 +22,7 @@ __all__ = [
     "ArchesMixin",
     "BaseMinifiedModeModelClass",
     "BaseModelClass",
+    "BaseMudataMinifiedModeModelClass",
     "DifferentialComputation",
     "EmbeddingMixin",
     "RNASeqMixin",

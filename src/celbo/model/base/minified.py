@@ -16,23 +16,26 @@ from ...data import AnnDataManager
 from ...data.access import minify_type_of
 from ...data.constants import MINIFY_TYPE_UNS_KEY, RAW
 from ...data.fields import BaseAnnDataField, LayerField, NumericalObsField, ObsmField, StringUnsField
+from ...data.fields.bundles import in_modality
+from ...data.fields.mudata import ModalityField
+from ...data.modalities import is_mudata, with_modalities
 from ...module.base.minified import LATENT_POSTERIOR, LATENT_POSTERIOR_WITH_COUNTS
 from ...store.matrices.blocks import CompressedBlock, blocks
 from . import managers
 from .model import BaseModelClass
 
-__all__ = ["BaseMinifiedModeModelClass", "minified_copy"]
+__all__ = ["BaseMinifiedModeModelClass", "BaseMudataMinifiedModeModelClass", "minified_copy"]
 
 MinifiedDataType = Literal["latent_posterior_parameters", "latent_posterior_parameters_with_counts"]
 
 
-def minified_copy(manager: AnnDataManager, keep_count_data: bool = False) -> AnnData:
-    """AnnData with the metadata of a set-up one and, unless asked to keep them, without its counts.
+def minified_copy(manager: AnnDataManager, keep_count_data: bool = False) -> Any:
+    """AnnData or MuData with the metadata of a set-up one and, unless asked to keep them, without its counts.
 
     Parameters
     ----------
     manager
-        Manager of the AnnData; it is not changed.
+        Manager of the data; they are not changed.
     keep_count_data
         Copy everything. Otherwise ``X`` and all layers are empty CSR matrices of the same shape; so is ``raw``, where
         the counts lie in it, and else it is left out.
@@ -40,22 +43,29 @@ def minified_copy(manager: AnnDataManager, keep_count_data: bool = False) -> Ann
     adata = manager.adata
     if adata is None:
         raise ValueError("This manager has no AnnData yet: call setup_anndata, or its register_fields, first.")
+    if is_mudata(adata):
+        return with_modalities(adata, {key: _copied(part, keep_count_data) for key, part in adata.mod.items()})
+    of_raw = manager.data_registry.get(REGISTRY_KEYS.X_KEY, {}).get("attr_name") == RAW
+    return _copied(adata, keep_count_data, of_raw)
+
+
+def _copied(adata: AnnData, keep_count_data: bool, of_raw: bool = False) -> AnnData:
     if keep_count_data:
         return adata.to_memory() if adata.isbacked else adata.copy()
     empty = sp.csr_matrix(adata.shape, dtype=np.float32)
     parts = {name: dict(getattr(adata, name)) for name in ("uns", "obsm", "varm", "obsp", "varp")}
     layers = {key: empty.copy() for key in adata.layers}
-    raw = None
-    if manager.data_registry.get(REGISTRY_KEYS.X_KEY, {}).get("attr_name") == RAW:
-        raw = {"X": sp.csr_matrix(adata.raw.shape, dtype=np.float32), "var": adata.raw.var.copy()}
+    raw = {"X": sp.csr_matrix(adata.raw.shape, dtype=np.float32), "var": adata.raw.var.copy()} if of_raw else None
     return AnnData(empty, obs=adata.obs.copy(), var=adata.var.copy(), layers=layers, raw=raw, **parts)
 
 
 def total_counts(manager: AnnDataManager) -> np.ndarray:
     """Total count of each cell over the model's genes, ``(n,)``, of the type that sums of the counts have.
 
-    One pass, bounded memory.
+    One pass, bounded memory. Zeros for cells without genes.
     """
+    if REGISTRY_KEYS.X_KEY not in manager.data_registry:
+        return np.zeros(manager.adata.n_obs, dtype=np.float32)  # type: ignore[union-attr]
     x = manager.get_from_registry(REGISTRY_KEYS.X_KEY)
     indexer = manager.get_column_indexer(REGISTRY_KEYS.X_KEY)
     used = np.isin(np.arange(x.shape[1]), np.arange(x.shape[1]) if indexer is None else indexer)
@@ -66,6 +76,8 @@ def total_counts(manager: AnnDataManager) -> np.ndarray:
             total_n += np.bincount(block.row_of_entry(), weights=kept, minlength=len(total_n))
         else:
             total_n[block.start : block.stop] += block.values[:, used].sum(axis=1, dtype=np.float64)
+    rows_n = manager.get_row_indexer(REGISTRY_KEYS.X_KEY)
+    total_n = total_n if rows_n is None else np.where(rows_n >= 0, total_n[rows_n], 0)
     return total_n.astype(np.zeros(0, x.dtype).sum().dtype)
 
 
@@ -129,6 +141,9 @@ class BaseMinifiedModeModelClass(BaseModelClass):
         >>> int(model.adata.X.sum())  # the counts are gone, the latents answer
         0
         """
+        self._minify(minified_data_type, use_latent_qzm_key, use_latent_qzv_key)
+
+    def _minify(self, minified_data_type: MinifiedDataType, use_latent_qzm_key: str, use_latent_qzv_key: str) -> None:
         if self.minified_data_type is not None:
             raise ValueError(f"The data of this model are minified already ({self.minified_data_type}).")
         if not self.module.use_observed_lib_size:
@@ -150,7 +165,7 @@ class BaseMinifiedModeModelClass(BaseModelClass):
         fields = _without_checks(old.fields) if minify_type_of(adata) == LATENT_POSTERIOR else old.fields
         manager = AnnDataManager(list(fields), old._get_setup_method_args(), old.validation_checks)
         manager.register_fields(adata, old.registry)
-        manager.register_new_fields(self._get_fields_for_adata_minification(minify_type_of(adata)))
+        manager.register_new_fields(self._fields_of_minified(adata))
         managers.keep_manager(type(self), manager)
         managers.keep_manager(self, manager)
         self._adata, self._adata_manager, self.registry_ = adata, manager, manager.registry
@@ -167,12 +182,17 @@ class BaseMinifiedModeModelClass(BaseModelClass):
         ]
 
     @classmethod
+    def _fields_of_minified(cls, adata: AnnData) -> list[BaseAnnDataField]:
+        fields = cls._get_fields_for_adata_minification(minify_type_of(adata))
+        return in_modality(None, fields) if is_mudata(adata) else fields
+
+    @classmethod
     def _fields_of_setup(cls, adata: AnnData, fields: Sequence[BaseAnnDataField]) -> list[BaseAnnDataField]:
         kind = minify_type_of(adata)
         if kind is None:
             return list(fields)
         kept = _without_checks(fields) if kind == LATENT_POSTERIOR else list(fields)
-        return [*kept, *cls._get_fields_for_adata_minification(kind)]
+        return [*kept, *cls._fields_of_minified(adata)]
 
     def _build_module(self, **computed: Any) -> None:
         super()._build_module(**computed)
@@ -195,6 +215,38 @@ class BaseMinifiedModeModelClass(BaseModelClass):
         return super()._replay_setup(adata, registry, **kwargs)
 
 
+class BaseMudataMinifiedModeModelClass(BaseMinifiedModeModelClass):
+    """Abstract model that can go on from minified MuData, or AnnData."""
+
+    def minify_mudata(
+        self,
+        minified_data_type: MinifiedDataType = "latent_posterior_parameters",
+        use_latent_qzm_key: str = "X_latent_qzm",
+        use_latent_qzv_key: str = "X_latent_qzv",
+    ) -> None:
+        """Exchange the model's MuData for a minified one; the MuData that it had is not changed.
+
+        Its ``obsm`` gets mean and variance of each cell's joint latents, ``obs["observed_lib_size"]`` the total count
+        of genes; without counts the matrices of all modalities are empty.
+
+        Parameters
+        ----------
+        minified_data_type, use_latent_qzm_key, use_latent_qzv_key
+            As in :meth:`minify_adata`; keys of ``mdata.obsm``.
+
+        Raises
+        ------
+        ValueError, KeyError
+            As :meth:`minify_adata`.
+
+        Examples
+        --------
+        >>> mdata.obsm["X_latent_qzm"], mdata.obsm["X_latent_qzv"] = model.get_latent_representation(return_dist=True)
+        >>> model.minify_mudata()
+        """
+        self._minify(minified_data_type, use_latent_qzm_key, use_latent_qzv_key)
+
+
 def _stored(adata: AnnData, key: str, n_latent: int) -> np.ndarray:
     if key not in adata.obsm:
         raise KeyError(
@@ -209,9 +261,12 @@ def _stored(adata: AnnData, key: str, n_latent: int) -> np.ndarray:
 
 def _without_checks(fields: Sequence[BaseAnnDataField]) -> list[BaseAnnDataField]:
     """The fields, with count matrices that are taken as they are: they were emptied on purpose."""
-    return [
-        LayerField(field.registry_key, field.attr_key, is_count_data=False, use_raw=field.use_raw)
-        if isinstance(field, LayerField)
-        else field
-        for field in fields
-    ]
+    return [_unchecked(field) for field in fields]
+
+
+def _unchecked(field: BaseAnnDataField) -> BaseAnnDataField:
+    of_anndata = field.adata_field
+    if not isinstance(of_anndata, LayerField):
+        return field
+    taken = LayerField(field.registry_key, field.attr_key, is_count_data=False, use_raw=of_anndata.use_raw)
+    return taken if field is of_anndata else ModalityField(taken, field.mod_key)

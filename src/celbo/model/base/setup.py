@@ -13,6 +13,7 @@ from ...core import ArgumentError, UnknownArgumentError, door_of
 from ...data import AnnDataManager
 from ...data.fields import BaseAnnDataField
 from ...data.modalities import is_mudata, listed_modalities
+from ...data.presence import may_lack_modalities, tell_presence
 from ...data.registry import check_source
 from ...data.validation_check import AnnDataManagerValidationCheck
 
@@ -112,6 +113,8 @@ def setup_method(fields_of: Callable[..., Sequence[BaseAnnDataField]]) -> Callab
         checks = AnnDataManagerValidationCheck(check_fully_paired_mudata=not cls._modalities_may_lack_cells)
         manager = AnnDataManager(list(fields), call, checks)
         manager.register_fields(adata, **registration)
+        if registration.get("source_registry") is None and may_lack_modalities(manager):
+            tell_presence(manager)
         cls.register_manager(manager)
 
     setup.planned = planned  # type: ignore[attr-defined]

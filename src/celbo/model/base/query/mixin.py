@@ -7,7 +7,9 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 import torch
 from anndata import AnnData
 from torch import Tensor
@@ -17,6 +19,8 @@ from ....data import data_registry_of, state_registry_of
 from ....data.access import raw_of
 from ....data.constants import RAW
 from ....data.genes import align_genes
+from ....data.modalities import is_mudata, listed_modalities, with_modalities
+from ....data.registry import names_by_modality
 from .. import archives
 from . import surgery
 from .genes import match_genes, with_counts_in_x, with_raw, with_reference_genes
@@ -33,8 +37,6 @@ logger = logging.getLogger("celbo")
 _CANNOT_MOVE = """\
 Training on this query cannot move the latents of its cells: {reason}. They stay where the reference puts them; only \
 the decoder learns. {cure}"""
-
-_QUERY = "the query's var_names"
 
 _NO_COVARIATE = (
     "the encoder of the reference sees no covariate (encode_covariates=False)",
@@ -215,19 +217,28 @@ class ArchesMixin(Base):
     @classmethod
     def _set_up_query(cls, adata: AnnData, reference: Any, subset: bool) -> None:
         """Register the query like the reference's data, new categories behind the known ones."""
-        names = reference.get_var_names()
         in_raw = _lies_in_raw(reference.registry_)
-        own, where = (raw_of(adata).var_names, "the query's raw.var_names") if in_raw else (adata.var_names, _QUERY)
-        missing = align_genes(own, names, where=where).missing
-        if len(missing):
-            raise ValueError(
-                f"The query lacks {len(missing)} of the reference's {len(names)} genes: "
-                f"{', '.join(map(repr, map(str, missing[:5])))}{', ...' if len(missing) > 5 else ''}. "
-                f"{cls.__name__}.prepare_query_anndata(adata, reference_model) counts them as zeros."
-            )
-        if subset and not in_raw:
+        if is_mudata(adata):
+            for key, names in names_by_modality(reference.registry_).items():
+                cls._require_features(_modality(adata, key).var_names, names, f"modality {key!r} of the query")
+        else:
+            names = reference.get_var_names()
+            own = raw_of(adata).var_names if in_raw else adata.var_names
+            cls._require_features(own, names, "the query's raw" if in_raw else "the query")
+        if subset and not in_raw and not is_mudata(adata):
             adata._inplace_subset_var(list(names))
         cls._replay_setup(adata, reference.registry_, extend_categories=True, allow_missing_labels=True)
+
+    @classmethod
+    def _require_features(cls, own: pd.Index, names: Any, whose: str) -> None:
+        missing = align_genes(own, names, where=f"var_names of {whose}").missing
+        if len(missing):
+            prepare = "prepare_query_mudata" if "modality" in whose else "prepare_query_anndata"
+            raise ValueError(
+                f"{whose[0].upper()}{whose[1:]} lacks {len(missing)} of the reference's {len(names)} genes: "
+                f"{', '.join(map(repr, map(str, missing[:5])))}{', ...' if len(missing) > 5 else ''}. "
+                f"{cls.__name__}.{prepare}(adata, reference_model) counts them as zeros."
+            )
 
     @staticmethod
     def prepare_query_anndata(
@@ -285,22 +296,65 @@ class ArchesMixin(Base):
 
     @staticmethod
     def prepare_query_mudata(
-        mdata: object,
+        mdata: Any,
         reference_model: "str | PathLike[str] | Base",
         return_reference_var_names: bool = False,
         inplace: bool = True,
     ) -> Any:
-        """Not there yet: no model of celbo takes MuData.
+        """Give each modality of a query the reference's features, in its order, with zeros for those that it lacks.
+
+        A modality that the query does not have is added without a cell. How many features were found, padded and left
+        out goes to the log.
+
+        Parameters
+        ----------
+        mdata
+            The query; the names of its modalities are the reference's.
+        reference_model
+            Trained model, or the folder of its archive, celbo's or scvi-tools'.
+        return_reference_var_names
+            Only give the names of the reference's features, by modality.
+        inplace
+            Put the modalities into ``mdata`` and give None, or give a new MuData.
 
         Raises
         ------
-        NotImplementedError
-            Always.
+        ValueError
+            A reference of an AnnData; a modality with no feature of the reference; a name that occurs twice.
+
+        Examples
+        --------
+        >>> prepared = MULTIVI.prepare_query_mudata(query, model, inplace=False)
         """
-        raise NotImplementedError(
-            "prepare_query_mudata is not written yet, because no model of celbo takes MuData yet. "
-            "prepare_query_anndata does one modality."
+        by_modality = names_by_modality(_registry_of(reference_model))
+        if not by_modality:
+            raise ValueError("This reference was trained on an AnnData: prepare_query_anndata is for its queries.")
+        if return_reference_var_names:
+            return {key: pd.Index(names) for key, names in by_modality.items()}
+        prepared = {key: _with_features(mdata, key, names) for key, names in by_modality.items()}
+        others = {key: part for key, part in mdata.mod.items() if key not in prepared}
+        if not inplace:
+            return with_modalities(mdata, prepared | others)
+        for key, part in prepared.items():
+            mdata.mod[key] = part
+        mdata.update()
+        return None
+
+
+def _modality(mdata: Any, key: str) -> AnnData:
+    if key not in mdata.mod:
+        raise ValueError(
+            f"The query has no modality {key!r} (it has {listed_modalities(mdata)}): prepare_query_mudata adds it, "
+            "without a cell."
         )
+    return mdata.mod[key]
+
+
+def _with_features(mdata: Any, key: str, names: Any) -> AnnData:
+    if key not in mdata.mod:
+        logger.info("The query has no modality %r: no cell of it.", key)
+        return AnnData(sp.csr_matrix((0, len(names)), dtype=np.float32), var=pd.DataFrame(index=pd.Index(names)))
+    return with_reference_genes(mdata.mod[key], match_genes(mdata.mod[key], names), names)
 
 
 def _registry_of(reference_model: Any) -> Mapping[str, Any]:
@@ -311,7 +365,7 @@ def _registry_of(reference_model: Any) -> Mapping[str, Any]:
 
 def _lies_in_raw(registry: Mapping[str, Any]) -> bool:
     """Whether the counts of a setup are those of ``raw``."""
-    return data_registry_of(registry)[REGISTRY_KEYS.X_KEY]["attr_name"] == RAW
+    return data_registry_of(registry).get(REGISTRY_KEYS.X_KEY, {}).get("attr_name") == RAW
 
 
 def _require_known_batches(model: Any, reference: Any) -> None:

@@ -29,6 +29,8 @@ Free = bool | Tensor
 
 _LIBRARY, _CLASSIFIER = "l_encoder", "classifier"
 _ENCODERS, _DECODERS = ("z_encoder", "encoder", "d_encoder"), ("decoder", "z_decoder")
+_OF_MODALITIES = ("l_encoder", "z_encoder", "z_decoder")
+"""Networks of which a module of several modalities has one each: ``z_encoder_expression``, ..."""
 _FIRST_LINEAR = ".fc_layers.Layer 0.0."
 
 
@@ -142,6 +144,12 @@ def _cannot_extend(name: str, old: Tensor, fresh: Tensor) -> str:
 # -- freezing ----------------------------------------------------------------------------------------------------------
 
 
+def _network(name: str) -> str:
+    """Which network a parameter is of, whatever the modality."""
+    network = name.partition(".")[0]
+    return next((one for one in _OF_MODALITIES if network.startswith(f"{one}_")), network)
+
+
 def block_free(name: str, is_batch_norm: bool, options: Freezing) -> bool:
     """Whether the old entries of a parameter may move.
 
@@ -154,7 +162,7 @@ def block_free(name: str, is_batch_norm: bool, options: Freezing) -> bool:
     options
         What is to be frozen.
     """
-    network = name.partition(".")[0]
+    network = _network(name)
     if options.unfrozen or network == _LIBRARY:
         return True
     if network == _CLASSIFIER:
@@ -205,7 +213,7 @@ def operate(module: nn.Module, new: Mapping[str, Tensor], options: Freezing) -> 
 
 def _masked(name: str, free: Free) -> Free:
     """What of a parameter has gradients: what may move, and by scvi-tools' rules all of first layers, as zeros."""
-    first = _FIRST_LINEAR in name and name.partition(".")[0] in _ENCODERS + _DECODERS
+    first = _FIRST_LINEAR in name and _network(name) in _ENCODERS + _DECODERS
     return torch.zeros(1, dtype=torch.bool) if free is False and first and rules().zero_gradients else free
 
 
@@ -220,7 +228,7 @@ def frees_encoder(free: Mapping[str, Free], sees_covariates: bool) -> bool:
         Whether the encoder sees the covariates.
     """
     seen = ("z_encoder", "encoder", *(["_embeddings_dict"] if sees_covariates else []))
-    return any(name.partition(".")[0] in seen and part is not False for name, part in free.items())
+    return any(_network(name) in seen and part is not False for name, part in free.items())
 
 
 class _Only:

@@ -1,0 +1,134 @@
+"""MULTIVI on cells of known types that lack a modality: are types found, modalities mixed, expression imputed.
+
+``python -m benchmarks.multimodal [--recipe NAME] [--lr LR] [--epochs N] [--cells N] [--scvi-figures]``
+"""
+
+import time
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from celbo.core import optional
+from celbo.model import MULTIVI
+
+from . import common
+from .accessibility import simulate_peaks
+
+KINDS = ("paired", "rna", "peaks")
+SHARES = (0.5, 0.25, 0.25)
+
+
+def simulate_multiome(
+    n_cells: int = 600, n_genes: int = 150, n_peaks: int = 300, n_types: int = 4, seed: int = 0
+) -> Any:
+    r"""Genes and peaks of the same cells, half of which have both, a quarter the one and a quarter the other.
+
+    Counts of genes are :math:`x_{ng} \sim \mathrm{NB}(\ell_n \rho_{t_n g} s_{b_n g}, 5)`, with the library
+    :math:`\ell_n` log-normal around 1,000; peaks are those of :func:`benchmarks.accessibility.simulate_peaks`.
+
+    Parameters
+    ----------
+    n_cells, n_genes, n_peaks, n_types
+        How many.
+    seed
+        Of everything.
+
+    Returns
+    -------
+    MuData of ``rna`` and ``peaks``; ``obs``: ``type``, ``batch``, ``kind`` (which modalities); ``uns["rho"]``: each
+    cell's shares of expression, ``(n, g)``, in the order of its cells.
+    """
+    mudata = optional("mudata", extra="mudata", purpose="benchmarks.multimodal")
+    peaks = simulate_peaks(n_cells, n_peaks, n_types, seed=seed)
+    rng = np.random.default_rng(seed + 1000)
+    kind, batch = peaks.obs["type"].cat.codes.to_numpy(), peaks.obs["batch"].cat.codes.to_numpy()
+    log_tg = rng.normal(0, 1, n_genes) + np.where(rng.random(n_genes) < 0.3, rng.normal(0, 1, (n_types, n_genes)), 0)
+    shift_bg = rng.normal(0, 0.2, (int(batch.max()) + 1, n_genes))
+    rate_ng = np.exp(log_tg[kind] + shift_bg[batch])
+    rho_ng = rate_ng / rate_ng.sum(1, keepdims=True)
+    mu_ng = rng.lognormal(np.log(1000), 0.3, (n_cells, 1)) * rho_ng
+    x_ng = rng.poisson(rng.gamma(5.0, mu_ng / 5.0)).astype(np.float32)
+    has = rng.choice(len(KINDS), size=n_cells, p=SHARES)
+    names = np.array([f"cell_{i}" for i in range(n_cells)])
+    rna = anndata.AnnData(sp.csr_matrix(x_ng), obs=pd.DataFrame(index=names))
+    rna.var_names = [f"gene_{g}" for g in range(n_genes)]
+    atac = anndata.AnnData(peaks.X, obs=pd.DataFrame(index=names))
+    atac.var_names = [f"peak_{g}" for g in range(n_peaks)]
+    with mudata.set_options(pull_on_update=False):
+        mdata = mudata.MuData({"rna": rna[has != 2].copy(), "peaks": atac[has != 1].copy()})
+    order = pd.Index(names).get_indexer(mdata.obs_names)
+    mdata.obs["type"], mdata.obs["batch"] = kind[order].astype(str), batch[order].astype(str)
+    mdata.obs["kind"] = np.array(KINDS)[has[order]]
+    mdata.uns["rho"] = rho_ng[order]
+    return mdata
+
+
+def neighbours_of_their_own(z_nk: np.ndarray, labels_n: np.ndarray, k: int = 15) -> float:
+    """Share of cells most of whose nearest neighbours have their label."""
+    from sklearn.neighbors import KNeighborsClassifier
+
+    nearest = KNeighborsClassifier(k + 1).fit(z_nk, labels_n).kneighbors(z_nk, return_distance=False)[:, 1:]
+    counts = pd.DataFrame(labels_n[nearest]).mode(axis=1)[0].to_numpy()
+    return float((counts == labels_n).mean())
+
+
+def simulated(seed: int, options: dict[str, Any], init: dict[str, Any], n_cells: int) -> dict[str, float]:
+    """Figures of one run."""
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import adjusted_rand_score
+
+    mdata = simulate_multiome(n_cells, seed=seed)
+    MULTIVI.setup_mudata(mdata, batch_key="batch", modalities={"rna_layer": "rna", "atac_layer": "peaks"})
+    model = MULTIVI(mdata, **init)
+    start = time.perf_counter()
+    model.train(verbose=0, seed=seed, accelerator="cpu", **options)
+    seconds = time.perf_counter() - start
+    z_nk, kinds = model.get_latent_representation(), mdata.obs["kind"].to_numpy()
+    found = KMeans(4, n_init=10, random_state=0).fit_predict(z_nk)
+    single = kinds != "paired"
+    lacking = kinds == "peaks"
+    value_ng = model.get_normalized_expression(return_numpy=True)
+    logs = (np.log(one[lacking] + 1e-6).ravel() for one in (value_ng, mdata.uns["rho"]))
+    return {
+        "training, s": seconds,
+        "epochs": len(model.history["train_loss"]),
+        "ARI of k-means": float(adjusted_rand_score(mdata.obs["type"], found)),
+        "modality by 15 neighbours": neighbours_of_their_own(z_nk[single], kinds[single]),
+        "batch by 15 neighbours": neighbours_of_their_own(z_nk, mdata.obs["batch"].to_numpy()),
+        "correlation of imputed log RNA": float(np.corrcoef(*logs)[0, 1]),
+        "best ELBO on held-out cells": float(model.history["elbo_validation"].min().iloc[0]),
+    }
+
+
+def main() -> None:
+    """Measure."""
+    parser = common.arguments(__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--cells", type=int, default=600)
+    parser.add_argument("--recipe")
+    parser.add_argument("--lr", type=float)
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--no-adversary", action="store_true")
+    parser.add_argument("--scvi-figures", action="store_true", help="the posterior and penalty of scvi-tools")
+    given = parser.parse_args()
+    options: dict[str, Any] = {"recipe": given.recipe, "lr": given.lr, "max_epochs": given.epochs}
+    options = {name: value for name, value in options.items() if value is not None}
+    if given.no_adversary:
+        options["adversarial_mixing"] = False
+    init = {"scvi_tools_figures": True} if given.scvi_figures else {}
+    shown = " ".join(f"{name}={value}" for name, value in (options | init).items())
+    report = common.Report("multimodal", given.dry)
+    runs = [simulated(seed, options, init, given.cells) for seed in range(given.seeds)]
+    for figure in runs[0]:
+        unit = "s" if figure.endswith(", s") else ""
+        report.add(
+            f"MULTIVI, {given.cells} x (150 + 300), {shown}", figure, unit, {"celbo": [run[figure] for run in runs]}
+        )
+    report.write()
+
+
+if __name__ == "__main__":
+    main()
