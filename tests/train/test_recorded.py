@@ -22,6 +22,7 @@ from celbo.module import VAE
 from celbo.ops import use_backend
 from celbo.ops.random import generator_for
 from celbo.train import AdversarialTrainingPlan, Callback, NonFiniteLossError, TrainingPlan, loop, trainer
+from celbo.train.engines import engine
 from celbo.train.engines.engine import Engine
 from celbo.train.engines.graphs import Watch
 from celbo.train.engines.recorded import RecordedStage
@@ -383,3 +384,23 @@ def test_watching_does_not_load_torchs_compiler():
         "assert 'torch._dynamo' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_one_process_on_cuda_needs_no_fabric(monkeypatch):
+    class Moved:
+        def to(self, device, non_blocking):
+            return device
+
+    class Named:
+        def __init__(self, device):
+            self.device = device
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(engine, "CudaGraphs", Named)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    made = engine.make_engine("gpu")
+    assert type(made) is engine.CudaEngine
+    assert made.graphs().device == made.device == torch.device("cuda", 0)
+    assert made.to_device([{"X": Moved(), "name": "a"}, None]) == [{"X": made.device, "name": "a"}, None]
+    monkeypatch.setattr(torch.version, "cuda", None)  # as for AMD's devices
+    assert made.graphs() is None

@@ -187,9 +187,9 @@ class CudaEngine(Engine):
         """A stream of the run's own."""
         return self._graphs.on_stream()
 
-    def graphs(self) -> CudaGraphs:
-        """CUDA's graphs."""
-        return self._graphs
+    def graphs(self) -> CudaGraphs | None:
+        """CUDA's graphs; devices of other makers that torch calls by that name record nothing: nobody has tried."""
+        return None if torch.version.cuda is None else self._graphs
 
     def to_device(self, batch: object) -> Any:
         """Move a minibatch: its tensors, and whatever else can be moved."""
