@@ -72,7 +72,12 @@ MAX_FUNCTION_LINES = 60
 MAX_FILES_IN_A_FOLDER = 22
 SHARED_BY_EXTERNAL_MODELS = {"celbo.external.converging"}
 MAX_SHARE_OF_A_ROOM = 0.12
-"""Files beside a folder's face; lines of a room over those of the package. More than a reader keeps in mind."""
+MAX_SHARE_OF_ANY = 0.04
+MAX_ASKED_FOR = 12
+"""Files beside a folder's face; lines of a room over those of the package. More than a reader keeps in mind.
+
+Arguments that are ``Any`` over all of them; calls of ``getattr`` with a default.
+"""
 
 BANNED_PHRASES = (
     "that is said",
@@ -367,6 +372,27 @@ class TestHouse:
         texts = {file: (PACKAGE / file).read_text().lower() for file in house.files}
         found = [f"{file}: {phrase!r}" for file, text in texts.items() for phrase in BANNED_PHRASES if phrase in text]
         assert found == []
+
+    def test_arguments_say_what_they_are(self, house):
+        notes = [
+            ast.unparse(argument.annotation).strip('"')
+            for tree in house.files.values()
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+            if argument.annotation is not None
+        ]
+        assert notes.count("Any") / len(notes) <= MAX_SHARE_OF_ANY
+
+    def test_attributes_are_there(self, house):
+        """An attribute that may be missing is asked for in few places: what a class has, it declares."""
+        asking = [
+            f"{file}:{node.lineno}"
+            for file, tree in house.files.items()
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "getattr" and len(node.args) == 3
+        ]
+        assert len(asking) <= MAX_ASKED_FOR, asking
 
     def test_every_file_starts_with_a_docstring(self, house):
         assert {file for file, tree in house.files.items() if not ast.get_docstring(tree)} == NO_DOCSTRING
