@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from celbo.data import synthetic_iid
-from celbo.external import MRVI, SCAR, SOLO, CellAssign, ContrastiveVI, RNAStereoscope, SpatialStereoscope, SysVI
+from celbo.external import GIMVI, MRVI, SCAR, SOLO, CellAssign, ContrastiveVI, RNAStereoscope, SpatialStereoscope, SysVI
 from celbo.model import AUTOZI, SCANVI, SCVI, AmortizedLDA, CondSCVI, DestVI, LinearSCVI
 from celbo.module import VAE
 from celbo.ops.random import private_rng
@@ -207,6 +207,14 @@ def mrvi():
     return model, [lambda: model.get_latent_representation(use_mean=False), model.get_elbo]
 
 
+def gimvi():
+    sets = [data(), data()]
+    for adata in sets:
+        GIMVI.setup_anndata(adata, batch_key="batch")
+    model = GIMVI(*sets, n_latent=3)
+    return model, [lambda: model.get_latent_representation(deterministic=False)[0]]
+
+
 KINDS = [
     scvi,
     logistic_normal,
@@ -223,6 +231,7 @@ KINDS = [
     scar,
     contrastivevi,
     mrvi,
+    gimvi,
 ]
 
 
@@ -248,7 +257,7 @@ def test_nothing_is_drawn_globally(kind, tmp_path):
                 for verb in verbs:
                     verb()
                 model.save(tmp_path / "saved")
-                type(model).load(tmp_path / "saved", adata=model.adata)
+                type(model).load(tmp_path / "saved", *getattr(model, "adatas", [model.adata]))
         finally:
             over.set()
             other.join()

@@ -39,6 +39,7 @@ _ROOMS = {
     "distributions": "_beta_binomial _negative_binomial _normal",
     "external.cellassign": "_model _module",
     "external.contrastivevi": "_contrastive_data_splitting _contrastive_dataloader _model _module",
+    "external.gimvi": "_model _module",
     "external.mrvi": "_model",
     "external.poissonvi": "_model",
     "external.scar": "_model _module",

@@ -80,7 +80,7 @@ class ConcatDataLoader(Loader):
         sparse = bool(options.pop("load_sparse_tensor", False))
         tables = options.pop("dataset", None) or AnnTorchDataset(adata_manager, data_and_attributes, sparse)
         seed = options.pop("seed", None)
-        self.dataloaders = [
+        loaders = [
             AnnDataLoader(
                 adata_manager,
                 indices,
@@ -94,7 +94,12 @@ class ConcatDataLoader(Loader):
             )
             for part, (indices, drop) in enumerate(zip(indices_list, drops, strict=True))
         ]
-        self.largest_dl = max(self.dataloaders, key=len)
+        self._take_loaders(loaders)
+
+    def _take_loaders(self, loaders: list[AnnDataLoader]) -> None:
+        """Begin with one loader for each set; a subclass may make them of several data sets."""
+        self.dataloaders = loaders
+        self.largest_dl = max(loaders, key=len)
         self.epoch = 0
         self._resume_at = 0
         self._reached = (0, 0)

@@ -3,6 +3,7 @@
 from ..core.planned import planned_names, public_names
 from .cellassign import CellAssign
 from .contrastivevi import ContrastiveVI
+from .gimvi import GIMVI
 from .mrvi import MRVI, TorchMRVI
 from .poissonvi import POISSONVI
 from .scar import SCAR
@@ -12,6 +13,7 @@ from .sysvi import SysVI
 from .totalanvi import TOTALANVI
 
 __all__ = [
+    "GIMVI",
     "MRVI",
     "POISSONVI",
     "SCAR",

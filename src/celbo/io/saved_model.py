@@ -24,6 +24,8 @@ class MismatchError(ArchiveError, KeyError):
 
 
 def _is_rows(value: object) -> bool:
+    if isinstance(value, list | tuple) and any(isinstance(part, np.ndarray) for part in value):
+        return all(map(_is_rows, value))  # of several data sets
     rows = np.asarray(value) if isinstance(value, list | tuple | np.ndarray) else None
     if rows is None or rows.ndim != 1:
         return False

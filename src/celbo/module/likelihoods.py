@@ -175,19 +175,21 @@ def dispersion_shape(dispersion: str, n_genes: int, n_batch: int, n_labels: int)
     return (n_genes, n_groups)
 
 
-def log_theta_of(px_r: Tensor, dispersion: str, batch_index: Tensor, y: Tensor | None) -> Tensor:
+def log_theta_of(px_r: Tensor, dispersion: str, batch_index: Tensor | None, y: Tensor | None) -> Tensor:
     """Log inverse dispersion: ``px_r`` itself, ``(g,)``, or that of each cell's batch or label, ``(n, g)``.
 
     Raises
     ------
     ValueError
-        ``dispersion="gene-label"`` without labels.
+        A dispersion per batch or label without the codes of the cells.
     """
     if dispersion == "gene":
         return px_r
-    codes = batch_index if dispersion == "gene-batch" else y
+    codes, argument = (batch_index, "batch_index") if dispersion == "gene-batch" else (y, "y")
     if codes is None:
-        raise ValueError('generative() needs `y`, because the module was built with dispersion="gene-label".')
+        raise ValueError(
+            f'generative() needs `{argument}`, because the module was built with dispersion="{dispersion}".'
+        )
     return F.embedding(codes.squeeze(-1), px_r.t())
 
 

@@ -178,8 +178,23 @@ class MultiDecoder(nn.Module):
         -------
         ``(px_scale, px_r, px_rate, px_dropout)``, each ``(n, g)``.
         """
+        logits_ng, log_theta, zi_logits_ng = self.logits(z, dispersion, *cat_list)
+        scale_ng = self.px_scale_decoder[1](logits_ng)
+        return scale_ng, log_theta, torch.exp(library) * scale_ng, zi_logits_ng
+
+    def logits(self, z: Tensor, dispersion: str, *cat_list: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
+        """What a count distribution's fused form takes: :meth:`forward` before the softmax and without the library.
+
+        Parameters
+        ----------
+        z, dispersion, *cat_list
+            As there.
+
+        Returns
+        -------
+        Logits of the scale, ``px_r`` and logits of an added zero, each ``(n, g)``.
+        """
         hidden = z if self.px_decoder_conditioned is None else self.px_decoder_conditioned(z, *cat_list)
         hidden = hidden if self.px_decoder_final is None else self.px_decoder_final(hidden)
-        scale_ng = self.px_scale_decoder(hidden)
         log_theta = self.px_r_decoder(hidden) if dispersion == "gene-cell" else None
-        return scale_ng, log_theta, torch.exp(library) * scale_ng, self.px_dropout_decoder(hidden)
+        return self.px_scale_decoder[0](hidden), log_theta, self.px_dropout_decoder(hidden)

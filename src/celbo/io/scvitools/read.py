@@ -13,9 +13,12 @@ from ..errors import ArchiveError, ArchiveNotFoundError
 from ..torch_file import read_torch_file
 from .legacy import is_legacy_archive, read_legacy_archive
 
-__all__ = ["ScviArchive", "is_scvi_archive", "read_scvi_archive"]
+__all__ = ["OTHER_REGISTRIES", "ScviArchive", "is_scvi_archive", "read_scvi_archive"]
 
 _VAR_NAMES_SUFFIX = "var_names"
+
+OTHER_REGISTRIES = "other_registries"
+"""Entry of the registry of a model of several data sets: the registries of all but the first."""
 
 
 @dataclass(frozen=True)
@@ -100,10 +103,19 @@ def _modern(path: Path, content: object) -> ScviArchive:
         or any(not isinstance(key, str) for key in attributes)
     ):
         raise ArchiveError(f"{path} is no model of scvi-tools: its weights or attributes are no dictionary of names.")
+    if "registry_" not in attributes and "registries_" in attributes:
+        attributes = attributes | {"registry_": _in_one(path, attributes["registries_"])}
     pyro_params = _pyro_params(path, state.get("pyro_param_store", {}))
     tensors = {key: value for key, value in state.items() if key != "pyro_param_store"}
     check_state_dict(path, tensors)
     return ScviArchive(tensors, _var_names(path, content), attributes, pyro_params, path)
+
+
+def _in_one(path: Path, registries: object) -> dict[str, Any]:
+    """The registry of the first of several data sets (GIMVI), with those of the others in it."""
+    if not isinstance(registries, list) or not registries or not all(isinstance(one, dict) for one in registries):
+        raise ArchiveError(f"{path} is no model of scvi-tools: its 'registries_' are no list of dictionaries.")
+    return {**registries[0], OTHER_REGISTRIES: registries[1:]}
 
 
 def _pyro_params(path: Path, store: object) -> dict[str, dict[str, Any]]:

@@ -98,6 +98,7 @@ def init_params_of(signature: inspect.Signature, arguments: Mapping[str, Any]) -
     """As :func:`init_params`, of a constructor's signature."""
     _, *parameters = signature.parameters.values()
     data = {"registry", *(parameter.name for parameter in parameters[:1])}  # data come first, by whatever name
+    data |= {parameter.name for parameter in parameters if parameter.name.startswith("adata_")}  # of several sets
     named: dict[str, Any] = {}
     star: dict[str, Any] = {}
     for parameter in parameters:

@@ -156,8 +156,8 @@ def _start_from_counts(model: Any, loaders: DataModule) -> bool:
     """Let a module that was never trained begin with what some of its cells' counts say; whether it did."""
     rows = loaders.train_idx
     is_new = not model.is_trained_ and model.surgery_ is None  # query models: as their reference
-    if not is_new or rows is None or not len(rows) or model.adata is None:
-        return False
+    if not isinstance(rows, np.ndarray) or not len(rows) or not is_new or model.adata is None:
+        return False  # of several data sets there is a list
     if REGISTRY_KEYS.X_KEY not in model.adata_manager.data_registry:
         return False
     tables = AnnTorchDataset(model.adata_manager, [REGISTRY_KEYS.X_KEY])

@@ -88,7 +88,7 @@ def _of_data(trainer: Run) -> dict[str, Any]:
     if (data := trainer.data) is not None:
         found |= {"n_train": data.n_train, "n_val": data.n_val}
         sets = {"train_idx": data.train_idx, "val_idx": data.val_idx, "test_idx": data.test_idx}
-        found |= {name: None if rows is None else _digest_of_rows(np.asarray(rows)) for name, rows in sets.items()}
+        found |= {name: None if rows is None else _digest_of_rows(_in_one(rows)) for name, rows in sets.items()}
     adata = None if trainer.model is None else trainer.model.adata
     if adata is not None:
         found |= {"n_cells": int(adata.n_obs), "n_genes": int(adata.n_vars)}
@@ -100,6 +100,11 @@ def _of_data(trainer: Run) -> dict[str, Any]:
     found["values"] = _digest_of_some_rows(trainer.train_loader.tables)
     found["batch_size"] = trainer.train_loader.batch_size
     return found
+
+
+def _in_one(rows: Any) -> np.ndarray:
+    """Row numbers as one array; a model of several data sets has a list of arrays."""
+    return rows if isinstance(rows, np.ndarray) else np.hstack([np.empty(0, np.int64), *rows])
 
 
 def _digest_of_registered(manager: Any) -> str:

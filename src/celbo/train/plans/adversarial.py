@@ -134,7 +134,11 @@ class AdversarialTrainingPlan(TrainingPlan):
         target_nb = true_nb if predict_true_class else (1 - true_nb) / (n_batch - 1)
         return -(target_nb * log_q_nb).sum(1).mean()
 
-    def steps(self, batch: dict[str, Tensor], batch_idx: int) -> Iterator[Step]:
+    def _batches_of(self, batch: Any) -> Tensor:
+        """What the classifier is to guess, ``(n, 1)``: the batch of each cell of a minibatch."""
+        return batch[REGISTRY_KEYS.BATCH_KEY]
+
+    def steps(self, batch: Any, batch_idx: int) -> Iterator[Step]:
         """A step of the module under the current weights of KL and adversary, and one of the classifier."""
         if self.adversarial_classifier is False:
             yield from super().steps(batch, batch_idx)
@@ -142,7 +146,7 @@ class AdversarialTrainingPlan(TrainingPlan):
         self.begin_step()
         is_on, weight = self.adversarial_weight > 0, self.on_device.get(_WEIGHT, self.adversarial_weight)
         outputs, _, record = self.forward(batch, loss_kwargs=self.arguments_of_loss())
-        z_nk, batch_index = outputs["z"], batch[REGISTRY_KEYS.BATCH_KEY]
+        z_nk, batch_index = outputs["z"], self._batches_of(batch)
         if is_on:
             fool = self.loss_adversarial_classifier(z_nk, batch_index, predict_true_class=False)
             extra = record.extra_metrics | {"fool_loss": fool.detach()}

@@ -227,7 +227,8 @@ def _with_data(cls: type[ModelFace], saved: Saved, adata: object) -> Any:
     """A model of the user's data: what does not fit them is said as it is, with the file whose setup it is."""
     try:
         cls._replay_setup(adata, saved.registry)
-        return cls(adata, **saved.init_kwargs)  # type: ignore[call-arg]  # a subclass names them
+        sets = adata if isinstance(adata, tuple) else (adata,)  # a model may be of several data sets
+        return cls(*sets, **saved.init_kwargs)  # type: ignore[call-arg]  # a subclass names them
     except KeyError as error:
         raise MismatchError(f"{error.args[0] if error.args else error} {_whose(saved)}") from error
     except (OSError, MemoryError, ImportError, Warning):

@@ -11,24 +11,29 @@ from ....data import read as read_anndata
 from ....data.modalities import is_mudata
 from ....data.multimodal import read_mudata
 
-__all__ = ["DATA_FILES", "copy_data", "find_data", "write_data"]
+__all__ = ["DATA_FILES", "copy_data", "find_data", "write_data", "write_whole"]
 
 logger = logging.getLogger("celbo")
 
 _ANNDATA, _MUDATA = "adata.h5ad", "mdata.h5mu"
-DATA_FILES = (_ANNDATA, _MUDATA)
+_OF_GIMVI = ("adata_seq.h5ad", "adata_spatial.h5ad")
+DATA_FILES = (_ANNDATA, _MUDATA, *_OF_GIMVI)
 """Names that data beside a model may have."""
 
 
 def write_data(data: Any, folder: Path, prefix: str, write_kwargs: Mapping[str, Any]) -> None:
     """Write data beside a model, whole or not at all; those of the other kind that lie there are of an older model."""
     mine, other = (_MUDATA, _ANNDATA) if is_mudata(data) else (_ANNDATA, _MUDATA)
-    path = folder / f"{prefix}{mine}"
+    write_whole(data, folder / f"{prefix}{mine}", write_kwargs)
+    (folder / f"{prefix}{other}").unlink(missing_ok=True)
+
+
+def write_whole(data: Any, path: Path, write_kwargs: Mapping[str, Any]) -> None:
+    """Write data to a file, whole or not at all."""
     partial = path.with_name(f"partial-{path.name}")
     write = data.write_h5mu if is_mudata(data) else data.write_h5ad
     write(partial, **write_kwargs)
     os.replace(partial, path)
-    (folder / f"{prefix}{other}").unlink(missing_ok=True)
 
 
 def find_data(dir_path: str | Path, prefix: str) -> Any:

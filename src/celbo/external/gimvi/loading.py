@@ -1,0 +1,134 @@
+"""Minibatches of two data sets at once, each split for itself."""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...core import checked
+from ...dataloaders import AnnDataLoader, ConcatDataLoader, DataSplitter
+from ...dataloaders.base import DataModule, Loader
+from ...ops.random import fresh_seed
+
+if TYPE_CHECKING:
+    from ...data import AnnDataManager
+
+__all__ = ["TwoSetsLoader", "TwoSetsSplitter"]
+
+Parts = tuple[dict[str, Any] | None, ...]
+"""A minibatch of each data set; None of one that is not looked at now."""
+
+
+class TwoSetsLoader(ConcatDataLoader):
+    """Minibatches ``(of the one, of the other)``; the longer data set sets the length of an epoch.
+
+    Parameters
+    ----------
+    loaders
+        One for each data set.
+    """
+
+    def __init__(self, loaders: list[AnnDataLoader]) -> None:
+        self._take_loaders(loaders)
+
+
+class _InTurn(Loader):
+    """Minibatches of one data set and then of the other, so that each cell is looked at once.
+
+    Parameters
+    ----------
+    loaders
+        One for each data set; None where it has no cells.
+    """
+
+    def __init__(self, loaders: list[Any]) -> None:
+        self.loaders = loaders
+
+    def __len__(self) -> int:
+        """Minibatches an epoch."""
+        return sum(len(loader) for loader in self.loaders if loader is not None)
+
+    def __iter__(self) -> Iterator[Parts]:
+        """One epoch."""
+        for place, loader in enumerate(self.loaders):
+            for tensors in loader or ():
+                yield tuple(tensors if i == place else None for i in range(len(self.loaders)))
+
+
+class TwoSetsSplitter(DataModule):
+    """Splits dissociated and spatial cells, each for themselves, and loads them together.
+
+    Parameters
+    ----------
+    adata_manager, spatial_manager
+        Managers of the two data sets.
+    external_indexing
+        ``[of the dissociated cells, of the spatial ones]``, each ``[train, validation, test]``.
+    seed, **kwargs
+        See :class:`~celbo.dataloaders.DataSplitter`; the same for both.
+
+    Attributes
+    ----------
+    train_idx, val_idx, test_idx
+        Row numbers of each set, for each of the two.
+    n_train, n_val
+        How many there are in both.
+    """
+
+    train_idx: Any
+    val_idx: Any
+    test_idx: Any
+
+    @checked
+    def __init__(
+        self,
+        adata_manager: "AnnDataManager",
+        spatial_manager: "AnnDataManager",
+        external_indexing: list[Any] | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        seed = fresh_seed(None) if seed is None else seed
+        given = [None, None] if external_indexing is None else external_indexing
+        if len(given) != 2:
+            raise ValueError(
+                f"external_indexing has {len(given)} parts: give [[train, validation, test], [train, validation, "
+                "test]], of the dissociated cells and of the spatial ones."
+            )
+        managers = (adata_manager, spatial_manager)
+        self.parts = [
+            DataSplitter(manager, external_indexing=sets, seed=seed + place, **kwargs)
+            for place, (manager, sets) in enumerate(zip(managers, given, strict=True))
+        ]
+        self.train_idx, self.val_idx, self.test_idx = (
+            [np.asarray(getattr(part, name)) for part in self.parts] for name in ("train_idx", "val_idx", "test_idx")
+        )
+        self.n_train, self.n_val = (sum(getattr(part, name) for part in self.parts) for name in ("n_train", "n_val"))
+        for name, part in zip(("dissociated", "spatial"), self.parts, strict=True):
+            if part.n_train < 2:
+                raise ValueError(
+                    f"{part.n_train} {name} cells are left to train on, and two are needed at least: raise train_size."
+                )
+
+    def train_dataloader(self) -> TwoSetsLoader:
+        """Minibatches of the training cells of both, in another order each epoch."""
+        loaders: list[Any] = [part.train_dataloader() for part in self.parts]
+        return TwoSetsLoader(loaders)
+
+    def val_dataloader(self) -> _InTurn | None:
+        """Minibatches of the validation cells of the one, then of the other; None without any."""
+        return _InTurn([part.val_dataloader() for part in self.parts]) if self.n_val else None
+
+    def test_dataloader(self) -> _InTurn | None:
+        """The same of the test cells."""
+        has_cells = any(map(len, self.test_idx))
+        return _InTurn([part.test_dataloader() for part in self.parts]) if has_cells else None
+
+    @property
+    def finisher(self) -> Callable[[Any, int], Any]:
+        """Makes sparse tensors dense, on the device they lie on."""
+        return self.on_after_batch_transfer
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
+        """A part with its sparse tensors made dense, on the device they lie on."""
+        return None if batch is None else self.parts[0].on_after_batch_transfer(batch)

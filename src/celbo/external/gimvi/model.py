@@ -1,0 +1,386 @@
+"""GIMVI: genes that were not measured in space, imputed from dissociated cells of the same tissue.
+
+Reference: Lopez et al., *A joint model of unpaired data from scRNA-seq and spatial transcriptomics for imputing missing
+gene expression measurements*, ICML workshop on computational biology 2019.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from torch import Tensor
+
+from ...core import REGISTRY_KEYS, ArgumentError
+from ...core.kinds import Number
+from ...data import AnnDataManager, state_registry_of, summary_stats_of
+from ...data import read as read_data
+from ...data.fields import bundles
+from ...data.library import library_size_moments
+from ...dataloaders import AnnDataLoader
+from ...io.scvitools.read import OTHER_REGISTRIES
+from ...model.base import BaseModelClass, UnsupervisedTrainingMixin, archives, managers, setup_method
+from ...model.base.archives.beside import write_whole
+from ...model.base.made_with import given_arguments
+from ...posterior.passes import Rows, evaluating, on_device
+from ...train.method import PASSED_ON, SPLIT, WHERE, Argument, training
+from .loading import TwoSetsSplitter
+from .module import JVAE
+from .plan import TwoSetsPlan
+
+__all__ = ["GIMVI"]
+
+_NAMES = ("seq", "spatial")
+_SHOWN = 5
+_KAPPA = Argument(
+    Annotated[float, Number(0)], "Weight of the adversary that guesses which data set a cell is of; 0: none.", "plan"
+)
+_COUNTS = ("zinb", "nb", "poisson")
+Answer = Callable[[int, Mapping[str, Tensor]], Tensor]
+
+
+def _two_sets(model: "GIMVI", options: dict[str, Any]) -> dict[str, Any]:
+    """The second data set is the splitter's affair, the adversary the plan's."""
+    of_splitter = {"spatial_manager": model.adata_managers["spatial"]} | (options.get("datasplitter_kwargs") or {})
+    plan = {"scale_adversarial_loss": options.pop("kappa")} | dict(options.pop("plan_kwargs") or {})
+    return options | {"datasplitter_kwargs": of_splitter, "plan_kwargs": plan}
+
+
+class GIMVI(UnsupervisedTrainingMixin, BaseModelClass):
+    r"""Autoencoder of dissociated and spatial cells in one latent space, which imputes genes not measured in space.
+
+    .. math:: x_{ng} \sim \mathrm{NB}\Bigl(\ell_n \frac{\exp f_g(z_n)}{\sum_{h \in G_d} \exp f_h(z_n)},
+              \theta_{g b_n}\Bigr), \qquad z_n \sim N(0, I)
+
+    with the genes :math:`G_d` of the data set of cell n, and an adversary that cannot tell by :math:`z_n` which it is.
+
+    Parameters
+    ----------
+    adata_seq, adata_spatial
+        Dissociated and spatial cells, both set up with :meth:`setup_anndata`. The genes of the second are among those
+        of the first.
+    generative_distributions
+        ``"zinb"``, ``"nb"`` or ``"poisson"`` of the counts of each; None: ``["zinb", "nb"]``.
+    model_library_size
+        Whether the library size of each is a latent variable; None: ``[True, False]``.
+    n_latent
+        Number of latents.
+    **model_kwargs
+        Further arguments of :class:`~celbo.external.gimvi.JVAE`.
+
+    Raises
+    ------
+    ArgumentError
+        Spatial genes that the dissociated cells lack, or genes of the same name.
+
+    Examples
+    --------
+    >>> import celbo
+    >>> seq, spatial = (celbo.data.synthetic_iid(n_genes=30, seed=seed) for seed in (0, 1))
+    >>> spatial = spatial[:, :20].copy()
+    >>> for adata in (seq, spatial):
+    ...     celbo.external.GIMVI.setup_anndata(adata, batch_key="batch")
+    >>> model = celbo.external.GIMVI(seq, spatial)
+    >>> model.train(max_epochs=2, verbose=0)
+    >>> model.get_imputed_values()[1].shape
+    (400, 30)
+    """
+
+    _module_cls: ClassVar[type[JVAE]] = JVAE
+    _data_splitter_cls: ClassVar[type] = TwoSetsSplitter
+    _training_plan_cls: ClassVar[type[TwoSetsPlan]] = TwoSetsPlan
+    _recipe: ClassVar[str | None] = "one_cycle"  # the adversary's weight is a number: it needs no warm-up
+    _renamed: ClassVar[Mapping[str, str | None]] = {
+        "generative_distributions": "gene_likelihoods",
+        "model_library_size": "model_library_bools",
+    }
+
+    def __init__(
+        self,
+        adata_seq: AnnData,
+        adata_spatial: AnnData | None = None,
+        generative_distributions: list[str] | None = None,
+        model_library_size: list[bool] | None = None,
+        n_latent: int = 10,
+        **model_kwargs: Any,
+    ) -> None:
+        super().__init__(adata_seq)
+        self._take_spatial(adata_spatial)
+        self._build_module()
+
+    def _take_spatial(self, adata_spatial: AnnData | None) -> None:
+        """Keep the second data set beside the first; of a model without data there is its registry."""
+        self.adatas: list[AnnData] = []
+        self.adata_managers: dict[str, AnnDataManager] = {}
+        if self._adata is None:
+            self.registries_ = [self.registry_, *self.registry_[OTHER_REGISTRIES]]
+            return
+        if adata_spatial is None:
+            raise ValueError("GIMVI needs the spatial cells too: GIMVI(adata_seq, adata_spatial).")
+        spatial = self._class_manager(adata_spatial)
+        managers.keep_manager(self, spatial)
+        self.adatas = [self._adata, adata_spatial]
+        self.adata_managers = dict(zip(_NAMES, (self.adata_manager, spatial), strict=True))
+        self.registries_ = [manager.registry for manager in self.adata_managers.values()]
+        self.registry_ = {**self.registry_, OTHER_REGISTRIES: [spatial.registry]}
+
+    def _categories(self, key: str) -> list[list[Any]]:
+        return [list(state_registry_of(one, key)["categorical_mapping"]) for one in self.registries_]
+
+    def _computed_arguments(self) -> dict[str, Any]:
+        given = given_arguments(self)
+        names = [pd.Index(part) for part in self.get_var_names().values()]
+        labels, n_batches = self._categories(REGISTRY_KEYS.LABELS_KEY), self._n_batches()
+        every_label = list(dict.fromkeys(label for part in labels for label in part))
+        likelihoods = _two(given["generative_distributions"], ("zinb", "nb"), "generative_distributions", _COUNTS)
+        latent = _two(given["model_library_size"], (True, False), "model_library_size", (True, False))
+        means, variances = zip(*(self._library(mode) if latent[mode] else (None, None) for mode in (0, 1)), strict=True)
+        return {
+            "dim_input_list": [len(part) for part in names],
+            "total_genes": len(names[0]),
+            "indices_mappings": [slice(None), _places(*names)],
+            "gene_likelihoods": likelihoods,
+            "model_library_bools": latent,
+            "library_log_means": list(means),
+            "library_log_vars": list(variances),
+            "n_batch": sum(n_batches),
+            "n_labels": len(every_label),
+            "batch_codes": [range(n_batches[0]), range(n_batches[0], sum(n_batches))],
+            "label_codes": [[every_label.index(label) for label in part] for part in labels],
+        }
+
+    def _n_batches(self) -> list[int]:
+        return [summary_stats_of(one)["n_batch"] for one in self.registries_]
+
+    def _library(self, mode: int) -> tuple[np.ndarray, np.ndarray]:
+        """Moments of the log library in each batch of both data sets, ``(1, b)``; those of the other have none."""
+        n_batches = self._n_batches()
+        means, variances = np.zeros((1, sum(n_batches)), np.float32), np.ones((1, sum(n_batches)), np.float32)
+        if self.adatas:
+            manager = self.adata_managers[_NAMES[mode]]
+            x, batch_n = (manager.get_from_registry(key) for key in (REGISTRY_KEYS.X_KEY, REGISTRY_KEYS.BATCH_KEY))
+            own = slice(mode * n_batches[0], n_batches[0] + mode * n_batches[1])
+            means[:, own], variances[:, own] = library_size_moments(x, np.asarray(batch_n), n_batches[mode])
+        return means, np.where(variances > 0, variances, 1.0)  # a batch of one cell has no spread
+
+    def get_var_names(self, legacy_mudata_format: bool = False) -> dict[str, np.ndarray]:  # type: ignore[override]
+        """Names of the genes of both data sets, ``{"seq": (g,), "spatial": (g,)}``."""
+        states = (state_registry_of(one, REGISTRY_KEYS.X_KEY) for one in self.registries_)
+        return {name: np.asarray(state["column_names"]) for name, state in zip(_NAMES, states, strict=True)}
+
+    train = training(
+        {"max_epochs": 200},
+        WHERE,
+        {"kappa": 5},
+        SPLIT,
+        {"batch_size": 128},
+        PASSED_ON,
+        own={"kappa": _KAPPA},
+        prepare=_two_sets,
+    )
+
+    # Verbs.
+
+    def get_latent_representation(
+        self,
+        adatas: list[AnnData] | None = None,
+        deterministic: bool = True,
+        batch_size: int = 128,
+        *,
+        seed: int | None = None,
+    ) -> list[np.ndarray]:
+        """Latents of each cell of each data set.
+
+        Parameters
+        ----------
+        adatas
+            ``[dissociated cells, spatial cells]``, or one of the two that the model was made with; None: both.
+        deterministic
+            The mean of the posterior, or a draw.
+        batch_size
+            Cells a minibatch.
+        seed
+            Of the draws; None: ``celbo.settings.seed``, or fresh randomness.
+
+        Returns
+        -------
+        An array ``(n, k)`` for each.
+        """
+
+        def latents(mode: int, tensors: Mapping[str, Tensor]) -> Tensor:
+            return self.module.sample_from_posterior_z(tensors[REGISTRY_KEYS.X_KEY], mode, deterministic)
+
+        return self._of_each(adatas, batch_size, seed, latents)
+
+    def get_imputed_values(
+        self,
+        adatas: list[AnnData] | None = None,
+        deterministic: bool = True,
+        normalized: bool = True,
+        decode_mode: Literal[0, 1] | None = None,
+        batch_size: int = 128,
+        *,
+        seed: int | None = None,
+    ) -> list[np.ndarray]:
+        """Expression of all genes in each cell of each data set.
+
+        Parameters
+        ----------
+        adatas, deterministic, batch_size, seed
+            As in :meth:`get_latent_representation`.
+        normalized
+            Shares of the library, or expected counts.
+        decode_mode
+            0: shares of all genes sum to 1; 1: those of spatial genes do; None: as the cells' own data set.
+
+        Returns
+        -------
+        An array ``(n, g)`` for each, with the genes of the dissociated cells.
+        """
+        decoded = self.module.sample_scale if normalized else self.module.sample_rate
+
+        def expression(mode: int, tensors: Mapping[str, Tensor]) -> Tensor:
+            x, batch = tensors[REGISTRY_KEYS.X_KEY], tensors[REGISTRY_KEYS.BATCH_KEY]
+            return decoded(x, mode, batch, deterministic=deterministic, decode_mode=decode_mode)
+
+        return self._of_each(adatas, batch_size, seed, expression)
+
+    def _of_each(
+        self, adatas: Sequence[AnnData] | None, batch_size: int, seed: int | None, answer: Answer
+    ) -> list[np.ndarray]:
+        self._check_if_trained(warn=False)
+        results = []
+        for mode, manager in self._managers_of(adatas):
+            with evaluating(self.module, seed):
+                rows = Rows(None)
+                for tensors in on_device(AnnDataLoader(manager, batch_size=batch_size), self.module):
+                    rows.append(answer(mode, tensors))
+                results.append(rows.array())
+        return results
+
+    def _managers_of(self, adatas: Sequence[AnnData] | None) -> Iterator[tuple[int, AnnDataManager]]:
+        """Number and manager of each data set; what is none of the model's own is what its place says."""
+        adatas = self.adatas if adatas is None else adatas
+        if not adatas:
+            raise ValueError("This model was loaded without data: pass adatas=[adata_seq, adata_spatial].")
+        if len(adatas) > 2:
+            raise ValueError(f"adatas has {len(adatas)} data sets: give the dissociated cells, then the spatial ones.")
+        for place, adata in enumerate(adatas):
+            own = [mode for mode, one in enumerate(self.adatas) if one is adata]
+            mode = own[0] if own and place not in own else place
+            manager = managers.kept_manager(self, adata)
+            if manager is None:
+                manager = super()._replay_setup(adata, self.registries_[mode])
+                managers.keep_manager(self, manager)
+            yield mode, manager
+
+    # Data and archives of two parts.
+
+    @classmethod
+    def _replay_setup(cls, adata: Any, registry: Mapping[str, Any], **kwargs: Any) -> AnnDataManager:
+        if not isinstance(adata, tuple):
+            return super()._replay_setup(adata, registry, **kwargs)
+        seq, spatial = adata
+        super()._replay_setup(spatial, registry[OTHER_REGISTRIES][0], **kwargs)
+        return super()._replay_setup(seq, registry, **kwargs)
+
+    @classmethod
+    @setup_method
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        batch_key: str | None = None,
+        labels_key: str | None = None,
+        layer: str | None = None,
+        *,
+        use_raw: bool = False,
+    ) -> bundles.Fields:
+        """Register dissociated cells, or spatial ones: each data set has a call of its own."""
+        return bundles.counts(layer, use_raw) + bundles.batch(batch_key) + bundles.labels(labels_key)
+
+    def save(  # type: ignore[override]
+        self,
+        dir_path: str,
+        prefix: str | None = None,
+        overwrite: bool = False,
+        save_anndata: bool = False,
+        save_kwargs: dict[str, Any] | None = None,
+        **anndata_write_kwargs: Any,
+    ) -> None:
+        """Write the model as :meth:`BaseModelClass.save <celbo.model.base.BaseModelClass.save>` does.
+
+        Parameters
+        ----------
+        dir_path, prefix, overwrite, save_kwargs, **anndata_write_kwargs
+            As there.
+        save_anndata
+            Write the training data beside it, as ``adata_seq.h5ad`` and ``adata_spatial.h5ad``.
+        """
+        if save_anndata and not self.adatas:
+            raise ValueError("save_anndata=True, but this model was loaded without data.")
+        super().save(dir_path, prefix, overwrite)
+        for name, adata in zip(_NAMES, self.adatas if save_anndata else (), strict=False):
+            write_whole(adata, _beside(dir_path, prefix, name), anndata_write_kwargs)
+
+    @classmethod
+    def load(  # type: ignore[override]
+        cls,
+        dir_path: str,
+        adata_seq: AnnData | Literal[False] | None = None,
+        adata_spatial: AnnData | None = None,
+        accelerator: str = "auto",
+        device: int | str = "auto",
+        prefix: str | None = None,
+        backup_url: str | None = None,
+    ) -> Self:
+        """Read a model from an archive.
+
+        Parameters
+        ----------
+        dir_path, accelerator, device, prefix, backup_url
+            As in :meth:`BaseModelClass.load <celbo.model.base.BaseModelClass.load>`.
+        adata_seq, adata_spatial
+            Data to go on with; None: those saved beside the model, if there are any; ``adata_seq=False``: none.
+        """
+        files = [_beside(dir_path, prefix, name) for name in _NAMES]
+        data: Any = (adata_seq, adata_spatial)
+        if adata_seq is None and adata_spatial is None and all(file.is_file() for file in files):
+            data = tuple(read_data(file) for file in files)
+        given = [one for one in data if one is not None and one is not False]
+        if len(given) == 1:
+            raise ValueError("GIMVI.load takes both data sets, or none: adata_seq= and adata_spatial=.")
+        return archives.load_model(cls, dir_path, data if given else False, accelerator, device, prefix or "", None)
+
+
+def _beside(dir_path: str, prefix: str | None, name: str) -> Path:
+    return Path(dir_path) / f"{prefix or ''}adata_{name}.h5ad"
+
+
+def _two(given: Sequence[Any] | None, default: Sequence[Any], name: str, known: Sequence[Any]) -> list[Any]:
+    """An argument of each data set."""
+    values = list(default if given is None else given)
+    if len(values) != 2 or any(value not in known for value in values):
+        listed = ", ".join(map(repr, known))
+        raise ArgumentError(
+            f"{name} must be 2 of {listed}: of the dissociated cells, of the spatial ones. Got {given!r}."
+        )
+    return values
+
+
+def _places(seq: pd.Index, spatial: pd.Index) -> np.ndarray:
+    """Place of each spatial gene among the genes of the dissociated cells."""
+    for name, genes in zip(_NAMES, (seq, spatial), strict=True):
+        if not genes.is_unique:
+            twice = genes[genes.duplicated()][0]
+            raise ArgumentError(f"adata_{name} has {twice!r} more than once: adata.var_names_make_unique() first.")
+    missing = spatial.difference(seq, sort=False)
+    if len(missing):
+        shown = ", ".join(map(str, missing[:_SHOWN])) + (" ..." if len(missing) > _SHOWN else "")
+        raise ArgumentError(
+            f"adata_seq lacks {len(missing)} of the {len(spatial)} genes of adata_spatial: {shown}. Leave them out, "
+            "adata_spatial[:, adata_spatial.var_names.isin(adata_seq.var_names)].copy(), and set that up; or spell "
+            "genes alike in both."
+        )
+    return seq.get_indexer(spatial)
