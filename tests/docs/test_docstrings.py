@@ -10,11 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from celbo.model import PEAKVI, SCANVI, SCVI
+from celbo.model import MULTIVI, PEAKVI, SCANVI, SCVI
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 FILES = sorted(path for path in (SOURCE / "celbo").rglob("*.py") if ">>> " in path.read_text())
-MODELS = {"AccessibilityMixin": PEAKVI, "SemisupervisedTrainingMixin": SCANVI}
+MODELS = {
+    "AccessibilityMixin": PEAKVI,
+    "BaseMudataMinifiedModeModelClass": MULTIVI,
+    "MultimodalMixin": MULTIVI,
+    "SemisupervisedTrainingMixin": SCANVI,
+}
 """Whose example a class without one goes on from, SCVI's apart."""
 FINDER = doctest.DocTestFinder()
 

@@ -50,7 +50,8 @@ class MultimodalMixin(AccessibilityMixin, VAEMixin):
 
         Examples
         --------
-        >>> model.get_presence_report()  # doctest: +SKIP
+        >>> int(model.get_presence_report()["cells"].sum())
+        400
         """
         manager = self.get_anndata_manager(self._validate_anndata(adata), required=True)
         if not may_lack_modalities(manager):

@@ -107,6 +107,8 @@ def setup_method(fields_of: Callable[..., Sequence[BaseAnnDataField]]) -> Callab
         registration = {name: kwargs.pop(name) for name in _REGISTRATION if name in kwargs}
         if data_name in kwargs:
             args = (kwargs.pop(data_name), *args)
+        if not args:
+            door_of(fields_of).take((cls, None), kwargs, f"{cls.__name__}.{fields_of.__name__}")
         _require_data(cls, fields_of.__name__, data_name, args)
         adata, *rest = args
         call, fields = planned(cls, adata, *rest, **kwargs)

@@ -324,7 +324,7 @@ class ArchesMixin(Base):
 
         Examples
         --------
-        >>> prepared = MULTIVI.prepare_query_mudata(query, model, inplace=False)
+        >>> prepared = MULTIVI.prepare_query_mudata(query, model, inplace=False)  # doctest: +SKIP
         """
         by_modality = names_by_modality(_registry_of(reference_model))
         if not by_modality:
