@@ -13,9 +13,11 @@ import torch
 
 from celbo.data import simulate_counts, simulate_spots
 from celbo.external import (
+    MRVI,
     POISSONVI,
     SCAR,
     SOLO,
+    TOTALANVI,
     CellAssign,
     ContrastiveVI,
     RNAStereoscope,
@@ -70,6 +72,8 @@ GENERAL: dict[str, Mapping[str, Any]] = {
     "get_salient_normalized_expression": {},
     "get_specific_normalized_expression": {"salient": True},
     "get_protein_foreground_probability": {},
+    "get_local_sample_representation": {},
+    "get_local_sample_distances": {},
 }
 """Verb -> arguments. Each model is asked those that it has."""
 
@@ -214,6 +218,9 @@ def _models(train: Train) -> Iterator[tuple[str, Callable[[], Any]]]:
 
     counts.obsm["protein"] = np.random.default_rng(0).poisson(20.0, (counts.n_obs, 8)).astype(np.float32)
     yield "TOTALVI", plain(TOTALVI, batch | {"protein_expression_obsm_key": "protein"})
+    yield "TOTALANVI", plain(TOTALANVI, semi | {"protein_expression_obsm_key": "protein"})
+    counts.obs["sample"] = [f"s{i % 4}" for i in range(counts.n_obs)]
+    yield "MRVI", plain(MRVI, batch | {"sample_key": "sample"})
     yield "MULTIVI", plain(MULTIVI, batch, {"n_genes": 40, "n_regions": counts.n_vars - 40})
 
     def query() -> Any:
