@@ -10,18 +10,18 @@ from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 import torch
 from anndata import AnnData
 from torch import Tensor
 
-from ..core import REGISTRY_KEYS, position_of
+from ..core import REGISTRY_KEYS
 from ..core.kinds import Instance
 from ..data.fields import LayerField, bundles
 from ..module.deconvolution.module import SMOOTHED_KEY, MRDeconv
-from ..posterior.deconvolution import fine_proportions, spot_gamma, spot_latents, spot_proportions, type_profile
+from ..posterior.deconvolution import fine_proportions, spot_latents, spot_proportions
 from ..train.method import PASSED_ON, SPLIT, WHERE, training
-from ..verbs.cells import Asked, asked
+from ..verbs.cells import asked
+from ..verbs.spots import SpotStatesMixin
 from .base import BaseModelClass, UnsupervisedTrainingMixin, managers, setup_method
 from .condscvi import CondSCVI
 
@@ -30,7 +30,7 @@ __all__ = ["DestVI"]
 _PRIOR_OF_MODULE = {"mean_vprior": "mean_vprior", "var_vprior": "var_vprior", "weights_vprior": "mp_vprior"}
 
 
-class DestVI(UnsupervisedTrainingMixin, BaseModelClass):
+class DestVI(SpotStatesMixin, UnsupervisedTrainingMixin, BaseModelClass):
     r"""Proportions of cell types in the spots of a tissue, and the state of each type in each spot.
 
     .. math::
@@ -168,35 +168,6 @@ class DestVI(UnsupervisedTrainingMixin, BaseModelClass):
         names = self.cell_type_mapping_extended[: share_st.shape[1]]
         return pd.DataFrame(share_st, index=cells.names, columns=names)
 
-    def get_gamma(
-        self,
-        indices: Sequence[int] | None = None,
-        batch_size: int | None = None,
-        return_numpy: bool = False,
-    ) -> np.ndarray | dict[str, pd.DataFrame]:
-        """State of each cell type in each spot, in the latent space of the single cells.
-
-        Parameters
-        ----------
-        indices, batch_size
-            See the class.
-        return_numpy
-            An array instead of frames.
-
-        Returns
-        -------
-        For each type a frame of spots by latents; or ``(s, k, c)``.
-        """
-        cells = self._asked(indices, batch_size)
-        gamma_skc = spot_gamma(self.module, cells.batches, n_cells=cells.n_cells)
-        if return_numpy:
-            return gamma_skc
-        columns = [str(k) for k in range(gamma_skc.shape[1])]
-        return {
-            name: pd.DataFrame(gamma_skc[:, :, c], index=cells.names, columns=columns)
-            for c, name in enumerate(self.cell_type_mapping)
-        }
-
     def get_fine_celltypes(
         self, sc_model: CondSCVI, indices: Sequence[int] | None = None, batch_size: int | None = None
     ) -> dict[str, pd.DataFrame]:
@@ -259,59 +230,6 @@ class DestVI(UnsupervisedTrainingMixin, BaseModelClass):
         draw = not give_mean and not return_dist
         first, variance = spot_latents(self.module, cells.batches, draw=draw, n_cells=cells.n_cells, seed=seed)
         return (first, variance) if return_dist else first
-
-    def get_scale_for_ct(
-        self, label: str, indices: Sequence[int] | None = None, batch_size: int | None = None
-    ) -> pd.DataFrame:
-        r"""Expression of a cell type in the state that it has in each spot, whether the spot has such cells or not.
-
-        Parameters
-        ----------
-        label, indices, batch_size
-            See the class.
-
-        Returns
-        -------
-        Spots by genes: the type's :math:`h_g(\gamma_{sc}, c)`, before it is multiplied by proportion and library.
-        """
-        code = self._code_of(label)
-        cells = self._asked(indices, batch_size)
-        scale_sg = type_profile(self.module, cells.batches, code, n_cells=cells.n_cells)
-        return pd.DataFrame(scale_sg, index=cells.names, columns=self.get_var_names())
-
-    def get_expression_for_ct(
-        self,
-        label: str,
-        indices: Sequence[int] | None = None,
-        batch_size: int | None = None,
-        return_sparse_array: bool = False,
-    ) -> pd.DataFrame | sp.csr_matrix:
-        """Counts of each spot that come from a cell type.
-
-        Parameters
-        ----------
-        label, indices, batch_size
-            See the class.
-        return_sparse_array
-            A CSR matrix instead of a frame.
-
-        Returns
-        -------
-        Spots by genes: each count times the share that the type has in its expectation.
-        """
-        code = self._code_of(label)
-        cells = self._asked(indices, batch_size)
-        counts_sg = type_profile(self.module, cells.batches, code, as_counts=True, n_cells=cells.n_cells)
-        if return_sparse_array:
-            return sp.csr_matrix(counts_sg)
-        return pd.DataFrame(counts_sg, index=cells.names, columns=self.get_var_names())
-
-    def _asked(self, indices: Sequence[int] | None, batch_size: int | None) -> Asked:
-        self._check_if_trained(warn=False)
-        return asked(self, None, indices, batch_size)
-
-    def _code_of(self, label: str) -> int:
-        return position_of(label, list(self.cell_type_mapping), "cell type")
 
     train = training(
         {"max_epochs": 2000, "lr": 0.003},

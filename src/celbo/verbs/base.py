@@ -10,6 +10,7 @@ from ..posterior import Output
 __all__ = ["Answering"]
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     class Answering:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
         @property
         def device(self) -> torch.device:
             """Where the module is."""
+
+        def get_var_names(self, legacy_mudata_format: bool = False) -> np.ndarray:
+            """Names of the features."""
 
         def _check_if_trained(self, warn: bool = True, message: str | None = None) -> None: ...
 

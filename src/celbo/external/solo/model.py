@@ -28,8 +28,8 @@ from .module import DoubletClassifier, draw_parents, sums_of_pairs
 
 __all__ = ["SOLO"]
 
-_LABEL = "_solo_doub_sim"
-_SINGLET, _DOUBLET = "singlet", "doublet"
+_COVARIATES = {REGISTRY_KEYS.CAT_COVS_KEY, REGISTRY_KEYS.CONT_COVS_KEY}
+_LABEL, _SINGLET, _DOUBLET = "_solo_doub_sim", "singlet", "doublet"
 
 
 class SOLO(UnsupervisedTrainingMixin, BaseModelClass):
@@ -106,14 +106,14 @@ class SOLO(UnsupervisedTrainingMixin, BaseModelClass):
         adata = scvi_model._validate_anndata(adata)
         manager = scvi_model.get_anndata_manager(adata, required=True)
         assert manager is not None
-        _check_covariates(manager)
+        if not rules().doublets_with_covariates and _COVARIATES & manager.data_registry.keys():
+            raise ValueError("Initializing a SOLO model from SCVI with registered covariates is not supported.")
         cells_n = _cells_of_batch(manager, restrict_to_batch)
         doublets = cls.create_doublets(manager, doublet_ratio, indices=cells_n)
         scvi_model.transfer_fields(doublets)
-        described = AnnData(
-            np.concatenate([_features(scvi_model, adata, cells_n), _features(scvi_model, doublets)]),
-            obs=pd.DataFrame(index=adata.obs_names[cells_n].append(doublets.obs_names)),
-        )
+        names = adata.obs_names[cells_n].append(doublets.obs_names)
+        features_nk = np.concatenate([_features(scvi_model, adata, cells_n), _features(scvi_model, doublets)])
+        described = AnnData(features_nk, obs=pd.DataFrame(index=names))
         described.obs[_LABEL] = np.repeat([_SINGLET, _DOUBLET], [len(cells_n), doublets.n_obs]).astype(object)
         cls.setup_anndata(described, labels_key=_LABEL)
         return cls(described, **classifier_kwargs)
@@ -218,24 +218,18 @@ class SOLO(UnsupervisedTrainingMixin, BaseModelClass):
         """
         self._check_if_trained(warn=False)
         adata = self._validate_anndata()
-        is_asked_n = adata.obs[self.get_setup_arg("labels_key")].to_numpy() == _SINGLET
-        asked_n = np.arange(adata.n_obs) if include_simulated_doublets else np.flatnonzero(is_asked_n)
+        kind_n = adata.obs[self.get_setup_arg("labels_key")].to_numpy()
+        asked_n = np.flatnonzero((kind_n == _SINGLET) | include_simulated_doublets)
         answers = Rows(len(asked_n))
         with evaluating(self.module):
             for tensors in on_device(self._make_data_loader(adata, asked_n), self.module):
                 output_nc = self.module(tensors[REGISTRY_KEYS.X_KEY])
                 log_prob_nc = self.module.log_probs_of(output_nc)
-                logits_nc = output_nc if self.module.logits else log_prob_nc
-                answers.append(logits_nc if return_logits else log_prob_nc.exp())
+                logits_nc = output_nc if return_logits and self.module.logits else log_prob_nc
+                answers.append(logits_nc if return_logits else logits_nc.exp())
         kinds = self.get_state_registry(REGISTRY_KEYS.LABELS_KEY)["categorical_mapping"]
-        frame = pd.DataFrame(answers.array(), index=adata.obs_names[asked_n], columns=kinds)
+        frame = pd.DataFrame(answers.array(), adata.obs_names[asked_n], kinds)
         return frame if soft else frame.idxmax(axis=1)
-
-
-def _check_covariates(manager: AnnDataManager) -> None:
-    known = [key for key in (REGISTRY_KEYS.CAT_COVS_KEY, REGISTRY_KEYS.CONT_COVS_KEY) if key in manager.data_registry]
-    if known and not rules().doublets_with_covariates:
-        raise ValueError("Initializing a SOLO model from SCVI with registered covariates is not supported.")
 
 
 def _cells_of_batch(manager: AnnDataManager, batch: str | None) -> np.ndarray:
