@@ -29,12 +29,16 @@ def prepare_recordings(trainer: Run) -> None:
     """Let the device record minibatches where it can, and where Python has nothing to do within one."""
     graphs, plan = trainer.engine.graphs(), trainer.plan
     trainer.recorded = {}
-    watched_within = trainer.listens("on_before_backward", "on_after_backward", "on_before_optimizer_step")
-    # `draws_globally` says whether a class is not celbo's: nobody knows what it changes in Python.
-    if graphs is None or watched_within or draws_globally(plan):
+    if graphs is None:
         return
+    if trainer.listens("on_before_backward", "on_after_backward", "on_before_optimizer_step"):
+        return logger.debug("No minibatch is recorded as a graph: a callback looks into each step.")
+    if draws_globally(plan):  # nobody knows what a class that is not celbo's changes in Python
+        return logger.debug("No minibatch is recorded as a graph: the plan has parts of classes that are not celbo's.")
     trainer.recorded["validation"] = RecordedStage(graphs, plan, "validation", plan.validation_step)
-    if trainer.accumulate_grad_batches == 1 and all(map(can_be_recorded, trainer.optimizers)):
+    if trainer.accumulate_grad_batches > 1 or not all(map(can_be_recorded, trainer.optimizers)):
+        logger.debug("Steps are not recorded as a graph: gradients are accumulated, or Adam is not the fused one.")
+    else:
         trainer.recorded["train"] = RecordedStage(
             graphs, plan, "train", lambda batch, batch_idx: _descend(trainer, batch, batch_idx), trainer.optimizers
         )
