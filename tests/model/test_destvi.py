@@ -43,6 +43,24 @@ def test_proportions_of_simulated_spots(model, spots):
     assert np.corrcoef(found.to_numpy().ravel(), truth[found.columns].to_numpy().ravel())[0, 1] >= 0.9
 
 
+def test_defaults_find_the_proportions(cells, spots):
+    """And a learning rate of the user's own means gradient steps at that rate."""
+    adata = cells.copy()
+    CondSCVI.setup_anndata(adata, labels_key="cell_type")
+    of_cells = CondSCVI(adata, n_hidden=32, n_latent=3)
+    of_cells.train(verbose=0, seed=0, accelerator="cpu")
+    DestVI.setup_anndata(spots)
+    model = DestVI.from_rna_model(spots, of_cells, vamp_prior_p=4)
+    model.train(verbose=0, seed=0, accelerator="cpu")
+    assert model.recipe_ == of_cells.recipe_ == "short_cycle"
+    assert len(of_cells.history["train_loss"]) == 30
+    assert len(model.history["train_loss"]) == 120
+    found, truth = model.get_proportions(), spots.obsm["proportions"]
+    assert np.corrcoef(found.to_numpy().ravel(), truth[found.columns].to_numpy().ravel())[0, 1] >= 0.9
+    of_cells.train(max_epochs=1, lr=1e-3, verbose=0, seed=0, accelerator="cpu")
+    assert of_cells.recipe_ == "classic"
+
+
 def test_additional_types_and_parts_of_the_answers(model, sc_model):
     whole = model.get_proportions(keep_additional=True, normalize=False)
     assert list(whole.columns) == ["type_0", "type_1", "type_2", "additional_0"]

@@ -23,10 +23,11 @@ from ..train.method import PASSED_ON, SPLIT, WHERE, training
 from ..verbs.cells import asked
 from ..verbs.spots import SpotStatesMixin
 from .base import BaseModelClass, UnsupervisedTrainingMixin, managers, setup_method
-from .condscvi import CondSCVI
+from .condscvi import CondSCVI, settings_left_open
 
 __all__ = ["DestVI"]
 
+_CLASSIC: dict[str, Any] = {"max_epochs": int("2000"), "lr": float("0.003"), "n_epochs_kl_warmup": 200}
 _PRIOR_OF_MODULE = {"mean_vprior": "mean_vprior", "var_vprior": "var_vprior", "weights_vprior": "mp_vprior"}
 
 
@@ -61,7 +62,7 @@ class DestVI(SpotStatesMixin, UnsupervisedTrainingMixin, BaseModelClass):
     """
 
     _module_cls: ClassVar[type[MRDeconv]] = MRDeconv
-    _recipe = "classic"  # others were not measured, or on one data set only
+    _recipe = "short_cycle"
     _sizes: ClassVar[Mapping[str, str]] = {"n_spots": "n_cells", "n_genes": "n_vars"}
 
     def __init__(
@@ -232,11 +233,12 @@ class DestVI(SpotStatesMixin, UnsupervisedTrainingMixin, BaseModelClass):
         return (first, variance) if return_dist else first
 
     train = training(
-        {"max_epochs": 2000, "lr": 0.003},
+        {name: _CLASSIC[name] for name in ("max_epochs", "lr")},
         WHERE,
         SPLIT,
-        {"train_size": 1.0, "batch_size": 128, "n_epochs_kl_warmup": 200},
+        {"train_size": 1.0, "batch_size": 128, "n_epochs_kl_warmup": _CLASSIC["n_epochs_kl_warmup"]},
         PASSED_ON,
+        prepare=settings_left_open(_CLASSIC),
     )
 
     @classmethod

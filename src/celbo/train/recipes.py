@@ -1,6 +1,7 @@
 """Recipes: named sets of plan and loop settings, one row each.
 
-``one_cycle`` is celbo's own, ``long_cycle`` the same over a fifth of scvi-tools' epochs; ``converging`` goes to the
+``one_cycle`` is celbo's own, ``long_cycle`` the same over a fifth of scvi-tools' epochs, ``short_cycle`` over
+thirty; ``converging`` goes to the
 maximum of a loss without noise and no further; ``classic`` is scvi-tools' defaults to the letter.
 """
 
@@ -108,6 +109,12 @@ def _long_cycle_epochs(n_obs: int, batch_size: int, n_batch: int) -> int:
     return max(share, _one_cycle_epochs(n_obs, batch_size, n_batch))
 
 
+def _short_cycle_epochs(n_obs: int, batch_size: int, n_batch: int) -> int:
+    """Thirty passes, at least 120 steps and at most 3,000."""
+    steps_an_epoch = max(1, math.ceil(n_obs / batch_size))
+    return math.ceil(min(max(30 * steps_an_epoch, 120), _ENOUGH_STEPS) / steps_an_epoch)
+
+
 def _few_epochs(n_obs: int, batch_size: int, n_batch: int) -> int:
     """As ``one_cycle``, and no more than a fifth of scvi-tools' epochs, or 0.225 where batches must mix."""
     share = math.ceil((_SHARE_TO_MIX if n_batch > 1 else _SHARE_OF_CLASSIC) * max_epochs_classic(n_obs))
@@ -159,6 +166,13 @@ RECIPES: Mapping[str, Recipe] = {
             name="long_cycle",
             max_epochs=_long_cycle_epochs,
             pretrained_epochs=lambda *sizes: math.ceil(_long_cycle_epochs(*sizes) / 3),
+            plan_kwargs=_ONE_CYCLE,
+            retries=2,
+        ),
+        Recipe(
+            name="short_cycle",
+            max_epochs=_short_cycle_epochs,
+            pretrained_epochs=_short_cycle_epochs,
             plan_kwargs=_ONE_CYCLE,
             retries=2,
         ),
