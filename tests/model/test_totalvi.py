@@ -218,6 +218,48 @@ class TestMissingProteins:
         found = record.reconstruction_loss["reconst_loss_protein"].detach()
         torch.testing.assert_close(found, (per_protein * measured).sum(-1))
 
+    def test_nan_says_so_too(self):
+        """NaN in a whole batch: the same terms as zeros there, and finite training."""
+        terms = []
+        for value in (0.0, np.nan):
+            torch.manual_seed(0)
+            model = TOTALVI(set_up(self.some_missing(value)), n_latent=4, n_hidden=8)
+            torch.manual_seed(0)
+            terms.append(model.module.eval()(batch_of(model))[2].reconstruction_loss["reconst_loss_protein"].detach())
+        torch.testing.assert_close(terms[0], terms[1])
+        model.train(max_epochs=1, batch_size=32, verbose=0)
+        assert np.isfinite(model.get_protein_foreground_probability().to_numpy()).all()
+
+    def test_what_is_missing_is_named(self, caplog):
+        with caplog.at_level("INFO", logger="celbo"):
+            set_up(self.some_missing(0.0))
+        assert "no count of protein_1, protein_7" in caplog.text
+
+    def test_nan_in_some_cells_is_refused(self):
+        adata = cite()
+        adata.obsm["protein"].iloc[5, 3] = np.nan
+        with pytest.raises(ValueError, match=r"NaN for 'protein_3' in the cell '5'"):
+            set_up(adata)
+
+    def test_negative_beside_nan_is_refused(self):
+        adata = self.some_missing(np.nan)
+        adata.obsm["protein"].iloc[0, 0] = -1.0
+        with pytest.raises(ValueError, match="negative"):
+            set_up(adata)
+
+    def test_the_caller_may_say_what_was_measured(self):
+        adata = self.some_missing(0.0)
+        every = list(adata.obsm["protein"].columns)
+        set_up(adata, measured_proteins={"batch_1": every, "batch_0": every[1:]})
+        model = TOTALVI(adata, n_latent=4, n_hidden=8)
+        expected = np.ones((2, 12))
+        expected[0, 0] = 0
+        np.testing.assert_array_equal(model.module.measured, expected)
+        with pytest.raises(ValueError, match="'protein_1'"):
+            set_up(adata, measured_proteins={"batch_1": ["protein_l"]})
+        with pytest.raises(ValueError, match="'batch_1'"):
+            set_up(adata, measured_proteins={"batch_l": every})
+
     def test_override(self):
         model = TOTALVI(set_up(self.some_missing(0.0)), n_latent=4, n_hidden=8, override_missing_proteins=True)
         assert model.module.measured is None
@@ -225,7 +267,7 @@ class TestMissingProteins:
     def test_the_adversary_is_on_where_panels_differ(self):
         adata = self.some_missing(0.0)
         model = TOTALVI(set_up(adata), n_latent=4, n_hidden=8)
-        model.train(max_epochs=1, batch_size=32, verbose=0, n_steps_kl_warmup=100)
+        model.train(max_epochs=1, batch_size=32, verbose=0)
         assert "adversarial_loss_train" in model.history
         model = TOTALVI(set_up(adata), n_latent=4, n_hidden=8)
         model.train(max_epochs=1, batch_size=32, verbose=0, adversarial_classifier=False)

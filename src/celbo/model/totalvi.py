@@ -23,6 +23,7 @@ from ..module.totalvae import TOTALVAE, GeneDispersion, ProteinDispersion
 from ..posterior import Output
 from ..train import AdversarialTrainingPlan, Plan
 from ..train.method import PASSED_ON, SPLIT, WHERE, Argument, training
+from ..train.recipes import Recipe, default_recipe, find_recipe
 from ..verbs.protein import EXPRESSION, PROTEIN, ProteinMixin
 from .base import (
     ArchesMixin,
@@ -45,15 +46,33 @@ _PANEL = "panel"
 _OF_PROTEINS: Mapping[str, Any] = {"use_batch_mask": True, "is_count_data": True}
 ProteinsOf = Callable[..., BaseAnnDataField]
 _FEWEST_FOR_PRIOR = 10
+_CLASSIC_WARMUP, _WARMUP = 0.75, 2 / 3
+_CLASSIC: Mapping[str, Any] = {"lr": 4e-3, "batch_size": 256, "early_stopping": True, "reduce_lr_on_plateau": True}
+"""Settings of scvi-tools, which other recipes have values of their own for."""
+
+
+def _warmup(model: "TOTALVI", recipe: Recipe, options: Mapping[str, Any]) -> dict[str, Any]:
+    """scvi-tools' warm-up of the KL divergence; under other recipes two thirds of the epochs, which mixes batches."""
+    n_cells, n_batch = model.summary_stats["n_cells"], model.summary_stats["n_batch"]
+    if recipe.name == "classic":
+        return {"n_steps_kl_warmup": int(_CLASSIC_WARMUP * n_cells)}
+    recipe = recipe.from_counts or recipe
+    sizes = (n_cells, options.get("batch_size") or recipe.batch_size(n_cells), n_batch)
+    return {"n_epochs_kl_warmup": max(1, round(_WARMUP * (options["max_epochs"] or recipe.max_epochs(*sizes))))}
 
 
 def _train_settings(model: "TOTALVI", options: dict[str, Any]) -> dict[str, Any]:
-    """An adversary where panels differ, and the KL warm-up by steps, unless the caller says otherwise."""
+    """An adversary where panels differ; scvi-tools' KL warm-up and rates under its own recipe."""
     adversary, indexing = options.pop("adversarial_classifier"), options.pop("external_indexing")
     if adversary is None:
         adversary = model.module.measured is not None and model.summary_stats["n_batch"] > 1
-    plan = dict(options["plan_kwargs"] or {})
-    options["plan_kwargs"] = {"adversarial_classifier": adversary} | plan
+    plan: dict[str, Any] = {"adversarial_classifier": adversary}
+    chosen = options["recipe"] or default_recipe(type(model))
+    if chosen != "classic":
+        options = {name: value for name, value in options.items() if (name, value) not in _CLASSIC.items()}
+    if options["n_steps_kl_warmup"] is None and options["n_epochs_kl_warmup"] is None:
+        options |= _warmup(model, find_recipe(chosen), options)
+    options["plan_kwargs"] = plan | dict(options["plan_kwargs"] or {})
     if indexing is not None:
         options["datasplitter_kwargs"] = {"external_indexing": indexing} | (options["datasplitter_kwargs"] or {})
     return options
@@ -112,6 +131,7 @@ class TOTALVI(ProteinMixin, VAEMixin, ArchesMixin, UnsupervisedTrainingMixin, Ba
 
     _module_cls: ClassVar[type[TOTALVAE]] = TOTALVAE
     _training_plan_cls: ClassVar[type[Plan]] = AdversarialTrainingPlan
+    _recipe: ClassVar[str | None] = "one_cycle"
     _outputs: ClassVar[Sequence[Output]] = (EXPRESSION, PROTEIN)
     _sizes: ClassVar[Mapping[str, str]] = {"n_input_genes": "n_vars", "n_input_proteins": "n_proteins"}
     _renamed: ClassVar[Mapping[str, str | None]] = {
@@ -224,6 +244,8 @@ class TOTALVI(ProteinMixin, VAEMixin, ArchesMixin, UnsupervisedTrainingMixin, Ba
         size_factor_key: str | None = None,
         categorical_covariate_keys: list[str] | None = None,
         continuous_covariate_keys: list[str] | None = None,
+        *,
+        measured_proteins: dict[str, list[str]] | None = None,
     ) -> bundles.Fields:
         """Register an AnnData with counts of genes and, in ``obsm``, of proteins.
 
@@ -237,11 +259,13 @@ class TOTALVI(ProteinMixin, VAEMixin, ArchesMixin, UnsupervisedTrainingMixin, Ba
         panel_key
             Column of ``adata.obs`` with the panel of antibodies of each cell, by which background is learnt and missing
             proteins are found; None: the batch.
+        measured_proteins
+            For some batches (or panels) the proteins that were measured there, whatever the counts say.
         """
         return cls._fields(
             bundles.counts(layer),
             bundles.labels(None),
-            cls._proteins_in_obsm(protein_expression_obsm_key, protein_names_uns_key),
+            cls._proteins_in_obsm(protein_expression_obsm_key, protein_names_uns_key, measured_proteins),
             (batch_key, panel_key, size_factor_key, categorical_covariate_keys, continuous_covariate_keys),
         )
 
@@ -276,10 +300,11 @@ class TOTALVI(ProteinMixin, VAEMixin, ArchesMixin, UnsupervisedTrainingMixin, Ba
         )
 
     @staticmethod
-    def _proteins_in_obsm(obsm_key: str, names_uns_key: str | None) -> ProteinsOf:
-        return partial(
-            ProteinObsmField, REGISTRY_KEYS.PROTEIN_EXP_KEY, obsm_key, colnames_uns_key=names_uns_key, **_OF_PROTEINS
-        )
+    def _proteins_in_obsm(
+        obsm_key: str, names_uns_key: str | None, measured: dict[str, list[str]] | None = None
+    ) -> ProteinsOf:
+        named: dict[str, Any] = {"colnames_uns_key": names_uns_key, "measured_proteins": measured}
+        return partial(ProteinObsmField, REGISTRY_KEYS.PROTEIN_EXP_KEY, obsm_key, **named, **_OF_PROTEINS)
 
     @staticmethod
     def _proteins_in_modality(modality: str | None, layer: str | None) -> ProteinsOf:

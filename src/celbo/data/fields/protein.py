@@ -1,6 +1,7 @@
 """Protein counts, of which whole batches may be missing."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,11 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
+from ...core import position_of
+from ..counts import check_counts
 from .arraylike import ObsmField
 from .base import BaseAnnDataField
+from .categorical import CategoricalObsField
 from .layer import LayerField
 
 __all__ = ["ProteinLayerField", "ProteinObsmField"]
@@ -18,18 +22,26 @@ logger = logging.getLogger("celbo")
 
 
 class _ProteinMask(BaseAnnDataField):
-    """The part of a field of protein counts that finds which proteins were measured in which batch."""
+    """The part of a field of protein counts that finds which proteins were measured in which batch.
+
+    A protein whose counts are NaN in all cells of a batch was not measured there.
+    """
 
     PROTEIN_BATCH_MASK = "protein_batch_mask"
     COLUMN_NAMES_KEY = "column_names"
 
-    def _find_masks_by(self, use_batch_mask: bool, batch_field: BaseAnnDataField | None) -> None:
+    def _find_masks_by(
+        self,
+        use_batch_mask: bool,
+        batch_field: BaseAnnDataField | None,
+        measured: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         """Remember the field of the batches; for a MuData's, the AnnData's field in it is the one that is read."""
         if use_batch_mask and batch_field is None:
             raise ValueError(
                 "`use_batch_mask = True` requires that `batch_field is not None`. Please provide a `batch_field`."
             )
-        self.use_batch_mask = use_batch_mask
+        self.use_batch_mask, self.measured_proteins = use_batch_mask, measured or {}
         self.given_batch_field = batch_field
         self.batch_field = None if batch_field is None else batch_field.adata_field
 
@@ -46,14 +58,49 @@ class _ProteinMask(BaseAnnDataField):
         if not self.use_batch_mask or self.batch_field is None:
             return {}
         codes_n = np.asarray(self.batch_field.get_field_data(adata)).ravel()
-        measured = _measured_by_batch(self.get_field_data(adata), codes_n)
+        measured = _measured_by_batch(self.get_field_data(adata), codes_n) | self._stated(adata, codes_n)
         if reference is not None:
             order = pd.Index(np.asarray(self.column_names(adata))).get_indexer(pd.Index(reference))
             measured = {batch: mask_p[order] for batch, mask_p in measured.items()}
         if all(mask_p.all() for mask_p in measured.values()):
             return {}
-        logger.info("Found batches with missing protein expression")
+        _tell(measured, np.asarray(self.column_names(adata) if reference is None else reference))
         return {self.PROTEIN_BATCH_MASK: measured}
+
+    def _stated(self, adata: AnnData, codes_n: np.ndarray) -> dict[str, np.ndarray]:
+        """Masks of the batches of which the caller says what was measured."""
+        if not self.measured_proteins:
+            return {}
+        assert isinstance(self.batch_field, CategoricalObsField)
+        names, batch_n = list(map(str, self.column_names(adata))), self.batch_field.source_column(adata).to_numpy()
+        categories = list(pd.unique(batch_n))
+        stated = {}
+        for batch, proteins in self.measured_proteins.items():
+            known = categories[position_of(batch, categories, "batch or panel (measured_proteins)")]
+            positions = [position_of(name, names, "protein (measured_proteins)") for name in proteins]
+            stated[str(codes_n[batch_n == known][0])] = np.isin(np.arange(len(names)), positions)
+        return stated
+
+    def _check_counts(self, adata: AnnData) -> None:
+        """Refuse what is no count; NaN in all cells of a batch is none, and says that the protein was not measured."""
+        values: Any = self.get_field_data(adata)
+        if sp.issparse(values) or self.batch_field is None or not np.isnan(table := _floats(values)).any():
+            super()._check_counts(adata)  # type: ignore[misc]
+            return
+        codes_n = np.asarray(self.batch_field.get_field_data(adata)).ravel()
+        names = list(map(str, self.column_names(adata)))
+        for code in np.unique(codes_n):
+            cells = np.flatnonzero(codes_n == code)
+            gone_np = np.isnan(table[cells])
+            partly = np.flatnonzero(gone_np.any(0) & ~gone_np.all(0))
+            if len(partly):
+                cell = cells[gone_np[:, partly[0]].argmax()]
+                raise ValueError(
+                    f"{self.place} has NaN for {names[partly[0]]!r} in the cell {adata.obs_names[cell]!r}, and counts "
+                    "in others of its batch. NaN in all cells of a batch (or panel) means that it was not measured "
+                    "there: leave the cell out, or give it a panel of its own by panel_key."
+                )
+        check_counts(np.nan_to_num(table), obs_names=adata.obs_names, var_names=names).raise_if_bad(self.place)
 
 
 class ProteinObsmField(_ProteinMask, ObsmField):
@@ -70,6 +117,8 @@ class ProteinObsmField(_ProteinMask, ObsmField):
         Look for proteins that were not measured.
     batch_field
         The field of the batches, registered before this one.
+    measured_proteins
+        For some batches the proteins measured there, whatever the counts say.
     """
 
     def __init__(
@@ -77,10 +126,11 @@ class ProteinObsmField(_ProteinMask, ObsmField):
         *base_field_args: Any,
         use_batch_mask: bool = True,
         batch_field: BaseAnnDataField | None = None,
+        measured_proteins: Mapping[str, Sequence[str]] | None = None,
         **base_field_kwargs: Any,
     ) -> None:
         super().__init__(*base_field_args, **base_field_kwargs)
-        self._find_masks_by(use_batch_mask, batch_field)
+        self._find_masks_by(use_batch_mask, batch_field, measured_proteins)
 
 
 class ProteinLayerField(_ProteinMask, LayerField):
@@ -105,9 +155,25 @@ class ProteinLayerField(_ProteinMask, LayerField):
         self._find_masks_by(use_batch_mask, batch_field)
 
 
+def _floats(values: Any) -> np.ndarray:
+    return np.asarray(values, dtype=np.float64)
+
+
+def _tell(measured: Mapping[str, np.ndarray], names: np.ndarray) -> None:
+    """Name the proteins that are taken as not measured."""
+    for code, mask_p in measured.items():
+        missing = list(map(str, names[~mask_p]))
+        if missing:
+            shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+            logger.info(
+                f"Found batches with missing protein expression: the one of code {code} has no count of {shown}. Where "
+                "they were measured, say so: measured_proteins={batch: names}, or override_missing_proteins=True."
+            )
+
+
 def _measured_by_batch(values: Any, codes_n: np.ndarray) -> dict[str, np.ndarray]:
     """For each batch, ``(p,)`` booleans: some cell of the batch has a count of that protein."""
-    x_np: Any = values.tocsr() if sp.issparse(values) else np.asarray(values)
+    x_np: Any = values.tocsr() if sp.issparse(values) else np.nan_to_num(_floats(values))
     nonzero_np = x_np != 0
     return {
         str(batch): np.asarray(nonzero_np[codes_n == batch].sum(axis=0)).ravel() > 0 for batch in np.unique(codes_n)

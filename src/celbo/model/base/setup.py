@@ -22,8 +22,8 @@ __all__ = ["Registry", "check_setup", "setup_method"]
 Registry = Mapping[str, Any]
 """What setup found out about data, in scvi-tools' layout."""
 
-_RAW = "use_raw"
-"""An argument that scvi-tools does not have: it is in the registry only where it was given."""
+_OWN = ("use_raw", "measured_proteins")
+"""Arguments that scvi-tools does not have: they are in the registry only where they were given."""
 
 _TEXTS: Mapping[str, str] = {
     "adata": "Cells by genes; counts in ``X``, in a layer or in ``raw``. Not copied; see "
@@ -94,7 +94,7 @@ def setup_method(fields_of: Callable[..., Sequence[BaseAnnDataField]]) -> Callab
         _require_modalities(adata, bound.arguments.get(_MODALITIES), own)
         call = {
             "model_name": cls.__name__,
-            "setup_args": {name: bound.arguments[name] for name in own if name != _RAW or bound.arguments[name]},
+            "setup_args": {name: bound.arguments[name] for name in own if name not in _OWN or bound.arguments[name]},
             "setup_method_name": fields_of.__name__,
         }
         fields = fields_of(cls, adata, **call["setup_args"])
