@@ -9,6 +9,7 @@ from anndata import AnnData
 from torch.distributions import Normal, kl_divergence
 
 import celbo
+import celbo.report
 from celbo.core import ArgumentError
 from celbo.model import MULTIVI
 from celbo.module import MULTIVAE
@@ -244,6 +245,14 @@ class TestReport:
         with pytest.raises(ValueError, match=r"No cell is in more than one modality.*'peaks' has 'cell_\d+-1'"):
             MULTIVI.setup_mudata(mdata, modalities=wanted)
 
+    @pytest.mark.parametrize("parts", [["rna_layer", "atac_layer"], ["atac_layer", "protein_layer"]])
+    def test_page(self, parts, tmp_path):
+        """The report of a model counts cells of the modality, and needs no genes."""
+        model = made(parts={key: PARTS[key] for key in parts})
+        model.train(max_epochs=2, verbose=0, seed=0)
+        celbo.report.model_report(model, tmp_path / "report.html")
+        assert "MULTIVI" in (tmp_path / "report.html").read_text()
+
 
 class TestLife:
     def test_archive(self, model, tmp_path):
@@ -290,6 +299,20 @@ class TestLife:
         table = model.differential_accessibility(groupby="type", group1="0", n_samples_overall=300)
         share = (adata.X[(adata.obs["type"] == "0").to_numpy(), 24:] > 0).mean(0)
         np.testing.assert_allclose(table.loc[adata.var_names[24:], "emp_prob1"], np.asarray(share).ravel(), rtol=1e-6)
+
+    @pytest.mark.parametrize("kind", ["h5mu", "zarr"])
+    def test_streamed_from_disk(self, kind, model, tmp_path):
+        """It trains on a MuData that stays in its file, and answers about it as about the one in memory."""
+        path, mdata = tmp_path / f"data.{kind}", simulated()
+        mdata.write(path) if kind == "h5mu" else mdata.write_zarr(path)
+        streamed = celbo.data.open_mudata(path, stream=True)
+        np.testing.assert_allclose(
+            model.get_latent_representation(streamed), model.get_latent_representation(), rtol=1e-5, atol=1e-6
+        )
+        other = made(celbo.data.open_mudata(path, stream=True))
+        other.train(max_epochs=2, verbose=0, seed=0)
+        assert np.isfinite(other.get_latent_representation()).all()
+        assert isinstance(other.data.mod["rna"].X, celbo.data.StoredMatrix)
 
     def test_wrong_questions_are_named(self, model):
         other = made(parts={key: PARTS[key] for key in ("rna_layer", "atac_layer")})

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..external import POISSONVI, SOLO, TOTALANVI, CellAssign, ContrastiveVI, RNAStereoscope, SpatialStereoscope, SysVI
-from ..model import AUTOZI, PEAKVI, SCANVI, AmortizedLDA, DestVI
+from ..model import AUTOZI, MULTIVI, PEAKVI, SCANVI, AmortizedLDA, DestVI
 from .detail import Detail
 from .doublets import DoubletDetail
 from .figures import CLASSIFIER_CURVES, ELBO_CURVES, Curves
@@ -67,6 +67,7 @@ ROWS: Mapping[type, Row] = {
     SCANVI: Row(detail=LabelDetail.of, curves=ELBO_CURVES + CLASSIFIER_CURVES[1:]),
     TOTALANVI: Row(detail=LabelDetail.of, curves=ELBO_CURVES + CLASSIFIER_CURVES[1:]),
     AUTOZI: Row(detail=ZeroInflationDetail.of),
+    MULTIVI: Row(draws_counts=False, of=("cells", "features")),  # of some cells there is nothing to set draws beside
     PEAKVI: Row(draws_counts=False, of=("cells", "regions")),  # it draws which are zero
     POISSONVI: Row(of=("cells", "regions")),
     AmortizedLDA: Row(latents=_topics, draws_counts=False, detail=TopicDetail.of),

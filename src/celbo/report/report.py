@@ -92,7 +92,8 @@ def model_report(
     """
     require_file_name(Path(path))
     summary = summarise(model, seed=seed)
-    if findings is None and row_of(model).takes_counts and has_counts(model):
+    counts = "X" in model.adata_manager.data_registry  # a MuData may have none of genes
+    if findings is None and counts and row_of(model).takes_counts and has_counts(model):
         findings = count_findings(model)
     text = render(model, summary, title or type(model).__name__, findings, settings or {}, versions or {}, before or {})
     write_text(Path(path), text)
@@ -101,11 +102,14 @@ def model_report(
 
 def count_findings(model: Any) -> list[Finding]:
     """What the check of the training counts finds."""
-    adata, where = model.adata, model.adata_manager.data_registry["X"]
-    x, names = model.adata_manager.get_from_registry("X"), LayerField("X", None, use_raw=where["attr_name"] == RAW)
+    where, x = model.adata_manager.data_registry["X"], model.adata_manager.get_from_registry("X")
+    modality = where.get("mod_key")
+    adata = model.adata if modality is None else model.adata.mod[modality]
+    names = LayerField("X", None, use_raw=where["attr_name"] == RAW)
     report = check_counts(x, obs_names=adata.obs_names, var_names=names.column_names(adata))
     elsewhere = None if report.is_counts and report.nnz else count_places(adata, where["attr_name"], where["attr_key"])
-    return report.findings(place(where["attr_name"], where["attr_key"]), elsewhere)
+    of_modality = "" if modality is None else f" of mdata.mod[{modality!r}]"
+    return report.findings(place(where["attr_name"], where["attr_key"]) + of_modality, elsewhere)
 
 
 def require_file_name(path: Path) -> None:
@@ -133,7 +137,9 @@ def render(
 ) -> str:
     """The page as text."""
     stats, row = model.summary_stats, row_of(model)
-    lead = f"{type(model).__name__}: {stats['n_cells']:,} {row.of[0]}, {stats['n_vars']:,} {row.of[1]}"
+    n_cells = stats["n_cells"] if model.adata is None else model.adata.n_obs
+    n_features = len(model.get_var_names(legacy_mudata_format=True))
+    lead = f"{type(model).__name__}: {n_cells:,} {row.of[0]}, {n_features:,} {row.of[1]}"
     lead += f", {stats['n_batch']:,} batches" if stats.get("n_batch", 1) > 1 else ""
     builders: list[tuple[str, Callable[[], Iterable[Section]]]] = [
         ("Training", lambda: [_training(summary, row.curves)]),
