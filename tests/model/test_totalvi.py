@@ -330,6 +330,16 @@ class TestLife:
         for one, other in zip(model.get_normalized_expression(seed=0), loaded.get_normalized_expression(seed=0)):
             pd.testing.assert_frame_equal(one, other)
 
+    def test_exported_without_what_scvi_tools_does_not_have(self, model, tmp_path):
+        model.save(tmp_path / "m")
+        celbo.model.base.export_archive(tmp_path / "m", tmp_path / "old")
+        archive = celbo.io.read_scvi_archive(tmp_path / "old")
+        given = archive.attributes["init_params_"]["non_kwargs"]
+        assert not {"empty_droplets", "scvi_tools_figures"} & given.keys()
+        back = TOTALVI.load(tmp_path / "old", model.adata, accelerator="cpu")
+        assert back.module.scvi_tools_figures
+        np.testing.assert_array_equal(back.get_latent_representation(), model.get_latent_representation())
+
     def test_minified(self, model):
         adata = set_up(cite())
         mini = TOTALVI(adata, n_latent=4, n_hidden=32)

@@ -33,7 +33,7 @@ from .base import (
     library_arguments,
     setup_method,
 )
-from .base.made_with import flat, given_arguments
+from .base.made_with import given_arguments
 
 if TYPE_CHECKING:
     from mudata import MuData
@@ -205,11 +205,6 @@ class TOTALVI(ProteinMixin, VAEMixin, ArchesMixin, UnsupervisedTrainingMixin, Ba
                 f"empty_droplets is {counts_mp.shape}, wanted two droplets or more by the {len(names)} proteins."
             )
         return counts_mp
-
-    def _when_loaded(self) -> None:
-        super()._when_loaded()
-        if "scvi_tools_figures" not in flat(self.init_params_):  # an archive of scvi-tools
-            self.module.scvi_tools_figures = True
 
     train = training(
         {"max_epochs": None, "lr": 4e-3},

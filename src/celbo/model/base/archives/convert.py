@@ -15,6 +15,9 @@ __all__ = ["convert_archive", "export_archive"]
 
 logger = logging.getLogger("celbo")
 
+_OWN_ARGUMENTS = (SCVI_FIGURES, "empty_droplets")
+"""Arguments of models that scvi-tools does not have."""
+
 
 @checked
 def convert_archive(
@@ -119,10 +122,10 @@ def export_archive(new: str | Path, old: str | Path, *, prefix: str = "", overwr
 
 
 def _without_figures(init_params: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Arguments without the one that scvi-tools does not have; it says where the model's own figures will differ."""
+    """Arguments without those that scvi-tools does not have; its figures differ where the model's own are right."""
 
     def known(arguments: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in arguments.items() if name != SCVI_FIGURES}
+        return {name: value for name, value in arguments.items() if name not in _OWN_ARGUMENTS}
 
     stars = {star: known(arguments) for star, arguments in init_params.get("kwargs", {}).items()}
     return {"kwargs": stars, "non_kwargs": known(init_params.get("non_kwargs", {}))}
@@ -131,8 +134,9 @@ def _without_figures(init_params: Mapping[str, Mapping[str, Any]]) -> dict[str, 
 def _without_raw(registry: Mapping[str, Any]) -> dict[str, Any]:
     """A registry whose counts lie in ``X``: scvi-tools cannot take them from ``raw``, and is not to be told to."""
     setup_args = dict(registry.get("setup_args") or {})
+    setup_args.pop("measured_proteins", None)  # the masks that follow from it are in the registry
     if not setup_args.pop("use_raw", False):
-        return dict(registry)
+        return {**registry, "setup_args": setup_args}
     logger.warning(
         "This model takes its counts from adata.raw, which scvi-tools does not do: give it adata.raw.to_adata() with "
         "the columns of adata.obs, whose X holds them."
