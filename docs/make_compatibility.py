@@ -32,7 +32,8 @@ DEVIATIONS: dict[str, str] = {
         "a data module of one's own goes to `train(datamodule=...)` as it is"
     ),
     "scvi.external.*: `sample`: has no *": _DOES_NOT_SAMPLE,
-    "scvi.external.*GIMVI: default of `adata_spatial` is *": "a model is read from its archive without data too",
+    "scvi.external.velovi.VELOVAE: default of `var_activation` is *": "the same function",
+    "scvi.external.velovi.VELOVAE: `generative`: has no *": "rates are the module's own",
     "scvi.external.cellassign.CellAssignModule: `generative`: has no `transform_batch`": (
         "to decode as another batch, the batch is replaced in the minibatch"
     ),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from celbo.data import synthetic_iid
-from celbo.external import MRVI, SCAR, SOLO, TOTALANVI, SysVI, TorchMRVI
+from celbo.external import MRVI, SCAR, SOLO, TOTALANVI, VELOVI, SysVI, TorchMRVI
 from celbo.model import AUTOZI, PEAKVI, SCANVI, SCVI, TOTALVI, AmortizedLDA, LinearSCVI
 from celbo.testing import check_model
 
@@ -52,6 +52,18 @@ def test_contract(row, sparse_format):
 def test_contract_of_a_model_of_samples(cls, setup, init):
     """What other models call n_hidden is the encoder's alone."""
     check_model(cls, data, setup=setup, init={"encoder_n_hidden": 6, "n_latent": 3, "n_latent_u": 3} | init)
+
+
+@pytest.mark.usefixtures("global_rng_untouched")
+def test_contract_of_velocities():
+    """It takes two smoothed layers."""
+
+    def smoothed():
+        adata = data()
+        adata.layers["Ms"], adata.layers["Mu"] = adata.X / 10 + 0.05, np.sqrt(adata.X) / 5 + 0.05
+        return adata
+
+    check_model(VELOVI, smoothed, setup={"spliced_layer": "Ms", "unspliced_layer": "Mu"}, init=SMALL)
 
 
 @pytest.mark.usefixtures("global_rng_untouched")

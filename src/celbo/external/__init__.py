@@ -11,6 +11,7 @@ from .solo import SOLO
 from .stereoscope import RNAStereoscope, SpatialStereoscope
 from .sysvi import SysVI
 from .totalanvi import TOTALANVI
+from .velovi import VELOVI
 
 __all__ = [
     "GIMVI",
@@ -19,6 +20,7 @@ __all__ = [
     "SCAR",
     "SOLO",
     "TOTALANVI",
+    "VELOVI",
     "CellAssign",
     "ContrastiveVI",
     "RNAStereoscope",

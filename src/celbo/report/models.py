@@ -6,7 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from ..external import POISSONVI, SOLO, TOTALANVI, CellAssign, ContrastiveVI, RNAStereoscope, SpatialStereoscope, SysVI
+from ..external import (
+    POISSONVI,
+    SOLO,
+    TOTALANVI,
+    VELOVI,
+    CellAssign,
+    ContrastiveVI,
+    RNAStereoscope,
+    SpatialStereoscope,
+    SysVI,
+)
 from ..model import AUTOZI, MULTIVI, PEAKVI, SCANVI, AmortizedLDA, DestVI
 from .detail import Detail
 from .doublets import DoubletDetail
@@ -84,6 +94,7 @@ ROWS: Mapping[type, Row] = {
     RNAStereoscope: Row(latents=None, draws_counts=False),
     SpatialStereoscope: Row(latents=None, draws_counts=False, detail=ProportionDetail.of, of=("spots", "genes")),
     SysVI: Row(draws_counts=False, takes_counts=False),
+    VELOVI: Row(draws_counts=False, takes_counts=False),
     DestVI: Row(latents=None, draws_counts=False, detail=ProportionDetail.of, of=("spots", "genes")),
 }
 """Class -> its row; all others, yours too, are taken for autoencoders of counts, as SCVI is."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         _outputs: ClassVar[Sequence[Output]]
         summary_stats: Any
         init_params_: dict[str, dict[str, Any]]
+        registry_: Any
 
         @property
         def device(self) -> torch.device:
