@@ -18,6 +18,7 @@ from celbo.external import MRVI, TorchMRVI
 from celbo.external.mrvi import TorchMRVAE, abundance, samples
 from celbo.external.mrvi.differential import false_discovery_rates
 from celbo.external.mrvi.layers import LAYOUTS, _Attention
+from celbo.io import ArchiveError
 from celbo.model.base import convert_archive, export_archive
 from celbo.ops.random import private_rng
 
@@ -174,6 +175,20 @@ def test_archives_have_the_layout_that_their_version_reads(tmp_path, cls, versio
                 np.testing.assert_allclose(
                     twice.get_latent_representation(give_z=True), model.get_latent_representation(give_z=True)
                 )
+
+
+def test_exports_name_the_version(tmp_path):
+    for cls, folder in ((MRVI, "new"), (TorchMRVI, "old")):
+        trained(cls).save(tmp_path / folder)
+    for version, name in (("1.4.4", "TorchMRVI"), ("1.5.1", "MRVI")):
+        export_archive(tmp_path / "new", tmp_path / version, version=version)
+        registry = torch.load(tmp_path / version / "model.pt", weights_only=False)["attr_dict"]["registry_"]
+        assert (registry["scvi_version"], registry["model_name"]) == (version, name)
+        assert MRVI.load(tmp_path / version, False).module.layout == "1.4.3"
+    with pytest.raises(ArchiveError, match="train a TorchMRVI"):
+        export_archive(tmp_path / "new", tmp_path / "x", version="1.4.2")
+    with pytest.raises(ArchiveError, match="train a MRVI"):
+        export_archive(tmp_path / "old", tmp_path / "x", version="1.5")
 
 
 def test_scvi_tools_reads_what_is_exported(tmp_path, peer_python):

@@ -214,10 +214,13 @@ def export(
     new: Annotated[Path, typer.Argument(help="Folder of a model that celbo saved.", show_default=False)],
     old: Annotated[Path, typer.Argument(help="Folder to write.", show_default=False)],
     overwrite: Overwrite = False,
+    version: Annotated[
+        str | None, typer.Option(help="Version of scvi-tools that is to load it; 1.4.2, or 1.4.3 for MRVI.")
+    ] = None,
 ) -> None:
     """Write a model of celbo's as an archive that scvi-tools 1.4.2 loads."""
     runs = _runs()
-    runs.export(new, old, overwrite)
+    runs.export(new, old, overwrite, version)
 
 
 @app.command()

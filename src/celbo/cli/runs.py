@@ -182,10 +182,10 @@ def convert(old: Path, new: Path, overwrite: bool) -> None:
         typer.echo(f"Written: {convert_archive(find_archive(old), new, overwrite=overwrite)}")
 
 
-def export(new: Path, old: Path, overwrite: bool) -> None:
+def export(new: Path, old: Path, overwrite: bool, version: str | None = None) -> None:
     """Write a model of celbo's as an archive of scvi-tools'."""
     with speaking(quiet=False):
-        typer.echo(f"Written: {export_archive(find_archive(new), old, overwrite=overwrite)}")
+        typer.echo(f"Written: {export_archive(find_archive(new), old, overwrite=overwrite, version=version)}")
 
 
 def _check_options(options: TrainOptions) -> None:

@@ -9,7 +9,7 @@ from .planned import public_names
 from .process import is_first_process
 from .regular_file import open_regular, read_regular
 from .settings import Settings, settings
-from .version import __version__
+from .version import __version__, version_numbers
 
 __all__ = [
     "PRESENCE_KEY",
@@ -34,6 +34,7 @@ __all__ = [
     "read_regular",
     "settings",
     "unknown_name",
+    "version_numbers",
 ]
 
 __dir__ = public_names(__name__)

@@ -4,6 +4,7 @@ Reference: Boyeau, Hong, Gayoso, Kim, McFaline-Figueroa, Jordan, Azizi, Ergen an
 sample-level heterogeneity in single-cell genomics*, Nature Methods 2025.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -16,15 +17,24 @@ from ...core import REGISTRY_KEYS, ArgumentError
 from ...data.constants import MODEL_NAME, SCVI_VERSION
 from ...data.fields import CategoricalObsField, bundles
 from ...model.base import BaseModelClass, UnsupervisedTrainingMixin, setup_method
+from ...train import merge_kwargs
 from ...train.method import WHERE, training
+from ...train.recipes import default_recipe
 from .comparing import MRVIMixin
 from .module import TorchMRVAE, layout_of
 
 __all__ = ["MRVI", "TorchMRVI"]
 
+_CLASSIC: Mapping[str, Any] = {"lr": 2e-3, "eps": 1e-8, "weight_decay": 1e-8, "n_epochs_kl_warmup": 20}
+_OWN: Mapping[str, Any] = {"lr": 4e-3, "eps": 1e-8}
 
-def _check_samples(model: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """Refuse samples of one cell: nothing of what a cell is in them can be told from the cell itself."""
+
+def _prepared(model: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Refuse samples of one cell, and set a rate and a KL warm-up at which effects of samples stay.
+
+    At the rates of other models, or with the whole KL divergence from the start, effects go to 0 in some runs, and u
+    takes over what samples differ by.
+    """
     cells_s = model._cells_of_samples()
     alone = [] if cells_s is None else [str(name) for name in model.sample_order[cells_s == 1]]
     if alone:
@@ -32,7 +42,19 @@ def _check_samples(model: Any, options: dict[str, Any]) -> dict[str, Any]:
             f"{len(alone)} samples have one cell each ({', '.join(alone[:5])}): what it would be in other samples says "
             "nothing of these. Leave their cells out before setup_anndata, or name a sample_key with larger samples."
         )
-    return options
+    classic = (options["recipe"] or default_recipe(type(model))) == "classic"
+    epochs = options["max_epochs"]
+    if epochs is None and not classic and model.adata is not None:
+        epochs = _epochs(model.adata.n_obs, options["batch_size"])
+    plan = _CLASSIC if classic else {**_OWN, "n_epochs_kl_warmup": epochs and math.ceil(epochs / 2)}
+    plan = {**plan, **merge_kwargs(None, options["plan_kwargs"], name="plan")}
+    return {"gradient_clip_val": 40.0} | options | {"max_epochs": epochs, "plan_kwargs": plan}
+
+
+def _epochs(n_cells: int, batch_size: int) -> int:
+    """Ten passes, at least 400 steps, at most 3,000 of them or one pass."""
+    steps_an_epoch = max(1, math.ceil(0.9 * n_cells / batch_size))
+    return math.ceil(max(400, min(10 * steps_an_epoch, 3000)) / steps_an_epoch)
 
 
 class MRVI(MRVIMixin, UnsupervisedTrainingMixin, BaseModelClass):
@@ -115,7 +137,7 @@ class MRVI(MRVIMixin, UnsupervisedTrainingMixin, BaseModelClass):
         {"max_epochs": None},
         WHERE,
         {"train_size": None, "validation_size": None, "batch_size": 128, "early_stopping": False, "plan_kwargs": None},
-        prepare=_check_samples,
+        prepare=_prepared,
     )
 
     @classmethod

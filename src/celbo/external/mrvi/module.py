@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal, kl_divergence
 
-from ...core import REGISTRY_KEYS, checked
+from ...core import REGISTRY_KEYS, checked, version_numbers
 from ...data.constants import SCVI_VERSION
 from ...distributions import NegativeBinomial
 from ...module.base import BaseModuleClass, LossOutput, auto_move_data
@@ -271,5 +271,4 @@ def _kl_u(qu: Normal, u: Tensor, pu: Distribution) -> Tensor:
 
 def layout_of(version: str) -> str:
     """The networks of a version of scvi-tools: those of the last key of :data:`LAYOUTS` up to it."""
-    number = tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
-    return "1.4.3" if number >= (1, 4, 3) else "1.4.2"
+    return "1.4.3" if version_numbers(version) >= (1, 4, 3) else "1.4.2"

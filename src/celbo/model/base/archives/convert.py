@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from .... import io
-from ....core import SCVI_FIGURES, checked
-from ....data.constants import RAW
+from ....core import SCVI_FIGURES, SCVI_TOOLS_VERSION, checked, version_numbers
+from ....data.constants import MODEL_NAME, RAW, SCVI_VERSION
 from .archive import read_saved, versions
 from .beside import copy_data
 
@@ -15,6 +15,8 @@ __all__ = ["convert_archive", "export_archive"]
 
 logger = logging.getLogger("celbo")
 
+_TWO_LAYOUTS = "TorchMRVI"
+_CHANGED_IN = (1, 4, 3)
 _OWN_ARGUMENTS = (SCVI_FIGURES, "empty_droplets")
 """Arguments of models that scvi-tools does not have."""
 
@@ -80,7 +82,9 @@ def convert_archive(
 
 
 @checked
-def export_archive(new: str | Path, old: str | Path, *, prefix: str = "", overwrite: bool = False) -> Path:
+def export_archive(
+    new: str | Path, old: str | Path, *, prefix: str = "", overwrite: bool = False, version: str | None = None
+) -> Path:
     """Write a model that celbo saved as an archive that scvi-tools 1.4.2 loads.
 
     Parameters
@@ -93,6 +97,8 @@ def export_archive(new: str | Path, old: str | Path, *, prefix: str = "", overwr
         What the file names begin with.
     overwrite
         Whether a ``model.pt`` that is there may be replaced.
+    version
+        Version of scvi-tools that is to load it; None: 1.4.2, or for a :class:`~celbo.external.MRVI` 1.4.3.
 
     Returns
     -------
@@ -101,7 +107,7 @@ def export_archive(new: str | Path, old: str | Path, *, prefix: str = "", overwr
     Raises
     ------
     ArchiveError
-        There is no archive of celbo at ``new``, or it is damaged.
+        There is no archive of celbo at ``new``, it is damaged, or that version has another network for these weights.
 
     Notes
     -----
@@ -111,7 +117,7 @@ def export_archive(new: str | Path, old: str | Path, *, prefix: str = "", overwr
         raise io.ArchiveNotFoundError(f"No archive of celbo is at {new}: wanted {prefix}model.json.")
     saved = read_saved(new, prefix)
     attributes = {
-        "registry_": _without_raw(saved.registry),
+        "registry_": _of_version(_without_raw(saved.registry), version),
         "init_params_": _without_figures(saved.init_params),
         **saved.attributes,
     }
@@ -119,6 +125,21 @@ def export_archive(new: str | Path, old: str | Path, *, prefix: str = "", overwr
     io.write_scvi_archive(old, saved.state_dict, document["var_names"], attributes, prefix=prefix, overwrite=overwrite)
     copy_data(new, old, prefix)
     return Path(old)
+
+
+def _of_version(registry: dict[str, Any], version: str | None) -> dict[str, Any]:
+    """A registry of a version of scvi-tools, by which it chooses the network; from 1.5 on there is one name of MRVI."""
+    own = str(registry.get(SCVI_VERSION) or SCVI_TOOLS_VERSION)
+    if version is None or version == own:
+        return registry
+    name, wanted = registry.get(MODEL_NAME), version_numbers(version)
+    if name == _TWO_LAYOUTS and (wanted >= _CHANGED_IN) != (version_numbers(own) >= _CHANGED_IN):
+        raise io.ArchiveError(
+            f"scvi-tools {version} has another network for MRVI than {own}, whose weights these are: export for that "
+            f"one, or train a {'MRVI' if wanted >= _CHANGED_IN else 'TorchMRVI'}."
+        )
+    renamed = "MRVI" if name == _TWO_LAYOUTS and wanted >= (1, 5) else name
+    return {**registry, SCVI_VERSION: version, MODEL_NAME: renamed}
 
 
 def _without_figures(init_params: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
