@@ -26,7 +26,7 @@ from .module import TorchMRVAE, layout_of
 __all__ = ["MRVI", "TorchMRVI"]
 
 _CLASSIC: Mapping[str, Any] = {"lr": 2e-3, "eps": 1e-8, "weight_decay": 1e-8, "n_epochs_kl_warmup": 20}
-_OWN: Mapping[str, Any] = {"lr": 4e-3, "eps": 1e-8}
+_OWN: Mapping[str, Any] = {"lr": 4e-3, "eps": 1e-8, "z_kl_weight": 0.3}
 
 
 def _prepared(model: Any, options: dict[str, Any]) -> dict[str, Any]:

@@ -240,16 +240,25 @@ class TorchMRVAE(BaseModuleClass):
         inference_outputs: Mapping[str, Any],
         generative_outputs: Mapping[str, Any],
         kl_weight: Tensor | float = 1.0,
+        z_kl_weight: float = 1.0,
     ) -> LossOutput:
-        """Negative evidence lower bound of each cell, see the head of this file."""
+        """Negative evidence lower bound of each cell, see the head of this file.
+
+        Parameters
+        ----------
+        tensors, inference_outputs, generative_outputs, kl_weight
+            As everywhere.
+        z_kl_weight
+            Further weight of the prior of effects of samples. Less of it: what samples differ by is in z and not in u.
+        """
         nll_n = -generative_outputs["px"].log_prob_sum(tensors[REGISTRY_KEYS.X_KEY])
         kl_z_n = self._kl_z(inference_outputs)
         qu, u, pu = inference_outputs["qu"], inference_outputs["u"], generative_outputs["pu"]
         kl_n = kl_z_n + _kl_u(qu, u, pu)
-        weighed_n = kl_n
+        weighed_n = kl_n + (z_kl_weight - 1) * kl_z_n
         if self.takes_every_label and self.has_labels:
             log_q_n1 = qu.log_prob(u).sum(-1, keepdim=True)
-            weighed_n = kl_z_n + (log_q_n1 - pu.log_prob(u[:, None])).mean(1)
+            weighed_n = z_kl_weight * kl_z_n + (log_q_n1 - pu.log_prob(u[:, None])).mean(1)
         loss_n = nll_n + kl_weight * weighed_n
         if self._cells_s is not None:
             loss_n = loss_n / self._cells_s.to(loss_n)[tensors[REGISTRY_KEYS.SAMPLE_KEY].flatten().long()]
