@@ -1,7 +1,7 @@
 """ProteinMixin: verbs of models of genes and proteins. No logic here: :mod:`celbo.posterior` answers."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -9,6 +9,7 @@ from anndata import AnnData
 
 from .. import posterior
 from ..core import REGISTRY_KEYS, checked_methods
+from ..core.kinds import Number
 from ..posterior.protein import background_of, foreground_of, protein_of
 from .cells import Weights, asked, codes_of_batches, weighting_of
 from .expression import RNASeqMixin
@@ -188,8 +189,8 @@ class ProteinMixin(RNASeqMixin):
         self,
         adata: AnnData | None = None,
         groupby: str | None = None,
-        group1: Iterable[str] | None = None,
-        group2: str | None = None,
+        group1: Sequence[str] | None = None,
+        group2: Sequence[str] | str | None = None,
         idx1: Cells | None = None,
         idx2: Cells | None = None,
         mode: Literal["vanilla", "change"] = "change",
@@ -197,11 +198,11 @@ class ProteinMixin(RNASeqMixin):
         batch_size: int | None = None,
         all_stats: bool = True,
         batch_correction: bool = False,
-        batchid1: Iterable[str] | None = None,
-        batchid2: Iterable[str] | None = None,
+        batchid1: Sequence[str] | None = None,
+        batchid2: Sequence[str] | None = None,
         fdr_target: float | Sequence[float] = 0.05,
         silent: bool = False,
-        protein_prior_count: float = 0.1,
+        protein_prior_count: Annotated[float, Number(0)] = 0.1,
         scale_protein: bool = False,
         sample_protein_mixing: bool = False,
         include_protein_background: bool = False,
