@@ -7,10 +7,13 @@ Dims: n cells or droplets, p proteins, b batches or panels.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from anndata import AnnData
 
-__all__ = ["background_of_cells", "background_of_droplets"]
+__all__ = ["background_of_cells", "background_of_droplets", "droplet_counts"]
 
 _SEED = 0
 _CELLS = 100
@@ -119,3 +122,35 @@ def background_of_droplets(counts_np: np.ndarray, n_batch: int) -> tuple[np.ndar
         np.broadcast_to(mean_p[:, None], shape).astype(np.float32),
         np.broadcast_to(spread_p[:, None], shape).astype(np.float32),
     )
+
+
+def droplet_counts(droplets: Any, names: list[str], place: Mapping[str, Any]) -> np.ndarray:
+    """Counts ``(m, p)`` in empty droplets, in a model's order of proteins.
+
+    Parameters
+    ----------
+    droplets
+        A DataFrame with these proteins, an array of them, or an AnnData that has them where the model's data have.
+    names
+        Names of the model's proteins.
+    place
+        ``attr_name`` and ``attr_key`` of the model's data.
+
+    Raises
+    ------
+    ValueError
+        Proteins are missing, or there are fewer than two droplets.
+    """
+    if isinstance(droplets, AnnData):
+        droplets = droplets.obsm[place["attr_key"]] if place["attr_name"] == "obsm" else droplets.to_df()
+    if isinstance(droplets, pd.DataFrame):
+        missing = [name for name in names if name not in droplets]
+        if missing:
+            raise ValueError(f"empty_droplets lacks {len(missing)} proteins of the model: {missing[:5]}.")
+        droplets = droplets[names].to_numpy()
+    counts_mp = np.asarray(droplets.toarray() if hasattr(droplets, "toarray") else droplets, dtype=np.float64)
+    if counts_mp.ndim != 2 or counts_mp.shape[1] != len(names) or len(counts_mp) < 2:
+        raise ValueError(
+            f"empty_droplets is {counts_mp.shape}, wanted two droplets or more by the {len(names)} proteins."
+        )
+    return counts_mp

@@ -16,7 +16,7 @@ from anndata import AnnData
 from ..core import REGISTRY_KEYS
 from ..data import state_registry_of
 from ..data.fields import BaseAnnDataField, CategoricalObsField, MuDataProteinLayerField, ProteinObsmField, bundles
-from ..data.protein_background import background_of_cells, background_of_droplets
+from ..data.protein_background import background_of_cells, background_of_droplets, droplet_counts
 from ..dataloaders import AnnTorchDataset
 from ..module.likelihoods import LatentDistribution
 from ..module.totalvae import TOTALVAE, GeneDispersion, ProteinDispersion
@@ -174,7 +174,7 @@ class TOTALVI(ProteinMixin, VAEMixin, ArchesMixin, UnsupervisedTrainingMixin, Ba
         n_proteins, n_panel = self.summary_stats["n_proteins"], self.summary_stats[f"n_{key}"]
         wanted = given.get("empirical_protein_background_prior")
         if (droplets := given.get("empty_droplets")) is not None:
-            mean, scale = background_of_droplets(self._droplet_counts(droplets), n_panel)
+            mean, scale = background_of_droplets(droplet_counts(droplets, *self._proteins()), n_panel)
         elif self.adata is None or not (n_proteins > _FEWEST_FOR_PRIOR if wanted is None else wanted):
             return {}
         else:
@@ -188,23 +188,10 @@ class TOTALVI(ProteinMixin, VAEMixin, ArchesMixin, UnsupervisedTrainingMixin, Ba
             )
         return {"protein_background_prior_mean": mean, "protein_background_prior_scale": scale}
 
-    def _droplet_counts(self, droplets: Any) -> np.ndarray:
-        """Counts ``(m, p)`` in empty droplets, in the model's order of proteins."""
-        names = list(state_registry_of(self.registry_, REGISTRY_KEYS.PROTEIN_EXP_KEY)["column_names"])
-        if isinstance(droplets, AnnData):
-            place = self.registry_["field_registries"][REGISTRY_KEYS.PROTEIN_EXP_KEY]["data_registry"]
-            droplets = droplets.obsm[place["attr_key"]] if place["attr_name"] == "obsm" else droplets.to_df()
-        if isinstance(droplets, pd.DataFrame):
-            missing = [name for name in names if name not in droplets]
-            if missing:
-                raise ValueError(f"empty_droplets lacks {len(missing)} proteins of the model: {missing[:5]}.")
-            droplets = droplets[names].to_numpy()
-        counts_mp = np.asarray(droplets.toarray() if hasattr(droplets, "toarray") else droplets, dtype=np.float64)
-        if counts_mp.ndim != 2 or counts_mp.shape[1] != len(names) or len(counts_mp) < 2:
-            raise ValueError(
-                f"empty_droplets is {counts_mp.shape}, wanted two droplets or more by the {len(names)} proteins."
-            )
-        return counts_mp
+    def _proteins(self) -> tuple[list[str], Mapping[str, Any]]:
+        """Names of the proteins, and where their counts lie."""
+        field = self.registry_["field_registries"][REGISTRY_KEYS.PROTEIN_EXP_KEY]
+        return list(field["state_registry"]["column_names"]), field["data_registry"]
 
     train = training(
         {"max_epochs": None, "lr": 4e-3},
