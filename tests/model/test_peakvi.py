@@ -89,7 +89,7 @@ class TestTraining:
     def test_as_scvi_tools_does(self, model, monkeypatch):
         seen = {}
         monkeypatch.setattr("celbo.model.base.training.train_model", lambda model, **given: seen.update(given))
-        model.train()
+        model.train(recipe="classic")
         assert seen["max_epochs"] == 500
         assert seen["plan_kwargs"] == {
             "lr": 1e-4,
@@ -105,6 +105,23 @@ class TestTraining:
             "early_stopping_patience": 50,
         }
         assert model._plan_defaults["optimizer"] == "AdamW"
+
+    @pytest.mark.parametrize(
+        ("given", "recipe", "max_epochs", "lr"),
+        [
+            ({}, "one_cycle", None, 3e-3),
+            ({"max_epochs": 7}, "one_cycle", 7, 3e-3),
+            ({"lr": 1e-3}, "classic", 500, 1e-3),  # who gives a rate means scvi-tools' schedule
+            ({"lr": 1e-3, "recipe": "one_cycle"}, "one_cycle", None, 1e-3),
+            ({"train_size": 0.4}, "classic", 500, 1e-4),  # 120 cells: one minibatch
+        ],
+    )
+    def test_by_its_own_recipe(self, model, monkeypatch, given, recipe, max_epochs, lr):
+        seen = {}
+        monkeypatch.setattr("celbo.model.base.training.train_model", lambda model, **given: seen.update(given))
+        model.train(**given)
+        assert (seen["recipe"], seen["max_epochs"], seen["plan_kwargs"]["lr"]) == (recipe, max_epochs, lr)
+        assert seen["trainer_kwargs"]["early_stopping"] == (recipe == "classic")
 
     def test_what_is_said_of_the_plan_wins(self, model, monkeypatch):
         seen = {}

@@ -5,7 +5,7 @@ Ronchese, Jordan, Amit and Yosef, *DestVI identifies continuums of cell types in
 Biotechnology 2022.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -19,34 +19,12 @@ from ..data.fields import LabelsWithUnlabeledObsField, bundles
 from ..module.vaec import FINE_LABELS_KEY, VAEC
 from ..posterior.cell_types import fine_label_probabilities, label_swaps, mixtures_of_groups
 from ..train.method import PASSED_ON, SPLIT, WHERE, training
-from ..train.recipes import default_recipe
 from ..verbs.cells import asked
 from .base import BaseModelClass, RNASeqMixin, UnsupervisedTrainingMixin, VAEMixin, setup_method
 
 __all__ = ["CondSCVI"]
 
 _RAREST_SHARE = 0.05
-_CLASSIC = {"max_epochs": int("300"), "lr": float("0.001")}  # objects of their own, so that they can be told apart
-
-
-def settings_left_open(defaults: Mapping[str, Any]) -> Callable[[Any, dict[str, Any]], dict[str, Any]]:
-    """``prepare`` of :func:`~celbo.train.method.training` where defaults are those of the classic recipe alone.
-
-    Parameters
-    ----------
-    defaults
-        Settings with their defaults. One that is this very object was not given: another recipe has its own. A learning
-        rate that was given means the classic recipe.
-    """
-
-    def prepare(model: Any, options: dict[str, Any]) -> dict[str, Any]:
-        if options["recipe"] is None and options["lr"] is not defaults["lr"]:
-            options["recipe"] = "classic"
-        if (options["recipe"] or default_recipe(type(model), model._training_plan_cls)) == "classic":
-            return options
-        return {name: value for name, value in options.items() if name not in defaults or value is not defaults[name]}
-
-    return prepare
 
 
 class CondSCVI(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
@@ -82,6 +60,7 @@ class CondSCVI(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass)
 
     _module_cls: ClassVar[type[VAEC]] = VAEC
     _recipe = "short_cycle"
+    _own_recipe: ClassVar[Mapping[str, Any]] = {"max_epochs": None, "lr": 2e-2}
 
     def __init__(
         self,
@@ -243,12 +222,11 @@ class CondSCVI(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass)
         }
 
     train = training(
-        _CLASSIC,
+        {"max_epochs": 300, "lr": 1e-3},
         WHERE,
         SPLIT,
         {"train_size": 1, "batch_size": 128},
         PASSED_ON,
-        prepare=settings_left_open(_CLASSIC),
     )
 
     @classmethod

@@ -23,11 +23,10 @@ from ..train.method import PASSED_ON, SPLIT, WHERE, training
 from ..verbs.cells import asked
 from ..verbs.spots import SpotStatesMixin
 from .base import BaseModelClass, UnsupervisedTrainingMixin, managers, setup_method
-from .condscvi import CondSCVI, settings_left_open
+from .condscvi import CondSCVI
 
 __all__ = ["DestVI"]
 
-_CLASSIC: dict[str, Any] = {"max_epochs": int("2000"), "lr": float("0.003"), "n_epochs_kl_warmup": 200}
 _PRIOR_OF_MODULE = {"mean_vprior": "mean_vprior", "var_vprior": "var_vprior", "weights_vprior": "mp_vprior"}
 
 
@@ -63,6 +62,7 @@ class DestVI(SpotStatesMixin, UnsupervisedTrainingMixin, BaseModelClass):
 
     _module_cls: ClassVar[type[MRDeconv]] = MRDeconv
     _recipe = "short_cycle"
+    _own_recipe: ClassVar[Mapping[str, Any]] = {**CondSCVI._own_recipe, "n_epochs_kl_warmup": None}
     _sizes: ClassVar[Mapping[str, str]] = {"n_spots": "n_cells", "n_genes": "n_vars"}
 
     def __init__(
@@ -233,12 +233,11 @@ class DestVI(SpotStatesMixin, UnsupervisedTrainingMixin, BaseModelClass):
         return (first, variance) if return_dist else first
 
     train = training(
-        {name: _CLASSIC[name] for name in ("max_epochs", "lr")},
+        {"max_epochs": 2000, "lr": 3e-3},
         WHERE,
         SPLIT,
-        {"train_size": 1.0, "batch_size": 128, "n_epochs_kl_warmup": _CLASSIC["n_epochs_kl_warmup"]},
+        {"train_size": 1.0, "batch_size": 128, "n_epochs_kl_warmup": 200},
         PASSED_ON,
-        prepare=settings_left_open(_CLASSIC),
     )
 
     @classmethod

@@ -63,7 +63,10 @@ class PEAKVI(AccessibilityMixin, ArchesMixin, RNASeqMixin, VAEMixin, Unsupervise
     """
 
     _module_cls: ClassVar[type[BaseModuleClass]] = PEAKVAE
-    _recipe = "classic"  # others were not measured, or on one data set only
+    _own_recipe: ClassVar[Mapping[str, Any]] = {
+        **{"max_epochs": None, "early_stopping": False},
+        **{"lr": 3e-3, "n_steps_kl_warmup": 400, "n_epochs_kl_warmup": None},
+    }
     _sizes: ClassVar[Mapping[str, str]] = {"n_input_regions": "n_vars"}
     _outputs: ClassVar[Sequence[Output]] = (ACCESSIBILITY,)
     _plan_defaults: Mapping[str, Any] = {"optimizer": "AdamW"}

@@ -6,6 +6,7 @@ row of :data:`ARGUMENTS`, once for all models.
 """
 
 import inspect
+import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -129,10 +130,9 @@ class _Training:
             options = {one: bound.arguments[one] for one in names if one != "trainer_kwargs"}
             options |= bound.arguments["trainer_kwargs"]
             options = self.fixed | options
+            options = _by_recipe(self_, options, given)
             if self.prepare is not None:
                 options = self.prepare(self_, options)
-            if "lr" in given and options["recipe"] is None and _finds_its_steps(self_):
-                options["recipe"] = "classic"
             of_model = self_._plan_defaults.keys() - given  # a query model's settings win over defaults of this method
             options = {one: value for one, value in options.items() if one not in of_model}
             getattr(super(owner, self_), name)(**self._routed(options))
@@ -171,9 +171,21 @@ class _Training:
         return options | {"plan_kwargs": plan | given}
 
 
-def _finds_its_steps(model: Any) -> bool:
-    """Whether the default recipe of a model has no learning rate, so that who gives one wants another."""
-    return find_recipe(default_recipe(type(model), model._training_plan_cls)).converges
+def _by_recipe(model: Any, options: dict[str, Any], given: set[str]) -> dict[str, Any]:
+    """Settings of the model's own recipe in place of defaults, which are scvi-tools' and meant for ``classic``.
+
+    Who gives a learning rate means ``classic`` too, unless another recipe is named.
+    """
+    name = options["recipe"] or default_recipe(type(model), model._training_plan_cls)
+    recipe, is_asked = find_recipe(name), options["recipe"] is not None
+    if not (model._own_recipe or recipe.converges):
+        return options
+    n_train = math.ceil(model.adata_manager.adata.n_obs * (options.get("train_size") or 0.9))
+    is_few = "max_epochs" not in given and n_train <= recipe.worth_it_beyond
+    if not is_asked and ("lr" in given or is_few):
+        name = "classic"
+    own = {} if name == "classic" else {one: v for one, v in model._own_recipe.items() if one not in given}
+    return options | own | {"recipe": name}
 
 
 def training(

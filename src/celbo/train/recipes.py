@@ -168,6 +168,7 @@ RECIPES: Mapping[str, Recipe] = {
             pretrained_epochs=lambda *sizes: math.ceil(_long_cycle_epochs(*sizes) / 3),
             plan_kwargs=_ONE_CYCLE,
             retries=2,
+            worth_it_beyond=_CELLS_A_BATCH,
         ),
         Recipe(
             name="short_cycle",

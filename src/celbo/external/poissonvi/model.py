@@ -75,6 +75,8 @@ class POISSONVI(PEAKVI, BaseMinifiedModeModelClass):
 
     _module_cls: ClassVar[type[VAE]] = VAE
     _sizes: ClassVar[Mapping[str, str]] = {}
+    _recipe = "long_cycle"  # its latents stay empty for the first hundreds of steps
+    _own_recipe: ClassVar[Mapping[str, Any]] = {**PEAKVI._own_recipe, "lr": 1e-2, "n_steps_kl_warmup": 900}
     _computed_arguments = library_arguments
     _LATENT_QZM_KEY: ClassVar[str] = "poissonvi_latent_qzm"
     _LATENT_QZV_KEY: ClassVar[str] = "poissonvi_latent_qzv"

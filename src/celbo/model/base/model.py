@@ -56,8 +56,9 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
     the arguments of the constructor (``_renamed``: name of the model's -> name of the module's or None), and what
     ``_computed_arguments`` works out of both. What it explains is declared in ``_outputs``, expression of the counts
     under ``X`` by default. ``_recipe`` names the recipe that it trains by where nobody names one; None: ``one_cycle``.
-    ``_reads`` names further classes whose archives it reads. A subclass has a constructor only to name its arguments;
-    its last line is ``self._build_module()``.
+    ``_own_recipe`` has arguments of ``train`` in place of defaults under any recipe but ``classic``. ``_reads`` names
+    further classes whose archives it reads. A subclass has a constructor only to name its arguments; its last line is
+    ``self._build_module()``.
 
     Parameters
     ----------
@@ -80,6 +81,7 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
     _may_wait_for_loaders: ClassVar[bool] = False
     _modalities_may_lack_cells: ClassVar[bool] = False
     _recipe: ClassVar[str | None] = None
+    _own_recipe: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     _converging_plan_cls: ClassVar[type[Any] | None] = None  # of models that end where their loss is flat
     _plan_defaults: Mapping[str, Any] = MappingProxyType({})
     _sizes: ClassVar[Mapping[str, str]] = MappingProxyType({})
