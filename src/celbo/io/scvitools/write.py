@@ -71,7 +71,8 @@ def write_scvi_archive(
     if path.exists() and not overwrite:
         raise ArchiveError(f"{path} already exists. Name another folder, or pass overwrite=True.")
     state: OrderedDict[str, Any] = OrderedDict((key, tensor.detach().cpu()) for key, tensor in state_dict.items())
-    state["pyro_param_store"] = _pyro_store(pyro_params or {})
+    if "registries_" not in attributes:  # scvi-tools' GIMVI takes weights alone
+        state["pyro_param_store"] = _pyro_store(pyro_params or {})
     content = {"model_state_dict": state, **_names_content(var_names, attributes), "attr_dict": attributes}
     with writing_into(path.parent), replacing(path) as partial:
         partial.write_bytes(_saved(content, path))
