@@ -32,6 +32,7 @@ DEVIATIONS: dict[str, str] = {
         "a data module of one's own goes to `train(datamodule=...)` as it is"
     ),
     "scvi.external.*: `sample`: has no *": _DOES_NOT_SAMPLE,
+    "scvi.external.MRVI: `setup_anndata`: has no `backend`": "there is the one of torch alone",
     "scvi.external.velovi.VELOVAE: default of `var_activation` is *": "the same function",
     "scvi.external.velovi.VELOVAE: `generative`: has no *": "rates are the module's own",
     "scvi.external.cellassign.CellAssignModule: `generative`: has no `transform_batch`": (

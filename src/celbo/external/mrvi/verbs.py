@@ -85,6 +85,10 @@ class CounterfactualMixin(RNASeqMixin, VAEMixin, Base):
         weights: Literal["uniform"] | None = None,
         batch_size: int | None = None,
         return_mean: bool = False,
+        return_numpy: bool | None = None,
+        silent: bool = True,
+        dataloader: Iterable[dict[str, Tensor]] | None = None,
+        data_loader_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> np.ndarray | pd.DataFrame:
         """As :meth:`celbo.model.base.RNASeqMixin.get_normalized_expression`, with the defaults of scvi-tools.
@@ -93,11 +97,12 @@ class CounterfactualMixin(RNASeqMixin, VAEMixin, Base):
         ----------
         adata, indices, transform_batch, gene_list, library_size, n_samples, n_samples_overall, batch_size
             As there.
-        weights, return_mean, **kwargs
+        weights, return_mean, return_numpy, silent, dataloader, data_loader_kwargs, **kwargs
             As there.
         """
         given = (adata, indices, transform_batch, gene_list, library_size, n_samples, n_samples_overall, weights)
-        return super().get_normalized_expression(*given, batch_size, return_mean, **kwargs)
+        further = (batch_size, return_mean, return_numpy, silent, dataloader, data_loader_kwargs)
+        return super().get_normalized_expression(*given, *further, **kwargs)
 
     def get_local_sample_representation(
         self,
