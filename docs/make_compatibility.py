@@ -42,6 +42,11 @@ DEVIATIONS: dict[str, str] = {
         "128 under `classic`; the default recipe takes fewer where there are few cells"
     ),
     "scvi.module.MRDeconv: `sample`: has no *": _DOES_NOT_SAMPLE,
+    "scvi.model.MULTIVI: `differential_accessibility`: has no `pseudocounts`": (
+        "probabilities are compared by their difference, which needs none"
+    ),
+    "scvi.module.MULTIVAE: `generative`: *": "labels are called `y`, as in other modules, and depths are logits",
+    "scvi.module.MULTIVAE: `inference`: has no *": "it takes the modalities of a minibatch as one",
     "scvi.module.SCANVAE: `loss`: has no `generative_ouputs`": "scvi-tools misspells it",
     "scvi.module.SCANVAE: `loss`: `generative_outputs` of celbo's own *": "the same misspelling",
     "scvi.module.TOTALVAE: `generative`: has no `label`": "it is called `y`, as in other modules",

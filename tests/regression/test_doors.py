@@ -38,7 +38,7 @@ RECORDS = {
 CATEGORIES = {"label", "restrict_to_batch", "unlabeled_category"}
 """Annotated as text, for compatibility with scvi-tools, but a category may be of any type."""
 
-UNBOUNDED = {"scale_adversarial_loss"}
+UNBOUNDED = {"admissibility_threshold", "scale_adversarial_loss"}
 """Numbers of any size."""
 
 ALSO_A_FLAG = {"verbose"}

@@ -141,16 +141,16 @@ _SIZES: dict[str, Kind] = {
         n_samples_augmentation n_samples_per_label vamp_prior_p m_permutation batch_size minibatch_size n_top_genes
         n_top_genes_fallback n_cells n_genes n_cell_types n_batches n_spots types_per_spot num_nodes
         accumulate_grad_batches pool_bytes n_top chunk_rows
-        n_classes n_background_latent n_salient_latent""",
+        n_classes n_background_latent n_salient_latent subsample_size n_neighbors""",
     ),
     **_each(
         _FROM_0,
         """max_epochs min_epochs retries n_epochs_kl_warmup n_steps_kl_warmup lr_patience check_val_every_n_epoch
         log_every_n_steps early_stopping_patience early_stopping_warmup_epochs patience warmup_epochs add_celltypes
-        n_proteins n_regions dl_num_workers n_input progress_bar_refresh_rate rank""",
+        n_proteins n_regions dl_num_workers n_input progress_bar_refresh_rate rank restrict_to_latent_dim""",
     ),
     "seed": _FROM_0,
-    **_each(Whole(-1), "max_steps num_sanity_val_steps"),
+    **_each(Whole(-1), "max_steps num_sanity_val_steps n_jobs"),
 }
 
 _NUMBERS: dict[str, Kind] = {
@@ -185,7 +185,10 @@ _WORDS: dict[str, Kind] = {
 }
 
 _THINGS: dict[str, Kind] = {
-    **_each(_ANNDATA, "adata st_adata sc_adata raw_adata rna_anndata atac_anndata multi_anndata adata_target"),
+    **_each(
+        _ANNDATA,
+        "adata adata_seq adata_spatial st_adata sc_adata raw_adata rna_anndata atac_anndata multi_anndata adata_target",
+    ),
     **_each(_COLUMN, "batch_key labels_key size_factor_key fine_labels_key groupby de_groupby sample_key split_by"),
     **_each(_COLUMN, "modality_key panel_key"),
     **_each(

@@ -9,7 +9,7 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
-from ..core import REGISTRY_KEYS, checked_methods, unknown_name
+from ..core import REGISTRY_KEYS, checked_methods
 from ..module.kinetics import STATES, Kinetics
 from ..posterior import gene_columns
 from ..posterior.passes import Rows, encode, evaluating, on_device
@@ -125,7 +125,7 @@ class VelocityMixin(Answering):
         batch_size: int | None = None,
         return_mean: bool = True,
         return_numpy: bool | None = None,
-        velo_statistic: str = "mean",
+        velo_statistic: Literal["mean", "max"] = "mean",
         velo_mode: Literal["spliced", "unspliced"] = "spliced",
         clip: bool = True,
         *,
@@ -144,8 +144,6 @@ class VelocityMixin(Answering):
         clip
             No less than the spliced RNA there is, negated.
         """
-        if velo_statistic not in ("mean", "max"):
-            raise ValueError(unknown_name("velo_statistic", velo_statistic, ("mean", "max")))
 
         def velocities(tensors: Mapping[str, Tensor], decoded: Decoded, kinetics: Kinetics) -> Tensor:
             up, down = kinetics.times(decoded["px_rho"], decoded["px_tau"])

@@ -6,7 +6,7 @@ gene expression measurements*, ICML workshop on computational biology 2019.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from anndata import AnnData
 from torch import Tensor
 
 from ...core import REGISTRY_KEYS, ArgumentError
-from ...core.kinds import Number
+from ...core.kinds import Number, OneOf
 from ...data import AnnDataManager, state_registry_of, summary_stats_of
 from ...data import read as read_data
 from ...data.fields import bundles
@@ -219,7 +219,7 @@ class GIMVI(UnsupervisedTrainingMixin, BaseModelClass):
         adatas: list[AnnData] | None = None,
         deterministic: bool = True,
         normalized: bool = True,
-        decode_mode: Literal[0, 1] | None = None,
+        decode_mode: Annotated[int | None, OneOf((0, 1))] = None,
         batch_size: int = 128,
         *,
         seed: int | None = None,
@@ -328,7 +328,7 @@ class GIMVI(UnsupervisedTrainingMixin, BaseModelClass):
     def load(  # type: ignore[override]
         cls,
         dir_path: str,
-        adata_seq: AnnData | Literal[False] | None = None,
+        adata_seq: AnnData | bool | None = None,
         adata_spatial: AnnData | None = None,
         accelerator: str = "auto",
         device: int | str = "auto",

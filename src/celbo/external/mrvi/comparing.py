@@ -71,7 +71,7 @@ class MRVIMixin(CounterfactualMixin):
         adata: AnnData | None = None,
         subsample_size: int | None = 5000,
         quantile_threshold: Annotated[float, Number(0, 1)] = 0.05,
-        admissibility_threshold: float = 0.0,
+        admissibility_threshold: Annotated[float, Number()] = 0.0,
         batch_size: int = 256,
         *,
         seed: int | None = None,

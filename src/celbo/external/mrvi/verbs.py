@@ -1,6 +1,7 @@
 """CounterfactualMixin: verbs about cells in samples. Functions of this folder answer; tables are made here."""
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -152,7 +153,7 @@ class CounterfactualMixin(RNASeqMixin, VAEMixin, Base):
         mc_samples: int = 10,
         *,
         indices: Sequence[int] | None = None,
-        out: str | None = None,
+        out: str | Path | None = None,
         seed: int | None = None,
     ) -> Any:
         """Distances between what each cell would be in two samples.
@@ -264,7 +265,7 @@ class CounterfactualMixin(RNASeqMixin, VAEMixin, Base):
 class _Kept:
     """Table that is filled block by block, in memory or in a file."""
 
-    def __init__(self, shape: tuple[int, ...], out: str | None) -> None:
+    def __init__(self, shape: tuple[int, ...], out: str | Path | None) -> None:
         self.start = 0
         self.table: Any = np.empty(shape, np.float32)
         if out is not None:

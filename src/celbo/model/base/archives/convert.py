@@ -3,10 +3,11 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from .... import io
 from ....core import SCVI_FIGURES, SCVI_TOOLS_VERSION, checked, version_numbers
+from ....core.kinds import Text
 from ....data.constants import MODEL_NAME, RAW, SCVI_VERSION
 from .archive import read_saved, versions
 from .beside import copy_data
@@ -83,7 +84,12 @@ def convert_archive(
 
 @checked
 def export_archive(
-    new: str | Path, old: str | Path, *, prefix: str = "", overwrite: bool = False, version: str | None = None
+    new: str | Path,
+    old: str | Path,
+    *,
+    prefix: str = "",
+    overwrite: bool = False,
+    version: Annotated[str | None, Text()] = None,
 ) -> Path:
     """Write a model that celbo saved as an archive that scvi-tools 1.4.2 loads.
 
