@@ -5,8 +5,7 @@ multi-omic data with totalVI*, Nature Methods 2021.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -15,7 +14,7 @@ from anndata import AnnData
 
 from ..core import REGISTRY_KEYS
 from ..data import state_registry_of
-from ..data.fields import BaseAnnDataField, CategoricalObsField, MuDataProteinLayerField, ProteinObsmField, bundles
+from ..data.fields import ProteinObsmField, bundles, cite_seq
 from ..data.protein_background import background_of_cells, background_of_droplets, droplet_counts
 from ..dataloaders import AnnTorchDataset
 from ..module.likelihoods import LatentDistribution
@@ -42,9 +41,6 @@ __all__ = ["TOTALVI"]
 
 logger = logging.getLogger("celbo")
 
-_PANEL = "panel"
-_OF_PROTEINS: Mapping[str, Any] = {"use_batch_mask": True, "is_count_data": True}
-ProteinsOf = Callable[..., BaseAnnDataField]
 _FEWEST_FOR_PRIOR = 10
 _CLASSIC_WARMUP, _WARMUP = 0.75, 2 / 3
 _CLASSIC: Mapping[str, Any] = {"lr": 4e-3, "batch_size": 256, "early_stopping": True, "reduce_lr_on_plateau": True}
@@ -162,7 +158,10 @@ class TOTALVI(ProteinMixin, VAEMixin, ArchesMixin, UnsupervisedTrainingMixin, Ba
         self.init_params_["non_kwargs"]["empty_droplets"] = None  # what it said is in the weights
 
     def _computed_arguments(self) -> dict[str, Any]:
-        given, key = given_arguments(self), _PANEL if _PANEL in self.registry_["field_registries"] else None
+        given, key = (
+            given_arguments(self),
+            cite_seq.PANEL if cite_seq.PANEL in self.registry_["field_registries"] else None,
+        )
         proteins = state_registry_of(self.registry_, REGISTRY_KEYS.PROTEIN_EXP_KEY)
         masks = None if given.get("override_missing_proteins") else proteins.get(ProteinObsmField.PROTEIN_BATCH_MASK)
         panel = {"panel_key": key, "n_panel": self.summary_stats["n_panel"]} if key else {}
@@ -244,10 +243,10 @@ class TOTALVI(ProteinMixin, VAEMixin, ArchesMixin, UnsupervisedTrainingMixin, Ba
         measured_proteins
             For some batches (or panels) the proteins that were measured there, whatever the counts say.
         """
-        return cls._fields(
+        return cite_seq.fields(
             bundles.counts(layer),
             bundles.labels(None),
-            cls._proteins_in_obsm(protein_expression_obsm_key, protein_names_uns_key, measured_proteins),
+            cite_seq.proteins_in_obsm(protein_expression_obsm_key, protein_names_uns_key, measured_proteins),
             (batch_key, panel_key, size_factor_key, categorical_covariate_keys, continuous_covariate_keys),
         )
 
@@ -273,60 +272,10 @@ class TOTALVI(ProteinMixin, VAEMixin, ArchesMixin, UnsupervisedTrainingMixin, Ba
             As in :meth:`setup_anndata`.
         """
         where = modalities or {}
-        return cls._fields(
+        return cite_seq.fields(
             bundles.in_modality(where.get("rna_layer"), bundles.counts(rna_layer)),
             bundles.in_modality(None, bundles.labels(None)),
-            cls._proteins_in_modality(where.get("protein_layer"), protein_layer),
+            cite_seq.proteins_in_modality(where.get("protein_layer"), protein_layer),
             (batch_key, panel_key, size_factor_key, categorical_covariate_keys, continuous_covariate_keys),
             where,
         )
-
-    @staticmethod
-    def _proteins_in_obsm(
-        obsm_key: str, names_uns_key: str | None, measured: dict[str, list[str]] | None = None
-    ) -> ProteinsOf:
-        named: dict[str, Any] = {"colnames_uns_key": names_uns_key, "measured_proteins": measured}
-        return partial(ProteinObsmField, REGISTRY_KEYS.PROTEIN_EXP_KEY, obsm_key, **named, **_OF_PROTEINS)
-
-    @staticmethod
-    def _proteins_in_modality(modality: str | None, layer: str | None) -> ProteinsOf:
-        field: Any = MuDataProteinLayerField  # whose arguments are those of the field inside, too
-        where = {"mod_key": modality, "mod_required": True}
-        return partial(field, REGISTRY_KEYS.PROTEIN_EXP_KEY, layer, **where, **_OF_PROTEINS)
-
-    @staticmethod
-    def _fields(
-        counts: bundles.Fields,
-        labels: bundles.Fields,
-        proteins_of: ProteinsOf,
-        columns: tuple[Any, ...],
-        where: Mapping[str, str] | None = None,
-    ) -> bundles.Fields:
-        """All fields in scvi-tools' order.
-
-        Parameters
-        ----------
-        counts, labels
-            Fields of the genes and of the labels.
-        proteins_of
-            Makes the proteins' field, from the field by which missing ones are found.
-        columns
-            Columns of batch, panel, size factor, categorical and continuous covariates.
-        where
-            Of a MuData: argument of the setup method -> modality. None: an AnnData.
-        """
-        batch, panel, factor, categorical, continuous = columns
-        categories, numbers = bundles.covariates(categorical, continuous)
-        panels: bundles.Fields = [] if panel is None else [CategoricalObsField(_PANEL, panel)]
-        known = {
-            "panel_key": panels,
-            "batch_key": bundles.batch(batch),
-            "size_factor_key": bundles.size_factor(factor),
-            "categorical_covariate_keys": [categories],
-            "continuous_covariate_keys": [numbers],
-        }
-        if where is not None:
-            known = {name: bundles.in_modality(where.get(name), fields) for name, fields in known.items()}
-        by_panel, by_batch, *others = known.values()
-        proteins = proteins_of(batch_field=(by_panel or by_batch)[0])
-        return [*by_panel, *counts, *labels, *by_batch, *(field for part in others for field in part), proteins]

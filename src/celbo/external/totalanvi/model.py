@@ -11,7 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from ...core import REGISTRY_KEYS
-from ...data.fields import BaseAnnDataField, LabelsWithUnlabeledObsField, bundles
+from ...data.fields import BaseAnnDataField, LabelsWithUnlabeledObsField, bundles, cite_seq
 from ...model import TOTALVI
 from ...model.base import SemisupervisedTrainingMixin, setup_method
 from ...module.likelihoods import LatentDistribution
@@ -167,10 +167,10 @@ class TOTALANVI(SemisupervisedTrainingMixin, TOTALVI):  # type: ignore[misc]  # 
         unlabeled_category
             Label that means "not labelled" too. None: only NaN does.
         """
-        return cls._fields(
+        return cite_seq.fields(
             bundles.counts(layer),
             _labels(labels_key, unlabeled_category),
-            cls._proteins_in_obsm(protein_expression_obsm_key, protein_names_uns_key),
+            cite_seq.proteins_in_obsm(protein_expression_obsm_key, protein_names_uns_key),
             (batch_key, panel_key, size_factor_key, categorical_covariate_keys, continuous_covariate_keys),
         )
 
@@ -199,10 +199,10 @@ class TOTALANVI(SemisupervisedTrainingMixin, TOTALVI):  # type: ignore[misc]  # 
             As in :meth:`setup_anndata`.
         """
         where = modalities or {}
-        return cls._fields(
+        return cite_seq.fields(
             bundles.in_modality(where.get("rna_layer"), bundles.counts(rna_layer)),
             bundles.in_modality(where.get("labels_key"), _labels(labels_key, unlabeled_category)),
-            cls._proteins_in_modality(where.get("protein_layer"), protein_layer),
+            cite_seq.proteins_in_modality(where.get("protein_layer"), protein_layer),
             (batch_key, panel_key, size_factor_key, categorical_covariate_keys, continuous_covariate_keys),
             where,
         )

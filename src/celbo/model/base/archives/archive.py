@@ -200,7 +200,8 @@ def load_model(
 
 def _with_scvi_figures(cls: type[ModelFace], init_params: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Arguments of a model that keeps scvi-tools' figures, where its module can keep them."""
-    takes = cls._module_cls is not None and SCVI_FIGURES in inspect.signature(cls._module_cls.__init__).parameters
+    bases = [] if cls._module_cls is None else cls._module_cls.__mro__  # a module may hand it on by **kwargs
+    takes = any(SCVI_FIGURES in inspect.signature(base).parameters for base in bases if base is not object)
     if not takes or SCVI_FIGURES in flat(init_params):
         return init_params
     star, given = next(iter(init_params["kwargs"].items()), ("model_kwargs", {}))
