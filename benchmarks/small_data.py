@@ -59,7 +59,7 @@ def load(case: Case, folder: Path) -> anndata.AnnData:
     """The cut, the genes that vary most over their mean, with ``label`` and ``batch`` in obs."""
     data = anndata.read_h5ad(folder / f"{case.name}.h5ad")
     rng = np.random.default_rng(0)
-    if case.n_cells:
+    if 0 < case.n_cells < data.n_obs:
         data = data[np.sort(rng.choice(data.n_obs, case.n_cells, replace=False))].copy()
     x_ng = sp.csr_matrix(data.X, dtype=np.float64)
     mean_g = np.asarray(x_ng.mean(0)).ravel()
