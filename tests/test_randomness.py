@@ -212,6 +212,7 @@ def gimvi():
     for adata in sets:
         GIMVI.setup_anndata(adata, batch_key="batch")
     model = GIMVI(*sets, n_latent=3)
+    model.train(**TRAIN)
     return model, [lambda: model.get_latent_representation(deterministic=False)[0]]
 
 

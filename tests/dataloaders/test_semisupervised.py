@@ -12,7 +12,7 @@ from celbo.dataloaders import (
     ConcatDataLoader,
     SemiSupervisedDataLoader,
     SemiSupervisedDataSplitter,
-    row_numbers,
+    dataset,
     semisupervised,
     split,
 )
@@ -38,7 +38,7 @@ def manager_of(labels) -> AnnDataManager:
 def cells_of_the_data(request, monkeypatch):
     """Row numbers in memory, and in files as for many cells."""
     if request.param == "many":
-        for module in (row_numbers, semisupervised, split):
+        for module in (dataset, semisupervised, split):
             monkeypatch.setattr(module, "MANY", 0)
         monkeypatch.setattr(scratch, "STRETCH", 32)
 

@@ -10,7 +10,7 @@ import torch
 
 from celbo.data import synthetic_iid
 from celbo.model import SCVI, LinearSCVI
-from celbo.model.utils import get_minified_adata_scrna, get_minified_mudata
+from celbo.model.utils import get_minified_adata_scrna
 from celbo.module.base.minified import stored_latents
 from celbo.utils import unsupported_if_adata_minified
 
@@ -86,8 +86,6 @@ class TestData:
         whole = get_minified_adata_scrna(model.adata_manager, keep_count_data=True)
         assert bare.X.nnz == 0
         np.testing.assert_array_equal(whole.X, model.adata.X)
-        with pytest.raises(NotImplementedError, match="MuData"):
-            get_minified_mudata(None)
 
 
 class TestAnswers:

@@ -237,10 +237,6 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"batch categories missing from the reference.*'c'"):
             SCVI.load_query_data(cells(20, ["c"]), reference(), transfer_batch=False)
 
-    def test_mudata_is_not_there_yet(self):
-        with pytest.raises(NotImplementedError, match="MuData"):
-            SCVI.prepare_query_mudata(None, "folder")
-
 
 class TestGenes:
     @pytest.fixture

@@ -185,7 +185,7 @@ class TestExpression:
         ("genes", "said"),
         [
             ([], "gene_list is empty"),
-            (np.ones(29, bool), r"mask of shape \(29,\).* 30 genes"),
+            (np.ones(29, bool), r"mask of shape \(29,\); it needs 30 entries"),
             (np.zeros(30, bool), "mask that is empty"),
             ([0, 1], "by name, not by number"),
             (["G1x"], "No gene is called"),

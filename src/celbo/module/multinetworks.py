@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..core import REGISTRY_KEYS, checked
 from ..nn import AccessibilityDecoder, DecoderSCVI, Encoder
 from ..nn.protein import ProteinDecoder
+from ..ops.draws import randn, uniform
 from .base import BaseMinifiedModeModuleClass
 from .likelihoods import Dispersion, LatentDistribution, Placement, check_choices, dispersion_shape, norms
 from .modalities import ModalityPenalty
@@ -146,10 +147,10 @@ class MultimodalNetworks(BaseMinifiedModeModuleClass):
             return dispersion_shape(kind, n, self.n_batch, self.n_labels)
 
         def start(*size: int) -> nn.Parameter:
-            return nn.Parameter(torch.randn(size))
+            return nn.Parameter(randn(*size))
 
         self.px_r = start(*shape(self.gene_dispersion, self.n_input_genes))
-        self.py_r = nn.Parameter(2 * torch.rand(shape(self.protein_dispersion, self.n_input_proteins)))
+        self.py_r = nn.Parameter(uniform(0, 2, *shape(self.protein_dispersion, self.n_input_proteins)))
         has_factors = region_factors and self.n_input_regions
         self.region_factors = nn.Parameter(torch.zeros(self.n_input_regions)) if has_factors else None
         by_batch = (self.n_input_proteins, self.n_batch) if self.n_batch else (self.n_input_proteins,)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from ...nn.fc_layers import Dropout, Linear
-from ...ops.draws import randn
+from ...ops.draws import randn, uniform
 
 __all__ = ["LAYOUTS", "DecoderZX", "EncoderUZ", "EncoderXU", "Layout"]
 
@@ -166,8 +166,7 @@ class _MultiheadWeights(nn.Module):
     def __init__(self, n: int) -> None:
         super().__init__()
         bound = math.sqrt(6 / (4 * n))
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * n, n))
-        nn.init.uniform_(self.in_proj_weight, -bound, bound)
+        self.in_proj_weight = nn.Parameter(uniform(-bound, bound, 3 * n, n))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * n))
         self.out_proj = Linear(n, n)
         nn.init.zeros_(self.out_proj.bias)
