@@ -91,29 +91,28 @@ def train_model(
     if resumed is not None:
         of_plan, by_recipe = checkpoints.as_begun(resumed.state["identity"], of_plan, by_recipe)
     n_epochs = by_recipe.pop("max_epochs", max_epochs)
-    plan_kwargs = of_plan | model._plan_defaults | plan_kwargs
-    plan = plan_cls(model.module, **plan_kwargs)
-    options: dict[str, Any] = {
-        "keep_best": chosen.keep_best,
-        "retries": chosen.retries,
-        "seed": seed,
-        "verbose": verbose,
-        **by_recipe,
-    }
-    if chosen.early_stopping_waits:
-        options["early_stopping_warmup_epochs"] = None
-    runner = model._train_runner_cls(
-        model,
-        training_plan=plan,
-        data_splitter=data.given,
-        max_epochs=n_epochs,
-        **(options | trainer_kwargs | ({} if resumed is None else {"resume": resumed})),
-    )
+    given, plan_kwargs = plan_kwargs, of_plan | model._plan_defaults | plan_kwargs
+    begun = {*of_plan, *by_recipe} - {*given, *trainer_kwargs} if resumed is not None else set()
+    options = _of_trainer(chosen) | {"seed": seed, "verbose": verbose} | by_recipe
+    with checkpoints.blaming_settings(None if resumed is None else resumed.path, begun):
+        plan = plan_cls(model.module, **plan_kwargs)
+        runner = model._train_runner_cls(
+            model,
+            training_plan=plan,
+            data_splitter=data.given,
+            max_epochs=n_epochs,
+            **(options | trainer_kwargs | ({} if resumed is None else {"resume": resumed})),
+        )
     if verbose:
         _say_unfinished_warmup(plan, n_epochs)
     runner()
     model.seed_ = seed
     model.recipe_ = chosen.name
+
+
+def _of_trainer(recipe: Recipe) -> dict[str, Any]:
+    waits = {"early_stopping_warmup_epochs": None} if recipe.early_stopping_waits else {}
+    return {"keep_best": recipe.keep_best, "retries": recipe.retries} | waits
 
 
 def _settings_by(

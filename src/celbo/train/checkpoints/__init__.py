@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from ...core.planned import planned_names, public_names
 
 if TYPE_CHECKING:
-    from .fingerprint import DifferentRunError, as_begun, describe_run, refuse_other_run
+    from .fingerprint import DifferentRunError, as_begun, blaming_settings, describe_run, refuse_other_run
     from .folder import SavedRun, checked_run
     from .schedule import Checkpointing, Interval, TerminatedError, make_checkpointing
     from .state import restore, say_what_differs
@@ -17,6 +17,7 @@ _HOMES = {
     "SavedRun": "folder",
     "TerminatedError": "schedule",
     "as_begun": "fingerprint",
+    "blaming_settings": "fingerprint",
     "checked_run": "folder",
     "describe_run": "fingerprint",
     "make_checkpointing": "schedule",
@@ -32,6 +33,7 @@ __all__ = [
     "SavedRun",
     "TerminatedError",
     "as_begun",
+    "blaming_settings",
     "checked_run",
     "describe_run",
     "make_checkpointing",

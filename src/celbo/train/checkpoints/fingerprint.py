@@ -2,15 +2,18 @@
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ...core import REGISTRY_KEYS
+from ...core import REGISTRY_KEYS, ArgumentError
 from ...data.counts import digest_of_counts
 from ...dataloaders.base import Tables
+from ...io.errors import ArchiveError
 from ...store.mapped import stretches
 from ...store.matrices.digest import digest_of
 from ...store.matrices.matrix import StoredMatrix
@@ -213,6 +216,25 @@ def as_begun(
         for part, today in (("plan", plan), ("trainer", trainer))
     ]
     return begun[0], begun[1]
+
+
+@contextmanager
+def blaming_settings(path: Path | None, names: Iterable[str]) -> Iterator[None]:
+    """Make the refusal of a setting that a checkpoint says an :class:`ArchiveError` that names the checkpoint.
+
+    Parameters
+    ----------
+    path
+        The checkpoint; None: there is none.
+    names
+        Settings that are the checkpoint's, and not the user's.
+    """
+    try:
+        yield
+    except ArgumentError as error:
+        if path is None or error.argument not in names:
+            raise
+        raise ArchiveError(f"{path}, settings of the run: {error}") from error
 
 
 def _of_its_kind(saved: object, today: object) -> Any:
