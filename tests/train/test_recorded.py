@@ -265,8 +265,18 @@ def test_a_resumed_run_has_the_same_bits(recipe, step, counts, tapes, tmp_path):
     assert_alike(resumed, whole, relative=0)
 
 
+@pytest.fixture
+def in_detail():
+    """All that celbo logs; the level is put back."""
+    logger = logging.getLogger("celbo")
+    level = logger.level
+    logger.setLevel(logging.DEBUG)
+    yield
+    logger.setLevel(level)
+
+
+@pytest.mark.usefixtures("in_detail")
 def test_what_waits_for_a_value_is_not_recorded(counts, tapes, monkeypatch, said):
-    logging.getLogger("celbo").setLevel(logging.DEBUG)
     own = VAE.loss
 
     def waiting(self, *args, **kwargs):
@@ -283,8 +293,8 @@ def test_what_waits_for_a_value_is_not_recorded(counts, tapes, monkeypatch, said
     assert "_local_scalar_dense" in lines[0]
 
 
+@pytest.mark.usefixtures("in_detail")
 def test_a_device_that_refuses(counts, tapes, said):
-    logging.getLogger("celbo").setLevel(logging.DEBUG)
     expected = trained(fresh(SCVI, counts), recipe="classic")
     tapes(fails=True)
     assert_alike(trained(fresh(SCVI, counts), recipe="classic", verbose=1), expected)
