@@ -4,6 +4,7 @@ import inspect
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -92,9 +93,8 @@ def train_model(
         of_plan, by_recipe = checkpoints.as_begun(resumed.state["identity"], of_plan, by_recipe)
     n_epochs = by_recipe.pop("max_epochs", max_epochs)
     given, plan_kwargs = plan_kwargs, of_plan | model._plan_defaults | plan_kwargs
-    begun = {*of_plan, *by_recipe} - {*given, *trainer_kwargs} if resumed is not None else set()
     options = _of_trainer(chosen) | {"seed": seed, "verbose": verbose} | by_recipe
-    with checkpoints.blaming_settings(None if resumed is None else resumed.path, begun):
+    with _blaming(resumed, {*of_plan, *by_recipe} - {*given, *trainer_kwargs}):
         plan = plan_cls(model.module, **plan_kwargs)
         runner = model._train_runner_cls(
             model,
@@ -108,6 +108,10 @@ def train_model(
     runner()
     model.seed_ = seed
     model.recipe_ = chosen.name
+
+
+def _blaming(resumed: "SavedRun | None", names: set[str]) -> AbstractContextManager[None]:
+    return nullcontext() if resumed is None else checkpoints.blaming_settings(resumed.path, names)
 
 
 def _of_trainer(recipe: Recipe) -> dict[str, Any]:

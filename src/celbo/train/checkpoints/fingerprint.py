@@ -219,20 +219,20 @@ def as_begun(
 
 
 @contextmanager
-def blaming_settings(path: Path | None, names: Iterable[str]) -> Iterator[None]:
+def blaming_settings(path: Path, names: Iterable[str]) -> Iterator[None]:
     """Make the refusal of a setting that a checkpoint says an :class:`ArchiveError` that names the checkpoint.
 
     Parameters
     ----------
     path
-        The checkpoint; None: there is none.
+        The checkpoint.
     names
         Settings that are the checkpoint's, and not the user's.
     """
     try:
         yield
     except ArgumentError as error:
-        if path is None or error.argument not in names:
+        if error.argument not in names:
             raise
         raise ArchiveError(f"{path}, settings of the run: {error}") from error
 
