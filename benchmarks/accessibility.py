@@ -1,6 +1,7 @@
 """Models of open chromatin on peaks of known types: do they find them, how open, how deep; and on two cell lines.
 
-``python -m benchmarks.accessibility [--lines atac_gm_h1.h5ad] [--models PEAKVI POISSONVI] [--lr LR] [--epochs N]``
+``python -m benchmarks.accessibility [--lines atac_gm_h1.h5ad] [--wide 0.5] [--models PEAKVI POISSONVI] [--lr LR]
+[--epochs N] [--recipe NAME] [--seeds 3] [--first-seed 0]``
 """
 
 import time
@@ -13,14 +14,22 @@ import scipy.sparse as sp
 
 from celbo.external import POISSONVI
 from celbo.model import PEAKVI
+from celbo.report.metrics import batch_mixing
 
 from . import common
+from .small_data import label_accuracy
 
 MODELS = {"PEAKVI": PEAKVI, "POISSONVI": POISSONVI}
 
 
 def simulate_peaks(
-    n_cells: int = 600, n_peaks: int = 500, n_types: int = 4, n_batches: int = 2, seed: int = 0
+    n_cells: int = 600,
+    n_peaks: int = 500,
+    n_types: int = 4,
+    n_batches: int = 2,
+    seed: int = 0,
+    differing: float = 0.5,
+    density: float | None = None,
 ) -> anndata.AnnData:
     r"""Fragments in peaks, :math:`x_{ng} \sim \mathrm{Poisson}(-\log(1 - p_{t_n g}\, d_n))`.
 
@@ -32,6 +41,10 @@ def simulate_peaks(
         How many.
     seed
         Of everything.
+    differing
+        Share of the peaks that types differ in.
+    density
+        Share of the peaks that a cell is seen to have open, on average; None: what depths of 0.3 to 0.9 give.
 
     Returns
     -------
@@ -39,9 +52,12 @@ def simulate_peaks(
     """
     rng = np.random.default_rng(seed)
     kind, batch = rng.integers(n_types, size=n_cells), rng.integers(n_batches, size=n_cells)
-    p_tg = np.where(rng.random(n_peaks) < 0.5, rng.beta(0.5, 1.5, (n_types, n_peaks)), rng.beta(0.5, 1.5, n_peaks))
+    p_tg = np.where(
+        rng.random(n_peaks) < differing, rng.beta(0.5, 1.5, (n_types, n_peaks)), rng.beta(0.5, 1.5, n_peaks)
+    )
     p_ng = p_tg[kind] * rng.uniform(0.7, 1, size=(n_batches, n_peaks))[batch]
     depth_n = rng.uniform(0.3, 0.9, size=n_cells)
+    depth_n *= 1 if density is None else density / (p_ng * depth_n[:, None]).mean()
     x_ng = rng.poisson(-np.log1p(-p_ng * depth_n[:, None])).astype(np.float32)
     adata = anndata.AnnData(sp.csr_matrix(x_ng))
     adata.layers["p"] = p_ng
@@ -94,12 +110,28 @@ def cell_lines(name: str, seed: int, options: dict[str, Any], path: str) -> dict
     return {"training, s": seconds, "accuracy of 5 neighbours": float(majority.mean())}
 
 
+def wide(name: str, seed: int, options: dict[str, Any], differing: float) -> dict[str, float]:
+    """Share of cells whose type their 15 nearest neighbours name, on 2,000 cells x 20,000 peaks at 2% density."""
+    adata = simulate_peaks(2000, 20_000, 8, seed=seed, differing=differing, density=0.02)
+    model, seconds = trained(name, adata, seed, options)
+    z_nk, kind = model.get_latent_representation(), adata.obs["type"].to_numpy()
+    return {
+        "training, s": seconds,
+        "epochs": len(model.history["train_loss"]),
+        "validation ELBO": float(model.history["elbo_validation"].min().iloc[0]),
+        "accuracy of 15 neighbours": label_accuracy(z_nk, kind),
+        "batch mixing": float(batch_mixing(z_nk, adata.obs["batch"].to_numpy()).foreign_share),
+    }
+
+
 def main() -> None:
     """Measure."""
     parser = common.arguments(__doc__)
     parser.add_argument("--lines", help="atac_gm_h1.h5ad")
+    parser.add_argument("--wide", type=float, nargs="*", default=[], help="shares of the peaks that types differ in")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--recipe")
     parser.add_argument("--lr", type=float)
     parser.add_argument("--epochs", type=int)
@@ -111,10 +143,14 @@ def main() -> None:
     options["plan_kwargs"] = {name: None if value == "None" else float(value) for name, value in pairs}
     shown = " ".join(f"{name}={value}" for name, value in options.items() if value not in (None, {}))
     report = common.Report("accessibility", given.dry)
+    seeds = range(given.first_seed, given.first_seed + given.seeds)
     for name in given.models:
-        cases = {"600 x 500": [simulated(name, seed, options) for seed in range(given.seeds)]}
+        cases = {"600 x 500": [simulated(name, seed, options) for seed in seeds]}
+        for differing in given.wide:
+            case = f"2000 x 20000, types differ in {differing:g}"
+            cases[case] = [wide(name, seed, options, differing) for seed in seeds]
         if given.lines:
-            cases["two cell lines"] = [cell_lines(name, seed, options, given.lines) for seed in range(given.seeds)]
+            cases["two cell lines"] = [cell_lines(name, seed, options, given.lines) for seed in seeds]
         for case, runs in cases.items():
             for figure in runs[0]:
                 unit = "s" if figure.endswith(", s") else ""
