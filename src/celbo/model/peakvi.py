@@ -14,7 +14,7 @@ from ..module import PEAKVAE
 from ..module.base import BaseModuleClass
 from ..module.likelihoods import LatentDistribution, Placement
 from ..posterior import Output
-from ..train.method import ONE_CYCLE, PASSED_ON, SPLIT, WHERE, training
+from ..train.method import PASSED_ON, SPLIT, WHERE, training
 from ..verbs.accessibility import ACCESSIBILITY, AccessibilityMixin
 from .base import ArchesMixin, BaseModelClass, RNASeqMixin, UnsupervisedTrainingMixin, VAEMixin, setup_method
 
@@ -63,7 +63,13 @@ class PEAKVI(AccessibilityMixin, ArchesMixin, RNASeqMixin, VAEMixin, Unsupervise
     """
 
     _module_cls: ClassVar[type[BaseModuleClass]] = PEAKVAE
-    _own_recipe: ClassVar[Mapping[str, Any]] = {**ONE_CYCLE, "lr": 3e-3}
+    _own_recipe: ClassVar[Mapping[str, Any]] = {
+        "max_epochs": None,
+        "lr": 3e-3,
+        "early_stopping": False,
+        "n_epochs_kl_warmup": None,
+        "n_steps_kl_warmup": 400,  # without a warm-up latents of several hundred features stay empty
+    }
     _sizes: ClassVar[Mapping[str, str]] = {"n_input_regions": "n_vars"}
     _outputs: ClassVar[Sequence[Output]] = (ACCESSIBILITY,)
     _plan_defaults: Mapping[str, Any] = {"optimizer": "AdamW"}

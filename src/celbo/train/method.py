@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from .config import KwargsLike, merge_kwargs
 from .recipes import default_recipe, find_recipe
 
-__all__ = ["ARGUMENTS", "ONE_CYCLE", "PASSED_ON", "SPLIT", "STOPPING", "WHERE", "Argument", "training"]
+__all__ = ["ARGUMENTS", "PASSED_ON", "SPLIT", "STOPPING", "WHERE", "Argument", "training"]
 
 WHERE: Mapping[str, Any] = {"accelerator": "auto", "devices": "auto"}
 SPLIT: Mapping[str, Any] = {"train_size": None, "validation_size": None, "shuffle_set_split": True}
@@ -26,14 +26,6 @@ STOPPING: Mapping[str, Any] = {
     "early_stopping_min_delta": 0.0,
 }
 """Arguments that models share, with the defaults that most have."""
-
-ONE_CYCLE: Mapping[str, Any] = {
-    "max_epochs": None,
-    "early_stopping": False,
-    "n_epochs_kl_warmup": None,
-    "n_steps_kl_warmup": 400,
-}
-"""In ``_own_recipe`` of models of several hundred features whose latents stay empty without a warm-up."""
 
 
 class Argument(NamedTuple):
