@@ -85,6 +85,20 @@ CHANGES = {
         lambda d: d["optimizers"][0]["param_groups"][0].update(lr=math.inf),
         "optimizers.*finite",
     ),
+    "learning rate missing": (
+        lambda d: d["optimizers"][0]["param_groups"][0].update(lr=None),
+        "optimizers.*lr.*None, wanted a number",
+    ),
+    "a switch the other way": (
+        lambda d: d["optimizers"][0]["param_groups"][0].update(amsgrad=True),
+        "optimizers.*amsgrad.*True, wanted False",
+    ),
+    "step of a schedule missing": (
+        lambda d: d["schedules"][0].update(last_epoch=None),
+        "schedules.*last_epoch.*None, wanted a number",
+    ),
+    "best value a text": (lambda d: d["callbacks"][0][1].update(best="x"), "callbacks.*best.*a number"),
+    "first loss a text": (lambda d: d["start"].update(first_loss="x"), "start.*first_loss.*a number"),
     "no optimizer": (lambda d: d["optimizers"].clear(), "optimizers.*a list of 1"),
     "other parameters": (lambda d: d["optimizers"][0]["param_groups"][0].update(params=[0]), "optimizers.*parameters"),
     "momentum of another shape": (lambda d: momenta(d).update(exp_avg=torch.ones(1)), "optimizers.*fit the parameters"),

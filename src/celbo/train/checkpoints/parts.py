@@ -41,6 +41,7 @@ from ..run_state import batches_in
 __all__ = ["check_document", "check_state"]
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+_SWITCHES = ("amsgrad", "maximize")
 _PLAIN_TYPES = (bool, int, float, str, type(None))
 
 
@@ -192,7 +193,7 @@ def _parts_of(trainer: Run) -> dict[str, Part]:
         "processes": Part(f"a list with process {rank}", lambda processes: len(processes) > rank),
         "loaders": names({name: _loader(loader) for name, loader in loaders.items()}),
         "callbacks": exactly([exactly([TEXT, _callback(callback, weights)]) for callback in trainer.stateful]),
-        "start": names({"weights": _or_empty(weights)}),
+        "start": names({"weights": _or_empty(weights)}, maybe={"first_loss": or_none(NUMBER)}),
     }
 
 
@@ -205,8 +206,9 @@ def _or_empty(part: Part) -> Part:
 
 
 def _callback(callback: Any, weights: Part) -> Part:
-    state = like(_without_nests(callback.state_dict()))
-    return both(state, names({"weights": _or_empty(weights)})) if isinstance(callback, KeepBest) else state
+    own = _without_nests(callback.state_dict())
+    best = {"best": or_none(NUMBER)} if "best" in own else {}
+    return both(like(own), names(best | ({"weights": _or_empty(weights)} if isinstance(callback, KeepBest) else {})))
 
 
 def _loader(loader: Loader | None) -> Part:
@@ -237,8 +239,18 @@ def _as_long(own: Mapping[str, Any]) -> Part:
     return names({name: exactly(list(map(like, value))) for name, value in lists.items()})
 
 
+def _numbers_and_switches(own: Mapping[str, Any]) -> Part:
+    """Numbers, none of them None, where the run has numbers, and what an optimizer is told once as the run has it."""
+    numbers = {name: NUMBER for name, value in own.items() if NUMBER.is_right(value)}
+    return names(numbers | {name: _exactly_this(own[name]) for name in _SWITCHES if name in own})
+
+
+def _exactly_this(own: object) -> Part:
+    return Part(repr(own), lambda value: value is own)
+
+
 def _schedule(own: Mapping[str, Any]) -> Part:
-    return both(like(own), _as_long(own))
+    return both(like(own), _as_long(own), _numbers_and_switches(own))
 
 
 def _group(own: Mapping[str, Any]) -> Part:
@@ -246,7 +258,7 @@ def _group(own: Mapping[str, Any]) -> Part:
     finite = Part(
         "finite", lambda group: all(math.isfinite(group[n]) for n in ("lr", "weight_decay", "eps") if n in group)
     )
-    return both(like(own), same, _as_long(own), finite)
+    return both(like(own), same, _as_long(own), _numbers_and_switches(own), finite)
 
 
 def _fit(state: Mapping[int, Mapping[str, Any]], shapes: list[torch.Size]) -> bool:

@@ -154,11 +154,8 @@ def _restore(trainer: Run, state: Mapping[str, Any]) -> None:
     _put_weights(trainer, state)
     trainer.plan.load_resume_state(state["plan"])
     for optimizer, saved in zip(trainer.optimizers, state["optimizers"], strict=True):
-        for group, now in zip(saved["param_groups"], optimizer.param_groups, strict=True):
-            _require_kinds("optimizer", group, now)
         optimizer.load_state_dict(_copied(saved))
     for link, saved in zip(trainer.lr_links, state["schedules"], strict=True):
-        _require_kinds("schedule", saved, link.scheduler.state_dict())
         link.scheduler.load_state_dict(dict(saved))
     trainer.engine.load_precision_state(state["precision"])
     trainer.plan.train_epoch_metrics.load_state_dict(mine["metrics"], trainer.engine.device)
@@ -166,11 +163,8 @@ def _restore(trainer: Run, state: Mapping[str, Any]) -> None:
         if loader is not None and state["loaders"][name] is not None:
             loader.load_state_dict(state["loaders"][name])
     for callback, (_, saved) in zip(trainer.stateful, state["callbacks"], strict=True):
-        best = {name: value for name, value in callback.state_dict().items() if name in _NUMBERS_OR_NONE}
-        _require_kinds(type(callback).__name__, saved, best)
         callback.load_state_dict(_copied(saved))
     trainer.history.load_state_dict(state["history"])
-    _require_kinds("start of the run", state["start"], trainer.attempts.state_dict())
     trainer.attempts.load_state_dict(state["start"])
     set_generator_states(mine["generators"], trainer.engine.device)  # last: nothing above may draw
 
@@ -185,26 +179,6 @@ def _check_layout(trainer: Run, state: Mapping[str, Any]) -> None:
     present = [type(callback).__name__ for callback in trainer.stateful]
     if names != present:
         raise ArchiveError(f"The run had the callbacks {names}, now there are {present}: pass the same ones to resume.")
-
-
-def _require_kinds(where: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise ``ValueError`` for a number that is saved as something else, or a setting that is saved the other way."""
-    for name, value in now.items():
-        given = saved.get(name, value)
-        if name in _SETTINGS:
-            sound = given is value
-        elif name in _NUMBERS_OR_NONE:
-            sound = given is None or isinstance(given, int | float)
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            sound = isinstance(given, int | float | Tensor)
-        else:
-            continue
-        if not sound:
-            raise ValueError(f"{name!r} of the {where} cannot be {given!r}")
-
-
-_SETTINGS = {"amsgrad", "maximize"}
-_NUMBERS_OR_NONE = {"first_loss", "best"}
 
 
 def _put_weights(trainer: Run, state: Mapping[str, Any]) -> None:
