@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Any
 
-__all__ = ["c_function", "give_back_free_blocks", "is_first_process", "keep_large_blocks"]
+__all__ = ["c_function", "give_back_free_blocks", "is_first_process", "keep_large_blocks", "n_processes"]
 
 
 def c_function(name: str, library: ctypes.CDLL | None = None) -> Any:
@@ -17,13 +17,18 @@ def c_function(name: str, library: ctypes.CDLL | None = None) -> Any:
         return None
 
 
+def n_processes() -> int:
+    """Processes that the launcher started, as the environment says; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def is_first_process() -> bool:
     """Whether this is the first of several processes, or the only one.
 
     Told from the environment, before any process group exists: ``WORLD_SIZE`` with ``RANK`` (torchrun), or with
     ``LOCAL_RANK`` and ``NODE_RANK`` (Fabric). Tasks of ``srun`` count as processes of their own.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if n_processes() == 1:
         return True
     if "RANK" in os.environ:
         return int(os.environ["RANK"]) == 0

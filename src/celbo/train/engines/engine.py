@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from ...core.process import n_processes
 from ..plans.base import Plan
 from .graphs import CudaGraphs, Graphs
-from .placed import Placed
+from .placed import FULL_PRECISION, Placed
 
 __all__ = ["CudaEngine", "Engine", "FabricEngine", "asks_for_several", "make_engine", "several_processes"]
 
@@ -105,7 +106,6 @@ class Engine:
         """Put it back."""
 
 
-_FULL_PRECISION = ("32-true", "32")
 _SHARE_FOR_DATA = 0.5
 
 
@@ -133,8 +133,8 @@ def make_engine(
     finds unused parameters: a VAE that takes the library size from the data carries an encoder of it all the same.
     """
     devices, num_nodes, strategy = _as_launched(devices, num_nodes, strategy)
-    alone = devices in ("auto", None, 1) and num_nodes == 1 and int(os.environ.get("WORLD_SIZE", "1")) == 1
-    plain = strategy == "auto" and str(precision) in _FULL_PRECISION
+    alone = devices in ("auto", None, 1) and num_nodes == 1 and n_processes() == 1
+    plain = strategy == "auto" and str(precision) in FULL_PRECISION
     on_cpu = accelerator == "cpu" or (accelerator in ("auto", None) and not torch.accelerator.is_available())
     if alone and plain and on_cpu:
         return Engine()
@@ -153,7 +153,7 @@ def _as_launched(devices: object, num_nodes: int, strategy: str) -> tuple[Any, i
     """What ``"auto"`` is where there are several processes, and in one that torchrun started."""
     if strategy == "auto" and asks_for_several(devices, num_nodes):
         strategy = "ddp"
-    n = int(os.environ.get("WORLD_SIZE", "1"))
+    n = n_processes()
     if n == 1 or "TORCHELASTIC_RUN_ID" not in os.environ:
         return devices, num_nodes, strategy
     here = int(os.environ["LOCAL_WORLD_SIZE"])
@@ -206,12 +206,8 @@ class FabricEngine(Engine):
 
     Parameters
     ----------
-    accelerator
-        ``"auto"``, ``"cpu"``, ``"gpu"``, ``"cuda"``, ``"mps"`` or ``"tpu"``.
-    devices
-        ``"auto"`` (one device), a number, or a list of indices.
-    strategy, precision, num_nodes
-        As in Fabric: ``"auto"``, ``"ddp"``, ``"fsdp"``; ``"32-true"``, ``"bf16-mixed"``, ``"16-mixed"``.
+    accelerator, devices, strategy, precision, num_nodes
+        As of :func:`make_engine`.
     """
 
     def __init__(
@@ -237,7 +233,7 @@ class FabricEngine(Engine):
         self.mixed = str(precision).endswith("mixed")  # the networks compute in less; counts and likelihood do not
         self._dtypes: dict[str, torch.dtype] = {}
         self._of_module: set[int] = set()
-        self.plain = self.fabric.world_size == 1 and str(precision) in _FULL_PRECISION
+        self.plain = self.fabric.world_size == 1 and str(precision) in FULL_PRECISION
 
     @property
     def device(self) -> torch.device:
@@ -359,10 +355,7 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-logger = logging.getLogger("celbo")
-
-
 def several_processes(trainer_kwargs: dict[str, Any]) -> bool:
     """Whether a run with these arguments of the trainer will have several processes, before any is started."""
     asked = asks_for_several(trainer_kwargs.get("devices"), trainer_kwargs.get("num_nodes", 1))
-    return asked or int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return asked or n_processes() > 1

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from ...module.base import LossOutput
 
-__all__ = ["Placed"]
+__all__ = ["FULL_PRECISION", "Placed"]
 
-_FULL_PRECISION = ("32-true", "32")
+FULL_PRECISION = ("32-true", "32")
+"""What Fabric calls float32 throughout."""
 
 
 class _Sealed:
@@ -39,7 +40,7 @@ class Placed(torch.nn.Module):
         super().__init__()
         self.raw, self.seal, self.fabric = raw, seal, fabric
         # Processes may have different numbers of validation minibatches: there nobody waits for the others.
-        plain = fabric.strategy.precision.precision in _FULL_PRECISION
+        plain = fabric.strategy.precision.precision in FULL_PRECISION
         self.alone_without_gradient = fabric.world_size > 1 and (seal or plain)
         self.wrapped = fabric.setup_module(_SealedModule(raw), move_to_device=False)
 
