@@ -176,16 +176,15 @@ def _by_recipe(model: Any, options: dict[str, Any], given: set[str]) -> dict[str
 
     Who gives a learning rate means ``classic`` too, unless another recipe is named.
     """
-    name = options["recipe"] or default_recipe(type(model), model._training_plan_cls)
-    recipe, is_asked = find_recipe(name), options["recipe"] is not None
+    recipe = find_recipe(options["recipe"] or default_recipe(type(model), model._training_plan_cls))
     if not (model._own_recipe or recipe.converges):
         return options
-    n_train = math.ceil(model.adata_manager.adata.n_obs * (options.get("train_size") or 0.9))
-    is_few = "max_epochs" not in given and n_train <= recipe.worth_it_beyond
-    if not is_asked and ("lr" in given or is_few):
-        name = "classic"
-    own = {} if name == "classic" else {one: v for one, v in model._own_recipe.items() if one not in given}
-    return options | own | {"recipe": name}
+    if options["recipe"] is None and "lr" in given:
+        recipe = find_recipe("classic")
+    elif options["recipe"] is None and "max_epochs" not in given:
+        recipe = recipe.for_cells(math.ceil(model.adata_manager.adata.n_obs * (options.get("train_size") or 0.9)))
+    own = {} if recipe.name == "classic" else {one: v for one, v in model._own_recipe.items() if one not in given}
+    return options | own | {"recipe": recipe.name}
 
 
 def training(

@@ -1,8 +1,8 @@
 """Recipes: named sets of plan and loop settings, one row each.
 
 ``one_cycle`` is celbo's own, ``long_cycle`` the same over a fifth of scvi-tools' epochs, ``short_cycle`` over
-thirty; ``converging`` goes to the
-maximum of a loss without noise and no further; ``classic`` is scvi-tools' defaults to the letter.
+thirty; ``converging`` goes to the maximum of a loss without noise and no further; ``classic`` is scvi-tools' defaults
+to the letter.
 """
 
 import math
@@ -80,6 +80,13 @@ class Recipe:
         """Arguments of a plan of that class, or of one that derives from it, for cells and steps (None: many)."""
         rate = {} if self.lr is None else {"lr": self.lr(n_obs or _MANY, n_steps or _MANY)}
         return dict(self.plan_kwargs) | rate | dict(plan_cls._recipe_kwargs.get(self.name, {}))
+
+    def for_cells(self, n_train: int) -> "Recipe":
+        """The recipe for so many training cells, where the user names neither recipe nor epochs.
+
+        For few cells it is the classic one: its epochs are single steps, which take seconds in all.
+        """
+        return find_recipe("classic") if n_train <= self.worth_it_beyond else self
 
 
 _MANY = 10**9

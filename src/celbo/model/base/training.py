@@ -78,8 +78,8 @@ def train_model(
     if data is None:
         sparse = _sparse_reading(model, trainer_kwargs)
         data = _split(model, size, {"seed": seed} | splitter_kwargs | sparse)
-        if recipe is None and max_epochs is None and (data.n_train or 0) <= chosen.worth_it_beyond:
-            chosen = find_recipe("classic")  # its epochs are single steps, which take seconds in all
+        if recipe is None and max_epochs is None:
+            chosen = chosen.for_cells(data.n_train or 0)
         trains = max_epochs != 0 and not pretrained
         if trains and _can_start_from_counts(plan_cls, chosen) and _start_from_counts(model, data):
             chosen = chosen.from_counts or chosen
