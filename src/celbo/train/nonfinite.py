@@ -16,7 +16,14 @@ from ..core import REGISTRY_KEYS
 from ..dataloaders.base import Loader
 from ..module.base import LossOutput
 
-__all__ = ["FiniteGuard", "NonFiniteLossError", "copy_weights", "explain_nonfinite", "say_where_cells_are_alike"]
+__all__ = [
+    "FiniteGuard",
+    "NonFiniteLossError",
+    "copied",
+    "copy_weights",
+    "explain_nonfinite",
+    "say_where_cells_are_alike",
+]
 
 logger = logging.getLogger("celbo")
 
@@ -235,6 +242,15 @@ def copy_weights(module: nn.Module, into: dict[str, Tensor]) -> dict[str, Tensor
     with torch.no_grad():
         torch._foreach_copy_([into[name] for name in state], list(state.values()))
     return into
+
+
+def copied(nest: object) -> Any:
+    """The same nest of mappings, tuples and lists with tensors of its own, none of which shares memory with another."""
+    if isinstance(nest, Tensor):
+        return nest.clone()
+    if isinstance(nest, Mapping):
+        return {key: copied(part) for key, part in nest.items()}
+    return type(nest)(copied(part) for part in nest) if isinstance(nest, list | tuple) else nest
 
 
 _LOOKED_AT = 16

@@ -29,6 +29,7 @@ from ...io import ArchiveError
 from ...io.errors import blaming
 from ...ops.native.threads import allowed_threads
 from ...ops.random import generator_states, set_generator_states
+from ..nonfinite import copied
 from ..run import Run
 from .folder import SavedRun
 from .parts import check_state
@@ -154,7 +155,7 @@ def _restore(trainer: Run, state: Mapping[str, Any]) -> None:
     _put_weights(trainer, state)
     trainer.plan.load_resume_state(state["plan"])
     for optimizer, saved in zip(trainer.optimizers, state["optimizers"], strict=True):
-        optimizer.load_state_dict(_copied(saved))
+        optimizer.load_state_dict(copied(saved))  # what was read lies in one block of memory
     for link, saved in zip(trainer.lr_links, state["schedules"], strict=True):
         link.scheduler.load_state_dict(dict(saved))
     trainer.engine.load_precision_state(state["precision"])
@@ -163,7 +164,7 @@ def _restore(trainer: Run, state: Mapping[str, Any]) -> None:
         if loader is not None and state["loaders"][name] is not None:
             loader.load_state_dict(state["loaders"][name])
     for callback, (_, saved) in zip(trainer.stateful, state["callbacks"], strict=True):
-        callback.load_state_dict(_copied(saved))
+        callback.load_state_dict(copied(saved))
     trainer.history.load_state_dict(state["history"])
     trainer.attempts.load_state_dict(state["start"])
     set_generator_states(mine["generators"], trainer.engine.device)  # last: nothing above may draw
@@ -190,15 +191,6 @@ def _put_weights(trainer: Run, state: Mapping[str, Any]) -> None:
     for name, parameter in _parameters(trainer).items():
         saved = state["gradients"].get(name)
         parameter.grad = None if saved is None else saved.clone().to(parameter.device)
-
-
-def _copied(value: object) -> Any:
-    """The same nest of containers with tensors of their own: what was read lies in one block of memory."""
-    if isinstance(value, Tensor):
-        return value.clone()
-    if isinstance(value, Mapping):
-        return {key: _copied(part) for key, part in value.items()}
-    return type(value)(_copied(part) for part in value) if isinstance(value, list | tuple) else value
 
 
 def say_what_differs(trainer: Run, resumed: SavedRun) -> None:

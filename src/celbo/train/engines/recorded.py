@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..metrics import EpochMetrics
+from ..nonfinite import copied
 from ..plans.base import Plan
 from .graphs import Graphs
 
@@ -142,7 +143,7 @@ class RecordedStage(Generic[Result]):
         sums, values, record = getattr(plan, name), plan.step_values, plan.last_loss_output
         own, plan.step_values, plan.last_loss_output = EpochMetrics(self._stage), {}, None
         setattr(plan, name, own)
-        static = _copied(batch)
+        static = copied(batch)
         try:
             with self._taking_tensors():
                 result, replay = self._graphs.record(lambda: self._compute(static, batch_idx))
@@ -210,12 +211,3 @@ def _leaves(value: object, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(part, f"{path}/{i}")
     else:
         yield path, value
-
-
-def _copied(value: object) -> Any:
-    """The same nest with tensors of its own."""
-    if isinstance(value, Mapping):
-        return {key: _copied(part) for key, part in value.items()}
-    if isinstance(value, tuple | list):
-        return type(value)(_copied(part) for part in value)
-    return value.clone() if isinstance(value, Tensor) else value
