@@ -20,6 +20,7 @@ __all__ = [
     "require_agreement",
     "require_fit",
     "rows_in_modality",
+    "with_modalities",
 ]
 
 _SHOWN = 5

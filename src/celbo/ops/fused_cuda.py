@@ -120,8 +120,8 @@ template <typename T> void celbo_poisson(T x, T log_mu, T& value, T& of_mu) {
 ENTRIES = {"nb": (_NB, 3), "zinb": (_ZINB, 4), "poisson": (_POISSON, 2)}
 """Family -> the function that is called for an entry, and how many numbers it gives."""
 
-
-_WITH = {2: "poisson", 3: "nb", 4: "zinb"}
+_WITH = {n: family for family, (_, n) in ENTRIES.items()}
+"""Parameters -> family: an entry gives its log-probability and a slope for each of them but the library."""
 
 
 @functools.cache
