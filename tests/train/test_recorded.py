@@ -350,6 +350,18 @@ def test_a_frozen_layer_stays_as_it_is(counts, tapes):
     assert_alike(trained(fresh(SCVI, counts), recipe="classic", max_epochs=7, callbacks=[Freeze()]), expected)
 
 
+class Exchange(Callback):
+    def on_train_epoch_start(self, trainer, plan):
+        if trainer.current_epoch == 4:
+            plan.module.px_r = torch.nn.Parameter(plan.module.px_r.detach() + 1)
+
+
+def test_a_parameter_that_is_another_one_is_the_one_taken(counts, tapes):
+    expected = trained(fresh(SCVI, counts), recipe="classic", max_epochs=7, callbacks=[Exchange()])
+    tapes()
+    assert_alike(trained(fresh(SCVI, counts), recipe="classic", max_epochs=7, callbacks=[Exchange()]), expected)
+
+
 def test_another_attempt_is_recorded_again(counts, tapes, monkeypatch):
     made, stages, failed = tapes(), [], []
 

@@ -78,8 +78,7 @@ def _train(trainer: Run) -> None:
     plan.train()
     plan.enter_stage("train")
     trainer.guard.start_epoch()
-    recorded = trainer.recorded.get("train")
-    if recorded is not None:
+    for recorded in trainer.recorded.values():
         recorded.begin_epoch()
     for batch in itertools.islice(minibatches_of(trainer.train_loader), trainer.batches_left):
         _training_batch(trainer, trainer.to_device(batch), trainer.batches_done)
