@@ -14,6 +14,7 @@ from scipy.special import expit
 from torch.distributions import Bernoulli
 
 from celbo import posterior
+from celbo.dataloaders import DataSplitter
 from celbo.distributions import Accessibility
 from celbo.model import PEAKVI
 from celbo.module import PEAKVAE
@@ -122,6 +123,14 @@ class TestTraining:
         model.train(**given)
         assert (seen["recipe"], seen["max_epochs"], seen["plan_kwargs"]["lr"]) == (recipe, max_epochs, lr)
         assert seen["trainer_kwargs"]["early_stopping"] == (recipe == "classic")
+
+    def test_by_loaders_without_data(self, model, monkeypatch, tmp_path):
+        seen = {}
+        model.save(tmp_path / "model")
+        alone = PEAKVI.load(tmp_path / "model", adata=False)
+        monkeypatch.setattr("celbo.model.base.training.train_model", lambda model, **given: seen.update(given))
+        alone.train(datamodule=DataSplitter(model.adata_manager))
+        assert (seen["recipe"], seen["max_epochs"], seen["plan_kwargs"]["lr"]) == ("one_cycle", None, 3e-3)
 
     def test_what_is_said_of_the_plan_wins(self, model, monkeypatch):
         seen = {}
