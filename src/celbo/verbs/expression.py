@@ -15,7 +15,7 @@ from ..core import checked_methods
 from ..utils import unsupported_if_adata_minified
 from .cells import Weights, asked, codes_of_batches, weighting_of
 from .differential import DifferentialMixin
-from .outputs import names_of, normalized, output_of
+from .outputs import correlation, names_of, normalized, output_of
 from .writing import ExpressionWriterMixin
 
 __all__ = ["RNASeqMixin"]
@@ -270,21 +270,16 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         >>> correlation.shape
         (100, 100)
         """
-        cells = asked(self, adata, indices, batch_size)
-        wanted = output_of(self, output)
-        matrix = posterior.feature_correlation(
-            self.module,
-            cells.batches,
-            outputs=[wanted],
-            transform_batch=codes_of_batches(self, transform_batch),
+        return correlation(
+            self,
+            asked(self, adata, indices, batch_size),
+            [output_of(self, output)],
+            transform_batch=transform_batch,
             n_samples=n_samples,
             library_size=rna_size_factor,
             kind=correlation_type,
-            n_cells=cells.n_cells,
             seed=seed,
         )
-        names = names_of(self, wanted)
-        return pd.DataFrame(matrix, index=names, columns=names)
 
     def get_likelihood_parameters(
         self,

@@ -4,7 +4,7 @@ Methods of models are these with the output that their name tells.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from ..module.base.minified import LATENT_POSTERIOR
 from ..posterior import Output, Weighting
 from .cells import Asked, codes_of_batches
 
-__all__ = ["corrected_batches", "differential", "names_of", "normalized", "output_of"]
+__all__ = ["corrected_batches", "correlation", "differential", "names_of", "normalized", "output_of"]
 
 
 def output_of(model: Any, name: str | None) -> Output:
@@ -94,6 +94,43 @@ def normalized(
         return values
     names = names_of(model, *outputs)
     return pd.DataFrame(values, index, names if columns is None else names[columns], copy=False)
+
+
+def correlation(
+    model: Any,
+    cells: Asked,
+    outputs: Sequence[Output],
+    *,
+    transform_batch: object,
+    n_samples: int,
+    library_size: float,
+    kind: Literal["spearman", "pearson"],
+    log_transform: bool = False,
+    seed: int | None = None,
+) -> pd.DataFrame:
+    """Correlation of all features of outputs, as ``get_feature_correlation_matrix`` gives it of the first.
+
+    Parameters
+    ----------
+    model, cells, outputs, transform_batch
+        See :func:`normalized`.
+    n_samples, library_size, kind, log_transform, seed
+        See :func:`celbo.posterior.feature_correlation`.
+    """
+    matrix = posterior.feature_correlation(
+        model.module,
+        cells.batches,
+        outputs=outputs,
+        transform_batch=codes_of_batches(model, transform_batch),
+        n_samples=n_samples,
+        library_size=library_size,
+        kind=kind,
+        log_transform=log_transform,
+        n_cells=cells.n_cells,
+        seed=seed,
+    )
+    names = names_of(model, *outputs)
+    return pd.DataFrame(matrix, index=names, columns=names)
 
 
 def differential(

@@ -11,9 +11,9 @@ from .. import posterior
 from ..core import REGISTRY_KEYS, checked_methods
 from ..core.kinds import Number
 from ..posterior.protein import background_of, foreground_of, protein_of
-from .cells import Weights, asked, codes_of_batches, weighting_of
+from .cells import Weights, asked, weighting_of
 from .expression import RNASeqMixin
-from .outputs import corrected_batches, differential, names_of, normalized
+from .outputs import corrected_batches, correlation, differential, names_of, normalized
 
 __all__ = ["EXPRESSION", "PROTEIN", "ProteinMixin", "columns_of"]
 
@@ -331,22 +331,17 @@ class ProteinMixin(RNASeqMixin):
         -------
         Genes and proteins by the same.
         """
-        cells = asked(self, adata, indices, batch_size)
-        outputs = (EXPRESSION, PROTEIN)
-        matrix = posterior.feature_correlation(
-            self.module,
-            cells.batches,
-            outputs=outputs,
-            transform_batch=codes_of_batches(self, transform_batch),
+        return correlation(
+            self,
+            asked(self, adata, indices, batch_size),
+            (EXPRESSION, PROTEIN),
+            transform_batch=transform_batch,
             n_samples=n_samples,
             library_size=rna_size_factor,
             kind=correlation_type,
             log_transform=log_transform,
-            n_cells=cells.n_cells,
             seed=seed,
         )
-        names = names_of(self, *outputs)
-        return pd.DataFrame(matrix, index=names, columns=names)
 
     def get_likelihood_parameters(  # type: ignore[override]  # scvi-tools' signature
         self,
