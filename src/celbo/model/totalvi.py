@@ -155,13 +155,14 @@ class TOTALVI(ProteinMixin, VAEMixin, ArchesMixin, UnsupervisedTrainingMixin, Ba
     ) -> None:
         super().__init__(adata)
         self._build_module()
+
+    def _build_module(self, **computed: Any) -> None:
+        super()._build_module(**computed)
         self.init_params_["non_kwargs"]["empty_droplets"] = None  # what it said is in the weights
 
     def _computed_arguments(self) -> dict[str, Any]:
-        given, key = (
-            given_arguments(self),
-            cite_seq.PANEL if cite_seq.PANEL in self.registry_["field_registries"] else None,
-        )
+        given = given_arguments(self)
+        key = cite_seq.PANEL if cite_seq.PANEL in self.registry_["field_registries"] else None
         proteins = state_registry_of(self.registry_, REGISTRY_KEYS.PROTEIN_EXP_KEY)
         masks = None if given.get("override_missing_proteins") else proteins.get(ProteinObsmField.PROTEIN_BATCH_MASK)
         panel = {"panel_key": key, "n_panel": self.summary_stats["n_panel"]} if key else {}

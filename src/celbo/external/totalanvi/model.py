@@ -95,7 +95,6 @@ class TOTALANVI(SemisupervisedTrainingMixin, TOTALVI):  # type: ignore[misc]  # 
         super(TOTALVI, self).__init__(adata)
         self._take_classes()
         self._build_module(n_labels=self.n_labels)
-        self.init_params_["non_kwargs"]["empty_droplets"] = None  # what it said is in the weights
 
     @classmethod
     def from_totalvi_model(
