@@ -14,9 +14,9 @@ from ..core import REGISTRY_KEYS, ArgumentError
 from ..core.kinds import Several, Text
 from ..data.fields import LayerField, NumericalJointObsField, ProteinObsmField, bundles
 from ..data.fields.dataframe import RowNumberField
-from ..module.likelihoods import Dispersion, LatentDistribution, Placement
+from ..module.likelihoods import Dispersion, LatentDistribution, Placement, ProteinDispersion
 from ..module.modalities import ModalityPenalty
-from ..module.multinetworks import CountLikelihoodName, ModalityWeights, ProteinDispersion
+from ..module.multinetworks import CountLikelihoodName, ModalityWeights
 from ..module.multivae import MULTIVAE
 from ..posterior import Output
 from ..posterior.protein import foreground_of

@@ -17,8 +17,8 @@ from ..data import state_registry_of
 from ..data.fields import ProteinObsmField, bundles, cite_seq
 from ..data.protein_background import background_of_cells, background_of_droplets, droplet_counts
 from ..dataloaders import AnnTorchDataset
-from ..module.likelihoods import LatentDistribution
-from ..module.totalvae import TOTALVAE, GeneDispersion, ProteinDispersion
+from ..module.likelihoods import LatentDistribution, ProteinDispersion
+from ..module.totalvae import TOTALVAE, GeneDispersion
 from ..posterior import Output
 from ..train import AdversarialTrainingPlan, Plan
 from ..train.method import PASSED_ON, SPLIT, WHERE, Argument, training

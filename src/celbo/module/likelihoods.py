@@ -27,6 +27,8 @@ __all__ = [
     "GeneLikelihood",
     "LatentDistribution",
     "Placement",
+    "ProteinDispersion",
+    "as_of_genes",
     "check_choices",
     "dispersion_shape",
     "log_likelihood",
@@ -37,6 +39,7 @@ __all__ = [
 
 Dispersion = Literal["gene", "gene-batch", "gene-label", "gene-cell"]
 GeneLikelihood = Literal["zinb", "nb", "poisson", "normal"]
+ProteinDispersion = Literal["protein", "protein-batch", "protein-label"]
 LatentDistribution = Literal["normal", "ln"]
 BatchRepresentation = Literal["one-hot", "embedding"]
 Placement = Literal["encoder", "decoder", "none", "both"]
@@ -157,6 +160,11 @@ def log_likelihood(px: Distribution, x: Tensor) -> Tensor:
 
 _MOST = 3.0
 """Largest size of a log inverse dispersion to begin with: beyond, counts are next to Poisson or next to nothing."""
+
+
+def as_of_genes(protein_dispersion: str) -> str:
+    """The dispersion of genes whose parameter has the same layout."""
+    return protein_dispersion.replace("protein", "gene")
 
 
 def dispersion_shape(dispersion: str, n_genes: int, n_batch: int, n_labels: int) -> tuple[int, ...]:

@@ -16,7 +16,16 @@ from ..nn import AccessibilityDecoder, DecoderSCVI, Encoder
 from ..nn.protein import ProteinDecoder
 from ..ops.draws import randn, uniform
 from .base import BaseMinifiedModeModuleClass
-from .likelihoods import Dispersion, LatentDistribution, Placement, check_choices, dispersion_shape, norms
+from .likelihoods import (
+    Dispersion,
+    LatentDistribution,
+    Placement,
+    ProteinDispersion,
+    as_of_genes,
+    check_choices,
+    dispersion_shape,
+    norms,
+)
 from .modalities import ModalityPenalty
 
 __all__ = [
@@ -25,7 +34,6 @@ __all__ = [
     "CountLikelihoodName",
     "ModalityWeights",
     "MultimodalNetworks",
-    "ProteinDispersion",
     "multimodal_sizes",
 ]
 
@@ -33,7 +41,6 @@ MODALITIES = ("expression", "accessibility", "protein")
 """Names of the modalities, in the order of masks and weights."""
 
 ModalityWeights = Literal["equal", "cell", "universal"]
-ProteinDispersion = Literal["protein", "protein-batch", "protein-label"]
 CountLikelihoodName = Literal["zinb", "nb", "poisson"]
 
 _KEYS = (REGISTRY_KEYS.X_KEY, REGISTRY_KEYS.ATAC_X_KEY, REGISTRY_KEYS.PROTEIN_EXP_KEY)
@@ -142,15 +149,10 @@ class MultimodalNetworks(BaseMinifiedModeModuleClass):
         self.z_decoder_pro = ProteinDecoder(n_output=n_proteins, **layers)
 
     def _add_parameters(self, region_factors: bool) -> None:
-        def shape(dispersion: str, n: int) -> tuple[int, ...]:
-            kind = dispersion.replace("protein", "gene").replace("gene-cell", "gene")
-            return dispersion_shape(kind, n, self.n_batch, self.n_labels)
-
-        def start(*size: int) -> nn.Parameter:
-            return nn.Parameter(randn(*size))
-
-        self.px_r = start(*shape(self.gene_dispersion, self.n_input_genes))
-        self.py_r = nn.Parameter(uniform(0, 2, *shape(self.protein_dispersion, self.n_input_proteins)))
+        groups, of_proteins = (self.n_batch, self.n_labels), as_of_genes(self.protein_dispersion)
+        of_genes = "gene" if self.gene_dispersion == "gene-cell" else self.gene_dispersion
+        self.px_r = nn.Parameter(randn(*dispersion_shape(of_genes, self.n_input_genes, *groups)))
+        self.py_r = nn.Parameter(uniform(0, 2, *dispersion_shape(of_proteins, self.n_input_proteins, *groups)))
         has_factors = region_factors and self.n_input_regions
         self.region_factors = nn.Parameter(torch.zeros(self.n_input_regions)) if has_factors else None
         by_batch = (self.n_input_proteins, self.n_batch) if self.n_batch else (self.n_input_proteins,)

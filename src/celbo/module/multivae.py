@@ -30,7 +30,7 @@ from ..nn.covariates import with_covariates
 from ..ops.draws import rsample, sample
 from .base import LossOutput, auto_move_data
 from .base.minified import stored_latents
-from .likelihoods import LIKELIHOODS, log_likelihood, log_theta_of
+from .likelihoods import LIKELIHOODS, as_of_genes, log_likelihood, log_theta_of
 from .modalities import mixed, modality_weights, pair_penalty
 from .multinetworks import MODALITIES, MOST_LOG, MultimodalNetworks
 from .predictive import predictive_sample
@@ -257,8 +257,7 @@ class MULTIVAE(MultimodalNetworks):
             decoded["pa"] = Accessibility(logits, depth_logits, self.region_factors)
         if wanted[2]:
             background, foreground, mixing = self.z_decoder_pro(latent, *codes)
-            kind = self.protein_dispersion.replace("protein", "gene")
-            theta = log_theta_of(self.py_r, kind, batch_index, y).exp()
+            theta = log_theta_of(self.py_r, as_of_genes(self.protein_dispersion), batch_index, y).exp()
             decoded["py"] = NegativeBinomialMixture(background, foreground, theta, mixing)
         return decoded | {"pz": Normal(torch.zeros_like(z), torch.ones_like(z), validate_args=False)}
 

@@ -38,6 +38,8 @@ from .likelihoods import (
     LIKELIHOODS,
     LatentDistribution,
     Placement,
+    ProteinDispersion,
+    as_of_genes,
     dispersion_shape,
     log_likelihood,
     log_theta_by_moments,
@@ -46,10 +48,9 @@ from .likelihoods import (
 )
 from .predictive import predictive_sample
 
-__all__ = ["TOTALVAE", "GeneDispersion", "ProteinDispersion"]
+__all__ = ["TOTALVAE", "GeneDispersion"]
 
 GeneDispersion = Literal["gene", "gene-batch", "gene-label"]
-ProteinDispersion = Literal["protein", "protein-batch", "protein-label"]
 
 _PRIOR_LOG_MEAN = 3.0
 _FOREGROUND_PENALTY = 1e-3
@@ -156,7 +157,7 @@ class TOTALVAE(CountedModule):
         self.decoder = DecoderTOTALVI(*sizes, dropout_rate=dropout_rate_decoder, **of_decoder)
 
     def _make_dispersions(self, n_genes: int, n_proteins: int) -> None:
-        sizes, of_proteins = (self.n_batch, self.n_labels), _as_of_genes(self.protein_dispersion)
+        sizes, of_proteins = (self.n_batch, self.n_labels), as_of_genes(self.protein_dispersion)
         self.px_r = nn.Parameter(randn(*dispersion_shape(self.gene_dispersion, n_genes, *sizes)))
         self.py_r = nn.Parameter(uniform(0.0, 2.0, *dispersion_shape(of_proteins, n_proteins, *sizes)))
 
@@ -262,7 +263,7 @@ class TOTALVAE(CountedModule):
             activation=activation,
             is_softmax=isinstance(activation, nn.Softmax),
         )
-        phi = log_theta_of(self.py_r, _as_of_genes(self.protein_dispersion), batch_index, y).exp()
+        phi = log_theta_of(self.py_r, as_of_genes(self.protein_dispersion), batch_index, y).exp()
         log_efficiency_np = F.embedding(batch_index.squeeze(-1), self.log_per_batch_efficiency.t())
 
         def mixture(log_back: Tensor) -> NegativeBinomialMixture:
@@ -385,10 +386,6 @@ class TOTALVAE(CountedModule):
             return False
         self.px_r.t().copy_(log_theta_by_moments(x))
         return True
-
-
-def _as_of_genes(protein_dispersion: str) -> str:
-    return protein_dispersion.replace("protein", "gene")
 
 
 def _measured(masks: Mapping[str, np.ndarray] | None, n_panel: int) -> Tensor | None:

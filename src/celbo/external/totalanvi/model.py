@@ -14,8 +14,8 @@ from ...core import REGISTRY_KEYS
 from ...data.fields import BaseAnnDataField, LabelsWithUnlabeledObsField, bundles, cite_seq
 from ...model import TOTALVI
 from ...model.base import SemisupervisedTrainingMixin, setup_method
-from ...module.likelihoods import LatentDistribution
-from ...module.totalvae import GeneDispersion, ProteinDispersion
+from ...module.likelihoods import LatentDistribution, ProteinDispersion
+from ...module.totalvae import GeneDispersion
 from .module import TOTALANVAE
 
 if TYPE_CHECKING:
