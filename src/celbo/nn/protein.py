@@ -4,6 +4,7 @@ Dims: n cells, k latents, p proteins, h hidden, s samples.
 """
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,9 +14,30 @@ from torch.distributions import Normal
 from ..ops.draws import rsample
 from .fc_layers import FCLayers
 
-__all__ = ["ProteinDecoder"]
+__all__ = ["ProteinDecoder", "beside_latents", "head"]
 
 _EPS = 1e-8
+
+
+def head(n_latent: int, n_hidden: int, n_cats: list[int], n_output: int, rectified: bool = False) -> FCLayers:
+    """A linear layer that sees what :func:`beside_latents` gives, and the covariates.
+
+    Parameters
+    ----------
+    n_latent, n_hidden, n_output
+        Sizes.
+    n_cats
+        Number of categories of each covariate.
+    rectified
+        Whether the outputs are cut off at 0.
+    """
+    single: dict[str, Any] = {"n_layers": 1, "use_batch_norm": False, "dropout_rate": 0}
+    return FCLayers(n_hidden + n_latent, n_output, n_cat_list=n_cats, use_activation=rectified, **single)
+
+
+def beside_latents(layers: FCLayers, z: Tensor, cat_list: Iterable[Tensor | None]) -> Tensor:
+    """A hidden layer ``(..., h)``, and beside it the latents ``(..., k)`` that went into it."""
+    return torch.cat([layers(z, *cat_list), z], dim=-1)
 
 
 class ProteinDecoder(nn.Module):
@@ -51,18 +73,13 @@ class ProteinDecoder(nn.Module):
             "use_batch_norm": use_batch_norm,
             "use_layer_norm": use_layer_norm,
         }
-
-        def head(rectified: bool = False) -> FCLayers:
-            """A linear layer that sees the hidden layer, the latents again and the covariates."""
-            single: dict[str, Any] = {"n_layers": 1, "use_batch_norm": False, "dropout_rate": 0}
-            return FCLayers(n_hidden + n_input, n_output, n_cat_list=n_cats, use_activation=rectified, **single)
-
+        head_of = partial(head, n_input, n_hidden, n_cats, n_output)
         self.py_fore_decoder = FCLayers(n_input, n_hidden, **layers)
-        self.py_fore_scale_decoder = head(rectified=True)
-        self.py_background_decoder = head()
+        self.py_fore_scale_decoder = head_of(rectified=True)
+        self.py_background_decoder = head_of()
         self.sigmoid_decoder = FCLayers(n_input, n_hidden, **layers)
-        self.py_back_mean_log_alpha = head()
-        self.py_back_mean_log_beta = head()
+        self.py_back_mean_log_alpha = head_of()
+        self.py_back_mean_log_beta = head_of()
         self.py_back_decoder = FCLayers(n_input, n_hidden, **layers)
 
     def forward(self, z: Tensor, *cat_list: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -79,13 +96,11 @@ class ProteinDecoder(nn.Module):
         -------
         Rate of the background and of the foreground, log-odds of the background: ``(..., n, p)`` each.
         """
-
-        def hidden(layers: FCLayers) -> Tensor:
-            return torch.cat([layers(z, *cat_list), z], dim=-1)
-
-        background = hidden(self.py_back_decoder)
+        background = beside_latents(self.py_back_decoder, z, cat_list)
         mean_np = self.py_back_mean_log_alpha(background, *cat_list)
         sd_np = self.py_back_mean_log_beta(background, *cat_list).exp()
         rate_np = rsample(Normal(mean_np, sd_np, validate_args=False)).exp()
-        times_np = self.py_fore_scale_decoder(hidden(self.py_fore_decoder), *cat_list) + 1 + _EPS
-        return rate_np, rate_np * times_np, self.py_background_decoder(hidden(self.sigmoid_decoder), *cat_list)
+        foreground = beside_latents(self.py_fore_decoder, z, cat_list)
+        times_np = self.py_fore_scale_decoder(foreground, *cat_list) + 1 + _EPS
+        mixing_np = self.py_background_decoder(beside_latents(self.sigmoid_decoder, z, cat_list), *cat_list)
+        return rate_np, rate_np * times_np, mixing_np

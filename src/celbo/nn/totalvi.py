@@ -4,6 +4,7 @@ Dims: n cells, k latents, g genes, p proteins, h hidden, s samples.
 """
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -14,6 +15,7 @@ from torch.distributions import Normal
 from ..core import unknown_name
 from ..ops.draws import rsample
 from .fc_layers import FCLayers, Linear
+from .protein import beside_latents, head
 
 __all__ = ["DecoderTOTALVI", "EncoderTOTALVI"]
 
@@ -170,30 +172,19 @@ class DecoderTOTALVI(nn.Module):
                 use_layer_norm=bool(use_layer_norm),
             )
 
-        def head(n_output: int, rectified: bool = False) -> FCLayers:
-            """A linear layer that sees the hidden layer, the latents again and the covariates."""
-            return FCLayers(
-                n_hidden + n_input,
-                n_output,
-                n_cat_list=n_cats,
-                n_layers=1,
-                use_activation=rectified,
-                use_batch_norm=False,
-                dropout_rate=0,
-            )
-
+        head_of = partial(head, n_input, n_hidden, n_cats)
         self.px_decoder = hidden()
-        self.px_scale_decoder = head(n_output_genes)
+        self.px_scale_decoder = head_of(n_output_genes)
         self.px_scale_activation = scales[scale_activation]
         self.py_back_decoder = hidden()
-        self.py_back_mean_log_alpha = head(n_output_proteins)
-        self.py_back_mean_log_beta = head(n_output_proteins)
+        self.py_back_mean_log_alpha = head_of(n_output_proteins)
+        self.py_back_mean_log_beta = head_of(n_output_proteins)
         self.activation_function_bg = spreads[activation_function_bg]
         self.py_fore_decoder = hidden()
-        self.py_fore_scale_decoder = head(n_output_proteins, rectified=True)
+        self.py_fore_scale_decoder = head_of(n_output_proteins, rectified=True)
         self.sigmoid_decoder = hidden()
-        self.px_dropout_decoder_gene = head(n_output_genes)
-        self.py_background_decoder = head(n_output_proteins)
+        self.px_dropout_decoder_gene = head_of(n_output_genes)
+        self.py_background_decoder = head_of(n_output_proteins)
 
     def forward(
         self, z: Tensor, library_gene: Tensor, *cat_list: Tensor | None
@@ -240,20 +231,18 @@ class DecoderTOTALVI(nn.Module):
         ``back_alpha``, ``back_beta``, the draw ``log_back`` from the normal distribution of these, ``fore_scale``, and
         ``mixing``.
         """
-
-        def after(layers: FCLayers) -> Tensor:
-            """A hidden layer, beside the latents that went into it."""
-            return torch.cat([layers(z, *cat_list), z], dim=-1)
-
-        scale_logits = self.px_scale_decoder(after(self.px_decoder), *cat_list)
-        background, shared = after(self.py_back_decoder), after(self.sigmoid_decoder)
+        scale_logits = self.px_scale_decoder(beside_latents(self.px_decoder, z, cat_list), *cat_list)
+        background = beside_latents(self.py_back_decoder, z, cat_list)
+        shared = beside_latents(self.sigmoid_decoder, z, cat_list)
         alpha_np = self.py_back_mean_log_alpha(background, *cat_list)
         beta_np = self.activation_function_bg(self.py_back_mean_log_beta(background, *cat_list)) + _BACKGROUND_EPS
+        log_back_np = rsample(Normal(alpha_np, beta_np, validate_args=False))
+        foreground = beside_latents(self.py_fore_decoder, z, cat_list)
         py = {
             "back_alpha": alpha_np,
             "back_beta": beta_np,
-            "log_back": rsample(Normal(alpha_np, beta_np, validate_args=False)),
-            "fore_scale": self.py_fore_scale_decoder(after(self.py_fore_decoder), *cat_list) + 1 + _BACKGROUND_EPS,
+            "log_back": log_back_np,
+            "fore_scale": self.py_fore_scale_decoder(foreground, *cat_list) + 1 + _BACKGROUND_EPS,
             "mixing": self.py_background_decoder(shared, *cat_list),
         }
         return scale_logits, self.px_dropout_decoder_gene(shared, *cat_list) if use_dropout else None, py
