@@ -154,6 +154,8 @@ def test_figures_have_names_and_bounds(model):
     assert (model.get_velocity(return_numpy=True) >= -model.adata.layers["Ms"] - 1e-6).all()
     some = model.get_latent_time(n_samples_overall=7, seed=0)
     assert len(some) == 7
+    mask = np.arange(n) < 3
+    assert set(model.get_latent_time(indices=mask, n_samples_overall=7, seed=0).index) <= set(times.index[:3])
     spliced, unspliced = model.get_expression_fit(indices=[5, 2], restrict_to_latent_dim=0)
     assert spliced.shape == unspliced.shape == (2, g)
     assert model.get_gene_likelihood(return_numpy=True).shape == (n, g)

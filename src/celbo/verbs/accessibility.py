@@ -10,9 +10,8 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from .. import posterior
-from ..core import checked_methods, settings
+from ..core import checked_methods
 from ..core.kinds import Number
-from ..posterior.normalized import draw_rows
 from .cells import asked, codes_of_batches
 from .differential import DifferentialMixin
 from .outputs import names_of, output_of
@@ -131,11 +130,7 @@ class AccessibilityMixin(DifferentialMixin):
         (400, 100)
         """
         cells = asked(self, adata, indices, batch_size, only_encodes=True)
-        batches, n_cells, index = cells.batches, cells.n_cells, cells.names
-        if n_samples_overall is not None:
-            rng = np.random.default_rng(settings.seed if seed is None else seed)
-            rows = draw_rows(cells.require_cells("n_samples_overall"), n_samples_overall, rng)
-            batches, n_cells, index = cells.loader_of(rows), n_samples_overall, None
+        cells = cells if n_samples_overall is None else cells.drawn(n_samples_overall, seed)
         output = replace(output_of(self, "accessibility"), value=posterior.open_probability)
         names = names_of(self, output)
         regions = posterior.gene_columns(region_list, names)
@@ -148,12 +143,14 @@ class AccessibilityMixin(DifferentialMixin):
         }
         table: np.ndarray | sp.csr_matrix
         if threshold is None:
-            table = posterior.normalized(self.module, batches, n_cells=n_cells, **options)
+            table = posterior.normalized(self.module, cells.batches, n_cells=cells.n_cells, **options)
         else:
-            table = posterior.sparse_rows(posterior.normalized_blocks(self.module, batches, **options), threshold)
+            blocks = posterior.normalized_blocks(self.module, cells.batches, **options)
+            table = posterior.sparse_rows(blocks, threshold)
         if return_numpy:
             return table
         columns = names if regions is None else names[regions]
+        index = cells.names if n_samples_overall is None else None
         if isinstance(table, sp.csr_matrix):
             from_sparse = pd.DataFrame.sparse.from_spmatrix  # type: ignore[attr-defined]  # not in the stubs
             return from_sparse(table, index=index, columns=columns)

@@ -1,7 +1,7 @@
 """From what a user names (data, cells, batches) to what :mod:`celbo.posterior` takes (minibatches, codes)."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ from ..dataloaders import AnnDataLoader
 from ..dataloaders.row_sources.source import as_indices
 from ..module.base import BaseModuleClass
 from ..posterior import Weighting, batch_codes
+from ..posterior.normalized import draw_rows
 
 __all__ = [
     "Asked",
@@ -78,6 +79,12 @@ class Asked:
         """Minibatches of some cells by row number."""
         assert self.adata is not None
         return self.model._make_data_loader(adata=self.adata, indices=cells, **self.loader_kwargs)
+
+    def drawn(self, n_cells: int, seed: int | None) -> "Asked":
+        """So many of the cells, drawn with replacement; a ``ValueError`` where a dataloader was given."""
+        rng = np.random.default_rng(settings.seed if seed is None else seed)
+        rows = draw_rows(self.require_cells("n_samples_overall"), n_cells, rng)
+        return replace(self, cells=rows, batches=self.loader_of(rows))
 
     def require_cells(self, purpose: str) -> np.ndarray:
         """Row numbers; a ``ValueError`` where a dataloader was given, which cannot be asked for cells by number."""

@@ -14,7 +14,7 @@ from ..module.kinetics import STATES, Kinetics
 from ..posterior import gene_columns
 from ..posterior.passes import Rows, encode, evaluating, on_device
 from .base import Answering
-from .cells import asked
+from .cells import Asked, asked
 
 __all__ = ["VelocityMixin"]
 
@@ -74,7 +74,8 @@ class VelocityMixin(Answering):
             pi: Tensor = decoded["px_pi"]
             return _is_likeliest(pi).to(pi) if hard_assignment else pi
 
-        values = self._drawn(states, adata, indices, gene_list, n_samples, batch_size, seed)
+        cells = self._asked(adata, indices, batch_size)
+        values = self._drawn(states, cells, self._columns(gene_list), n_samples, batch_size, seed)
         return (values.mean(0) if return_mean else values), list(STATES)
 
     def get_latent_time(
@@ -186,10 +187,10 @@ class VelocityMixin(Answering):
         def fit(tensors: object, decoded: Decoded, kinetics: object) -> Tensor:
             return torch.stack([decoded["px"].mean, decoded["pu"].mean], -1)
 
-        given = (gene_list, n_samples, batch_size, seed)
-        values = self._drawn(fit, adata, indices, *given, latent_dim=restrict_to_latent_dim)
+        cells, columns = self._asked(adata, indices, batch_size), self._columns(gene_list)
+        values = self._drawn(fit, cells, columns, n_samples, batch_size, seed, restrict_to_latent_dim)
         spliced, unspliced = (
-            self._named(values[..., kind], adata, indices, gene_list, return_mean, return_numpy) for kind in (0, 1)
+            self._named(values[..., kind], cells, columns, return_mean, return_numpy) for kind in (0, 1)
         )
         return spliced, unspliced
 
@@ -226,6 +227,10 @@ class VelocityMixin(Answering):
         names = ("beta", "gamma", "alpha", "alpha_1", "lambda_alpha")
         return {name: getattr(rates, name).detach().cpu().numpy() for name in names}
 
+    def _asked(self, adata: AnnData | None, indices: Any, batch_size: int | None) -> Asked:
+        self._check_if_trained(warn=False)
+        return asked(self, adata, indices, batch_size)
+
     def _columns(self, gene_list: Sequence[str] | None) -> Any:
         """Places of the genes asked for."""
         columns = gene_columns(gene_list, self.get_var_names())
@@ -244,49 +249,33 @@ class VelocityMixin(Answering):
         return_numpy: bool | None,
         seed: int | None,
     ) -> Table:
-        if n_samples_overall is not None:
-            n_cells = self._validate_anndata(adata).n_obs
-            among = np.arange(n_cells) if indices is None else np.asarray(indices)
-            indices = np.random.default_rng(seed).choice(among, n_samples_overall)
-        values = self._drawn(figure, adata, indices, gene_list, n_samples, batch_size, seed)
-        return self._named(values, adata, indices, gene_list, return_mean, return_numpy)
+        cells, columns = self._asked(adata, indices, batch_size), self._columns(gene_list)
+        cells = cells if n_samples_overall is None else cells.drawn(n_samples_overall, seed)
+        values = self._drawn(figure, cells, columns, n_samples, batch_size, seed)
+        return self._named(values, cells, columns, return_mean, return_numpy)
 
     def _named(
-        self,
-        values: np.ndarray,
-        adata: AnnData | None,
-        indices: Any,
-        gene_list: Sequence[str] | None,
-        return_mean: bool,
-        return_numpy: bool | None,
+        self, values: np.ndarray, cells: Asked, columns: Any, return_mean: bool, return_numpy: bool | None
     ) -> Table:
         """Draws ``(s, n, g)`` as their mean, in a frame or an array, or as they are."""
-        n_samples = len(values)
-        if n_samples > 1 and not return_mean:
+        if len(values) > 1 and not return_mean:
             return values
         mean = values.mean(0)
         if return_numpy:
             return mean
-        adata = self._validate_anndata(adata)
-        cells = adata.obs_names if indices is None else adata.obs_names[indices]
-        genes = np.asarray(self.get_var_names())[self._columns(gene_list)]
-        return pd.DataFrame(mean, index=cells, columns=genes)
+        return pd.DataFrame(mean, index=cells.names, columns=np.asarray(self.get_var_names())[columns])
 
     def _drawn(
         self,
         figure: _Figure,
-        adata: AnnData | None,
-        indices: Any,
-        gene_list: Sequence[str] | None,
+        cells: Asked,
+        columns: Any,
         n_samples: int,
         batch_size: int | None,
         seed: int | None,
         latent_dim: int | None = None,
     ) -> np.ndarray:
         """A figure of each draw, cell and gene: ``(s, n, g, ...)``; all draws of a minibatch are decoded at once."""
-        self._check_if_trained(warn=False)
-        cells = asked(self, adata, indices, batch_size)
-        columns = self._columns(gene_list)
         rows = Rows(cells.n_cells, axis=1)
         at_once = max(1, _MOST_NUMBERS // (8 * self.summary_stats["n_vars"] * max(1, batch_size or 128)))
         with evaluating(self.module, seed):

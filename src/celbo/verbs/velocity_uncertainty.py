@@ -1,6 +1,7 @@
 """VelocityUncertaintyMixin: how sure velocities are. No logic here: :mod:`celbo.verbs.directions` has it."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,10 +46,7 @@ class VelocityUncertaintyMixin(VelocityMixin):
         """
         adata = self._validate_anndata(adata)
         genes = None if gene_list is None else list(gene_list)
-        velocities = self.get_velocity(
-            adata, gene_list=genes, n_samples=n_samples, return_mean=False, return_numpy=True, seed=seed
-        )
-        return directional_statistics(np.asarray(velocities).reshape(n_samples, adata.n_obs, -1), adata.obs_names)
+        return directional_statistics(self._velocities(adata, genes, n_samples, seed), adata.obs_names)
 
     def get_extrinsic_uncertainty(
         self,
@@ -75,12 +73,10 @@ class VelocityUncertaintyMixin(VelocityMixin):
         """
         adata = self._validate_anndata(adata)
         genes = None if gene_list is None else list(gene_list)
-        velocities = self.get_velocity(
-            adata, gene_list=genes, n_samples=n_samples, return_mean=False, return_numpy=True, seed=seed
-        )
+        velocities = self._velocities(adata, genes, n_samples, seed)
         kept = _dense(adata.layers[self._layer_of(REGISTRY_KEYS.X_KEY)])
         kept = kept[:, self._columns(genes)]
-        steps = transitions(kept, np.asarray(velocities).reshape(n_samples, *kept.shape), n_neighbors)
+        steps = transitions(kept, velocities, n_neighbors)
         return directional_statistics(steps, adata.obs_names)
 
     def get_permutation_scores(
@@ -115,6 +111,12 @@ class VelocityUncertaintyMixin(VelocityMixin):
             one: t_statistics(*(errors[labels == one][:_CELLS_COMPARED] for errors in (other, own))) for one in types
         }
         return pd.DataFrame(scores, index=self.get_var_names()), permuted
+
+    def _velocities(self, adata: AnnData, gene_list: list[str] | None, n_samples: int, seed: int | None) -> np.ndarray:
+        """Draws, ``(s, n, g)``."""
+        options: dict[str, Any] = {"return_mean": False, "return_numpy": True, "seed": seed}
+        velocities = self.get_velocity(adata, gene_list=gene_list, n_samples=n_samples, **options)
+        return np.asarray(velocities).reshape(n_samples, adata.n_obs, -1)
 
     def _layer_of(self, key: str) -> str:
         """Layer with the data of a registry key."""
