@@ -220,20 +220,22 @@ class ArchesMixin(Base):
         in_raw = _lies_in_raw(reference.registry_)
         if is_mudata(adata):
             for key, names in names_by_modality(reference.registry_).items():
-                cls._require_features(_modality(adata, key).var_names, names, f"modality {key!r} of the query")
+                cls._require_features(
+                    _modality(adata, key).var_names, names, f"modality {key!r} of the query", "prepare_query_mudata"
+                )
         else:
             names = reference.get_var_names()
             own = raw_of(adata).var_names if in_raw else adata.var_names
-            cls._require_features(own, names, "the query's raw" if in_raw else "the query")
+            whose = "the query's raw" if in_raw else "the query"
+            cls._require_features(own, names, whose, "prepare_query_anndata")
         if subset and not in_raw and not is_mudata(adata):
             adata._inplace_subset_var(list(names))
         cls._replay_setup(adata, reference.registry_, extend_categories=True, allow_missing_labels=True)
 
     @classmethod
-    def _require_features(cls, own: pd.Index, names: Any, whose: str) -> None:
+    def _require_features(cls, own: pd.Index, names: Any, whose: str, prepare: str) -> None:
         missing = align_genes(own, names, where=f"var_names of {whose}").missing
         if len(missing):
-            prepare = "prepare_query_mudata" if "modality" in whose else "prepare_query_anndata"
             raise ValueError(
                 f"{whose[0].upper()}{whose[1:]} lacks {len(missing)} of the reference's {len(names)} genes: "
                 f"{', '.join(map(repr, map(str, missing[:5])))}{', ...' if len(missing) > 5 else ''}. "
