@@ -68,6 +68,10 @@ class Output:
         """The same output, its value read with these options."""
         return replace(self, value=partial(self.value, **options))
 
+    def at_library(self, library_size: Library) -> "Output":
+        """The same output at a library; at 1 as it is, since not every value knows of one."""
+        return self if library_size == 1 else self.reading(library_size=library_size)
+
 
 EXPRESSION = Output("expression")
 """What a model of counts explains."""

@@ -106,7 +106,7 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         return normalized(
             self,
             cells,
-            [wanted if library_size == 1 else wanted.reading(library_size=library_size)],
+            [wanted.at_library(library_size)],
             transform_batch=transform_batch,
             columns=posterior.gene_columns(gene_list, names_of(self, wanted)),
             n_samples=n_samples,

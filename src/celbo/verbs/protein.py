@@ -103,11 +103,10 @@ class ProteinMixin(RNASeqMixin):
             An unknown batch, no known gene or protein.
         """
         cells = asked(self, adata, indices, batch_size)
-        library_size = 1 if library_size is None else library_size
         proteins = PROTEIN.reading(
             sample_mixing=sample_protein_mixing, scale=scale_protein, background=include_protein_background
         )
-        both = [EXPRESSION if library_size == 1 else EXPRESSION.reading(library_size=library_size), proteins]
+        both = [EXPRESSION.at_library(1 if library_size is None else library_size), proteins]
         genes, some = columns_of(self, both, (gene_list, protein_list))
         values = normalized(
             self,

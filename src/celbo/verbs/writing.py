@@ -74,7 +74,7 @@ class ExpressionWriterMixin:
         all_in_order = indices is None  # then nothing is copied: names and columns may lie on disk
         obs = cells.adata.obs if all_in_order else cells.adata.obs.iloc[cells.cells].copy()
         var = pd.DataFrame(index=pd.Index(names if genes is None else names[genes]))
-        outputs = [wanted if library_size == 1 else wanted.reading(library_size=library_size)]
+        outputs = [wanted.at_library(library_size)]
         options: dict[str, Any] = {"transform_batch": codes, "columns": genes, "n_samples": n_samples, "seed": seed}
         blocks = normalized_blocks(model.module, cells.batches, outputs, **options)
         with matrix_writer(path, obs, var, overwrite=overwrite) as writer:
