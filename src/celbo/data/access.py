@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from anndata import AnnData
 
 from ..core import unknown_name
@@ -16,6 +17,7 @@ __all__ = [
     "MissingLayerError",
     "anndata_array",
     "anndata_value",
+    "dense",
     "minify_type_of",
     "place",
     "put_row_major",
@@ -32,6 +34,11 @@ _KINDS = {
     "layers": "layer of adata.layers",
     "uns": "entry of adata.uns",
 }
+
+
+def dense(x: Any, dtype: type[np.floating] | None = None) -> np.ndarray:
+    """Numbers as a numpy array, whether they lie sparse or not."""
+    return np.asarray(x.toarray() if sp.issparse(x) else x, dtype=dtype)
 
 
 def place(attr_name: str, attr_key: str | None) -> str:

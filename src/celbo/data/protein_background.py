@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from .access import dense
+
 __all__ = ["background_of_cells", "background_of_droplets", "droplet_counts"]
 
 _SEED = 0
@@ -148,7 +150,7 @@ def droplet_counts(droplets: Any, names: list[str], place: Mapping[str, Any]) ->
         if missing:
             raise ValueError(f"empty_droplets lacks {len(missing)} proteins of the model: {missing[:5]}.")
         droplets = droplets[names].to_numpy()
-    counts_mp = np.asarray(droplets.toarray() if hasattr(droplets, "toarray") else droplets, dtype=np.float64)
+    counts_mp = dense(droplets, np.float64)
     if counts_mp.ndim != 2 or counts_mp.shape[1] != len(names) or len(counts_mp) < 2:
         raise ValueError(
             f"empty_droplets is {counts_mp.shape}, wanted two droplets or more by the {len(names)} proteins."

@@ -8,6 +8,7 @@ import pandas as pd
 from anndata import AnnData
 
 from ..core import REGISTRY_KEYS, checked_methods, unknown_name
+from ..data.access import dense
 from ..module.kinetics import UNSPLICED_KEY
 from .directions import directional_statistics, permuted_within, t_statistics, transitions
 from .velocity import VelocityMixin
@@ -74,7 +75,7 @@ class VelocityUncertaintyMixin(VelocityMixin):
         adata = self._validate_anndata(adata)
         genes = None if gene_list is None else list(gene_list)
         velocities = self._velocities(adata, genes, n_samples, seed)
-        kept = _dense(adata.layers[self._layer_of(REGISTRY_KEYS.X_KEY)])
+        kept = dense(adata.layers[self._layer_of(REGISTRY_KEYS.X_KEY)])
         kept = kept[:, self._columns(genes)]
         steps = transitions(kept, velocities, n_neighbors)
         return directional_statistics(steps, adata.obs_names)
@@ -104,7 +105,7 @@ class VelocityUncertaintyMixin(VelocityMixin):
         permuted = adata.copy()
         for key in (REGISTRY_KEYS.X_KEY, UNSPLICED_KEY):
             layer = self._layer_of(key)
-            permuted.layers[layer] = permuted_within(_dense(adata.layers[layer]), labels, rng)
+            permuted.layers[layer] = permuted_within(dense(adata.layers[layer]), labels, rng)
         own, other = (self._errors(cells, seed) for cells in (adata, permuted))
         types = np.unique(labels)
         scores = {
@@ -126,8 +127,4 @@ class VelocityUncertaintyMixin(VelocityMixin):
         """Absolute errors of the fit, of both kinds of RNA, ``(n, g)``."""
         fit = self.get_expression_fit(adata, return_numpy=True, seed=seed)
         layers = [adata.layers[self._layer_of(key)] for key in (REGISTRY_KEYS.X_KEY, UNSPLICED_KEY)]
-        return sum(np.abs(_dense(x) - np.asarray(one)) for x, one in zip(layers, fit, strict=True))  # type: ignore[return-value]
-
-
-def _dense(x: object) -> np.ndarray:
-    return np.asarray(x.toarray() if hasattr(x, "toarray") else x)
+        return sum(np.abs(dense(x) - np.asarray(one)) for x, one in zip(layers, fit, strict=True))  # type: ignore[return-value]

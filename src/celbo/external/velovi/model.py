@@ -8,11 +8,11 @@ import math
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-import scipy.sparse as sp
 from anndata import AnnData
 
 from ...core import REGISTRY_KEYS, ArgumentError
 from ...core.kinds import Number
+from ...data.access import dense
 from ...data.fields import LayerField, bundles
 from ...model.base import BaseModelClass, UnsupervisedTrainingMixin, VAEMixin, setup_method
 from ...model.base.made_with import given_arguments
@@ -97,7 +97,9 @@ class VELOVI(VelocityUncertaintyMixin, VAEMixin, UnsupervisedTrainingMixin, Base
         """Where induction ends and what rates that says, of the cells with most unspliced RNA of each gene."""
         if self.adata is None:
             return {}
-        spliced, unspliced = (_dense(self.data_registry(key)) for key in (REGISTRY_KEYS.X_KEY, UNSPLICED_KEY))
+        spliced, unspliced = (
+            dense(self.data_registry(key), np.float32) for key in (REGISTRY_KEYS.X_KEY, UNSPLICED_KEY)
+        )
         first = int(unspliced.shape[0] * _MOST_UNSPLICED)
         rows = np.argpartition(unspliced, first, axis=0)[first:]
         u_g, s_g = (np.median(np.take_along_axis(x, rows, axis=0), axis=0) for x in (unspliced, spliced))
@@ -155,16 +157,12 @@ def _require_smoothed(adata: AnnData, name: str) -> None:
             f"RNA: {_MOMENTS}."
         )
     x = adata.layers[name]
-    some = _dense(x[: min(200, adata.n_obs)])
+    some = dense(x[: min(200, adata.n_obs)], np.float32)
     if (some == np.round(some)).all() and some.max(initial=0) > 1:
         raise ArgumentError(
             f"adata.layers[{name!r}] holds counts that were not smoothed over neighbours, which VELOVI cannot place "
             f"on a path: {_MOMENTS}."
         )
-
-
-def _dense(x: Any) -> np.ndarray:
-    return np.asarray(x.toarray() if sp.issparse(x) else x, dtype=np.float32)
 
 
 def _unconstrained(rate_g: np.ndarray) -> np.ndarray:

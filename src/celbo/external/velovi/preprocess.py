@@ -3,15 +3,15 @@
 Dims: n cells, g genes.
 """
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
-import scipy.sparse as sp
 from anndata import AnnData
 from scipy.spatial import cKDTree
 
 from ...core import ArgumentError, checked
 from ...core.kinds import Whole
+from ...data.access import dense
 
 __all__ = ["moments", "preprocess_data"]
 
@@ -69,7 +69,7 @@ def _counts(adata: AnnData, name: str) -> np.ndarray:
             f"adata.layers has no {name!r}; there are: {there}. Velocity needs spliced and unspliced counts, as "
             "velocyto, kallisto or STARsolo make them; name their layers ('X' for adata.X)."
         )
-    return _dense(adata.X if name == "X" else adata.layers[name])
+    return dense(adata.X if name == "X" else adata.layers[name], np.float32)
 
 
 def _scaled(x: np.ndarray) -> np.ndarray:
@@ -135,7 +135,3 @@ def _has_a_steady_state(spliced: np.ndarray, unspliced: np.ndarray) -> np.ndarra
     left_g = np.square(unspliced - gamma_g * spliced).sum(0)
     total_g = np.square(unspliced - unspliced.mean(0)).sum(0)
     return (gamma_g > _LEAST_GAMMA) & (1 - left_g / np.maximum(total_g, 1e-9) > _LEAST_R2)
-
-
-def _dense(x: Any) -> np.ndarray:
-    return np.asarray(x.toarray() if sp.issparse(x) else x, dtype=np.float32)
