@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 from anndata import AnnData
 
 from .. import posterior
-from ..core import REGISTRY_KEYS, ArgumentError
+from ..core import REGISTRY_KEYS, ArgumentError, listed
 from ..core.kinds import Several, Text
 from ..data.fields import LayerField, NumericalJointObsField, ProteinObsmField, bundles
 from ..data.fields.dataframe import RowNumberField
@@ -301,4 +301,4 @@ class MULTIVI(MultimodalMixin, ArchesMixin, UnsupervisedTrainingMixin, BaseMudat
 
 
 def _names(keys: Sequence[str] | str | None) -> list[str] | None:
-    return [keys] if isinstance(keys, str) else None if keys is None else list(keys)
+    return None if keys is None else listed(keys)
