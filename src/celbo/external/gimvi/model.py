@@ -4,31 +4,29 @@ Reference: Lopez et al., *A joint model of unpaired data from scRNA-seq and spat
 gene expression measurements*, ICML workshop on computational biology 2019.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from torch import Tensor
 
 from ...core import REGISTRY_KEYS, ArgumentError
-from ...core.kinds import Number, OneOf
+from ...core.kinds import Number
 from ...data import AnnDataManager, state_registry_of, summary_stats_of
 from ...data import read as read_data
 from ...data.fields import bundles
 from ...data.library import library_size_moments
-from ...dataloaders import AnnDataLoader
 from ...io.scvitools.read import OTHER_REGISTRIES
 from ...model.base import BaseModelClass, UnsupervisedTrainingMixin, archives, managers, setup_method
 from ...model.base.archives.beside import write_whole
 from ...model.base.made_with import given_arguments
-from ...posterior.passes import Rows, evaluating, on_device
 from ...train.method import PASSED_ON, SPLIT, WHERE, Argument, training
 from .loading import TwoSetsSplitter
 from .module import JVAE
 from .plan import TwoSetsPlan
+from .verbs import GimviMixin
 
 __all__ = ["GIMVI"]
 
@@ -38,7 +36,6 @@ _KAPPA = Argument(
     Annotated[float, Number(0)], "Weight of the adversary that guesses which data set a cell is of; 0: none.", "plan"
 )
 _COUNTS = ("zinb", "nb", "poisson")
-Answer = Callable[[int, Mapping[str, Tensor]], Tensor]
 
 
 def _two_sets(model: "GIMVI", options: dict[str, Any]) -> dict[str, Any]:
@@ -48,7 +45,7 @@ def _two_sets(model: "GIMVI", options: dict[str, Any]) -> dict[str, Any]:
     return options | {"datasplitter_kwargs": of_splitter, "plan_kwargs": plan}
 
 
-class GIMVI(UnsupervisedTrainingMixin, BaseModelClass):
+class GIMVI(GimviMixin, UnsupervisedTrainingMixin, BaseModelClass):
     r"""Autoencoder of dissociated and spatial cells in one latent space, which imputes genes not measured in space.
 
     .. math:: x_{ng} \sim \mathrm{NB}\Bigl(\ell_n \frac{\exp f_g(z_n)}{\sum_{h \in G_d} \exp f_h(z_n)},
@@ -180,103 +177,6 @@ class GIMVI(UnsupervisedTrainingMixin, BaseModelClass):
         own={"kappa": _KAPPA},
         prepare=_two_sets,
     )
-
-    # Verbs.
-
-    def get_latent_representation(
-        self,
-        adatas: list[AnnData] | None = None,
-        deterministic: bool = True,
-        batch_size: int = 128,
-        *,
-        seed: int | None = None,
-    ) -> list[np.ndarray]:
-        """Latents of each cell of each data set.
-
-        Parameters
-        ----------
-        adatas
-            ``[dissociated cells, spatial cells]``, or one of the two that the model was made with; None: both.
-        deterministic
-            The mean of the posterior, or a draw.
-        batch_size
-            Cells a minibatch.
-        seed
-            Of the draws; None: ``celbo.settings.seed``, or fresh randomness.
-
-        Returns
-        -------
-        An array ``(n, k)`` for each.
-        """
-
-        def latents(mode: int, tensors: Mapping[str, Tensor]) -> Tensor:
-            return self.module.sample_from_posterior_z(tensors[REGISTRY_KEYS.X_KEY], mode, deterministic)
-
-        return self._of_each(adatas, batch_size, seed, latents)
-
-    def get_imputed_values(
-        self,
-        adatas: list[AnnData] | None = None,
-        deterministic: bool = True,
-        normalized: bool = True,
-        decode_mode: Annotated[int | None, OneOf((0, 1))] = None,
-        batch_size: int = 128,
-        *,
-        seed: int | None = None,
-    ) -> list[np.ndarray]:
-        """Expression of all genes in each cell of each data set.
-
-        Parameters
-        ----------
-        adatas, deterministic, batch_size, seed
-            As in :meth:`get_latent_representation`.
-        normalized
-            Shares of the library, or expected counts.
-        decode_mode
-            0: shares of all genes sum to 1; 1: those of spatial genes do; None: as the cells' own data set.
-
-        Returns
-        -------
-        An array ``(n, g)`` for each, with the genes of the dissociated cells.
-        """
-        decoded = self.module.sample_scale if normalized else self.module.sample_rate
-
-        def expression(mode: int, tensors: Mapping[str, Tensor]) -> Tensor:
-            x, batch = tensors[REGISTRY_KEYS.X_KEY], tensors[REGISTRY_KEYS.BATCH_KEY]
-            return decoded(x, mode, batch, deterministic=deterministic, decode_mode=decode_mode)
-
-        return self._of_each(adatas, batch_size, seed, expression)
-
-    def _of_each(
-        self, adatas: Sequence[AnnData] | None, batch_size: int, seed: int | None, answer: Answer
-    ) -> list[np.ndarray]:
-        self._check_if_trained(warn=False)
-        results = []
-        for mode, manager in self._managers_of(adatas):
-            with evaluating(self.module, seed):
-                rows = Rows(None)
-                for tensors in on_device(AnnDataLoader(manager, batch_size=batch_size), self.module):
-                    rows.append(answer(mode, tensors))
-                results.append(rows.array())
-        return results
-
-    def _managers_of(self, adatas: Sequence[AnnData] | None) -> Iterator[tuple[int, AnnDataManager]]:
-        """Number and manager of each data set; what is none of the model's own is what its place says."""
-        adatas = self.adatas if adatas is None else adatas
-        if not adatas:
-            raise ValueError("This model was loaded without data: pass adatas=[adata_seq, adata_spatial].")
-        if len(adatas) > 2:
-            raise ValueError(f"adatas has {len(adatas)} data sets: give the dissociated cells, then the spatial ones.")
-        for place, adata in enumerate(adatas):
-            own = [mode for mode, one in enumerate(self.adatas) if one is adata]
-            mode = own[0] if own and place not in own else place
-            manager = managers.kept_manager(self, adata)
-            if manager is None:
-                manager = super()._replay_setup(adata, self.registries_[mode])
-                managers.keep_manager(self, manager)
-            yield mode, manager
-
-    # Data and archives of two parts.
 
     @classmethod
     def _replay_setup(cls, adata: Any, registry: Mapping[str, Any], **kwargs: Any) -> AnnDataManager:

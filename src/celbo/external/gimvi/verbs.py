@@ -1,0 +1,133 @@
+"""GimviMixin: verbs of a model of two data sets, whose answers are a list of one for each."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+from anndata import AnnData
+from torch import Tensor
+
+from ...core import REGISTRY_KEYS, checked_methods
+from ...core.kinds import OneOf
+from ...data import AnnDataManager
+from ...dataloaders import AnnDataLoader
+from ...model.base import managers
+from ...posterior.passes import Rows, evaluating, on_device
+
+if TYPE_CHECKING:
+    from ...model.base import BaseModelClass as Base
+else:
+    Base = object
+
+__all__ = ["GimviMixin"]
+
+Answer = Callable[[int, Mapping[str, Tensor]], Tensor]
+
+
+@checked_methods
+class GimviMixin(Base):
+    """Latents and expression of the cells of both data sets.
+
+    Attributes
+    ----------
+    adatas
+        The two data sets that the model was made with; none of a model that was loaded without data.
+    registries_
+        Registries of both.
+    """
+
+    adatas: list[AnnData]
+    registries_: list[Mapping[str, object]]
+
+    def get_latent_representation(
+        self,
+        adatas: list[AnnData] | None = None,
+        deterministic: bool = True,
+        batch_size: int = 128,
+        *,
+        seed: int | None = None,
+    ) -> list[np.ndarray]:
+        """Latents of each cell of each data set.
+
+        Parameters
+        ----------
+        adatas
+            ``[dissociated cells, spatial cells]``, or one of the two that the model was made with; None: both.
+        deterministic
+            The mean of the posterior, or a draw.
+        batch_size
+            Cells a minibatch.
+        seed
+            Of the draws; None: ``celbo.settings.seed``, or fresh randomness.
+
+        Returns
+        -------
+        An array ``(n, k)`` for each.
+        """
+
+        def latents(mode: int, tensors: Mapping[str, Tensor]) -> Tensor:
+            return self.module.sample_from_posterior_z(tensors[REGISTRY_KEYS.X_KEY], mode, deterministic)
+
+        return self._of_each(adatas, batch_size, seed, latents)
+
+    def get_imputed_values(
+        self,
+        adatas: list[AnnData] | None = None,
+        deterministic: bool = True,
+        normalized: bool = True,
+        decode_mode: Annotated[int | None, OneOf((0, 1))] = None,
+        batch_size: int = 128,
+        *,
+        seed: int | None = None,
+    ) -> list[np.ndarray]:
+        """Expression of all genes in each cell of each data set.
+
+        Parameters
+        ----------
+        adatas, deterministic, batch_size, seed
+            As in :meth:`get_latent_representation`.
+        normalized
+            Shares of the library, or expected counts.
+        decode_mode
+            0: shares of all genes sum to 1; 1: those of spatial genes do; None: as the cells' own data set.
+
+        Returns
+        -------
+        An array ``(n, g)`` for each, with the genes of the dissociated cells.
+        """
+        decoded = self.module.sample_scale if normalized else self.module.sample_rate
+
+        def expression(mode: int, tensors: Mapping[str, Tensor]) -> Tensor:
+            x, batch = tensors[REGISTRY_KEYS.X_KEY], tensors[REGISTRY_KEYS.BATCH_KEY]
+            return decoded(x, mode, batch, deterministic=deterministic, decode_mode=decode_mode)
+
+        return self._of_each(adatas, batch_size, seed, expression)
+
+    def _of_each(
+        self, adatas: Sequence[AnnData] | None, batch_size: int, seed: int | None, answer: Answer
+    ) -> list[np.ndarray]:
+        self._check_if_trained(warn=False)
+        results = []
+        for mode, manager in self._managers_of(adatas):
+            with evaluating(self.module, seed):
+                rows = Rows(None)
+                for tensors in on_device(AnnDataLoader(manager, batch_size=batch_size), self.module):
+                    rows.append(answer(mode, tensors))
+                results.append(rows.array())
+        return results
+
+    def _managers_of(self, adatas: Sequence[AnnData] | None) -> Iterator[tuple[int, AnnDataManager]]:
+        """Number and manager of each data set; what is none of the model's own is what its place says."""
+        adatas = self.adatas if adatas is None else adatas
+        if not adatas:
+            raise ValueError("This model was loaded without data: pass adatas=[adata_seq, adata_spatial].")
+        if len(adatas) > 2:
+            raise ValueError(f"adatas has {len(adatas)} data sets: give the dissociated cells, then the spatial ones.")
+        for place, adata in enumerate(adatas):
+            own = [mode for mode, one in enumerate(self.adatas) if one is adata]
+            mode = own[0] if own and place not in own else place
+            manager = managers.kept_manager(self, adata)
+            if manager is None:
+                manager = self._replay_setup(adata, self.registries_[mode])
+                managers.keep_manager(self, manager)
+            yield mode, manager
