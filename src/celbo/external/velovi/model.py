@@ -20,6 +20,7 @@ from ...module.kinetics import UNSPLICED_KEY
 from ...train.method import WHERE, Argument, training
 from ...verbs.velocity_uncertainty import VelocityUncertaintyMixin
 from .module import VELOVAE
+from .preprocess import layer
 
 __all__ = ["VELOVI"]
 
@@ -150,14 +151,8 @@ class VELOVI(VelocityUncertaintyMixin, VAEMixin, UnsupervisedTrainingMixin, Base
 def _require_smoothed(adata: AnnData, name: str) -> None:
     if not adata.n_obs:
         return  # an archive's setup is looked at without cells
-    if name not in adata.layers:
-        there = ", ".join(map(repr, adata.layers)) or "none"
-        raise ArgumentError(
-            f"adata.layers has no {name!r}; there are: {there}. VELOVI takes smoothed spliced and unspliced "
-            f"RNA: {_MOMENTS}."
-        )
-    x = adata.layers[name]
-    some = dense(x[: min(200, adata.n_obs)], np.float32)
+    x = layer(adata, name, f"VELOVI takes smoothed spliced and unspliced RNA: {_MOMENTS}.")
+    some = dense(x[:200], np.float32)
     if (some == np.round(some)).all() and some.max(initial=0) > 1:
         raise ArgumentError(
             f"adata.layers[{name!r}] holds counts that were not smoothed over neighbours, which VELOVI cannot place "

@@ -3,7 +3,7 @@
 Dims: n cells, g genes.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from anndata import AnnData
@@ -13,11 +13,15 @@ from ...core import ArgumentError, checked
 from ...core.kinds import Whole
 from ...data.access import dense
 
-__all__ = ["moments", "preprocess_data"]
+__all__ = ["layer", "moments", "preprocess_data"]
 
 _LEAST_R2 = 0.01
 _LEAST_GAMMA = 0.01
 _EXTREME = 5.0
+_COUNTS = (
+    "Velocity needs spliced and unspliced counts, as velocyto, kallisto or STARsolo make them; name their layers ('X' "
+    "for adata.X)."
+)
 
 
 @checked
@@ -63,13 +67,7 @@ def moments(
 
 
 def _counts(adata: AnnData, name: str) -> np.ndarray:
-    if name != "X" and name not in adata.layers:
-        there = ", ".join(map(repr, adata.layers)) or "none"
-        raise ArgumentError(
-            f"adata.layers has no {name!r}; there are: {there}. Velocity needs spliced and unspliced counts, as "
-            "velocyto, kallisto or STARsolo make them; name their layers ('X' for adata.X)."
-        )
-    return dense(adata.X if name == "X" else adata.layers[name], np.float32)
+    return dense(adata.X if name == "X" else layer(adata, name, _COUNTS), np.float32)
 
 
 def _scaled(x: np.ndarray) -> np.ndarray:
@@ -135,3 +133,17 @@ def _has_a_steady_state(spliced: np.ndarray, unspliced: np.ndarray) -> np.ndarra
     left_g = np.square(unspliced - gamma_g * spliced).sum(0)
     total_g = np.square(unspliced - unspliced.mean(0)).sum(0)
     return (gamma_g > _LEAST_GAMMA) & (1 - left_g / np.maximum(total_g, 1e-9) > _LEAST_R2)
+
+
+def layer(adata: AnnData, name: str, advice: str) -> Any:
+    """A layer by name, as it lies in the AnnData.
+
+    Raises
+    ------
+    ArgumentError
+        It is not there; ``advice`` says what should be.
+    """
+    if name not in adata.layers:
+        there = ", ".join(map(repr, adata.layers)) or "none"
+        raise ArgumentError(f"adata.layers has no {name!r}; there are: {there}. {advice}")
+    return adata.layers[name]
