@@ -22,12 +22,22 @@ from ...ops.draws import rsample
 from ...posterior.passes import Batches, Rows, evaluating, on_device, size_of
 from .module import TorchMRVAE
 
-__all__ = ["Block", "Norm", "blocks", "distances", "in_samples", "latents", "posterior_of_u", "representations"]
+__all__ = [
+    "A_PAIR",
+    "Block",
+    "Norm",
+    "blocks",
+    "distances",
+    "in_samples",
+    "latents",
+    "posterior_of_u",
+    "representations",
+]
 
 Norm = Literal["l1", "l2", "linf"]
 
 _NUMBERS = 2**24
-_A_PAIR = 2**9
+A_PAIR = 2**9
 """Numbers that the attention holds for a cell in a sample."""
 
 _ORDER = {"l1": 1.0, "l2": 2.0, "linf": float("inf")}
@@ -104,7 +114,7 @@ def in_samples(
 
 
 def _numbers(n_samples: int, draws: int | None) -> int:
-    return (draws or 1) * n_samples * (_A_PAIR + n_samples)
+    return (draws or 1) * n_samples * (A_PAIR + n_samples)
 
 
 def representations(

@@ -23,13 +23,12 @@ from torch.distributions import Chi2
 
 from ...ops.draws import rsample
 from ...posterior.passes import Batches, Rows, evaluating
-from .counterfactual import Block, blocks, in_samples
+from .counterfactual import A_PAIR, Block, blocks, in_samples
 from .module import TorchMRVAE
 
 __all__ = ["Regression", "differential", "false_discovery_rates"]
 
 _EPS = 1e-6
-_A_PAIR = 2**9
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def differential(
         design = torch.from_numpy(asked.matrix_sq).to(device)
         samples = torch.from_numpy(asked.samples).to(device)
         n_genes = len(module.px.px_r) if asked.folded else 0
-        numbers = asked.draws * max(_A_PAIR * len(samples), 4 * n_genes)
+        numbers = asked.draws * max(A_PAIR * len(samples), 4 * n_genes)
         for block in blocks(module, batches, numbers):
             n = len(block.sample_n)
             may = torch.ones(1, len(samples), dtype=torch.bool, device=device)
