@@ -287,6 +287,17 @@ def test_samples_of_one_cell_have_no_neighbour():
         abundance.outliers(u, variance, [np.array([0]), np.array([1])], 0.05)
 
 
+def regressed(model, x):
+    """Least squares of standardized effects of samples; their mean and standard deviation, and z without them."""
+    z = model.get_local_sample_representation().values.astype(float)
+    base = model.module.qz(torch.as_tensor(model.get_latent_representation()), torch.zeros(60).long())[0]
+    base = base.detach().numpy()
+    effect = z - base[:, None] if type(model) is MRVI else z
+    mean, sd = effect.mean(1, keepdims=True), effect.std(1, ddof=1, keepdims=True)
+    beta = np.stack([np.linalg.lstsq(x, one, rcond=None)[0] for one in (effect - mean) / (sd + 1e-6)])
+    return beta, mean, sd, base
+
+
 @pytest.mark.parametrize("cls", [MRVI, TorchMRVI])
 def test_regression_is_that_of_least_squares(tables, cls):
     model = sharp(trained(cls))
@@ -294,13 +305,8 @@ def test_regression_is_that_of_least_squares(tables, cls):
         sample_cov_keys=["state", "age"], mc_samples=2, store_lfc=True, store_baseline=True, seed=0
     )
     assert list(found.covariate.values) == ["state_well", "age"]
-    z = model.get_local_sample_representation().values.astype(float)
-    base = model.module.qz(torch.as_tensor(model.get_latent_representation()), torch.zeros(60).long())[0]
-    base = base.detach().numpy()
-    effect = z - base[:, None] if cls is MRVI else z
     x = np.array([[0, 0.0], [0, 0.75], [1, 0.25], [1, 1.0]])
-    mean, sd = effect.mean(1, keepdims=True), effect.std(1, ddof=1, keepdims=True)
-    beta = np.stack([np.linalg.lstsq(x, one, rcond=None)[0] for one in (effect - mean) / (sd + 1e-6)])
+    beta, mean, sd, base = regressed(model, x)
     np.testing.assert_allclose(found.beta, beta * sd, rtol=2e-2, atol=1e-3)
     values, vectors = np.linalg.eigh(x.T @ x)
     size = np.square(np.einsum("pq,nqk->npk", vectors * np.sqrt(values) @ vectors.T, beta)).sum(-1)
@@ -317,18 +323,16 @@ def test_regression_is_that_of_least_squares(tables, cls):
     np.testing.assert_allclose(found.baseline_expression, np.mean([profile(start, b) for b in (0, 1)], 0), atol=1e-3)
 
 
-def test_offsets_of_batches_take_what_batches_explain(tables, model):
-    adata = model.adata
+def test_offsets_of_batches_take_what_batches_explain(tables):
+    model = sharp(trained())
     options = {"mc_samples": 3, "seed": 0, "store_lfc": True, "add_batch_specific_offsets": True}
-    info = model.sample_info
-    try:
-        model.sample_info = info.assign(_scvi_batch=[0, 1, 0, 1])  # of samples a to d; state is ill, ill, well, well
-        found = model.differential_expression(adata, ["state"], **options)
-    finally:
-        model.sample_info = info
+    model.sample_info = model.sample_info.assign(_scvi_batch=[0, 1, 0, 1])  # of a to d; state is ill, ill, well, well
+    found = model.differential_expression(sample_cov_keys=["state"], **options)
     assert list(found.covariate.values) == ["offset_batch_0", "offset_batch_1", "state_well"]
     assert list(found.covariate_sub.values) == ["state_well"]
     assert found.lfc.shape == (60, 1, 20)
+    beta, _, sd, _ = regressed(model, np.array([[1, 0, 0], [0, 1, 0], [1, 0, 1], [0, 1, 1.0]]))
+    np.testing.assert_allclose(found.beta, beta * sd, rtol=2e-2, atol=1e-3)
 
 
 def test_inadmissible_samples_have_no_part(tables, model):
