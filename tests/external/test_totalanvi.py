@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 import torch
 from anndata import AnnData
+from torch.distributions import Normal, kl_divergence
 
 from celbo.external import TOTALANVI
 from celbo.model import TOTALVI
+from celbo.ops.random import own_rng
 
 SETUP = {"protein_expression_obsm_key": "protein", "batch_key": "batch"}
 
@@ -41,6 +43,11 @@ def model() -> TOTALANVI:
     return model
 
 
+def module_output(module, tensors):
+    given = module._get_inference_input(tensors)
+    return module.eval().classify(**{name: given[name] for name in module.classified_by if name in given})
+
+
 class TestPrediction:
     def test_hidden_labels_are_found(self, model):
         hidden = (model.adata.obs["seen"] == "unknown").to_numpy()
@@ -52,8 +59,15 @@ class TestPrediction:
 
     def test_attributions_add_up(self, model):
         """Genes' attributions sum to the change of the output; proteins are held."""
-        _, table = model.predict(indices=np.arange(5), soft=True, ig_interpretability=True, ig_args={"n_steps": 20})
-        assert set(table.iloc[:, 0]) == set(model.adata.var_names)
+        cells = np.arange(5)
+        soft, table = model.predict(indices=cells, soft=True, ig_interpretability=True, ig_args={"n_steps": 200})
+        assert set(table["feature"]) == set(model.adata.var_names)
+        tensors = next(iter(model._make_data_loader(model.adata, indices=cells)))
+        none = tensors | {"X": torch.zeros_like(tensors["X"])}
+        with torch.no_grad(), own_rng(0):  # the latents are drawn, and not looked at
+            at_x, at_0 = (module_output(model.module, one) for one in (tensors, none))
+        gain_n = (at_x - at_0).numpy()[cells, soft.to_numpy().argmax(1)]
+        assert table["attribution_mean"].sum() == pytest.approx(gain_n.mean(), rel=1e-2)
 
     def test_verbs_of_totalvi(self, model):
         rna, protein = model.get_normalized_expression(n_samples=2, seed=0)
@@ -67,13 +81,34 @@ class TestLoss:
         (tensors,) = model._make_data_loader(model.adata, batch_size=160)
         module = model.module.eval()
         inferred, decoded, record = module(tensors, loss_kwargs={"kl_weight": 0.4})
-        torch.manual_seed(0)
         log_q = module.classifier.log_probs(inferred["z"]).detach()
         expected = (log_q.exp() * (log_q - np.log(1 / 3))).sum(1)
         torch.testing.assert_close(record.kl_local["kl_divergence_class"].detach(), expected)
         background = module._background_divergence(tensors, decoded)
         torch.testing.assert_close(record.kl_local["kl_div_back_pro"], background)
         assert set(record.reconstruction_loss) == {"reconst_loss_gene", "reconst_loss_protein"}
+
+    def test_loss_is_the_sum_over_classes(self, model, monkeypatch):
+        """Each class on its own, one pass of the networks a class, at the mean of every posterior."""
+        monkeypatch.setattr(Normal, "rsample", lambda self, sample_shape=None: self.loc)
+        (tensors,) = model._make_data_loader(model.adata, batch_size=160)
+        module = model.module.eval()
+        with own_rng(0):
+            inferred, _, record = module(tensors, loss_kwargs={"kl_weight": 0.4})
+        z1 = inferred["z"]
+        q_nc = module.classifier(z1).softmax(-1)
+        of_z1_n, kl_z2_n = inferred["qz"].log_prob(z1).sum(-1), 0
+        for c in range(3):
+            codes = torch.full((160, 1), c)
+            qz2, z2 = module.encoder_z2_z1(z1, codes)
+            mean, var = module.decoder_z1_z2(z2, codes)
+            of_z1_n = of_z1_n - q_nc[:, c] * Normal(mean, var.sqrt()).log_prob(z1).sum(-1)
+            kl_z2_n = kl_z2_n + q_nc[:, c] * kl_divergence(qz2, Normal(torch.zeros(4), torch.ones(4))).sum(-1)
+        torch.testing.assert_close(record.kl_local["kl_divergence"], kl_z2_n)
+        parts = record.reconstruction_loss | record.kl_local
+        weights = {"reconst_loss_gene": 1.0}
+        terms = sum(weights.get(name, 0.4) * part.mean() for name, part in parts.items())
+        torch.testing.assert_close(record.loss, of_z1_n.mean() + terms)
 
     def test_classes_are_wanted(self):
         with pytest.raises(ValueError, match="No cell has a label"):
