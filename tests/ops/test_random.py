@@ -182,6 +182,7 @@ def test_another_generator_goes_on_where_one_was():
     renew_generator(CPU, state)  # outside of a block there is none to replace
 
 
+@pytest.mark.usefixtures("global_rng_untouched")
 def test_blocks_for_code_of_others_never_overlap():
     drawn = {}
 
