@@ -12,7 +12,18 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from celbo.data import synthetic_iid
-from celbo.external import GIMVI, MRVI, SCAR, SOLO, CellAssign, ContrastiveVI, RNAStereoscope, SpatialStereoscope, SysVI
+from celbo.external import (
+    GIMVI,
+    MRVI,
+    SCAR,
+    SOLO,
+    VELOVI,
+    CellAssign,
+    ContrastiveVI,
+    RNAStereoscope,
+    SpatialStereoscope,
+    SysVI,
+)
 from celbo.model import AUTOZI, SCANVI, SCVI, AmortizedLDA, CondSCVI, DestVI, LinearSCVI
 from celbo.module import VAE
 from celbo.ops.random import private_rng
@@ -216,6 +227,23 @@ def gimvi():
     return model, [lambda: model.get_latent_representation(deterministic=False)[0]]
 
 
+def velovi():
+    adata = data()
+    adata.layers["Ms"], adata.layers["Mu"] = adata.X / 10 + 0.05, np.sqrt(adata.X) / 5 + 0.05
+    VELOVI.setup_anndata(adata, spliced_layer="Ms", unspliced_layer="Mu")
+    model = VELOVI(adata, **SMALL)
+    model.train(**TRAIN)
+    return model, [
+        lambda: model.get_latent_time(n_samples=2),
+        lambda: model.get_velocity(n_samples=2),
+        lambda: model.get_state_assignment(n_samples=2),
+        lambda: model.get_expression_fit(n_samples=2),
+        lambda: model.get_directional_uncertainty(n_samples=3),
+        lambda: model.get_permutation_scores("labels"),
+        lambda: model.get_latent_representation(give_mean=False),
+    ]
+
+
 KINDS = [
     scvi,
     logistic_normal,
@@ -233,6 +261,7 @@ KINDS = [
     contrastivevi,
     mrvi,
     gimvi,
+    velovi,
 ]
 
 
