@@ -79,20 +79,16 @@ def trained(name: str, adata: anndata.AnnData, seed: int, options: dict[str, Any
 
 def simulated(name: str, seed: int, options: dict[str, Any]) -> dict[str, float]:
     """Figures on simulated peaks."""
-    from sklearn.cluster import KMeans
-    from sklearn.metrics import adjusted_rand_score
-
     adata = simulate_peaks(seed=seed)
     model, seconds = trained(name, adata, seed, options)
     kind = adata.obs["type"].cat.codes.to_numpy()
-    found = KMeans(4, n_init=10, random_state=0).fit_predict(model.get_latent_representation())
     value_ng = model.get_normalized_accessibility(return_numpy=True)
     if name == "POISSONVI":
         value_ng = model.get_normalized_accessibility(return_numpy=True, normalize_regions=True, n_samples=10)
     return {
         "training, s": seconds,
         "epochs": len(model.history["train_loss"]),
-        "ARI of k-means": float(adjusted_rand_score(kind, found)),
+        "ARI of k-means": common.types_by_k_means(model.get_latent_representation(), kind),
         "correlation of accessibility": float(np.corrcoef(value_ng.ravel(), adata.layers["p"].ravel())[0, 1]),
         "correlation of depth": float(np.corrcoef(model.get_library_size_factors(), adata.obs["depth"])[0, 1]),
     }
@@ -139,9 +135,7 @@ def main() -> None:
     given = parser.parse_args()
     options: dict[str, Any] = {"recipe": given.recipe, "lr": given.lr, "max_epochs": given.epochs}
     options = {name: value for name, value in options.items() if value is not None}
-    pairs = [pair.split("=") for pair in given.plan.split(",") if pair]
-    options["plan_kwargs"] = {name: None if value == "None" else float(value) for name, value in pairs}
-    shown = " ".join(f"{name}={value}" for name, value in options.items() if value not in (None, {}))
+    options["plan_kwargs"] = common.settings_of(given.plan)
     report = common.Report("accessibility", given.dry)
     seeds = range(given.first_seed, given.first_seed + given.seeds)
     for name in given.models:
@@ -152,9 +146,7 @@ def main() -> None:
         if given.lines:
             cases["two cell lines"] = [cell_lines(name, seed, options, given.lines) for seed in seeds]
         for case, runs in cases.items():
-            for figure in runs[0]:
-                unit = "s" if figure.endswith(", s") else ""
-                report.add(f"{name}, {case}, {shown}", figure, unit, {"celbo": [run[figure] for run in runs]})
+            report.add_runs(f"{name}, {case}, {common.shown(options)}", runs)
     report.write()
 
 

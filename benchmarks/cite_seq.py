@@ -3,7 +3,6 @@
 ``python -m benchmarks.cite_seq [--models TOTALVI TOTALANVI] [--cells N] [--epochs N] [--recipe NAME] [--seeds N]``
 """
 
-import argparse
 import time
 from typing import Any
 
@@ -14,6 +13,8 @@ import scipy.sparse as sp
 
 from celbo.external import TOTALANVI
 from celbo.model import TOTALVI
+
+from . import common
 
 __all__ = ["figures", "simulate_cite_seq"]
 
@@ -70,8 +71,7 @@ def simulate_cite_seq(
 
 def figures(name: str, adata: anndata.AnnData, seed: int, options: dict[str, Any]) -> dict[str, float]:
     """Figures of one training."""
-    from sklearn.cluster import KMeans
-    from sklearn.metrics import adjusted_rand_score, roc_auc_score
+    from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import cross_val_score
     from sklearn.neighbors import KNeighborsClassifier
 
@@ -85,14 +85,13 @@ def figures(name: str, adata: anndata.AnnData, seed: int, options: dict[str, Any
     model.train(verbose=0, seed=seed, accelerator="cpu", **options)
     seconds = time.perf_counter() - start
     z_nk, kind = model.get_latent_representation(), adata.obs["type"].cat.codes.to_numpy()
-    found = KMeans(kind.max() + 1, n_init=10, random_state=0).fit_predict(z_nk)
     neighbours = KNeighborsClassifier(15)
     probability = model.get_protein_foreground_probability(n_samples=5, return_numpy=True, seed=0)
     known = {
         "training, s": seconds,
         "epochs": len(model.history["train_loss"]),
         "ELBO": float(model.get_elbo(indices=model.validation_indices, seed=0)),
-        "ARI of k-means": float(adjusted_rand_score(kind, found)),
+        "ARI of k-means": common.types_by_k_means(z_nk, kind),
         "AUROC of foreground": float(roc_auc_score(adata.obsm["foreground"].ravel(), probability.ravel())),
         "types by neighbours": float(cross_val_score(neighbours, z_nk, kind, cv=5).mean()),
         "batch by neighbours": float(cross_val_score(neighbours, z_nk, adata.obs["batch"], cv=5).mean()),
@@ -104,8 +103,8 @@ def figures(name: str, adata: anndata.AnnData, seed: int, options: dict[str, Any
 
 
 def main() -> None:
-    """Print the figures of each seed, and their medians."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Measure."""
+    parser = common.arguments(__doc__)
     parser.add_argument("--models", nargs="+", default=["TOTALVI", "TOTALANVI"])
     parser.add_argument("--cells", type=int, default=600)
     parser.add_argument("--genes", type=int, default=150)
@@ -115,18 +114,14 @@ def main() -> None:
     parser.add_argument("--lr", type=float)
     parser.add_argument("--seeds", type=int, default=3)
     asked = parser.parse_args()
-    options = {
-        "max_epochs": asked.epochs,
-        "recipe": asked.recipe,
-        "plan_kwargs": {"lr": asked.lr} if asked.lr else None,
-    }
+    sizes = (asked.cells, asked.genes, asked.proteins)
+    options: dict[str, Any] = {"max_epochs": asked.epochs, "recipe": asked.recipe}
+    options["plan_kwargs"] = {"lr": asked.lr} if asked.lr else None
+    report = common.Report("cite_seq", asked.dry)
     for name in asked.models:
-        rows = []
-        for seed in range(asked.seeds):
-            adata = simulate_cite_seq(asked.cells, asked.genes, asked.proteins, seed=seed)
-            rows.append(figures(name, adata, seed, options))
-            print(name, seed, {figure: round(value, 3) for figure, value in rows[-1].items()}, flush=True)
-        print(name, "median", pd.DataFrame(rows).median().round(3).to_dict(), flush=True)
+        runs = [figures(name, simulate_cite_seq(*sizes, seed=seed), seed, options) for seed in range(asked.seeds)]
+        report.add_runs(f"{name}, {asked.cells} x ({asked.genes} + {asked.proteins}), {common.shown(options)}", runs)
+    report.write()
 
 
 if __name__ == "__main__":

@@ -42,6 +42,17 @@ def arguments(description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def settings_of(text: str) -> dict[str, float | None]:
+    """Settings from ``name=value,...``."""
+    pairs = [pair.split("=") for pair in text.split(",") if pair]
+    return {name: None if value == "None" else float(value) for name, value in pairs}
+
+
+def shown(options: dict) -> str:
+    """What was asked for, in the name of a case."""
+    return " ".join(f"{name}={value}" for name, value in options.items() if value not in (None, {}))
+
+
 def run_side(tool: str, python: str, task: dict, script: str = "side.py") -> dict:
     """Run ``side.py``, or another script of this folder, for one tool and return what it measured."""
     with tempfile.TemporaryDirectory() as folder:
@@ -102,6 +113,25 @@ def simulated(folder: Path, n_cells: int, n_genes: int, n_batches: int = 1, seed
     return path
 
 
+def types_by_k_means(z_nk: np.ndarray, labels_n: np.ndarray) -> float:
+    """Adjusted Rand index of the known types and as many clusters of latents."""
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import adjusted_rand_score
+
+    found = KMeans(len(np.unique(labels_n)), n_init=10, random_state=0).fit_predict(z_nk)
+    return float(adjusted_rand_score(labels_n, found))
+
+
+def neighbours_of_their_own(z_nk: np.ndarray, labels_n: np.ndarray, k: int = 15) -> float:
+    """Share of cells most of whose nearest neighbours have their label."""
+    from sklearn.neighbors import NearestNeighbors
+
+    nearest = NearestNeighbors(n_neighbors=k + 1).fit(z_nk).kneighbors(z_nk, return_distance=False)[:, 1:]
+    names, code_n = np.unique(labels_n, return_inverse=True)
+    votes_nc = (code_n[nearest][..., None] == np.arange(len(names))).sum(1)
+    return float((votes_nc.argmax(1) == code_n).mean())
+
+
 def percentiles(values) -> tuple[float, float, float]:
     """p20, p50, p80."""
     return tuple(float(v) for v in np.percentile(np.atleast_1d(values), (20, 50, 80)))
@@ -152,8 +182,13 @@ class Report:
             row = {"case": case, "figure": figure, "tool": tool, "p20": p20, "p50": p50, "p80": p80, "unit": unit}
             row["ratio"] = ratio if tool == "celbo" and ratio is not None else ""
             self.rows.append(row)
-            shown = f"{ratio:8.2f}x" if row["ratio"] != "" else ""
-            print(f"{case:32s} {figure:28s} {tool:10s} {p50:12.4g} {unit:10s} {shown}", flush=True)
+            better = f"{ratio:8.2f}x" if row["ratio"] != "" else ""
+            print(f"{case:32s} {figure:28s} {tool:10s} {p50:12.4g} {unit:10s} {better}", flush=True)
+
+    def add_runs(self, case: str, runs: list[dict[str, float]]) -> None:
+        """Add every figure of celbo's runs, one for each seed; those whose name says so are seconds."""
+        for figure in runs[0]:
+            self.add(case, figure, "s" if figure.endswith(", s") else "", {"celbo": [run[figure] for run in runs]})
 
     def write(self) -> None:
         """Append the rows."""

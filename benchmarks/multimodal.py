@@ -66,20 +66,8 @@ def simulate_multiome(
     return mdata
 
 
-def neighbours_of_their_own(z_nk: np.ndarray, labels_n: np.ndarray, k: int = 15) -> float:
-    """Share of cells most of whose nearest neighbours have their label."""
-    from sklearn.neighbors import KNeighborsClassifier
-
-    nearest = KNeighborsClassifier(k + 1).fit(z_nk, labels_n).kneighbors(z_nk, return_distance=False)[:, 1:]
-    counts = pd.DataFrame(labels_n[nearest]).mode(axis=1)[0].to_numpy()
-    return float((counts == labels_n).mean())
-
-
 def simulated(seed: int, options: dict[str, Any], init: dict[str, Any], n_cells: int) -> dict[str, float]:
     """Figures of one run."""
-    from sklearn.cluster import KMeans
-    from sklearn.metrics import adjusted_rand_score
-
     mdata = simulate_multiome(n_cells, seed=seed)
     MULTIVI.setup_mudata(mdata, batch_key="batch", modalities={"rna_layer": "rna", "atac_layer": "peaks"})
     model = MULTIVI(mdata, **init)
@@ -87,7 +75,6 @@ def simulated(seed: int, options: dict[str, Any], init: dict[str, Any], n_cells:
     model.train(verbose=0, seed=seed, accelerator="cpu", **options)
     seconds = time.perf_counter() - start
     z_nk, kinds = model.get_latent_representation(), mdata.obs["kind"].to_numpy()
-    found = KMeans(4, n_init=10, random_state=0).fit_predict(z_nk)
     single = kinds != "paired"
     lacking = kinds == "peaks"
     value_ng = model.get_normalized_expression(return_numpy=True)
@@ -95,9 +82,9 @@ def simulated(seed: int, options: dict[str, Any], init: dict[str, Any], n_cells:
     return {
         "training, s": seconds,
         "epochs": len(model.history["train_loss"]),
-        "ARI of k-means": float(adjusted_rand_score(mdata.obs["type"], found)),
-        "modality by 15 neighbours": neighbours_of_their_own(z_nk[single], kinds[single]),
-        "batch by 15 neighbours": neighbours_of_their_own(z_nk, mdata.obs["batch"].to_numpy()),
+        "ARI of k-means": common.types_by_k_means(z_nk, mdata.obs["type"].to_numpy()),
+        "modality by 15 neighbours": common.neighbours_of_their_own(z_nk[single], kinds[single]),
+        "batch by 15 neighbours": common.neighbours_of_their_own(z_nk, mdata.obs["batch"].to_numpy()),
         "correlation of imputed log RNA": float(np.corrcoef(*logs)[0, 1]),
         "best ELBO on held-out cells": float(model.history["elbo_validation"].min().iloc[0]),
     }
@@ -119,14 +106,9 @@ def main() -> None:
     if given.no_adversary:
         options["adversarial_mixing"] = False
     init = {"scvi_tools_figures": True} if given.scvi_figures else {}
-    shown = " ".join(f"{name}={value}" for name, value in (options | init).items())
     report = common.Report("multimodal", given.dry)
     runs = [simulated(seed, options, init, given.cells) for seed in range(given.seeds)]
-    for figure in runs[0]:
-        unit = "s" if figure.endswith(", s") else ""
-        report.add(
-            f"MULTIVI, {given.cells} x (150 + 300), {shown}", figure, unit, {"celbo": [run[figure] for run in runs]}
-        )
+    report.add_runs(f"MULTIVI, {given.cells} x (150 + 300), {common.shown(options | init)}", runs)
     report.write()
 
 

@@ -72,15 +72,11 @@ def ratios(table_tss: Any, group_s: np.ndarray) -> tuple[float, float]:
     return first, float(np.mean(list(each.values())))
 
 
-def figures(seed: int, options: dict[str, Any], cls: type = MRVI, **made_with: Any) -> dict[str, float]:
+def figures(seed: int, options: dict[str, Any]) -> dict[str, float]:
     """Figures of one training."""
-    from sklearn.cluster import KMeans
-    from sklearn.metrics import adjusted_rand_score
-    from sklearn.neighbors import KNeighborsClassifier
-
     adata = simulate_samples(seed=seed)
-    cls.setup_anndata(adata, sample_key="sample", batch_key="batch")
-    model = cls(adata, **made_with)
+    MRVI.setup_anndata(adata, sample_key="sample", batch_key="batch")
+    model = MRVI(adata)
     start = time.perf_counter()
     model.train(**options)
     seconds = time.perf_counter() - start
@@ -88,16 +84,13 @@ def figures(seed: int, options: dict[str, Any], cls: type = MRVI, **made_with: A
     group_s = (np.arange(8) >= 4).astype(int)
     first, others = ratios(table, group_s)
     u_nk, kind, sample = model.get_latent_representation(), adata.obs["type"].cat.codes, adata.obs["sample"].cat.codes
-    near = KNeighborsClassifier(16).fit(u_nk, sample)
-    neighbours = near.kneighbors(u_nk, return_distance=False)[:, 1:]
-    votes = np.array([np.bincount(sample.to_numpy()[row]).argmax() for row in neighbours])
     return {
         "training, s": seconds,
-        "epochs": len(model.history["train_loss"] if hasattr(model.history, "keys") else []),
+        "epochs": len(model.history["train_loss"]),
         "between over within, type that differs": first,
         "between over within, others": others,
-        "ARI of k-means on u": float(adjusted_rand_score(kind, KMeans(4, n_init=10, random_state=0).fit_predict(u_nk))),
-        "accuracy of 15 neighbours for the sample": float((votes == sample).mean()),
+        "ARI of k-means on u": common.types_by_k_means(u_nk, kind.to_numpy()),
+        "accuracy of 15 neighbours for the sample": common.neighbours_of_their_own(u_nk, sample.to_numpy()),
     }
 
 
@@ -111,14 +104,10 @@ def main() -> None:
     given = parser.parse_args()
     options: dict[str, Any] = {"recipe": given.recipe, "max_epochs": given.epochs}
     options = {name: value for name, value in options.items() if value is not None}
-    pairs = [pair.split("=") for pair in given.plan.split(",") if pair]
-    options["plan_kwargs"] = {name: None if value == "None" else float(value) for name, value in pairs}
-    shown = " ".join(f"{name}={value}" for name, value in options.items() if value not in (None, {}))
+    options["plan_kwargs"] = common.settings_of(given.plan)
     runs = [figures(seed, {**options, "seed": seed, "verbose": 0}) for seed in range(given.seeds)]
     report = common.Report("samples", given.dry)
-    for figure in runs[0]:
-        unit = "s" if figure.endswith(", s") else ""
-        report.add(f"MRVI, 600 x 150, {shown}", figure, unit, {"celbo": [run[figure] for run in runs]})
+    report.add_runs(f"MRVI, 600 x 150, {common.shown(options)}", runs)
     report.write()
 
 
