@@ -11,6 +11,8 @@ from celbo.distributions import NegativeBinomial, Poisson
 from celbo.model.base import BaseModelClass, RNASeqMixin, UnsupervisedTrainingMixin, VAEMixin, setup_method
 from celbo.module.base import BaseModuleClass, LossOutput, auto_move_data
 from celbo.nn import Encoder
+from celbo.ops.draws import sample
+from celbo.ops.random import own_rng
 from celbo.posterior import EXPRESSION, Output
 
 
@@ -75,11 +77,10 @@ def model(adata):
 
 def decoded(model, adata, key):
     """The answer straight from the module, over latents drawn here; library 100."""
-    torch.manual_seed(1)
     model.module.eval()
-    with torch.no_grad():
+    with torch.no_grad(), own_rng(1):
         encoded = model.module.inference(torch.as_tensor(np.asarray(adata.X, dtype=np.float32)))
-        given = model.module.generative(encoded["qz"].sample((400,)), encoded["library"])[key]
+        given = model.module.generative(sample(encoded["qz"], (400,)), encoded["library"])[key]
     return given.get_normalized("scale").mean(0).numpy() * 100
 
 

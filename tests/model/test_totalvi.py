@@ -11,6 +11,7 @@ from torch.distributions import kl_divergence
 import celbo
 from celbo.data.protein_background import background_of_cells, background_of_droplets, lower_components
 from celbo.model import TOTALVI
+from celbo.ops.random import own_rng
 from celbo.posterior.protein import protein_of
 
 CASES = ("totalvi", "totalvi_covariates", "totalvi_missing", "totalvi_mudata", "totalvi_panels", "totalvi_unseen_batch")
@@ -74,29 +75,28 @@ class TestModule:
         loss = sum(weights.get(name, 0.3) * term.mean() for name, term in terms.items())
         torch.testing.assert_close(record.loss, loss, rtol=1e-5, atol=0)
 
-    def test_capture_efficiency_is_in_what_is_read_out(self, model):
+    @pytest.mark.usefixtures("global_rng_untouched")
+    def test_capture_efficiency_is_in_what_is_read_out(self, model, monkeypatch):
         """As in the likelihood; scvi-tools leaves it out, and so does the option."""
         tensors = batch_of(model)
-        with torch.no_grad():
+        with torch.no_grad(), own_rng(0):
             encoded = model.module.inference(**model.module._get_inference_input(tensors))
             given = model.module._get_generative_input(tensors, encoded)
-            torch.manual_seed(0)
-            right = model.module.generative(**given)
-            model.module.scvi_tools_figures = True
-            torch.manual_seed(0)
-            old = model.module.generative(**given)
-            model.module.scvi_tools_figures = False
+            with own_rng(0):
+                right = model.module.generative(**given)
+            monkeypatch.setattr(model.module, "scvi_tools_figures", True)
+            with own_rng(0):
+                old = model.module.generative(**given)
         efficiency_np = model.module.log_per_batch_efficiency.detach().exp().t()[tensors["batch"].ravel()]
         assert (efficiency_np - 1).abs().max() > 0.01
         torch.testing.assert_close(old["py_readout"].mu2 * efficiency_np, right["py_readout"].mu2)
         assert right["py_readout"] is right["py"]
 
-    def test_minified_latents_are_variances(self, model):
+    def test_minified_latents_are_variances(self, model, monkeypatch):
         stored = {"qzm": torch.zeros(1, 4), "qzv": torch.full((1, 4), 0.25), "observed_lib_size": torch.ones(1, 1)}
         assert torch.equal(model.module._cached_inference(**stored)["qz"].scale, torch.full((1, 4), 0.5))
-        model.module.scvi_tools_figures = True
+        monkeypatch.setattr(model.module, "scvi_tools_figures", True)
         assert torch.equal(model.module._cached_inference(**stored)["qz"].scale, torch.full((1, 4), 0.25))
-        model.module.scvi_tools_figures = False
 
 
 class TestAnswers:
@@ -207,8 +207,8 @@ class TestMissingProteins:
         """Zeros there, or other zeros: the same terms; the parameters of the background there get no gradient."""
         model = TOTALVI(set_up(self.some_missing(0.0)), n_latent=4, n_hidden=8)
         tensors = batch_of(model)
-        torch.manual_seed(0)
-        _, decoded, record = model.module.eval()(tensors)
+        with own_rng(0):
+            _, decoded, record = model.module.eval()(tensors)
         record.loss.backward()
         missing = model.module.background_pro_alpha.grad[[1, 7], 1]
         assert torch.equal(missing, torch.zeros(2))
@@ -222,10 +222,10 @@ class TestMissingProteins:
         """NaN in a whole batch: the same terms as zeros there, and finite training."""
         terms = []
         for value in (0.0, np.nan):
-            torch.manual_seed(0)
             model = TOTALVI(set_up(self.some_missing(value)), n_latent=4, n_hidden=8)
-            torch.manual_seed(0)
-            terms.append(model.module.eval()(batch_of(model))[2].reconstruction_loss["reconst_loss_protein"].detach())
+            with own_rng(0):
+                record = model.module.eval()(batch_of(model))[2]
+            terms.append(record.reconstruction_loss["reconst_loss_protein"].detach())
         torch.testing.assert_close(terms[0], terms[1])
         model.train(max_epochs=1, batch_size=32, verbose=0)
         assert np.isfinite(model.get_protein_foreground_probability().to_numpy()).all()
