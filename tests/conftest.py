@@ -43,6 +43,14 @@ def global_rng_untouched() -> Iterator[None]:
     assert not touched, f"the global random state of {', '.join(touched)} was changed: use a private generator"
 
 
+@pytest.fixture(scope="module")
+def mudata_pulls_nothing() -> Iterator[None]:
+    """MuData leaves columns of ``obs`` where they are, as from mudata 0.4 on; the option is put back."""
+    mudata = pytest.importorskip("mudata", reason="the optional package mudata is not installed")
+    with mudata.set_options(pull_on_update=False):
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
     """The folder of real data and reference archives that lies beside the repository."""

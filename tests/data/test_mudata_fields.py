@@ -8,7 +8,7 @@ from celbo.data import fields as f
 from celbo.dataloaders import AnnDataLoader
 
 mudata = pytest.importorskip("mudata", reason="the optional package mudata is not installed")
-mudata.set_options(pull_on_update=False)
+pytestmark = pytest.mark.usefixtures("mudata_pulls_nothing")
 
 
 @pytest.fixture

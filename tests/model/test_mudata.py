@@ -18,7 +18,7 @@ from celbo.module.base import BaseModuleClass, LossOutput, auto_move_data
 from celbo.nn import Encoder, FCLayers
 
 mudata = pytest.importorskip("mudata", reason="the optional package mudata is not installed")
-mudata.set_options(pull_on_update=False)
+pytestmark = pytest.mark.usefixtures("mudata_pulls_nothing")
 
 KEYS = (REGISTRY_KEYS.X_KEY, REGISTRY_KEYS.ATAC_X_KEY)
 
