@@ -95,6 +95,10 @@ def test_one_process_writes(folder):
     assert SCVI.load(str(saved[0]), adata=False).is_trained_
 
 
+def test_processes_leave_their_group(folder):
+    assert [(folder / f"left-{rank}.txt").read_text() for rank in (0, 1)] == ["True", "True"]
+
+
 def test_a_run_that_was_ended_goes_on_exactly(folder):
     killed, killed_history = of_both(folder, "killed")
     whole, history = of_both(folder, "uninterrupted")

@@ -4,6 +4,8 @@ Latents are their means and there is no batch normalisation here, so that two pr
 one does with the whole, up to the order of sums.
 """
 
+import atexit
+import os
 import sys
 from pathlib import Path
 
@@ -144,9 +146,16 @@ def command_line(folder):
     app(["train", str(folder / "cells.h5ad"), "--batch-key", "batch", *options])
 
 
+def say_at_exit(folder):
+    """Whether the group of processes is still there when all that celbo and Fabric do at exit has been done."""
+    rank = os.environ["RANK"]
+    atexit.register(lambda: (folder / f"left-{rank}.txt").write_text(str(not torch.distributed.is_initialized())))
+
+
 def main():
     """All of it, in each process."""
     folder = Path(sys.argv[1])
+    say_at_exit(folder)
     torch.set_num_threads(1)
     as_it_is = torch.distributions.Normal.rsample
     use_means()

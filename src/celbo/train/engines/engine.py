@@ -1,5 +1,6 @@
 """Where a run computes: one process on the CPU or CUDA needs nothing but torch, all else goes through Fabric."""
 
+import atexit
 import logging
 import os
 import warnings
@@ -201,6 +202,19 @@ def _room_on(device: torch.device) -> int:
     return int(_SHARE_FOR_DATA * torch.cuda.mem_get_info(device)[0])
 
 
+def _in_a_group() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _leave_group() -> None:
+    """Close the connections to other processes that Fabric opened, which it does itself for NCCL only.
+
+    The threads of gloo that are left at the interpreter's end abort the process now and then.
+    """
+    if _in_a_group():
+        torch.distributed.destroy_process_group()
+
+
 class FabricEngine(Engine):
     """A launched Fabric.
 
@@ -228,7 +242,10 @@ class FabricEngine(Engine):
                 precision=precision,  # type: ignore[arg-type]
                 num_nodes=num_nodes,
             )
+            ours = not _in_a_group()
             self.fabric.launch()
+            if ours and _in_a_group():
+                atexit.register(_leave_group)
         # One process in full precision needs none of Fabric's wrappers, which cost a tenth of a millisecond a call.
         self.mixed = str(precision).endswith("mixed")  # the networks compute in less; counts and likelihood do not
         self._dtypes: dict[str, torch.dtype] = {}
