@@ -357,9 +357,12 @@ class TestHouse:
         assert {folder.name: n for folder, n in files.items() if n > MAX_FILES_IN_A_FOLDER} == {}
 
     def test_rooms_stay_small(self, house):
+        """external/ is a shelf whose models know nothing of one another: each folder there counts as a room."""
         lines: Counter[str] = Counter()
         for file in house.files:
-            lines[house.room_of(house.module_of(file))] += len((PACKAGE / file).read_text().splitlines())
+            room = house.room_of(house.module_of(file))
+            name = "/".join(Path(file).parts[:2]) if room == "external" else room
+            lines[name] += len((PACKAGE / file).read_text().splitlines())
         most = MAX_SHARE_OF_A_ROOM * lines.total()
         assert {room: n for room, n in lines.items() if n > most} == {}
 
