@@ -60,8 +60,7 @@ DYNAMIC_IMPORTS = {
     "compat/aliases.py": "public names of scvi-tools that a higher room has here",
     "compat/finder.py": "the import hook of the name scvi: tables of names, checked by tests/compat",
     "core/lazy.py": "optional packages",
-    "ops/native/loops.py": "linking takes a moment: with the first use of a compiled loop",
-    "ops/native/machine_code.py": "numba is heavy: loaded where something is to be compiled",
+    "ops/native/machine_code.py": "numba is heavy, linking takes a moment: with the first use of a compiled loop",
 }
 """File -> why it imports by a name worked out at run time, which the checks here cannot see through."""
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from celbo.nn.covariates import append_columns, covariate_widths, linear_with_covariates
+from celbo.nn.fc_layers import append_columns, covariate_widths, linear_with_covariates
 
 
 def one_hot(codes, n_cat):

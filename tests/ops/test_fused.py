@@ -20,7 +20,7 @@ from torch import Tensor
 
 from celbo import ops
 from celbo.ops import fused_cpu, reference
-from celbo.ops.native import kernels, loops, threads
+from celbo.ops.native import kernels, machine_code, threads
 
 FAMILIES = ("nb", "zinb", "poisson")
 ULPS = 10
@@ -375,9 +375,9 @@ def test_broken_numba_is_said_once_and_the_reference_takes_over(monkeypatch):
     def broken(family):
         raise ImportError("Numba needs NumPy 2.4 or less")
 
-    monkeypatch.setattr(loops, "loop", broken)
+    monkeypatch.setattr(machine_code, "loop", broken)
     monkeypatch.setattr(fused_cpu, "loop", broken)
-    monkeypatch.setattr(loops, "_broken", {})
+    monkeypatch.setattr(machine_code, "_broken", {})
     x, parameters = case("nb", 3, 4)
     with pytest.warns(RuntimeWarning, match="Numba needs NumPy 2.4 or less"):
         values = ops.nb_log_prob_sum(x, *parameters)

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 import torch
 
-from celbo.ops.native import loops, machine_code
+from celbo.ops.native import machine_code
 
 FAMILY = "poisson"
 
@@ -112,8 +112,8 @@ SCRIPT = """
 import sys
 import torch
 from celbo.ops import nb_log_prob_sum, poisson_log_prob_sum
-from celbo.ops.native import loops
-from celbo.ops.sparse import csr_linear
+from celbo.ops.linear import csr_linear
+from celbo.ops.native import machine_code
 one = torch.ones(40, 9)
 x = torch.sparse_csr_tensor(torch.arange(41), torch.arange(40) % 9, torch.ones(40), size=(40, 9), check_invariants=True)
 with torch.inference_mode():
@@ -121,12 +121,12 @@ with torch.inference_mode():
     likelihoods = nb_log_prob_sum(one, one, one[:, :1], one[0]), poisson_log_prob_sum(one, one, one[:, :1])
 assert torch.equal(product[:2], torch.tensor([[1.0, 10.0, 19.0], [2.0, 11.0, 20.0]])), product
 assert all(values.isfinite().all() for values in likelihoods)
-assert loops.all_work() and "numba" not in sys.modules
+assert machine_code.all_work() and "numba" not in sys.modules
 """
 
 
 def test_every_loop_runs_in_a_process_without_numba():
-    for family in get_args(loops.Family):
+    for family in get_args(machine_code.Family):
         machine_code.ready_loop(family)  # compiled, if not before, here
     command = [sys.executable, "-W", "ignore", "-c", SCRIPT]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

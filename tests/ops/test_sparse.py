@@ -8,10 +8,8 @@ import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
 
-from celbo.ops import sparse
-from celbo.ops.linear import linear
-from celbo.ops.native import loops
-from celbo.ops.sparse import csr_linear, row_sums
+from celbo.ops.linear import _SCRATCH_ROWS, BLOCK, STRIDE, TILE, csr_linear, linear, row_sums
+from celbo.ops.native import machine_code
 
 
 def csr(matrix, index=torch.int64):
@@ -92,11 +90,11 @@ def test_without_numba(monkeypatch):
     def broken(family):
         raise ImportError("no numba here")
 
-    monkeypatch.setattr(loops, "loop", broken)
-    monkeypatch.setattr(loops, "_broken", {})
+    monkeypatch.setattr(machine_code, "loop", broken)
+    monkeypatch.setattr(machine_code, "_broken", {})
     x, weight, bias = case(5, 7, 3)
     with pytest.warns(RuntimeWarning, match="no numba here"):
-        y = sparse.csr_linear(csr(x), weight, bias)
+        y = csr_linear(csr(x), weight, bias)
     torch.testing.assert_close(y, F.linear(torch.from_numpy(x.toarray()), weight, bias))
 
 
@@ -161,7 +159,7 @@ class TestByColumns:
             torch.autograd.grad(total, weight, create_graph=True)
 
     def test_sizes_are_those_of_the_kernel(self):
-        from celbo.ops.native import csr_kernel, machine_code
+        from celbo.ops.native import csr_kernel
 
-        assert (sparse.BLOCK, sparse.TILE, sparse.STRIDE) == (csr_kernel.BLOCK, csr_kernel.TILE, csr_kernel.STRIDE)
-        assert sparse._SCRATCH_ROWS == machine_code.SCRATCH_ROWS
+        assert (BLOCK, TILE, STRIDE) == (csr_kernel.BLOCK, csr_kernel.TILE, csr_kernel.STRIDE)
+        assert _SCRATCH_ROWS == machine_code.SCRATCH_ROWS

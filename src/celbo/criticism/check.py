@@ -13,7 +13,7 @@ from anndata import AnnData
 
 from ..core import checked, checked_methods, optional, unknown_name
 from ..core.kinds import Instance, Number, Several
-from ..data.modalities import is_mudata
+from ..data.access import is_mudata
 from ..dataloaders.dataset import row_numbers
 from .differential import GroupTests, compare_groups, log_normalized
 from .keys import (

@@ -1,5 +1,6 @@
 """Reading one place of an AnnData, with errors that list what is there."""
 
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,6 +19,7 @@ __all__ = [
     "anndata_array",
     "anndata_value",
     "dense",
+    "is_mudata",
     "minify_type_of",
     "place",
     "put_row_major",
@@ -34,6 +36,12 @@ _KINDS = {
     "layers": "layer of adata.layers",
     "uns": "entry of adata.uns",
 }
+
+
+def is_mudata(data: object) -> bool:
+    """Whether this is a MuData: if mudata was never imported, nothing is."""
+    mudata = sys.modules.get("mudata")
+    return mudata is not None and isinstance(data, mudata.MuData)
 
 
 def dense(x: Any, dtype: type[np.floating] | None = None) -> np.ndarray:

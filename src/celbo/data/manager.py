@@ -11,6 +11,7 @@ import numpy as np
 from anndata import AnnData
 
 from ..core import SCVI_TOOLS_VERSION, checked, checked_methods
+from .access import is_mudata
 from .constants import (
     DATA_REGISTRY,
     FIELD_REGISTRIES,
@@ -25,7 +26,7 @@ from .constants import (
 )
 from .fields import BaseAnnDataField, LayerField
 from .genes import GeneMatch, align_genes
-from .modalities import is_mudata, require_fit
+from .modalities import require_fit
 from .registry import (
     attrdict,
     data_registry_of,
@@ -81,7 +82,7 @@ class AnnDataManager:
             FIELD_REGISTRIES: defaultdict(dict),
         }
         self._transfer_kwargs: dict[str, Any] = {}
-        self._matches: dict[str, GeneMatch] = {}
+        self._matches: dict[str, GeneMatch] = {}  # of fields whose columns are not those of the reference as they are
 
     # -- registration ----------------------------------------------------------------------------------------------
 
@@ -256,7 +257,7 @@ class AnnDataManager:
         """
         field_registry_of(self._registry, registry_key)
         match = self._matches.get(registry_key)
-        return None if match is None or match.is_identity else match.indexer
+        return None if match is None else match.indexer
 
     def get_row_indexer(self, registry_key: str) -> np.ndarray | None:
         """Row of :meth:`get_from_registry` for each cell, ``(n,)``, -1 for one that its modality lacks.
@@ -362,7 +363,7 @@ class AnnDataManager:
             match = align_genes(field.column_names(adata), reference, where=f"{field.place} of the new data")
             if not match.is_identity:
                 logger.info("%s", match.summary())
-            self._matches[field.registry_key] = match
+                self._matches[field.registry_key] = match
 
     def _fields_with_columns(self) -> list[BaseAnnDataField]:
         return [field for field in self.fields if field.names_columns and not field.is_empty]
@@ -375,12 +376,20 @@ class AnnDataManager:
             if now_obs != n_obs:
                 what = "The AnnData" if field.mod_key is None else f"The modality {field.mod_key!r}"
                 raise ValueError(f"{what} had {n_obs} cells at setup and has {now_obs} now. Call setup_anndata again.")
-            now = align_genes(field.column_names(adata), state.column_names, where=field.place)
-            if not np.array_equal(now.indexer, self._matches[field.registry_key].indexer):
+            names, then = field.column_names(adata), self._matches.get(field.registry_key)
+            if then is None and np.array_equal(names, state.column_names):
+                continue
+            now = align_genes(names, state.column_names, where=field.place)
+            if not (now.is_identity if then is None else np.array_equal(now.indexer, then.indexer)):
                 raise ValueError(
                     f"The columns of {field.place} changed since setup: {len(now.missing)} are missing, others may "
                     "have moved. Call setup_anndata again."
                 )
+
+    @property
+    def may_lack_modalities(self) -> bool:
+        """Whether the data are a MuData of which not every modality needs to have all cells."""
+        return is_mudata(self.adata) and not self.validation_checks.check_fully_paired_mudata
 
     def _get_setup_method_args(self) -> dict[str, Any]:
         """The part of the registry that tells how it was made, for a manager that is made the same way."""

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .access import is_mudata
 from .constants import PREFIX
 
 __all__ = [
     "CellsOf",
-    "is_mudata",
     "listed_modalities",
     "obs_with",
     "require_agreement",
@@ -24,12 +24,6 @@ __all__ = [
 ]
 
 _SHOWN = 5
-
-
-def is_mudata(data: object) -> bool:
-    """Whether this is a MuData: if mudata was never imported, nothing is."""
-    mudata = sys.modules.get("mudata")
-    return mudata is not None and isinstance(data, mudata.MuData)
 
 
 def with_modalities(mdata: Any, modalities: Mapping[str, Any]) -> Any:

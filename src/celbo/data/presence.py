@@ -11,20 +11,14 @@ import scipy.sparse as sp
 
 from ..core import REGISTRY_KEYS
 from .manager import AnnDataManager
-from .modalities import is_mudata
 
-__all__ = ["may_lack_modalities", "presence", "presence_report", "tell_presence"]
+__all__ = ["presence", "presence_report", "tell_presence"]
 
 logger = logging.getLogger("celbo")
 
 _SHOWN = 5
 _WORTH_SAYING = 0.01
 """Share of cells without counts in a modality from which on it is asked what these zeros mean."""
-
-
-def may_lack_modalities(manager: AnnDataManager) -> bool:
-    """Whether the data are a MuData of which not every modality needs to have all cells."""
-    return is_mudata(manager.adata) and not manager.validation_checks.check_fully_paired_mudata
 
 
 def presence(manager: AnnDataManager) -> pd.DataFrame:

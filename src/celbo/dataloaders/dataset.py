@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..core import PRESENCE_KEY, REGISTRY_KEYS, checked, unknown_name
 from ..data import AnnDataManager
-from ..data.presence import may_lack_modalities, presence
+from ..data.presence import presence
 from ..store.mapped import is_mapped, put, stretches
 from .row_sources.cells import rows_of_cells
 from .row_sources.open import rows
@@ -287,7 +287,7 @@ def registered(adata_manager: AnnDataManager) -> AnnData:
 def keys_of_rows(adata_manager: AnnDataManager) -> list[str]:
     """Registry keys whose data have one row a cell (so not what lies in ``uns`` or ``varm``), presence among them."""
     keys = [key for key, entry in adata_manager.data_registry.items() if entry["attr_name"] in PER_CELL]
-    return [*keys, PRESENCE_KEY] if may_lack_modalities(adata_manager) else keys
+    return [*keys, PRESENCE_KEY] if adata_manager.may_lack_modalities else keys
 
 
 def _keys_and_dtypes(asked: list[str] | dict[str, Any] | None, registered: list[str]) -> dict[str, Any]:

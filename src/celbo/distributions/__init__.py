@@ -4,11 +4,10 @@ from ..core.planned import planned_names, public_names
 from .accessibility import Accessibility
 from .base import CountDistribution
 from .beta_binomial import BetaBinomial
-from .negative_binomial import NegativeBinomial
+from .negative_binomial import NegativeBinomial, ZeroInflatedNegativeBinomial
 from .negative_binomial_mixture import NegativeBinomialMixture
 from .normal import Normal
 from .poisson import Poisson
-from .zero_inflated_negative_binomial import ZeroInflatedNegativeBinomial
 
 __all__ = [
     "Accessibility",

@@ -22,7 +22,8 @@ from ..posterior.deconvolution import fine_proportions, spot_latents, spot_propo
 from ..train.method import PASSED_ON, SPLIT, WHERE, training
 from ..verbs.cells import asked
 from ..verbs.spots import SpotStatesMixin
-from .base import BaseModelClass, UnsupervisedTrainingMixin, managers, setup_method
+from .base import BaseModelClass, UnsupervisedTrainingMixin, setup_method
+from .base.face import gene_names, kept_manager
 from .condscvi import CondSCVI
 
 __all__ = ["DestVI"]
@@ -120,7 +121,7 @@ class DestVI(SpotStatesMixin, UnsupervisedTrainingMixin, BaseModelClass):
             Genes of the spots that ``sc_model`` does not know.
         """
         sc_model._check_if_trained(warn=False, message="This CondSCVI is not trained: its decoder says nothing yet.")
-        if anndata_setup_kwargs is not None or managers.kept_manager(cls, st_adata) is None:
+        if anndata_setup_kwargs is not None or kept_manager(cls, st_adata) is None:
             cls.setup_anndata(st_adata, **(anndata_setup_kwargs or {}))
         prior: dict[str, Any] = {"prior_mode": "normal"}
         if vamp_prior_p:
@@ -130,7 +131,7 @@ class DestVI(SpotStatesMixin, UnsupervisedTrainingMixin, BaseModelClass):
         return cls(
             st_adata,
             np.asarray(sc_model.get_state_registry(REGISTRY_KEYS.LABELS_KEY)["categorical_mapping"]),
-            **sc_model.decoder_for(managers.gene_names(cls, st_adata)),
+            **sc_model.decoder_for(gene_names(cls, st_adata)),
             n_hidden=sc_module.n_hidden,
             n_latent=sc_module.n_latent,
             n_layers=sc_module.n_layers,

@@ -26,7 +26,7 @@ from torch.distributions import Distribution, Normal, kl_divergence
 
 from ..core import REGISTRY_KEYS
 from ..distributions import Accessibility, NegativeBinomialMixture
-from ..nn.covariates import with_covariates
+from ..nn.fc_layers import with_covariates
 from ..ops.draws import rsample, sample
 from .base import LossOutput, auto_move_data
 from .base.minified import stored_latents

@@ -25,7 +25,7 @@ from torch.distributions import Distribution, Normal, kl_divergence
 from ..core import REGISTRY_KEYS, checked
 from ..distributions import Accessibility
 from ..nn import AccessibilityDecoder, Encoder
-from ..nn.covariates import with_covariates
+from ..nn.fc_layers import with_covariates
 from ..ops.draws import sample
 from .base import BaseModuleClass, LossOutput, auto_move_data
 from .likelihoods import LatentDistribution, Placement, check_choices, log_likelihood, norms

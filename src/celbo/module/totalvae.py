@@ -29,7 +29,7 @@ from torch.distributions import Distribution, LogNormal, Normal, kl_divergence
 from ..core import REGISTRY_KEYS, checked
 from ..distributions import NegativeBinomialMixture
 from ..nn import DecoderTOTALVI, EncoderTOTALVI
-from ..nn.covariates import with_covariates
+from ..nn.fc_layers import with_covariates
 from ..ops.draws import randn, sample, uniform
 from .base import LossOutput, auto_move_data
 from .base.minified import stored_latents

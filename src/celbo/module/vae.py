@@ -23,9 +23,9 @@ from torch.distributions import Distribution, Normal, kl_divergence
 from ..core import REGISTRY_KEYS, checked
 from ..distributions import Poisson
 from ..nn import DecoderSCVI, Encoder, LinearDecoderSCVI
-from ..nn.covariates import append_columns, with_covariates
+from ..nn.fc_layers import append_columns, with_covariates
 from ..ops.draws import randn, sample
-from ..ops.sparse import row_sums
+from ..ops.linear import row_sums
 from . import likelihoods
 from .base import EmbeddingModuleMixin, LossOutput, auto_move_data
 from .base.minified import stored_latents

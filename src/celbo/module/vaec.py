@@ -27,8 +27,7 @@ from torch.distributions import Distribution, MixtureSameFamily
 from ..core import REGISTRY_KEYS, checked, unknown_name
 from ..distributions import NegativeBinomial
 from ..nn import Encoder, FCLayers
-from ..nn.covariates import append_columns
-from ..nn.fc_layers import Linear
+from ..nn.fc_layers import Linear, append_columns
 from ..ops.draws import randn, sample
 from .base import BaseModuleClass, EmbeddingModuleMixin, LossOutput, auto_move_data
 from .base.priors import GaussianPrior, mixture_kl, normal_mixture

@@ -19,7 +19,7 @@ from ..core import unknown_name
 from ..core.planned import public_names
 from . import fused_cpu, fused_cuda, reference
 from .fused_cpu import COMPUTED_IN_FLOAT32
-from .native.loops import Family, all_work, works
+from .native.machine_code import Family, all_work, works
 
 __all__ = [
     "accessibility_log_prob_sum",

@@ -1,16 +1,31 @@
-"""Draws from the generators of the running block (:mod:`celbo.ops.random`): of weights and from distributions."""
+"""Draws from the generators of the running block (:mod:`celbo.ops.random`): of weights and from distributions.
+
+What is not celbo's draws from torch's global generators: :func:`draws_globally` tells which modules do, and the blocks
+of this file let them, or have their draws redirected.
+"""
 
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution, Normal
 
-from .random import generator_for, private_rng, redirected
+from .random import generator_for, global_rng, own_rng, private_rng, redirected
 
-__all__ = ["initial_weights", "randn", "redirecting", "rsample", "sample", "uniform"]
+__all__ = [
+    "drawing_of",
+    "draws_globally",
+    "initial_weights",
+    "minibatches_of",
+    "randn",
+    "randomness_of",
+    "redirecting",
+    "rsample",
+    "sample",
+    "uniform",
+]
 
 _NORMALS_RSAMPLE = Normal.rsample
 _NORMALS_SAMPLE = Normal.sample
@@ -101,3 +116,62 @@ def sample(q: Distribution, shape: Iterable[int] = ()) -> Tensor:
                 return noise.normal_(generator=generator).mul_(q.scale).add_(q.loc)
     with redirected():
         return q.sample(size)
+
+
+_OWN = (__name__.partition(".")[0] + ".", "torch.nn.")
+_DRAWING = tuple(
+    f"torch.nn.modules.{name}." for name in ("dropout", "rnn", "transformer", "adaptive", "pooling.FractionalMaxPool")
+) + ("torch.nn.modules.activation.RReLU", "torch.nn.modules.activation.MultiheadAttention")
+"""Torch's layers that draw, from the global generator only."""
+
+
+def _may_draw_globally(cls: type) -> bool:
+    name = f"{cls.__module__}.{cls.__qualname__}"
+    return not name.startswith(_OWN) or name.startswith(_DRAWING)
+
+
+def draws_globally(module: nn.Module) -> bool:
+    """Whether a part of a module may draw from torch's global generator: one of a class that is not celbo's.
+
+    Parameters
+    ----------
+    module
+        A module or a training plan, looked at with all its parts. Of torch's layers only those that draw count.
+    """
+    return any(_may_draw_globally(cls) for cls in {type(part) for part in module.modules()})
+
+
+def minibatches_of(loader: Iterable[Any]) -> Iterable[Any]:
+    """A loader's minibatches; one of others, or with a sampler of others, draws from the generator of the block.
+
+    Parameters
+    ----------
+    loader
+        Iterated over once.
+    """
+    sampler = getattr(loader, "sampler", None)
+    return loader if _is_celbos(loader) and (sampler is None or _is_celbos(sampler)) else redirecting(loader)
+
+
+def drawing_of(thing: object) -> AbstractContextManager[Any]:
+    """The block in which a callback or an optimizer works: what one of others draws comes from the run's generator."""
+    return nullcontext() if type(thing).__module__.startswith((_OWN[0], "torch.optim.")) else redirected()
+
+
+def _is_celbos(thing: object) -> bool:
+    return type(thing).__module__.startswith(_OWN[0])
+
+
+def randomness_of(module: nn.Module, seed: int | None, device: torch.device) -> AbstractContextManager[int]:
+    """The block in which a module computes, see :mod:`celbo.ops.random`.
+
+    Parameters
+    ----------
+    module
+        The module or the training plan.
+    seed
+        Seed of the block; None takes a fresh one.
+    device
+        Where the module computes.
+    """
+    return global_rng(seed, device) if draws_globally(module) else own_rng(seed)

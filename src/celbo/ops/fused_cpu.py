@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .native.loops import Family, loop
+from .native.machine_code import Family, loop
 from .native.threads import for_row_ranges
 from .reference import check_shapes
 

@@ -14,7 +14,7 @@ from torch.distributions import Normal
 
 from ..core import REGISTRY_KEYS, settings
 from ..module.base import BaseModuleClass
-from ..module.base.randomness import minibatches_of, randomness_of
+from ..ops.draws import minibatches_of, randomness_of
 from ..ops.native.threads import between_batches, working_threads
 
 __all__ = [

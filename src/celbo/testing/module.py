@@ -11,8 +11,7 @@ from torch import Tensor
 from ..core import REGISTRY_KEYS, checked
 from ..module.base import BaseModuleClass, LossOutput
 from ..module.base.module import accepts
-from ..module.base.randomness import randomness_of
-from ..ops.draws import initial_weights
+from ..ops.draws import initial_weights, randomness_of
 
 __all__ = ["check_module"]
 

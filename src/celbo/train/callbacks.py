@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..core import checked, settings
 from ..core.kinds import Whole
-from ..module.base.randomness import drawing_of
+from ..ops.draws import drawing_of
 from .metrics import find_metric
 from .nonfinite import copy_weights
 from .run import Run

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..module.base.randomness import drawing_of, draws_globally, minibatches_of
+from ..ops.draws import drawing_of, draws_globally, minibatches_of
 from ..ops.native.threads import between_batches
 from .engines.recorded import RecordedStage, can_be_recorded
 from .optim import SchedulerLink, parameters_of

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from ..module.base.randomness import drawing_of
+from ..ops.draws import drawing_of
 from .engines.engine import Engine
 from .engines.recorded import RecordedStage
 from .history import History

@@ -14,7 +14,7 @@ from ..core.kinds import Number
 from ..core.process import give_back_free_blocks, keep_large_blocks
 from ..dataloaders.base import as_data_module, as_loader
 from ..dataloaders.placing import keep_on_device
-from ..module.base.randomness import draws_globally
+from ..ops.draws import draws_globally
 from ..ops.native.threads import working_threads
 from ..ops.random import global_rng, own_rng
 from . import checkpoints

@@ -9,7 +9,7 @@ from anndata import AnnData
 
 from .. import posterior
 from ..core import checked_methods
-from ..data.presence import may_lack_modalities, presence_report
+from ..data.presence import presence_report
 from ..module.multinetworks import MODALITIES
 from .accessibility import AccessibilityMixin
 from .answering import AnsweringWith
@@ -54,7 +54,7 @@ class MultimodalMixin(AccessibilityMixin, VAEMixin):
         400
         """
         manager = self.get_anndata_manager(self._validate_anndata(adata), required=True)
-        if not may_lack_modalities(manager):
+        if not manager.may_lack_modalities:
             raise ValueError("An AnnData does not say which of its cells have which modality; a MuData does.")
         return presence_report(manager)
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from anndata import AnnData
 
-from ..modalities import CellsOf, is_mudata, listed_modalities, require_agreement, rows_in_modality
+from ..access import is_mudata
+from ..modalities import CellsOf, listed_modalities, require_agreement, rows_in_modality
 from .arraylike import ObsmField, VarmField
 from .base import BaseAnnDataField
 from .categorical import CategoricalObsField, CategoricalVarField

@@ -29,7 +29,7 @@ from ...module.base import BaseModuleClass, LossOutput, auto_move_data
 from ...module.base.module import Binding
 from ...module.likelihoods import LIKELIHOODS, log_likelihood
 from ...nn import DecoderSCVI, Encoder
-from ...nn.covariates import with_covariates
+from ...nn.fc_layers import with_covariates
 from ...ops.draws import randn, sample
 
 __all__ = ["IS_TARGET", "ContrastiveVAE", "Decoded", "Encoded", "Pair"]

@@ -19,8 +19,9 @@ from ...data import read as read_data
 from ...data.fields import bundles
 from ...data.library import library_size_moments
 from ...io.scvitools.read import OTHER_REGISTRIES
-from ...model.base import BaseModelClass, UnsupervisedTrainingMixin, archives, managers, setup_method
+from ...model.base import BaseModelClass, UnsupervisedTrainingMixin, archives, setup_method
 from ...model.base.archives.beside import write_whole
+from ...model.base.face import keep_manager
 from ...model.base.made_with import given_arguments
 from ...train.method import PASSED_ON, SPLIT, WHERE, Argument, training
 from .loading import TwoSetsSplitter
@@ -117,7 +118,7 @@ class GIMVI(GimviMixin, UnsupervisedTrainingMixin, BaseModelClass):
         if adata_spatial is None:
             raise ValueError("GIMVI needs the spatial cells too: GIMVI(adata_seq, adata_spatial).")
         spatial = self._class_manager(adata_spatial)
-        managers.keep_manager(self, spatial)
+        keep_manager(self, spatial)
         self.adatas = [self._adata, adata_spatial]
         self.adata_managers = dict(zip(_NAMES, (self.adata_manager, spatial), strict=True))
         self.registries_ = [manager.registry for manager in self.adata_managers.values()]

@@ -11,7 +11,7 @@ from ...core import REGISTRY_KEYS, checked_methods
 from ...core.kinds import OneOf
 from ...data import AnnDataManager
 from ...dataloaders import AnnDataLoader
-from ...model.base import managers
+from ...model.base.face import keep_manager, kept_manager
 from ...posterior.passes import Rows, evaluating, on_device
 
 if TYPE_CHECKING:
@@ -126,8 +126,8 @@ class GimviMixin(Base):
         for place, adata in enumerate(adatas):
             own = [mode for mode, one in enumerate(self.adatas) if one is adata]
             mode = own[0] if own and place not in own else place
-            manager = managers.kept_manager(self, adata)
+            manager = kept_manager(self, adata)
             if manager is None:
                 manager = self._replay_setup(adata, self.registries_[mode])
-                managers.keep_manager(self, manager)
+                keep_manager(self, manager)
             yield mode, manager

@@ -16,7 +16,7 @@ from ...core import REGISTRY_KEYS, listed, position_of
 from ...data import align_genes
 from ...data.fields import bundles
 from ...model.base import BaseModelClass, setup_method
-from ...model.base.managers import gene_names
+from ...model.base.face import gene_names
 from ...train.method import PASSED_ON, SPLIT, WHERE, training
 from ..converging import ConvergingTrainingMixin
 from .module import RNADeconv, SpatialDeconv

@@ -7,11 +7,11 @@ from ...posterior.computation import DifferentialComputation
 from ...verbs.batches import EmbeddingMixin
 from ...verbs.expression import RNASeqMixin
 from ...verbs.latent import VAEMixin
+from .made_with import library_arguments
 from .minified import BaseMinifiedModeModelClass, BaseMudataMinifiedModeModelClass
 from .model import BaseModelClass
 from .query.mixin import ArchesMixin
 from .setup import Registry, setup_method
-from .sizes import library_arguments
 from .training import UnsupervisedTrainingMixin
 
 if TYPE_CHECKING:

@@ -1,9 +1,16 @@
-"""The names by which users of scvi-tools ask a model about itself: properties and look-ups, no logic."""
+"""The names by which users of scvi-tools ask a model about itself, and where it finds the managers of its data.
+
+Managers hang on the AnnData object itself, weakly keyed by the class or model they belong to: they live as long as
+both do, and a copy of the AnnData has none, which is how a copy is told from the original. The other way, from a class
+or model to its AnnDatas, holds nothing alive either.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import numpy as np
+import pandas as pd
 import torch
 from anndata import AnnData
 
@@ -11,10 +18,55 @@ from ...core import REGISTRY_KEYS, checked_methods, unknown_name
 from ...core.argument_names import TORCH_DEVICE
 from ...data import AnnDataManager, attrdict, state_registry_of
 from ...data.registry import names_by_modality
-from . import managers
 from .describe import registry_text, setup_call_text, summary_text
 
-__all__ = ["ModelFace"]
+__all__ = ["ModelFace", "all_managers", "forget_manager", "gene_names", "keep_manager", "kept_manager"]
+
+_ATTRIBUTE = "_celbo_managers"
+_data_of: WeakKeyDictionary[Any, WeakValueDictionary[str, Any]] = WeakKeyDictionary()
+
+
+class _Managers(WeakKeyDictionary):
+    """Pickling or copying an AnnData leaves its managers behind."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Managers, ()
+
+    def __deepcopy__(self, memo: object) -> "_Managers":
+        return _Managers()
+
+
+def keep_manager(owner: object, manager: AnnDataManager) -> None:
+    """Remember a manager on its AnnData for a model class or a model."""
+    adata = manager.adata
+    if adata is None:
+        raise ValueError("This manager has no AnnData yet: call register_fields first.")
+    adata.__dict__.setdefault(_ATTRIBUTE, _Managers())[owner] = manager
+    _data_of.setdefault(owner, WeakValueDictionary())[manager.adata_uuid] = adata
+
+
+def kept_manager(owner: object, adata: object) -> AnnDataManager | None:
+    """The manager that was kept on this very object for ``owner``, or None."""
+    return adata.__dict__.get(_ATTRIBUTE, {}).get(owner)
+
+
+def gene_names(owner: object, adata: Any) -> pd.Index:
+    """Names of the genes that the setup of an AnnData for ``owner`` took; those of ``X`` where there was none."""
+    manager = kept_manager(owner, adata)
+    if manager is None:
+        return adata.var_names
+    return pd.Index(np.asarray(manager.get_state_registry(REGISTRY_KEYS.X_KEY)["column_names"]))
+
+
+def all_managers(owner: object) -> dict[str, AnnDataManager]:
+    """The managers kept for ``owner``, by the identity of their AnnData."""
+    kept = {uuid: kept_manager(owner, adata) for uuid, adata in _data_of.get(owner, {}).items()}
+    return {uuid: manager for uuid, manager in kept.items() if manager is not None}
+
+
+def forget_manager(owner: object, adata: object) -> bool:
+    """Drop the manager kept for ``owner``; returns whether there was one."""
+    return adata.__dict__.get(_ATTRIBUTE, {}).pop(owner, None) is not None
 
 
 @checked_methods
@@ -60,7 +112,7 @@ class ModelFace:
         """Repeat the setup that a registry tells of, with its categories and gene order."""
         method = getattr(cls, registry.get("setup_method_name") or "setup_anndata")
         method(adata, source_registry=registry, **dict(registry.get("setup_args") or {}), **kwargs)
-        manager = managers.kept_manager(cls, adata)
+        manager = kept_manager(cls, adata)
         assert manager is not None
         return manager
 
@@ -81,14 +133,14 @@ class ModelFace:
         """
         owners = (self, type(self))
         if adata is not None:
-            forgotten = [managers.forget_manager(owner, adata) for owner in owners]
+            forgotten = [forget_manager(owner, adata) for owner in owners]
             if not any(forgotten):
                 raise ValueError(f"This AnnData was not set up for {type(self).__name__}: there is nothing to forget.")
             return
         for owner in owners:
-            for manager in managers.all_managers(owner).values():
+            for manager in all_managers(owner).values():
                 if manager.adata is not self._adata and manager.adata is not None:
-                    managers.forget_manager(owner, manager.adata)
+                    forget_manager(owner, manager.adata)
 
     def get_anndata_manager(self, adata: AnnData, required: bool = False) -> AnnDataManager | None:
         """Manager that this model has for an AnnData.
@@ -100,7 +152,7 @@ class ModelFace:
         required
             Whether having none is an error.
         """
-        manager = managers.kept_manager(self, adata)
+        manager = kept_manager(self, adata)
         if manager is None and required:
             raise ValueError(
                 f"This {type(self).__name__} has not seen this AnnData: pass it to a method of the model first, "

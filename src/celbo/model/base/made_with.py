@@ -1,18 +1,38 @@
-"""The arguments that a model is made with: noted as its constructor is entered, in scvi-tools' layout."""
+"""What a model and its module are made with: the arguments of the constructor, sizes by name, the prior of libraries.
+
+Arguments are noted as the constructor is entered, in scvi-tools' layout.
+"""
 
 import functools
 import inspect
+import logging
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
+
+import numpy as np
+import torch
+
+from ...core import REGISTRY_KEYS, SCVI_TOOLS_VERSION, settings
+from ...data import state_registry_of, summary_stats_of
+from ...data.library import library_size_moments
+from ...dataloaders.base import DataModule
+from ...ops.draws import initial_weights
 
 __all__ = [
     "arguments_for",
+    "build_module",
+    "build_with_loaders",
+    "drawing_weights",
     "flat",
     "given_arguments",
     "init_params",
+    "library_arguments",
+    "module_sizes",
     "noted_arguments",
     "noting_arguments",
+    "registry_of_loaders",
     "setup_call",
 ]
 
@@ -132,3 +152,159 @@ def setup_call(**setup_locals: Any) -> dict[str, Any]:
         if key in setup_locals and key not in _SETUP_DATA and parameter.kind is not parameter.VAR_KEYWORD
     }
     return {"model_name": cls.__name__, "setup_method_name": name, "setup_args": arguments}
+
+
+logger = logging.getLogger("celbo")
+
+
+def module_sizes(registry: Mapping[str, Any]) -> dict[str, Any]:
+    """Constructor arguments that follow from the data.
+
+    Parameters
+    ----------
+    registry
+        Registry of a set-up AnnData.
+
+    Returns
+    -------
+    ``n_input`` genes, ``n_batch``, ``n_labels``, ``n_continuous_cov``, ``n_cats_per_cov`` and every other summary
+    statistic.
+    """
+    stats = summary_stats_of(registry)
+    sizes = dict(stats) | {"n_input": stats.get("n_vars", 0)}
+    sizes["n_continuous_cov"] = stats.get("n_extra_continuous_covs", 0)
+    sizes["n_cats_per_cov"] = None
+    if REGISTRY_KEYS.CAT_COVS_KEY in registry["field_registries"]:
+        sizes["n_cats_per_cov"] = state_registry_of(registry, REGISTRY_KEYS.CAT_COVS_KEY).get("n_cats_per_key")
+    return sizes
+
+
+def build_module(
+    module_cls: type[torch.nn.Module],
+    registry: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    names: Mapping[str, str],
+) -> Any:
+    """Make a module: the sizes it has arguments for, and the model's own arguments over them.
+
+    Parameters
+    ----------
+    module_cls
+        Its class.
+    registry
+        Registry of a set-up AnnData.
+    arguments
+        Of the model.
+    names
+        Argument of the module -> summary statistic, where the module calls a size by a name of its own.
+    """
+    wanted = inspect.signature(module_cls.__init__).parameters
+    known = module_sizes(registry)
+    sizes = {name: value for name, value in known.items() if name in wanted}
+    sizes |= {name: known[statistic] for name, statistic in names.items() if statistic in known}
+    return module_cls(**(sizes | dict(arguments)))
+
+
+def drawing_weights() -> AbstractContextManager[int]:
+    """The randomness of initial weights: one seed for all, so that a run is fixed by ``train(seed=...)`` alone."""
+    return initial_weights(settings.seed)
+
+
+def registry_of_loaders(model_name: str, loaders: DataModule) -> dict[str, Any]:
+    """A registry with the sizes that a custom data module reports.
+
+    Parameters
+    ----------
+    model_name
+        Name of the model's class.
+    loaders
+        Has ``n_vars`` and ``n_batch``, and may have ``n_labels`` (1), ``n_continuous_cov`` (0), ``n_cats_per_cov``
+        (None) and ``var_names`` (numbers).
+
+    Raises
+    ------
+    AttributeError
+        A size is missing.
+    """
+    n_vars = loaders.n_vars
+    names = np.asarray(np.arange(n_vars) if loaders.var_names is None else loaders.var_names).astype(str)
+    n_cats = list(loaders.n_cats_per_cov or [])
+    fields = {
+        REGISTRY_KEYS.X_KEY: ({"n_vars": loaders.n_vars, "column_names": names}, {"n_vars": loaders.n_vars}),
+        REGISTRY_KEYS.BATCH_KEY: (_categories(loaders.n_batch), {"n_batch": loaders.n_batch}),
+        REGISTRY_KEYS.LABELS_KEY: (_categories(loaders.n_labels), {"n_labels": loaders.n_labels}),
+        REGISTRY_KEYS.CONT_COVS_KEY: ({}, {"n_extra_continuous_covs": loaders.n_continuous_cov}),
+        REGISTRY_KEYS.CAT_COVS_KEY: (
+            {"n_cats_per_key": n_cats} if n_cats else {},
+            {"n_extra_categorical_covs": len(n_cats)},
+        ),
+    }
+    return {
+        "scvi_version": SCVI_TOOLS_VERSION,
+        "model_name": model_name,
+        "setup_method_name": "setup_datamodule",
+        "setup_args": {},
+        "field_registries": {
+            key: {"data_registry": {}, "state_registry": state, "summary_stats": stats}
+            for key, (state, stats) in fields.items()
+        },
+    }
+
+
+def _categories(n: int) -> dict[str, Any]:
+    return {"categorical_mapping": np.arange(n).astype(str)}
+
+
+def build_with_loaders(model: Any, loaders: DataModule | None) -> None:
+    """Make the module of a model that was made without data, for the loaders that it is first trained with.
+
+    Raises
+    ------
+    AttributeError
+        No loaders, or they lack a size; see :func:`registry_of_loaders`.
+    """
+    if loaders is None:
+        raise AttributeError(f"This {type(model).__name__} was made without data: pass datamodule= to train().")
+    model._wait_no_longer(registry_of_loaders(type(model).__name__, loaders))
+
+
+def library_arguments(model: Any) -> dict[str, Any]:
+    """Prior of a latent library size, and the size factor's key; the ``_computed_arguments`` of models of counts.
+
+    Parameters
+    ----------
+    model
+        The model being made; its argument ``use_observed_lib_size`` says whether the library size is observed, so that
+        it needs no prior.
+
+    Returns
+    -------
+    ``use_size_factor_key`` and, for a latent library, ``library_log_means`` and ``library_log_vars``, each ``(1,
+    b)``: of the data, or placeholders that the weights of an archive will replace.
+    """
+    fields = model.registry_["field_registries"]
+    has_factor = bool(fields.get(REGISTRY_KEYS.SIZE_FACTOR_KEY, {}).get("data_registry"))
+    arguments: dict[str, Any] = {"use_size_factor_key": has_factor}
+    if given_arguments(model).get("use_observed_lib_size", True) or has_factor:
+        return arguments
+    n_batch = model.summary_stats["n_batch"]
+    if model._adata is None:
+        moments = np.zeros((1, n_batch), np.float32), np.ones((1, n_batch), np.float32)
+    else:
+        manager = model.adata_manager
+        batch_n = np.asarray(manager.get_from_registry(REGISTRY_KEYS.BATCH_KEY))
+        moments = library_size_moments(manager.get_from_registry(REGISTRY_KEYS.X_KEY), batch_n, n_batch)
+    return arguments | {"library_log_means": moments[0], "library_log_vars": _with_spread(moments[1])}
+
+
+def _with_spread(vars_1b: np.ndarray) -> np.ndarray:
+    """Variances above zero: a batch of one cell has none of its own, and the prior N(mean, 0) no density."""
+    flat_1b = ~(vars_1b > 0)
+    if not flat_1b.any():
+        return vars_1b
+    usual = float(vars_1b[~flat_1b].mean()) if not flat_1b.all() else 1.0
+    logger.warning(
+        f"{flat_1b.sum()} of {flat_1b.size} batches have no spread of library sizes (a single cell?): "
+        f"the prior takes the variance {usual:.3g}, the mean of the other batches'."
+    )
+    return np.where(flat_1b, usual, vars_1b).astype(vars_1b.dtype)

@@ -13,15 +13,15 @@ from anndata import AnnData
 
 from ...core import REGISTRY_KEYS, unknown_name
 from ...data import AnnDataManager
-from ...data.access import minify_type_of
+from ...data.access import is_mudata, minify_type_of
 from ...data.constants import MINIFY_TYPE_UNS_KEY, RAW
 from ...data.fields import BaseAnnDataField, LayerField, NumericalObsField, ObsmField, StringUnsField
 from ...data.fields.bundles import in_modality
 from ...data.fields.mudata import ModalityField
-from ...data.modalities import is_mudata, with_modalities
+from ...data.modalities import with_modalities
 from ...module.base.minified import LATENT_POSTERIOR, LATENT_POSTERIOR_WITH_COUNTS
 from ...store.matrices.blocks import CompressedBlock, blocks
-from . import managers
+from .face import keep_manager
 from .model import BaseModelClass
 
 __all__ = ["BaseMinifiedModeModelClass", "BaseMudataMinifiedModeModelClass", "minified_copy"]
@@ -166,8 +166,8 @@ class BaseMinifiedModeModelClass(BaseModelClass):
         manager = AnnDataManager(list(fields), old._get_setup_method_args(), old.validation_checks)
         manager.register_fields(adata, old.registry)
         manager.register_new_fields(self._fields_of_minified(adata))
-        managers.keep_manager(type(self), manager)
-        managers.keep_manager(self, manager)
+        keep_manager(type(self), manager)
+        keep_manager(self, manager)
         self._adata, self._adata_manager, self.registry_ = adata, manager, manager.registry
         self.module.minified_data_type = self.minified_data_type
 

@@ -11,16 +11,23 @@ from anndata import AnnData
 
 from ...core import DataMismatchError, checked_methods, door_of, settings
 from ...data import AnnDataManager, summary_stats_of
+from ...data.access import is_mudata
 from ...data.fields import BaseAnnDataField
-from ...data.modalities import is_mudata
 from ...dataloaders import AnnDataLoader
 from ...module.base import BaseModuleClass
 from ...posterior.output import EXPRESSION, Output
-from . import archives, managers
+from . import archives
 from .describe import setup_call_text
-from .face import ModelFace
-from .made_with import arguments_for, init_params, noted_arguments, noting_arguments, setup_call
-from .sizes import build_module, drawing_weights
+from .face import ModelFace, keep_manager, kept_manager
+from .made_with import (
+    arguments_for,
+    build_module,
+    drawing_weights,
+    init_params,
+    noted_arguments,
+    noting_arguments,
+    setup_call,
+)
 
 __all__ = ["BaseModelClass"]
 
@@ -113,7 +120,7 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
         if adata is not None:
             manager = self._class_manager(adata)
             self._adata, self._adata_manager = adata, manager
-            managers.keep_manager(self, manager)
+            keep_manager(self, manager)
             self.registry_: Mapping[str, Any] = manager.registry
         elif registry is not None:
             self.registry_ = registry
@@ -125,7 +132,7 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
 
     @classmethod
     def _class_manager(cls, adata: AnnData) -> AnnDataManager:
-        manager = managers.kept_manager(cls, adata)
+        manager = kept_manager(cls, adata)
         if manager is None:
             copied = "_scvi_uuid" in adata.uns and "_celbo_managers" not in adata.__dict__
             hint = " It carries the mark of a setup: did you make a copy, or read it from a file?" if copied else ""
@@ -174,17 +181,17 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
     @classmethod
     def _get_most_recent_anndata_manager(cls, adata: AnnData, required: bool = False) -> AnnDataManager | None:
         """Manager of the last setup of an AnnData for this class; None, or a ``ValueError``, where there is none."""
-        manager = managers.kept_manager(cls, adata)
+        manager = kept_manager(cls, adata)
         return cls._class_manager(adata) if manager is None and required else manager
 
     @classmethod
     def register_manager(cls, adata_manager: AnnDataManager) -> None:
         """Keep the manager of a setup, for models of this class that are made from its AnnData."""
-        managers.keep_manager(cls, adata_manager)
+        keep_manager(cls, adata_manager)
 
     def transfer_fields(self, adata: AnnData, **kwargs: Any) -> AnnData:
         """Set an AnnData up like the training data (``extend_categories=True`` admits new categories); returns it."""
-        managers.keep_manager(self, self._manager_like_training(adata, **kwargs))
+        keep_manager(self, self._manager_like_training(adata, **kwargs))
         return adata
 
     def _manager_like_training(self, adata: AnnData, **kwargs: Any) -> AnnDataManager:

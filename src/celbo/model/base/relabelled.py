@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from ...core import REGISTRY_KEYS, settings
+from ...data.access import is_mudata
 from ...data.fields import BaseAnnDataField, LabelsWithUnlabeledObsField
 from ...data.fields.mudata import ModalityField
-from ...data.modalities import is_mudata
 
 __all__ = ["columns_by_label", "setup_with_labels", "warn_ignored"]
 

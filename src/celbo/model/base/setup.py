@@ -11,9 +11,10 @@ from anndata import AnnData
 
 from ...core import ArgumentError, UnknownArgumentError, door_of
 from ...data import AnnDataManager
+from ...data.access import is_mudata
 from ...data.fields import BaseAnnDataField
-from ...data.modalities import is_mudata, listed_modalities
-from ...data.presence import may_lack_modalities, tell_presence
+from ...data.modalities import listed_modalities
+from ...data.presence import tell_presence
 from ...data.registry import check_source
 from ...data.validation_check import AnnDataManagerValidationCheck
 
@@ -115,7 +116,7 @@ def setup_method(fields_of: Callable[..., Sequence[BaseAnnDataField]]) -> Callab
         checks = AnnDataManagerValidationCheck(check_fully_paired_mudata=not cls._modalities_may_lack_cells)
         manager = AnnDataManager(list(fields), call, checks)
         manager.register_fields(adata, **registration)
-        if registration.get("source_registry") is None and may_lack_modalities(manager):
+        if registration.get("source_registry") is None and manager.may_lack_modalities:
             tell_presence(manager)
         cls.register_manager(manager)
 

@@ -20,7 +20,7 @@ from ...train import KwargsLike, Plan, TrainerConfig, TrainingPlan, TrainRunner,
 from ...train.engines.engine import several_processes
 from ...train.recipes import Recipe, default_recipe, find_recipe
 from ...verbs.cells import has_few_counts
-from .sizes import build_with_loaders
+from .made_with import build_with_loaders
 
 if TYPE_CHECKING:
     from ...train.checkpoints import SavedRun

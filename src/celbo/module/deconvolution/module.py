@@ -37,8 +37,7 @@ from torch.distributions import Normal
 from ...core import REGISTRY_KEYS, checked
 from ...distributions import NegativeBinomial
 from ...nn import Encoder, FCLayers
-from ...nn.covariates import append_columns
-from ...nn.fc_layers import Linear
+from ...nn.fc_layers import Linear, append_columns
 from ...ops.draws import randn
 from ..base import BaseModuleClass, EmbeddingModuleMixin, LossOutput, auto_move_data
 from ..base.priors import GaussianPrior

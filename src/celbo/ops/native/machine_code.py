@@ -1,4 +1,4 @@
-"""The compiled loops over rows: kept on disk as object code, loaded without numba.
+"""The compiled loops over rows: made ready at their first use, kept on disk as object code, loaded without numba.
 
 numba is needed to compile and takes 0.7 s and 60 MB to import; a run that finds its loops compiled pays neither, only
 for llvmlite, which links the object code into the process. A file is taken for this very processor, these sources and
@@ -13,17 +13,71 @@ import logging
 import os
 import sys
 import tempfile
+import threading
+import warnings
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import llvmlite.binding as llvm
 import numpy as np
 from torch import Tensor
 
-__all__ = ["Loop", "ready_loop"]
+__all__ = ["Family", "Loop", "all_work", "loop", "ready_loop", "works"]
 
 logger = logging.getLogger("celbo")
+
+Family = Literal[
+    "negative_binomial", "poisson", "accessibility", "csr_product", "sparse_linear", "sparse_linear_gradient"
+]
+
+_loops: dict[Family, "Loop"] = {}
+_broken: dict[Family, str] = {}
+_compiling = threading.Lock()
+
+
+def _unlock() -> None:
+    """In a forked child: the thread that was compiling is not there."""
+    global _compiling
+    _compiling = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock)
+
+
+def loop(family: Family) -> "Loop":
+    """The compiled loop over rows; compiled, or read from disk, at the first call.
+
+    Raises
+    ------
+    Exception
+        Whatever keeps numba from being imported or from compiling.
+    """
+    if family not in _loops:
+        with _compiling:
+            if family not in _loops:
+                _loops[family] = ready_loop(family)
+    return _loops[family]
+
+
+def all_work() -> bool:
+    """Whether none was found broken so far; asking compiles nothing."""
+    return not _broken
+
+
+def works(family: Family) -> bool:
+    """Whether numba can compile the family here; when it cannot, the first to ask is warned."""
+    if family in _broken:
+        return False
+    try:
+        loop(family)
+    except Exception as error:  # whatever is wrong with a user's numba, work goes on without it
+        _broken[family] = f"{type(error).__name__}: {error}"
+        message = f"numba cannot be used, the slower plain torch form is taken instead: {_broken[family]}"
+        warnings.warn(message, RuntimeWarning, stacklevel=5)
+        return False
+    return True
+
 
 SCRATCH_ROWS = 6
 SOURCES = ("kernels.py", "accessibility_kernel.py", "csr_kernel.py", "compiling.py")
@@ -46,7 +100,7 @@ class Loop:
 
     def __init__(self, object_code: bytes, symbol: str) -> None:
         self._engine = _engine()
-        self._engine.add_object_file(llvm.ObjectFileRef.from_data(object_code))
+        self._engine.add_object_file(_llvm().ObjectFileRef.from_data(object_code))
         self._engine.finalize_object()
         address = self._engine.get_function_address(symbol)
         if not address:
@@ -108,12 +162,18 @@ def ready_loop(family: str) -> Loop:
 
 
 @functools.cache
+def _llvm() -> Any:
+    """The linker of llvmlite: loading it takes a moment, and this module must load without it."""
+    return importlib.import_module("llvmlite.binding")
+
+
+@functools.cache
 def _key() -> str:
     """What machine code depends on: sources, versions, processor."""
     digest = hashlib.sha256()
     for source in SOURCES:
         digest.update((Path(__file__).parent / source).read_bytes())
-    processor = [llvm.get_process_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]
+    processor = [_llvm().get_process_triple(), _llvm().get_host_cpu_name(), _llvm().get_host_cpu_features().flatten()]
     asked = [os.environ.get(f"NUMBA_{name}", "") for name in ("CPU_NAME", "CPU_FEATURES", "OPT")]
     versions = [metadata.version(package) for package in ("numba", "llvmlite", "numpy")] + [sys.version]
     digest.update("\n".join(processor + asked + versions).encode())
@@ -170,9 +230,9 @@ _UNREACHED = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda memory: None)
 
 def _engine() -> Any:
     """A linker for object code; symbols it lacks are looked up in the process (the C library's mathematics)."""
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    if llvm.address_of_symbol("NRT_MemInfo_call_dtor") is None:
-        llvm.add_symbol("NRT_MemInfo_call_dtor", ctypes.cast(_UNREACHED, ctypes.c_void_p).value)
-    target_machine = llvm.Target.from_default_triple().create_target_machine()  # belongs to the engine from here on
-    return llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine)
+    _llvm().initialize_native_target()
+    _llvm().initialize_native_asmprinter()
+    if _llvm().address_of_symbol("NRT_MemInfo_call_dtor") is None:
+        _llvm().add_symbol("NRT_MemInfo_call_dtor", ctypes.cast(_UNREACHED, ctypes.c_void_p).value)
+    target_machine = _llvm().Target.from_default_triple().create_target_machine()  # belongs to the engine from here on
+    return _llvm().create_mcjit_compiler(_llvm().parse_assembly(""), target_machine)

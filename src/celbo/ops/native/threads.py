@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 
@@ -102,7 +102,7 @@ def working_threads(stored: int | None = None, *, afresh: bool = True) -> Iterat
     _local.chosen = chosen
     _set(chosen)
     try:
-        with considerate(chosen):
+        with considerate(chosen) if chosen > 1 else nullcontext():  # one thread waits for nobody
             yield chosen
     finally:
         _local.chosen = outer
@@ -114,7 +114,8 @@ def between_batches() -> None:
     chosen = _local.chosen
     if chosen is not None:
         _set(chosen)
-        look_around()
+        if chosen > 1:
+            look_around()
 
 
 def _set(n: int) -> None:

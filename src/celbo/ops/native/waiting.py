@@ -171,7 +171,7 @@ _watch = _Watch()
 @contextmanager
 def considerate(n_threads: int) -> Iterator[None]:
     """Work on so many threads inside, with waits that do not stand in the way of others."""
-    if n_threads == 1 or OPENMP is None:  # nobody waits, or nothing is to be done about it
+    if OPENMP is None:  # nothing is to be done about waits
         yield
         return
     watch = _watch  # a forked child has another

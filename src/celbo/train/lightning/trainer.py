@@ -16,7 +16,7 @@ import torch
 
 from ...core import optional, settings
 from ...dataloaders.base import Loader
-from ...module.base.randomness import minibatches_of, randomness_of
+from ...ops.draws import minibatches_of, randomness_of
 from ...ops.native.threads import working_threads
 from ..config import LIGHTNING_ONLY, WITHOUT_EFFECT, as_list, is_lightnings, needs_lightning, needs_their_trainer
 from ..engines.engine import Engine

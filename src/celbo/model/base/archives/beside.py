@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ....data import read as read_anndata
-from ....data.modalities import is_mudata
+from ....data.access import is_mudata
 from ....data.multimodal import read_mudata
 
 __all__ = ["DATA_FILES", "copy_data", "find_data", "write_data", "write_whole"]

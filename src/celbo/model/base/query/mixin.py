@@ -16,10 +16,10 @@ from torch import Tensor
 
 from ....core import REGISTRY_KEYS, checked_methods, unknown_name
 from ....data import data_registry_of, state_registry_of
-from ....data.access import raw_of
+from ....data.access import is_mudata, raw_of
 from ....data.constants import RAW
 from ....data.genes import align_genes
-from ....data.modalities import is_mudata, listed_modalities, with_modalities
+from ....data.modalities import listed_modalities, with_modalities
 from ....data.registry import names_by_modality
 from .. import archives
 from . import surgery
