@@ -164,7 +164,9 @@ def ready_loop(family: str) -> Loop:
 @functools.cache
 def _llvm() -> Any:
     """The linker of llvmlite: loading it takes a moment, and this module must load without it."""
-    return importlib.import_module("llvmlite.binding")
+    import llvmlite.binding
+
+    return llvmlite.binding
 
 
 @functools.cache
