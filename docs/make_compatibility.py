@@ -33,6 +33,7 @@ DEVIATIONS: dict[str, str] = {
     ),
     "scvi.external.*: `sample`: has no *": _DOES_NOT_SAMPLE,
     "scvi.external.MRVI: `setup_anndata`: has no `backend`": "there is the one of torch alone",
+    "scvi.external.scviva.nicheVAE: has no *": "taken by keyword, as those of `VAE`",
     "scvi.external.velovi.VELOVAE: default of `var_activation` is *": "the same function",
     "scvi.external.velovi.VELOVAE: `generative`: has no *": "rates are the module's own",
     "scvi.external.cellassign.CellAssignModule: `generative`: has no `transform_batch`": (
@@ -121,7 +122,7 @@ def parsed(signature: str) -> tuple[list[Parameter], bool]:
     """Parameters of a signature as text, without ``self`` and stars, and whether it ends in ``**kwargs``."""
     text = signature[signature.index("(") :]
     text = re.sub(r"=\s*(<[^<>]*(?:<[^<>]*>[^<>]*)*>)", lambda m: "=" + repr(m[1]), text)
-    text = re.sub(r":\s*<[^<>]*>", ": Any", text)  # an annotation that is no type: <built-in method tensor>
+    text = re.sub(r"([:\[])\s*<[^<>]*>", r"\1 Any", text)  # an annotation that is no type: <built-in method tensor>
     arguments = ast.parse(f"def f{text}: pass").body[0].args  # type: ignore[attr-defined]
     positional = [*arguments.posonlyargs, *arguments.args]
     defaults = [None] * (len(positional) - len(arguments.defaults)) + arguments.defaults

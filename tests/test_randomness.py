@@ -16,6 +16,7 @@ from celbo.external import (
     GIMVI,
     MRVI,
     SCAR,
+    SCVIVA,
     SOLO,
     VELOVI,
     CellAssign,
@@ -218,6 +219,17 @@ def mrvi():
     return model, [lambda: model.get_latent_representation(use_mean=False), model.get_elbo]
 
 
+def scviva():
+    adata = data()
+    adata.obsm["spatial"] = np.random.default_rng(0).uniform(size=(adata.n_obs, 2))
+    adata.obsm["X_scVI"] = np.log1p(adata.X)[:, :4]
+    SCVIVA.preprocessing_anndata(adata, k_nn=5, labels_key="labels")
+    SCVIVA.setup_anndata(adata, labels_key="labels")
+    model = SCVIVA(adata, prior_mixture=True, **SMALL)
+    model.train(**TRAIN)
+    return model, [model.get_niche_error, model.predict_neighborhood]
+
+
 def gimvi():
     sets = [data(), data()]
     for adata in sets:
@@ -260,6 +272,7 @@ KINDS = [
     scar,
     contrastivevi,
     mrvi,
+    scviva,
     gimvi,
     velovi,
 ]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from celbo.data import synthetic_iid
-from celbo.external import MRVI, SCAR, SOLO, TOTALANVI, VELOVI, SysVI, TorchMRVI
+from celbo.external import MRVI, SCAR, SCVIVA, SOLO, TOTALANVI, VELOVI, SysVI, TorchMRVI
 from celbo.model import AUTOZI, PEAKVI, SCANVI, SCVI, TOTALVI, AmortizedLDA, LinearSCVI
 from celbo.testing import check_model
 
@@ -64,6 +64,20 @@ def test_contract_of_velocities():
         return adata
 
     check_model(VELOVI, smoothed, setup={"spliced_layer": "Ms", "unspliced_layer": "Mu"}, init=SMALL)
+
+
+@pytest.mark.usefixtures("global_rng_untouched")
+def test_contract_of_niches():
+    """It takes cells with places, and an embedding."""
+
+    def in_tissue():
+        adata = data()
+        adata.obsm["spatial"] = np.random.default_rng(0).uniform(size=(adata.n_obs, 2))
+        adata.obsm["X_scVI"] = np.log1p(adata.X[:, :4])
+        SCVIVA.preprocessing_anndata(adata, k_nn=5, labels_key="labels")
+        return adata
+
+    check_model(SCVIVA, in_tissue, setup={"labels_key": "labels", "batch_key": "batch"}, init=SMALL)
 
 
 @pytest.mark.usefixtures("global_rng_untouched")

@@ -6,6 +6,7 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from celbo.external.mrvi import TorchMRVAE
+from celbo.external.scviva import nicheVAE
 from celbo.external.sysvi import SysVAE
 from celbo.module import LDVAE, PEAKVAE, VAE, AmortizedLDAModule, AutoZIVAE
 from celbo.module.base import BaseModuleClass, LossOutput
@@ -21,6 +22,8 @@ def minibatch() -> dict[str, torch.Tensor]:
         "batch": torch.arange(N)[:, None] % 2,
         "labels": torch.arange(N)[:, None] % 3,
         "sample": torch.arange(N)[:, None] % 3,
+        "niche_composition": torch.tensor([[0.5, 0.5, 0.0], [0.2, 0.3, 0.5]])[torch.arange(N) % 2],
+        "latent_mean_ct_key": torch.randn(N, 6, generator=generator),
     }
 
 
@@ -42,6 +45,10 @@ def peaks(n_input, n_labels, **options):
 
 def samples(n_input, n_batch, n_labels, n_hidden, n_latent, **options):
     return TorchMRVAE(n_input, 3, n_batch, n_labels, n_latent, n_latent, n_hidden, **options)
+
+
+def niches(n_input, **options):
+    return nicheVAE(n_input, 2, **options)
 
 
 COVARIATES = {"n_cats_per_cov": [4], "n_continuous_cov": 2}
@@ -67,6 +74,12 @@ ROWS = {
     "peaks_plain": (peaks, {"model_depth": False, "region_factors": False}, []),
     "samples": (samples, {}, [f"{name}.attention_block.k_proj.bias" for name in ("px", "qz")]),  # as in any softmax
     "samples_of_1_4_2": (samples, {"layout": "1.4.2", "learn_z_u_prior_scale": True}, []),
+    "niches": (niches, {}, [LIBRARY, OWN_THETA, NO_DROPOUT, "px_r", "composition_decoder.var_decoder"]),
+    "niches_mixture": (
+        niches,
+        {"prior_mixture": True, "gene_likelihood": "nb", "linear_classifier": False},
+        [LIBRARY, OWN_THETA, NO_DROPOUT, "composition_decoder.var_decoder"],
+    ),
     "systems": (lambda **_: SysVAE(G, n_batch=2, n_hidden=6, n_latent=3), {}, []),
     "linear": (LDVAE, {**PRIOR, "gene_likelihood": "nb"}, [NO_DROPOUT]),
 }

@@ -10,7 +10,18 @@ import scipy.sparse as sp
 
 import celbo
 from celbo.data import open as open_data
-from celbo.external import GIMVI, MRVI, SCAR, SOLO, CellAssign, ContrastiveVI, RNAStereoscope, SpatialStereoscope, SysVI
+from celbo.external import (
+    GIMVI,
+    MRVI,
+    SCAR,
+    SCVIVA,
+    SOLO,
+    CellAssign,
+    ContrastiveVI,
+    RNAStereoscope,
+    SpatialStereoscope,
+    SysVI,
+)
 from celbo.model import AUTOZI, SCANVI, SCVI, AmortizedLDA, CondSCVI, DestVI, LinearSCVI
 
 N, G, H = 60, 12, 20
@@ -46,7 +57,7 @@ def models():
 
 
 @pytest.mark.parametrize(
-    "cls", [*MODELS, SpatialStereoscope, SysVI, SCAR, ContrastiveVI, MRVI, GIMVI], ids=lambda cls: cls.__name__
+    "cls", [*MODELS, SpatialStereoscope, SysVI, SCAR, ContrastiveVI, MRVI, GIMVI, SCVIVA], ids=lambda cls: cls.__name__
 )
 def test_every_setup_takes_it_as_its_last_keyword(cls):
     parameters = list(inspect.signature(cls.setup_anndata).parameters.values())

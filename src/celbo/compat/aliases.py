@@ -43,6 +43,7 @@ _ROOMS = {
     "external.mrvi": "_model",
     "external.poissonvi": "_model",
     "external.scar": "_model _module",
+    "external.scviva": "_components _constants _model _module",
     "external.solo": "_model",
     "external.stereoscope": "_model _module",
     "external.sysvi": "_model _module",

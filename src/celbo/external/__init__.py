@@ -7,6 +7,7 @@ from .gimvi import GIMVI
 from .mrvi import MRVI, TorchMRVI
 from .poissonvi import POISSONVI
 from .scar import SCAR
+from .scviva import SCVIVA
 from .solo import SOLO
 from .stereoscope import RNAStereoscope, SpatialStereoscope
 from .sysvi import SysVI
@@ -18,6 +19,7 @@ __all__ = [
     "MRVI",
     "POISSONVI",
     "SCAR",
+    "SCVIVA",
     "SOLO",
     "TOTALANVI",
     "VELOVI",

@@ -75,7 +75,12 @@ def _log_weights(
 
 
 def _log_ratio(p: Distribution, q: Distribution, value: Tensor) -> Tensor:
-    return (p.log_prob(value) - q.log_prob(value)).sum(-1)
+    return _summed(p, value) - _summed(q, value)
+
+
+def _summed(p: Distribution, value: Tensor) -> Tensor:
+    """Log-probability of all latents of a cell; a mixture is a distribution over vectors already."""
+    return p.log_prob(value) if p.event_shape else p.log_prob(value).sum(-1)
 
 
 def _draw(q: Any, n_samples: int, generator: torch.Generator | None) -> Tensor:

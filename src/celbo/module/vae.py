@@ -13,7 +13,7 @@ Reference: Lopez et al., Nature Methods 2018 (:cite:p:`Lopez18`).
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -97,6 +97,8 @@ class VAE(EmbeddingModuleMixin, CountedModule):
         without its prior.
     """
 
+    _z_encoder_cls: ClassVar[type[Encoder]] = Encoder
+
     @checked
     def __init__(
         self,
@@ -167,8 +169,8 @@ class VAE(EmbeddingModuleMixin, CountedModule):
         else:
             self.n_cat_list.insert(0, n_batch)
 
-        def encoder(n_output: int, n_encoder_layers: int, distribution: str) -> Encoder:
-            return Encoder(
+        def encoder(made: type[Encoder], n_output: int, n_encoder_layers: int, distribution: str) -> Encoder:
+            return made(
                 n_input + self.n_dense_covariates * encode_covariates,
                 n_output,
                 n_cat_list=self.n_cat_list if encode_covariates else None,
@@ -183,8 +185,8 @@ class VAE(EmbeddingModuleMixin, CountedModule):
                 **(extra_encoder_kwargs or {}),
             )
 
-        self.z_encoder = encoder(n_latent, n_layers, latent_distribution)
-        self.l_encoder = encoder(1, 1, "normal")  # always there, as in scvi-tools' archives
+        self.z_encoder = encoder(self._z_encoder_cls, n_latent, n_layers, latent_distribution)
+        self.l_encoder = encoder(Encoder, 1, 1, "normal")  # always there, as in scvi-tools' archives
         self.decoder: DecoderSCVI | LinearDecoderSCVI = DecoderSCVI(
             n_latent + self.n_dense_covariates,
             n_input,
@@ -218,7 +220,7 @@ class VAE(EmbeddingModuleMixin, CountedModule):
     @property
     def encodes_sparse_counts(self) -> bool:
         """Whether ``inference`` takes counts as a CSR tensor: with the encoding and the encoder of this class."""
-        is_own = type(self)._regular_inference is VAE._regular_inference and type(self.z_encoder) is Encoder
+        is_own = type(self)._regular_inference is VAE._regular_inference and isinstance(self.z_encoder, Encoder)
         return is_own and self.minified_data_type is None
 
     def _encoder_input(

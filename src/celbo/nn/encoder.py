@@ -68,10 +68,17 @@ class Encoder(nn.Module):
             dropout_rate=dropout_rate,
             **kwargs,
         )
-        self.mean_encoder = Linear(n_hidden, n_output)
-        self.var_encoder = Linear(n_hidden, n_output)
+        self._make_heads(n_hidden, n_output)
         self.z_transformation = nn.Softmax(dim=-1) if distribution == "ln" else _identity
         self.var_activation = torch.exp if var_activation is None else var_activation
+
+    def _make_heads(self, n_hidden: int, n_output: int) -> None:
+        self.mean_encoder = Linear(n_hidden, n_output)
+        self.var_encoder = Linear(n_hidden, n_output)
+
+    def _heads(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean, and the variance before its activation, of the last hidden layer."""
+        return self.mean_encoder(hidden), self.var_encoder(hidden)
 
     def forward(
         self, x: Tensor, *cat_list: Tensor | None, cont: Tensor | None = None
@@ -90,9 +97,8 @@ class Encoder(nn.Module):
         ``(q, z)`` with ``return_dist``, else ``(mean, variance, z)``; ``z`` is a reparameterised sample, transformed as
         ``distribution`` says.
         """
-        hidden = self.encoder(x, *cat_list, cont=cont)
-        mean_nk = self.mean_encoder(hidden)
-        var_nk = self.var_activation(self.var_encoder(hidden)) + self.var_eps
+        mean_nk, unconstrained_nk = self._heads(self.encoder(x, *cat_list, cont=cont))
+        var_nk = self.var_activation(unconstrained_nk) + self.var_eps
         # The arguments are not validated: the check would make the host wait for a GPU at each step.
         q = Normal(mean_nk, var_nk.sqrt(), validate_args=False)
         z_nk = self.z_transformation(rsample(q))
