@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 
 from ..core import unknown_name
+from ..data.modalities import gathered_obs
 from .counts import counts_of
 from .errors import UserError
+from .multimodal import modality_of_counts
 from .options import TrainOptions, spelt
 
 __all__ = ["with_values_of"]
@@ -19,31 +20,30 @@ _VALUES = {"unlabeled_category": "labels_key", "restrict_to_batch": "batch_key"}
 """Setting that is a value -> setting that names its column."""
 
 
-def with_values_of(adata: AnnData, options: TrainOptions) -> TrainOptions:
-    """Settings whose values are those of the data, in their type: what is typed is text.
+def with_values_of(data: Any, options: TrainOptions) -> TrainOptions:
+    """Settings whose values are those of the data (AnnData or MuData), in their type: what is typed is text.
 
     Raises
     ------
     UserError
         No such column, layer or value, with the nearest one that there is.
     """
+    obs, adata = gathered_obs(data), modality_of_counts(data, options)
     given = [getattr(options, name) for name in _OF_ONE_COLUMN]
     for key in (*given, *options.categorical_covariates, *options.continuous_covariates):
-        if key is not None and key not in adata.obs:
-            raise UserError(unknown_name("column of obs", key, adata.obs.columns))
+        if key is not None and key not in obs:
+            raise UserError(unknown_name("column of obs", key, obs.columns))
     if options.layer is not None and options.layer not in adata.layers:
         raise UserError(unknown_name("layer", options.layer, adata.layers))
     if options.raw:
         counts_of(adata, None, raw=True)
-    values = {
-        name: _value(adata, options, name, _VALUES[name]) for name in _VALUES if getattr(options, name) is not None
-    }
+    values = {name: _value(obs, options, name, _VALUES[name]) for name in _VALUES if getattr(options, name) is not None}
     return dataclasses.replace(options, **values)
 
 
-def _value(adata: AnnData, options: TrainOptions, name: str, key_name: str) -> Any:
+def _value(obs: pd.DataFrame, options: TrainOptions, name: str, key_name: str) -> Any:
     given, key = getattr(options, name), getattr(options, key_name)
-    known = pd.unique(adata.obs[key].dropna())
+    known = pd.unique(obs[key].dropna())
     for value in known:
         if str(value) == str(given):
             return value.item() if isinstance(value, np.generic) else value

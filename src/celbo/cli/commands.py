@@ -21,7 +21,7 @@ app = typer.Typer(
 Inputs = Annotated[
     list[Path],
     typer.Argument(
-        help="Raw counts: .h5ad, .zarr, 10x .h5 or mtx, .loom, .csv; several; a folder.", show_default=False
+        help="Raw counts: .h5ad, .h5mu, .zarr, 10x .h5 or mtx, .loom, .csv; several; a folder.", show_default=False
     ),
 ]
 ModelDir = Annotated[Path, typer.Argument(help="Folder of a run, or of a saved model.", show_default=False)]
@@ -29,11 +29,20 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an ea
 Data = Annotated[str, typer.Option(help="load, stream from disk, or auto: by what fits in memory.")]
 Raw = Annotated[bool, typer.Option("--raw", help="Take the counts, and the genes, of raw.")]
 Modality = Annotated[str | None, typer.Option(help=".h5mu: modality; 10x: type of feature.", show_default="RNA")]
+Rna = Annotated[str | None, typer.Option(help="Modality of genes.", show_default="by its type or name")]
+Protein = Annotated[str | None, typer.Option(help="Modality of proteins.", show_default="by its type or name")]
+Atac = Annotated[str | None, typer.Option(help="Modality of regions.", show_default="by its type or name")]
 Orientation = Annotated[
     str | None, typer.Option(help=".csv: genes-by-cells or cells-by-genes.", show_default="by the names")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
-Model = Annotated[str, typer.Option(help="scvi, linear_scvi, scanvi, autozi, lda, cellassign or solo.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        help="scvi, linear_scvi, scanvi, autozi, lda, cellassign, solo, scar or sysvi; of genes and proteins totalvi "
+        "or totalanvi, of regions peakvi or poissonvi, of several of the three multivi."
+    ),
+]
 Markers = Annotated[Path | None, typer.Option(help="cellassign: .csv of genes by cell types, 1 for a marker, else 0.")]
 Recipe = Annotated[
     str | None,
@@ -83,6 +92,9 @@ def train(
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, cuda or mps.")] = "auto",
     data: Data = "auto",
     modality: Modality = None,
+    rna: Rna = None,
+    protein: Protein = None,
+    atac: Atac = None,
     orientation: Orientation = None,
     devices: Annotated[str, typer.Option(help="How many, a process each; under torchrun: all of its.")] = "auto",
     num_nodes: Annotated[int, typer.Option(min=1, help="Machines of the job.")] = 1,
@@ -115,6 +127,9 @@ def embed(
     output: Annotated[Path, typer.Option("-o", "--output", help="File to write: .h5ad.", show_default=False)],
     data: Data = "auto",
     modality: Modality = None,
+    rna: Rna = None,
+    protein: Protein = None,
+    atac: Atac = None,
     orientation: Orientation = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -124,7 +139,14 @@ def embed(
     Genes are matched by name. The file then holds obs and obsm["X_celbo"].
     """
     runs = _runs()
-    runs.embed(model_dir, inputs, output, runs.ReadingOptions(data, modality, orientation), overwrite, quiet)
+    runs.embed(
+        model_dir,
+        inputs,
+        output,
+        runs.ReadingOptions(data, modality, orientation, rna, protein, atac),
+        overwrite,
+        quiet,
+    )
 
 
 @app.command()
@@ -134,6 +156,9 @@ def predict(
     output: Annotated[Path, typer.Option("-o", "--output", help="File to write: .csv or .h5ad.", show_default=False)],
     data: Data = "auto",
     modality: Modality = None,
+    rna: Rna = None,
+    protein: Protein = None,
+    atac: Atac = None,
     orientation: Orientation = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -143,30 +168,41 @@ def predict(
     Genes are matched by name. The file has the most probable class of each cell and the probabilities of all.
     """
     runs = _runs()
-    runs.predict(model_dir, inputs, output, runs.ReadingOptions(data, modality, orientation), overwrite, quiet)
+    runs.predict(
+        model_dir,
+        inputs,
+        output,
+        runs.ReadingOptions(data, modality, orientation, rna, protein, atac),
+        overwrite,
+        quiet,
+    )
 
 
 @app.command()
 def denoise(
     model_dir: ModelDir,
     inputs: Inputs,
-    output: Annotated[Path, typer.Option("-o", "--output", help="File: .zarr or .h5ad.", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="File: .zarr, .h5ad or .h5mu.", show_default=False)],
     transform_batch: Annotated[list[str] | None, typer.Option(help="Batch to decode as; several: averaged.")] = None,
     gene: Annotated[list[str] | None, typer.Option(help="Gene to write; repeatable.", show_default="all")] = None,
     seed: Seed = None,
     data: Data = "auto",
     modality: Modality = None,
+    rna: Rna = None,
+    protein: Protein = None,
+    atac: Atac = None,
     orientation: Orientation = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
     """Write denoised expression by a trained model, however many cells there are.
 
-    Genes are matched by name. The file is an AnnData; each cell's expression sums to 1 over all genes.
+    Genes are matched by name. The file is an AnnData; each cell's expression sums to 1 over all genes. Of models of
+    several modalities a .h5mu holds all of them, an AnnData the genes alone.
     """
     runs = _runs()
     options = {"transform_batch": transform_batch, "gene_list": gene, "seed": seed}
-    how = runs.ReadingOptions(data, modality, orientation)
+    how = runs.ReadingOptions(data, modality, orientation, rna, protein, atac)
     runs.denoise(model_dir, inputs, output, options, how, overwrite, quiet)
 
 

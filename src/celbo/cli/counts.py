@@ -40,18 +40,20 @@ def genes_of(adata: anndata.AnnData, raw: bool) -> Any:
     return adata.raw.var_names if raw else adata.var_names
 
 
-def findings(adata: anndata.AnnData, inputs: Sequence[Path], layer: str | None, raw: bool) -> list[Finding]:
+def findings(
+    adata: anndata.AnnData, inputs: Sequence[Path], layer: str | None, raw: bool, of_part: str = ""
+) -> list[Finding]:
     """What the counts are like; an error where no model can be trained on them.
 
     Values that are no counts are said whatever else the command says, with the file that they are in, and where the
-    counts are.
+    counts are; ``of_part`` names the modality, where the data have several.
     """
     try:
         x = counts_of(adata, layer, raw)
     except UserError:
         counts_of(_whole(adata, inputs), layer, raw)  # the same, with all the layers that there are
         raise
-    where = "raw" if raw else "X" if layer is None else f"layer {layer!r}"
+    where = ("raw" if raw else "X" if layer is None else f"layer {layer!r}") + of_part
     with counting(x, where) as progress:
         report = check_counts(x, obs_names=adata.obs_names, var_names=genes_of(adata, raw), progress=progress)
     elsewhere = None

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from ..data.modality_roles import RNA
 from .errors import UserError
 from .options import TrainOptions
 
@@ -68,7 +69,7 @@ def fit(kind: "Kind", adata: AnnData, options: TrainOptions, training: Mapping[s
 
 def latents(fitted: Fitted, adata: AnnData | None = None, indices: np.ndarray | None = None) -> np.ndarray:
     """Latent representation of a model that has one, ``(n, k)``."""
-    return fitted.model.get_latent_representation(adata, indices)
+    return fitted.model.get_latent_representation(adata, indices=indices)
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,14 @@ class Kind:
         Whether it gives denoised expression.
     renamed
         Arguments of ``train`` that go by another name.
+    role
+        What its one matrix holds, one of :data:`celbo.data.modality_roles.ROLES`.
+    roles
+        Of a model of several modalities: what they hold -> whether it cannot do without.
+    takes_raw
+        Whether it can be set up with ``raw``.
+    takes_counts
+        Whether its data are counts.
     """
 
     name: str
@@ -116,6 +125,10 @@ class Kind:
     genes: Callable[[Fitted], pd.DataFrame] | None = None
     denoises: bool = False
     renamed: Mapping[str, str] = field(default_factory=dict)
+    role: str = RNA
+    roles: Mapping[str, bool] = field(default_factory=dict)
+    takes_raw: bool = True
+    takes_counts: bool = True
 
     def load(self, archive: Path) -> Fitted:
         """Read a model of this kind, and its parts, without data."""

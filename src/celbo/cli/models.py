@@ -10,13 +10,14 @@ import pandas as pd
 from anndata import AnnData
 
 from ..core import unknown_name
-from ..external import SOLO, CellAssign
-from ..model import AUTOZI, SCANVI, SCVI, AmortizedLDA, LinearSCVI
+from ..data.modality_roles import ATAC, PROTEIN, RNA
+from ..external import POISSONVI, SCAR, SOLO, TOTALANVI, CellAssign, SysVI
+from ..model import AUTOZI, MULTIVI, PEAKVI, SCANVI, SCVI, TOTALVI, AmortizedLDA, LinearSCVI
 from ..model.base.archives.archive import read_saved
 from ..report.topics import N_DRAWS, topics_of_cells
 from ..report.zero_inflation import gene_table
 from . import cellassign as marked
-from . import doublets
+from . import doublets, multimodal
 from .errors import UserError
 from .kind import Fitted, Kind
 from .options import TrainOptions, spelt
@@ -25,7 +26,16 @@ from .saved import find_archive
 __all__ = ["MODELS", "load", "settings_of_others", "settled"]
 
 _OF_AUTOENCODERS: Mapping[str, Any] = {"batch_key": None, "labels_key": None, "n_top_genes": None, "n_latent": 10}
-_COVARIATES: Mapping[str, Any] = {"size_factor_key": None, "categorical_covariates": (), "continuous_covariates": ()}
+_OF_CATEGORIES: Mapping[str, Any] = {"categorical_covariates": (), "continuous_covariates": ()}
+_COVARIATES: Mapping[str, Any] = {"size_factor_key": None, **_OF_CATEGORIES}
+_OF_LABELS: Mapping[str, str] = {"labels_key": "the column of obs with the label of each cell that has one"}
+_OF_REGIONS: Mapping[str, Any] = {"batch_key": None, "labels_key": None, "n_latent": None, **_OF_CATEGORIES}
+_OF_PROTEINS: Mapping[str, Any] = {
+    **{"batch_key": None, "n_top_genes": None, "n_latent": 20},
+    **_COVARIATES,
+    **{"rna": None, "protein": None},
+}
+_BOTH: Mapping[str, Any] = {"fit": multimodal.fit, "denoises": True, "takes_raw": False}
 
 
 def _label_probabilities(fitted: Fitted, adata: AnnData | None = None) -> pd.DataFrame:
@@ -55,7 +65,7 @@ _ROWS = (
         "scanvi",
         SCANVI,
         {**_OF_AUTOENCODERS, **_COVARIATES, "unlabeled_category": None},
-        needs={"labels_key": "the column of obs with the label of each cell that has one"},
+        needs=_OF_LABELS,
         predict=_label_probabilities,
         denoises=True,
     ),
@@ -88,6 +98,39 @@ _ROWS = (
         embed=doublets.embed,
         predict=doublets.predict,
     ),
+    Kind("peakvi", PEAKVI, _OF_REGIONS, role=ATAC, takes_raw=False),
+    Kind("poissonvi", POISSONVI, _OF_REGIONS, role=ATAC, takes_raw=False),
+    Kind("totalvi", TOTALVI, _OF_PROTEINS, roles={RNA: True, PROTEIN: True}, **_BOTH),
+    Kind(
+        "totalanvi",
+        TOTALANVI,
+        {**_OF_PROTEINS, "labels_key": None, "unlabeled_category": None},
+        needs=_OF_LABELS,
+        predict=_label_probabilities,
+        roles={RNA: True, PROTEIN: True},
+        **_BOTH,
+    ),
+    Kind(
+        "multivi",
+        MULTIVI,
+        {
+            "batch_key": None,
+            "n_top_genes": None,
+            "n_latent": None,
+            **_OF_CATEGORIES,
+            **dict.fromkeys((RNA, PROTEIN, ATAC)),
+        },
+        roles={RNA: False, ATAC: False, PROTEIN: False},
+        **_BOTH,
+    ),
+    Kind(
+        "sysvi",
+        SysVI,
+        {"batch_key": None, "n_latent": 15, **_OF_CATEGORIES},
+        needs={"batch_key": "the column of obs with the system of each cell"},
+        takes_counts=False,
+    ),
+    Kind("scar", SCAR, {**_OF_AUTOENCODERS, "n_latent": 15, "size_factor_key": None}),
 )
 
 MODELS: Mapping[str, Kind] = {row.name: row for row in _ROWS}
@@ -109,6 +152,8 @@ def settled(options: TrainOptions) -> TrainOptions:
         if getattr(options, name) not in (None, ()):
             able = " or ".join(f"--model {row.name}" for row in _ROWS if name in row.settings)
             raise UserError(f"{kind.name} takes no {spelt(name)}: leave it out, or use {able}.")
+    if options.raw and not kind.takes_raw:
+        raise UserError(f"{kind.name} takes no --raw: name a layer with --layer, or write an input whose X is raw.")
     for name, what in kind.needs.items():
         if getattr(options, name) is None:
             raise UserError(f"{kind.name} needs {spelt(name)}: {what}.")

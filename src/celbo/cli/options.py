@@ -10,11 +10,14 @@ __all__ = ["ReadingOptions", "TrainOptions", "spelt"]
 
 @dataclass(frozen=True)
 class ReadingOptions:
-    """How the inputs are read: ``--data``, ``--modality``, ``--orientation``."""
+    """How the inputs are read: ``--data``, ``--modality``, ``--orientation``, ``--rna``, ``--protein``, ``--atac``."""
 
     data: str = "auto"
     modality: str | None = None
     orientation: str | None = None
+    rna: str | None = None
+    protein: str | None = None
+    atac: str | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,9 @@ class TrainOptions:
     data: str = "auto"
     modality: str | None = None
     orientation: str | None = None
+    rna: str | None = None
+    protein: str | None = None
+    atac: str | None = None
     devices: str = "auto"
     num_nodes: int = 1
     precision: str = "32-true"
@@ -61,7 +67,7 @@ class TrainOptions:
     @property
     def reading(self) -> ReadingOptions:
         """How the inputs are read."""
-        return ReadingOptions(self.data, self.modality, self.orientation)
+        return ReadingOptions(*(getattr(self, field.name) for field in fields(ReadingOptions)))
 
 
 _ONE_OF_SEVERAL = {

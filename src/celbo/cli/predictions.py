@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 import typer
 
+from ..data.modalities import gathered_obs
 from ..store.writing.matrix import new_anndata, write_table
-from .counts import place_of_counts
 from .errors import UserError
 from .messages import speaking
 from .models import load
 from .options import ReadingOptions
 from .output import new_file
-from .streams import opened
+from .streams import data_for
 
 __all__ = ["as_table", "predict", "write_predictions"]
 
@@ -44,8 +44,8 @@ def predict(
     with speaking(quiet), new_file(output, overwrite) as path:
         kind, fitted = load(model_dir, "predictions", lambda row: row.predict is not None)
         assert kind.predict is not None
-        adata = opened(inputs, how, *place_of_counts(fitted.trained[0]))
-        obs = adata.obs.copy(deep=False)
+        adata = data_for(kind, fitted, inputs, how)
+        obs = gathered_obs(adata).copy(deep=False)
         probability_nc = kind.predict(fitted, adata)
         if output.suffix == ".csv":
             write_predictions(path, probability_nc)

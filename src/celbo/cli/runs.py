@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import anndata
 import numpy as np
 import pandas as pd
 import torch
@@ -22,7 +21,8 @@ from ..core import unknown_name
 from ..core.replacing import printable
 from ..data import Finding, simulate_counts, top_variable_genes
 from ..data.count_report import NO_COUNTS
-from ..data.opening import is_streamed, of_genes
+from ..data.modalities import gathered_obs
+from ..data.opening import of_genes
 from ..model.base.archives.archive import versions
 from ..model.base.archives.convert import convert_archive, export_archive
 from ..report import ModelSummary, model_report
@@ -34,19 +34,19 @@ from ..train.checkpoints.folder import SUBFOLDER
 from ..train.checkpoints.schedule import Interval
 from ..train.history import epoch_table
 from .columns import with_values_of
-from .counts import counts_of, place_of_counts
-from .counts import findings as _findings
+from .counts import counts_of
 from .errors import UserError
 from .interrupts import INTERRUPTED
 from .kind import Fitted, Kind
 from .messages import speaking
 from .models import MODELS, load, settings_of_others, settled
+from .multimodal import findings_of, is_on_disk, modality_of_counts, replaced
 from .options import ReadingOptions, TrainOptions
 from .output import new_file, new_folder, require_name
 from .predictions import predict, write_predictions
 from .resuming import FinishedError, checkpoints_of, keep_for_resuming, keeping_checkpoints, writes_and_speaks
 from .saved import describe, find_archive
-from .streams import denoise, named, opened, shard
+from .streams import data_for, data_to_train, denoise, named, shard
 
 __all__ = [
     "ReadingOptions",
@@ -119,7 +119,7 @@ def train(
             typer.echo(f"{printable(output)} holds a run that is complete: there is nothing to resume.")
             return 0
         if not is_first:
-            adata = opened(inputs, options.reading, options.layer, options.raw)
+            adata, options = data_to_train(MODELS[options.model], inputs, options)
             options = with_values_of(adata, options)
             _fit(_with_top_genes(adata, options), options, True, resumed, output.absolute() / SUBFOLDER)
             return 0
@@ -127,8 +127,8 @@ def train(
         with new_folder(output, replace, inputs) as folder, keeping_checkpoints(output, resumed) as checkpoints:
             if resume and resumed is None and not quiet:
                 typer.echo(f"There are no checkpoints in {output}: training begins.", err=True)
-            adata = opened(inputs, options.reading, options.layer, options.raw)
-            source = {"input": ", ".join(map(printable, inputs)), "streamed": is_streamed(adata)}
+            adata, options = data_to_train(MODELS[options.model], inputs, options)
+            source = {"input": ", ".join(map(printable, inputs)), "streamed": is_on_disk(adata)}
             figures = _run(adata, options, folder, named(inputs), quiet, source, None, resumed, checkpoints, inputs)
             figures["resumable"] = figures["interrupted"] and keep_for_resuming(checkpoints, folder)
         return _farewell(figures, output, quiet)
@@ -161,8 +161,8 @@ def embed(
     with speaking(quiet), new_file(output, overwrite) as path:
         kind, fitted = load(model_dir, "latent space", lambda row: row.embed is not None)
         assert kind.embed is not None
-        adata = opened(inputs, how, *place_of_counts(fitted.trained[0]))
-        obs = adata.obs.copy(deep=False)
+        adata = data_for(kind, fitted, inputs, how)
+        obs = gathered_obs(adata).copy(deep=False)
         n_latent = _write_embedding(path, obs, _embedding(kind, fitted, adata, len(obs)))
     if not quiet:
         typer.echo(f"{len(obs):,} cells, {n_latent} latent dimensions: obsm[{EMBEDDING_KEY!r}] in {output}")
@@ -207,7 +207,7 @@ def _check_options(options: TrainOptions) -> None:
 
 
 def _run(
-    adata: anndata.AnnData,
+    adata: Any,
     options: TrainOptions,
     folder: Path,
     title: str,
@@ -219,9 +219,9 @@ def _run(
     inputs: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Train and fill a folder; returns the figures of the run."""
-    obs, kind = adata.obs.copy(deep=False), MODELS[options.model]
+    obs, kind = gathered_obs(adata).copy(deep=False), MODELS[options.model]
     options = with_values_of(adata, options)
-    findings = _findings(adata, inputs, options.layer, options.raw)
+    findings = findings_of(adata, inputs, options) if kind.takes_counts else []
     fitted, clock = _fit(_with_top_genes(adata, options), options, quiet, resumed, checkpoints)
     fitted.save(folder / "model")
     epoch_table(fitted.model.history_ or {}).to_csv(folder / "history.csv")
@@ -263,19 +263,20 @@ def _report(
     return None
 
 
-def _with_top_genes(adata: anndata.AnnData, options: TrainOptions) -> anndata.AnnData:
+def _with_top_genes(data: Any, options: TrainOptions) -> Any:
     n_top = options.n_top_genes
     if n_top is None:
-        return adata
+        return data
+    adata = modality_of_counts(data, options)
     x = counts_of(adata, options.layer, options.raw)
     if n_top > x.shape[1]:
         raise UserError(f"--n-top-genes {n_top}: the input has {x.shape[1]} genes; ask for that many or fewer.")
-    wanted_g = top_variable_genes(x, n_top)
-    return of_genes(adata, wanted_g, options.raw)
+    chosen = of_genes(adata, top_variable_genes(x, n_top), options.raw)
+    return chosen if data is adata else replaced(data, {str(options.rna): chosen})
 
 
 def _fit(
-    adata: anndata.AnnData, options: TrainOptions, quiet: bool, resumed: Path | None, checkpoints: Path | None
+    adata: Any, options: TrainOptions, quiet: bool, resumed: Path | None, checkpoints: Path | None
 ) -> tuple[Fitted, _Clock]:
     clock, never = _Clock(), options.checkpoint_every == "never"
     training = {
@@ -334,7 +335,7 @@ def _farewell(figures: dict[str, Any], output: Path, quiet: bool) -> int:
     return 0
 
 
-def _embedding(kind: Kind, fitted: Fitted, adata: anndata.AnnData | None, n: int) -> Iterator[np.ndarray]:
+def _embedding(kind: Kind, fitted: Fitted, adata: Any, n: int) -> Iterator[np.ndarray]:
     """Latents of all cells, some at a time."""
     assert kind.embed is not None
     for start in range(0, n, _EMBEDDED_AT_ONCE):

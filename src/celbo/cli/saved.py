@@ -35,8 +35,8 @@ def describe(folder: Path) -> dict[str, str]:
     stats = summary_stats_of(saved.registry)
     lines = {"model": saved.class_name or "unknown", "archive": str(archive)}
     cells, genes = next((row.of for cls, row in ROWS.items() if cls.__name__ == saved.class_name), Row().of)
-    sizes = {"n_cells": cells, "n_vars": genes, "n_batch": "batches"}  # not every model knows of batches
-    lines["trained on"] = ", ".join(f"{stats[name]:,} {what}" for name, what in sizes.items() if name in stats)
+    sizes = {"n_cells": cells, "n_vars": genes, "n_atac": "regions", "n_proteins": "proteins", "n_batch": "batches"}
+    lines["trained on"] = ", ".join(f"{stats[name]:,} {what}" for name, what in sizes.items() if stats.get(name))
     setup = {name: value for name, value in saved.registry["setup_args"].items() if value}
     lines["setup"] = _pairs(setup) or "counts in X, no batch"
     lines["arguments"] = _pairs(saved.init_kwargs)

@@ -1,6 +1,7 @@
 """Commands about data larger than memory: where the input comes from, ``shard`` and ``denoise``."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,21 @@ import typer
 from ..core import unknown_name
 from ..core.replacing import printable
 from ..data import open as open_data
+from ..data.modality_roles import ROLES
 from ..formats import ORIENTATIONS
 from ..store.progress import tracking
 from ..store.writing.shard import shard as write_shard
 from .counts import counts_of, place_of_counts
 from .errors import UserError
+from .kind import Fitted, Kind
 from .messages import speaking
 from .models import load
-from .options import ReadingOptions
+from .multimodal import modality_with, named_as_in, names_in, open_modalities
+from .options import ReadingOptions, TrainOptions, spelt
 from .output import require_new_file
+from .written import write_modalities
 
-__all__ = ["DATA_MODES", "denoise", "named", "opened", "shard"]
+__all__ = ["DATA_MODES", "data_for", "data_to_train", "denoise", "named", "opened", "shard"]
 
 
 DATA_MODES: dict[str, bool | None] = {"auto": None, "load": False, "stream": True}
@@ -29,13 +34,12 @@ DATA_MODES: dict[str, bool | None] = {"auto": None, "load": False, "stream": Tru
 
 def opened(inputs: Sequence[Path], how: ReadingOptions, layer: str | None = None, raw: bool = False) -> anndata.AnnData:
     """The AnnData of some files: loaded or streamed, as ``--data`` says; with ``raw`` they must have one."""
-    if how.data not in DATA_MODES:
-        raise UserError(unknown_name("value of --data", how.data, DATA_MODES))
+    stream = _stream(how)
     if how.orientation not in (None, *ORIENTATIONS):
         raise UserError(unknown_name("value of --orientation", how.orientation, ORIENTATIONS))
     adata = open_data(
         list(inputs),
-        stream=DATA_MODES[how.data],
+        stream=stream,
         layers=[] if layer is None else [layer],
         raw=raw,
         modality=how.modality,
@@ -44,6 +48,40 @@ def opened(inputs: Sequence[Path], how: ReadingOptions, layer: str | None = None
     if raw:
         counts_of(adata, None, raw=True)
     return adata
+
+
+def _stream(how: ReadingOptions) -> bool | None:
+    if how.data not in DATA_MODES:
+        raise UserError(unknown_name("value of --data", how.data, DATA_MODES))
+    return DATA_MODES[how.data]
+
+
+def data_to_train(kind: Kind, inputs: Sequence[Path], options: TrainOptions) -> tuple[Any, TrainOptions]:
+    """The AnnData or MuData that a kind of model is trained on, and the settings with the modalities that it is of."""
+    how = options.reading
+    if kind.roles:
+        data, where = open_modalities(kind, inputs, how, _stream(how), 2)
+        named: Any = where
+        return data, replace(options, **named)
+    how = _of_one_matrix(kind, inputs, how)
+    return opened(inputs, how, options.layer, options.raw), replace(options, modality=how.modality)
+
+
+def data_for(kind: Kind, fitted: Fitted, inputs: Sequence[Path], how: ReadingOptions) -> Any:
+    """The AnnData or MuData of cells that a trained model is asked about, its modalities named as the model's are."""
+    model = fitted.trained[0]
+    if not names_in(model):
+        return opened(inputs, _of_one_matrix(kind, inputs, how), *place_of_counts(model))
+    mdata, where = open_modalities(kind, inputs, how, _stream(how))
+    return named_as_in(model, mdata, where)
+
+
+def _of_one_matrix(kind: Kind, inputs: Sequence[Path], how: ReadingOptions) -> ReadingOptions:
+    """How the input of a model of one matrix is read: its modality found, where none is named."""
+    for role in ROLES:
+        if getattr(how, role) is not None:
+            raise UserError(f"{kind.name} takes one modality: name it with --modality, and leave {spelt(role)} out.")
+    return how if how.modality is not None else replace(how, modality=modality_with(inputs, kind))
 
 
 def named(inputs: Sequence[Path]) -> str:
@@ -98,9 +136,21 @@ def denoise(
     """
     with speaking(quiet):
         require_new_file(output, overwrite)
-        model = load(model_dir, "denoised expression", lambda kind: kind.denoises)[1].model
-        adata = opened(inputs, how, *place_of_counts(model))
-        given = {name: value or None for name, value in options.items() if name != "seed"}
-        model.write_normalized_expression(output, adata, seed=options["seed"], overwrite=overwrite, **given)
+        kind, fitted = load(model_dir, "denoised expression", lambda row: row.denoises)
+        _require_suffix(kind, output)
+        data, model = data_for(kind, fitted, inputs, how), fitted.model
+        given: dict[str, Any] = {name: value or None for name, value in options.items() if name != "seed"}
+        given |= {"seed": options["seed"], "overwrite": overwrite}
+        if output.suffix.lower() == ".h5mu":
+            what = write_modalities(model, data, output, **given)
+        else:
+            model.write_normalized_expression(output, data, **given)
+            what = "denoised expression, each cell's summing to 1"
     if not quiet:
-        typer.echo(f"{adata.n_obs:,} cells: denoised expression, each cell's summing to 1, in {output}")
+        typer.echo(f"{data.n_obs:,} cells: {what}, in {output}")
+
+
+def _require_suffix(kind: Kind, output: Path) -> None:
+    """Refuse a kind of file that does not hold what is denoised."""
+    if output.suffix.lower() == ".h5mu" and not kind.roles:
+        raise UserError(f"{output} ends in '.h5mu'; {kind.name} denoises one modality: write it to .h5ad or .zarr.")

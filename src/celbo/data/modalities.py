@@ -4,19 +4,26 @@ Dims: n cells of the MuData, m cells of a modality.
 """
 
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 
 from .access import is_mudata
 from .constants import PREFIX
 
+if TYPE_CHECKING:
+    from mudata import MuData
+
 __all__ = [
     "CellsOf",
+    "gathered_obs",
     "listed_modalities",
     "obs_with",
+    "of_modalities",
     "require_agreement",
     "require_fit",
     "rows_in_modality",
@@ -33,6 +40,49 @@ def with_modalities(mdata: Any, modalities: Mapping[str, Any]) -> Any:
     mudata = sys.modules["mudata"]
     with mudata.set_options(pull_on_update=False):
         return mudata.MuData(dict(modalities), **tables, **parts, axis=mdata.axis)
+
+
+def of_modalities(mdata: "MuData", modalities: Mapping[str, AnnData]) -> "MuData":
+    """A MuData of some modalities by their new names, with the columns of cells of the MuData that they are from."""
+    mudata = sys.modules["mudata"]
+    with mudata.set_options(pull_on_update=False), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that a gene and a protein share a name, which setup says
+        chosen = mudata.MuData(dict(modalities))
+    same = chosen.obs_names.equals(mdata.obs_names)
+    for name in mdata.obs.columns:
+        chosen.obs[name] = mdata.obs[name] if same else mdata.obs[name].reindex(chosen.obs_names)
+    return chosen
+
+
+def gathered_obs(data: "AnnData | MuData") -> pd.DataFrame:
+    """The table of cells, of a MuData with the columns of its modalities.
+
+    A column has its name there, or is called ``"rna:name"`` where modalities have other values of the same name.
+    """
+    if not is_mudata(data):
+        return data.obs
+    own = [name for name in map(str, data.obs.columns) if not (_is_copy(data, name) or name.startswith(PREFIX))]
+    obs = data.obs[own].copy()
+    names = dict.fromkeys(name for modality in data.mod.values() for name in modality.obs.columns)
+    for name in names:
+        if name not in obs and not str(name).startswith(PREFIX):
+            obs = obs.assign(**_of_modalities(data, name))
+    return obs
+
+
+def _of_modalities(mdata: "MuData", name: str) -> dict[str, pd.Series]:
+    """A column of modalities for the cells of the MuData, or several where their values differ."""
+    try:
+        return {name: CellsOf(mdata, None, [name]).obs[name]}
+    except ValueError:
+        keys = [f"{key}:{name}" for key, modality in mdata.mod.items() if name in modality.obs.columns]
+        return {key: obs_with(mdata, key)[key] for key in keys}
+
+
+def _is_copy(mdata: "MuData", name: str) -> bool:
+    """Whether a column of a MuData repeats one of a modality, as ``"rna:batch"`` does."""
+    key, _, column = name.partition(":")
+    return key in mdata.mod and column in mdata.mod[key].obs.columns
 
 
 def listed_modalities(mdata: Any) -> str:

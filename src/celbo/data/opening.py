@@ -31,7 +31,7 @@ from .genes import align_genes
 from .inputs import Input, input_paths, open_input
 from .reading import read_as
 
-__all__ = ["fits_said", "is_streamed", "of_genes", "open", "streamed", "with_genes"]
+__all__ = ["fits_said", "in_memory", "is_streamed", "of_genes", "open", "streamed", "with_genes"]
 
 logger = logging.getLogger("celbo")
 
@@ -102,7 +102,7 @@ def open(
         return streamed(opened)
     if len(opened) == 1:
         return opened[0].loaded() if isinstance(opened[0], Opened) else read_as(paths[0], reading)
-    return _loaded(streamed(opened, may_compact=False))
+    return in_memory(streamed(opened, may_compact=False))
 
 
 def of_genes(adata: AnnData, is_wanted_g: np.ndarray, of_raw: bool = False) -> AnnData:
@@ -207,7 +207,8 @@ def _anndata(x: object, obs: pd.DataFrame, var: pd.DataFrame, layers: dict, **re
         return AnnData(x, obs=obs, var=var, layers=layers, **rest)
 
 
-def _loaded(adata: AnnData) -> AnnData:
+def in_memory(adata: AnnData) -> AnnData:
+    """An AnnData that :func:`streamed` made, with its matrices in memory."""
     x = adata.X.to_memory() if adata.X is not None else None
     layers = {name: layer.to_memory() for name, layer in adata.layers.items()}
     raw = None if adata.raw is None else {"X": adata.raw.X.to_memory(), "var": adata.raw.var}

@@ -9,13 +9,13 @@ from pathlib import Path
 from ..store.stores import open_hdf5
 from .folders import inputs_in
 from .loom import open_loom
-from .mtx import open_mtx
+from .mtx import open_mtx, types_beside
 from .naming import no_modalities
 from .opened import ORIENTATIONS, Opened, Reading
 from .recognise import Kind, recognise
 from .roots import Root, open_root, shared_obs
 from .table import open_table
-from .tenx_h5 import open_tenx
+from .tenx_h5 import open_tenx, types_in
 
 __all__ = [
     "ORIENTATIONS",
@@ -29,6 +29,7 @@ __all__ = [
     "open_root",
     "recognise",
     "shared_obs",
+    "types_of_features",
 ]
 
 _IN_HDF5 = {Kind.TENX: open_tenx, Kind.LOOM: open_loom}
@@ -55,3 +56,10 @@ def open_other(path: Path, kind: Kind, reading: Reading) -> Opened | None:
     if kind in _IN_HDF5:
         return _IN_HDF5[kind](path, open_hdf5(path), reading)
     return _OF_TEXT[kind](path, reading) if kind in _OF_TEXT else None
+
+
+def types_of_features(path: Path, kind: Kind) -> list[str]:
+    """Types of the features of a file of 10x, as ``"Gene Expression"`` and ``"Peaks"``; of other formats none."""
+    if kind is Kind.TENX:
+        return types_in(path, open_hdf5(path))
+    return types_beside(path) if kind is Kind.MTX else []

@@ -22,7 +22,7 @@ from .naming import chosen_features, numbered, unique
 from .opened import Opened, Reading, wanted_layers
 from .signatures import begins_with, opened_text
 
-__all__ = ["BEGINS", "Neighbours", "is_mtx_name", "matrices_in", "neighbours_of", "open_mtx"]
+__all__ = ["BEGINS", "Neighbours", "is_mtx_name", "matrices_in", "neighbours_of", "open_mtx", "types_beside"]
 
 BEGINS = b"%%MatrixMarket"
 """First bytes of such a file."""
@@ -131,11 +131,20 @@ def open_mtx(path: Path, reading: Reading) -> Opened:
     obs = _cell_table(matrix, beside, cells, rows.shape[0])
     var, types = _gene_table(matrix, beside, genes, rows.shape[1])
     layers = _layers(matrix, by_cells, reading)
-    chosen = chosen_features(path, types, reading.modality)
+    chosen = chosen_features(path, types, reading.modality, not reading.is_part)
     if chosen is not None:
         rows, var = SomeColumns(rows, chosen), var.iloc[chosen]
     var.index = unique(path, "gene", var.index, "var['gene_ids'] tells them apart" if "gene_ids" in var else "")
     return Opened(path, obs, var, {None: rows, **layers}, has_modalities=len(types) > 0)
+
+
+def types_beside(path: Path) -> list[str]:
+    """Types of the features in the list of names beside a matrix, in the order in which they come."""
+    matrix = path if path.is_file() else _matrix_of(path)
+    beside = neighbours_of(matrix)
+    genes = _names(beside.genes)
+    types = [] if genes is None else _gene_table(matrix, beside, genes, len(genes))[1].tolist()
+    return list(dict.fromkeys(map(str, types)))
 
 
 def _matrix_of(folder: Path) -> Path:

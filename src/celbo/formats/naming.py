@@ -104,7 +104,9 @@ def _likeliest(names: Sequence[str]) -> str:
     return next((name for name in names if name.lower() in ("rna", "gex", RNA.lower())), names[0])
 
 
-def chosen_features(path: Path, types: Sequence[str] | np.ndarray, modality: str | None) -> np.ndarray | None:
+def chosen_features(
+    path: Path, types: Sequence[str] | np.ndarray, modality: str | None, tells: bool = True
+) -> np.ndarray | None:
     """Which features are taken: those of the type that is asked for, else the genes; None: all.
 
     Parameters
@@ -115,10 +117,12 @@ def chosen_features(path: Path, types: Sequence[str] | np.ndarray, modality: str
         Type of each feature, ``(h,)``.
     modality
         The type that the user asks for.
+    tells
+        Whether to log what is left out.
 
     Returns
     -------
-    Places of the features that are taken, ``(g,)``. What is left out is logged.
+    Places of the features that are taken, ``(g,)``.
 
     Raises
     ------
@@ -132,7 +136,7 @@ def chosen_features(path: Path, types: Sequence[str] | np.ndarray, modality: str
     sizes = {str(name): f"{count} features" for name, count in zip(names, counts)}
     taken = RNA if modality is None and RNA in sizes else only_one(path, "types of features", sizes, modality)
     others = {name: count for name, count in zip(names.tolist(), counts.tolist()) if name != taken}
-    if others:
+    if others and tells:
         logger.info(
             "%s: %d features of type %r are taken; left out: %s. For these: modality='%s'.",
             path,

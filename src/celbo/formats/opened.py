@@ -36,9 +36,10 @@ class Reading:
         Modality of MuData, type of feature or genome of a 10x file.
     orientation
         Of a table or a nameless matrix: ``"genes-by-cells"`` or ``"cells-by-genes"``.
-
     raw
         Whether to open ``raw``, which must be there; None: if it is. Only AnnData has it.
+    is_part
+        Other readings take the features of other types, so that nothing is said of what is left out.
 
     Raises
     ------
@@ -50,6 +51,7 @@ class Reading:
     modality: str | None = None
     orientation: str | None = None
     raw: bool | None = None
+    is_part: bool = False
 
     def __post_init__(self) -> None:
         if self.orientation not in (None, *ORIENTATIONS):

@@ -23,7 +23,7 @@ from ..store.part import StoredPart
 from .naming import chosen_features, numbered, only_one, unique
 from .opened import Opened, Reading
 
-__all__ = ["MATRIX", "is_matrix", "open_tenx"]
+__all__ = ["MATRIX", "is_matrix", "open_tenx", "types_in"]
 
 MATRIX = ("data", "indices", "indptr", "shape")
 """What a group with counts has."""
@@ -71,9 +71,19 @@ def open_tenx(path: Path, file: h5py.File, reading: Reading) -> Opened:
         groups = {name: file[name] for name in file if is_matrix(file[name])}
         sizes = {name: _size(group) for name, group in groups.items()}
     if "matrix" in groups:
-        return _version_3(path, groups["matrix"], reading.modality)
+        return _version_3(path, groups["matrix"], reading)
     genome = only_one(path, "genomes", sizes, reading.modality)
     return _version_2(path, groups[genome], genome, len(groups) > 1)
+
+
+def types_in(path: Path, file: h5py.File) -> list[str]:
+    """Types of the features of a 10x ``.h5`` of version 3, in the order in which they come; of others none."""
+    with naming_damage(path):
+        types = file.get("matrix/features/feature_type")
+        if types is None:
+            return []
+        Allowance(path).require(types)
+        return list(dict.fromkeys(_texts(types).tolist()))
 
 
 def _size(group: h5py.Group) -> str:
@@ -81,7 +91,7 @@ def _size(group: h5py.Group) -> str:
     return f"{n} cells, {h} genes"
 
 
-def _version_3(path: Path, group: h5py.Group, modality: str | None) -> Opened:
+def _version_3(path: Path, group: h5py.Group, reading: Reading) -> Opened:
     rows = _rows(path, group)
     with naming_damage(path):
         columns = _columns(group["features"], rows.shape[1]) if "features" in group else {}
@@ -95,7 +105,7 @@ def _version_3(path: Path, group: h5py.Group, modality: str | None) -> Opened:
         index=range(rows.shape[1]),
     )
     types = var["feature_types"].to_numpy() if "feature_types" in var else np.array([], dtype=str)
-    chosen = chosen_features(path, types, modality)
+    chosen = chosen_features(path, types, reading.modality, not reading.is_part)
     if chosen is not None:
         rows, var, names = SomeColumns(rows, chosen), var.iloc[chosen], None if names is None else names[chosen]
     var.index = _features(path, names, rows.shape[1])

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 
 from ..core import REGISTRY_KEYS
+from ..data.modalities import obs_with
 from ..module.base.minified import LATENT_POSTERIOR_WITH_COUNTS
 from ..posterior.passes import evaluating
 from ..train.history import epoch_table
@@ -180,8 +181,9 @@ def _latent_space(
     encoded = some_rows(model.adata.n_obs, _MAX_ENCODED, rng)
     mean_nk, variance_nk = latents(model, encoded)
     shown = some_rows(len(encoded), max_cells, rng)
-    unlabeled, obs = vars(model).get("unlabeled_category_"), model.adata.obs
-    group_n = {title: _names(_of(obs[key], encoded[shown]), unlabeled) for title, key in _group_keys(model).items()}
+    unlabeled, keys = vars(model).get("unlabeled_category_"), _group_keys(model)
+    column_of = {title: obs_with(model.adata, key)[key] for title, key in keys.items()}
+    group_n = {title: _names(_of(column, encoded[shown]), unlabeled) for title, column in column_of.items()}
     kl_k, is_active_k = np.zeros(0), np.zeros(0, dtype=bool)
     if variance_nk is not None:
         kl_k = _kl_to_standard_normal(mean_nk, variance_nk)
@@ -247,7 +249,7 @@ def has_counts(model: Any) -> bool:
 def _group_keys(model: Any) -> dict[str, str]:
     arguments = model.registry_["setup_args"]
     keys = {"batch": arguments.get("batch_key"), "label": arguments.get("labels_key")}
-    return {title: key for title, key in keys.items() if key is not None and key in model.adata.obs}
+    return {title: key for title, key in keys.items() if key is not None and key in obs_with(model.adata, key)}
 
 
 def _of(column: pd.Series, rows: np.ndarray) -> pd.Series:
@@ -272,12 +274,14 @@ def _plane(mean_nk: np.ndarray) -> np.ndarray:
 
 
 def _gene_fit(model: Any, rng: np.random.Generator, seed: int) -> GeneFit:
-    n_genes = len(model.get_var_names())
+    n_genes = len(model.get_state_registry(REGISTRY_KEYS.X_KEY)["column_names"])
     rows = some_rows(model.adata.n_obs, min(_MAX_FIT_CELLS, max(100, _MAX_ENTRIES // n_genes)), rng)
     sums = torch.zeros(4, n_genes, dtype=torch.float64)
     with evaluating(model.module, seed):
         for tensors in model._make_data_loader(model.adata, indices=rows):
-            observed_ng, drawn_ng = tensors[REGISTRY_KEYS.X_KEY].cpu(), model.module.sample(tensors)
+            drawn = model.module.sample(tensors)
+            drawn_ng = drawn if isinstance(drawn, torch.Tensor) else drawn[0]  # of genes and of proteins
+            observed_ng = tensors[REGISTRY_KEYS.X_KEY].cpu()
             for i, x_ng in enumerate((observed_ng, drawn_ng)):
                 sums[2 * i] += x_ng.sum(0, dtype=torch.float64)
                 sums[2 * i + 1] += (x_ng == 0).sum(0)

@@ -16,6 +16,7 @@ from .answering import AnsweringWith
 from .cells import asked
 from .latent import VAEMixin
 from .outputs import names_of, normalized, output_of
+from .writing import ExpressionWriterMixin
 
 __all__ = ["MultimodalMixin"]
 
@@ -24,7 +25,7 @@ Cells = Sequence[int] | Sequence[bool] | str
 
 
 @checked_methods
-class MultimodalMixin(AccessibilityMixin, VAEMixin):
+class MultimodalMixin(ExpressionWriterMixin, AccessibilityMixin, VAEMixin):
     """Latents, expression, accessibility and proteins of cells that may lack some of the three.
 
     Common arguments (``adata``, ``indices``, ``batch_size``, ``seed``): see :class:`~celbo.model.base.VAEMixin`. What a
