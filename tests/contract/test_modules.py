@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
+from celbo.external.methylvi import METHYLANVAE, METHYLVAE
 from celbo.external.mrvi import TorchMRVAE
 from celbo.external.scviva import nicheVAE
 from celbo.external.sysvi import SysVAE
@@ -91,6 +92,32 @@ def test_contract(row):
     cls, options, unused = ROWS[row]
     batch = minibatch() | (covariates() if "n_cats_per_cov" in options else {})
     check_module(lambda: cls(**(SIZES | options)), batch, unused=unused)
+
+
+@pytest.mark.usefixtures("global_rng_untouched")
+@pytest.mark.parametrize(
+    ("cls", "options", "unused"),
+    [
+        (METHYLVAE, {}, ["px_gamma_decoder"]),
+        (METHYLVAE, {"dispersion": "region-cell", "n_cats_per_cov": [4]}, []),
+        (METHYLVAE, {"likelihood": "binomial"}, ["px_gamma_decoder", "px_gamma"]),
+        (METHYLANVAE, {"n_labels": 3}, ["px_gamma_decoder", "classifier"]),
+    ],
+    ids=["methylation", "methylation_covariates", "methylation_binomial", "methylation_labels"],
+)
+def test_contract_of_reads(cls, options, unused):
+    """Of two contexts, in each of which a cell may have no read."""
+    generator = torch.Generator().manual_seed(0)
+    batch = {"batch": torch.arange(N)[:, None] % 2, "labels": torch.arange(N)[:, None] % 3}
+    batch |= {"extra_categorical_covs": torch.arange(N)[:, None] % 4} if "n_cats_per_cov" in options else {}
+    for context in "ab":
+        reads = torch.poisson(torch.full((N, G), 2.0), generator=generator)
+        batch |= {f"{context}_cov": reads, f"{context}_mc": (reads / 2).floor()}
+    keys = [f"{context}_{of}" for context in "ab" for of in ("mc", "cov")]
+    never = [f"decoders.{context}.{name}" for context in "ab" for name in unused] + unused
+    sizes = {"n_input": 2 * G, "contexts": ["a", "b"], "num_features_per_context": [G, G], "n_batch": 2}
+    make = {**sizes, "n_hidden": 6, "n_latent": 3, **options}
+    check_module(lambda: cls(**make), batch, unused=never, count_keys=keys)
 
 
 class Sound(BaseModuleClass):

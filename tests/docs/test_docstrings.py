@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from celbo.external import METHYLVI
 from celbo.model import MULTIVI, PEAKVI, SCANVI, SCVI
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
@@ -17,6 +18,7 @@ FILES = sorted(path for path in (SOURCE / "celbo").rglob("*.py") if ">>> " in pa
 MODELS = {
     "AccessibilityMixin": PEAKVI,
     "BaseMudataMinifiedModeModelClass": MULTIVI,
+    "MethylationMixin": METHYLVI,
     "MultimodalMixin": MULTIVI,
     "SemisupervisedTrainingMixin": SCANVI,
 }

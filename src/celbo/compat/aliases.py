@@ -40,6 +40,7 @@ _ROOMS = {
     "external.cellassign": "_model _module",
     "external.contrastivevi": "_contrastive_data_splitting _contrastive_dataloader _model _module",
     "external.gimvi": "_model _module",
+    "external.methylvi": "_base_components _methylanvi_model _methylanvi_module _methylvi_model _methylvi_module",
     "external.mrvi": "_model",
     "external.poissonvi": "_model",
     "external.scar": "_model _module",

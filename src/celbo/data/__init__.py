@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .opening import open
     from .reading import read
     from .simulated.counts import simulate_counts
+    from .simulated.methylation import simulate_methylation
     from .simulated.spots import simulate_spots
     from .simulated.synthetic import synthetic_iid
     from .tenx import (
@@ -56,6 +57,7 @@ __all__ = [
     "read_text",
     "reads_to_fragments",
     "simulate_counts",
+    "simulate_methylation",
     "simulate_spots",
     "state_registry_of",
     "summary_stats_of",
@@ -75,6 +77,7 @@ _HOMES = {
     "read_mudata": "multimodal",
     "reads_to_fragments": "tenx",
     "simulate_counts": "simulated.counts",
+    "simulate_methylation": "simulated.methylation",
     "simulate_spots": "simulated.spots",
     "synthetic_iid": "simulated.synthetic",
 }

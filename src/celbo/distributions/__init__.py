@@ -4,6 +4,7 @@ from ..core.planned import planned_names, public_names
 from .accessibility import Accessibility
 from .base import CountDistribution
 from .beta_binomial import BetaBinomial
+from .methylation import Methylation
 from .negative_binomial import NegativeBinomial, ZeroInflatedNegativeBinomial
 from .negative_binomial_mixture import NegativeBinomialMixture
 from .normal import Normal
@@ -13,6 +14,7 @@ __all__ = [
     "Accessibility",
     "BetaBinomial",
     "CountDistribution",
+    "Methylation",
     "NegativeBinomial",
     "NegativeBinomialMixture",
     "Normal",

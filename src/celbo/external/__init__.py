@@ -4,6 +4,7 @@ from ..core.planned import planned_names, public_names
 from .cellassign import CellAssign
 from .contrastivevi import ContrastiveVI
 from .gimvi import GIMVI
+from .methylvi import METHYLANVI, METHYLVI
 from .mrvi import MRVI, TorchMRVI
 from .poissonvi import POISSONVI
 from .scar import SCAR
@@ -16,6 +17,8 @@ from .velovi import VELOVI
 
 __all__ = [
     "GIMVI",
+    "METHYLANVI",
+    "METHYLVI",
     "MRVI",
     "POISSONVI",
     "SCAR",

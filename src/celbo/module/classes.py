@@ -98,6 +98,19 @@ class ClassesModule(BaseModuleClass):
         record = {"classification_loss": cross_entropy, "true_labels": labels, "logits": logits}
         return (1.0 if ratio is None else ratio) * cross_entropy, record
 
+    def _latent_terms(self, qz1: Any, z1_nk: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        r"""What latents and class add to the loss of each cell, ``(n,)`` each: of ``z1``, of ``z2`` and of the class.
+
+        .. math:: \log q(z_{1n}) - \textstyle\sum_y q_{ny} \log p(z_{1n} \mid z_{2ny}, y), \qquad
+                  \textstyle\sum_y q_{ny} \mathrm{KL}(q(z_2 \mid z_{1n}, y) \,\|\, N(0, I)), \qquad
+                  \mathrm{KL}(q_n \,\|\, \pi)
+        """
+        log_q_nc = self.classifier.log_probs(z1_nk)
+        q_nc = log_q_nc.exp()
+        nll_z1_nc, kl_z2_nc = self._class_terms(z1_nk)
+        nll_z1_n = qz1.log_prob(z1_nk).sum(-1) + (q_nc * nll_z1_nc).sum(-1)
+        return nll_z1_n, (q_nc * kl_z2_nc).sum(-1), (q_nc * (log_q_nc - self.y_prior.log())).sum(-1)
+
     def _class_terms(self, z1_nk: Tensor) -> tuple[Tensor, Tensor]:
         """For each class, ``(n, c)``: negative log-likelihood of ``z1``, and KL of ``z2``; samples may stand before."""
         leading, c = z1_nk.shape[:-1], self.n_labels

@@ -37,11 +37,6 @@ class CountedModule(BaseMinifiedModeModuleClass):
         encoder: Any = self.get_submodule("z_encoder")
         return encoder.z_transformation
 
-    @property
-    def parameters_by_label(self) -> tuple[str, ...]:
-        """Names of the parameters with a column for each label."""
-        return ()
-
     def _keep_library_prior(self, log_means: np.ndarray | None, log_vars: np.ndarray | None) -> None:
         if log_means is None or log_vars is None:
             raise ValueError(

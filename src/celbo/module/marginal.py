@@ -62,16 +62,19 @@ def _log_weights(
     weigh_transformed: bool,
 ) -> Tensor:
     """Log of the importance weights, ``(s, n)``."""
-    qz, ql = encoded["qz"], encoded["ql"]
+    qz, ql = encoded["qz"], encoded.get("ql")
     z_snk = _draw(qz, n_samples, generator)
-    library = encoded["library"].expand(n_samples, -1, -1) if ql is None else _draw(ql, n_samples, generator)
-    drawn = {**encoded, "z": transformation(z_snk), "library": library}
+    drawn = {**encoded, "z": transformation(z_snk)}
+    if "library" in encoded:
+        drawn["library"] = (
+            encoded["library"].expand(n_samples, -1, -1) if ql is None else _draw(ql, n_samples, generator)
+        )
     decoded = module.generative(**module._get_generative_input(tensors, drawn))
     data = {key: table.to(z_snk.device) for key, table in tensors.items()}
     log_weights_sn = module.log_likelihood(data, decoded) + _log_ratio(
         decoded["pz"], qz, drawn["z"] if weigh_transformed else z_snk
     )
-    return log_weights_sn if ql is None else log_weights_sn + _log_ratio(decoded["pl"], ql, library)
+    return log_weights_sn if ql is None else log_weights_sn + _log_ratio(decoded["pl"], ql, drawn["library"])
 
 
 def _log_ratio(p: Distribution, q: Distribution, value: Tensor) -> Tensor:

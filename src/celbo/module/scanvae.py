@@ -192,12 +192,9 @@ class SCANVAE(ClassesModule, VAE):
         class and the library.
         """
         qz1, z1_nk, ql = inference_outputs["qz"], inference_outputs["z"], inference_outputs["ql"]
-        log_q_nc = self.classifier.log_probs(z1_nk)
-        q_nc = log_q_nc.exp()
-        nll_z1_nc, kl_z2_nc = self._class_terms(z1_nk)
-        nll_n = -log_likelihood(generative_outputs["px"], tensors[REGISTRY_KEYS.X_KEY])
-        reconstruction_n = nll_n + qz1.log_prob(z1_nk).sum(-1) + (q_nc * nll_z1_nc).sum(-1)
-        kl_n = (q_nc * (kl_z2_nc + log_q_nc - self.y_prior.log())).sum(-1)
+        nll_z1_n, kl_z2_n, kl_class_n = self._latent_terms(qz1, z1_nk)
+        reconstruction_n = nll_z1_n - log_likelihood(generative_outputs["px"], tensors[REGISTRY_KEYS.X_KEY])
+        kl_n = kl_z2_n + kl_class_n
         if ql is not None:
             kl_n = kl_n + kl_divergence(ql, generative_outputs["pl"]).sum(-1)
         loss = (reconstruction_n + kl_weight * kl_n).mean()

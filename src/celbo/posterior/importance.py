@@ -144,7 +144,9 @@ def _log_likelihood_i(
     for rows in _parts(len(z_ik)):
         z = z_ik[rows]
         repeated = {key: value[one].expand(len(z), *value.shape[1:]) for key, value in tensors.items()}
-        drawn = {"z": z, "library": encoded["library"][one].expand(len(z), -1)}
+        drawn = {"z": z}
+        if "library" in encoded:
+            drawn["library"] = encoded["library"][one].expand(len(z), -1)
         log_px_i[rows] = module.log_likelihood(repeated, decode(module, repeated, drawn)).cpu()
     return log_px_i
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..external import (
+    METHYLANVI,
+    METHYLVI,
     POISSONVI,
     SOLO,
     TOTALANVI,
@@ -93,6 +95,14 @@ ROWS: Mapping[type, Row] = {
     ),
     RNAStereoscope: Row(latents=None, draws_counts=False),
     SpatialStereoscope: Row(latents=None, draws_counts=False, detail=ProportionDetail.of, of=("spots", "genes")),
+    METHYLVI: Row(draws_counts=False, takes_counts=False, of=("cells", "regions")),
+    METHYLANVI: Row(
+        draws_counts=False,
+        takes_counts=False,
+        detail=LabelDetail.of,
+        curves=ELBO_CURVES + CLASSIFIER_CURVES[1:],
+        of=("cells", "regions"),
+    ),
     SysVI: Row(draws_counts=False, takes_counts=False),
     VELOVI: Row(draws_counts=False, takes_counts=False),
     DestVI: Row(latents=None, draws_counts=False, detail=ProportionDetail.of, of=("spots", "genes")),

@@ -18,7 +18,15 @@ from ..module.base.minified import LATENT_POSTERIOR
 from ..posterior import Output, Weighting
 from .cells import Asked, codes_of_batches
 
-__all__ = ["corrected_batches", "correlation", "differential", "names_of", "normalized", "output_of"]
+__all__ = [
+    "corrected_batches",
+    "correlation",
+    "counts_behind",
+    "differential",
+    "names_of",
+    "normalized",
+    "output_of",
+]
 
 
 def output_of(model: Any, name: str | None) -> Output:
@@ -176,7 +184,7 @@ def differential(
         outputs=outputs,
         hypothesis=hypothesis,
         sampling=posterior.Sampling(batches1=batches[0], batches2=batches[1], **of_sampling),
-        counts=_counts_of(manager, outputs, needed),
+        counts=_counts_of(manager, outputs, needed) if all_stats or needed else None,
         all_stats=all_stats,
         fdr_target=fdr_target,
         seed=seed,
@@ -195,7 +203,7 @@ def corrected_batches(model: Any, batchid1: object, batchid2: object) -> tuple[l
 def _counts_of(manager: AnnDataManager, outputs: Sequence[Output], needed: bool) -> list[posterior.Counts] | None:
     """The counts; None where they were not kept, a ``ValueError`` if they are needed."""
     if minify_type_of(manager.adata) != LATENT_POSTERIOR:
-        return [_counts(manager, output) for output in outputs]
+        return [counts_behind(manager, output.data, output.part) for output in outputs]
     if needed:
         raise ValueError(
             "mode='change' estimates its pseudocount from the counts, and these data are minified without them: give "
@@ -204,8 +212,9 @@ def _counts_of(manager: AnnDataManager, outputs: Sequence[Output], needed: bool)
     return None
 
 
-def _counts(manager: AnnDataManager, output: Output) -> posterior.Counts:
-    x, columns = manager.get_from_registry(output.data), manager.get_column_indexer(output.data)
-    if output.part is not None:
-        columns = (np.arange(x.shape[1]) if columns is None else columns)[output.part]
-    return posterior.Counts(x, columns, manager.get_row_indexer(output.data))
+def counts_behind(manager: AnnDataManager, key: str, part: slice | None = None) -> posterior.Counts:
+    """A matrix by registry key, as it lies, of which some columns are wanted; None: all."""
+    x, columns = manager.get_from_registry(key), manager.get_column_indexer(key)
+    if part is not None:
+        columns = (np.arange(x.shape[1]) if columns is None else columns)[part]
+    return posterior.Counts(x, columns, manager.get_row_indexer(key))

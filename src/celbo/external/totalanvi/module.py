@@ -165,11 +165,7 @@ class TOTALANVAE(ClassesModule, TOTALVAE):
         qz1, z1_nk, ql = (inference_outputs[name] for name in ("qz", "z", "ql"))
         nll_gene_n = -log_likelihood(generative_outputs["px"], tensors[REGISTRY_KEYS.X_KEY])
         nll_protein_n = -self._protein_log_likelihood(tensors, generative_outputs["py"])
-        log_q_nc = self.classifier.log_probs(z1_nk)
-        q_nc = log_q_nc.exp()
-        nll_z1_nc, kl_z2_nc = self._class_terms(z1_nk)
-        nll_z1_n = qz1.log_prob(z1_nk).sum(-1) + (q_nc * nll_z1_nc).sum(-1)
-        kl_z2_n, kl_class_n = (q_nc * kl_z2_nc).sum(-1), (q_nc * (log_q_nc - self.y_prior.log())).sum(-1)
+        nll_z1_n, kl_z2_n, kl_class_n = self._latent_terms(qz1, z1_nk)
         kl_background_n = self._background_divergence(tensors, generative_outputs)
         kl_l_n = 0.0 if ql is None else kl_divergence(ql, generative_outputs["pl"]).sum(-1)
         under_weight_n = pro_recons_weight * nll_protein_n + kl_z2_n + kl_class_n + kl_background_n

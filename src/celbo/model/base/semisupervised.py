@@ -110,8 +110,8 @@ class SemisupervisedTrainingMixin(Base):
 
     def _take_weights(self, source: Any) -> None:
         weights = source.module.state_dict()
-        old = state_registry_of(source.registry_, REGISTRY_KEYS.LABELS_KEY)["categorical_mapping"]
         for name in source.module.parameters_by_label:
+            old = state_registry_of(source.registry_, REGISTRY_KEYS.LABELS_KEY)["categorical_mapping"]
             weights[name] = columns_by_label(weights[name], old, [*self.classes, self.unlabeled_category_])
         missing, unexpected = self.module.load_state_dict(weights, strict=False)
         own = ("y_prior", "classifier.", "encoder_z2_z1.", "decoder_z1_z2.")
@@ -281,7 +281,7 @@ class SemisupervisedTrainingMixin(Base):
             "seed": seed,
         }
         if ig_interpretability:
-            _require_counts(cells.adata, "predict(ig_interpretability=True)")
+            _require_counts(self, cells.adata, "predict(ig_interpretability=True)")
             probability_nc, attribution_ng = class_attributions(
                 self.module, cells.batches, **options, **(ig_args or {})
             )
@@ -334,7 +334,7 @@ class SemisupervisedTrainingMixin(Base):
     def _dense_counts(self, adata: AnnData | None = None, indices: Sequence[int] | None = None) -> np.ndarray:
         """Counts of cells over the model's genes, ``(n, g)``."""
         cells = asked(self, adata, indices)
-        _require_counts(cells.adata, "shap_predict")
+        _require_counts(self, cells.adata, "shap_predict")
         return np.concatenate([tensors[REGISTRY_KEYS.X_KEY].numpy() for tensors in cells.batches])
 
     def shap_adata_predict(self, X: object) -> np.ndarray:
@@ -350,6 +350,7 @@ class SemisupervisedTrainingMixin(Base):
         -------
         ``(n, c)``, rows that sum to 1.
         """
+        _require_counts(self, self.adata, "shap_adata_predict")
         x_ng = np.asarray(X)
         n_training = self._validate_anndata().n_obs
         cells = asked(self, None, np.arange(len(x_ng)) % n_training)
@@ -372,6 +373,10 @@ class SemisupervisedTrainingMixin(Base):
         return None if attrs is None else ranked_features(attrs, self.get_var_names())
 
 
-def _require_counts(adata: AnnData | None, purpose: str) -> None:
+def _require_counts(model: "Base", adata: AnnData | None, purpose: str) -> None:
+    if REGISTRY_KEYS.X_KEY not in model.registry_["field_registries"]:
+        raise NotImplementedError(
+            f"{purpose} explains predictions by counts of genes; {type(model).__name__} has none."
+        )
     if minify_type_of(adata) == LATENT_POSTERIOR:
         raise ValueError(f"{purpose} explains predictions by counts, and these data are minified without them.")

@@ -80,6 +80,7 @@ def setup_method(fields_of: Callable[..., Sequence[BaseAnnDataField]]) -> Callab
     signature = inspect.signature(fields_of)
     data_name = list(signature.parameters)[1]
     own = [name for name, p in list(signature.parameters.items())[2:] if p.kind is not p.VAR_KEYWORD]
+    of_one = [name for name in own if name.endswith("_layer") and signature.parameters[name].default is None]
 
     def planned(
         cls: Any, adata: object, *args: Any, **kwargs: Any
@@ -92,7 +93,7 @@ def setup_method(fields_of: Callable[..., Sequence[BaseAnnDataField]]) -> Callab
         args, kwargs = door_of(fields_of).take((cls, adata, *args), kwargs, what)
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        _require_modalities(adata, bound.arguments.get(_MODALITIES), own)
+        _require_modalities(adata, bound.arguments.get(_MODALITIES), own, of_one)
         call = {
             "model_name": cls.__name__,
             "setup_args": {name: bound.arguments[name] for name in own if name not in _OWN or bound.arguments[name]},
@@ -139,7 +140,9 @@ def _require_data(cls: Any, method: str, data_name: str, args: Sequence[Any]) ->
     raise TypeError(f"{cls.__name__}.{method} takes {wanted}, got {got}: {cure}.")
 
 
-def _require_modalities(data: object, modalities: Mapping[str, str] | None, arguments: Sequence[str]) -> None:
+def _require_modalities(
+    data: object, modalities: Mapping[str, str] | None, arguments: Sequence[str], layers: Sequence[str]
+) -> None:
     """Raise when ``modalities=`` of a setup method names no argument of it, or no modality of the data.
 
     Parameters
@@ -150,6 +153,8 @@ def _require_modalities(data: object, modalities: Mapping[str, str] | None, argu
         Argument -> modality.
     arguments
         Those of the setup method.
+    layers
+        Those that are a layer of one modality.
 
     Raises
     ------
@@ -158,7 +163,9 @@ def _require_modalities(data: object, modalities: Mapping[str, str] | None, argu
     """
     if modalities is None and _MODALITIES not in arguments:
         return
-    layers = [name for name in arguments if name.endswith("_layer") and name != "idx_layer"]
+    if not (modalities or layers):
+        return
+    layers = [name for name in layers if name != "idx_layer"]
     if not modalities:
         there = f", one of {listed_modalities(data)}" if is_mudata(data) else ""
         example = ", ".join(f"{name!r}: ..." for name in layers)

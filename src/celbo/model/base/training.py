@@ -8,10 +8,11 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import torch
 from torch import cuda, mps
 from torch.nn import BatchNorm1d, Module
 
-from ...core import REGISTRY_KEYS, checked_methods, settings
+from ...core import checked_methods, settings
 from ...dataloaders import AnnTorchDataset, DataSplitter
 from ...dataloaders.base import DataModule, as_data_module
 from ...module.base import BaseModuleClass
@@ -161,14 +162,16 @@ def _start_from_counts(model: Any, loaders: DataModule) -> bool:
     is_new = not model.is_trained_ and model.surgery_ is None  # query models: as their reference
     if not isinstance(rows, np.ndarray) or not len(rows) or not is_new or model.adata is None:
         return False  # of several data sets there is a list
-    if REGISTRY_KEYS.X_KEY not in model.adata_manager.data_registry:
+    keys = list(model.module.counts_to_start_from)
+    if not keys or not set(keys) <= set(model.adata_manager.data_registry):
         return False
-    tables = AnnTorchDataset(model.adata_manager, [REGISTRY_KEYS.X_KEY])
+    tables = AnnTorchDataset(model.adata_manager, keys)
     most = _CELLS_LOOKED_AT if tables.cost is None else _CELLS_STREAMED
-    n_cells = min(len(rows), most, 2 + _COUNTS_LOOKED_AT // model.summary_stats["n_vars"])
+    n_cells = min(len(rows), most, 2 + _COUNTS_LOOKED_AT // sum(tables.sources[key].n_columns for key in keys))
     places = np.linspace(0, len(rows) - 1, n_cells).astype(np.int64)
     some = np.sort(np.asarray(rows)[places]).astype(np.int64)
-    return model.module.start_from_counts(tables.fetch(some)[REGISTRY_KEYS.X_KEY].to_dense())
+    found = tables.fetch(some)
+    return model.module.start_from_counts(torch.cat([found[key].to_dense() for key in keys], dim=-1))
 
 
 def _start_from_cells(model: Any, data: DataModule, recipe: Recipe) -> None:

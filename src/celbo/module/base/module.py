@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -182,6 +182,11 @@ class BaseModuleClass(nn.Module):
         return False
 
     @property
+    def parameters_by_label(self) -> tuple[str, ...]:
+        """Names of the parameters with a column for each label."""
+        return ()
+
+    @property
     def device(self) -> torch.device:
         """Device of the parameters; an error names more than one."""
         devices = {parameter.device for parameter in self.parameters()}
@@ -211,13 +216,16 @@ class BaseModuleClass(nn.Module):
     def on_load(self, model: object, **kwargs: Any) -> None:
         """Hook run on a freshly loaded module before its weights are put in."""
 
+    counts_to_start_from: Sequence[str] = (REGISTRY_KEYS.X_KEY,)
+    """Registry keys of the counts that :meth:`start_from_counts` takes."""
+
     def start_from_counts(self, x: Tensor) -> bool:
         """Hook run before the first training: begin with what the counts say.
 
         Parameters
         ----------
         x
-            Counts of some of the cells to train on, ``(n, g)``, dense.
+            Counts of some of the cells to train on, ``(n, g)``, dense; several tables beside each other.
 
         Returns
         -------
