@@ -27,6 +27,7 @@ RUNS = {
     ),
     "autozi": (["--batch-key", "batch"], {"embedding.h5ad", "genes.csv"}, ["Zero-inflated genes"]),
     "lda": (["--n-topics", "3"], {"embedding.h5ad", "genes.csv"}, ["Topics"]),
+    "decipher": ([], {"embedding.h5ad"}, []),
     "cellassign": (["--markers", "markers.csv"], {"predictions.csv"}, ["Cell types", "Markers"]),
     "solo": (
         ["--batch-key", "batch", "--restrict-to-batch", "batch_1"],

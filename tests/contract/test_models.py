@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from celbo.data import synthetic_iid
-from celbo.external import MRVI, SCAR, SCVIVA, SOLO, TOTALANVI, VELOVI, SysVI, TorchMRVI
+from celbo.external import MRVI, SCAR, SCVIVA, SOLO, TOTALANVI, VELOVI, Decipher, SysVI, TorchMRVI
 from celbo.model import AUTOZI, PEAKVI, SCANVI, SCVI, TOTALVI, AmortizedLDA, LinearSCVI
 from celbo.testing import check_model
 
@@ -52,6 +52,11 @@ def test_contract(row, sparse_format):
 def test_contract_of_a_model_of_samples(cls, setup, init):
     """What other models call n_hidden is the encoder's alone."""
     check_model(cls, data, setup=setup, init={"encoder_n_hidden": 6, "n_latent": 3, "n_latent_u": 3} | init)
+
+
+@pytest.mark.usefixtures("global_rng_untouched")
+def test_contract_of_two_stacked_latent_spaces():
+    check_model(Decipher, data, init={"layers_v_to_z": [6], "dim_z": 3})
 
 
 @pytest.mark.usefixtures("global_rng_untouched")

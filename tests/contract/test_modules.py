@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
+from celbo.external.decipher import DecipherModule
 from celbo.external.methylvi import METHYLANVAE, METHYLVAE
 from celbo.external.mrvi import TorchMRVAE
 from celbo.external.scviva import nicheVAE
@@ -82,6 +83,7 @@ ROWS = {
         [LIBRARY, OWN_THETA, NO_DROPOUT, "composition_decoder.var_decoder"],
     ),
     "systems": (lambda **_: SysVAE(G, n_batch=2, n_hidden=6, n_latent=3), {}, []),
+    "stacked": (lambda **_: DecipherModule(G, dim_z=3, layers_v_to_z=[6]), {}, []),
     "linear": (LDVAE, {**PRIOR, "gene_likelihood": "nb"}, [NO_DROPOUT]),
 }
 

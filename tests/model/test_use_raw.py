@@ -18,6 +18,7 @@ from celbo.external import (
     SOLO,
     CellAssign,
     ContrastiveVI,
+    Decipher,
     RNAStereoscope,
     SpatialStereoscope,
     SysVI,
@@ -57,7 +58,9 @@ def models():
 
 
 @pytest.mark.parametrize(
-    "cls", [*MODELS, SpatialStereoscope, SysVI, SCAR, ContrastiveVI, MRVI, GIMVI, SCVIVA], ids=lambda cls: cls.__name__
+    "cls",
+    [*MODELS, SpatialStereoscope, SysVI, SCAR, ContrastiveVI, MRVI, GIMVI, SCVIVA, Decipher],
+    ids=lambda cls: cls.__name__,
 )
 def test_every_setup_takes_it_as_its_last_keyword(cls):
     parameters = list(inspect.signature(cls.setup_anndata).parameters.values())

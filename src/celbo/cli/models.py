@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from ..core import unknown_name
 from ..data.modality_roles import ATAC, PROTEIN, RNA
-from ..external import POISSONVI, SCAR, SOLO, TOTALANVI, CellAssign, SysVI
+from ..external import POISSONVI, SCAR, SOLO, TOTALANVI, CellAssign, Decipher, SysVI
 from ..model import AUTOZI, MULTIVI, PEAKVI, SCANVI, SCVI, TOTALVI, AmortizedLDA, LinearSCVI
 from ..model.base.archives.archive import read_saved
 from ..report.topics import N_DRAWS, topics_of_cells
@@ -78,6 +78,7 @@ _ROWS = (
         genes=_genes_of_topics,
         renamed={"devices": "device"},
     ),
+    Kind("decipher", Decipher, {"n_top_genes": None}, renamed={"devices": "device"}),
     Kind(
         "cellassign",
         CellAssign,

@@ -39,6 +39,8 @@ _ROOMS = {
     "distributions": "_beta_binomial _negative_binomial _normal",
     "external.cellassign": "_model _module",
     "external.contrastivevi": "_contrastive_data_splitting _contrastive_dataloader _model _module",
+    "external.decipher": "_model _module",
+    "external.decipher.utils": "_rotate _trajectory",
     "external.gimvi": "_model _module",
     "external.methylvi": "_base_components _methylanvi_model _methylanvi_module _methylvi_model _methylvi_module",
     "external.mrvi": "_model",

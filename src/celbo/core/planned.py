@@ -109,6 +109,7 @@ INSTEAD: Mapping[str, str] = {
         "anndata.concat, or anndata.experimental.concat_on_disk and anndata.read_h5ad(file, backed='r') for more than "
         "fits into memory"
     ),
+    "scvi.external.decipher.DecipherPyroModule": ("celbo.external.decipher.DecipherModule, which has no Pyro in it"),
     "scvi.module.AmortizedLDAPyroModule": "celbo.module.AmortizedLDAModule, which has no Pyro in it",
 }
 """Public name of scvi-tools that will not come -> what to use."""

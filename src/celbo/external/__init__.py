@@ -3,6 +3,7 @@
 from ..core.planned import planned_names, public_names
 from .cellassign import CellAssign
 from .contrastivevi import ContrastiveVI
+from .decipher import Decipher
 from .gimvi import GIMVI
 from .methylvi import METHYLANVI, METHYLVI
 from .mrvi import MRVI, TorchMRVI
@@ -28,6 +29,7 @@ __all__ = [
     "VELOVI",
     "CellAssign",
     "ContrastiveVI",
+    "Decipher",
     "RNAStereoscope",
     "SpatialStereoscope",
     "SysVI",

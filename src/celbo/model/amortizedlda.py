@@ -17,7 +17,7 @@ from ..data.fields import bundles
 from ..module import AmortizedLDAModule
 from ..posterior.passes import evaluating, on_device
 from ..train import merge_kwargs
-from ..train.method import SPLIT, Argument, training
+from ..train.method import NO_PYRO, SPLIT, training, without_pyro
 from ..train.recipes import default_recipe
 from ..verbs.cells import asked
 from .base import BaseModelClass, UnsupervisedTrainingMixin, setup_method
@@ -68,10 +68,7 @@ class AmortizedLDA(UnsupervisedTrainingMixin, BaseModelClass):
         self._build_module()
 
     def _options_of_training(self, options: dict[str, Any]) -> dict[str, Any]:
-        if (plan := options.pop("training_plan")) is not None:
-            raise TypeError(
-                f"AmortizedLDA is trained without Pyro: give plan_kwargs= instead of training_plan={plan!r}."
-            )
+        options = without_pyro(self, options)
         recipe = options.get("recipe") or default_recipe(type(self), self._training_plan_cls)
         if options["lr"] is None:
             del options["lr"]
@@ -84,7 +81,7 @@ class AmortizedLDA(UnsupervisedTrainingMixin, BaseModelClass):
         SPLIT,
         {"batch_size": 128, "early_stopping": False, "lr": None, "training_plan": None, "datasplitter_kwargs": None},
         {"plan_config": None, "plan_kwargs": None, "trainer_config": None},
-        own={"training_plan": Argument(Any, "Must be None: a plan of Pyro's has nothing to train here.")},
+        own={"training_plan": NO_PYRO},
         prepare=_options_of_training,
     )
 

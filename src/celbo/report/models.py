@@ -15,6 +15,7 @@ from ..external import (
     VELOVI,
     CellAssign,
     ContrastiveVI,
+    Decipher,
     RNAStereoscope,
     SpatialStereoscope,
     SysVI,
@@ -39,7 +40,7 @@ def _normal_latents(model: Any, indices: np.ndarray) -> Latents:
     return model.get_latent_representation(indices=indices, return_dist=True)
 
 
-def _salient_latents(model: Any, indices: np.ndarray) -> Latents:
+def _means_alone(model: Any, indices: np.ndarray) -> Latents:
     return model.get_latent_representation(indices=indices), None
 
 
@@ -83,7 +84,8 @@ ROWS: Mapping[type, Row] = {
     PEAKVI: Row(draws_counts=False, of=("cells", "regions")),  # it draws which are zero
     POISSONVI: Row(of=("cells", "regions")),
     AmortizedLDA: Row(latents=_topics, draws_counts=False, detail=TopicDetail.of),
-    ContrastiveVI: Row(latents=_salient_latents, draws_counts=False),
+    ContrastiveVI: Row(latents=_means_alone, draws_counts=False),
+    Decipher: Row(latents=_means_alone),
     CellAssign: Row(latents=None, draws_counts=False, detail=MarkerDetail.of),
     SOLO: Row(
         latents=None,

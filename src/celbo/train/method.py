@@ -14,7 +14,17 @@ from typing import Any, Literal, NamedTuple
 from .config import KwargsLike, merge_kwargs
 from .recipes import default_recipe, find_recipe
 
-__all__ = ["ARGUMENTS", "PASSED_ON", "SPLIT", "STOPPING", "WHERE", "Argument", "training"]
+__all__ = [
+    "ARGUMENTS",
+    "NO_PYRO",
+    "PASSED_ON",
+    "SPLIT",
+    "STOPPING",
+    "WHERE",
+    "Argument",
+    "training",
+    "without_pyro",
+]
 
 WHERE: Mapping[str, Any] = {"accelerator": "auto", "devices": "auto"}
 SPLIT: Mapping[str, Any] = {"train_size": None, "validation_size": None, "shuffle_set_split": True}
@@ -45,6 +55,18 @@ class Argument(NamedTuple):
     kind: Any
     text: str
     goes_to: Literal["plan", "train"] = "train"
+
+
+NO_PYRO = Argument(Any, "Must be None: a plan of Pyro's has nothing to train here.")
+"""The argument ``training_plan`` of models that scvi-tools trains by Pyro."""
+
+
+def without_pyro(model: object, options: dict[str, Any]) -> dict[str, Any]:
+    """Arguments without a plan of Pyro's, which is refused: the ``prepare`` of such models."""
+    if (plan := options.pop("training_plan")) is not None:
+        name = type(model).__name__
+        raise TypeError(f"{name} is trained without Pyro: give plan_kwargs= instead of training_plan={plan!r}.")
+    return options
 
 
 _WHERE_TEXT = 'Where to compute: ``"auto"``, ``"cpu"``, ``"gpu"``; number or list of devices.'

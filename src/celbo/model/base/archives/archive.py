@@ -17,6 +17,7 @@ from ....core import SCVI_FIGURES, SCVI_TOOLS_VERSION, __version__
 from ....dataloaders.dataset import from_bits, to_bits
 from ....io.errors import blaming, in_words
 from ....io.saved_model import MismatchError, check_parts, set_attributes
+from ....io.scvitools.global_store import from_store, only_in_store
 from ....ops.draws import initial_weights
 from ....store.mapped import is_mapped
 from ..face import ModelFace
@@ -161,7 +162,8 @@ def _from_scvi_tools(archive: io.ScviArchive) -> Saved:
     kept = {name: value for name, value in attributes.items() if name.endswith("_")}
     check_parts(archive.path, registry, init_params, kept, _n_weights(archive.state_dict))
     name = registry.get("model_name") or ""
-    return Saved(name, archive.state_dict, registry, init_params, kept, archive.path, archive.path, True)
+    state_dict = from_store(name, archive.state_dict, archive.pyro_params)
+    return Saved(name, state_dict, registry, init_params, kept, archive.path, archive.path, True)
 
 
 def load_model(
@@ -211,8 +213,10 @@ def _with_scvi_figures(cls: type[ModelFace], init_params: dict[str, dict[str, An
 def _put_weights(model: Any, saved: Saved) -> None:
     model.module.on_load(model, scvi_version=saved.registry.get("scvi_version"))
     check_weights(saved.weights_path, saved.state_dict, model.module)
+    own = model.module.state_dict()
+    as_made = {name: own[name] for name in only_in_store(saved.class_name) if name in own}
     try:
-        model.module.load_state_dict(saved.state_dict)
+        model.module.load_state_dict(as_made | saved.state_dict)
     except RuntimeError as error:
         raise io.ArchiveError(
             f"The weights in {saved.weights_path} do not fit {type(model).__name__} as it was saved: {error}"

@@ -9,6 +9,7 @@ from .... import io
 from ....core import SCVI_FIGURES, SCVI_TOOLS_VERSION, checked, version_numbers
 from ....core.kinds import Text
 from ....data.constants import MODEL_NAME, RAW, SCVI_VERSION
+from ....io.scvitools.global_store import from_store, into_store
 from .archive import read_saved, versions
 from .beside import copy_data
 
@@ -66,8 +67,9 @@ def convert_archive(
     name = class_name or registry.get("model_name")
     if not name:
         raise io.ArchiveError(f"{archive.path} does not say of which class it is: pass class_name, for example 'SCVI'.")
-    if archive.pyro_params.get("params"):
-        logger.info(f"{len(archive.pyro_params['params'])} parameters of Pyro's global store were left out.")
+    weights = from_store(name, archive.state_dict, archive.pyro_params)
+    if left_out := len(archive.pyro_params.get("params", ())) - (len(weights) - len(archive.state_dict)):
+        logger.info(f"{left_out} parameters of Pyro's global store were left out.")
     document = {
         "class": name,
         "module": "",
@@ -77,7 +79,7 @@ def convert_archive(
         "var_names": archive.var_names,
         "versions": versions() | {"converted_from": str(registry.get("scvi_version", "before 0.15"))},
     }
-    io.write_archive(new, dict(archive.state_dict), document, prefix=prefix, overwrite=overwrite)
+    io.write_archive(new, dict(weights), document, prefix=prefix, overwrite=overwrite)
     copy_data(old, new, prefix)
     return Path(new)
 
@@ -128,7 +130,9 @@ def export_archive(
         **saved.attributes,
     }
     document: dict[str, Any] = io.read_archive(new, prefix=prefix).document
-    io.write_scvi_archive(old, saved.state_dict, document["var_names"], attributes, prefix=prefix, overwrite=overwrite)
+    weights, store = into_store(saved.class_name, saved.state_dict)
+    options: dict[str, Any] = {"pyro_params": store, "prefix": prefix, "overwrite": overwrite}
+    io.write_scvi_archive(old, weights, document["var_names"], attributes, **options)
     copy_data(new, old, prefix)
     return Path(old)
 
