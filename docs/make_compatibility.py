@@ -28,6 +28,9 @@ _DOES_NOT_SAMPLE = "it raises that the module draws no counts"
 _SWITCH = "accepted by keyword, and without effect: what it switches on celbo does anyway, or has no equivalent of"
 
 DEVIATIONS: dict[str, str] = {
+    "scvi.data.add_dna_sequence: default of `sequence_varm_key` is *": (
+        "codes are what models take; letters need many times their memory"
+    ),
     "scvi.dataloaders.SemiSupervisedDataSplitter: default of `adata_manager` is *": (
         "a data module of one's own goes to `train(datamodule=...)` as it is"
     ),

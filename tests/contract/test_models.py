@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from celbo.data import synthetic_iid
-from celbo.external import MRVI, SCAR, SCVIVA, SOLO, TOTALANVI, VELOVI, Decipher, SysVI, TorchMRVI
+from celbo.external import MRVI, SCAR, SCBASSET, SCVIVA, SOLO, TOTALANVI, VELOVI, Decipher, SysVI, TorchMRVI
 from celbo.model import AUTOZI, PEAKVI, SCANVI, SCVI, TOTALVI, AmortizedLDA, LinearSCVI
 from celbo.testing import check_model
 
@@ -57,6 +57,20 @@ def test_contract_of_a_model_of_samples(cls, setup, init):
 @pytest.mark.usefixtures("global_rng_untouched")
 def test_contract_of_two_stacked_latent_spaces():
     check_model(Decipher, data, init={"layers_v_to_z": [6], "dim_z": 3})
+
+
+@pytest.mark.usefixtures("global_rng_untouched")
+def test_contract_of_sequences():
+    """Its rows are regions, and its answers about cells, which are columns."""
+
+    def regions():
+        adata = data()
+        adata.obsm["dna_code"] = np.random.default_rng(0).integers(0, 4, (40, 48))
+        return adata
+
+    init = {"n_bottleneck_layer": 3, "n_filters_init": 4, "n_repeat_blocks_tower": 2, "n_filters_pre_bottleneck": 3}
+    history = ("elbo_train", "elbo_validation", "auroc_train", "auroc_validation")
+    check_model(SCBASSET, regions, setup={"dna_code_key": "dna_code"}, init=init, history=history, answers=())
 
 
 @pytest.mark.usefixtures("global_rng_untouched")

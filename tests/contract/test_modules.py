@@ -1,5 +1,6 @@
 """Every module is one row: how to make it, a minibatch, and what its options leave unused."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -8,6 +9,7 @@ from torch.distributions import Normal, kl_divergence
 from celbo.external.decipher import DecipherModule
 from celbo.external.methylvi import METHYLANVAE, METHYLVAE
 from celbo.external.mrvi import TorchMRVAE
+from celbo.external.scbasset import ScBassetModule
 from celbo.external.scviva import nicheVAE
 from celbo.external.sysvi import SysVAE
 from celbo.module import LDVAE, PEAKVAE, VAE, AmortizedLDAModule, AutoZIVAE
@@ -26,6 +28,7 @@ def minibatch() -> dict[str, torch.Tensor]:
         "sample": torch.arange(N)[:, None] % 3,
         "niche_composition": torch.tensor([[0.5, 0.5, 0.0], [0.2, 0.3, 0.5]])[torch.arange(N) % 2],
         "latent_mean_ct_key": torch.randn(N, 6, generator=generator),
+        "dna_code": torch.randint(0, 5, (N, 48), generator=generator),
     }
 
 
@@ -51,6 +54,12 @@ def samples(n_input, n_batch, n_labels, n_hidden, n_latent, **options):
 
 def niches(n_input, **options):
     return nicheVAE(n_input, 2, **options)
+
+
+def sequences(**_):
+    return ScBassetModule(
+        G, np.arange(G) % 2, 4, 2, n_filters_pre_bottleneck=3, n_bottleneck_layer=3, sequence_length=48
+    )
 
 
 COVARIATES = {"n_cats_per_cov": [4], "n_continuous_cov": 2}
@@ -84,6 +93,7 @@ ROWS = {
     ),
     "systems": (lambda **_: SysVAE(G, n_batch=2, n_hidden=6, n_latent=3), {}, []),
     "stacked": (lambda **_: DecipherModule(G, dim_z=3, layers_v_to_z=[6]), {}, []),
+    "sequences": (sequences, {}, []),
     "linear": (LDVAE, {**PRIOR, "gene_likelihood": "nb"}, [NO_DROPOUT]),
 }
 

@@ -22,7 +22,10 @@ class Place(NamedTuple):
 
 
 ADDED: Mapping[str, Mapping[str, Place]] = {
-    "data": {"AnnTorchDataset": Place("dataloaders", "AnnTorchDataset")},
+    "data": {
+        "AnnTorchDataset": Place("dataloaders", "AnnTorchDataset"),
+        "add_dna_sequence": Place("external.scbasset", "add_dna_sequence"),
+    },
 }
 """Public module -> names that it has in scvi-tools, and that a higher room has in celbo."""
 
@@ -47,6 +50,7 @@ _ROOMS = {
     "external.poissonvi": "_model",
     "external.scar": "_model _module",
     "external.scviva": "_components _constants _model _module",
+    "external.scbasset": "_model _module",
     "external.solo": "_model",
     "external.stereoscope": "_model _module",
     "external.sysvi": "_model _module",

@@ -9,6 +9,7 @@ from .methylvi import METHYLANVI, METHYLVI
 from .mrvi import MRVI, TorchMRVI
 from .poissonvi import POISSONVI
 from .scar import SCAR
+from .scbasset import SCBASSET
 from .scviva import SCVIVA
 from .solo import SOLO
 from .stereoscope import RNAStereoscope, SpatialStereoscope
@@ -23,6 +24,7 @@ __all__ = [
     "MRVI",
     "POISSONVI",
     "SCAR",
+    "SCBASSET",
     "SCVIVA",
     "SOLO",
     "TOTALANVI",

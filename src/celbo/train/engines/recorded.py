@@ -141,7 +141,7 @@ class RecordedStage(Generic[Result]):
     def _record(self, key: Hashable, batch: object, batch_idx: int) -> None:
         plan, name = self._plan, f"{self._stage}_epoch_metrics"
         sums, values, record = getattr(plan, name), plan.step_values, plan.last_loss_output
-        own, plan.step_values, plan.last_loss_output = EpochMetrics(self._stage), {}, None
+        own, plan.step_values, plan.last_loss_output = type(sums)(self._stage), {}, None
         setattr(plan, name, own)
         static = copied(batch)
         try:

@@ -1,0 +1,86 @@
+"""Blocks of the tower that reads sequences, with the names of scvi-tools' weights."""
+
+import math
+
+from torch import Tensor, nn
+
+from ...nn.fc_layers import Dropout
+
+__all__ = ["ConvBlock", "DenseBlock", "gelu", "pooled"]
+
+_EPS, _MOMENTUM = 1e-3, 0.1
+_SIGMOID_SLOPE = 1.702
+
+
+def gelu(x: Tensor) -> Tensor:
+    r"""Gaussian error linear unit by a sigmoid, :math:`x\,\sigma(1.702\,x)`."""
+    return x * (_SIGMOID_SLOPE * x).sigmoid()
+
+
+def pooled(length: int, size: int) -> int:
+    """Length after a pooling of ``size``, padded by half of it."""
+    return (length + 2 * ((size - 1) // 2) - size) // size + 1
+
+
+class ConvBlock(nn.Module):
+    """GELU, convolution, batch normalization, dropout, maximum over ``pool_size`` positions.
+
+    Parameters
+    ----------
+    n_in, n_out
+        Channels.
+    kernel_size
+        Positions that the convolution sees.
+    pool_size
+        Positions that become one; 1: none do.
+    batch_norm
+        Whether there is a batch normalization.
+    dropout
+        Share that is dropped in training.
+    """
+
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        kernel_size: int,
+        pool_size: int = 1,
+        batch_norm: bool = True,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(n_in, n_out, kernel_size, padding="same", bias=False)
+        self.batch_norm = nn.BatchNorm1d(n_out, eps=_EPS, momentum=_MOMENTUM) if batch_norm else nn.Identity()
+        self.dropout = Dropout(dropout)
+        self.pool_size = pool_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(n, n_in, length)`` to ``(n, n_out, shorter)``."""
+        h = self.dropout(self.batch_norm(self.conv(gelu(x))))
+        if self.pool_size == 1:
+            return h
+        return nn.functional.max_pool1d(h, self.pool_size, padding=(self.pool_size - 1) // 2)
+
+
+class DenseBlock(nn.Module):
+    """GELU, a dense layer over channels and positions, batch normalization, dropout.
+
+    Parameters
+    ----------
+    n_in, n_out
+        Width of input and output.
+    batch_norm, dropout
+        As in :class:`ConvBlock`.
+    """
+
+    def __init__(self, n_in: int, n_out: int, batch_norm: bool = True, dropout: float = 0.2) -> None:
+        super().__init__()
+        self.dense = nn.Linear(n_in, n_out, bias=False)
+        nn.init.kaiming_normal_(self.dense.weight, a=math.sqrt(5))
+        self.batch_norm = nn.BatchNorm1d(n_out, eps=_EPS, momentum=_MOMENTUM) if batch_norm else nn.Identity()
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(n, n_in)`` to ``(n, n_out)``."""
+        h = self.dense(gelu(x))
+        return self.dropout(self.batch_norm(h))
