@@ -13,6 +13,7 @@ import torch
 
 from celbo.data import simulate_counts, simulate_spots
 from celbo.external import (
+    CYTOVI,
     MRVI,
     POISSONVI,
     SCAR,
@@ -216,6 +217,7 @@ def _models(train: Train) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "AUTOZI", plain(AUTOZI, batch)
     yield "AmortizedLDA", plain(AmortizedLDA, {})
     yield "SysVI", plain(SysVI, batch)
+    yield "CYTOVI", plain(CYTOVI, batch | {"labels_key": "labels"})
     yield "SCAR", plain(SCAR, batch, {"ambient_profile": np.ones(counts.n_vars)})
 
     counts.obsm["protein"] = np.random.default_rng(0).poisson(20.0, (counts.n_obs, 8)).astype(np.float32)

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from celbo.data import synthetic_iid
 from celbo.external import (
+    CYTOVI,
     GIMVI,
     MRVI,
     SCAR,
@@ -191,6 +192,17 @@ def sysvi():
     return model, [lambda: model.get_latent_representation(give_mean=False), model.get_elbo]
 
 
+def markers():
+    adata = data()
+    CYTOVI.setup_anndata(adata, batch_key="batch", sample_key="labels")
+    model = CYTOVI(adata, **SMALL, protein_likelihood="normal")
+    model.train(**TRAIN)
+    return model, [
+        lambda: model.posterior_predictive_sample(n_samples=2),
+        lambda: model.get_sample_logprobs(downsample_cells=3).to_numpy(),
+    ]
+
+
 def scar():
     adata = data()
     SCAR.setup_anndata(adata, batch_key="batch")
@@ -269,6 +281,7 @@ KINDS = [
     stereoscope,
     cellassign,
     sysvi,
+    markers,
     scar,
     contrastivevi,
     mrvi,

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
+from celbo.external.cytovi import CytoVAE
 from celbo.external.decipher import DecipherModule
 from celbo.external.methylvi import METHYLANVAE, METHYLVAE
 from celbo.external.mrvi import TorchMRVAE
@@ -94,6 +95,8 @@ ROWS = {
     "systems": (lambda **_: SysVAE(G, n_batch=2, n_hidden=6, n_latent=3), {}, []),
     "stacked": (lambda **_: DecipherModule(G, dim_z=3, layers_v_to_z=[6]), {}, []),
     "sequences": (sequences, {}, []),
+    "markers": (CytoVAE, COVARIATES, []),
+    "markers_plain": (CytoVAE, {"prior_mixture": False, "latent_distribution": "ln"}, []),
     "linear": (LDVAE, {**PRIOR, "gene_likelihood": "nb"}, [NO_DROPOUT]),
 }
 

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from celbo.data import simulate_counts
-from celbo.external import MRVI, POISSONVI, TOTALANVI, SysVI
+from celbo.external import CYTOVI, MRVI, POISSONVI, TOTALANVI, SysVI
 from celbo.model import AUTOZI, MULTIVI, PEAKVI, SCANVI, SCVI, TOTALVI, AmortizedLDA, CondSCVI, LinearSCVI
 from celbo.module import VAE
 from celbo.ops import use_backend
@@ -140,6 +140,7 @@ SETUPS = {
     AmortizedLDA: {},
     CondSCVI: {"labels_key": "labels"},
     SysVI: {"batch_key": "batch"},
+    CYTOVI: {"batch_key": "batch"},
     TOTALVI: {"batch_key": "batch", "protein_expression_obsm_key": "protein"},
     TOTALANVI: {
         "batch_key": "batch",

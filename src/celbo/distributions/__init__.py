@@ -3,6 +3,7 @@
 from ..core.planned import planned_names, public_names
 from .accessibility import Accessibility
 from .base import CountDistribution
+from .beta import Beta
 from .beta_binomial import BetaBinomial
 from .methylation import Methylation
 from .negative_binomial import NegativeBinomial, ZeroInflatedNegativeBinomial
@@ -12,6 +13,7 @@ from .poisson import Poisson
 
 __all__ = [
     "Accessibility",
+    "Beta",
     "BetaBinomial",
     "CountDistribution",
     "Methylation",

@@ -3,6 +3,7 @@
 from ..core.planned import planned_names, public_names
 from .cellassign import CellAssign
 from .contrastivevi import ContrastiveVI
+from .cytovi import CYTOVI
 from .decipher import Decipher
 from .gimvi import GIMVI
 from .methylvi import METHYLANVI, METHYLVI
@@ -18,6 +19,7 @@ from .totalanvi import TOTALANVI
 from .velovi import VELOVI
 
 __all__ = [
+    "CYTOVI",
     "GIMVI",
     "METHYLANVI",
     "METHYLVI",

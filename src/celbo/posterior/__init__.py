@@ -1,7 +1,7 @@
 """What a trained module says about cells: pure functions of a module and minibatches, arrays on the CPU out."""
 
 from ..core.planned import public_names
-from .abundance import sample_log_densities
+from .abundance import sample_densities, sample_log_densities
 from .accessibility import (
     accessibility_table,
     cell_factors,
@@ -79,6 +79,7 @@ __all__ = [
     "posterior_predictive_sample",
     "probability_difference",
     "reconstruction_error",
+    "sample_densities",
     "sample_log_densities",
     "sampled",
     "some_cells",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, LogNormal
 
-from ..distributions import Accessibility, NegativeBinomial, Normal, Poisson, ZeroInflatedNegativeBinomial
+from ..distributions import Accessibility, Beta, NegativeBinomial, Normal, Poisson, ZeroInflatedNegativeBinomial
 from ..module.base import BaseModuleClass, LossOutput
 from .output import EXPRESSION, Output
 from .passes import Batches, Minibatch, Rows, decode, encode, evaluating, on_device, sample_passes, size_of
@@ -193,7 +193,7 @@ def likelihood_parameters(
     -------
     By name ``(n, g)``, or ``(s, n, g)`` for more than one draw that is not averaged: ``mean`` (:math:`\mu`, before
     zeros are added), ``dropout`` (probability of an added zero; zero-inflated only), ``dispersions`` (:math:`\theta`;
-    negative binomials only), ``scale`` (standard deviation; normal only).
+    negative binomials only), ``scale`` (standard deviation; normal and beta).
     """
     n_samples = n_samples or 1
     average = give_mean or n_samples == 1
@@ -237,9 +237,11 @@ def _named(px: Distribution) -> dict[str, Tensor]:
         return {"mean": px.rate}
     if isinstance(px, Normal):
         return {"mean": px.loc, "scale": px.scale}
+    if isinstance(px, Beta):
+        return {"mean": px.mean, "scale": px.stddev}
     raise NotImplementedError(
         f"The parameters of {type(px).__name__} have no names here; known are NegativeBinomial, "
-        "ZeroInflatedNegativeBinomial, Poisson and Normal."
+        "ZeroInflatedNegativeBinomial, Poisson, Normal and Beta."
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..external import (
+    CYTOVI,
     METHYLANVI,
     METHYLVI,
     POISSONVI,
@@ -108,6 +109,7 @@ ROWS: Mapping[type, Row] = {
     ),
     SCBASSET: Row(latents=None, draws_counts=False, takes_counts=False, of=("regions", "cells")),
     SysVI: Row(draws_counts=False, takes_counts=False),
+    CYTOVI: Row(draws_counts=False, takes_counts=False, of=("cells", "markers")),
     VELOVI: Row(draws_counts=False, takes_counts=False),
     DestVI: Row(latents=None, draws_counts=False, detail=ProportionDetail.of, of=("spots", "genes")),
 }

@@ -4,6 +4,7 @@ Methods of models are these with the output that their name tells.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -153,6 +154,7 @@ def differential(
     fdr_target: float | Sequence[float] = 0.05,
     seed: int | None = None,
     suffixes: Mapping[str, str] | None = None,
+    alike: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """Differences between groups of cells in all outputs, as ``differential_expression`` gives them of the first.
 
@@ -170,6 +172,9 @@ def differential(
         Fields of :class:`~celbo.posterior.Hypothesis` and :class:`~celbo.posterior.Sampling`.
     suffixes
         By name of an output what is put behind the names of its features in the table.
+    alike
+        Code of each cell, ``(n,)``: cells of all codes in a group count alike together, however many there are; None:
+        each cell counts alike.
     """
     of_hypothesis, of_sampling = posterior.split_options(options)
     hypothesis = posterior.Hypothesis(**of_hypothesis)
@@ -179,7 +184,7 @@ def differential(
     return posterior.differential_expression(
         model.module,
         cells.loader_of,
-        posterior.comparisons(obs_with(cells.adata, who.get("groupby")), **who),
+        [_balanced(one, alike) for one in posterior.comparisons(obs_with(cells.adata, who.get("groupby")), **who)],
         [f"{name}{(suffixes or {}).get(one.name, '')}" for one in outputs for name in names_of(model, one)],
         outputs=outputs,
         hypothesis=hypothesis,
@@ -189,6 +194,19 @@ def differential(
         fdr_target=fdr_target,
         seed=seed,
     )
+
+
+def _balanced(compared: posterior.Comparison, alike: np.ndarray | None) -> posterior.Comparison:
+    if alike is None:
+        return compared
+    cells1, cells2 = (_repeated(cells, alike[cells]) for cells in (compared.cells1, compared.cells2))
+    return replace(compared, cells1=cells1, cells2=cells2)
+
+
+def _repeated(cells: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Cells of each code repeated until there are as many as of the largest."""
+    parts = [cells[codes == code] for code in np.unique(codes)]
+    return np.concatenate([np.resize(part, max(map(len, parts))) for part in parts])
 
 
 def corrected_batches(model: Any, batchid1: object, batchid2: object) -> tuple[list[Any], list[Any]]:

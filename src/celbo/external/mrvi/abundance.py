@@ -1,66 +1,32 @@
-r"""How dense the cells of each sample are where a cell lies, in u.
+r"""Groups of samples where a cell lies in u, and whether a sample has a cell like it at all.
 
-.. math:: \ell_{ns} = \log \tfrac{1}{|s|} \sum_{m \in s} q_m(u_n), \qquad
-          h_{ns} = \max_{m \in s} \log q_m(u_n)
+.. math:: h_{ns} = \max_{m \in s} \log q_m(u_n)
 
-The sum says in which samples cells like n abound, the maximum whether a sample has any cell like it. Of pairs of cells
-only a block is held at a time, and its log-densities come from two matrix products in float64.
+Densities of samples are those of :mod:`celbo.posterior.abundance`.
 
 Dims: n cells, m components (cells of a sample), s samples, k latents.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.special import logsumexp
 
 from ...core import ArgumentError
+from ...posterior.abundance import blocks_of_pairs, by_sample
 
-__all__ = ["enrichment", "nearest_components", "outliers", "sample_densities"]
-
-_PAIRS = 2**23
-
-
-def _blocks(u_nk: np.ndarray, mean_mk: np.ndarray, variance_mk: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Log-density of components at cells, ``(n, m)``, some cells at a time."""
-    centre = mean_mk.mean(0, dtype=float)
-    u_nk, mean_mk = u_nk - centre, mean_mk - centre
-    precision_mk = 1 / variance_mk.astype(float)
-    weights = np.concatenate([-0.5 * precision_mk, mean_mk * precision_mk], axis=1).T
-    constant_m = -0.5 * (np.square(mean_mk) * precision_mk + np.log(2 * np.pi / precision_mk)).sum(1)
-    step = max(1, _PAIRS // len(mean_mk))
-    for start in range(0, len(u_nk), step):
-        part = slice(start, start + step)
-        yield part, np.concatenate([np.square(u_nk[part]), u_nk[part]], axis=1) @ weights + constant_m
-
-
-def _by_sample(
-    u_nk: np.ndarray, variance_nk: np.ndarray, cells_of: Sequence[np.ndarray], reduce: Callable[..., np.ndarray]
-) -> np.ndarray:
-    values_ns = np.empty((len(u_nk), len(cells_of)), np.float32)
-    for s, cells in enumerate(cells_of):
-        for part, density_nm in _blocks(u_nk, u_nk[cells], variance_nk[cells]):
-            values_ns[part, s] = reduce(density_nm, axis=1)
-    return values_ns
-
-
-def sample_densities(u_nk: np.ndarray, variance_nk: np.ndarray, cells_of: Sequence[np.ndarray]) -> np.ndarray:
-    """Log-density of the mixture of each sample's posteriors at each cell, ``(n, s)`` in nats.
-
-    Parameters
-    ----------
-    u_nk, variance_nk
-        Mean and variance of the posterior of each cell.
-    cells_of
-        Row numbers of the cells of each sample.
-    """
-    densities_ns = _by_sample(u_nk, variance_nk, cells_of, logsumexp)
-    return densities_ns - np.log([len(cells) for cells in cells_of]).astype(np.float32)
+__all__ = ["enrichment", "nearest_components", "outliers"]
 
 
 def nearest_components(u_nk: np.ndarray, variance_nk: np.ndarray, cells_of: Sequence[np.ndarray]) -> np.ndarray:
-    """Largest log-density of a posterior of each sample at each cell, ``(n, s)`` in nats; arguments as before."""
-    return _by_sample(u_nk, variance_nk, cells_of, np.max)
+    """Largest log-density of a posterior of each sample at each cell, ``(n, s)`` in nats.
+
+    Parameters
+    ----------
+    u_nk, variance_nk, cells_of
+        As in :func:`celbo.posterior.sample_densities`.
+    """
+    return by_sample(u_nk, variance_nk, cells_of, np.max)
 
 
 def enrichment(
@@ -112,7 +78,7 @@ def outliers(
     own: list[np.ndarray] = []
     for cells in cells_of:
         if len(cells) > 1:
-            for part, density_nm in _blocks(u_nk[cells], u_nk[cells], variance_nk[cells]):
+            for part, density_nm in blocks_of_pairs(u_nk[cells], u_nk[cells], variance_nk[cells]):
                 rows = np.arange(len(density_nm))
                 density_nm[rows, part.start + rows] = -np.inf
                 own.append(density_nm.max(1))

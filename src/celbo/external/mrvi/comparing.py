@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from ... import posterior
 from ...core import ArgumentError, checked_methods, settings
 from ...core.kinds import Number
 from ...ops.random import fresh_seed
@@ -54,7 +55,7 @@ class MRVIMixin(CounterfactualMixin):
         cells = asked(self, adata, None, batch_size)
         u, variance, code = self._u_of(cells)
         order = self._in_order(code, sample_subset)
-        densities = abundance.sample_densities(u, variance, [np.flatnonzero(code == s) for s in order])
+        densities = posterior.sample_densities(u, variance, [np.flatnonzero(code == s) for s in order])
         coords = {"cell_name": cells.names, "sample": self.sample_order[order]}
         variables = {"log_probs": (["cell_name", "sample"], densities)}
         own = pd.Index(order).get_indexer(code) if omit_original_sample else None

@@ -7,6 +7,7 @@ in closed form for a normal prior, from draws for mixtures.
 Dims: n cells, k latents, m mixture components, s samples.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -18,10 +19,51 @@ from torch.distributions import Categorical, Distribution, Independent, MixtureS
 
 from ...ops.draws import randn, rsample
 
-__all__ = ["GaussianPrior", "MogPrior", "Prior", "VampPrior", "labelled_mixture", "mixture_kl", "normal_mixture"]
+__all__ = [
+    "GaussianPrior",
+    "MogPrior",
+    "NormalMixture",
+    "Prior",
+    "VampPrior",
+    "labelled_mixture",
+    "mixture_kl",
+    "normal_mixture",
+]
 
 _CELL_TYPE_BIAS = 10.0
 _MC_SAMPLES = 30
+
+
+class NormalMixture(MixtureSameFamily):
+    r"""Mixture of normal distributions with independent dimensions, the same components for all cells.
+
+    .. math:: \log N(z; \mu_m, \sigma_m) = -\tfrac12 \sum_k z_k^2 / \sigma_{mk}^2
+              + \sum_k z_k \mu_{mk} / \sigma_{mk}^2 + c_m
+
+    are two matrix products, in float64, which forgives the difference of large squares; a table of cells by components
+    by dimensions is never made.
+
+    Parameters
+    ----------
+    logits
+        Of the components, ``(m,)``, or of each cell, ``(n, m)``.
+    means, scales
+        ``(m, k)``.
+    """
+
+    def __init__(self, logits: Tensor, means: Tensor, scales: Tensor) -> None:
+        self.means, self.scales = means, scales
+        shape = (*logits.shape, means.shape[-1])
+        component = Independent(Normal(means.expand(shape), scales.expand(shape), validate_args=False), 1)
+        super().__init__(Categorical(logits=logits, validate_args=False), component, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density of ``(..., k)`` in nats, ``(...)``."""
+        z, means_mk, precision_mk = value.double(), self.means.double(), self.scales.double().pow(-2)
+        weights = torch.cat([-0.5 * precision_mk, means_mk * precision_mk], dim=1).T
+        constant_m = -0.5 * (means_mk.square() * precision_mk - (precision_mk / (2 * math.pi)).log()).sum(1)
+        log_p = torch.cat([z.square(), z], dim=-1) @ weights + constant_m
+        return (log_p + self.mixture_distribution.logits).logsumexp(-1).to(value.dtype)
 
 
 def normal_mixture(logits: Tensor, means: Tensor, scales: Tensor) -> MixtureSameFamily:
@@ -38,12 +80,16 @@ def normal_mixture(logits: Tensor, means: Tensor, scales: Tensor) -> MixtureSame
     -------
     Distribution over ``(k,)`` of batch shape ``(...)``.
     """
+    if means.dim() == 2:
+        return NormalMixture(logits, means, scales)
     component = Independent(Normal(means, scales, validate_args=False), 1)
     return MixtureSameFamily(Categorical(logits=logits, validate_args=False), component, validate_args=False)
 
 
-def labelled_mixture(logits: Tensor, means: Tensor, scales: Tensor, y: Tensor | None) -> MixtureSameFamily:
-    """Mixture in which each cell's label has a component of its own: it adds 10 to the logit of that number.
+def labelled_mixture(
+    logits: Tensor, means: Tensor, scales: Tensor, y: Tensor | None, weight: float = _CELL_TYPE_BIAS
+) -> MixtureSameFamily:
+    """Mixture in which each cell's label has a component of its own: it adds to the logit of that number.
 
     Parameters
     ----------
@@ -53,6 +99,8 @@ def labelled_mixture(logits: Tensor, means: Tensor, scales: Tensor, y: Tensor | 
         ``(m, k)``.
     y
         Codes of the labels, ``(n, 1)`` or ``(n,)``; None: there are none.
+    weight
+        What a label adds.
 
     Returns
     -------
@@ -60,9 +108,8 @@ def labelled_mixture(logits: Tensor, means: Tensor, scales: Tensor, y: Tensor | 
     """
     if y is None:
         return normal_mixture(logits, means, scales)
-    bias_nm = _CELL_TYPE_BIAS * F.one_hot(y.reshape(-1).long(), len(logits))
-    n = len(bias_nm)
-    return normal_mixture(logits + bias_nm, means.expand(n, -1, -1), scales.expand(n, -1, -1))
+    bias_nm = weight * F.one_hot(y.reshape(-1).long(), len(logits))
+    return NormalMixture(logits + bias_nm, means, scales)
 
 
 def mixture_kl(qz: Normal, prior: Distribution, n_samples: int = _MC_SAMPLES) -> Tensor:
