@@ -11,6 +11,7 @@ from scipy.special import expit, gammaln, log_expit
 from celbo.distributions import (
     Accessibility,
     BetaBinomial,
+    Methylation,
     NegativeBinomial,
     NegativeBinomialMixture,
     Normal,
@@ -44,6 +45,15 @@ def mixture(x, mu1, mu2, theta1, theta2, mixture_logits):
 
 def beta_binomial(x, total_count, alpha, beta):
     return st.betabinom.logpmf(x, total_count, alpha, beta)
+
+
+def methylation(x, logits, gamma_logits, total_count):
+    size = np.exp(-gamma_logits)
+    return st.betabinom.logpmf(x, total_count, expit(logits) * size, expit(-logits) * size)
+
+
+def methylation_binomial(x, logits, total_count):
+    return st.binom.logpmf(x, total_count, expit(logits))
 
 
 def accessibility(x, logits, depth_logits, region_logits):
@@ -80,6 +90,18 @@ ROWS = {
         grid(logits=[-30.0, -4.0, 0.5, 40.0], depth_logits=[-3.0, 2.0], region_logits=[-20.0, 1.0, 30.0]),
         [0, 1],
         accessibility,
+    ),
+    "Methylation": (
+        Methylation,
+        grid(logits=[-3.0, 0.5, 4.0], gamma_logits=[-9.0, -2.0, 1.0], total_count=[1.0, 10.0, 200.0]),
+        [0, 1, 2, 10, 150],
+        methylation,
+    ),
+    "Methylation_binomial": (
+        Methylation,
+        grid(logits=[-7.0, 0.5, 3.0], total_count=[1.0, 10.0, 200.0]),
+        [0, 1, 2, 10, 150],
+        methylation_binomial,
     ),
     "BetaBinomial": (
         BetaBinomial,

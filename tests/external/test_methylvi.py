@@ -11,6 +11,7 @@ from celbo.core.rules import SCVI_TOOLS, followed
 from celbo.data import simulate_methylation
 from celbo.external import METHYLANVI, METHYLVI
 from celbo.external.methylvi import METHYLVAE
+from celbo.model.base import export_archive
 
 mudata = pytest.importorskip("mudata")
 
@@ -26,6 +27,11 @@ def cells(n_cells=120, **options):
     mdata.obs["seen"] = np.where(hidden, "unknown", mdata.obs["cell_type"].astype(str))
     mdata.obs["donor"] = np.array(["d0", "d1", "d2"])[np.arange(n_cells) % 3]
     return mdata
+
+
+def write(mdata, path):
+    with mudata.set_options(pull_on_update=False):
+        mdata.write_h5mu(path)
 
 
 def made(mdata, setup=SETUP, **init):
@@ -274,9 +280,9 @@ class TestArchivesAndQueries:
             model.minify_adata()
 
     def test_scvi_tools_reads_what_is_exported(self, model, tmp_path, peer_python):
-        model.export(tmp_path / "theirs")
-        mdata = cells()
-        mdata.write_h5mu(tmp_path / "a.h5mu")
+        model.save(tmp_path / "own")
+        export_archive(tmp_path / "own", tmp_path / "theirs")
+        write(cells(), tmp_path / "a.h5mu")
         ask = (
             "import sys, mudata, numpy as np, scvi; f = sys.argv[1]; a = mudata.read_h5mu(f + '/a.h5mu');"
             "m = scvi.external.METHYLVI.load(f + '/theirs', adata=a, accelerator='cpu');"
@@ -323,9 +329,9 @@ class TestLabels:
         METHYLANVI.setup_mudata(mdata, **self.LABELS)
         model = METHYLANVI(mdata, **SMALL)
         model.train(max_epochs=1, **QUIET)
-        model.export(tmp_path / "theirs")
-        plain = cells(100)
-        plain.write_h5mu(tmp_path / "a.h5mu")
+        model.save(tmp_path / "own")
+        export_archive(tmp_path / "own", tmp_path / "theirs")
+        write(cells(100), tmp_path / "a.h5mu")
         ask = (
             "import sys, mudata, numpy as np, scvi; f = sys.argv[1]; a = mudata.read_h5mu(f + '/a.h5mu');"
             "m = scvi.external.METHYLANVI.load(f + '/theirs', adata=a, accelerator='cpu');"

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
 
-from ..ops.elementwise import nb_log_prob
+from ..ops.methylation import beta_binomial_log_prob
 from ..ops.random import generator_or
 from .base import CountDistribution, Shape, describe, extended
 
@@ -44,13 +44,8 @@ class BetaBinomial(CountDistribution):
 
     Notes
     -----
-    Given the sum :math:`N` of two negative binomial counts with one success probability, the first is beta-binomial:
-
-    .. math:: \mathrm{BB}(x; N, \alpha, \beta) = \frac{\mathrm{NB}(x; N\frac{\alpha}{s}, \alpha)\;
-              \mathrm{NB}(N - x; N\frac{\beta}{s}, \beta)}{\mathrm{NB}(N; N, s)}, \qquad s = \alpha + \beta
-
-    which is how :meth:`log_prob` computes it: the three factors are exact and their logarithms small, whereas those of
-    the three beta functions cancel. More successes than trials have probability 0.
+    :meth:`log_prob` is computed without the three beta functions, which cancel (:mod:`celbo.ops.methylation`). More
+    successes than trials have probability 0.
     """
 
     arg_constraints = {
@@ -126,12 +121,7 @@ class BetaBinomial(CountDistribution):
         """Log-probabilities in nats, in the broadcast shape of ``value`` and ``batch_shape``."""
         if self._validate_args:
             self._validate_sample(value)
-        trials, total = self.total_count, self.alpha + self.beta
-        failures = trials - value
-        successes_p = nb_log_prob(value, trials * (self.alpha / total), self.alpha)
-        failures_p = nb_log_prob(failures.clamp(min=0), trials * (self.beta / total), self.beta)
-        log_prob = successes_p + failures_p - nb_log_prob(trials, trials, total)
-        return torch.where(failures < 0, -torch.inf, log_prob)
+        return beta_binomial_log_prob(value, self.total_count, self.alpha, self.beta)
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
         """All numbers of successes, ``(N + 1, *batch_shape)``; one number of trials only."""

@@ -14,20 +14,17 @@ from __future__ import annotations
 from typing import Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.utils import lazy_property
 
-from ..ops.elementwise import log_gamma_ratio
+from .. import ops
+from ..ops.methylation import concentrations, methylation_log_prob
 from ..ops.random import generator_or
 from .base import CountDistribution, Shape, describe, extended, normalized
 from .beta_binomial import BetaBinomial
 
 __all__ = ["Methylation"]
-
-_SMALLEST = 1e-8
-"""Smallest concentration of a beta-binomial, that of scvi-tools."""
 
 
 class Methylation(CountDistribution):
@@ -49,7 +46,7 @@ class Methylation(CountDistribution):
     :meth:`log_prob_sum` does not compute them.
     """
 
-    arg_constraints = {"logits": constraints.real}
+    arg_constraints = {"logits": constraints.real, "total_count": constraints.nonnegative_integer}
 
     def __init__(self, logits: Tensor, gamma_logits: Tensor | None = None, total_count: Tensor | None = None) -> None:
         self.logits, self.gamma_logits, self._total_count = logits, gamma_logits, total_count
@@ -102,34 +99,18 @@ class Methylation(CountDistribution):
         """
         shape = extended(self, sample_shape)
         if self.gamma_logits is not None:
-            alpha, beta = _concentrations(self.logits, self.gamma_logits)
+            alpha, beta = concentrations(self.logits, self.gamma_logits)
             return BetaBinomial(self.total_count, alpha, beta).sample(sample_shape, generator=generator)
         generator = generator_or(generator, self.logits.device)
         return torch.binomial(self.total_count.expand(shape), self.scale.expand(shape), generator=generator)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-probabilities in nats, in the broadcast shape of ``value`` and ``batch_shape``."""
-        return _log_prob(value, self.total_count, self.logits, self.gamma_logits)
+        return methylation_log_prob(value, self.total_count, self.logits, self.gamma_logits)
 
     def log_prob_sum(self, value: Tensor) -> Tensor:
-        """Log-probability summed over regions; those without reads are passed over, but on a GPU.
-
-        To count them there would make the host wait at each step.
-        """
-        if value.is_cuda:
-            return super().log_prob_sum(value)
-        shape = torch.broadcast_shapes(self.batch_shape, value.shape)
-        covered = self.total_count.expand(shape).reshape(-1).nonzero().squeeze(-1)
-        row, column = covered.div(shape[-1], rounding_mode="floor"), covered % shape[-1]
-
-        def picked(table: Tensor) -> Tensor:
-            by_column = table.dim() == 1
-            return table[column] if by_column else table.expand(shape).reshape(-1)[covered]
-
-        gamma = None if self.gamma_logits is None else picked(self.gamma_logits)
-        entries = _log_prob(picked(value), picked(self.total_count), picked(self.logits), gamma)
-        sums = entries.new_zeros(shape[:-1].numel()).index_add(0, row, entries)
-        return sums.view(shape[:-1])
+        """Log-probability summed over regions; those without reads are passed over."""
+        return ops.methylation_log_prob_sum(value, self.total_count, self.logits, self.gamma_logits)
 
     def expand(self, batch_shape: Shape, _instance: object = None) -> Self:
         """The same distribution with more, repeated, entries."""
@@ -139,17 +120,3 @@ class Methylation(CountDistribution):
 
     def __repr__(self) -> str:
         return describe(self, logits=self.logits, gamma_logits=self.gamma_logits, total_count=self._total_count)
-
-
-def _concentrations(logits: Tensor, gamma_logits: Tensor) -> tuple[Tensor, Tensor]:
-    size = (-gamma_logits).exp()
-    return logits.sigmoid() * size, (-logits).sigmoid() * size
-
-
-def _log_prob(value: Tensor, total: Tensor, logits: Tensor, gamma_logits: Tensor | None) -> Tensor:
-    if gamma_logits is not None:
-        return BetaBinomial(total, *_concentrations(logits, gamma_logits), eps=_SMALLEST).log_prob(value)
-    failures = total - value
-    ways = log_gamma_ratio(failures.clamp(min=0), value + 1) - torch.lgamma(failures.clamp(min=0) + 1)
-    log_prob = ways + value * F.logsigmoid(logits) + failures * F.logsigmoid(-logits)
-    return torch.where(failures < 0, -torch.inf, log_prob)

@@ -24,6 +24,7 @@ from .native.machine_code import Family, all_work, works
 __all__ = [
     "accessibility_log_prob_sum",
     "backend_for",
+    "methylation_log_prob_sum",
     "nb_log_prob_sum",
     "poisson_log_prob_sum",
     "use_backend",
@@ -32,6 +33,7 @@ __all__ = [
 
 Backend = Literal["fused_cpu", "fused_cuda", "reference"]
 _choice: ContextVar[Backend | Literal["auto"]] = ContextVar("celbo_ops_backend", default="auto")
+_ON_THE_CPU_ONLY = ("accessibility", "methylation")
 _CHOICES = ("auto", "fused_cpu", "fused_cuda", "reference")
 
 
@@ -114,6 +116,15 @@ def accessibility_log_prob_sum(
     return form.accessibility_log_prob_sum(x, logits, depth_logits, region_logits)
 
 
+def methylation_log_prob_sum(y: Tensor, total: Tensor, logits: Tensor, gamma_logits: Tensor | None = None) -> Tensor:
+    """Methylated reads: :func:`.reference.methylation_log_prob_sum`, in the fastest form that fits (of matrices)."""
+    given = [] if gamma_logits is None else [gamma_logits]
+    is_matrix = logits.dim() == 2 and y.shape == total.shape == logits.shape
+    is_matrix = is_matrix and all(table.shape in (logits.shape, logits.shape[1:]) for table in given)
+    form = _form("methylation", y, total, logits, *given) if is_matrix else reference
+    return form.methylation_log_prob_sum(y, total, logits, gamma_logits)
+
+
 def _form(family: Family, x: Tensor, *parameters: Tensor) -> ModuleType:
     """The module whose functions to call."""
     choice, fused = _choice.get(), _fused_for(family, x, *parameters)
@@ -140,7 +151,7 @@ def _fused_for(family: Family, x: Tensor, *parameters: Tensor) -> Backend | None
         return None
     if kinds == {"cpu"}:
         return "fused_cpu"
-    return "fused_cuda" if kinds == {"cuda"} and family != "accessibility" else None
+    return "fused_cuda" if kinds == {"cuda"} and family not in _ON_THE_CPU_ONLY else None
 
 
 __dir__ = public_names(__name__)

@@ -24,6 +24,7 @@ from .reference import check_shapes
 __all__ = [
     "COMPUTED_IN_FLOAT32",
     "accessibility_log_prob_sum",
+    "methylation_log_prob_sum",
     "nb_log_prob_sum",
     "poisson_log_prob_sum",
     "zinb_log_prob_sum",
@@ -57,6 +58,11 @@ def accessibility_log_prob_sum(
 ) -> Tensor:
     """As :func:`.reference.accessibility_log_prob_sum`, of matrices."""
     return _apply(_Accessibility, x, logits, depth_logits, region_logits)
+
+
+def methylation_log_prob_sum(y: Tensor, total: Tensor, logits: Tensor, gamma_logits: Tensor | None = None) -> Tensor:
+    """As :func:`.reference.methylation_log_prob_sum`, of matrices."""
+    return _apply(_Methylation, y, total, logits, gamma_logits)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -187,6 +193,32 @@ class _Accessibility(torch.autograd.Function):
             grad_logits * upstream if needs_logits else None,
             grad_depth.unsqueeze(1) * upstream if needs_depth else None,
             (upstream_n @ slopes) * not_f_g if needs_regions else None,
+        )
+
+
+class _Methylation(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, grad_enabled: bool, y: Tensor, total: Tensor, logits: Tensor, gamma: Tensor | None) -> Tensor:
+        needs = [grad_enabled and needed for needed in ctx.needs_input_grad]
+        n, g = y.shape
+        values, nothing = torch.empty(n), torch.empty(0, g)
+        grad_logits = torch.zeros(n, g) if any(needs) else nothing
+        grad_gamma = torch.zeros(n, g) if needs[4] else nothing
+        gamma_rows = nothing if gamma is None else gamma.reshape(-1, g)
+        _run("methylation", y, total, logits, gamma_rows, outputs=(values, grad_logits, grad_gamma))
+        ctx.save_for_backward(grad_logits, grad_gamma)
+        ctx.gamma_shape = None if gamma is None else gamma.shape
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, upstream_n: Tensor) -> tuple[Tensor | None, ...]:
+        _refuse_second_derivatives()
+        grad_logits, grad_gamma = ctx.saved_tensors
+        _, _, _, needs_logits, needs_gamma = ctx.needs_input_grad
+        return (
+            *(None, None, None),
+            grad_logits * upstream_n.unsqueeze(1) if needs_logits else None,
+            _theta_gradient(grad_gamma, upstream_n, ctx.gamma_shape) if needs_gamma else None,
         )
 
 

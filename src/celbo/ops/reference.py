@@ -14,8 +14,16 @@ from torch import Tensor
 
 from .accessibility import accessibility_log_prob
 from .elementwise import nb_log_prob, poisson_log_prob, zinb_log_prob
+from .methylation import methylation_log_prob
 
-__all__ = ["accessibility_log_prob_sum", "check_shapes", "nb_log_prob_sum", "poisson_log_prob_sum", "zinb_log_prob_sum"]
+__all__ = [
+    "accessibility_log_prob_sum",
+    "check_shapes",
+    "methylation_log_prob_sum",
+    "nb_log_prob_sum",
+    "poisson_log_prob_sum",
+    "zinb_log_prob_sum",
+]
 
 # At these log-means mu / theta vanishes beside 1, while x / mu does not yet overflow.
 _LOG_MEAN_FLOOR = {torch.float32: -60.0, torch.float64: -500.0}
@@ -130,6 +138,34 @@ def accessibility_log_prob_sum(
     """
     dense = x.to_dense() if x.layout == torch.sparse_csr else x
     return accessibility_log_prob(dense, logits, depth_logits, region_logits).sum(-1)
+
+
+def methylation_log_prob_sum(y: Tensor, total: Tensor, logits: Tensor, gamma_logits: Tensor | None = None) -> Tensor:
+    """Log-probability of each cell's methylated reads, given all reads.
+
+    Parameters
+    ----------
+    y, total
+        Methylated reads, and all reads, ``(..., g)``.
+    logits
+        Log-odds of a read being methylated, ``(..., g)``.
+    gamma_logits
+        Log-odds of the dispersion, ``(g,)`` or ``(..., g)``; None: binomial.
+
+    Returns
+    -------
+    ``(...)`` log-probabilities in nats, summed over regions. Those without reads add 0 and are not computed; on a
+    device they are, for not to would make the host wait.
+    """
+    if y.device.type != "cpu":
+        return methylation_log_prob(y, total, logits, gamma_logits).sum(-1)
+    given = [table for table in (y, total, logits, gamma_logits) if table is not None]
+    shape = torch.broadcast_shapes(*(table.shape for table in given))
+    covered = total.expand(shape).reshape(-1).nonzero().squeeze(-1)
+    row, column = covered.div(shape[-1], rounding_mode="floor"), covered % shape[-1]
+    picked = (table[column] if table.dim() == 1 else table.expand(shape).reshape(-1)[covered] for table in given)
+    entries = methylation_log_prob(*picked)
+    return entries.new_zeros(shape[:-1].numel()).index_add(0, row, entries).view(shape[:-1])
 
 
 def check_shapes(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numba import carray, config, njit, types
 
-from . import accessibility_kernel, csr_kernel, kernels
+from . import accessibility_kernel, csr_kernel, kernels, methylation_kernel
 
 __all__ = ["compile_rows"]
 
@@ -100,6 +100,22 @@ def accessibility(tables: Any, rows: Any, scratch: Any, index: Any, g: int, star
     )
 
 
+def methylation(tables: Any, rows: Any, scratch: Any, index: Any, g: int, start: int, stop: int) -> None:
+    """Methylated reads: views of bare memory, then the loop."""
+    methylation_kernel.methylation_rows(
+        carray(tables[0], (rows[0], g), F32),
+        carray(tables[1], (rows[1], g), F32),
+        carray(tables[2], (rows[2], g), F32),
+        carray(tables[3], (rows[3], g), F32),
+        carray(tables[4], rows[4], F32),
+        carray(tables[5], (rows[5], g), F32),
+        carray(tables[6], (rows[6], g), F32),
+        carray(index, g, np.intp),
+        start,
+        stop,
+    )
+
+
 def sparse_linear(tables: Any, rows: Any, scratch: Any, index: Any, g: int, start: int, stop: int) -> None:
     """Linear layer of sparse input: views of bare memory, then the loop."""
     csr_kernel.linear_blocks(
@@ -133,6 +149,7 @@ ENTRIES: dict[str, Callable[..., None]] = {
     "negative_binomial": negative_binomial,
     "poisson": poisson,
     "accessibility": accessibility,
+    "methylation": methylation,
     "csr_product": csr_product,
     "sparse_linear": sparse_linear,
     "sparse_linear_gradient": sparse_linear_gradient,
@@ -141,6 +158,7 @@ NAMES = {
     "negative_binomial": "negative binomial likelihood",
     "poisson": "poisson likelihood",
     "accessibility": "accessibility likelihood",
+    "methylation": "methylation likelihood",
     "csr_product": "sparse product",
     "sparse_linear": "sparse linear layer",
     "sparse_linear_gradient": "gradient of the sparse linear layer",

@@ -27,8 +27,7 @@ Polynomials (fitted for this file by iteratively reweighted least squares, towar
 - ``log1p``: :math:`\log(1+f) = f - f^2(\frac12 - f P(f))` on :math:`\sqrt{1/2} \le 1 + f \le \sqrt 2`, P of degree 7:
   6e-9; measured with rounding: at most 1.3e-7 relative on [-0.5, 1e30].
 
-Everything compiled is here, in ``accessibility_kernel``, ``csr_kernel`` and ``compiling``: ``machine_code`` notices
-a change of these.
+Everything compiled is here, in the other ``_kernel`` files and ``compiling``: ``machine_code`` notices changes of them.
 """
 
 import math
@@ -44,8 +43,10 @@ __all__ = [
     "INNER",
     "SCRATCH_ROWS",
     "exp_negative",
+    "find_nonzeros",
     "gamma_terms",
     "log1p",
+    "log_factorial",
     "negative_binomial_rows",
     "poisson_rows",
 ]

@@ -27,7 +27,13 @@ __all__ = ["Family", "Loop", "all_work", "loop", "ready_loop", "works"]
 logger = logging.getLogger("celbo")
 
 Family = Literal[
-    "negative_binomial", "poisson", "accessibility", "csr_product", "sparse_linear", "sparse_linear_gradient"
+    "negative_binomial",
+    "poisson",
+    "accessibility",
+    "methylation",
+    "csr_product",
+    "sparse_linear",
+    "sparse_linear_gradient",
 ]
 
 _loops: dict[Family, "Loop"] = {}
@@ -80,7 +86,7 @@ def works(family: Family) -> bool:
 
 
 SCRATCH_ROWS = 6
-SOURCES = ("kernels.py", "accessibility_kernel.py", "csr_kernel.py", "compiling.py")
+SOURCES = ("kernels.py", "accessibility_kernel.py", "methylation_kernel.py", "csr_kernel.py", "compiling.py")
 SUCCESS = (0, -2)
 """What numba's functions return: a value, or None."""
 
