@@ -13,7 +13,7 @@ from .errors import UserError
 from .multimodal import modality_of_counts
 from .options import TrainOptions, spelt
 
-__all__ = ["with_values_of"]
+__all__ = ["value_of", "with_values_of"]
 
 _OF_ONE_COLUMN = ("batch_key", "labels_key", "size_factor_key")
 _VALUES = {"unlabeled_category": "labels_key", "restrict_to_batch": "batch_key"}
@@ -37,14 +37,17 @@ def with_values_of(data: Any, options: TrainOptions) -> TrainOptions:
         raise UserError(unknown_name("layer", options.layer, adata.layers))
     if options.raw:
         counts_of(adata, None, raw=True)
-    values = {name: _value(obs, options, name, _VALUES[name]) for name in _VALUES if getattr(options, name) is not None}
+    chosen = {name: getattr(options, name) for name in _VALUES if getattr(options, name) is not None}
+    values = {
+        name: value_of(obs, getattr(options, _VALUES[name]), given, spelt(name)) for name, given in chosen.items()
+    }
     return dataclasses.replace(options, **values)
 
 
-def _value(obs: pd.DataFrame, options: TrainOptions, name: str, key_name: str) -> Any:
-    given, key = getattr(options, name), getattr(options, key_name)
+def value_of(obs: pd.DataFrame, key: str, given: object, option: str) -> Any:
+    """A value of a column, in its type, that an option names; a :class:`UserError` with the nearest for another one."""
     known = pd.unique(obs[key].dropna())
     for value in known:
         if str(value) == str(given):
             return value.item() if isinstance(value, np.generic) else value
-    raise UserError(unknown_name(f"value of {key!r}, which {spelt(name)} names,", given, known))
+    raise UserError(unknown_name(f"value of {key!r}, which {option} names,", given, known))

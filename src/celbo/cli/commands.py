@@ -113,6 +113,8 @@ def train(
     labels, types or doublets the predictions too, and from those that say something of genes a table of these.
 
     Ctrl-C ends training early and writes what there is. A run that is killed goes on with --resume, to the same result.
+
+    Example: celbo train counts.h5ad --batch-key donor --n-top-genes 2000 -o run
     """
     given = locals()
     runs = _runs()
@@ -137,6 +139,8 @@ def embed(
     """Embed cells by a trained model.
 
     Genes are matched by name. The file then holds obs and obsm["X_celbo"].
+
+    Example: celbo embed run new.h5ad -o embedded.h5ad
     """
     runs = _runs()
     runs.embed(
@@ -166,6 +170,8 @@ def predict(
     """Predict labels (scanvi), cell types (cellassign) or doublets (solo).
 
     Genes are matched by name. The file has the most probable class of each cell and the probabilities of all.
+
+    Example: celbo predict run new.h5ad -o labels.csv
     """
     runs = _runs()
     runs.predict(
@@ -199,11 +205,51 @@ def denoise(
 
     Genes are matched by name. The file is an AnnData; each cell's expression sums to 1 over all genes. Of models of
     several modalities a .h5mu holds all of them, an AnnData the genes alone.
+
+    Example: celbo denoise run cells.h5ad --gene CD4 --gene CD8A -o denoised.h5ad
     """
     runs = _runs()
     options = {"transform_batch": transform_batch, "gene_list": gene, "seed": seed}
     how = runs.ReadingOptions(data, modality, orientation, rna, protein, atac)
     runs.denoise(model_dir, inputs, output, options, how, overwrite, quiet)
+
+
+@app.command()
+def de(
+    model_dir: ModelDir,
+    inputs: Inputs,
+    groupby: Annotated[str, typer.Option(help="Column of obs with the groups.", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="File: .csv, .tsv, .parquet.", show_default=False)],
+    group1: Annotated[list[str] | None, typer.Option(help="Group; repeatable.", show_default="each")] = None,
+    group2: Annotated[list[str] | None, typer.Option(help="Its opposite; repeatable.", show_default="the rest")] = None,
+    mode: Annotated[str, typer.Option(help="change: by more than --delta; vanilla: at all.")] = "change",
+    delta: Annotated[
+        float | None, typer.Option(min=0, help="Smallest log2 fold change that counts.", show_default="the model's")
+    ] = None,
+    fdr_target: Annotated[float, typer.Option(min=0, max=1, help="Expected false discovery rate.")] = 0.05,
+    batch_correction: Annotated[
+        bool, typer.Option("--batch-correction", help="Decode both groups as the same batches.")
+    ] = False,
+    seed: Seed = None,
+    data: Data = "auto",
+    modality: Modality = None,
+    rna: Rna = None,
+    protein: Protein = None,
+    atac: Atac = None,
+    orientation: Orientation = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare groups of cells by a trained model: differential expression, of proteins and regions too.
+
+    The table has a row for each feature and comparison: proba_de, lfc_mean, is_de_fdr_0.05, means of the counts.
+
+    Example: celbo de run cells.h5ad --groupby cell_type --group1 B --group2 T -o b_or_t.csv
+    """
+    runs = _runs()
+    who = (groupby, tuple(group1 or ()), tuple(group2 or ()), mode, delta, fdr_target, batch_correction, seed)
+    how = runs.ReadingOptions(data, modality, orientation, rna, protein, atac)
+    runs.compare(model_dir, inputs, output, runs.Groups(*who), how, overwrite, quiet)
 
 
 @app.command()
@@ -221,6 +267,8 @@ def shard(
     """Rewrite data into a zarr store with the cells in random order, for the fastest streaming.
 
     The store is an AnnData; memory stays bounded, and as much room as the data take is needed beside it meanwhile.
+
+    Example: celbo shard atlas.h5ad -o atlas.zarr
     """
     runs = _runs()
     how = runs.ReadingOptions("stream", modality, orientation)
@@ -228,8 +276,21 @@ def shard(
 
 
 @app.command()
+def check(inputs: Inputs, modality: Modality = None, orientation: Orientation = None) -> None:
+    """Look at data without training: what they are, where the counts are, and which models fit.
+
+    Example: celbo check counts.h5ad
+    """
+    runs = _runs()
+    runs.check_files(inputs, runs.ReadingOptions(modality=modality, orientation=orientation))
+
+
+@app.command()
 def info(model_dir: ModelDir) -> None:
-    """Say what a saved model is."""
+    """Say what a saved model is.
+
+    Example: celbo info run
+    """
     runs = _runs()
     runs.info(model_dir)
 
@@ -240,7 +301,10 @@ def convert(
     new: Annotated[Path, typer.Argument(help="Folder to write.", show_default=False)],
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a model of scvi-tools as a safe archive of celbo's; nothing in the old one is executed."""
+    """Write a model of scvi-tools as a safe archive of celbo's; nothing in the old one is executed.
+
+    Example: celbo convert scvi_model celbo_model
+    """
     runs = _runs()
     runs.convert(old, new, overwrite)
 
@@ -254,7 +318,10 @@ def export(
         str | None, typer.Option(help="Version of scvi-tools that is to load it; 1.4.2, or 1.4.3 for MRVI.")
     ] = None,
 ) -> None:
-    """Write a model of celbo's as an archive that scvi-tools 1.4.2 loads."""
+    """Write a model of celbo's as an archive that scvi-tools 1.4.2 loads.
+
+    Example: celbo export celbo_model scvi_model
+    """
     runs = _runs()
     runs.export(new, old, overwrite, version)
 
@@ -268,6 +335,8 @@ def demo(
     """Train on simulated cells.
 
     Labels and batches are compared before and after; the folder is one as `train` writes.
+
+    Example: celbo demo -o celbo_demo
     """
     runs = _runs()
     _leave(runs.demo(output, overwrite, quiet))

@@ -101,6 +101,8 @@ class Kind:
         What it says of each gene, rows by name; None: nothing.
     denoises
         Whether it gives denoised expression.
+    compares
+        Output of the model -> its verb that compares groups of cells in it; none: it compares nothing.
     renamed
         Arguments of ``train`` that go by another name.
     role
@@ -124,6 +126,7 @@ class Kind:
     predict: Callable[[Fitted, AnnData | None], pd.DataFrame] | None = None
     genes: Callable[[Fitted], pd.DataFrame] | None = None
     denoises: bool = False
+    compares: Mapping[str, str] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
     role: str = RNA
     roles: Mapping[str, bool] = field(default_factory=dict)

@@ -35,6 +35,8 @@ _OF_PROTEINS: Mapping[str, Any] = {
     **_COVARIATES,
     **{"rna": None, "protein": None},
 }
+_GENES: Mapping[str, str] = {"expression": "differential_expression"}
+_REGIONS: Mapping[str, str] = {"accessibility": "differential_accessibility"}
 _BOTH: Mapping[str, Any] = {"fit": multimodal.fit, "denoises": True, "takes_raw": False}
 
 
@@ -59,8 +61,8 @@ def _zero_inflation(fitted: Fitted) -> pd.DataFrame:
 
 
 _ROWS = (
-    Kind("scvi", SCVI, {**_OF_AUTOENCODERS, **_COVARIATES}, denoises=True),
-    Kind("linear_scvi", LinearSCVI, _OF_AUTOENCODERS, genes=_loadings, denoises=True),
+    Kind("scvi", SCVI, {**_OF_AUTOENCODERS, **_COVARIATES}, denoises=True, compares=_GENES),
+    Kind("linear_scvi", LinearSCVI, _OF_AUTOENCODERS, genes=_loadings, denoises=True, compares=_GENES),
     Kind(
         "scanvi",
         SCANVI,
@@ -68,8 +70,9 @@ _ROWS = (
         needs=_OF_LABELS,
         predict=_label_probabilities,
         denoises=True,
+        compares=_GENES,
     ),
-    Kind("autozi", AUTOZI, _OF_AUTOENCODERS, genes=_zero_inflation, denoises=True),
+    Kind("autozi", AUTOZI, _OF_AUTOENCODERS, genes=_zero_inflation, denoises=True, compares=_GENES),
     Kind(
         "lda",
         AmortizedLDA,
@@ -99,9 +102,9 @@ _ROWS = (
         embed=doublets.embed,
         predict=doublets.predict,
     ),
-    Kind("peakvi", PEAKVI, _OF_REGIONS, role=ATAC, takes_raw=False),
-    Kind("poissonvi", POISSONVI, _OF_REGIONS, role=ATAC, takes_raw=False),
-    Kind("totalvi", TOTALVI, _OF_PROTEINS, roles={RNA: True, PROTEIN: True}, **_BOTH),
+    Kind("peakvi", PEAKVI, _OF_REGIONS, role=ATAC, takes_raw=False, compares=_REGIONS),
+    Kind("poissonvi", POISSONVI, _OF_REGIONS, role=ATAC, takes_raw=False, compares=_REGIONS),
+    Kind("totalvi", TOTALVI, _OF_PROTEINS, roles={RNA: True, PROTEIN: True}, compares=_GENES, **_BOTH),
     Kind(
         "totalanvi",
         TOTALANVI,
@@ -109,6 +112,7 @@ _ROWS = (
         needs=_OF_LABELS,
         predict=_label_probabilities,
         roles={RNA: True, PROTEIN: True},
+        compares=_GENES,
         **_BOTH,
     ),
     Kind(
@@ -122,6 +126,7 @@ _ROWS = (
             **dict.fromkeys((RNA, PROTEIN, ATAC)),
         },
         roles={RNA: False, ATAC: False, PROTEIN: False},
+        compares={**_GENES, **_REGIONS, "protein": "differential_expression"},
         **_BOTH,
     ),
     Kind(

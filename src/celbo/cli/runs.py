@@ -33,7 +33,9 @@ from ..train import RECIPES
 from ..train.checkpoints.folder import SUBFOLDER
 from ..train.checkpoints.schedule import Interval
 from ..train.history import epoch_table
+from .checking import check_files
 from .columns import with_values_of
+from .comparing import Groups, compare
 from .counts import counts_of
 from .errors import UserError
 from .interrupts import INTERRUPTED
@@ -49,8 +51,11 @@ from .saved import describe, find_archive
 from .streams import data_for, data_to_train, denoise, named, shard
 
 __all__ = [
+    "Groups",
     "ReadingOptions",
     "TrainOptions",
+    "check_files",
+    "compare",
     "convert",
     "demo",
     "denoise",

@@ -23,12 +23,12 @@ from .errors import UserError
 if TYPE_CHECKING:
     from mudata import MuData
 
-__all__ = ["write_modalities"]
+__all__ = ["MODALITY_OF", "write_modalities"]
 
 _HEAD, _FORMAT = 512, "0.1.0"
 """Bytes before HDF5 begins, and version of the layout."""
 
-_NAMED = {"expression": "rna", "accessibility": "atac"}
+MODALITY_OF = {"expression": "rna", "accessibility": "atac"}
 """Output of a model -> modality of the file, where it is called otherwise."""
 
 
@@ -75,9 +75,9 @@ def write_modalities(
             one = Path(folder) / f"{output}.h5ad"
             model.write_normalized_expression(one, data, output=output, gene_list=features, **options)
             with h5py.File(one, "r") as file:
-                file.copy(file["/"], group, name=_NAMED.get(output, output))
+                file.copy(file["/"], group, name=MODALITY_OF.get(output, output))
             one.unlink()
-        order = [_NAMED.get(output, output) for output in wanted]
+        order = [MODALITY_OF.get(output, output) for output in wanted]
         _write_whole(root, {name: group[name] for name in order}, obs)
     return "denoised " + ", ".join(f"{output} ({len(names):,})" for output, names in wanted.items())
 

@@ -1,0 +1,150 @@
+"""``celbo de``: differences between groups of cells, as a table of genes, proteins and regions."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import typer
+
+from ..core import optional, unknown_name
+from ..data.modalities import gathered_obs
+from .columns import value_of
+from .errors import UserError
+from .kind import Kind
+from .messages import speaking
+from .models import load
+from .options import ReadingOptions
+from .output import new_file
+from .streams import data_for
+from .written import MODALITY_OF
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from mudata import MuData
+
+__all__ = ["Groups", "compare"]
+
+MODES = ("change", "vanilla")
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Who is compared and how, as on the command line.
+
+    Attributes
+    ----------
+    groupby
+        Column of ``obs``.
+    group1, group2
+        Values of it; none: each group is compared with the rest.
+    mode, delta, fdr_target, batch_correction, seed
+        As of ``differential_expression``; ``delta`` None: the model's.
+    """
+
+    groupby: str
+    group1: tuple[str, ...] = ()
+    group2: tuple[str, ...] = ()
+    mode: str = "change"
+    delta: float | None = None
+    fdr_target: float = 0.05
+    batch_correction: bool = False
+    seed: int | None = None
+
+    def arguments(self, obs: pd.DataFrame) -> dict[str, Any]:
+        """Arguments of ``differential_expression``, groups in the type that the column has.
+
+        Raises
+        ------
+        UserError
+            No such column or group, with the nearest one that there is.
+        """
+        if self.groupby not in obs:
+            raise UserError(f"--groupby: {unknown_name('column of obs', self.groupby, obs.columns)}")
+        named = {"group1": self.group1, "group2": self.group2}
+        groups = {
+            name: [value_of(obs, self.groupby, one, f"--{name}") for one in given] for name, given in named.items()
+        }
+        given = {name: values or None for name, values in groups.items()} | {"delta": self.delta}
+        return {
+            **{name: value for name, value in given.items() if value is not None},
+            "groupby": self.groupby,
+            "mode": self.mode,
+            "fdr_target": self.fdr_target,
+            "batch_correction": self.batch_correction,
+            "seed": self.seed,
+        }
+
+
+def _write_parquet(path: Path, table: pd.DataFrame) -> None:
+    optional("pyarrow", extra="parquet", purpose="a table as .parquet")
+    table.to_parquet(path, engine="pyarrow")
+
+
+_WRITERS: Mapping[str, Callable[[Path, pd.DataFrame], None]] = {
+    ".csv": lambda path, table: table.to_csv(path),
+    ".tsv": lambda path, table: table.to_csv(path, sep="\t"),
+    ".parquet": _write_parquet,
+}
+"""Suffix -> how a table is written."""
+
+
+def compare(
+    model_dir: Path,
+    inputs: Sequence[Path],
+    output: Path,
+    groups: Groups,
+    how: ReadingOptions,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Write how features differ between groups of the cells of files.
+
+    Parameters
+    ----------
+    model_dir, inputs, how, overwrite, quiet
+        As of the other commands.
+    output
+        ``.csv``, ``.tsv`` or ``.parquet``: a row for each feature and comparison, ``group1`` and ``group2`` in columns;
+        of a model of several modalities ``modality`` too.
+    groups
+        Who is compared and how.
+    """
+    if output.suffix not in _WRITERS:
+        raise UserError(
+            f"{output} ends in {output.suffix or 'nothing'!r}; a table is written as {', '.join(_WRITERS)}."
+        )
+    if groups.mode not in MODES:
+        raise UserError(unknown_name("value of --mode", groups.mode, MODES))
+    if output.suffix == ".parquet":
+        optional("pyarrow", extra="parquet", purpose="a table as .parquet")
+    with speaking(quiet), new_file(output, overwrite) as path:
+        kind, fitted = load(model_dir, "comparison of groups", lambda row: bool(row.compares))
+        data = data_for(kind, fitted, inputs, how)
+        table = _compared(kind, fitted.model, data, groups.arguments(gathered_obs(data)))
+        _WRITERS[output.suffix](path, table.rename_axis("feature"))
+    if not quiet:
+        typer.echo(_said(table, groups.fdr_target, output))
+
+
+def _compared(kind: Kind, model: Any, data: "AnnData | MuData", arguments: Mapping[str, Any]) -> pd.DataFrame:
+    """The table of all that a model compares, one modality after the other."""
+    if len(kind.compares) == 1:
+        (verb,) = kind.compares.values()
+        return getattr(model, verb)(data, **arguments)
+    tables = []
+    for output in (one.name for one in model._outputs):
+        more = {"output": output} if kind.compares[output] == "differential_expression" else {}
+        table = getattr(model, kind.compares[output])(data, **arguments, **more)
+        tables.append(table.assign(modality=MODALITY_OF.get(output, output)))
+    return pd.concat(tables)
+
+
+def _said(table: pd.DataFrame, fdr_target: float, output: Path) -> str:
+    pairs = table["group1"].astype(str) + " against " + table["group2"].astype(str)
+    called = table.filter(regex="^is_d[ea]_fdr").eq(True).any(axis=1)  # of regions by another name than of genes
+    is_de = called.groupby(pairs, sort=False)
+    lines = [f"{pair}: {some.sum():,} of {len(some):,} features differ" for pair, some in is_de]
+    more = [f"... {len(lines) - 8} more comparisons"] if len(lines) > 8 else []
+    return "\n".join([*lines[:8], *more, f"{output} (expected false discovery rate {fdr_target})"])
