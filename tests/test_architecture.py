@@ -23,7 +23,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "src" / "celbo"
 
 CHAINS = (
-    "core < ops < {distributions, nn} < module < train < model < external < {report, criticism, compat} < cli",
+    "core < ops < {distributions, nn} < module < train < model < external < {report, criticism, compat} < {pl, cli}",
     "core < store < formats < data < dataloaders < {train, posterior}",
     "data < utils < verbs < model",
     "{module, distributions} < posterior < verbs < model",

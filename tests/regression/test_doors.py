@@ -23,7 +23,19 @@ from celbo.core import ArgumentError, UnknownArgumentError
 from celbo.core.arguments import door_of, parameters_of
 from celbo.data import AnnDataManager
 
-ROOMS = ["criticism", "data", "dataloaders", "external", "io", "model", "model.base", "report", "testing", "train"]
+ROOMS = [
+    "criticism",
+    "data",
+    "dataloaders",
+    "external",
+    "io",
+    "model",
+    "model.base",
+    "pl",
+    "report",
+    "testing",
+    "train",
+]
 
 RECORDS = {
     "data": "CountReport Finding GeneMatch StoredMatrix TotalsSummary attrdict",

@@ -25,9 +25,11 @@ __all__ = [
     "Curves",
     "as_data_uri",
     "calibration_curve",
+    "draw_scores",
     "gene_fit",
     "kl_by_dimension",
     "latent_scatter",
+    "plain",
     "score_histogram",
     "spot_map",
     "training_curves",
@@ -80,7 +82,7 @@ def training_curves(history: pd.DataFrame, panels: Curves = ELBO_CURVES) -> "Fig
         spare.remove()
     axes = axes[: len(panels)]
     for ax, (title, names) in zip(axes, panels, strict=True):
-        _plain(ax, title)
+        plain(ax, title)
         for name, colour, label in zip(names, (TRAIN, VALIDATION), ("training", "validation"), strict=True):
             _curve(ax, history, name, colour, label)
         _set_window(ax, [history[name].dropna().to_numpy(float) for name in names if name in history])
@@ -112,7 +114,7 @@ def kl_by_dimension(kl_k: np.ndarray, is_active_k: np.ndarray) -> "Figure":
     """KL divergence of each latent dimension from N(0, 1), largest first; inactive ones in grey."""
     order = np.argsort(-kl_k, kind="stable")
     figure, (ax,) = _figure(9.2, 2.6, 1, 1)
-    _plain(ax, "KL divergence from N(0, 1) (nats per cell)")
+    plain(ax, "KL divergence from N(0, 1) (nats per cell)")
     colours = [TRAIN if is_active_k[k] else OTHER for k in order]
     ax.bar(np.arange(len(order)), kl_k[order], color=colours, width=0.72)
     step = max(1, len(order) // 30)
@@ -135,7 +137,7 @@ def latent_scatter(place_n2: np.ndarray, code_n: np.ndarray | None = None, seed:
         Of the order in which points are drawn, so that no group covers another.
     """
     figure, (ax,) = _figure(4.6, 4.3, 1, 1)
-    _plain(ax, "")
+    plain(ax, "")
     order = np.random.default_rng(seed).permutation(len(place_n2))
     codes = np.zeros(len(place_n2), dtype=int) if code_n is None else code_n
     colour_n = np.array([*PALETTE, OTHER])[np.minimum(codes, len(PALETTE))]
@@ -155,8 +157,8 @@ def gene_fit(
 ) -> "Figure":
     """Means and shares of zeros of each gene, observed against drawn from the model, with the line where both agree."""
     figure, axes = _figure(9.2, 4.3, 1, 2)
-    _plain(axes[0], "Mean count of a gene")
-    _plain(axes[1], "Share of cells without a count")
+    plain(axes[0], "Mean count of a gene")
+    plain(axes[1], "Share of cells without a count")
     positive_g = (mean_observed_g > 0) & (mean_predicted_g > 0)
     _agreement(axes[0], mean_observed_g[positive_g], mean_predicted_g[positive_g])
     if positive_g.any():  # a log axis needs something to show
@@ -179,7 +181,7 @@ def _agreement(ax: "Axes", observed_g: np.ndarray, predicted_g: np.ndarray) -> N
 def calibration_curve(found: Calibration) -> "Figure":
     """Share of right predictions by confidence, with the line where both agree; large bins have large dots."""
     figure, (ax,) = _figure(4.6, 4.3, 1, 1)
-    _plain(ax, "")
+    plain(ax, "")
     ax.plot([0, 1], [0, 1], color=VALIDATION, linewidth=1.2)
     ax.plot(found.confidence_b, found.accuracy_b, color=TRAIN, linewidth=1.2)
     size_b = 12 + 120 * found.count_b / found.count_b.sum()
@@ -194,20 +196,25 @@ def calibration_curve(found: Calibration) -> "Figure":
 def score_histogram(score_n: np.ndarray, simulated_m: np.ndarray) -> "Figure":
     """Doublet scores of cells and of simulated doublets, each as shares of its own number."""
     figure, (ax,) = _figure(9.2, 3.2, 1, 1)
-    _plain(ax, "Share of the cells, and of the simulated doublets")
+    plain(ax, "Share of the cells, and of the simulated doublets")
+    draw_scores(ax, score_n, simulated_m)
+    ax.set_xlabel("probability of being a doublet", color=MUTED, fontsize=9)
+    return figure
+
+
+def draw_scores(ax: "Axes", score_n: np.ndarray, simulated_m: np.ndarray) -> None:
+    """Two histograms of scores in 40 bins, each as shares of its own number."""
     edges = np.linspace(0, 1, 41)
     for score, colour, label in ((score_n, TRAIN, "cells"), (simulated_m, VALIDATION, "simulated doublets")):
         share, _ = np.histogram(score, edges)
         ax.stairs(share / max(1, len(score)), edges, color=colour, fill=True, alpha=0.45, label=label)
-    ax.set_xlabel("probability of being a doublet", color=MUTED, fontsize=9)
     ax.legend(frameon=False, labelcolor=INK, fontsize=9)
-    return figure
 
 
 def zero_inflation(mean_g: np.ndarray, probability_g: np.ndarray) -> "Figure":
     """Probability that a gene is zero-inflated beside its mean count; genes without counts are left out."""
     figure, (ax,) = _figure(9.2, 3.6, 1, 1)
-    _plain(ax, "Probability that a gene is zero-inflated")
+    plain(ax, "Probability that a gene is zero-inflated")
     seen_g = mean_g > 0
     ax.scatter(mean_g[seen_g], probability_g[seen_g], s=9, color=TRAIN, alpha=0.55, linewidths=0, rasterized=True)
     ax.set_xscale("log")
@@ -243,7 +250,8 @@ def _figure(width: float, height: float, n_rows: int, n_columns: int) -> "tuple[
     return figure, list(grid.ravel())
 
 
-def _plain(ax: "Axes", title: str) -> None:
+def plain(ax: "Axes", title: str) -> None:
+    """The look of all axes: light grid, no frame, title at the left."""
     ax.set_title(title, loc="left", color=INK, fontsize=10, pad=8)
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(MUTED)

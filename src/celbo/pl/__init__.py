@@ -1,0 +1,16 @@
+"""Pictures of models and of what they answer: each function draws on one matplotlib Axes and returns it.
+
+Without ``ax`` a figure of pyplot is made, as in scanpy. Groups differ by colour and by marker, curves by colour and by
+line, so that pictures can be read in greyscale and by the colour-blind; every axis has a name and, where there is one,
+a unit.
+"""
+
+from ..core.planned import public_names
+from .genes import volcano
+from .latent import latent, mixing
+from .scores import doublet_scores
+from .training import history
+
+__all__ = ["doublet_scores", "history", "latent", "mixing", "volcano"]
+
+__dir__ = public_names(__name__)
