@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint types bench clean
+.PHONY: demo test tutorials docs lint types bench clean
 
 demo: $(VENV)/.stamp
 	$(BIN)/celbo demo -o celbo_demo --overwrite
@@ -12,9 +12,16 @@ demo: $(VENV)/.stamp
 test: $(VENV)/.stamp-test lint types
 	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
+tutorials: $(VENV)/.stamp-test
+	$(BIN)/python -m pytest -q -n auto -m tutorials tests/docs
+
+docs: $(VENV)/.stamp-docs
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/site
+	@echo "The site is build/site/index.html"
+
 lint: $(VENV)/.stamp-test
-	$(BIN)/ruff check src tests benchmarks docs/make_compatibility.py docs/make_models.py
-	$(BIN)/ruff format --check src tests benchmarks docs/make_compatibility.py docs/make_models.py
+	$(BIN)/ruff check src tests benchmarks docs/*.py
+	$(BIN)/ruff format --check src tests benchmarks docs/*.py
 
 types: $(VENV)/.stamp-test
 	$(BIN)/mypy
@@ -23,7 +30,7 @@ bench: $(VENV)/.stamp-test
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) celbo_demo .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) build docs/reference/generated celbo_demo .pytest_cache .ruff_cache .mypy_cache
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "celbo needs Python 3.11 or newer; set PYTHON=")'
@@ -35,4 +42,8 @@ $(VENV)/.stamp: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.stamp-test: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e '.[test]'
+	touch $(VENV)/.stamp $@
+
+$(VENV)/.stamp-docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e '.[docs]'
 	touch $(VENV)/.stamp $@

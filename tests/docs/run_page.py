@@ -1,8 +1,9 @@
 """Run the Python blocks of one Markdown page, in one namespace, as a reader would type them.
 
-Use: ``python run_page.py PAGE [OPTIONAL_PACKAGE ...]``. Blocks opened by ```` ```python ```` run, those opened by
-```` ```python no-run ```` do not. A block that needs one of the optional packages, and that package alone is absent, is
-reported as skipped; any other error ends the run with the page's own line number in the traceback.
+Use: ``python run_page.py PAGE [OPTIONAL_PACKAGE ...]``. Blocks opened by ```` ```python ```` and the code cells of
+notebooks run, blocks opened by ```` ```python no-run ```` do not. A block that needs one of the optional packages, and
+that package alone is absent, is reported as skipped; any other error ends the run with the page's own line number in
+the traceback.
 """
 
 import re
@@ -10,7 +11,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-FENCE = re.compile(r"^```python[ \t]*(?P<mark>[^\n]*)\n(?P<code>.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(
+    r"^```(?:python|\{code-cell\} ipython3)[ \t]*(?P<mark>[^\n]*)\n(?P<code>.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL
+)
 
 
 class Block(NamedTuple):

@@ -11,7 +11,9 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RUNNER = Path(__file__).with_name("run_page.py")
-PAGES = sorted([REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("**/*.md")])
+ALL_PAGES = sorted([REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("**/*.md")])
+NOTEBOOKS = [page for page in ALL_PAGES if page.read_text().startswith("---\nfile_format: mystnb\n")]
+PAGES = [page for page in ALL_PAGES if page not in NOTEBOOKS]
 IMPORT_NAMES = {"scikit-learn": "sklearn"}
 
 
@@ -37,7 +39,25 @@ def test_examples_run(page, tmp_path):
         pytest.skip("; ".join(skipped))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
+@pytest.mark.tutorials
+@pytest.mark.parametrize("page", NOTEBOOKS, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
+def test_tutorials_run(page, tmp_path):
+    done = run_page(page, tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", NOTEBOOKS, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
+def test_tutorials_are_all_code_cells_and_check_what_they_show(page):
+    """A block that is no code cell would neither run nor show what it gives."""
+    text = page.read_text()
+    assert "```python" not in text
+    if page.parent.name == "tutorials":
+        title = "## How to tell whether it worked"
+        assert text.count(title) == 1
+        assert "assert " in text.partition(title)[2]
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
 def test_python_is_fenced_so_that_it_is_found(page):
     """A block opened by ```py, ```Python or an indented fence would silently never run."""
     fences = re.findall(r"^[ \t]*```[ \t]*py\w*", page.read_text(), re.MULTILINE | re.IGNORECASE)
@@ -68,6 +88,10 @@ class TestTheRunnerItself:
 
     def test_warnings_are_errors(self, page, tmp_path):
         assert run_page(page("```python\nimport warnings\nwarnings.warn('x')\n```\n"), tmp_path).returncode != 0
+
+    def test_code_cells_run(self, page, tmp_path):
+        done = run_page(page("```{code-cell} ipython3\nprint('ran')\n```\n"), tmp_path)
+        assert done.stdout == "ran\n", done.stderr
 
     def test_no_run(self, page, tmp_path):
         assert run_page(page("```python no-run\nraise ValueError\n```\n"), tmp_path).returncode == 0

@@ -28,7 +28,7 @@ _PEAK = ["chr", "start", "end"]
 
 @checked
 def reads_to_fragments(adata: AnnData, read_layer: str | None = None, fragment_layer: str = "fragments") -> None:
-    r"""Fragments from counts of reads: a fragment has two ends, so :math:`\lceil x / 2 \rceil` (:cite:p:`Martens23`).
+    r"""Fragments from counts of reads: a fragment has two ends, so :math:`\lceil x / 2 \rceil` (Martens et al. 2024).
 
     Parameters
     ----------

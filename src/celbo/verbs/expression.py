@@ -311,8 +311,8 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
 
         Returns
         -------
-        ``mean`` and, where the likelihood has them, ``dropout``, ``dispersions``, ``scale``: ``(n, g)`` or ``(s, n,
-        g)``.
+        ``mean`` and, where the likelihood has them, ``dropout``, ``dispersions``, ``scale``: ``(n, g)`` or
+        ``(s, n, g)``.
 
         Examples
         --------

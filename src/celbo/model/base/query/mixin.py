@@ -51,7 +51,7 @@ _NOTHING_NEW = (
 
 @checked_methods
 class ArchesMixin(Base):
-    """Mapping of query cells onto a trained reference model (scArches, :cite:p:`Lotfollahi21`).
+    """Mapping of query cells onto a trained reference model (scArches, Lotfollahi et al. 2022).
 
     Attributes
     ----------

@@ -1,0 +1,91 @@
+"""How Sphinx builds the site: ``make docs``.
+
+Code cells of notebooks are run. The build needs no network, and what a reader opens needs none either.
+"""
+
+import hashlib
+import sys
+from importlib.metadata import version as version_of
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parent
+sys.path.insert(0, str(HERE))
+
+import make_reference  # noqa: E402
+import mathml  # noqa: E402
+
+
+def fingerprint_of_the_library() -> str:
+    """A hash of celbo's source: what notebooks gave is kept for as long as this stays the same."""
+    found = hashlib.sha256()
+    for path in sorted((REPOSITORY / "src" / "celbo").rglob("*.py")):
+        found.update(path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+project = "celbo"
+author = "the celbo developers"
+copyright = author
+version = release = version_of("celbo")
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+]
+root_doc = "index"
+exclude_patterns = ["**/.ipynb_checkpoints"]
+templates_path: list[str] = []
+nitpicky = False
+show_warning_types = True
+
+html_theme = "furo"
+html_title = "celbo"
+html_static_path = ["static"]
+html_css_files = ["celbo.css"]
+html_math_renderer = "mathml"
+html_copy_source = False
+pygments_style, pygments_dark_style = "friendly", "monokai"
+
+myst_enable_extensions = ["amsmath", "attrs_inline", "dollarmath", "html_image"]
+myst_heading_anchors = 4
+myst_update_mathjax = False
+
+nb_execution_mode = "cache"
+nb_execution_cache_path = str(REPOSITORY / "build" / "notebooks" / fingerprint_of_the_library())
+nb_execution_in_temp = True
+nb_execution_timeout = 300
+nb_execution_raise_on_error = True
+nb_execution_show_tb = True
+nb_merge_streams = True
+
+autodoc_default_options = {"members": True, "show-inheritance": True, "member-order": "bysource"}
+autodoc_inherit_docstrings = True
+autodoc_typehints = "none"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+python_maximum_signature_line_length = 88
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+napoleon_use_ivar = True
+
+
+def join_literals(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+    """Put literals that a docstring breaks over two lines on one: napoleon takes sections apart line by line."""
+    whole: list[str] = []
+    for line in lines:
+        if whole and line.strip() and whole[-1].count("``") % 2:
+            whole[-1] += f" {line.strip()}"
+        else:
+            whole.append(line)
+    lines[:] = whole
+
+
+def setup(app: Sphinx) -> None:
+    """Let Sphinx write the reference before it looks for pages, and give formulas as MathML."""
+    app.connect("autodoc-process-docstring", join_literals, priority=400)
+    app.connect("builder-inited", lambda app: make_reference.write(Path(app.srcdir) / "reference"))
+    mathml.setup(app)
