@@ -7,7 +7,20 @@ import pytest
 import torch
 
 from celbo.data import synthetic_iid
-from celbo.external import CYTOVI, MRVI, SCAR, SCBASSET, SCVIVA, SOLO, TOTALANVI, VELOVI, Decipher, SysVI, TorchMRVI
+from celbo.external import (
+    CYTOVI,
+    MRVI,
+    SCAR,
+    SCBASSET,
+    SCVIVA,
+    SOLO,
+    TOTALANVI,
+    VELOVI,
+    Decipher,
+    JointEmbeddingSCVI,
+    SysVI,
+    TorchMRVI,
+)
 from celbo.model import AUTOZI, PEAKVI, SCANVI, SCVI, TOTALVI, AmortizedLDA, LinearSCVI
 from celbo.testing import check_model
 
@@ -29,6 +42,7 @@ ROWS = {
     "SCAR": (SCAR, {"batch_key": "batch"}, {"ambient_profile": np.ones(30)}),
     "SCANVI": (SCANVI, {"labels_key": "labels", "unlabeled_category": "label_0", "batch_key": "batch"}, {}),
     "SysVI": (SysVI, {"batch_key": "batch"}, {}),
+    "JointEmbeddingSCVI": (JointEmbeddingSCVI, {"batch_key": "batch"}, {}),
     "CYTOVI": (CYTOVI, {"batch_key": "batch", "labels_key": "labels"}, {}),
 }
 

@@ -8,6 +8,7 @@ from torch.distributions import Normal, kl_divergence
 
 from celbo.external.cytovi import CytoVAE
 from celbo.external.decipher import DecipherModule
+from celbo.external.jointembedding import JointEmbeddingVAE
 from celbo.external.methylvi import METHYLANVAE, METHYLVAE
 from celbo.external.mrvi import TorchMRVAE
 from celbo.external.scbasset import ScBassetModule
@@ -95,6 +96,7 @@ ROWS = {
     "systems": (lambda **_: SysVAE(G, n_batch=2, n_hidden=6, n_latent=3), {}, []),
     "stacked": (lambda **_: DecipherModule(G, dim_z=3, layers_v_to_z=[6]), {}, []),
     "sequences": (sequences, {}, []),
+    "two_views": (JointEmbeddingVAE, {}, [LIBRARY, OWN_THETA]),
     "markers": (CytoVAE, COVARIATES, []),
     "markers_plain": (CytoVAE, {"prior_mixture": False, "latent_distribution": "ln"}, []),
     "linear": (LDVAE, {**PRIOR, "gene_likelihood": "nb"}, [NO_DROPOUT]),

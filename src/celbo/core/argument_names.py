@@ -141,7 +141,7 @@ _SIZES: dict[str, Kind] = {
         n_samples_augmentation n_samples_per_label vamp_prior_p m_permutation batch_size minibatch_size n_top_genes
         n_top_genes_fallback n_cells n_genes n_cell_types n_batches n_spots types_per_spot num_nodes
         accumulate_grad_batches pool_bytes n_top chunk_rows
-        n_classes n_background_latent n_salient_latent subsample_size n_neighbors""",
+        n_classes n_background_latent n_salient_latent subsample_size n_neighbors prior_mixture_k downsample_cells""",
     ),
     **_each(
         _FROM_0,
@@ -161,13 +161,14 @@ _NUMBERS: dict[str, Kind] = {
     **_each(
         _POSITIVE,
         """dof rna_size_factor doublet_ratio perplexity lr_factor median_library cell_scale_factor cells_per_spot
-        concentration""",
+        concentration min_library_size""",
     ),
     **_each(
         _NOT_NEGATIVE,
         """lr weight_decay eps eps_v lr_threshold lr_min max_kl_weight min_kl_weight gradient_clip_val
         early_stopping_min_delta min_delta classification_ratio limit_train_batches limit_val_batches delta
-        wasserstein_penalty pseudocounts threshold_counts marker_strength batch_strength rtol""",
+        wasserstein_penalty pseudocounts threshold_counts marker_strength batch_strength rtol
+        joint_embedding_weight lambda_off_diag reconstruction_weight variance_weight""",
     ),
     "fdr_target": Several(_SHARE),
     "cred_interval_lvls": Several(_INSIDE),
@@ -187,20 +188,22 @@ _WORDS: dict[str, Kind] = {
 _THINGS: dict[str, Kind] = {
     **_each(
         _ANNDATA,
-        "adata adata_seq adata_spatial st_adata sc_adata raw_adata rna_anndata atac_anndata multi_anndata adata_target",
+        """adata adata_seq adata_spatial st_adata sc_adata raw_adata rna_anndata atac_anndata multi_anndata adata_target
+        adata_reference adata_rna""",
     ),
     **_each(_COLUMN, "batch_key labels_key size_factor_key fine_labels_key groupby de_groupby sample_key split_by"),
-    **_each(_COLUMN, "modality_key panel_key"),
+    **_each(_COLUMN, "modality_key panel_key cat_key"),
     **_each(
         _LAYER,
-        "layer smoothed_layer count_layer_key read_layer fragment_layer rna_layer atac_layer protein_layer idx_layer",
+        """layer smoothed_layer count_layer_key read_layer fragment_layer rna_layer atac_layer protein_layer idx_layer
+        layer_key""",
     ),
     **_each(_KEY, "registry_key setup_arg"),
     **_each(_METRIC, "monitor checkpointing_monitor early_stopping_monitor"),
     **_each(
         Text(),
         """title prefix class_name data_key modality recipe rna_key protein_expression_key accessibility_key filename
-        use_latent_qzm_key use_latent_qzv_key checkpoint_every backup_url output""",
+        use_latent_qzm_key use_latent_qzv_key checkpoint_every backup_url output use_rep reference_batch""",
     ),
     "layers": _Columns(_LAYER),
     **_each(_Columns(_COLUMN), "categorical_covariate_keys continuous_covariate_keys"),

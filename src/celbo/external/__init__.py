@@ -6,6 +6,7 @@ from .contrastivevi import ContrastiveVI
 from .cytovi import CYTOVI
 from .decipher import Decipher
 from .gimvi import GIMVI
+from .jointembedding import JointEmbeddingSCVI
 from .methylvi import METHYLANVI, METHYLVI
 from .mrvi import MRVI, TorchMRVI
 from .poissonvi import POISSONVI
@@ -34,6 +35,7 @@ __all__ = [
     "CellAssign",
     "ContrastiveVI",
     "Decipher",
+    "JointEmbeddingSCVI",
     "RNAStereoscope",
     "SpatialStereoscope",
     "SysVI",
