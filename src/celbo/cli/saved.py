@@ -35,6 +35,7 @@ def describe(folder: Path) -> dict[str, str]:
     stats = summary_stats_of(saved.registry)
     lines = {"model": saved.class_name or "unknown", "archive": str(archive)}
     cells, genes = next((row.of for cls, row in ROWS.items() if cls.__name__ == saved.class_name), Row().of)
+    genes = "genes" if {"n_proteins", "n_atac"} & stats.keys() else genes  # the others have sizes of their own
     sizes = {"n_cells": cells, "n_vars": genes, "n_atac": "regions", "n_proteins": "proteins", "n_batch": "batches"}
     lines["trained on"] = ", ".join(f"{stats[name]:,} {what}" for name, what in sizes.items() if stats.get(name))
     setup = {name: value for name, value in saved.registry["setup_args"].items() if value}

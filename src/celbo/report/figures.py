@@ -30,6 +30,7 @@ __all__ = [
     "kl_by_dimension",
     "latent_scatter",
     "plain",
+    "protein_levels",
     "score_histogram",
     "spot_map",
     "training_curves",
@@ -209,6 +210,26 @@ def draw_scores(ax: "Axes", score_n: np.ndarray, simulated_m: np.ndarray) -> Non
         share, _ = np.histogram(score, edges)
         ax.stairs(share / max(1, len(score)), edges, color=colour, fill=True, alpha=0.45, label=label)
     ax.legend(frameon=False, labelcolor=INK, fontsize=9)
+
+
+def protein_levels(background_p: np.ndarray, foreground_p: np.ndarray) -> "Figure":
+    """Mean counts of proteins in cells with foreground above those in cells without, and the line where both agree.
+
+    Parameters
+    ----------
+    background_p, foreground_p
+        ``(p,)``; proteins that lack one of them (NaN), or have 0, are left out.
+    """
+    figure, (ax,) = _figure(4.6, 4.3, 1, 1)
+    plain(ax, "")
+    both_p = (background_p > 0) & (foreground_p > 0)
+    if both_p.any():  # a log axis needs something to show
+        _agreement(ax, background_p[both_p], foreground_p[both_p])
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+    ax.set_xlabel("mean count, cells without foreground", color=MUTED, fontsize=9)
+    ax.set_ylabel("mean count, cells with foreground", color=MUTED, fontsize=9)
+    return figure
 
 
 def zero_inflation(mean_g: np.ndarray, probability_g: np.ndarray) -> "Figure":

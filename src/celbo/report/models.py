@@ -22,13 +22,15 @@ from ..external import (
     SpatialStereoscope,
     SysVI,
 )
-from ..model import AUTOZI, MULTIVI, PEAKVI, SCANVI, AmortizedLDA, DestVI
-from .detail import Detail
+from ..model import AUTOZI, MULTIVI, PEAKVI, SCANVI, TOTALVI, AmortizedLDA, DestVI
+from .detail import Detail, joined
 from .doublets import DoubletDetail
 from .figures import CLASSIFIER_CURVES, ELBO_CURVES, Curves
 from .labels import LabelDetail
 from .markers import MarkerDetail
+from .modalities import ModalityDetail
 from .proportions import ProportionDetail
+from .proteins import ProteinDetail
 from .topics import TopicDetail, topics_of_cells
 from .zero_inflation import ZeroInflationDetail
 
@@ -80,9 +82,14 @@ class Row:
 
 ROWS: Mapping[type, Row] = {
     SCANVI: Row(detail=LabelDetail.of, curves=ELBO_CURVES + CLASSIFIER_CURVES[1:]),
-    TOTALANVI: Row(detail=LabelDetail.of, curves=ELBO_CURVES + CLASSIFIER_CURVES[1:]),
+    TOTALVI: Row(detail=ProteinDetail.of, of=("cells", "genes and proteins")),
+    TOTALANVI: Row(
+        detail=joined(LabelDetail.of, ProteinDetail.of),
+        curves=ELBO_CURVES + CLASSIFIER_CURVES[1:],
+        of=("cells", "genes and proteins"),
+    ),
     AUTOZI: Row(detail=ZeroInflationDetail.of),
-    MULTIVI: Row(draws_counts=False, of=("cells", "features")),  # of some cells there is nothing to set draws beside
+    MULTIVI: Row(draws_counts=False, detail=ModalityDetail.of, of=("cells", "features")),  # some cells lack counts
     PEAKVI: Row(draws_counts=False, of=("cells", "regions")),  # it draws which are zero
     POISSONVI: Row(of=("cells", "regions")),
     AmortizedLDA: Row(latents=_topics, draws_counts=False, detail=TopicDetail.of),
