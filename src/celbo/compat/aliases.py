@@ -55,6 +55,7 @@ _ROOMS = {
     "external.solo": "_model",
     "external.stereoscope": "_model _module",
     "external.sysvi": "_model _module",
+    "external.tangram": "_model _module",
     "external.velovi": "_model _module",
     "model": """
         _amortizedlda _autozi _condscvi _destvi _jaxscvi _linear_scvi _multivi _peakvi _scanvi _scvi _totalvi""",

@@ -16,6 +16,7 @@ from .scviva import SCVIVA
 from .solo import SOLO
 from .stereoscope import RNAStereoscope, SpatialStereoscope
 from .sysvi import SysVI
+from .tangram import Tangram
 from .totalanvi import TOTALANVI
 from .velovi import VELOVI
 
@@ -39,6 +40,7 @@ __all__ = [
     "RNAStereoscope",
     "SpatialStereoscope",
     "SysVI",
+    "Tangram",
     "TorchMRVI",
 ]
 

@@ -21,6 +21,7 @@ from ..external import (
     RNAStereoscope,
     SpatialStereoscope,
     SysVI,
+    Tangram,
 )
 from ..model import AUTOZI, MULTIVI, PEAKVI, SCANVI, TOTALVI, AmortizedLDA, DestVI
 from .detail import Detail, joined
@@ -115,6 +116,7 @@ ROWS: Mapping[type, Row] = {
         of=("cells", "regions"),
     ),
     SCBASSET: Row(latents=None, draws_counts=False, takes_counts=False, of=("regions", "cells")),
+    Tangram: Row(latents=None, draws_counts=False, takes_counts=False, curves=ELBO_CURVES[:1]),
     SysVI: Row(draws_counts=False, takes_counts=False),
     CYTOVI: Row(draws_counts=False, takes_counts=False, of=("cells", "markers")),
     VELOVI: Row(draws_counts=False, takes_counts=False),

@@ -6,7 +6,7 @@ networks*, Nature Methods 2022.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -32,7 +32,9 @@ _MOST_REGIONS = 2000
 
 _OWN = {
     "early_stopping_monitor": Argument(str, "What early stopping looks at, and whether it is to fall or to rise."),
-    "early_stopping_mode": Argument(str, "What early stopping looks at, and whether it is to fall or to rise."),
+    "early_stopping_mode": Argument(
+        Literal["min", "max"], "What early stopping looks at, and whether it is to fall or to rise."
+    ),
 }
 
 

@@ -87,6 +87,7 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
     _OBSERVED_LIB_SIZE_KEY = "observed_lib_size"
     _may_wait_for_loaders: ClassVar[bool] = False
     _modalities_may_lack_cells: ClassVar[bool] = False
+    _modalities_are_linked: ClassVar[bool] = True  # by cells that have more than one of them
     _recipe: ClassVar[str | None] = None
     _own_recipe: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     _converging_plan_cls: ClassVar[type[Any] | None] = None  # of models that end where their loss is flat

@@ -117,7 +117,8 @@ def setup_method(fields_of: Callable[..., Sequence[BaseAnnDataField]]) -> Callab
         checks = AnnDataManagerValidationCheck(check_fully_paired_mudata=not cls._modalities_may_lack_cells)
         manager = AnnDataManager(list(fields), call, checks)
         manager.register_fields(adata, **registration)
-        if registration.get("source_registry") is None and manager.may_lack_modalities:
+        is_new = registration.get("source_registry") is None
+        if is_new and manager.may_lack_modalities and cls._modalities_are_linked:
             tell_presence(manager)
         cls.register_manager(manager)
 
