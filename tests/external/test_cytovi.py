@@ -21,6 +21,7 @@ from celbo.io import ArchiveError
 from celbo.model.base import export_archive
 from celbo.module.base.priors import labelled_mixture
 from celbo.ops.random import private_rng
+from celbo.train.callbacks import Callback
 
 SMALL = {"n_hidden": 8, "n_latent": 3}
 TRAIN = {"max_epochs": 2, "seed": 0, "verbose": 0, "accelerator": "cpu"}
@@ -227,7 +228,7 @@ def test_scvi_tools_training_is_there():
 
 
 def test_minibatches_and_epochs_follow_the_number_of_cells():
-    from celbo.external.cytovi.model import _cells_a_batch, _epochs
+    from celbo.external.cytovi.recipe import _cells_a_batch, _epochs
 
     assert [_cells_a_batch(n) for n in (100, 10_000, 50_000, 10**6)] == [128, 128, 512, 4096]
     assert _epochs(10**6, 4096) == 10
@@ -437,12 +438,27 @@ def test_archives(setup, init, tmp_path):
     np.testing.assert_allclose(alone.get_normalized_expression(data(), n_samples=2, seed=0), expression, atol=1e-6)
 
 
-def test_a_run_goes_on_as_if_it_had_not_stopped(tmp_path):
-    whole = trained(data())
-    model = made(data())
-    options = TRAIN | {"max_epochs": 2}
-    model.train(**options, checkpoint_every="1 epoch", default_root_dir=str(tmp_path))
-    torch.testing.assert_close(dict(model.module.state_dict()), dict(whole.module.state_dict()))
+class _Stop(Callback):
+    """Ends a training after so many minibatches."""
+
+    def __init__(self, after: int):
+        self.left = after
+
+    def on_train_batch_end(self, *args):
+        self.left -= 1
+        if not self.left:
+            raise ZeroDivisionError
+
+
+def test_a_run_goes_on_where_it_was_stopped(tmp_path):
+    options = TRAIN | {"max_epochs": 4}
+    whole, stopped, resumed = (made(data(n=160)) for _ in range(3))
+    whole.train(**options)
+    with pytest.raises(ZeroDivisionError):
+        stopped.train(**options, checkpoint_every="1 step", checkpoint_dir=tmp_path, callbacks=[_Stop(3)])
+    resumed.train(**options, callbacks=[_Stop(0)], resume=tmp_path)
+    for name, weights in whole.module.state_dict().items():
+        torch.testing.assert_close(resumed.module.state_dict()[name], weights, rtol=0, atol=0, msg=name)
 
 
 def test_a_query(model):

@@ -1,7 +1,7 @@
 """JointEmbeddingSCVI: one latent space in which cells stay where they are, however many counts were read.
 
-Reference: Svensson, 2026, with the objective of Zbontar, Jing, Misra, LeCun and Deny, *Barlow twins: self-supervised
-learning via redundancy reduction*, ICML 2021.
+Reference: Zbontar, Jing, Misra, LeCun and Deny, *Barlow twins: self-supervised learning via redundancy reduction*, ICML
+2021, for the objective; the model is Svensson's, of 2026.
 """
 
 from typing import Any, ClassVar
