@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from ..core import unknown_name
 from ..data.modality_roles import ATAC, PROTEIN, RNA
-from ..external import POISSONVI, SCAR, SOLO, TOTALANVI, CellAssign, Decipher, SysVI
+from ..external import POISSONVI, SCAR, SOLO, TOTALANVI, CellAssign, Decipher, JointEmbeddingSCVI, SysVI
 from ..model import AUTOZI, MULTIVI, PEAKVI, SCANVI, SCVI, TOTALVI, AmortizedLDA, LinearSCVI
 from ..model.base.archives.archive import read_saved
 from ..report.topics import N_DRAWS, topics_of_cells
@@ -62,6 +62,13 @@ def _zero_inflation(fitted: Fitted) -> pd.DataFrame:
 
 _ROWS = (
     Kind("scvi", SCVI, {**_OF_AUTOENCODERS, **_COVARIATES}, denoises=True, compares=_GENES),
+    Kind(
+        "joint_embedding",
+        JointEmbeddingSCVI,
+        {**_OF_AUTOENCODERS, **_COVARIATES},
+        denoises=True,
+        compares=_GENES,
+    ),
     Kind("linear_scvi", LinearSCVI, _OF_AUTOENCODERS, genes=_loadings, denoises=True, compares=_GENES),
     Kind(
         "scanvi",
