@@ -9,6 +9,7 @@ import torch
 from celbo.data import synthetic_iid
 from celbo.external import (
     CYTOVI,
+    DRVI,
     MRVI,
     SCAR,
     SCBASSET,
@@ -43,6 +44,7 @@ ROWS = {
     "SCANVI": (SCANVI, {"labels_key": "labels", "unlabeled_category": "label_0", "batch_key": "batch"}, {}),
     "SysVI": (SysVI, {"batch_key": "batch"}, {}),
     "JointEmbeddingSCVI": (JointEmbeddingSCVI, {"batch_key": "batch"}, {}),
+    "DRVI": (DRVI, {"batch_key": "batch"}, {}),
     "CYTOVI": (CYTOVI, {"batch_key": "batch", "labels_key": "labels"}, {}),
 }
 

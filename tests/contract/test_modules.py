@@ -8,6 +8,7 @@ from torch.distributions import Normal, kl_divergence
 
 from celbo.external.cytovi import CytoVAE
 from celbo.external.decipher import DecipherModule
+from celbo.external.drvi import DRVIModule
 from celbo.external.jointembedding import JointEmbeddingVAE
 from celbo.external.methylvi import METHYLANVAE, METHYLVAE
 from celbo.external.mrvi import TorchMRVAE
@@ -99,6 +100,12 @@ ROWS = {
     "two_views": (JointEmbeddingVAE, {}, [LIBRARY, OWN_THETA]),
     "markers": (CytoVAE, COVARIATES, []),
     "markers_plain": (CytoVAE, {"prior_mixture": False, "latent_distribution": "ln"}, []),
+    "splits": (DRVIModule, {}, [LIBRARY, OWN_THETA, NO_DROPOUT]),
+    "splits_summed": (
+        DRVIModule,
+        {"split_aggregation": "sum", "split_method": "split_mask", "gene_likelihood": "zinb", **COVARIATES},
+        [LIBRARY, OWN_THETA],
+    ),
     "linear": (LDVAE, {**PRIOR, "gene_likelihood": "nb"}, [NO_DROPOUT]),
 }
 

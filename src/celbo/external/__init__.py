@@ -5,6 +5,7 @@ from .cellassign import CellAssign
 from .contrastivevi import ContrastiveVI
 from .cytovi import CYTOVI
 from .decipher import Decipher
+from .drvi import DRVI
 from .gimvi import GIMVI
 from .jointembedding import JointEmbeddingSCVI
 from .methylvi import METHYLANVI, METHYLVI
@@ -22,6 +23,7 @@ from .velovi import VELOVI
 
 __all__ = [
     "CYTOVI",
+    "DRVI",
     "GIMVI",
     "METHYLANVI",
     "METHYLVI",
