@@ -188,7 +188,7 @@ class TestFaultsOfCelbo:
         def broken(*args, **kwargs):
             raise AssertionError("a\nb")
 
-        monkeypatch.setattr(runs, "opened", broken)
+        monkeypatch.setattr(runs, "data_to_train", broken)
 
     def test_one_line_and_another_code(self, broken, small, celbo, tmp_path):
         done = celbo("train", small.path, "-o", tmp_path / "run")
@@ -211,14 +211,14 @@ def test_memory_that_is_not_there(small, celbo, tmp_path, monkeypatch, error):
     def fail(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(runs, "opened", fail)
+    monkeypatch.setattr(runs, "data_to_train", fail)
     done = celbo("train", small.path, "-o", tmp_path / "run")
     assert done.exit_code == 2
     assert_one_line(done, ["not enough memory", "74.5 GiB", "--data stream"])
 
 
 def test_what_a_library_refuses_is_no_fault_of_the_users(small, celbo, tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "_findings", lambda *args: np.zeros(2).reshape(3, 5))
+    monkeypatch.setattr(runs, "findings_of", lambda *args: np.zeros(2).reshape(3, 5))
     done = celbo("train", small.path, "-o", tmp_path / "run")
     assert done.exit_code == 1
     assert "a fault of celbo" in done.stderr

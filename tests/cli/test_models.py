@@ -29,6 +29,8 @@ RUNS = {
     "lda": (["--n-topics", "3"], {"embedding.h5ad", "genes.csv"}, ["Topics"]),
     "decipher": ([], {"embedding.h5ad"}, []),
     "cellassign": (["--markers", "markers.csv"], {"predictions.csv"}, ["Cell types", "Markers"]),
+    "scar": (["--batch-key", "batch"], {"embedding.h5ad"}, []),
+    "sysvi": (["--batch-key", "batch"], {"embedding.h5ad"}, []),
     "solo": (
         ["--batch-key", "batch", "--restrict-to-batch", "batch_1"],
         {"embedding.h5ad", "predictions.csv"},

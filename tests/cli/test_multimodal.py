@@ -204,6 +204,20 @@ def test_info(runs):
     assert "20 regions" in run("info", runs["multivi"].folder).stdout
 
 
+@pytest.mark.parametrize("model", ["totalvi", "multivi"])
+def test_streamed(runs, place, tmp_path, model):
+    name, args = RUNS[model]
+    line = ["train", place.folder / name, "--model", model, *args, "--max-epochs", 2, "--seed", 0, "--data", "stream"]
+    done = run(*line, "-o", tmp_path / "run")
+    assert done.exit_code == 0, done.stderr
+    settings, wanted = (
+        json.loads((folder / "run.json").read_text()) for folder in (tmp_path / "run", runs[model].folder)
+    )
+    assert settings["settings"]["streamed"]
+    assert settings["figures"]["elbo_validation"] == pytest.approx(wanted["figures"]["elbo_validation"], rel=0.1)
+    assert "could not be made" not in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+
+
 class TestModelsOfOneModality:
     def test_genes_of_several_modalities_are_taken_and_it_is_said(self, place, tmp_path):
         done = run("train", place.folder / "cite.h5mu", "--max-epochs", 1, "-o", tmp_path / "run")

@@ -181,7 +181,7 @@ class TestInterrupt:
         def interrupted(*args, **kwargs):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(runs, "_findings", interrupted)
+        monkeypatch.setattr(runs, "findings_of", interrupted)
         done = celbo("train", small.path, "--max-epochs", 1, "-o", tmp_path / "run")
         assert done.exit_code == 130
         assert done.stderr.endswith("celbo: interrupted; nothing was written.\n")
@@ -211,7 +211,7 @@ class TestInterrupt:
             except KeyboardInterrupt:
                 raise AttributeError("module 'sympy' has no attribute 'S'") from None
 
-        monkeypatch.setattr(runs, "opened", read)
+        monkeypatch.setattr(runs, "data_to_train", read)
         done = celbo("train", small.path, "-o", tmp_path / "run")
         assert (done.exit_code, done.stderr) == (130, "celbo: interrupted; nothing was written.\n")
 

@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from ...core import position_of
+from ...store.matrices.matrix import StoredMatrix
 from ..counts import check_counts
 from .arraylike import ObsmField
 from .base import BaseAnnDataField
@@ -19,6 +20,10 @@ from .layer import LayerField
 __all__ = ["ProteinLayerField", "ProteinObsmField"]
 
 logger = logging.getLogger("celbo")
+
+
+_ROWS_AT_ONCE = 2**14
+"""Cells whose counts are looked at together, where these lie on disk."""
 
 
 class _ProteinMask(BaseAnnDataField):
@@ -84,7 +89,8 @@ class _ProteinMask(BaseAnnDataField):
     def _check_counts(self, adata: AnnData) -> None:
         """Refuse what is no count; NaN in all cells of a batch is none, and says that the protein was not measured."""
         values: Any = self.get_field_data(adata)
-        if sp.issparse(values) or self.batch_field is None or not np.isnan(table := _floats(values)).any():
+        stays = sp.issparse(values) or isinstance(values, StoredMatrix)
+        if stays or self.batch_field is None or not np.isnan(table := _floats(values)).any():
             super()._check_counts(adata)  # type: ignore[misc]
             return
         codes_n = np.asarray(self.batch_field.get_field_data(adata)).ravel()
@@ -173,8 +179,13 @@ def _tell(measured: Mapping[str, np.ndarray], names: np.ndarray) -> None:
 
 def _measured_by_batch(values: Any, codes_n: np.ndarray) -> dict[str, np.ndarray]:
     """For each batch, ``(p,)`` booleans: some cell of the batch has a count of that protein."""
-    x_np: Any = values.tocsr() if sp.issparse(values) else np.nan_to_num(_floats(values))
-    nonzero_np = x_np != 0
-    return {
-        str(batch): np.asarray(nonzero_np[codes_n == batch].sum(axis=0)).ravel() > 0 for batch in np.unique(codes_n)
-    }
+    step = _ROWS_AT_ONCE if isinstance(values, StoredMatrix) else max(1, len(codes_n))
+    found = {str(batch): np.zeros(values.shape[1], bool) for batch in np.unique(codes_n)}
+    for start in range(0, len(codes_n), step):
+        rows = slice(start, start + step)
+        some: Any = values[rows]
+        x_np: Any = some.tocsr() if sp.issparse(some) else np.nan_to_num(_floats(some))
+        nonzero_np, code_n = x_np != 0, codes_n[rows]
+        for batch in np.unique(code_n):
+            found[str(batch)] |= np.asarray(nonzero_np[code_n == batch].sum(axis=0)).ravel() > 0
+    return found
