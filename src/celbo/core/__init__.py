@@ -2,7 +2,7 @@
 
 from .arguments import ArgumentError, UnknownArgumentError, checked, checked_methods, door_of
 from .constants import PRESENCE_KEY, REGISTRY_KEYS, SCVI_FIGURES, SCVI_TOOLS_VERSION
-from .errors import DataMismatchError, nearest_first, noted, unknown_name
+from .errors import DataMismatchError, MinifiedDataError, nearest_first, noted, unknown_name
 from .lazy import optional
 from .lookup import listed, position_of
 from .planned import public_names
@@ -18,6 +18,7 @@ __all__ = [
     "SCVI_TOOLS_VERSION",
     "ArgumentError",
     "DataMismatchError",
+    "MinifiedDataError",
     "Settings",
     "UnknownArgumentError",
     "__version__",

@@ -4,9 +4,13 @@ import difflib
 from collections.abc import Iterable
 from typing import TypeVar
 
-__all__ = ["DataMismatchError", "nearest_first", "noted", "unknown_name"]
+__all__ = ["DataMismatchError", "MinifiedDataError", "nearest_first", "noted", "unknown_name"]
 
 _E = TypeVar("_E", bound=BaseException)
+
+
+class MinifiedDataError(ValueError):
+    """Minified data where a model wants counts: true of the data, whichever archive they are loaded with."""
 
 
 class DataMismatchError(ValueError):

@@ -36,10 +36,13 @@ _SHOWN = 5
 def with_modalities(mdata: Any, modalities: Mapping[str, Any]) -> Any:
     """A MuData with the tables and the map of cells of another one, and other modalities of the same cells."""
     tables = {name: getattr(mdata, name).copy() for name in ("obs", "var")}
-    parts = {name: dict(getattr(mdata, name)) for name in ("obsm", "varm", "obsp", "varp", "obsmap", "varmap", "uns")}
+    parts = {name: dict(getattr(mdata, name)) for name in ("obsp", "varp", "obsmap", "varmap", "uns")}
     mudata = sys.modules["mudata"]
     with mudata.set_options(pull_on_update=False):
-        return mudata.MuData(dict(modalities), **tables, **parts, axis=mdata.axis)
+        made = mudata.MuData(dict(modalities), **tables, **parts, axis=mdata.axis)
+    for name in ("obsm", "varm"):  # given to the constructor, whole numbers would be filled up with NaN
+        getattr(made, name).update({key: x for key, x in getattr(mdata, name).items() if key not in mdata.mod})
+    return made
 
 
 def of_modalities(mdata: "MuData", modalities: Mapping[str, AnnData]) -> "MuData":

@@ -17,11 +17,19 @@ from ..ops.draws import rsample
 from .fc_layers import FCLayers, Linear
 from .protein import beside_latents, head
 
-__all__ = ["DecoderTOTALVI", "EncoderTOTALVI"]
+__all__ = ["DecoderTOTALVI", "EncoderTOTALVI", "ExpActivation"]
 
 _VAR_EPS = 1e-4
 _MOST_LOG_LIBRARY = 15.0
 _BACKGROUND_EPS = 1e-8
+
+
+class ExpActivation(nn.Module):
+    """Exponential as a layer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``exp(x)``."""
+        return x.exp()
 
 
 class EncoderTOTALVI(nn.Module):
@@ -152,7 +160,7 @@ class DecoderTOTALVI(nn.Module):
     ) -> None:
         super().__init__()
         scales: dict[str, nn.Module] = {"softmax": nn.Softmax(dim=-1), "softplus": nn.Softplus()}
-        spreads: dict[str, Any] = {"exp": torch.exp, "softplus": nn.Softplus()}
+        spreads: dict[str, nn.Module] = {"exp": ExpActivation(), "softplus": nn.Softplus()}
         if scale_activation not in scales:
             raise ValueError(unknown_name("scale_activation", scale_activation, scales))
         if activation_function_bg not in spreads:

@@ -369,6 +369,11 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         """
         self._check_if_trained(warn=False)
         cells = asked(self, adata, indices, batch_size, dataloader, data_loader_kwargs)
+        give_mean = give_mean and not self._library_is_known()
         return posterior.latent_library_size(
             self.module, cells.batches, give_mean=give_mean, n_cells=cells.n_cells, seed=seed
         )
+
+    def _library_is_known(self) -> bool:
+        """Whether the mean of an observed library is that library; scvi-tools has no answer in most models."""
+        return False

@@ -10,6 +10,7 @@ from anndata import AnnData
 from .. import posterior
 from ..core import REGISTRY_KEYS, checked_methods
 from ..core.kinds import Number
+from ..data import data_registry_of
 from ..posterior.protein import background_of, foreground_of, protein_of
 from .cells import Weights, asked, weighting_of
 from .expression import RNASeqMixin
@@ -285,13 +286,19 @@ class ProteinMixin(RNASeqMixin):
 
         Returns
         -------
-        ``rna`` and ``protein``, each ``(n, .)`` or ``(n, ., s)`` for more than one draw, dense.
+        ``rna`` and ``protein``, or the names of these modalities of a MuData: each ``(n, .)`` or ``(n, ., s)`` for more
+        than one draw, dense.
         """
         cells = asked(self, adata, indices, batch_size)
         outputs = (EXPRESSION, PROTEIN)
         drawn = posterior.joint_predictive_sample(self.module, cells.batches, outputs, n_samples=n_samples, seed=seed)
         genes, proteins = columns_of(self, outputs, (gene_list, protein_list))
-        return {"rna": drawn[0][:, genes], "protein": drawn[1][:, proteins]}
+        where = [data_registry_of(self.registry_)[one.data].get("mod_key") for one in outputs]
+        rna, protein = (name or usual for name, usual in zip(where, ("rna", "protein"), strict=True))
+        return {rna: drawn[0][:, genes], protein: drawn[1][:, proteins]}
+
+    def _library_is_known(self) -> bool:
+        return self.module.use_observed_lib_size and not self.module.scvi_tools_figures
 
     def get_feature_correlation_matrix(  # type: ignore[override]  # scvi-tools' signature
         self,

@@ -1,17 +1,10 @@
 """``scvi.nn._utils`` and private names of ``scvi.nn._base_components``."""
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from ...nn.totalvi import ExpActivation
 
 __all__ = ["ExpActivation", "_identity"]
-
-
-class ExpActivation(nn.Module):
-    """Exponential as a layer."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``exp(x)``."""
-        return torch.exp(x)
 
 
 def _identity(x: Tensor) -> Tensor:

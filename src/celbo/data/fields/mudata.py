@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from anndata import AnnData
 
 from ..access import is_mudata
 from ..modalities import CellsOf, listed_modalities, require_agreement, rows_in_modality
@@ -264,19 +263,25 @@ def MuDataWrapper(
     return Wrapped
 
 
-def _bring_batches(field: BaseMuDataWrapperClass, mdata: object) -> None:
-    """Copy the batches' codes into the modality of the proteins, which is all that its field sees."""
-    protein = field.adata_field
-    assert isinstance(protein, ProteinLayerField)
-    batch = protein.given_batch_field
-    if batch is None or batch.mod_key == field.mod_key:
-        return
-    modality: AnnData = field.get_modality(mdata)
-    modality.obs[batch.attr_key] = batch.get_field_data(mdata).ravel()
+class MuDataProteinLayerField(MuDataWrapper(ProteinLayerField)):  # type: ignore[misc]
+    """:class:`ProteinLayerField` of a MuData: its arguments, and ``mod_key`` as :class:`MuDataLayerField` has it."""
+
+    @contextmanager
+    def _writing(self, mdata: object) -> Iterator[Any]:
+        """The modality, which is all that its field sees, has the batches' codes for as long as they are looked at."""
+        batch, modality = self.adata_field.given_batch_field, self.get_modality(mdata)
+        if batch is None or batch.mod_key == self.mod_key:
+            yield modality
+            return
+        before = modality.obs
+        modality.obs = before.assign(**{batch.attr_key: batch.get_field_data(mdata).ravel()})
+        try:
+            yield modality
+        finally:
+            modality.obs = before
 
 
 MuDataLayerField = MuDataWrapper(LayerField)
-MuDataProteinLayerField = MuDataWrapper(ProteinLayerField, _bring_batches)
 MuDataNumericalObsField = MuDataWrapper(NumericalObsField)
 MuDataNumericalVarField = MuDataWrapper(NumericalVarField)
 MuDataCategoricalObsField = MuDataWrapper(CategoricalObsField)

@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
 
-from ...core import REGISTRY_KEYS, unknown_name
+from ...core import REGISTRY_KEYS, MinifiedDataError, unknown_name
 from ...data import AnnDataManager
 from ...data.access import is_mudata, minify_type_of
 from ...data.constants import MINIFY_TYPE_UNS_KEY, RAW
@@ -209,8 +209,9 @@ class BaseMinifiedModeModelClass(BaseModelClass):
         takes_stored = (registry.get("setup_args") or {}).get("use_minified", True)
         known = REGISTRY_KEYS.MINIFY_TYPE_KEY in registry["field_registries"]
         if minify_type_of(adata) is not None and takes_stored and not known:
-            raise ValueError(
-                "It appears you are trying to load a non-minified model with minified adata"  # scvi-tools' words
+            data = "mudata" if is_mudata(adata) else "adata"
+            raise MinifiedDataError(  # in scvi-tools' words
+                f"It appears you are trying to load a non-minified model with minified {data}"
             )
         return super()._replay_setup(adata, registry, **kwargs)
 

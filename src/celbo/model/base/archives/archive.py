@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .... import io
-from ....core import SCVI_FIGURES, SCVI_TOOLS_VERSION, __version__
+from ....core import SCVI_FIGURES, SCVI_TOOLS_VERSION, MinifiedDataError, __version__
 from ....dataloaders.dataset import from_bits, to_bits
 from ....io.errors import blaming, in_words
 from ....io.saved_model import MismatchError, check_parts, set_attributes
@@ -236,7 +236,7 @@ def _with_data(cls: type[ModelFace], saved: Saved, adata: object) -> Any:
         return cls(*sets, **saved.init_kwargs)  # type: ignore[call-arg]  # a subclass names them
     except KeyError as error:
         raise MismatchError(f"{error.args[0] if error.args else error} {_whose(saved)}") from error
-    except (OSError, MemoryError, ImportError, Warning):
+    except (MinifiedDataError, OSError, MemoryError, ImportError, Warning):
         raise
     except Exception as error:
         text = str(error) if isinstance(error, ValueError) else in_words(error)
