@@ -29,7 +29,10 @@ ADDED: Mapping[str, Mapping[str, Place]] = {
 }
 """Public module -> names that it has in scvi-tools, and that a higher room has in celbo."""
 
-ATTRIBUTES: Mapping[str, Place] = {"model": Place("compat.shims.attributes", "COMPUTED")}
+ATTRIBUTES: Mapping[str, Place] = {
+    "model": Place("compat.shims.attributes", "COMPUTED"),
+    "external.contrastivevi": Place("compat.shims.contrastive", "COMPUTED"),
+}
 """Public module -> table of private attributes that classes get with it: class -> name -> descriptor."""
 
 _ROOMS = {

@@ -11,6 +11,7 @@ from typing import Any
 from ..core import REGISTRY_KEYS, SCVI_TOOLS_VERSION, settings
 from ..core.planned import PUBLIC_API, missing_name, not_in_celbo_yet, stand_in
 from .aliases import ADDED, ATTRIBUTES, PRIVATE
+from .over import Over
 
 __all__ = ["CelboFinder"]
 
@@ -33,6 +34,7 @@ class CelboFinder(MetaPathFinder):
 
     def __init__(self) -> None:
         self._added: list[tuple[Any, str]] = []
+        self._replaced: list[tuple[Any, str, Any]] = []
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -78,7 +80,11 @@ class CelboFinder(MetaPathFinder):
                 importlib.import_module(f"{_THERE}.{path}")
 
     def _add(self, owner: object, name: str, value: object) -> None:
-        if name not in vars(owner):
+        there = vars(owner).get(name)
+        if isinstance(value, Over):
+            setattr(owner, name, value.form(there))
+            self._replaced.append((owner, name, there))
+        elif there is None:
             setattr(owner, name, value)
             self._added.append((owner, name))
 
@@ -86,7 +92,10 @@ class CelboFinder(MetaPathFinder):
         """Take everything out again that imports have left behind."""
         for owner, name in self._added:
             delattr(owner, name)
+        for owner, name, there in self._replaced:
+            setattr(owner, name, there)
         self._added.clear()
+        self._replaced.clear()
         for fullname in [name for name in sys.modules if name.partition(".")[0] == _THERE]:
             del sys.modules[fullname]
         for rest in PRIVATE:

@@ -33,15 +33,31 @@ __all__ = [
 _SHOWN = 5
 
 
-def with_modalities(mdata: Any, modalities: Mapping[str, Any]) -> Any:
-    """A MuData with the tables and the map of cells of another one, and other modalities of the same cells."""
-    tables = {name: getattr(mdata, name).copy() for name in ("obs", "var")}
-    parts = {name: dict(getattr(mdata, name)) for name in ("obsp", "varp", "obsmap", "varmap", "uns")}
-    mudata = sys.modules["mudata"]
+def with_modalities(mdata: Any, modalities: Mapping[str, Any], other_features: bool = False, into: Any = None) -> Any:
+    """A MuData with the tables and the map of cells of another one, and other modalities of the same cells.
+
+    Parameters
+    ----------
+    mdata
+        The other one.
+    modalities
+        By name.
+    other_features
+        Whether these have features of their own: tables of features are left out then.
+    into
+        A MuData to become this one (``mdata`` itself may be); None: a new one.
+    """
+    axes = ("obs",) if other_features else ("obs", "var")
+    tables = {name: getattr(mdata, name).copy() for name in axes}
+    parts = {f"{axis}{kind}": dict(getattr(mdata, f"{axis}{kind}")) for axis in axes for kind in ("p", "map")}
+    # given to the constructor, whole numbers would be filled up with NaN
+    later = {f"{axis}m": dict(getattr(mdata, f"{axis}m")) for axis in axes}
+    mudata, own = sys.modules["mudata"], set(mdata.mod)
+    make = mudata.MuData if into is None else into.__init__
     with mudata.set_options(pull_on_update=False):
-        made = mudata.MuData(dict(modalities), **tables, **parts, axis=mdata.axis)
-    for name in ("obsm", "varm"):  # given to the constructor, whole numbers would be filled up with NaN
-        getattr(made, name).update({key: x for key, x in getattr(mdata, name).items() if key not in mdata.mod})
+        made = make(dict(modalities), **tables, **parts, uns=dict(mdata.uns), axis=mdata.axis) or into
+    for name, entries in later.items():
+        getattr(made, name).update({key: x for key, x in entries.items() if key not in own})
     return made
 
 

@@ -145,10 +145,12 @@ class MULTIVI(MultimodalMixin, ArchesMixin, UnsupervisedTrainingMixin, BaseMudat
 
     def _computed_arguments(self) -> dict[str, Any]:
         given, stats = given_arguments(self), self.summary_stats
-        n_vars = stats.get("n_vars", 0)
+        n_vars, n_atac = stats.get("n_vars", 0), stats.get("n_atac", 0)
         n_genes, n_regions = given["n_genes"], given["n_regions"]
-        if self._of_mudata:
-            n_genes, n_regions = n_vars, stats.get("n_atac", 0)
+        if self._has_regions_apart or (self._of_mudata and n_regions is None):
+            n_genes = n_vars if n_genes is None else n_genes
+            n_regions = n_atac if n_regions is None else n_regions
+            fits = 0 <= n_genes <= n_vars and 0 <= n_regions <= n_atac
         elif n_genes is None and n_regions is None:
             raise ArgumentError(
                 f"An AnnData does not say which of its {n_vars} columns are genes and which are regions: pass n_genes= "
@@ -157,8 +159,10 @@ class MULTIVI(MultimodalMixin, ArchesMixin, UnsupervisedTrainingMixin, BaseMudat
         else:
             n_genes = n_vars - n_regions if n_genes is None else n_genes
             n_regions = n_vars - n_genes if n_regions is None else n_regions
-        if n_genes < 0 or n_regions < 0 or n_genes + n_regions != n_vars + stats.get("n_atac", 0):
-            raise ArgumentError(f"n_genes={n_genes} and n_regions={n_regions} do not make the {n_vars} columns of X.")
+            fits = n_genes >= 0 and n_regions >= 0 and n_genes + n_regions == n_vars
+        if not fits:
+            columns = f"the {n_vars} columns of X" + (f" and the {n_atac} of the regions" if n_atac else "")
+            raise ArgumentError(f"n_genes={n_genes} and n_regions={n_regions} do not make {columns}.")
         self.init_params_["non_kwargs"] |= {"n_genes": n_genes, "n_regions": n_regions}
         return {
             "n_input_genes": n_genes,
@@ -183,12 +187,16 @@ class MULTIVI(MultimodalMixin, ArchesMixin, UnsupervisedTrainingMixin, BaseMudat
         return self.registry_.get("setup_method_name") == "setup_mudata"
 
     @property
+    def _has_regions_apart(self) -> bool:
+        return REGISTRY_KEYS.ATAC_X_KEY in self.registry_["field_registries"]
+
+    @property
     def _outputs(self) -> Sequence[Output]:  # type: ignore[override]  # regions lie elsewhere in an AnnData
-        n_genes = self.module.n_input_genes
-        x, part = REGISTRY_KEYS.X_KEY, None if self._of_mudata else slice(None, n_genes)
-        regions = (REGISTRY_KEYS.ATAC_X_KEY, None) if self._of_mudata else (x, slice(n_genes, None))
+        n_genes, n_regions, _ = self.module.n_inputs
+        x, apart = REGISTRY_KEYS.X_KEY, REGISTRY_KEYS.ATAC_X_KEY
+        regions = (apart, slice(n_regions)) if self._has_regions_apart else (x, slice(n_genes, n_genes + n_regions))
         every = (
-            Output("expression", "px", x, part=part),
+            Output("expression", "px", x, part=slice(n_genes)),
             Output("accessibility", "pa", regions[0], posterior.open_probability, part=regions[1]),
             Output("protein", "py", REGISTRY_KEYS.PROTEIN_EXP_KEY, foreground_of),
         )

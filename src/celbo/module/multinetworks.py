@@ -176,8 +176,8 @@ class MultimodalNetworks(BaseMinifiedModeModuleClass):
         x = tensors.get(REGISTRY_KEYS.X_KEY)
         if x is not None and self.n_input_regions and REGISTRY_KEYS.ATAC_X_KEY not in tensors:
             n_genes = self.n_input_genes  # an AnnData has the regions behind the genes
-            found[:2] = [x[:, :n_genes] if n_genes else None, x[:, n_genes:]]
-        return found
+            found[:2] = [x if n_genes else None, x[:, n_genes:]]
+        return [x if x is None or x.shape[1] == n else x[:, :n] for x, n in zip(found, self.n_inputs, strict=True)]
 
     def _has(self, counts: list[Tensor | None], presence: Tensor | None) -> Tensor:
         """Which modalities each cell has, ``(n, m)``: as the MuData says, or by counts, where an AnnData cannot say."""

@@ -98,6 +98,7 @@ class PEAKVAE(BaseModuleClass):
     ) -> None:
         super().__init__()
         check_choices(latent_distribution=latent_distribution)
+        self.n_layers_encoder, self.n_layers_decoder = n_layers_encoder, n_layers_decoder
         self.n_hidden, self.n_latent = peak_sizes(n_input_regions, n_hidden, n_latent)
         self.latent_distribution, self.encode_covariates = latent_distribution, encode_covariates
         n_cats = [n_batch, *(n_cats_per_cov or [])]

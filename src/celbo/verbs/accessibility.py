@@ -1,5 +1,6 @@
 """AccessibilityMixin: verbs of models of open chromatin. No logic here: :mod:`celbo.posterior` answers."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
@@ -17,6 +18,8 @@ from .differential import DifferentialMixin
 from .outputs import names_of, output_of
 
 __all__ = ["ACCESSIBILITY", "AccessibilityMixin"]
+
+logger = logging.getLogger("celbo")
 
 ACCESSIBILITY = posterior.Output("accessibility")
 """What a model of regions explains; the factors of cells and regions are left out unless they are asked for."""
@@ -72,6 +75,8 @@ class AccessibilityMixin(DifferentialMixin):
         >>> model.get_region_factors().shape
         (100,)
         """
+        if all(one.name != "accessibility" for one in self._outputs):
+            return np.empty(0, np.float32)
         logits_g = self.module.region_factors
         if logits_g is None:
             raise RuntimeError("This model has no region factors: it was made with region_factors=False.")
@@ -116,7 +121,7 @@ class AccessibilityMixin(DifferentialMixin):
 
         Returns
         -------
-        Cells by regions.
+        Cells by regions; no columns for a model without regions, with a warning.
 
         Raises
         ------
@@ -131,6 +136,10 @@ class AccessibilityMixin(DifferentialMixin):
         """
         cells = asked(self, adata, indices, batch_size, only_encodes=True)
         cells = cells if n_samples_overall is None else cells.drawn(n_samples_overall, seed)
+        if all(one.name != "accessibility" for one in self._outputs):
+            logger.warning("This model has no regions (its setup names no atac_layer): there is no accessibility.")
+            nothing = pd.DataFrame(index=cells.names)
+            return nothing.to_numpy(np.float32) if return_numpy else nothing
         output = replace(output_of(self, "accessibility"), value=posterior.open_probability)
         names = names_of(self, output)
         regions = posterior.gene_columns(region_list, names)

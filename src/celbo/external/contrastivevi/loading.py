@@ -123,6 +123,11 @@ class ContrastiveDataSplitter(DataSplitter):
     train_size, validation_size, shuffle_set_split, load_sparse_tensor, pin_memory, external_indexing, **kwargs
         See :class:`~celbo.dataloaders.DataSplitter`.
 
+    Attributes
+    ----------
+    background_train_idx, background_val_idx, background_test_idx, target_train_idx, target_val_idx, target_test_idx
+        Cells of each set in each part, once they are split.
+
     Raises
     ------
     ValueError
@@ -130,6 +135,12 @@ class ContrastiveDataSplitter(DataSplitter):
     """
 
     data_loader_cls = ContrastiveDataLoader
+    background_train_idx: list[int]
+    background_val_idx: list[int]
+    background_test_idx: list[int]
+    target_train_idx: list[int]
+    target_val_idx: list[int]
+    target_test_idx: list[int]
 
     @checked
     def __init__(
@@ -161,6 +172,9 @@ class ContrastiveDataSplitter(DataSplitter):
 
     def _split(self) -> Split:
         parts = [self._split_of(rows) for rows in (self.background_indices, self.target_indices)]
+        for kind, part in zip(("background", "target"), parts, strict=True):
+            lists = {"train": part.train, "val": part.validation, "test": part.test}
+            vars(self).update({f"{kind}_{name}_idx": rows.tolist() for name, rows in lists.items()})
         return Split(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("train", "validation", "test")))
 
     def _split_of(self, rows: np.ndarray) -> Split:

@@ -88,7 +88,7 @@ class ContrastiveVAE(BaseModuleClass):
         use_size_factor_key: bool = False,
     ) -> None:
         super().__init__()
-        self.n_batch = n_batch
+        self.n_input, self.n_batch = n_input, n_batch
         self.n_background_latent, self.n_salient_latent = n_background_latent, n_salient_latent
         self.use_size_factor_key = use_size_factor_key
         self.use_observed_lib_size = use_observed_lib_size or use_size_factor_key

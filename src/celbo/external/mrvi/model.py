@@ -6,7 +6,7 @@ sample-level heterogeneity in single-cell genomics*, Nature Methods 2025.
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -149,6 +149,7 @@ class MRVI(MRVIMixin, UnsupervisedTrainingMixin, BaseModelClass):
         sample_key: str | None = None,
         batch_key: str | None = None,
         labels_key: str | None = None,
+        backend: Literal["torch"] = "torch",
         *,
         use_raw: bool = False,
     ) -> bundles.Fields:
@@ -158,6 +159,8 @@ class MRVI(MRVIMixin, UnsupervisedTrainingMixin, BaseModelClass):
         ----------
         sample_key
             Column of ``adata.obs`` with the sample of each cell: what cells are compared between.
+        backend
+            ``"torch"``; scvi-tools has a second one, which is not in celbo.
         """
         return [
             *bundles.counts(layer, use_raw),

@@ -135,7 +135,8 @@ def empty_droplet_profile(
     profile_g = _profile(seen_dg, min_raw_counts)
     for _ in range(iterations):
         log_prob_d = ways_d + seen_dg @ np.log(np.clip(profile_g, _SMALLEST, 1 - _SMALLEST))
-        empty_dg = seen_dg[log_prob_d >= np.log(prob) * seen_dg.shape[1]]
+        least = np.log(prob) * seen_dg.shape[1] if prob else -np.inf
+        empty_dg = seen_dg[log_prob_d >= least]
         profile_g = _profile(empty_dg, min_raw_counts)
     return profile_g
 

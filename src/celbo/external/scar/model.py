@@ -101,7 +101,7 @@ class SCAR(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
     def get_ambient_profile(
         adata: AnnData,
         raw_adata: AnnData,
-        prob: Annotated[float, Number(0, 1, above=True)] = 0.995,
+        prob: Annotated[float, Number(0, 1)] = 0.995,
         min_raw_counts: Annotated[int, Whole(0)] = 2,
         iterations: Annotated[int, Whole(0)] = 3,
         n_batch: Annotated[int, Whole(1)] = 1,

@@ -207,6 +207,11 @@ class SCVIVA(
         write_niches(adata if inplace else answer, k_nn, *of_cells, log1p, keys, types)
         return answer
 
+    @property
+    def n_labels(self) -> int:
+        """Cell types."""
+        return self.summary_stats["n_labels"]
+
     @classmethod
     @setup_method
     def setup_anndata(

@@ -52,8 +52,8 @@ def _plan_settings(model: BaseModelClass, options: dict[str, Any]) -> dict[str, 
     plan = merge_kwargs(None, options["plan_kwargs"], name="plan")
     if any(plan.get(name) for name in _NO_WARMUP):
         warnings.warn(
-            "SysVI trains without KL warm-up, under which batches mix badly: n_epochs_kl_warmup and n_steps_kl_warmup "
-            "are set to 0.",
+            "The use of KL weight warmup is not recommended in SysVI. "  # scvi-tools' words
+            "Batches mix badly under it: n_epochs_kl_warmup and n_steps_kl_warmup are set to 0.",
             UserWarning,
             stacklevel=settings.warnings_stacklevel,
         )

@@ -26,6 +26,9 @@ Registry = Mapping[str, Any]
 _OWN = ("use_raw", "measured_proteins")
 """Arguments that scvi-tools does not have: they are in the registry only where they were given."""
 
+_NEVER_KEPT = ("backend",)
+"""Arguments that say nothing of the data."""
+
 _TEXTS: Mapping[str, str] = {
     "adata": "Cells by genes; counts in ``X``, in a layer or in ``raw``. Not copied; see "
     ":class:`~celbo.data.AnnDataManager` for what is added.",
@@ -80,6 +83,7 @@ def setup_method(fields_of: Callable[..., Sequence[BaseAnnDataField]]) -> Callab
     signature = inspect.signature(fields_of)
     data_name = list(signature.parameters)[1]
     own = [name for name, p in list(signature.parameters.items())[2:] if p.kind is not p.VAR_KEYWORD]
+    kept = [name for name in own if name not in _NEVER_KEPT]
     of_one = [name for name in own if name.endswith("_layer") and signature.parameters[name].default is None]
 
     def planned(
@@ -96,7 +100,7 @@ def setup_method(fields_of: Callable[..., Sequence[BaseAnnDataField]]) -> Callab
         _require_modalities(adata, bound.arguments.get(_MODALITIES), own, of_one)
         call = {
             "model_name": cls.__name__,
-            "setup_args": {name: bound.arguments[name] for name in own if name not in _OWN or bound.arguments[name]},
+            "setup_args": {name: bound.arguments[name] for name in kept if name not in _OWN or bound.arguments[name]},
             "setup_method_name": fields_of.__name__,
         }
         fields = fields_of(cls, adata, **call["setup_args"])

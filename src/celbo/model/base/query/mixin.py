@@ -335,12 +335,8 @@ class ArchesMixin(Base):
             return {key: pd.Index(names) for key, names in by_modality.items()}
         prepared = {key: _with_features(mdata, key, names) for key, names in by_modality.items()}
         others = {key: part for key, part in mdata.mod.items() if key not in prepared}
-        if not inplace:
-            return with_modalities(mdata, prepared | others)
-        for key, part in prepared.items():
-            mdata.mod[key] = part
-        mdata.update()
-        return None
+        made = with_modalities(mdata, prepared | others, other_features=True, into=mdata if inplace else None)
+        return None if inplace else made
 
 
 def _modality(mdata: Any, key: str) -> AnnData:
