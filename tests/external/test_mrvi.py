@@ -368,6 +368,17 @@ def test_designs_compare_with_the_first_category():
     np.testing.assert_array_equal(samples.design_of(columns, None, normalize=False).matrix_sq[:, 2], [10, 30, 20])
 
 
+def test_a_covariate_that_varies_within_samples_is_summed_up():
+    obs = pd.DataFrame({"age": [1.0, 3.0, 5.0, 5.0], "kind": pd.Categorical(["x", "y", "y", "x"])})
+    obs = pd.concat([obs, pd.DataFrame({"age": [3.0], "kind": ["y"]})], ignore_index=True).astype({"kind": "category"})
+    codes = np.array([0, 0, 1, 1, 0])
+    info = samples.sample_table(obs, codes)
+    with pytest.warns(UserWarning, match=r"'age' varies within 1 samples.*the mean is taken"):
+        np.testing.assert_allclose(samples.covariate(info, obs, codes, "age"), [7 / 3, 5])
+    with pytest.warns(UserWarning, match=r"'kind' varies within 2 samples.*the commonest value"):
+        assert list(samples.covariate(info, obs, codes, "kind")) == ["y", "x"]
+
+
 # Refusals.
 
 
@@ -394,7 +405,6 @@ def test_samples_of_one_cell_are_refused():
     [
         (None, "name columns of adata.obs"),
         (["stat"], "Did you mean 'state'"),
-        (["labels"], "varies within 4 samples"),
         (["same"], "the same in all samples"),
         (["some"], "missing in some samples"),
     ],

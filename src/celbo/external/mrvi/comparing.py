@@ -170,7 +170,7 @@ class MRVIMixin(CounterfactualMixin):
         Raises
         ------
         ArgumentError
-            No covariate, an unknown one, or one that varies within a sample.
+            No covariate, or an unknown one.
         """
         self._check_if_trained(warn=False)
         cells = asked(self, adata, None, batch_size)

@@ -4,13 +4,14 @@ sample's cells.
 Dims: n cells, s samples, q covariates.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from ...core import ArgumentError, unknown_name
+from ...core import ArgumentError, settings, unknown_name
 
 __all__ = ["Design", "code_of", "covariate", "design_of", "sample_table", "selected"]
 
@@ -22,12 +23,17 @@ def sample_table(obs: pd.DataFrame, code_n: np.ndarray) -> pd.DataFrame:
 
 
 def covariate(info: pd.DataFrame, obs: pd.DataFrame | None, code_n: np.ndarray, key: str) -> pd.Series:
-    """A column of the samples' table.
+    """A column of the samples' table; of one that differs between cells of a sample the mean, or the commonest value.
 
     Raises
     ------
     ArgumentError
-        There is none of that name, it is not the same in all cells of a sample, or it has missing values.
+        There is none of that name, or it has missing values.
+
+    Warns
+    -----
+    UserWarning
+        It is not the same in all cells of a sample: scvi-tools takes the first cell's value.
     """
     if key not in info:
         raise ArgumentError(unknown_name("column of the samples (sample_cov_keys)", key, map(str, info)))
@@ -37,10 +43,17 @@ def covariate(info: pd.DataFrame, obs: pd.DataFrame | None, code_n: np.ndarray, 
     if obs is not None and key in obs:
         varies = obs[key].groupby(code_n, observed=True).nunique(dropna=False).gt(1)
         if varies.any():
-            raise ArgumentError(
+            is_number = pd.api.types.is_numeric_dtype(obs[key]) and not pd.api.types.is_bool_dtype(obs[key])
+            taken = "mean" if is_number else "commonest value"
+            warnings.warn(
                 f"{key!r} varies within {int(varies.sum())} samples, and a covariate of samples has one value in each: "
-                "name a column that is the same in all cells of a sample."
+                f"the {taken} is taken. Better name a column that is the same in all cells of a sample.",
+                UserWarning,
+                stacklevel=settings.warnings_stacklevel,
             )
+            groups = obs[key].groupby(code_n, observed=True)
+            of_sample = groups.mean() if is_number else groups.agg(lambda one: one.mode().iloc[0])
+            values = of_sample.reindex(values.index).astype(float if is_number else values.dtype)
     return values
 
 
