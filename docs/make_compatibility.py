@@ -35,8 +35,9 @@ DEVIATIONS: dict[str, str] = {
         "a data module of one's own goes to `train(datamodule=...)` as it is"
     ),
     "scvi.external.*: `sample`: has no *": _DOES_NOT_SAMPLE,
-    "scvi.external.MRVI: `setup_anndata`: has no `backend`": "there is the one of torch alone",
     "scvi.external.scviva.nicheVAE: has no *": "taken by keyword, as those of `VAE`",
+    "scvi.external.methylvi.METHYLANVAE: `classify`: *": "cells are encoded by their batch; there are no continuous ones",
+    "scvi.external.methylvi.METHYLANVAE: `loss`: has no `feed_labels`": "nothing is read of it",
     "scvi.external.velovi.VELOVAE: default of `var_activation` is *": "the same function",
     "scvi.external.velovi.VELOVAE: `generative`: has no *": "rates are the module's own",
     "scvi.external.cellassign.CellAssignModule: `generative`: has no `transform_batch`": (

@@ -35,7 +35,7 @@ class METHYLANVAE(ClassesModule, METHYLVAE):
         See :class:`METHYLVAE`.
     n_labels
         Number of classes, cells without label apart.
-    log_variational, likelihood, dispersion
+    likelihood, dispersion, log_variational
         See :class:`METHYLVAE`.
     y_prior
         Prior probability of each class, ``(1, c)``; all equal when not given.
@@ -72,7 +72,6 @@ class METHYLANVAE(ClassesModule, METHYLVAE):
         n_latent: int = 10,
         n_layers: int = 1,
         dropout_rate: float = 0.1,
-        log_variational: bool = True,
         likelihood: MethylationLikelihood = "betabinomial",
         dispersion: MethylationDispersion = "region",
         y_prior: Tensor | None = None,
@@ -82,6 +81,7 @@ class METHYLANVAE(ClassesModule, METHYLVAE):
         classifier_parameters: dict[str, Any] | None = None,
         use_batch_norm: Placement = "both",
         use_layer_norm: Placement = "none",
+        log_variational: bool = True,
     ) -> None:
         if n_labels < 1:
             raise ValueError(f"METHYLANVAE needs n_labels of at least 1 class, got {n_labels}.")
