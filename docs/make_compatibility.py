@@ -36,7 +36,7 @@ DEVIATIONS: dict[str, str] = {
     ),
     "scvi.external.*: `sample`: has no *": _DOES_NOT_SAMPLE,
     "scvi.external.scviva.nicheVAE: has no *": "taken by keyword, as those of `VAE`",
-    "scvi.external.methylvi.METHYLANVAE: `classify`: *": "cells are encoded by their batch; there are no continuous ones",
+    "scvi.external.methylvi.METHYLANVAE: `classify`: *": "cells are encoded by their batch, and none is continuous",
     "scvi.external.methylvi.METHYLANVAE: `loss`: has no `feed_labels`": "nothing is read of it",
     "scvi.external.velovi.VELOVAE: default of `var_activation` is *": "the same function",
     "scvi.external.velovi.VELOVAE: `generative`: has no *": "rates are the module's own",
