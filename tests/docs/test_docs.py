@@ -14,7 +14,7 @@ RUNNER = Path(__file__).with_name("run_page.py")
 ALL_PAGES = sorted([REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("**/*.md")])
 NOTEBOOKS = [page for page in ALL_PAGES if page.read_text().startswith("---\nfile_format: mystnb\n")]
 PAGES = [page for page in ALL_PAGES if page not in NOTEBOOKS]
-IMPORT_NAMES = {"scikit-learn": "sklearn"}
+IMPORT_NAMES = {"pyro-ppl": "pyro", "scikit-learn": "sklearn"}
 
 
 def optional_packages() -> list[str]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .plans.adversarial import AdversarialTrainingPlan, AdversarialTrainingPlanConfig
     from .plans.classification import METRIC_KEYS
     from .plans.classifier import ClassifierTrainingPlan, ClassifierTrainingPlanConfig
+    from .plans.pyro import PyroTrainingPlan
     from .plans.semisupervised import SemiSupervisedTrainingPlan, SemiSupervisedTrainingPlanConfig
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "LoudEarlyStopping",
     "NonFiniteLossError",
     "Plan",
+    "PyroTrainingPlan",
     "Recipe",
     "SaveCheckpoint",
     "SemiSupervisedTrainingPlan",
@@ -57,6 +59,7 @@ _HOMES = {
     "ClassifierTrainingPlan": "plans.classifier",
     "ClassifierTrainingPlanConfig": "plans.classifier",
     "DifferentRunError": "checkpoints",
+    "PyroTrainingPlan": "plans.pyro",
     "SemiSupervisedTrainingPlan": "plans.semisupervised",
     "SemiSupervisedTrainingPlanConfig": "plans.semisupervised",
     "TerminatedError": "checkpoints",

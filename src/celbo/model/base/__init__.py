@@ -16,6 +16,7 @@ from .training import UnsupervisedTrainingMixin
 
 if TYPE_CHECKING:
     from .archives.convert import convert_archive, export_archive
+    from .pyro import PyroJitGuideWarmup, PyroSampleMixin, PyroSviTrainMixin
     from .semisupervised import SemisupervisedTrainingMixin
 
 __all__ = [
@@ -25,6 +26,9 @@ __all__ = [
     "BaseMudataMinifiedModeModelClass",
     "DifferentialComputation",
     "EmbeddingMixin",
+    "PyroJitGuideWarmup",
+    "PyroSampleMixin",
+    "PyroSviTrainMixin",
     "RNASeqMixin",
     "Registry",
     "SemisupervisedTrainingMixin",
@@ -37,6 +41,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "PyroJitGuideWarmup": "pyro",
+    "PyroSampleMixin": "pyro",
+    "PyroSviTrainMixin": "pyro",
     "SemisupervisedTrainingMixin": "semisupervised",
     "convert_archive": "archives.convert",
     "export_archive": "archives.convert",
