@@ -4,11 +4,14 @@ Code cells of notebooks are run. The build needs no network, and what a reader o
 """
 
 import hashlib
+import inspect
 import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
+from types import FunctionType
 
 from sphinx.application import Sphinx
+from sphinx.util.inspect import stringify_signature
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent
@@ -84,8 +87,20 @@ def join_literals(app: Sphinx, what: str, name: str, thing: object, options: obj
     lines[:] = whole
 
 
+def signature_of_constructor(
+    app: Sphinx, what: str, name: str, thing: object, options: object, signature: str | None, returned: str | None
+) -> tuple[str, str | None] | None:
+    """Give a class the arguments of its constructor: celbo's metaclass takes any, and binds them."""
+    if not inspect.isclass(thing) or not isinstance(inspect.getattr_static(thing, "__init__"), FunctionType):
+        return None
+    _, *parameters = inspect.signature(thing.__init__).parameters.values()
+    shown = inspect.Signature([one.replace(annotation=one.empty) for one in parameters])
+    return stringify_signature(shown), None
+
+
 def setup(app: Sphinx) -> None:
     """Let Sphinx write the reference before it looks for pages, and give formulas as MathML."""
+    app.connect("autodoc-process-signature", signature_of_constructor)
     app.connect("autodoc-process-docstring", join_literals, priority=400)
     app.connect("builder-inited", lambda app: make_reference.write(Path(app.srcdir) / "reference"))
     mathml.setup(app)

@@ -89,8 +89,8 @@ def write(folder: Path) -> None:
     """Write all pages into ``folder/generated``, and take away those that are no longer due."""
     made = folder / "generated"
     made.mkdir(parents=True, exist_ok=True)
-    due = dict(_pages()) | {"command_line.rst": _command_line()}
-    for stale in {path.name for path in made.glob("*.rst")} - set(due):
+    due = dict(_pages()) | {"command_line.rst": _command_line(), "contents.txt": _contents()}
+    for stale in {path.name for path in made.iterdir()} - set(due):
         (made / stale).unlink()
     for name, text in due.items():
         path = made / name
@@ -107,6 +107,12 @@ def _pages() -> Iterator[tuple[str, str]]:
         for name in new:
             if name.is_class:
                 yield f"{name.full}.rst", _class(name)
+
+
+def _contents() -> str:
+    """A table of contents for the page above, which includes it: classes are below their packages."""
+    pages = [f"generated/{name}" for name in ("command_line", *packages())]
+    return "\n".join(["```{toctree}", ":hidden:", "", *pages, "```", ""])
 
 
 def _title(text: str) -> list[str]:

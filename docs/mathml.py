@@ -12,6 +12,7 @@ __all__ = ["markup", "setup"]
 _BETTER = (
     (r"\\_", "_"),
     ("<mi>&#x0007E;</mi>", "<mo>&#x0223C;</mo>"),
+    (r"(?<=</mi>)(<mi>(?:log|exp|tanh|max)</mi>)", r"<mspace width='0.17em'/>\1"),
     (r"<mi>(log|exp|tanh|max)</mi>(?!<mo[^>]*>&#x00028;)", r"<mi>\1</mi><mspace width='0.17em'/>"),
 )
 """What latex2mathml could write better: underscores within text, the tilde of distributions, space after functions."""

@@ -82,7 +82,7 @@ def history(model: BaseModelClass, metric: Metric = "elbo", *, ax: Annotated[Any
     if "kl_weight" in table and np.ptp(table["kl_weight"].dropna().to_numpy(float)) > 0:
         _weight(ax, table["kl_weight"])
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend(frameon=False, fontsize="small")
+    ax.legend(frameon=False, fontsize="small", loc="center right")
     return ax
 
 
