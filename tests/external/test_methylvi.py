@@ -252,6 +252,26 @@ class TestModule:
         assert (module.decoders["a"].px_mu_decoder[0].bias.grad[1:3] == 0).all()
         assert (module.px_gamma["a"].grad[1:3] == 0).all()
 
+    @pytest.mark.parametrize("dispersion", ["region", "region-cell"])
+    def test_begins_with_what_reads_say(self, dispersion):
+        """Shares of the regions, and a dispersion near the one that the reads were drawn with."""
+        mdata = simulate_methylation(400, {"mCG": 30}, 1, 1, batch_strength=0, dispersion=0.2, coverage=20)
+        y, total = (torch.from_numpy(mdata["mCG"].layers[name].toarray().astype("f4")) for name in ("mc", "cov"))
+        module = METHYLVAE(30, ["mCG"], [30], dispersion=dispersion, **SMALL)
+        assert list(module.counts_to_start_from) == ["mCG_mc", "mCG_cov"]
+        assert module.start_from_counts(torch.cat([y, total], 1))
+        decoder = module.decoders["mCG"]
+        share = decoder.px_mu_decoder[0].bias.detach().sigmoid()
+        torch.testing.assert_close(share, y.sum(0) / total.sum(0), rtol=0.05, atol=0.01)
+        gamma = module.px_gamma["mCG"] if dispersion == "region" else decoder.px_gamma_decoder[0].bias
+        assert 0.15 < float(gamma.detach().sigmoid().median()) < 0.25
+        assert not module.start_from_counts(torch.zeros(3, 60))
+
+    def test_few_cells_are_trained_from_there(self):
+        model = made(cells(40))
+        model.train(batch_size=32, **QUIET)
+        assert model.recipe_ == "one_cycle"
+
     def test_marginal_likelihood_is_above_the_bound(self, model):
         marginal = model.get_marginal_ll(n_mc_samples=200, return_mean=False, seed=0)
         bound = torch.stack([model.get_elbo(return_mean=False, seed=seed) for seed in range(20)]).mean(0)

@@ -120,6 +120,7 @@ class METHYLVI(UnsupervisedTrainingMixin, MethylationModel):
     """
 
     _module_cls: ClassVar[type[BaseModuleClass]] = METHYLVAE
+    _few_cells_by_classic: ClassVar[bool] = False  # which begins without what reads say of the regions
 
     def __init__(
         self, mdata: "MuData", n_hidden: int = 128, n_latent: int = 10, n_layers: int = 1, **model_kwargs: Any

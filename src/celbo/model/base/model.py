@@ -86,6 +86,7 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
     _data_loader_cls: ClassVar[type] = AnnDataLoader
     _OBSERVED_LIB_SIZE_KEY = "observed_lib_size"
     _may_wait_for_loaders: ClassVar[bool] = False
+    _few_cells_by_classic: ClassVar[bool] = True
     _modalities_may_lack_cells: ClassVar[bool] = False
     _modalities_are_linked: ClassVar[bool] = True  # by cells that have more than one of them
     _recipe: ClassVar[str | None] = None

@@ -79,7 +79,7 @@ def train_model(
     if data is None:
         sparse = _sparse_reading(model, trainer_kwargs)
         data = _split(model, size, {"seed": seed} | splitter_kwargs | sparse)
-        if recipe is None and max_epochs is None:
+        if recipe is None and max_epochs is None and model._few_cells_by_classic:
             chosen = chosen.for_cells(data.n_train or 0)
         trains = max_epochs != 0 and not pretrained
         if trains and _can_start_from_counts(plan_cls, chosen) and _start_from_counts(model, data):
