@@ -99,7 +99,7 @@ def figures(
     return {
         "training, s": seconds,
         "epochs": len(model.history["elbo_train"]),
-        "ELBO": float(model.get_elbo(indices=model.validation_indices)) * (1 if package == "celbo" else -1),
+        "ELBO": float(model.get_elbo(indices=model.validation_indices)),
         **known,
         **baselines(adata, np.asarray(adata.layers["scaled"], np.float32)),
         "ARI of k-means": float(adjusted_rand_score(kind, found)),

@@ -18,7 +18,7 @@ OWN_RECIPE: Mapping[str, Any] = {
 """In place of scvi-tools' defaults, under any recipe but ``classic``; None: by the number of cells."""
 
 _SMALLEST_BATCH, _LARGEST_BATCH, _STEPS_AN_EPOCH = 128, 4096, 64
-_FEWEST_STEPS, _MOST_EPOCHS, _FEWEST_EPOCHS = 1500, 100, 10
+_FEWEST_STEPS, _MOST_EPOCHS, _FEWEST_EPOCHS = 1500, 150, 10
 
 
 def _cells_a_batch(n_cells: int) -> int:
@@ -28,7 +28,7 @@ def _cells_a_batch(n_cells: int) -> int:
 
 
 def _epochs(n_cells: int, batch_size: int) -> int:
-    """As many as make 1,500 steps, at most 100 and at least 10."""
+    """As many as make 1,500 steps, at most 150 and at least 10."""
     steps_an_epoch = max(1, math.ceil(0.9 * n_cells / batch_size))
     return max(_FEWEST_EPOCHS, min(_MOST_EPOCHS, math.ceil(_FEWEST_STEPS / steps_an_epoch)))
 
@@ -50,6 +50,8 @@ def train_settings(model: "CytometryMixin", options: dict[str, Any]) -> dict[str
     epochs = options["max_epochs"] or _epochs(n_cells, size)
     plan: dict[str, Any] = {"adversarial_classifier": adversary}
     if options["recipe"] != "classic":
-        plan["scale_adversarial_loss"] = 1.0  # "auto" is one less the KL weight, which is whole from the start
+        plan["scale_adversarial_loss"] = 1.0  # "auto" is one less the KL weight, and ends in the middle
+        if options["n_epochs_kl_warmup"] is None and options["n_steps_kl_warmup"] is None:
+            plan["n_epochs_kl_warmup"] = epochs // 2  # without it hidden markers are imputed a little worse
     plan |= dict(options["plan_kwargs"] or {})
     return options | {"batch_size": size, "max_epochs": epochs, "plan_kwargs": plan}
