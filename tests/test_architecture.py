@@ -97,7 +97,11 @@ BANNED_PHRASES = (
 LONG_FILES: dict[str, int] = {"module/vae.py": 460, "ops/native/kernels.py": 478}
 """File -> lines it may have."""
 
-LONG_FUNCTIONS: dict[str, int] = {"module/vae.py:__init__": 100, "train/trainer.py:__init__": 75}
+LONG_FUNCTIONS: dict[str, int] = {
+    "external/resolvi/module.py:__init__": 75,  # half of it are its arguments, which are scvi-tools'
+    "module/vae.py:__init__": 100,
+    "train/trainer.py:__init__": 75,
+}
 """file:function -> lines it may have."""
 
 LOCAL_IMPORTS_IN_FUNCTIONS: set[tuple[str, str]] = {

@@ -52,6 +52,7 @@ _ROOMS = {
     "external.methylvi": "_base_components _methylanvi_model _methylanvi_module _methylvi_model _methylvi_module",
     "external.mrvi": "_model",
     "external.poissonvi": "_model",
+    "external.resolvi": "_model _module",
     "external.scar": "_model _module",
     "external.scviva": "_components _constants _model _module",
     "external.scbasset": "_model _module",

@@ -1,7 +1,14 @@
 """Constants, settings, errors and types: what everything else may use. No torch here."""
 
 from .arguments import ArgumentError, UnknownArgumentError, checked, checked_methods, door_of
-from .constants import PRESENCE_KEY, REGISTRY_KEYS, SCVI_FIGURES, SCVI_TOOLS_VERSION
+from .constants import (
+    NEIGHBOR_COUNTS_KEY,
+    NEIGHBORS_KEY,
+    PRESENCE_KEY,
+    REGISTRY_KEYS,
+    SCVI_FIGURES,
+    SCVI_TOOLS_VERSION,
+)
 from .errors import DataMismatchError, MinifiedDataError, nearest_first, noted, unknown_name
 from .lazy import optional
 from .lookup import listed, position_of
@@ -12,6 +19,8 @@ from .settings import Settings, settings
 from .version import __version__, version_numbers
 
 __all__ = [
+    "NEIGHBORS_KEY",
+    "NEIGHBOR_COUNTS_KEY",
     "PRESENCE_KEY",
     "REGISTRY_KEYS",
     "SCVI_FIGURES",

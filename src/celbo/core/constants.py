@@ -5,7 +5,14 @@ They are scvi-tools' own names to the letter, because saved models and other peo
 
 from typing import NamedTuple
 
-__all__ = ["PRESENCE_KEY", "REGISTRY_KEYS", "SCVI_FIGURES", "SCVI_TOOLS_VERSION"]
+__all__ = [
+    "NEIGHBORS_KEY",
+    "NEIGHBOR_COUNTS_KEY",
+    "PRESENCE_KEY",
+    "REGISTRY_KEYS",
+    "SCVI_FIGURES",
+    "SCVI_TOOLS_VERSION",
+]
 
 SCVI_TOOLS_VERSION = "1.4.2"
 """The scvi-tools release whose API, registry layout and archives celbo follows."""
@@ -32,6 +39,12 @@ REGISTRY_KEYS = _RegistryKeys()
 
 PRESENCE_KEY = "modality_presence"
 """Key of a minibatch: which cells have which modality, for models that take MuData whose modalities lack cells."""
+
+NEIGHBORS_KEY = "index_neighbor"
+"""Registry key of the row numbers of each cell's nearest cells."""
+
+NEIGHBOR_COUNTS_KEY = "x_neighbors"
+"""Key of a minibatch: counts of the nearest cells of each cell, beside each other, where row numbers are registered."""
 
 SCVI_FIGURES = "scvi_tools_figures"
 """Argument of a module that keeps scvi-tools' figures where celbo's are others: set for archives of scvi-tools."""

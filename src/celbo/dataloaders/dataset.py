@@ -13,11 +13,12 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
-from ..core import PRESENCE_KEY, REGISTRY_KEYS, checked, unknown_name
+from ..core import NEIGHBOR_COUNTS_KEY, NEIGHBORS_KEY, PRESENCE_KEY, REGISTRY_KEYS, checked, unknown_name
 from ..data import AnnDataManager
 from ..data.presence import presence
 from ..store.mapped import is_mapped, put, stretches
 from .row_sources.cells import rows_of_cells
+from .row_sources.neighbors import NeighborRows
 from .row_sources.open import rows
 from .row_sources.source import MappedRows, RowCost, RowSource, Streamed, as_indices
 from .row_sources.sparse import SparseRows
@@ -169,6 +170,7 @@ class AnnTorchDataset(torch.utils.data.Dataset):
         """Whole table behind a registry key as it lies in the AnnData, its genes in the AnnData's own order."""
         if key == PRESENCE_KEY:
             return presence(self.adata_manager)
+        key = REGISTRY_KEYS.X_KEY if key == NEIGHBOR_COUNTS_KEY else key
         return self.adata_manager.get_from_registry(key)
 
     def __len__(self) -> int:
@@ -287,7 +289,8 @@ def registered(adata_manager: AnnDataManager) -> AnnData:
 def keys_of_rows(adata_manager: AnnDataManager) -> list[str]:
     """Registry keys whose data have one row a cell (so not what lies in ``uns`` or ``varm``), presence among them."""
     keys = [key for key, entry in adata_manager.data_registry.items() if entry["attr_name"] in PER_CELL]
-    return [*keys, PRESENCE_KEY] if adata_manager.may_lack_modalities else keys
+    derived = {PRESENCE_KEY: adata_manager.may_lack_modalities, NEIGHBOR_COUNTS_KEY: NEIGHBORS_KEY in keys}
+    return [*keys, *[key for key, is_there in derived.items() if is_there]]
 
 
 def _keys_and_dtypes(asked: list[str] | dict[str, Any] | None, registered: list[str]) -> dict[str, Any]:
@@ -303,6 +306,9 @@ def _keys_and_dtypes(asked: list[str] | dict[str, Any] | None, registered: list[
 
 
 def _open(key: str, array: object, dtype: object, manager: AnnDataManager) -> RowSource:
+    if key == NEIGHBOR_COUNTS_KEY:
+        index_nm = np.asarray(manager.get_from_registry(NEIGHBORS_KEY))
+        return NeighborRows(_open(REGISTRY_KEYS.X_KEY, array, dtype, manager), index_nm)
     try:
         source = rows(array, dtype, None if key == PRESENCE_KEY else manager.get_column_indexer(key))
     except (TypeError, ValueError) as error:

@@ -11,6 +11,7 @@ from .jointembedding import JointEmbeddingSCVI
 from .methylvi import METHYLANVI, METHYLVI
 from .mrvi import MRVI, TorchMRVI
 from .poissonvi import POISSONVI
+from .resolvi import RESOLVI
 from .scar import SCAR
 from .scbasset import SCBASSET
 from .scviva import SCVIVA
@@ -29,6 +30,7 @@ __all__ = [
     "METHYLVI",
     "MRVI",
     "POISSONVI",
+    "RESOLVI",
     "SCAR",
     "SCBASSET",
     "SCVIVA",

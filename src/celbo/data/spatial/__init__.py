@@ -3,6 +3,7 @@
 from .coordinates import coordinates_of
 from .neighbours import Neighbours, check_neighbours, nearest_cells
 from .niches import niche_composition, niche_state
+from .two_hops import two_hop_cells
 
 __all__ = [
     "Neighbours",
@@ -11,4 +12,5 @@ __all__ = [
     "nearest_cells",
     "niche_composition",
     "niche_state",
+    "two_hop_cells",
 ]

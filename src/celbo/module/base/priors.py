@@ -98,7 +98,7 @@ def labelled_mixture(
     means, scales
         ``(m, k)``.
     y
-        Codes of the labels, ``(n, 1)`` or ``(n,)``; None: there are none.
+        Codes of the labels, ``(n, 1)`` or ``(n,)``; one beyond the components means no label. None: there are none.
     weight
         What a label adds.
 
@@ -108,7 +108,7 @@ def labelled_mixture(
     """
     if y is None:
         return normal_mixture(logits, means, scales)
-    bias_nm = weight * F.one_hot(y.reshape(-1).long(), len(logits))
+    bias_nm = weight * (y.reshape(-1, 1) == torch.arange(len(logits), device=y.device))
     return NormalMixture(logits + bias_nm, means, scales)
 
 

@@ -166,6 +166,8 @@ def _without_raw(registry: Mapping[str, Any]) -> dict[str, Any]:
     """A registry whose counts lie in ``X``: scvi-tools cannot take them from ``raw``, and is not to be told to."""
     setup_args = dict(registry.get("setup_args") or {})
     setup_args.pop("measured_proteins", None)  # the masks that follow from it are in the registry
+    if setup_args.pop("neighbors", None) is not None:
+        setup_args["prepare_data"] = False  # scvi-tools would find others: the data have those of this model
     if not setup_args.pop("use_raw", False):
         return {**registry, "setup_args": setup_args}
     logger.warning(
