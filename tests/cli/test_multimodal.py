@@ -1,6 +1,8 @@
 """Files of several modalities on the command line: found, trained on together, embedded, denoised, and refused."""
 
 import json
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import anndata
@@ -13,6 +15,7 @@ from typer.testing import CliRunner
 
 from celbo.cli import app
 from celbo.data import open_mudata
+from celbo.data.multimodal import feature_tables
 from celbo.external import TOTALANVI
 from celbo.model import MULTIVI, TOTALVI
 
@@ -243,6 +246,20 @@ def test_open_mudata_of_10x(place, stream):
     for name, wanted in (("rna", place.genes), ("protein", place.adts), ("atac", place.peaks)):
         assert list(found.mod[name].var_names) == list(wanted.var_names)
         np.testing.assert_array_equal(found.mod[name].X[np.arange(CELLS)].toarray(), wanted.X.toarray())
+
+
+@pytest.mark.parametrize("name", ["cite.h5mu", "tenx.h5"])
+def test_a_look_leaves_no_file_open(place, name):
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("the system does not list open files under /proc/self/fd")
+
+    def opened():
+        return sum(os.path.realpath(link).endswith(name) for link in Path("/proc/self/fd").iterdir())
+
+    before = opened()
+    assert len(feature_tables(place.folder / name)) == 3
+    open_mudata(place.folder / "cite.h5mu", stream=False)
+    assert opened() == before
 
 
 def test_proteins_in_obsm(place, tmp_path):

@@ -1,7 +1,8 @@
 """MuData from a file: loaded, or with its matrices on disk."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,13 +53,9 @@ def read_mudata(path: str | Path) -> Any:
         When mudata (or zarr) is not installed, with the pip line.
     """
     path = Path(path)
-    whole = _open(path)
-    try:
+    with _closing(_open(path)) as whole:
         modalities = {key: Parts(whole["mod"][key], path).anndata() for key in _order(whole, path)}
         return _mudata(whole, path, modalities)
-    finally:
-        if isinstance(whole, h5py.Group):
-            whole.file.close()
 
 
 @checked
@@ -120,17 +117,26 @@ def feature_tables(path: Path) -> dict[str, pd.DataFrame]:
     types = types_of_features(path, recognise(path))
     if types or not _is_mudata(path):
         return {one: pd.DataFrame({"feature_types": [one]}) for one in types}
-    whole = _open(path)
-    return {name: Parts(whole["mod"][name], path).table("var") for name in _order(whole, path)}
+    with _closing(_open(path)) as whole:
+        return {name: Parts(whole["mod"][name], path).table("var") for name in _order(whole, path)}
 
 
 def _is_mudata(path: Path) -> bool:
     kind = recognise(path)
     if kind not in (Kind.HDF5, Kind.ZARR, Kind.ZIP):
         return False
-    whole = open_whole(path, kind)
-    with naming_damage(path):
+    with _closing(open_whole(path, kind)) as whole, naming_damage(path):
         return "mod" in whole
+
+
+@contextmanager
+def _closing(whole: Any) -> Iterator[Any]:
+    """A group of a file or store, which is closed at the end."""
+    try:
+        yield whole
+    finally:
+        if isinstance(whole, h5py.Group):
+            whole.file.close()
 
 
 def _of_types(paths: Sequence[Path], types: Sequence[str], stream: bool | None) -> Any:

@@ -61,5 +61,6 @@ def open_other(path: Path, kind: Kind, reading: Reading) -> Opened | None:
 def types_of_features(path: Path, kind: Kind) -> list[str]:
     """Types of the features of a file of 10x, as ``"Gene Expression"`` and ``"Peaks"``; of other formats none."""
     if kind is Kind.TENX:
-        return types_in(path, open_hdf5(path))
+        with open_hdf5(path) as file:
+            return types_in(path, file)
     return types_beside(path) if kind is Kind.MTX else []
