@@ -220,8 +220,12 @@ def de(
     inputs: Inputs,
     groupby: Annotated[str, typer.Option(help="Column of obs with the groups.", show_default=False)],
     output: Annotated[Path, typer.Option("-o", "--output", help="File: .csv, .tsv, .parquet.", show_default=False)],
-    group1: Annotated[list[str] | None, typer.Option(help="Group; repeatable.", show_default="each")] = None,
-    group2: Annotated[list[str] | None, typer.Option(help="Its opposite; repeatable.", show_default="the rest")] = None,
+    group1: Annotated[
+        list[str] | None, typer.Option(help="Group to compare; several are compared one by one.", show_default="each")
+    ] = None,
+    group2: Annotated[
+        list[str] | None, typer.Option(help="Group to compare it with; several count as one.", show_default="the rest")
+    ] = None,
     mode: Annotated[str, typer.Option(help="change: by more than --delta; vanilla: at all.")] = "change",
     delta: Annotated[
         float | None, typer.Option(min=0, help="Smallest log2 fold change that counts.", show_default="the model's")
