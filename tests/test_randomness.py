@@ -16,6 +16,7 @@ from celbo.external import (
     CYTOVI,
     GIMVI,
     MRVI,
+    RESOLVI,
     SCAR,
     SCVIVA,
     SOLO,
@@ -242,6 +243,15 @@ def scviva():
     return model, [model.get_niche_error, model.predict_neighborhood]
 
 
+def resolvi():
+    adata = data()
+    adata.obsm["X_spatial"] = np.random.default_rng(0).uniform(size=(adata.n_obs, 2))
+    RESOLVI.setup_anndata(adata, batch_key="batch", prepare_data_kwargs={"n_neighbors": 5})
+    model = RESOLVI(adata, background_ratio=0.1, **SMALL)
+    model.train(**TRAIN)
+    return model, [lambda: model.get_normalized_expression_importance(n_samples=2), model.get_elbo]
+
+
 def gimvi():
     sets = [data(), data()]
     for adata in sets:
@@ -286,6 +296,7 @@ KINDS = [
     contrastivevi,
     mrvi,
     scviva,
+    resolvi,
     gimvi,
     velovi,
 ]

@@ -11,6 +11,7 @@ from celbo.external import (
     CYTOVI,
     DRVI,
     MRVI,
+    RESOLVI,
     SCAR,
     SCBASSET,
     SCVIVA,
@@ -100,6 +101,19 @@ def test_contract_of_velocities():
         return adata
 
     check_model(VELOVI, smoothed, setup={"spliced_layer": "Ms", "unspliced_layer": "Mu"}, init=SMALL)
+
+
+@pytest.mark.usefixtures("global_rng_untouched")
+def test_contract_of_corrected_counts():
+    """It takes cells with places, and has weights for those it was trained on."""
+
+    def in_tissue():
+        adata = data(n_genes=50)
+        adata.obsm["X_spatial"] = np.random.default_rng(0).uniform(size=(adata.n_obs, 2))
+        return adata
+
+    setup = {"labels_key": "labels", "unlabeled_category": "label_0", "batch_key": "batch"}
+    check_model(RESOLVI, in_tissue, setup=setup, init=SMALL | {"semisupervised": True})
 
 
 @pytest.mark.usefixtures("global_rng_untouched")

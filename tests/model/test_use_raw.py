@@ -13,6 +13,7 @@ from celbo.data import open as open_data
 from celbo.external import (
     GIMVI,
     MRVI,
+    RESOLVI,
     SCAR,
     SCVIVA,
     SOLO,
@@ -59,7 +60,7 @@ def models():
 
 @pytest.mark.parametrize(
     "cls",
-    [*MODELS, SpatialStereoscope, SysVI, SCAR, ContrastiveVI, MRVI, GIMVI, SCVIVA, Decipher],
+    [*MODELS, SpatialStereoscope, SysVI, SCAR, ContrastiveVI, MRVI, GIMVI, SCVIVA, RESOLVI, Decipher],
     ids=lambda cls: cls.__name__,
 )
 def test_every_setup_takes_it_as_its_last_keyword(cls):
