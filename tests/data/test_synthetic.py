@@ -68,3 +68,10 @@ def test_mudata_or_how_to_get_it():
         mdata = synthetic_iid(return_mudata=True, rna_key="r", batch_size=5)
         assert list(mdata.mod) == ["r", "accessibility", "protein_expression"]
         assert mdata.obs["batch"].nunique() == 2
+
+
+def test_numbers_in_place_of_counts():
+    x = synthetic_iid(seed=0, rna_dist="normal").X
+    assert abs(x.mean()) < 0.02
+    assert abs(x.std() - 1) < 0.02
+    assert (x != 0).all()

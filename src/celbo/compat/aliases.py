@@ -46,7 +46,6 @@ _ROOMS = {
     "external.cellassign": "_model _module",
     "external.contrastivevi": "_contrastive_data_splitting _contrastive_dataloader _model _module",
     "external.decipher": "_model _module",
-    "external.decipher.utils": "_rotate _trajectory",
     "external.cytovi": "_constants _model _module _plotting _preprocessing _read_write",
     "external.gimvi": "_model _module",
     "external.methylvi": "_base_components _methylanvi_model _methylanvi_module _methylvi_model _methylvi_module",

@@ -30,6 +30,7 @@ def synthetic_iid(
     rna_key: str = "rna",
     protein_expression_key: str = "protein_expression",
     accessibility_key: str = "accessibility",
+    rna_dist: Literal["negative_binomial", "normal"] = "negative_binomial",
 ) -> Any:
     """Counts without any structure, all independent and of one distribution. For tests, not for research.
 
@@ -57,6 +58,9 @@ def synthetic_iid(
         Default: ``settings.seed``, else fresh randomness. The global generators are not touched.
     rna_key, protein_expression_key, accessibility_key
         Names of the modalities of a MuData.
+    rna_dist
+        Distribution of what takes the place of genes: ``"normal"`` makes numbers like transformed markers, N(0, 1) and
+        none of them set to zero.
 
     Returns
     -------
@@ -76,7 +80,10 @@ def synthetic_iid(
     """
     rng = np.random.default_rng(settings.seed if seed is None else seed)
     n = batch_size * n_batches
-    rna_ng = _counts(rng, (n, n_genes), dropout_ratio)
+    if rna_dist == "normal":
+        rna_ng = rng.normal(size=(n, n_genes)).astype(np.float32)
+    else:
+        rna_ng = _counts(rng, (n, n_genes), dropout_ratio)
     regions_nr = _counts(rng, (n, n_regions), dropout_ratio)
     proteins_np = _counts(rng, (n, n_proteins), 0.0)
     obs = _obs(rng, batch_size, n_batches, n_labels)

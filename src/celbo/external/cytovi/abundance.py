@@ -144,7 +144,7 @@ class AbundanceMixin(VAEMixin, Base):
         adata, batch_size, downsample_cells, dof, seed
             As in :meth:`get_sample_logprobs`.
         groupby
-            Column of ``adata.obs`` with the group of each sample, such as its condition.
+            Column of ``adata.obs`` with the group of each sample, such as its condition; None: each sample is one.
         aggregation_fn
             Makes one number of the log-densities ``(s,)`` of the samples of a group.
         return_log_probs
@@ -180,6 +180,8 @@ class AbundanceMixin(VAEMixin, Base):
 
     def _groups_of_samples(self, adata: AnnData, groupby: str | None, samples: pd.Index) -> pd.Series:
         """The group of each sample, in the order of ``samples``."""
+        if groupby is None:
+            return pd.Series(samples, index=samples)
         if groupby not in adata.obs:
             raise ArgumentError(unknown_name("column of adata.obs (groupby)", str(groupby), map(str, adata.obs)))
         code_n, names = self._samples_of(adata)
