@@ -189,15 +189,16 @@ _THINGS: dict[str, Kind] = {
     **_each(
         _ANNDATA,
         """adata adata_seq adata_spatial st_adata sc_adata raw_adata rna_anndata atac_anndata multi_anndata adata_target
-        adata_reference adata_rna adata_sc adata_sp""",
+        adata_reference adata_rna adata_sc adata_sp embed""",
     ),
     **_each(_COLUMN, "batch_key labels_key size_factor_key fine_labels_key groupby de_groupby sample_key split_by"),
     **_each(_COLUMN, "modality_key panel_key cat_key"),
     **_each(
         _LAYER,
         """layer smoothed_layer count_layer_key read_layer fragment_layer rna_layer atac_layer protein_layer idx_layer
-        layer_key""",
+        layer_key mc_layer cov_layer""",
     ),
+    "context": Text(),
     **_each(_KEY, "registry_key setup_arg"),
     **_each(_METRIC, "monitor checkpointing_monitor early_stopping_monitor"),
     **_each(
