@@ -141,6 +141,7 @@ _SIZES: dict[str, Kind] = {
         n_samples_augmentation n_samples_per_label vamp_prior_p m_permutation batch_size minibatch_size n_top_genes
         n_top_genes_fallback n_cells n_genes n_cell_types n_batches n_spots types_per_spot num_nodes
         accumulate_grad_batches pool_bytes n_top chunk_rows
+        num_samples summary_frequency
         n_classes n_background_latent n_salient_latent subsample_size n_neighbors prior_mixture_k downsample_cells""",
     ),
     **_each(
@@ -204,11 +205,13 @@ _THINGS: dict[str, Kind] = {
     **_each(
         Text(),
         """title prefix class_name data_key modality recipe rna_key protein_expression_key accessibility_key filename
-        use_latent_qzm_key use_latent_qzv_key checkpoint_every backup_url output use_rep reference_batch""",
+        use_latent_qzm_key use_latent_qzv_key checkpoint_every backup_url output use_rep reference_batch neighbor_key
+        cell_coordinates_key expression_embedding_key expression_embedding_niche_key niche_composition_key
+        niche_indexes_key niche_distances_key""",
     ),
     "layers": _Columns(_LAYER),
     **_each(_Columns(_COLUMN), "categorical_covariate_keys continuous_covariate_keys"),
-    **_each(_PATH, "dir_path output_dir_path path log_save_dir default_root_dir"),
+    **_each(_PATH, "dir_path output_dir_path path log_save_dir default_root_dir path_to_save"),
     **_each(_ARRAY, "library_log_means library_log_vars ct_weight y_prior"),
     **_each(_GENES, "var_names reference_names"),
     "dataloader": _BATCHES,

@@ -1,12 +1,13 @@
 """DifferencesMixin: which genes and which labels around them set groups of cells apart."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pandas as pd
 from anndata import AnnData
 
 from ...core import checked_methods
+from ...core.kinds import Number
 from ...verbs.cells import Weights, asked, weighting_of
 from ...verbs.outputs import corrected_batches, differential, output_of
 from .niches import abundance_table
@@ -26,7 +27,7 @@ class DifferencesMixin(ResolvedMixin):
         adata: AnnData | None = None,
         groupby: str | None = None,
         group1: Sequence[str] | None = None,
-        group2: str | None = None,
+        group2: Sequence[str] | str | None = None,
         neighbor_key: str | None = None,
         idx1: Cells | None = None,
         idx2: Cells | None = None,
@@ -34,7 +35,7 @@ class DifferencesMixin(ResolvedMixin):
         mode: Literal["vanilla", "change"] = "change",
         delta: float = 0.25,
         batch_size: int | None = None,
-        fdr_target: float = 0.05,
+        fdr_target: Annotated[float, Number(0, 1)] = 0.05,
         silent: bool = False,
         filter_outlier_cells: bool = False,
         pseudocounts: float = 1e-3,
@@ -83,7 +84,7 @@ class DifferencesMixin(ResolvedMixin):
         adata: AnnData | None = None,
         groupby: str | None = None,
         group1: Sequence[str] | None = None,
-        group2: str | None = None,
+        group2: Sequence[str] | str | None = None,
         idx1: Cells | None = None,
         idx2: Cells | None = None,
         subset_idx: Cells | None = None,

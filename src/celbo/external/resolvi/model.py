@@ -30,7 +30,9 @@ _FROM_DATA: Mapping[str, float] = {"background_ratio": 0.1, "median_distance": 1
 
 _EXTRA = ("per_neighbor_diffusion_map", "u_prior_means")
 _ACCEPTED = {
-    "lr_extra": Argument(float, "Accepted for compatibility with scvi-tools: all parameters move at ``lr``."),
+    "lr_extra": Argument(
+        Annotated[float, Number(0)], "Accepted for compatibility with scvi-tools: all move at ``lr``."
+    ),
     "extra_lr_parameters": Argument(tuple[str, ...], "Accepted for compatibility with scvi-tools."),
     "expose_params": Argument(Sequence[str], "Accepted for compatibility with scvi-tools."),
 }

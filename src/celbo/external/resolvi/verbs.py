@@ -17,7 +17,7 @@ from ...model.base import RNASeqMixin
 from ...ops.draws import sample
 from ...posterior import gene_columns
 from ...posterior.passes import Rows, decode, encode, evaluating, on_device
-from ...verbs.cells import Asked, asked, codes_of_batches
+from ...verbs.cells import Asked, Weights, asked, codes_of_batches
 from .module import INDEX_KEY
 from .parts import SHARES, Parts
 
@@ -265,7 +265,7 @@ class ResolvedMixin(RNASeqMixin):
         n_samples_overall: int | None = None,
         batch_size: int | None = None,
         summary_frequency: int = 2,
-        weights: str | None = None,
+        weights: Weights | None = None,
         return_mean: bool = True,
         return_numpy: bool | None = None,
         *,

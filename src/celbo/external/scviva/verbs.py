@@ -136,7 +136,7 @@ class NicheMixin(RNASeqMixin):
         adata: AnnData | None = None,
         groupby: str | None = None,
         group1: Sequence[str] | None = None,
-        group2: str | None = None,
+        group2: Sequence[str] | str | None = None,
         idx1: Cells | None = None,
         idx2: Cells | None = None,
         mode: Literal["vanilla", "change"] = "change",
