@@ -5,6 +5,7 @@ import math
 from torch import Tensor, nn
 
 from ...nn.fc_layers import Dropout
+from ...ops.random import generator_for
 
 __all__ = ["ConvBlock", "DenseBlock", "gelu", "pooled"]
 
@@ -76,7 +77,8 @@ class DenseBlock(nn.Module):
     def __init__(self, n_in: int, n_out: int, batch_norm: bool = True, dropout: float = 0.2) -> None:
         super().__init__()
         self.dense = nn.Linear(n_in, n_out, bias=False)
-        nn.init.kaiming_normal_(self.dense.weight, a=math.sqrt(5))
+        weight = self.dense.weight
+        nn.init.kaiming_normal_(weight, a=math.sqrt(5), generator=generator_for(weight.device))
         self.batch_norm = nn.BatchNorm1d(n_out, eps=_EPS, momentum=_MOMENTUM) if batch_norm else nn.Identity()
         self.dropout = Dropout(dropout)
 
