@@ -44,6 +44,7 @@ exclude_patterns = ["**/.ipynb_checkpoints"]
 templates_path: list[str] = []
 nitpicky = False
 show_warning_types = True
+suppress_warnings = ["ref.python"]  # a short name in a docstring that two classes have: the first is linked
 
 html_theme = "furo"
 html_title = "celbo"
