@@ -195,7 +195,7 @@ def test_there_is_no_warmup():
     adata = data()
     SysVI.setup_anndata(adata, batch_key="batch")
     model = SysVI(adata, **SMALL)
-    with pytest.warns(UserWarning, match="without KL warm-up"):
+    with pytest.warns(UserWarning, match="KL weight warmup is not recommended"):
         model.train(**TRAIN, plan_kwargs={"n_epochs_kl_warmup": 5})
     with pytest.raises(TypeError, match="z_distance_cycle_weight"):
         model.train(**TRAIN, plan_kwargs={"z_distance_cycle_weigth": 5})

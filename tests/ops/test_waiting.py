@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from celbo.ops.native import waiting
+from celbo.ops.native import threads, waiting
 from celbo.ops.native.openmp import OPENMP
 from celbo.ops.native.waiting import LEAST, LONGEST, SHORTEST, TOO_MUCH, WINDOW
 
@@ -133,9 +133,11 @@ def test_where_nobody_tells_nothing_is_done(watch, machine, monkeypatch):
 
 
 def test_a_single_thread_needs_no_watch(monkeypatch):
-    monkeypatch.setattr(waiting, "_watch", None)
-    with waiting.considerate(1):
-        pass
+    monkeypatch.setattr(waiting, "_watch", None)  # whoever asked it would fail
+    monkeypatch.setattr(threads, "allowed_threads", lambda afresh: 1)
+    with threads.working_threads() as n:
+        threads.between_batches()
+    assert n == 1
 
 
 def test_no_crowd_of_hundreds(watch, machine, monkeypatch):
