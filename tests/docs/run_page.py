@@ -4,10 +4,17 @@ Use: ``python run_page.py PAGE [OPTIONAL_PACKAGE ...]``. Blocks opened by ```` `
 notebooks run, blocks opened by ```` ```python no-run ```` do not. A block that needs one of the optional packages, and
 that package alone is absent, is reported as skipped; any other error ends the run with the page's own line number in
 the traceback.
+
+``python run_page.py --each [OPTIONAL_PACKAGE ...]`` loads torch and celbo once and forks for every line of its input, a
+page and a folder with a tab between: the page runs there, what it says is in the folder's files ``out`` and ``err``,
+and the exit status is answered.
 """
 
+import os
 import re
 import sys
+import traceback
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,6 +56,44 @@ def run(page: Path, optional: set[str]) -> list[str]:
     return skipped
 
 
-if __name__ == "__main__":
-    for reason in run(Path(sys.argv[1]), set(sys.argv[2:])):
+def run_and_say(page: Path, optional: set[str]) -> None:
+    for reason in run(page, optional):
         print("SKIPPED", reason)
+
+
+def run_in_a_fork(page: Path, folder: Path, optional: set[str]) -> int:
+    """Exit status of a page."""
+    with warnings.catch_warnings(action="ignore"):  # of threads that libraries have started
+        child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    status = 1
+    try:
+        os.chdir(folder)
+        for number, name in ((0, os.devnull), (1, "out"), (2, "err")):
+            file = os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
+            os.dup2(file, number)
+        run_and_say(page, optional)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def main() -> None:
+    first, *optional = sys.argv[1:]
+    if first != "--each":
+        run_and_say(Path(first), set(optional))
+        return
+    import celbo.external  # with torch and anndata, which take most of a page's time
+    import celbo.model  # noqa: F401
+
+    for line in sys.stdin:
+        page, folder = map(Path, line.rstrip("\n").split("\t"))
+        print(run_in_a_fork(page, folder, set(optional)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -30,11 +30,27 @@ def run_page(page: Path, folder: Path, *optional: str) -> subprocess.CompletedPr
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
 
 
+@pytest.fixture(scope="module")
+def runner():
+    """A process that has celbo loaded and forks for each page."""
+    if not hasattr(os, "fork"):
+        pytest.skip("this system does not fork")
+    environment = {**os.environ, "MPLBACKEND": "Agg", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-W", "error", str(RUNNER), "--each", *optional_packages()]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, **pipes) as process:
+        yield process
+        process.stdin.close()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
-def test_examples_run(page, tmp_path):
-    done = run_page(page, tmp_path, *optional_packages())
-    assert done.returncode == 0, done.stderr
-    skipped = [line.removeprefix("SKIPPED ") for line in done.stdout.splitlines() if line.startswith("SKIPPED ")]
+def test_examples_run(page, runner, tmp_path):
+    runner.stdin.write(f"{page}\t{tmp_path}\n")
+    runner.stdin.flush()
+    status = runner.stdout.readline().strip()
+    assert status == "0", (tmp_path / "err").read_text()
+    said = (tmp_path / "out").read_text()
+    skipped = [line.removeprefix("SKIPPED ") for line in said.splitlines() if line.startswith("SKIPPED ")]
     if skipped:
         pytest.skip("; ".join(skipped))
 
@@ -79,6 +95,13 @@ class TestTheRunnerItself:
         done = run_page(page(text), tmp_path)
         assert done.returncode == 0
         assert done.stdout == "ran\n"
+
+    @pytest.mark.parametrize("code", ["assert 1 == 2", "import warnings; warnings.warn('x')", "raise SystemExit(3)"])
+    def test_a_page_that_fails_in_a_fork_is_told(self, page, runner, tmp_path, code):
+        runner.stdin.write(f"{page(f'```python{chr(10)}{code}{chr(10)}```{chr(10)}')}\t{tmp_path}\n")
+        runner.stdin.flush()
+        assert runner.stdout.readline().strip() == "1"
+        assert "line 2" in (tmp_path / "err").read_text()
 
     def test_an_error_names_the_line_of_the_page(self, page, tmp_path):
         done = run_page(page("# Title\n\n```python\na = 1\nassert a == 2\n```\n"), tmp_path)
