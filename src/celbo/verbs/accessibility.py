@@ -27,6 +27,10 @@ ACCESSIBILITY = posterior.Output("accessibility")
 Cells = Sequence[int] | Sequence[bool] | str
 
 
+def _has_regions(model: Any) -> bool:
+    return any(one.name == ACCESSIBILITY.name for one in model._outputs)
+
+
 @checked_methods
 class AccessibilityMixin(DifferentialMixin):
     """Accessibility of regions, the factors of cells and regions, and differential accessibility.
@@ -75,7 +79,7 @@ class AccessibilityMixin(DifferentialMixin):
         >>> model.get_region_factors().shape
         (100,)
         """
-        if all(one.name != "accessibility" for one in self._outputs):
+        if not _has_regions(self):
             return np.empty(0, np.float32)
         logits_g = self.module.region_factors
         if logits_g is None:
@@ -136,7 +140,7 @@ class AccessibilityMixin(DifferentialMixin):
         """
         cells = asked(self, adata, indices, batch_size, only_encodes=True)
         cells = cells if n_samples_overall is None else cells.drawn(n_samples_overall, seed)
-        if all(one.name != "accessibility" for one in self._outputs):
+        if not _has_regions(self):
             logger.warning("This model has no regions (its setup names no atac_layer): there is no accessibility.")
             nothing = pd.DataFrame(index=cells.names)
             return nothing.to_numpy(np.float32) if return_numpy else nothing
