@@ -379,6 +379,14 @@ def test_a_covariate_that_varies_within_samples_is_summed_up():
         assert list(samples.covariate(info, obs, codes, "kind")) == ["y", "x"]
 
 
+def test_the_backend_says_nothing_of_the_data():
+    adata = data()
+    MRVI.setup_anndata(adata, sample_key="donor", backend="torch")
+    assert "backend" not in MRVI(adata, **SMALL).registry_["setup_args"]
+    with pytest.raises(ArgumentError, match="'torch'"):
+        MRVI.setup_anndata(adata, sample_key="donor", backend="jax")
+
+
 # Refusals.
 
 

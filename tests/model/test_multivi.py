@@ -413,3 +413,43 @@ class TestQuery:
         assert set(query.mod) == {"rna", "peaks", "adt"}
         old = reference.get_latent_representation()
         np.testing.assert_array_equal(model.get_latent_representation(simulated()), old)
+
+
+class TestAsNotebooksAsk:
+    def test_without_regions_there_is_no_accessibility(self, caplog):
+        model = made(parts={key: PARTS[key] for key in ("rna_layer", "protein_layer", "batch_key")})
+        assert model.get_normalized_accessibility().shape == (120, 0)
+        assert "names no atac_layer" in caplog.text
+        assert model.get_region_factors().shape == (0,)
+
+    def test_the_first_columns_are_those_of_fewer_features(self):
+        mdata = simulated(paired=True)
+        model = made(mdata, n_genes=10, n_regions=7)
+        rna, peaks = model.get_normalized_expression(), model.get_normalized_accessibility()
+        assert list(rna.columns) == list(mdata.mod["rna"].var_names[:10])
+        assert list(peaks.columns) == list(mdata.mod["peaks"].var_names[:7])
+        with pytest.raises(ArgumentError, match="do not make the 24 columns of X"):
+            made(mdata, n_genes=25)
+
+    def test_tables_of_whole_numbers_stay_in_minified_data(self):
+        mdata = simulated()
+        mdata.varm["ranks"] = np.arange(mdata.n_vars)[:, None]
+        mdata.obsm["place"] = np.arange(mdata.n_obs)[:, None]
+        model = made(mdata)
+        model.train(max_epochs=1, verbose=0, seed=0, accelerator="cpu")
+        latents = zip(("X_latent_qzm", "X_latent_qzv"), model.get_latent_representation(return_dist=True), strict=True)
+        mdata.obsm.update(dict(latents))
+        model.minify_mudata()
+        for name, key in (("varm", "ranks"), ("obsm", "place")):
+            kept = getattr(model.adata, name)[key]
+            np.testing.assert_array_equal(kept, getattr(mdata, name)[key])
+            assert kept.dtype == int
+
+    def test_a_query_whose_features_were_renamed_and_left_out(self):
+        reference = made(simulated(paired=True))
+        query = simulated(seed=1, paired=True)
+        query.mod["rna"] = query.mod["rna"][:, 3:].copy()
+        query.mod["rna"].var_names = ["other", *query.mod["rna"].var_names[1:]]
+        assert MULTIVI.prepare_query_mudata(query, reference) is None
+        assert list(query.mod["rna"].var_names) == list(reference.adata.mod["rna"].var_names)
+        assert query.mod["rna"].X[:, :4].sum() == 0

@@ -370,3 +370,21 @@ def test_figures_of_scvi_tools(check_case, case):
     assert faults == []
     assert asked > 20
     assert compared > 30
+
+
+def test_the_mean_of_an_observed_library_is_that_library(model):
+    totals_n1 = np.asarray(model.adata.X.sum(1))[:, None]
+    np.testing.assert_allclose(model.get_latent_library_size(), totals_n1, rtol=1e-5)
+
+
+def test_mudata_keeps_its_tables_and_names_its_draws():
+    mudata = pytest.importorskip("mudata", reason="the optional package mudata is not installed")
+    adata = cite()
+    proteins = AnnData(adata.obsm["protein"].copy())
+    with mudata.set_options(pull_on_update=False):
+        mdata = mudata.MuData({"gex": AnnData(adata.X, obs=adata.obs[[]]), "adt": proteins})
+    mdata.obs["batch"] = adata.obs["batch"].to_numpy()
+    TOTALVI.setup_mudata(mdata, batch_key="batch", modalities={"rna_layer": "gex", "protein_layer": "adt"})
+    assert list(mdata.mod["adt"].obs) == []
+    drawn = TOTALVI(mdata, n_latent=4, n_hidden=8).posterior_predictive_sample(seed=0)
+    assert {key: x.shape for key, x in drawn.items()} == {"gex": (120, 30), "adt": (120, 12)}
