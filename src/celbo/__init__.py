@@ -11,6 +11,7 @@ from .core.planned import PUBLIC_API, not_in_celbo_yet
 
 if TYPE_CHECKING:
     from . import (  # noqa: F401  (what __getattr__ gives)
+        choosing,
         compat,
         criticism,
         data,
@@ -26,11 +27,14 @@ if TYPE_CHECKING:
         posterior,
         report,
         testing,
+        tl,
         train,
         utils,
     )
+    from .choosing import which
 
 _SUBPACKAGES = (
+    "choosing",
     "compat",
     "criticism",
     "data",
@@ -46,14 +50,17 @@ _SUBPACKAGES = (
     "posterior",
     "report",
     "testing",
+    "tl",
     "train",
     "utils",
 )
 
-__all__ = ["REGISTRY_KEYS", "__version__", "settings", *_SUBPACKAGES]
+__all__ = ["REGISTRY_KEYS", "__version__", "settings", "which", *_SUBPACKAGES]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "which":
+        return importlib.import_module(".choosing", __name__).which
     if name in _SUBPACKAGES:
         return importlib.import_module(f".{name}", __name__)
     if name in PUBLIC_API:

@@ -24,6 +24,7 @@ from celbo.core.arguments import door_of, parameters_of
 from celbo.data import AnnDataManager
 
 ROOMS = [
+    "choosing",
     "criticism",
     "data",
     "dataloaders",
@@ -34,10 +35,12 @@ ROOMS = [
     "pl",
     "report",
     "testing",
+    "tl",
     "train",
 ]
 
 RECORDS = {
+    "choosing": "Advice Fit",
     "data": "CountReport Finding GeneMatch StoredMatrix TotalsSummary attrdict",
     "dataloaders": "CSRRows RowSource Split",
     "io": "ScviArchive Constraint",

@@ -1,20 +1,17 @@
 """``celbo check``: what a file is, where its counts are, which columns could be of use, and which models fit."""
 
-import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-import pandas as pd
 import typer
 from anndata import AnnData
 
+from ..choosing.found import Columns, Found, look_at
+from ..choosing.which import fitting
 from ..data import open as open_data
-from ..data.count_places import count_places
 from ..data.inputs import input_paths
-from ..data.modalities import gathered_obs
-from ..data.modality_roles import PROTEIN, RNA, ROLES, role_of, roles_of
+from ..data.modality_roles import ROLES, role_of
 from ..data.multimodal import feature_tables, open_mudata
 from ..formats import Kind as FileKind
 from ..formats import recognise
@@ -38,27 +35,7 @@ _FILES: Mapping[FileKind, str] = {
     FileKind.TABLE: "table of text",
 }
 
-_BATCH = re.compile(
-    r"batch|donor|sample|patient|plate|lane|\brun\b|library|replicate|individual|subject|tech|assay|dataset|study"
-    r"|site|channel|chip|slice|system|species",
-    re.I,
-)
-_LABEL = re.compile(
-    r"cell.?type|label|annot|cluster|leiden|louvain|lineage|line|class|identity|population|\btype\b", re.I
-)
-
-_FIRST_LABEL = re.compile(r"cell.?type", re.I)
-
-_MOST_VALUES = 1000
 _SHOWN = 6
-
-
-class _Columns(NamedTuple):
-    """Columns of cells with few values, each with their number, by what their names say."""
-
-    batches: dict[str, int]
-    labels: dict[str, int]
-    others: dict[str, int]
 
 
 def check_files(inputs: Sequence[Path], how: ReadingOptions) -> None:
@@ -92,23 +69,23 @@ def _lines(inputs: Sequence[Path], how: ReadingOptions) -> Iterator[tuple[str, s
     yield "file", f"{paths[0]}: {layout}{_FILES[kind]}{several}"
     if how.modality is None and len(tables) > 1:
         data = open_mudata(paths, stream=True)
-        parts = dict(data.mod)
     else:
         data = _opened(paths, how)
-        parts = {"": data}
-    counts = {name: count_places(adata, "", None) for name, adata in parts.items()}
-    for name, adata in parts.items():
+    found = look_at(data)
+    for name, adata in found.parts.items():
         yield ("modality" if name else "cells"), _size(name, adata)
-        yield "counts", _where(counts[name], adata)
-    columns = _columns(gathered_obs(data))
+        yield "counts", _where(found.counts[name], adata)
+    columns = found.columns
     yield "batches", _listed(columns.batches) or "no column is named like one"
     yield "labels", _listed(columns.labels) or "no column is named like one"
     if columns.others:
         yield "other columns", _listed(columns.others)
-    fitting = list(_fitting(parts, counts, columns))
-    yield "models", ", ".join(_with_needs(kind, columns) for kind in fitting) or "none: see docs/models.md for others"
-    if fitting:
-        yield "to begin", _line(inputs, fitting, next(iter(counts.values())), columns)
+    kinds = _trained_here(found)
+    yield "models", ", ".join(_with_needs(kind, columns) for kind in kinds) or "none: see docs/models.md for others"
+    if others := _in_python(found):
+        yield "in Python", f"{others}: celbo.which(adata) says more"
+    if kinds:
+        yield "to begin", _line(inputs, kinds, next(iter(found.counts.values())), columns)
 
 
 def _opened(paths: Sequence[Path], how: ReadingOptions) -> AnnData:
@@ -139,55 +116,33 @@ def _where(places: Sequence[str], adata: AnnData) -> str:
     return found[0] + (f"; also {', '.join(found[1:])}" if len(found) > 1 else "")
 
 
-def _columns(obs: pd.DataFrame) -> _Columns:
-    found = _Columns({}, {}, {})
-    for name in map(str, obs.columns):
-        n_values = _n_values(obs[name])
-        if n_values is None or not 2 <= n_values <= min(_MOST_VALUES, max(2, len(obs) // 3)):
-            continue
-        part = found.batches if _BATCH.search(name) else found.labels if _LABEL.search(name) else found.others
-        part[name] = n_values
-    first = sorted(found.labels.items(), key=lambda item: not _FIRST_LABEL.search(item[0]))
-    return found._replace(labels=dict(first))
-
-
-def _n_values(column: pd.Series) -> int | None:
-    """How many values a column of names or whole numbers has; None for one of other numbers."""
-    if column.dtype.kind == "f":
-        return None
-    return int(column.nunique())
-
-
 def _listed(columns: Mapping[str, int]) -> str:
     shown = [f"{name} ({n:,})" for name, n in list(columns.items())[:_SHOWN]]
     return ", ".join(shown) + (f", {len(columns) - _SHOWN} more" if len(columns) > _SHOWN else "")
 
 
-def _fitting(parts: Mapping[str, AnnData], counts: Mapping[str, Sequence[str]], columns: _Columns) -> Iterator[Kind]:
-    """Models that the data have the modalities and columns for, those of most modalities first."""
-    roles = set(roles_of({name: adata.var for name, adata in parts.items() if counts[name]}))
-    if "" in parts and counts[""]:
-        roles |= set() if roles else {RNA}
-        roles |= {PROTEIN} if any(role_of(key, pd.DataFrame()) == PROTEIN for key in parts[""].obsm) else set()
-    is_known = {"labels_key": bool(columns.labels), "batch_key": bool(columns.batches), "markers": True}
-    for kind in sorted(MODELS.values(), key=lambda one: (-len(roles & set(one.roles)), -sum(one.roles.values()))):
-        needed = {role for role, is_needed in kind.roles.items() if is_needed}
-        has_roles = needed <= roles and len(roles & set(kind.roles)) > 1 if kind.roles else kind.role in roles
-        if not kind.takes_counts:
-            has_roles = not any(counts.values())
-        if has_roles and all(is_known[name] for name in kind.needs):
-            yield kind
+def _trained_here(found: Found) -> list[Kind]:
+    """Models of the command line that the data have all for, in the order of :func:`~celbo.choosing.which.fitting`."""
+    by_class = {kind.cls.__name__: kind for kind in MODELS.values()}
+    return [by_class[name] for choice in fitting(found) for name in choice.classes if name in by_class]
 
 
-def _with_needs(kind: Kind, columns: _Columns) -> str:
+def _in_python(found: Found) -> str:
+    """Models that fit and are not of the command line."""
+    here = {kind.cls.__name__ for kind in MODELS.values()}
+    names = [choice.classes[0] for choice in fitting(found) if not choice.brings and not here & set(choice.classes)]
+    return ", ".join(names)
+
+
+def _with_needs(kind: Kind, columns: Columns) -> str:
     likeliest = {"labels_key": next(iter(columns.labels), ""), "batch_key": next(iter(columns.batches), "")}
     needs = [f"{spelt(name)} {likeliest.get(name, 'TABLE.csv')}" for name in kind.needs]
     return f"{kind.name} ({', '.join(needs)})" if needs else kind.name
 
 
-def _line(inputs: Sequence[Path], fitting: Sequence[Kind], places: Sequence[str], columns: _Columns) -> str:
+def _line(inputs: Sequence[Path], kinds: Sequence[Kind], places: Sequence[str], columns: Columns) -> str:
     """A command line to begin with."""
-    kind = next((one for one in fitting if not one.needs), fitting[0])
+    kind = next((one for one in kinds if not one.needs), kinds[0])
     words = ["celbo", "train", *map(str, inputs)]
     words += ["--model", kind.name] if kind.name != "scvi" else []
     text = " ".join(map(shlex.quote, words))

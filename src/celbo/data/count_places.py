@@ -23,7 +23,7 @@ from ..store.dtypes import plain_values
 from ..store.matrices.blocks import DenseBlock, blocks
 from .counts import check_counts, is_count_matrix
 
-__all__ = ["count_places"]
+__all__ = ["count_places", "part_of"]
 
 _STRETCHES, _ROWS = 16, 32
 """Of a matrix on disk so many stretches of so many rows (or columns, where it is stored by those) are looked at."""
@@ -126,7 +126,7 @@ def _matrices(adata: AnnData) -> Iterator[tuple[str, str | None, Any]]:
 def _looked_at(adata: AnnData, name: str, key: str | None, x: Any, chosen: str) -> _Place | None:
     """The matrix as a place of counts; None for one that holds none."""
     try:
-        part = _some(x) if isinstance(x, h5py.Dataset | CSRDataset | CSCDataset) or not _in_memory(x) else x
+        part = part_of(x) if isinstance(x, h5py.Dataset | CSRDataset | CSCDataset) or not _in_memory(x) else x
         if x is None or not is_count_matrix(part):
             return None
     except (TypeError, ValueError, OSError):  # no numbers, or damaged: no counts to point at
@@ -173,7 +173,7 @@ def _in_memory(x: object) -> bool:
     return x is None or isinstance(x, np.ndarray) or sp.issparse(x)
 
 
-def _some(x: Any) -> Any:
+def part_of(x: Any) -> Any:
     """Stretches of rows from all over the matrix, in memory; of columns, where it is stored by those."""
     by_column = isinstance(x, CSCDataset)
     length = int(x.shape[1 if by_column else 0])
