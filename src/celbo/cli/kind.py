@@ -5,6 +5,8 @@ Dims: n cells, g genes, k latents, c classes.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,10 @@ _OF_SETUP = {
 """Setting -> argument of ``setup_anndata``."""
 
 _OF_MODEL = {"n_latent": "n_latent", "n_topics": "n_topics"}
-"""Setting -> argument of the model's class."""
+"""Setting -> argument of the model's class, or of its module's."""
+
+_SEVERAL = ("categorical_covariates", "continuous_covariates")
+"""Settings that may be given more than once."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +87,10 @@ class Kind:
         What is typed after ``--model``.
     cls
         Its class.
-    settings
-        Settings that it takes beside those of every model, with what they are when not given.
+    further
+        Settings that are no argument of its class, and None when not given.
+    leaves_out
+        Settings that it does not take, though they are arguments of its class.
     needs
         Settings that must be given -> what they are.
     fit
@@ -117,7 +124,8 @@ class Kind:
 
     name: str
     cls: Any
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    further: tuple[str, ...] = ()
+    leaves_out: tuple[str, ...] = ()
     needs: Mapping[str, str] = field(default_factory=dict)
     fit: Callable[["Kind", AnnData, TrainOptions, Mapping[str, Any]], Fitted] = fit
     parts: Mapping[str, Any] = field(default_factory=dict)
@@ -132,6 +140,21 @@ class Kind:
     roles: Mapping[str, bool] = field(default_factory=dict)
     takes_raw: bool = True
     takes_counts: bool = True
+
+    @cached_property
+    def settings(self) -> Mapping[str, Any]:
+        """Settings that it takes beside those of every model, with what they are when not given.
+
+        They are arguments of its class, or of the model that is trained first, with their defaults; and a model of
+        several modalities takes the name of each.
+        """
+        cls = next(iter(self.parts.values()), self.cls)
+        of_setup = signature(cls.setup_mudata if self.roles else cls.setup_anndata).parameters
+        of_model = {**signature(cls._module_cls.__init__).parameters, **signature(cls.__init__).parameters}
+        taken: dict[str, Any] = {n: () if n in _SEVERAL else None for n, arg in _OF_SETUP.items() if arg in of_setup}
+        taken |= {name: of_model[arg].default for name, arg in _OF_MODEL.items() if arg in of_model}
+        taken |= dict.fromkeys((*self.further, *self.roles))
+        return {name: value for name, value in taken.items() if name not in self.leaves_out}
 
     def load(self, archive: Path) -> Fitted:
         """Read a model of this kind, and its parts, without data."""

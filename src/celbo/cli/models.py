@@ -25,16 +25,8 @@ from .saved import find_archive
 
 __all__ = ["MODELS", "load", "settings_of_others", "settled"]
 
-_OF_AUTOENCODERS: Mapping[str, Any] = {"batch_key": None, "labels_key": None, "n_top_genes": None, "n_latent": 10}
-_OF_CATEGORIES: Mapping[str, Any] = {"categorical_covariates": (), "continuous_covariates": ()}
-_COVARIATES: Mapping[str, Any] = {"size_factor_key": None, **_OF_CATEGORIES}
+_TOP_GENES = ("n_top_genes",)
 _OF_LABELS: Mapping[str, str] = {"labels_key": "the column of obs with the label of each cell that has one"}
-_OF_REGIONS: Mapping[str, Any] = {"batch_key": None, "labels_key": None, "n_latent": None, **_OF_CATEGORIES}
-_OF_PROTEINS: Mapping[str, Any] = {
-    **{"batch_key": None, "n_top_genes": None, "n_latent": 20},
-    **_COVARIATES,
-    **{"rna": None, "protein": None},
-}
 _GENES: Mapping[str, str] = {"expression": "differential_expression"}
 _REGIONS: Mapping[str, str] = {"accessibility": "differential_accessibility"}
 _BOTH: Mapping[str, Any] = {"fit": multimodal.fit, "denoises": True, "takes_raw": False}
@@ -61,38 +53,32 @@ def _zero_inflation(fitted: Fitted) -> pd.DataFrame:
 
 
 _ROWS = (
-    Kind("scvi", SCVI, {**_OF_AUTOENCODERS, **_COVARIATES}, denoises=True, compares=_GENES),
-    Kind(
-        "joint_embedding",
-        JointEmbeddingSCVI,
-        {**_OF_AUTOENCODERS, **_COVARIATES},
-        denoises=True,
-        compares=_GENES,
-    ),
-    Kind("linear_scvi", LinearSCVI, _OF_AUTOENCODERS, genes=_loadings, denoises=True, compares=_GENES),
+    Kind("scvi", SCVI, _TOP_GENES, denoises=True, compares=_GENES),
+    Kind("joint_embedding", JointEmbeddingSCVI, _TOP_GENES, denoises=True, compares=_GENES),
+    Kind("linear_scvi", LinearSCVI, _TOP_GENES, genes=_loadings, denoises=True, compares=_GENES),
     Kind(
         "scanvi",
         SCANVI,
-        {**_OF_AUTOENCODERS, **_COVARIATES, "unlabeled_category": None},
+        _TOP_GENES,
         needs=_OF_LABELS,
         predict=_label_probabilities,
         denoises=True,
         compares=_GENES,
     ),
-    Kind("autozi", AUTOZI, _OF_AUTOENCODERS, genes=_zero_inflation, denoises=True, compares=_GENES),
+    Kind("autozi", AUTOZI, _TOP_GENES, genes=_zero_inflation, denoises=True, compares=_GENES),
     Kind(
         "lda",
         AmortizedLDA,
-        {"n_top_genes": None, "n_topics": 20},
+        _TOP_GENES,
         embed=_topics,
         genes=_genes_of_topics,
         renamed={"devices": "device"},
     ),
-    Kind("decipher", Decipher, {"n_top_genes": None}, renamed={"devices": "device"}),
+    Kind("decipher", Decipher, _TOP_GENES, renamed={"devices": "device"}),
     Kind(
         "cellassign",
         CellAssign,
-        {"batch_key": None, **_COVARIATES, "markers": None},
+        ("markers",),
         needs={"markers": "a .csv of genes by cell types, 1 where the gene marks the type, else 0"},
         fit=marked.fit,
         check=marked.check,
@@ -102,20 +88,20 @@ _ROWS = (
     Kind(
         "solo",
         SOLO,
-        {**_OF_AUTOENCODERS, **_COVARIATES, "restrict_to_batch": None},
+        (*_TOP_GENES, "restrict_to_batch"),
         fit=doublets.fit,
         parts={doublets.PART: SCVI},
         check=doublets.check,
         embed=doublets.embed,
         predict=doublets.predict,
     ),
-    Kind("peakvi", PEAKVI, _OF_REGIONS, role=ATAC, takes_raw=False, compares=_REGIONS),
-    Kind("poissonvi", POISSONVI, _OF_REGIONS, role=ATAC, takes_raw=False, compares=_REGIONS),
-    Kind("totalvi", TOTALVI, _OF_PROTEINS, roles={RNA: True, PROTEIN: True}, compares=_GENES, **_BOTH),
+    Kind("peakvi", PEAKVI, role=ATAC, takes_raw=False, compares=_REGIONS),
+    Kind("poissonvi", POISSONVI, leaves_out=("size_factor_key",), role=ATAC, takes_raw=False, compares=_REGIONS),
+    Kind("totalvi", TOTALVI, _TOP_GENES, roles={RNA: True, PROTEIN: True}, compares=_GENES, **_BOTH),
     Kind(
         "totalanvi",
         TOTALANVI,
-        {**_OF_PROTEINS, "labels_key": None, "unlabeled_category": None},
+        _TOP_GENES,
         needs=_OF_LABELS,
         predict=_label_probabilities,
         roles={RNA: True, PROTEIN: True},
@@ -125,13 +111,8 @@ _ROWS = (
     Kind(
         "multivi",
         MULTIVI,
-        {
-            "batch_key": None,
-            "n_top_genes": None,
-            "n_latent": None,
-            **_OF_CATEGORIES,
-            **dict.fromkeys((RNA, PROTEIN, ATAC)),
-        },
+        _TOP_GENES,
+        ("size_factor_key",),
         roles={RNA: False, ATAC: False, PROTEIN: False},
         compares={**_GENES, **_REGIONS, "protein": "differential_expression"},
         **_BOTH,
@@ -139,11 +120,10 @@ _ROWS = (
     Kind(
         "sysvi",
         SysVI,
-        {"batch_key": None, "n_latent": 15, **_OF_CATEGORIES},
         needs={"batch_key": "the column of obs with the system of each cell"},
         takes_counts=False,
     ),
-    Kind("scar", SCAR, {**_OF_AUTOENCODERS, "n_latent": 15, "size_factor_key": None}),
+    Kind("scar", SCAR, _TOP_GENES),
 )
 
 MODELS: Mapping[str, Kind] = {row.name: row for row in _ROWS}
