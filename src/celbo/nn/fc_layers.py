@@ -26,6 +26,7 @@ __all__ = [
     "FCLayers",
     "Linear",
     "append_columns",
+    "codes_of",
     "covariate_widths",
     "linear_with_covariates",
     "with_covariates",
@@ -245,6 +246,17 @@ def append_columns(x: Tensor, *columns: Tensor) -> Tensor:
     return torch.cat([x, *(block.expand(*x.shape[:-1], block.shape[-1]) for block in columns)], dim=-1)
 
 
+def codes_of(batch_index: Tensor, cat_covs: Tensor | None = None) -> list[Tensor]:
+    """Codes that layers gather, ``(n, 1)`` each: those of the batch, then those of each categorical covariate.
+
+    Parameters
+    ----------
+    batch_index, cat_covs
+        Codes, ``(n, 1)`` and ``(n, k)``.
+    """
+    return [batch_index, *(() if cat_covs is None else cat_covs.split(1, dim=-1))]
+
+
 def with_covariates(
     x: Tensor, batch_index: Tensor, cont_covs: Tensor | None = None, cat_covs: Tensor | None = None
 ) -> tuple[Tensor, list[Tensor]]:
@@ -263,7 +275,7 @@ def with_covariates(
     -------
     Input with its columns, and codes ``(n, 1)`` of the batch and of each category.
     """
-    codes = [batch_index, *(() if cat_covs is None else cat_covs.split(1, dim=-1))]
+    codes = codes_of(batch_index, cat_covs)
     return (x, codes) if cont_covs is None else (append_columns(x.to_dense(), cont_covs), codes)
 
 

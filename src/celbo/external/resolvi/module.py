@@ -31,7 +31,7 @@ from ...module.base import BaseModuleClass, LossOutput, auto_move_data
 from ...module.base.priors import labelled_mixture
 from ...module.likelihoods import Placement, log_theta_of, norms
 from ...nn import DecoderSCVI, Encoder
-from ...nn.fc_layers import with_covariates
+from ...nn.fc_layers import codes_of
 from ...ops.draws import randn, rsample, sample
 from .learned import Learned, first_values
 from .parts import SHARES, Parts, counted, keep_priors, named_part, shared_log_prior
@@ -48,7 +48,7 @@ _FEWEST_COUNTS = 10.0
 
 
 class RESOLVAE(BaseModuleClass):
-    """Autoencoder of counts of which some are a cell's neighbours', and some nobody's.
+    """Autoencoder of counts of which some come from a cell's neighbours and some from the background.
 
     Parameters
     ----------
@@ -166,9 +166,8 @@ class RESOLVAE(BaseModuleClass):
         self._model.u_prior_means = nn.Parameter(randn(n_components, self.n_latent))
         self._model.u_prior_scales = nn.Parameter(torch.full((n_components, self.n_latent), scale))
 
-    def _encoded(self, x: Tensor, per: Tensor, batch_index: Tensor, cat_covs: Tensor | None) -> tuple[Normal, Tensor]:
+    def _encoded(self, x: Tensor, per: Tensor, codes: list[Tensor]) -> tuple[Normal, Tensor]:
         """Posterior and draw of cells whose counts are taken relative to a mean count."""
-        codes = with_covariates(x, batch_index, None, cat_covs)[1] if self.encode_covariates else []
         return self.z_encoder(torch.log1p(x / per.clamp(min=_LEAST)), *codes)
 
     def _thinned(self, x: Tensor) -> Tensor:
@@ -207,33 +206,30 @@ class RESOLVAE(BaseModuleClass):
         ``qz``, ``z``, ``library`` (natural log), ``mixture`` ``(n, 3)`` (own, diffused, background), and
         ``z_neighbors`` ``(n, m, k)``, without gradient.
         """
-        thin = self._thinned(x)
-        qz, z = self._encoded(thin, thin.mean(-1, keepdim=True), batch_index, cat_covs)
+        thin, codes = self._thinned(x), codes_of(batch_index, cat_covs) if self.encode_covariates else []
+        qz, z = self._encoded(thin, thin.mean(-1, keepdim=True), codes)
         if n_samples > 1:
             z = sample(qz, (n_samples,))
-        codes = with_covariates(x, batch_index, None, cat_covs)[1] if self.encode_covariates else []
         shares = self._guide.get_submodule("diffusion_encoder")(torch.log1p(x), *codes)[1]
         encoded = {"qz": qz, "z": z, "library": x.sum(-1, keepdim=True).log()}
         encoded["mixture"] = shares + self.diffusion_eps * shares.new_tensor([0.0, 1.0, 0.0])
         if x_neighbors is not None:
-            encoded["z_neighbors"] = self._neighbors(x_neighbors, batch_index, cat_covs)
+            encoded["z_neighbors"] = self._neighbors(x_neighbors, codes)
         return encoded
 
     @torch.no_grad()
-    def _neighbors(self, counts: Tensor, batch_index: Tensor, cat_covs: Tensor | None) -> Tensor:
+    def _neighbors(self, counts: Tensor, codes: list[Tensor]) -> Tensor:
         """Draws of the neighbours' latents, ``(n, m, k)``."""
         x_nmg = counts.to_dense().unflatten(-1, (self.n_neighbors, -1))
         per = x_nmg.mean((1, 2), keepdim=True).expand(-1, self.n_neighbors, 1).flatten(0, 1)
-        z = self._encoded(x_nmg.flatten(0, 1), per, *self._repeated(batch_index, cat_covs))[1]
+        z = self._encoded(x_nmg.flatten(0, 1), per, self._repeated(codes))[1]
         return z.unflatten(0, (-1, self.n_neighbors))
 
-    def _repeated(self, batch_index: Tensor, cat_covs: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def _repeated(self, codes: list[Tensor]) -> list[Tensor]:
         """Codes of the cell for each of its neighbours."""
-        again = None if cat_covs is None else cat_covs.repeat_interleave(self.n_neighbors, 0)
-        return batch_index.repeat_interleave(self.n_neighbors, 0), again
+        return [codes_n1.repeat_interleave(self.n_neighbors, 0) for codes_n1 in codes]
 
-    def _scale_logits(self, z: Tensor, batch_index: Tensor, cat_covs: Tensor | None) -> Tensor:
-        codes = with_covariates(z, batch_index, None, cat_covs)[1]
+    def _scale_logits(self, z: Tensor, codes: list[Tensor]) -> Tensor:
         return self._model.get_submodule("decoder").logits("gene", z, *codes, use_dropout=False)[0]  # type: ignore[operator]
 
     def log_theta(self, batch_index: Tensor) -> Tensor:
@@ -269,7 +265,7 @@ class RESOLVAE(BaseModuleClass):
         """
         if transform_batch is not None:
             batch_index = torch.ones_like(batch_index) * transform_batch
-        logits = self._scale_logits(z, batch_index, cat_covs)
+        logits = self._scale_logits(z, codes_of(batch_index, cat_covs))
         px: Distribution
         if self.gene_likelihood == "poisson":
             px = Poisson.from_logits(logits, library)
@@ -317,7 +313,7 @@ class RESOLVAE(BaseModuleClass):
         library, shares_n3 = encoded["library"].exp(), encoded["mixture"]
         with torch.no_grad():  # or a cell would be explained by making its neighbours like it
             z = encoded["z_neighbors"].flatten(0, 1)
-            profile = self._scale_logits(z, *self._repeated(batch_index, cat_covs)).softmax(-1)
+            profile = self._scale_logits(z, self._repeated(codes_of(batch_index, cat_covs))).softmax(-1)
             rate_nmg = library[:, None] * profile.unflatten(0, (-1, self.n_neighbors))
         return Parts(
             own=decoded["px"].mean,

@@ -8,7 +8,7 @@ r"""Conditional autoencoder of normalized expression, with a VampPrior and a cyc
         \lVert \tilde z_n - \tilde z'_n \rVert^2 \right] \\
     r_n &= \tfrac12 \sum_g \left[ \log \sigma_g + (x_{ng} - \mu_{ng})^2 / \sigma_g \right]
 
-where :math:`z'_n` is where the cell comes to lie when it is decoded and encoded again as a cell of another batch, and
+where :math:`z'_n` is the latent of the cell after decoding and encoding it again as a cell of another batch, and
 the tilde standardizes both sets of means together. :math:`\sigma_g`, which answers give as the standard deviation,
 stands in the likelihood where a variance belongs: so scvi-tools' archives were trained.
 
@@ -31,7 +31,7 @@ from ...distributions import Normal
 from ...module.base import BaseModuleClass, EmbeddingModuleMixin, GaussianPrior, LossOutput, auto_move_data
 from ...module.base.priors import Prior, VampPrior
 from ...nn import FCLayers
-from ...nn.fc_layers import Linear
+from ...nn.fc_layers import Linear, codes_of
 from ...ops.draws import rsample
 from ...ops.random import generator_for
 
@@ -171,7 +171,7 @@ class SysVAE(EmbeddingModuleMixin, BaseModuleClass):
         self, batch_index: Tensor, cont_covs: Tensor | None = None, cat_covs: Tensor | None = None
     ) -> tuple[list[Tensor], Tensor | None]:
         """Codes that the layers gather, and dense columns, ``(n, c)``: continuous covariates, then embeddings."""
-        codes = [] if cat_covs is None else list(cat_covs.split(1, dim=1))
+        _, *codes = codes_of(batch_index, cat_covs)
         columns = [] if cont_covs is None else [cont_covs]
         if self.embed_categorical_covariates:
             columns += [self.compute_embedding(f"cov{i}", code_n1) for i, code_n1 in enumerate(codes)]
@@ -236,7 +236,7 @@ class SysVAE(EmbeddingModuleMixin, BaseModuleClass):
         compute_original, compute_cycle
             Whether to decode as the own batch, and as the other one.
         y
-            Not looked at: labels have no part in this model.
+            Not used: labels have no part in this model.
         transform_batch
             Batch that all cells are decoded as.
 
