@@ -166,7 +166,7 @@ def test_a_query_of_a_new_batch():
 def test_what_is_no_count_is_refused():
     adata = data()
     JointEmbeddingSCVI.setup_anndata(adata)
-    with pytest.raises(ValueError, match="'normal' is for what is none"):
+    with pytest.raises(ValueError, match="'normal' is not for counts"):
         JointEmbeddingSCVI(adata, gene_likelihood="normal")
     JointEmbeddingSCVI(adata, gene_likelihood="normal", use_joint_embedding=False)
     with pytest.raises(ValueError, match="min_library_size must be a number greater than 0"):

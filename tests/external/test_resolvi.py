@@ -227,7 +227,7 @@ def test_data_that_cannot_be():
     other, _ = tissue(seed=1)
     other.obs_names = [f"other{i}" for i in range(other.n_obs)]
     model.is_trained_ = True
-    with pytest.raises(ArgumentError, match=r"240 cells are none of those .* trained on: 'cell_other0'"):
+    with pytest.raises(ArgumentError, match=r"not trained on 240 of the cells: 'cell_other0'"):
         model.get_latent_representation(other)
 
 

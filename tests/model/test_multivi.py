@@ -376,7 +376,7 @@ class TestMinified:
         if not kept:
             with pytest.raises(ValueError, match="does not support minified data"):
                 model.get_elbo()
-        with pytest.raises(ValueError, match="joint latents are kept only"):
+        with pytest.raises(ValueError, match="keep the joint latents only"):
             model.get_latent_representation(modality="expression")
         model.save(tmp_path / "m", save_anndata=True)
         again = MULTIVI.load(tmp_path / "m")

@@ -218,7 +218,7 @@ class DestVI(SpotStatesMixin, UnsupervisedTrainingMixin, BaseModelClass):
 
         Returns
         -------
-        ``(s, k)``, or with ``return_dist`` two such: mean and variance.
+        ``(s, k)``, or with ``return_dist`` two of these: mean and variance.
 
         Raises
         ------

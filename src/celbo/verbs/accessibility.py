@@ -13,6 +13,7 @@ from anndata import AnnData
 from .. import posterior
 from ..core import checked_methods
 from ..core.kinds import Number
+from .base import Model
 from .cells import asked, codes_of_batches
 from .differential import DifferentialMixin
 from .outputs import names_of, output_of
@@ -27,7 +28,7 @@ ACCESSIBILITY = posterior.Output("accessibility")
 Cells = Sequence[int] | Sequence[bool] | str
 
 
-def _has_regions(model: Any) -> bool:
+def _has_regions(model: Model) -> bool:
     return any(one.name == ACCESSIBILITY.name for one in model._outputs)
 
 
@@ -109,9 +110,9 @@ class AccessibilityMixin(DifferentialMixin):
         adata, indices, batch_size, seed
             See :class:`~celbo.model.base.VAEMixin`.
         n_samples_overall
-            Instead of all cells: this many, drawn with replacement.
+            Answer for this many cells, drawn with replacement, instead of all.
         region_list
-            Regions to give, names or a mask, in the order of the model's. Unknown names are warned of.
+            Regions to return, names or a mask, in the order of the model's. Unknown names raise a warning.
         transform_batch
             See the class; several are averaged.
         use_z_mean
@@ -130,7 +131,7 @@ class AccessibilityMixin(DifferentialMixin):
         Raises
         ------
         ValueError
-            An unknown batch, no known region, or a threshold that is no probability.
+            An unknown batch, no known region, or a threshold outside of 0 to 1.
 
         Examples
         --------
@@ -197,7 +198,7 @@ class AccessibilityMixin(DifferentialMixin):
         adata, batch_size, seed
             See :class:`~celbo.model.base.VAEMixin`. Nothing is written to the data.
         groupby, group1, group2, idx1, idx2
-            Who is compared, see :func:`~celbo.posterior.comparisons`.
+            The groups to compare, see :func:`~celbo.posterior.comparisons`.
         mode
             ``"change"``: do the probabilities of being open differ by more than ``delta``; ``"vanilla"``: which is
             the larger one.

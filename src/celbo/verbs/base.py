@@ -1,42 +1,121 @@
-"""What a verb asks of its model: the types of the mixins, without the class that has them all."""
+"""What a verb asks of the model that it is given."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, TypeVar, cast, overload
 
+import numpy as np
+import torch
 from anndata import AnnData
 
+from ..data import AnnDataManager, attrdict
 from ..posterior import Output
 
-__all__ = ["Answering"]
+__all__ = ["Model", "answering_with"]
 
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
 
-    class Answering:
-        """A model, as far as the mixins of verbs go; :class:`~celbo.model.base.BaseModelClass` has all of it."""
+class Model(ABC):
+    """A model as verbs see it: names and data of what it was trained on, and a module that answers.
 
-        module: Any
-        _outputs: ClassVar[Sequence[Output]]
-        summary_stats: Any
-        init_params_: dict[str, dict[str, Any]]
-        registry_: Any
+    Verbs are functions whose first argument is one, and mixins are lists of them: a mixin of verbs is a ``Model`` whose
+    abstract methods :class:`~celbo.model.base.BaseModelClass` has, in whatever order a class names the two.
 
-        @property
-        def device(self) -> torch.device:
-            """Where the module is."""
+    Attributes
+    ----------
+    module
+        The module. Each verb asks it for what its kind of model has, so no one type would tell.
+    summary_stats
+        Sizes of the training data by name.
+    registry_
+        What setup found out about the training data.
+    init_params_
+        Arguments of the constructor, in scvi-tools' layout.
+    """
 
-        def get_var_names(self, legacy_mudata_format: bool = False) -> np.ndarray:
-            """Names of the features."""
+    module: Any
+    summary_stats: attrdict
+    registry_: Mapping[str, Any]
+    init_params_: dict[str, dict[str, Any]]
+    _outputs: ClassVar[Sequence[Output]]
+    _data_loader_cls: ClassVar[type]
 
-        def _check_if_trained(self, warn: bool = True, message: str | None = None) -> None: ...
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where the module is."""
 
-        def get_anndata_manager(self, adata: AnnData, required: bool = False) -> Any:
-            """Manager that the model has for data."""
+    @property
+    @abstractmethod
+    def adata(self) -> AnnData | None:
+        """The training data; None for a model loaded without."""
 
-        def _validate_anndata(
-            self, adata: AnnData | None = None, copy_if_view: bool = True, extend_categories: bool = False
-        ) -> AnnData: ...
+    @abstractmethod
+    def get_var_names(self, legacy_mudata_format: bool = False) -> np.ndarray:
+        """Names of the features, ``(g,)``."""
 
-else:
-    Answering = object
+    @abstractmethod
+    def get_state_registry(self, registry_key: str) -> attrdict:
+        """What setup learnt about a field: categories, column names."""
+
+    @abstractmethod
+    def get_setup_arg(self, setup_arg: str) -> Any:
+        """An argument of the setup call."""
+
+    @overload
+    def get_anndata_manager(self, adata: AnnData, required: Literal[True]) -> AnnDataManager: ...
+
+    @overload
+    def get_anndata_manager(self, adata: AnnData, required: bool = False) -> AnnDataManager | None: ...
+
+    @abstractmethod
+    def get_anndata_manager(self, adata: AnnData, required: bool = False) -> AnnDataManager | None:
+        """Manager that the model has for data."""
+
+    @abstractmethod
+    def _check_if_trained(self, warn: bool = True, message: str | None = None) -> None: ...
+
+    @abstractmethod
+    def _validate_anndata(
+        self, adata: AnnData | None = None, copy_if_view: bool = True, extend_categories: bool = False
+    ) -> AnnData: ...
+
+    @abstractmethod
+    def _make_data_loader(
+        self,
+        adata: AnnData,
+        indices: Iterable[Any] | None = None,
+        batch_size: int | None = None,
+        shuffle: bool = False,
+        data_loader_class: type | None = None,
+        **data_loader_kwargs: Any,
+    ) -> Iterable[dict[str, torch.Tensor]]: ...
+
+
+M = TypeVar("M", bound=Model)
+
+
+class _AnsweringWith:
+    """All but the module is the model's own."""
+
+    def __init__(self, model: Model, module: object) -> None:
+        self._model, self.module = model, module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
+def answering_with(model: M, module: object) -> M:
+    """What stands for a model in a call of one of its verbs, and answers with a variant of its module.
+
+    Parameters
+    ----------
+    model
+        The model; it is not changed, so that other threads may ask it meanwhile.
+    module
+        What answers.
+
+    Returns
+    -------
+    The model, as far as its verbs can tell.
+    """
+    return cast(M, _AnsweringWith(model, module))

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from .. import posterior
 from ..core import checked_methods
-from .base import Answering
+from .base import Model
 from .cells import asked
 
 __all__ = ["EmbeddingMixin"]
 
 
 @checked_methods
-class EmbeddingMixin(Answering):
+class EmbeddingMixin(Model):
     """Embedding of batches, for models made with ``batch_representation="embedding"``."""
 
     def get_batch_representation(

@@ -1,4 +1,4 @@
-"""From what a user names (data, cells, batches) to what :mod:`celbo.posterior` takes (minibatches, codes)."""
+"""Turn what users name (data, cells, batches) into what :mod:`celbo.posterior` takes (minibatches, codes)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -17,6 +17,7 @@ from ..dataloaders.row_sources.source import as_indices
 from ..module.base import BaseModuleClass
 from ..posterior import Weighting, batch_codes
 from ..posterior.normalized import draw_rows
+from .base import Model
 
 __all__ = [
     "Asked",
@@ -35,7 +36,7 @@ _TABLE = 2**20
 """Numbers in a minibatch's table of counts."""
 
 _SPARSE_CELLS = 2048
-"""Cells a minibatch of counts that stay sparse: no table bounds them, and each minibatch turns the weights around."""
+"""Cells per minibatch of sparse counts: no dense table bounds them, and each minibatch transposes the weights once."""
 
 _MOST_NONZERO = 0.25
 """Share of nonzero counts up to which the sparse product was measured to be the faster one."""
@@ -43,7 +44,7 @@ _MOST_NONZERO = 0.25
 
 @dataclass(frozen=True)
 class Asked:
-    """The cells that an answer is wanted about.
+    """The cells that a question is about.
 
     Attributes
     ----------
@@ -59,7 +60,7 @@ class Asked:
         How minibatches are read.
     """
 
-    model: Any
+    model: Model
     adata: AnnData | None
     cells: np.ndarray | None
     batches: Iterable[dict[str, Tensor]]
@@ -81,7 +82,7 @@ class Asked:
         return self.model._make_data_loader(adata=self.adata, indices=cells, **self.loader_kwargs)
 
     def drawn(self, n_cells: int, seed: int | None) -> "Asked":
-        """So many of the cells, drawn with replacement; a ``ValueError`` where a dataloader was given."""
+        """``n_cells`` of the cells, drawn with replacement; a ``ValueError`` where a dataloader was given."""
         rng = np.random.default_rng(settings.seed if seed is None else seed)
         rows = draw_rows(self.require_cells("n_samples_overall"), n_cells, rng)
         return replace(self, cells=rows, batches=self.loader_of(rows))
@@ -94,9 +95,9 @@ class Asked:
 
 
 def asked(
-    model: Any,
+    model: Model,
     adata: AnnData | None = None,
-    indices: Any = None,
+    indices: object = None,
     batch_size: int | None = None,
     dataloader: Iterable[dict[str, Tensor]] | None = None,
     loader_kwargs: dict[str, Any] | None = None,
@@ -114,7 +115,7 @@ def asked(
     indices
         Row numbers in any order, with repeats if you like, or a boolean mask; None: all cells.
     batch_size
-        Cells a minibatch; None: see :func:`cells_at_once`.
+        Cells per minibatch; None: see :func:`cells_at_once`.
     dataloader
         Minibatches to take instead of ``adata`` and ``indices``.
     loader_kwargs
@@ -143,16 +144,16 @@ def asked(
     return Asked(model, adata, cells, model._make_data_loader(adata=adata, indices=cells, **options), options)
 
 
-def cells_at_once(model: Any) -> int:
-    """Cells a minibatch when nobody says: a table of counts of 4 MiB, but at least ``celbo.settings.batch_size``.
+def cells_at_once(model: Model) -> int:
+    """Default cells per minibatch: a table of counts of 4 MiB, but at least ``celbo.settings.batch_size``.
 
-    Answers do not depend on it. Smaller tables cost a third more time a cell, larger ones only memory.
+    Answers do not depend on it. Smaller tables cost a third more time per cell, larger ones only memory.
     """
     return max(settings.batch_size, _TABLE // max(1, model.summary_stats.get("n_vars", _TABLE)))
 
 
-def encodes_faster_sparse(model: Any, adata: AnnData) -> bool:
-    """Whether counts reach the encoder sooner as they lie in memory: CSR, few enough of them, and an encoder for it."""
+def encodes_faster_sparse(model: Model, adata: AnnData) -> bool:
+    """Whether encoding is faster on the CSR matrix itself: few nonzero counts, and an encoder that takes CSR."""
     module, reader = model.module, model._data_loader_cls
     if not (isinstance(module, BaseModuleClass) and module.encodes_sparse_counts):
         return False
@@ -166,7 +167,7 @@ def has_few_counts(manager: AnnDataManager, most: float) -> bool:
     return isinstance(x, sp.csr_matrix | sp.csr_array) and x.nnz < most * x.shape[0] * x.shape[1]
 
 
-def codes_of_batches(model: Any, names: Any, argument: str = "transform_batch") -> list[int | None]:
+def codes_of_batches(model: Model, names: object, argument: str = "transform_batch") -> list[int | None]:
     """Codes of batches by category; ``[None]``, each cell's own, for None. ``ValueError`` for an unknown category."""
     if names is None:
         return [None]
@@ -174,7 +175,7 @@ def codes_of_batches(model: Any, names: Any, argument: str = "transform_batch") 
 
 
 def weighting_of(weights: Weights | None, kwargs: dict[str, Any]) -> Weighting | None:
-    """How draws are weighted: None for uniformly. Arguments are the fields of :class:`~celbo.posterior.Weighting`."""
+    """How draws are weighted; None: uniformly. Arguments are the fields of :class:`~celbo.posterior.Weighting`."""
     if weights not in (None, "uniform", "importance"):
         raise ValueError(unknown_name("choice of weights", weights, ("uniform", "importance")))
     if weights == "importance":

@@ -7,7 +7,7 @@ import pandas as pd
 from anndata import AnnData
 
 from ..core import checked_methods
-from .base import Answering
+from .base import Model
 from .cells import Weights, asked, weighting_of
 from .outputs import corrected_batches, differential, output_of
 
@@ -15,7 +15,7 @@ __all__ = ["DifferentialMixin"]
 
 
 @checked_methods
-class DifferentialMixin(Answering):
+class DifferentialMixin(Model):
     """Differential expression."""
 
     def differential_expression(
@@ -51,18 +51,18 @@ class DifferentialMixin(Answering):
         adata, batch_size, seed
             See :class:`~celbo.model.base.VAEMixin`. Nothing is written to the data.
         groupby, group1, group2, idx1, idx2, subset_idx
-            Who is compared, see :func:`~celbo.posterior.comparisons`.
+            The groups to compare, see :func:`~celbo.posterior.comparisons`.
         mode
             ``"vanilla"``: is a gene more expressed in one group; ``"change"``: by more than ``delta`` (log2 fold).
             Every gene differs a little, so prefer ``"change"``.
         delta
             None: estimated from the data (needs scikit-learn).
         all_stats
-            Add figures of the counts themselves; minified data without counts have none.
+            Add statistics of the counts themselves; minified data without counts have none.
         batch_correction
             Decode both groups as the same batches, so that batches do not count as differences.
         batchid1, batchid2
-            With it: as which batches each group is decoded; None: all.
+            With ``batch_correction``: the batches that each group is decoded as; None: all.
         fdr_target
             Expected false discovery rate of the column ``is_de_fdr_{fdr_target}``; several: a column for each.
         silent
@@ -70,7 +70,7 @@ class DifferentialMixin(Answering):
         weights, importance_weighting_kwargs
             See ``get_normalized_expression``.
         filter_outlier_cells
-            Leave out cells that lie apart in the latent space (needs scikit-learn).
+            Leave out outliers in the latent space (needs scikit-learn).
         output
             Name of what is compared; None: the first thing that the model explains.
         **kwargs

@@ -89,7 +89,7 @@ def transitions(x: np.ndarray, velocities: np.ndarray, n_neighbors: int) -> np.n
 
 
 def permuted_within(x: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Each column permuted for itself among the rows of each label.
+    """Each column permuted independently among the rows of each label.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def permuted_within(x: np.ndarray, labels: np.ndarray, rng: np.random.Generator)
     labels
         ``(n,)``.
     rng
-        What permutes.
+        The random generator.
     """
     out = np.array(x)
     for label in np.unique(labels):
@@ -108,7 +108,7 @@ def permuted_within(x: np.ndarray, labels: np.ndarray, rng: np.random.Generator)
 
 
 def t_statistics(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Student's t of each column, ``(g,)``: positive where ``a`` is larger; NaN where one row says nothing."""
+    """Student's t of each column, ``(g,)``: positive where ``a`` is larger; NaN for a single row."""
     if len(a) < 2:
         return np.full(a.shape[1], np.nan)
     return np.asarray(stats.ttest_ind(a, b, axis=0).statistic)

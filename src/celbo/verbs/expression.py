@@ -61,14 +61,14 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         transform_batch
             See the class; several are averaged, on the same latents.
         gene_list
-            Genes to give, names or a mask, in the order of the model's; values are not renormalized. Unknown names are
-            warned of.
+            Genes to return, names or a mask, in the order of the model's; values are not renormalized. Unknown names
+            raise a warning.
         library_size
             What each cell sums to over all genes; ``"latent"``: the model's library of the cell.
         n_samples
             Draws of the latents for each cell.
         n_samples_overall
-            Instead: this many draws from all cells together, each from a cell drawn with replacement.
+            Give this many draws from all cells together instead, each from a cell drawn with replacement.
         weights
             Draw them uniformly (the default) or in proportion to importance weights, which correct the posterior.
         return_mean
@@ -143,7 +143,7 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         zs
             Samples, ``(..., k)``.
         max_cells
-            Cells, drawn from ``indices``, that stand for all.
+            Number of cells, drawn from ``indices``, that represent all of them.
         truncation
             Cut large weights, see :func:`~celbo.posterior.importance_weights`.
         n_mc_samples, n_mc_samples_per_pass
@@ -153,7 +153,7 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
 
         Returns
         -------
-        One weight a sample, summing to 1.
+        One weight per sample; they sum to 1.
         """
         cells = asked(self, adata, indices, loader_kwargs=data_loader_kwargs)
         return posterior.importance_weights(
@@ -188,11 +188,11 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         adata, indices, batch_size, dataloader, seed
             See :class:`~celbo.model.base.VAEMixin`.
         transform_batch
-            See the class. Draws of several categories are averaged, and are no counts then.
+            See the class. Draws of several categories are averaged, so they are not whole numbers.
         n_samples
             Draws for each cell.
         gene_list
-            Genes to give.
+            Genes to return.
         output
             See the class.
         silent
@@ -349,7 +349,7 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         adata, indices, batch_size, dataloader, seed
             See :class:`~celbo.model.base.VAEMixin`.
         give_mean
-            The posterior mean, or a draw; an observed library is given with ``False``.
+            The posterior mean, or a draw; ``False`` returns an observed library.
         **data_loader_kwargs
             Further arguments of the data loader.
 

@@ -12,21 +12,21 @@ from torch.distributions import Distribution
 from .. import posterior
 from ..core import checked_methods, unknown_name
 from ..utils import unsupported_if_adata_minified
-from .base import Answering
+from .base import Model
 from .cells import asked
 
 __all__ = ["VAEMixin"]
 
 
 @checked_methods
-class VAEMixin(Answering):
+class VAEMixin(Model):
     """Latent representation and fit of a variational autoencoder.
 
     Common arguments: ``adata`` (None: the training data), ``indices`` (row numbers in any order or a boolean mask;
     None: all), ``batch_size`` (None: ``celbo.settings.batch_size``), ``dataloader`` (minibatches to take instead of the
     three), ``seed`` (of everything that is drawn; None: ``celbo.settings.seed``, and fresh randomness where that is
     None too). The global random generators are never advanced. A model that is not trained has no latent representation
-    (``RuntimeError``); what says how well it fits is answered with a warning, for comparison.
+    (``RuntimeError``); how well it fits is answered with a warning, so that you can compare.
     """
 
     def get_latent_representation(
@@ -59,7 +59,7 @@ class VAEMixin(Answering):
 
         Returns
         -------
-        ``(n, k)``, or with ``return_dist`` two such: mean and variance.
+        ``(n, k)``, or with ``return_dist`` two of these: mean and variance.
 
         Raises
         ------
@@ -231,7 +231,7 @@ class VAEMixin(Answering):
         adata, batch_size, seed
             See the class; nothing is drawn.
         indices
-            Row numbers; None or none: all cells.
+            Row numbers; None or an empty list: all cells.
         dof
             Degrees of freedom of Student's t components; None for normal ones.
 
@@ -269,11 +269,11 @@ class VAEMixin(Answering):
         adata
             See the class.
         sample_key
-            Column of ``adata.obs`` with the sample of each cell; cells with NaN are of none.
+            Column of ``adata.obs`` with the sample of each cell; cells with NaN belong to no sample.
         batch_size
-            Cells a minibatch of the encoder.
+            Cells per minibatch of the encoder.
         num_cells_posterior
-            Cells of a sample that its density is made of at most, drawn at random; None: all.
+            Most cells per sample that its density is made of, drawn at random; None: all.
         dof
             Degrees of freedom of Student's t components of the densities; None for normal ones.
         seed

@@ -1,18 +1,19 @@
 """MultimodalMixin: verbs of models of several modalities. No logic here: :mod:`celbo.posterior` answers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from torch import Tensor
 
 from .. import posterior
 from ..core import checked_methods
 from ..data.presence import presence_report
 from ..module.multinetworks import MODALITIES
 from .accessibility import AccessibilityMixin
-from .answering import AnsweringWith
+from .base import answering_with
 from .cells import asked
 from .latent import VAEMixin
 from .outputs import names_of, normalized, output_of
@@ -62,7 +63,7 @@ class MultimodalMixin(ExpressionWriterMixin, AccessibilityMixin, VAEMixin):
     def get_library_size_factors(  # type: ignore[override]
         self, adata: AnnData | None = None, indices: Sequence[int] | None = None, batch_size: int = 128
     ) -> dict[str, np.ndarray]:
-        """Factors of each cell: what its expression is multiplied by, as a natural log, and its accessibility.
+        """Factors of each cell, of its expression (natural log) and of its accessibility.
 
         Parameters
         ----------
@@ -91,7 +92,7 @@ class MultimodalMixin(ExpressionWriterMixin, AccessibilityMixin, VAEMixin):
         return_dist: bool = False,
         *,
         mc_samples: int = 5000,
-        dataloader: Any = None,
+        dataloader: Iterable[dict[str, Tensor]] | None = None,
         seed: int | None = None,
         **data_loader_kwargs: Any,
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
@@ -114,7 +115,7 @@ class MultimodalMixin(ExpressionWriterMixin, AccessibilityMixin, VAEMixin):
 
         Returns
         -------
-        ``(n, k)``, or with ``return_dist`` two such: mean and variance. NaN for cells without the modality.
+        ``(n, k)``, or with ``return_dist`` two of these: mean and variance. NaN for cells without the modality.
 
         Raises
         ------
@@ -140,7 +141,7 @@ class MultimodalMixin(ExpressionWriterMixin, AccessibilityMixin, VAEMixin):
 
     def _require_modality(self, modality: str) -> None:
         if self.module.minified_data_type is not None:
-            raise ValueError("Of minified data the joint latents are kept only: ask for these, or load the full data.")
+            raise ValueError("Minified data keep the joint latents only: ask for these, or load the full data.")
         if self.init_params_["non_kwargs"].get("fully_paired"):
             raise RuntimeError("A model made with fully_paired=True has joint latents only.")
         if not self.module.n_inputs[MODALITIES.index(modality)]:
@@ -163,7 +164,7 @@ class MultimodalMixin(ExpressionWriterMixin, AccessibilityMixin, VAEMixin):
         *,
         seed: int | None = None,
     ) -> np.ndarray | pd.DataFrame:
-        """Share of each gene in a cell's expression, of cells without RNA too: imputed from what they have.
+        """Share of each gene in a cell's expression, imputed for cells without RNA from what they have.
 
         Parameters
         ----------
@@ -174,7 +175,7 @@ class MultimodalMixin(ExpressionWriterMixin, AccessibilityMixin, VAEMixin):
         transform_batch
             Categories of the batch to decode as; several are averaged. None: each cell's own.
         gene_list
-            Genes to give, names or a mask, in the order of the model's. Unknown names are warned of.
+            Genes to return, names or a mask, in the order of the model's. Unknown names raise a warning.
         use_z_mean
             Decode the mean of the latents, or draws.
         n_samples
@@ -218,14 +219,14 @@ class MultimodalMixin(ExpressionWriterMixin, AccessibilityMixin, VAEMixin):
         *,
         seed: int | None = None,
     ) -> np.ndarray | pd.DataFrame:
-        """Probability that a protein's counts are more than background, of cells without proteins too.
+        """Probability that a protein's counts exceed background, imputed for cells without proteins.
 
         Parameters
         ----------
         adata, indices, batch_size, seed
             See :class:`~celbo.model.base.VAEMixin`.
         protein_list
-            Proteins to give.
+            Proteins to return.
         transform_batch, n_samples, use_z_mean, return_mean, return_numpy, silent
             As in :meth:`get_normalized_expression`.
 
@@ -272,13 +273,13 @@ class MultimodalMixin(ExpressionWriterMixin, AccessibilityMixin, VAEMixin):
         pseudocounts: float | None = 1e-6,
         **kwargs: Any,
     ) -> pd.DataFrame:
-        """Differential expression between groups of cells, those without RNA too.
+        """Differential expression between groups of cells, including cells without RNA.
 
         Parameters
         ----------
         adata, groupby, group1, group2, idx1, idx2, mode, delta, batch_size, all_stats, batch_correction, batchid1, \
 batchid2, fdr_target, silent
-            As in :meth:`celbo.model.SCVI.differential_expression`; figures of the counts are of cells that have them.
+            As in :meth:`celbo.model.SCVI.differential_expression`; statistics of the counts use cells that have them.
         pseudocounts
             Added to the shares of expression before they are compared; None: estimated from the counts.
         **kwargs
@@ -293,5 +294,5 @@ batchid2, fdr_target, silent
         options |= {"mode": mode, "delta": delta, "pseudocounts": pseudocounts, "silent": silent}
         options |= {"batch_size": batch_size, "all_stats": all_stats, "fdr_target": fdr_target}
         at_means = self.module.scvi_tools_figures and kwargs.get("output") in (None, "expression")
-        answering: Any = AnsweringWith(self, self.module.decoding_means()) if at_means else self
+        answering = answering_with(self, self.module.decoding_means()) if at_means else self
         return AccessibilityMixin.differential_expression(answering, adata, **options, **kwargs)

@@ -17,6 +17,7 @@ from ..data.access import minify_type_of
 from ..data.modalities import obs_with
 from ..module.base.minified import LATENT_POSTERIOR
 from ..posterior import Output, Weighting
+from .base import Model
 from .cells import Asked, codes_of_batches
 
 __all__ = [
@@ -30,7 +31,7 @@ __all__ = [
 ]
 
 
-def output_of(model: Any, name: str | None) -> Output:
+def output_of(model: Model, name: str | None) -> Output:
     """An output that a model declares, by name; None: the first.
 
     Raises
@@ -46,14 +47,14 @@ def output_of(model: Any, name: str | None) -> Output:
     return known[name]
 
 
-def names_of(model: Any, *outputs: Output) -> np.ndarray:
+def names_of(model: Model, *outputs: Output) -> np.ndarray:
     """Names of the features of outputs, beside each other, ``(g,)``."""
     names = [np.asarray(model.get_state_registry(output.data)["column_names"]) for output in outputs]
     return np.concatenate([of if one.part is None else of[one.part] for one, of in zip(outputs, names, strict=True)])
 
 
 def normalized(
-    model: Any,
+    model: Model,
     cells: Asked,
     outputs: Sequence[Output],
     *,
@@ -74,13 +75,13 @@ def normalized(
     model
         The model.
     cells
-        Who is asked about.
+        The cells asked about.
     outputs
-        What is wanted; see :func:`celbo.posterior.normalized`.
+        The outputs to compute; see :func:`celbo.posterior.normalized`.
     transform_batch
         Categories of the batch.
     columns
-        Columns to give; None for all.
+        Columns to return; None: all.
     n_samples, n_samples_overall, weighting, return_mean, return_numpy, seed
         See ``get_normalized_expression``.
     use_mean
@@ -106,7 +107,7 @@ def normalized(
 
 
 def correlation(
-    model: Any,
+    model: Model,
     cells: Asked,
     outputs: Sequence[Output],
     *,
@@ -143,7 +144,7 @@ def correlation(
 
 
 def differential(
-    model: Any,
+    model: Model,
     cells: Asked,
     outputs: Sequence[Output],
     who: Mapping[str, Any],
@@ -171,10 +172,10 @@ def differential(
     options
         Fields of :class:`~celbo.posterior.Hypothesis` and :class:`~celbo.posterior.Sampling`.
     suffixes
-        By name of an output what is put behind the names of its features in the table.
+        Output name -> suffix that its features get in the table.
     alike
-        Code of each cell, ``(n,)``: cells of all codes in a group count alike together, however many there are; None:
-        each cell counts alike.
+        Code of each cell, ``(n,)``: every code weighs the same in a group, however many cells it has; None: every cell
+        weighs the same.
     """
     of_hypothesis, of_sampling = posterior.split_options(options)
     hypothesis = posterior.Hypothesis(**of_hypothesis)
@@ -204,12 +205,12 @@ def _balanced(compared: posterior.Comparison, alike: np.ndarray | None) -> poste
 
 
 def _repeated(cells: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Cells of each code repeated until there are as many as of the largest."""
+    """Cells of each code, repeated until each code has as many as the largest."""
     parts = [cells[codes == code] for code in np.unique(codes)]
     return np.concatenate([np.resize(part, max(map(len, parts))) for part in parts])
 
 
-def corrected_batches(model: Any, batchid1: object, batchid2: object) -> tuple[list[Any], list[Any]]:
+def corrected_batches(model: Model, batchid1: object, batchid2: object) -> tuple[list[Any], list[Any]]:
     """Codes of the batches that either group is decoded as; None: all."""
     every = model.get_state_registry(REGISTRY_KEYS.BATCH_KEY)["categorical_mapping"]
     return (
@@ -231,7 +232,7 @@ def _counts_of(manager: AnnDataManager, outputs: Sequence[Output], needed: bool)
 
 
 def counts_behind(manager: AnnDataManager, key: str, part: slice | None = None) -> posterior.Counts:
-    """A matrix by registry key, as it lies, of which some columns are wanted; None: all."""
+    """A matrix by registry key as it is stored, and which of its columns to use; None: all."""
     x, columns = manager.get_from_registry(key), manager.get_column_indexer(key)
     if part is not None:
         columns = (np.arange(x.shape[1]) if columns is None else columns)[part]

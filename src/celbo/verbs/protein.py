@@ -12,6 +12,7 @@ from ..core import REGISTRY_KEYS, checked_methods
 from ..core.kinds import Number
 from ..data import data_registry_of
 from ..posterior.protein import background_of, foreground_of, protein_of
+from .base import Model
 from .cells import Weights, asked, weighting_of
 from .expression import RNASeqMixin
 from .outputs import corrected_batches, correlation, differential, names_of, normalized
@@ -27,7 +28,7 @@ Names = Sequence[str] | None
 BatchNames = Sequence[float | str] | float | str | None
 
 
-def columns_of(model: Any, outputs: Sequence[posterior.Output], lists: tuple[Names, Names]) -> list[np.ndarray]:
+def columns_of(model: Model, outputs: Sequence[posterior.Output], lists: tuple[Names, Names]) -> list[np.ndarray]:
     """Columns of the genes and of the proteins of two lists; all where a list is None."""
     given = zip(outputs, lists, ("gene_list", "protein_list"), strict=True)
     found = [(posterior.gene_columns(some, names_of(model, one), argument), one) for one, some, argument in given]
@@ -36,12 +37,12 @@ def columns_of(model: Any, outputs: Sequence[posterior.Output], lists: tuple[Nam
 
 @checked_methods
 class ProteinMixin(RNASeqMixin):
-    """Denoised expression of genes and proteins, and what of the proteins is foreground.
+    """Denoised expression of genes and proteins, and the foreground of the proteins.
 
     Common arguments (``adata``, ``indices``, ``batch_size``, ``seed``): see :class:`~celbo.model.base.VAEMixin`.
     ``transform_batch`` names categories of the batch, one or several; None: each cell is decoded as its own batch. A
-    protein that a cell's panel lacks is predicted as if that batch had measured it; decode the cell as a batch that did
-    for what is to be expected of it there.
+    protein that a cell's panel lacks is predicted as if the cell's batch had measured it; to see what another batch
+    would have measured, decode the cell as that batch.
     """
 
     def get_normalized_expression(  # type: ignore[override]  # scvi-tools' signature
@@ -362,7 +363,7 @@ class ProteinMixin(RNASeqMixin):
         Parameters
         ----------
         adata, indices, n_samples, give_mean, batch_size
-            Not looked at.
+            Not used.
 
         Raises
         ------

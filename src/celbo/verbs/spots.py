@@ -8,14 +8,14 @@ import scipy.sparse as sp
 
 from ..core import checked_methods, position_of
 from ..posterior.deconvolution import spot_gamma, type_profile
-from .base import Answering
+from .base import Model
 from .cells import Asked, asked
 
 __all__ = ["SpotStatesMixin"]
 
 
 @checked_methods
-class SpotStatesMixin(Answering):
+class SpotStatesMixin(Model):
     """States of the cell types in spots, and their expression in these states.
 
     Attributes

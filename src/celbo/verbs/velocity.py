@@ -13,13 +13,14 @@ from ..core import REGISTRY_KEYS, checked_methods
 from ..module.kinetics import STATES, Kinetics
 from ..posterior import gene_columns
 from ..posterior.passes import Rows, encode, evaluating, on_device
-from .base import Answering
+from .base import Model
 from .cells import Asked, asked
 
 __all__ = ["VelocityMixin"]
 
 Statistic = Literal["mean", "max"]
 Decoded = Mapping[str, Any]
+Columns = slice | np.ndarray
 Table = np.ndarray | pd.DataFrame
 _MOST_NUMBERS = 2**24
 _INDUCTION, _INDUCED, _REPRESSION, _ = range(len(STATES))
@@ -32,7 +33,7 @@ class _Figure(Protocol):
 
 
 @checked_methods
-class VelocityMixin(Answering):
+class VelocityMixin(Model):
     """Rates, times, states and velocities.
 
     Common arguments: ``adata``, ``indices``, ``batch_size``, ``seed``: see :class:`~celbo.model.base.VAEMixin`;
@@ -227,11 +228,11 @@ class VelocityMixin(Answering):
         names = ("beta", "gamma", "alpha", "alpha_1", "lambda_alpha")
         return {name: getattr(rates, name).detach().cpu().numpy() for name in names}
 
-    def _asked(self, adata: AnnData | None, indices: Any, batch_size: int | None) -> Asked:
+    def _asked(self, adata: AnnData | None, indices: object, batch_size: int | None) -> Asked:
         self._check_if_trained(warn=False)
         return asked(self, adata, indices, batch_size)
 
-    def _columns(self, gene_list: Sequence[str] | None) -> Any:
+    def _columns(self, gene_list: Sequence[str] | None) -> Columns:
         """Places of the genes asked for."""
         columns = gene_columns(gene_list, self.get_var_names())
         return slice(None) if columns is None else columns
@@ -240,7 +241,7 @@ class VelocityMixin(Answering):
         self,
         figure: _Figure,
         adata: AnnData | None,
-        indices: Any,
+        indices: object,
         gene_list: Sequence[str] | None,
         n_samples: int,
         n_samples_overall: int | None,
@@ -255,7 +256,7 @@ class VelocityMixin(Answering):
         return self._named(values, cells, columns, return_mean, return_numpy)
 
     def _named(
-        self, values: np.ndarray, cells: Asked, columns: Any, return_mean: bool, return_numpy: bool | None
+        self, values: np.ndarray, cells: Asked, columns: Columns, return_mean: bool, return_numpy: bool | None
     ) -> Table:
         """Draws ``(s, n, g)`` as their mean, in a frame or an array, or as they are."""
         if len(values) > 1 and not return_mean:
@@ -269,7 +270,7 @@ class VelocityMixin(Answering):
         self,
         figure: _Figure,
         cells: Asked,
-        columns: Any,
+        columns: Columns,
         n_samples: int,
         batch_size: int | None,
         seed: int | None,

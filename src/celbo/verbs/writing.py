@@ -11,6 +11,7 @@ from torch import Tensor
 from ..core import checked_methods
 from ..posterior import gene_columns, normalized_blocks
 from ..store.writing.matrix import matrix_writer
+from .base import Model
 from .cells import asked, codes_of_batches
 from .outputs import names_of, output_of
 
@@ -18,7 +19,7 @@ __all__ = ["ExpressionWriterMixin"]
 
 
 @checked_methods
-class ExpressionWriterMixin:
+class ExpressionWriterMixin(Model):
     """``write_normalized_expression`` of models of counts."""
 
     def write_normalized_expression(
@@ -64,19 +65,18 @@ class ExpressionWriterMixin:
         >>> model.write_normalized_expression("denoised.h5ad", library_size=1e4).name
         'denoised.h5ad'
         """
-        model: Any = self
-        cells = asked(model, adata, indices, batch_size)
-        wanted = output_of(model, output)
-        names = names_of(model, wanted).astype(object)
+        cells = asked(self, adata, indices, batch_size)
+        wanted = output_of(self, output)
+        names = names_of(self, wanted).astype(object)
         genes = gene_columns(gene_list, names)
-        codes = codes_of_batches(model, transform_batch)
+        codes = codes_of_batches(self, transform_batch)
         assert cells.adata is not None
         all_in_order = indices is None  # then nothing is copied: names and columns may lie on disk
         obs = cells.adata.obs if all_in_order else cells.adata.obs.iloc[cells.cells].copy()
         var = pd.DataFrame(index=pd.Index(names if genes is None else names[genes]))
         outputs = [wanted.at_library(library_size)]
         options: dict[str, Any] = {"transform_batch": codes, "columns": genes, "n_samples": n_samples, "seed": seed}
-        blocks = normalized_blocks(model.module, cells.batches, outputs, **options)
+        blocks = normalized_blocks(self.module, cells.batches, outputs, **options)
         with matrix_writer(path, obs, var, overwrite=overwrite) as writer:
             for block in blocks:
                 writer.append(block.cpu().numpy() if isinstance(block, Tensor) else block)

@@ -56,7 +56,7 @@ class CellAssignModule(BaseModuleClass):
         Sizes of the covariates.
     """
 
-    search_tolerance = 1e-4  # of 8 to 100 nats a cell
+    search_tolerance = 1e-4  # of 8 to 100 nats per cell
 
     min_delta = 2
     """Smallest log fold change of a marker; training keeps to it."""
@@ -140,7 +140,7 @@ class CellAssignModule(BaseModuleClass):
         x, size_factor
             Counts ``(n, g)``, size factors ``(n, 1)``.
         batch_index
-            Not looked at: batches are columns of the design matrix.
+            Not used: batches are columns of the design matrix.
         design_matrix
             Covariates, ``(n, p)``.
 

@@ -35,7 +35,7 @@ _CELLS_TO_START_FROM = 20_000
 
 
 class Survey(NamedTuple):
-    """What is looked at before training.
+    """What training begins with.
 
     Attributes
     ----------
@@ -186,7 +186,7 @@ def _em(x_ng: np.ndarray, size_n: np.ndarray, rho_gc: np.ndarray, smallest_fold:
 def _rates(
     x_ng: np.ndarray, size_n: np.ndarray, rho_gc: np.ndarray, smallest_fold: float, gamma_nc: np.ndarray
 ) -> np.ndarray:
-    """Rates of each gene in each type: one where it is no marker, free but larger where it is."""
+    """Rates of each gene in each type: 1 unless it is a marker; those of markers are free but larger."""
     counts_gc, sizes_c = x_ng.T @ gamma_nc + _PRIOR_COUNT, size_n @ gamma_nc + 1.0
     own_gc, other_gc = rho_gc > 0, rho_gc == 0
     base_g = (counts_gc * other_gc).sum(1) / np.maximum((sizes_c * other_gc).sum(1), 1e-12)

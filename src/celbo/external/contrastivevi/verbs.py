@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -15,15 +15,10 @@ from ... import posterior
 from ...core import REGISTRY_KEYS, checked_methods, unknown_name
 from ...dataloaders.row_sources.source import as_indices
 from ...posterior import EXPRESSION
-from ...verbs.answering import AnsweringWith
+from ...verbs.base import Model, answering_with
 from ...verbs.cells import Asked, asked
 from ...verbs.outputs import corrected_batches, differential, names_of, normalized
 from .module import IS_TARGET, Decoded, Encoded
-
-if TYPE_CHECKING:
-    from ...model.base import BaseModelClass as Base
-else:
-    Base = object
 
 __all__ = ["ContrastiveMixin"]
 
@@ -35,7 +30,7 @@ Minibatches = Iterable[dict[str, Tensor]]
 
 
 @checked_methods
-class ContrastiveMixin(Base):
+class ContrastiveMixin(Model):
     """Latents, denoised expression and differential expression, without or with salient latents.
 
     Common arguments (``adata``, ``indices``, ``batch_size``, ``seed``): see :class:`~celbo.model.base.VAEMixin`; those
@@ -172,7 +167,7 @@ class ContrastiveMixin(Base):
             ``"background"`` or ``"salient"`` for all cells.
         indices_to_return_salient
             Instead: row numbers or a mask of the cells that are decoded with their salient latents, the others without.
-            As in scvi-tools 1.4.2 they are looked for among ``indices``: without these it is none, with a warning.
+            As in scvi-tools 1.4.2 they are searched among ``indices``: without these none is found, with a warning.
 
         Raises
         ------
@@ -242,7 +237,7 @@ class ContrastiveMixin(Base):
         self._check_if_trained()
         corrected = corrected_batches(self, batchid1, batchid2)
         return differential(
-            AnsweringWith(self, Decoded(self.module)),
+            answering_with(self, Decoded(self.module)),
             _marked(asked(self, adata, None, batch_size), "salient" if target_idx is None else target_idx),
             self._outputs,
             {"groupby": groupby, "group1": group1, "group2": group2, "idx1": idx1, "idx2": idx2},
@@ -270,7 +265,7 @@ class ContrastiveMixin(Base):
         adata, indices, batch_size, seed
             See the class.
         give_mean
-            The posterior mean, or a draw; an observed library is given with ``False``.
+            The posterior mean, or a draw; ``False`` returns an observed library.
         variance_as_scale
             In the mean of a latent library, take the variance of its logarithm for the standard deviation, as
             scvi-tools 1.4.2 does, for the same figures. False: the mean itself.
@@ -292,7 +287,7 @@ class ContrastiveMixin(Base):
         self._check_if_trained()
         transform_batch, gene_list, library_size, n_samples, n_samples_overall = asked_for
         return normalized(
-            AnsweringWith(self, Decoded(self.module)),
+            answering_with(self, Decoded(self.module)),
             _marked(cells, of),
             [EXPRESSION.reading(library_size=library_size)],
             transform_batch=transform_batch,

@@ -4,7 +4,7 @@ Dims: n cells, k latents, s samples.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,11 +15,6 @@ from ... import posterior
 from ...core import ArgumentError, checked_methods, unknown_name
 from ...model.base import VAEMixin
 from .panel import CYTOVI_REGISTRY_KEYS
-
-if TYPE_CHECKING:
-    from ...model.base import BaseModelClass as Base
-else:
-    Base = object
 
 __all__ = ["AbundanceMixin", "log_median"]
 
@@ -41,14 +36,14 @@ def log_median(log_values: np.ndarray, axis: int = -1) -> np.ndarray:
 
 
 def _products_of_dimensions(mean_nk: np.ndarray, variance_nk: np.ndarray, *args: Any, **kwargs: Any) -> np.ndarray:
-    """As scvi-tools 1.4.2: dimensions are mixed each by itself, and variances are taken for scales."""
+    """As scvi-tools 1.4.2: dimensions are mixed independently, and variances are used as scales."""
     columns = [slice(k, k + 1) for k in range(mean_nk.shape[1])]
     of = posterior.sample_log_densities
     return np.sum([of(mean_nk[:, k], np.square(variance_nk[:, k]), *args, **kwargs) for k in columns], axis=0)
 
 
 @checked_methods
-class AbundanceMixin(VAEMixin, Base):
+class AbundanceMixin(VAEMixin):
     """Densities of samples in the latent space; common arguments: see :class:`~celbo.model.base.VAEMixin`."""
 
     def get_aggregated_posterior(  # type: ignore[override]
@@ -70,7 +65,7 @@ class AbundanceMixin(VAEMixin, Base):
         sample
             Name of a sample, of whose cells it is made; None: of ``indices``.
         indices
-            Row numbers; None or none: all cells.
+            Row numbers; None or an empty list: all cells.
         dof
             Degrees of freedom of Student's t components; None for normal ones.
         """
@@ -99,7 +94,7 @@ class AbundanceMixin(VAEMixin, Base):
         adata, batch_size, seed
             See the class.
         downsample_cells
-            Cells of a sample that its density is made of at most, drawn at random; None: all.
+            Most cells per sample that its density is made of, drawn at random; None: all.
         dof
             Degrees of freedom of Student's t components of the densities; None for normal ones.
 

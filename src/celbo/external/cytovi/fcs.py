@@ -102,7 +102,7 @@ def _read(flowio: Any, file: Path, left_out: list[str]) -> AnnData:
 
 
 def _unique(names: list[str]) -> pd.Index:
-    """Names, the second of the same with a number behind it."""
+    """Names; repeated ones get a number appended."""
     return ad.utils.make_index_unique(pd.Index(names))
 
 

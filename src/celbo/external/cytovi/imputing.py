@@ -6,7 +6,7 @@ Dims: n cells, m neighbours, g genes.
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,11 +15,7 @@ from anndata import AnnData
 from scipy.spatial import cKDTree
 
 from ...core import REGISTRY_KEYS, ArgumentError, checked_methods, unknown_name
-
-if TYPE_CHECKING:
-    from ...model.base import BaseModelClass as Base
-else:
-    Base = object
+from ...verbs.base import Model
 
 __all__ = ["ImputingMixin", "nearest", "vote"]
 
@@ -57,7 +53,7 @@ def vote(codes_nm: np.ndarray, n_categories: int) -> tuple[np.ndarray, np.ndarra
 
 
 @checked_methods
-class ImputingMixin(Base):
+class ImputingMixin(Model):
     """Categories and RNA of a reference, carried over by nearest neighbours.
 
     ``use_rep`` is a key of ``obsm`` with a space that cells of both data sets lie in; None: ``"X_CytoVI"`` where both

@@ -209,7 +209,7 @@ class CytoVAE(BaseModuleClass):
         Parameters
         ----------
         z
-            Latents; only their shape is looked at.
+            Latents; only their shape is used.
         y
             Codes of the labels, ``(n, 1)``.
         """
@@ -348,7 +348,7 @@ class CytoVAE(BaseModuleClass):
         tensors
             Minibatch by registry key.
         n_mc_samples, n_mc_samples_per_pass
-            Samples a cell in all, and at once.
+            Samples per cell in all, and at once.
         return_mean
             Whether to return the mean over cells.
 

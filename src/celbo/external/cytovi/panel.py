@@ -111,7 +111,7 @@ class PanelField(LayerField):
         super().__init__(PANEL_KEY, layer, is_count_data=False)
 
     def validate_field(self, adata: AnnData) -> None:
-        """Raise where there is no such layer, or other numbers in it than 0 and 1."""
+        """Raise for a missing layer, or one with numbers other than 0 and 1."""
         if self.attr_key not in adata.layers:
             raise KeyError(
                 f"{self.place} should say which markers each cell's panel has, and it is not there: "

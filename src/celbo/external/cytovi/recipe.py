@@ -22,7 +22,7 @@ _FEWEST_STEPS, _MOST_EPOCHS, _FEWEST_EPOCHS = 1500, 150, 10
 
 
 def _cells_a_batch(n_cells: int) -> int:
-    """A power of two, of which there are 64 an epoch or more: rows are short, and large minibatches cost little."""
+    """A power of two with at least 64 minibatches per epoch: rows are short, and large minibatches cost little."""
     wanted = max(1, n_cells // _STEPS_AN_EPOCH)
     return min(max(2 ** int(math.log2(wanted)), _SMALLEST_BATCH), _LARGEST_BATCH)
 
@@ -41,7 +41,7 @@ def train_settings(model: "CytometryMixin", options: dict[str, Any]) -> dict[str
     model
         The model.
     options
-        As they were given, None where nobody did.
+        As they were given; None by default.
     """
     adversary, n_cells = options.pop("adversarial_classifier"), model.summary_stats["n_cells"]
     if adversary is None:

@@ -28,7 +28,7 @@ _INSIDE = 1e-6
 
 
 def _fold_change(low: float, high: float) -> Callable[[np.ndarray, np.ndarray, float], np.ndarray]:
-    """Log2 fold change of markers, which are put a bit inside of a range first: there are no logarithms below 0."""
+    """Log2 fold change of markers, clipped into a range first because there are no logarithms below 0."""
     low, high = low + _INSIDE, high - _INSIDE
 
     def fold_change(scale1_rg: np.ndarray, scale2_rg: np.ndarray, pseudocount: float) -> np.ndarray:
@@ -173,7 +173,7 @@ class CytometryMixin(AbundanceMixin, ImputingMixin, RNASeqMixin):
         adata, batch_size, seed
             See the class. Nothing is written to the data.
         groupby, group1, group2, idx1, idx2, subset_idx
-            Who is compared, see :func:`~celbo.posterior.comparisons`.
+            The groups to compare, see :func:`~celbo.posterior.comparisons`.
         mode, delta, weights, filter_outlier_cells, importance_weighting_kwargs, silent
             As in :meth:`~celbo.model.base.RNASeqMixin.differential_expression`.
         test_mode

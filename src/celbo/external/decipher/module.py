@@ -195,7 +195,7 @@ class DecipherModule(BaseModuleClass):
         tensors
             Minibatch by registry key.
         n_mc_samples
-            Samples a cell in all.
+            Samples per cell in all.
         return_mean
             Whether to return the mean over cells.
         n_mc_samples_per_pass

@@ -71,7 +71,7 @@ class DecoderDRVI(DecoderSCVI):
     n_cat_list
         Number of categories of each categorical covariate.
     n_continuous_cov
-        Dense covariates, which stand behind the latents.
+        Dense covariates, whose columns follow the latents.
     n_layers, n_hidden, inject_covariates, use_batch_norm, use_layer_norm, **kwargs
         See :class:`~celbo.nn.DecoderSCVI`.
 
@@ -116,7 +116,7 @@ class DecoderDRVI(DecoderSCVI):
         self.split_map = StackedLinear(n_split, n_input // n_split, width) if split_method == "split_map" else None
 
     def hidden(self, z: Tensor, *cat_list: Tensor | None) -> Tensor:
-        """What the shared layers make of each split, ``(s, ..., h)``, of latents with dense covariates behind them."""
+        """What the shared layers make of each split, ``(s, ..., h)``, of latents followed by dense covariates."""
         latent, dense = z[..., : self.n_latent], z[..., self.n_latent :]
         parts = self._parts(latent.reshape(-1, self.n_latent))
         parts = append_columns(parts, dense.reshape(len(parts[0]), -1)) if dense.shape[-1] else parts

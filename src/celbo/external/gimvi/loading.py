@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["TwoSetsLoader", "TwoSetsSplitter"]
 
 Parts = tuple[dict[str, Any] | None, ...]
-"""A minibatch of each data set; None of one that is not looked at now."""
+"""A minibatch of each data set; None for a data set that is not being read."""
 
 
 class TwoSetsLoader(ConcatDataLoader):
@@ -33,7 +33,7 @@ class TwoSetsLoader(ConcatDataLoader):
 
 
 class _InTurn(Loader):
-    """Minibatches of one data set and then of the other, so that each cell is looked at once.
+    """Minibatches of one data set and then of the other, so that each cell comes once.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class _InTurn(Loader):
         self.loaders = loaders
 
     def __len__(self) -> int:
-        """Minibatches an epoch."""
+        """Minibatches per epoch."""
         return sum(len(loader) for loader in self.loaders if loader is not None)
 
     def __iter__(self) -> Iterator[Parts]:

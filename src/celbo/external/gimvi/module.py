@@ -172,7 +172,7 @@ class JVAE(BaseModuleClass):
         n_samples
             With more than 1 the samples get a leading dimension, without gradient.
         batch_index
-            Not looked at.
+            Not used.
 
         Returns
         -------
@@ -269,7 +269,7 @@ class JVAE(BaseModuleClass):
         return encoded["qz"].loc if deterministic else encoded["z"]
 
     def sample_from_posterior_l(self, x: Tensor, mode: int | None = None, deterministic: bool = False) -> Tensor:
-        """Log library, ``(n, 1)``: its mean where ``deterministic``, else a draw; an observed one as it is."""
+        """Log library, ``(n, 1)``: observed, or the mean of its posterior where ``deterministic``, else a draw."""
         encoded = self.inference(x, mode)
         return encoded["ql"].loc if deterministic and encoded["ql"] is not None else encoded["library"]
 
@@ -292,7 +292,7 @@ class JVAE(BaseModuleClass):
         mode
             Number of the data set.
         batch_index, y
-            Batch of each cell among those of its data set, ``(n, 1)``; labels are not looked at.
+            Batch of each cell within its data set, ``(n, 1)``; labels are not used.
         deterministic
             Decode the mean of the latents, or a draw.
         decode_mode

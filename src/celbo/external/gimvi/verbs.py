@@ -1,7 +1,7 @@
 """GimviMixin: verbs of a model of two data sets, whose answers are a list of one for each."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import numpy as np
 from anndata import AnnData
@@ -11,13 +11,8 @@ from ...core import REGISTRY_KEYS, checked_methods
 from ...core.kinds import OneOf
 from ...data import AnnDataManager
 from ...dataloaders import AnnDataLoader
-from ...model.base.face import keep_manager, kept_manager
+from ...model.base.face import ModelFace, keep_manager, kept_manager
 from ...posterior.passes import Rows, evaluating, on_device
-
-if TYPE_CHECKING:
-    from ...model.base import BaseModelClass as Base
-else:
-    Base = object
 
 __all__ = ["GimviMixin"]
 
@@ -25,7 +20,7 @@ Answer = Callable[[int, Mapping[str, Tensor]], Tensor]
 
 
 @checked_methods
-class GimviMixin(Base):
+class GimviMixin(ModelFace):
     """Latents and expression of the cells of both data sets.
 
     Attributes
@@ -56,7 +51,7 @@ class GimviMixin(Base):
         deterministic
             The mean of the posterior, or a draw.
         batch_size
-            Cells a minibatch.
+            Cells per minibatch.
         seed
             Of the draws; None: ``celbo.settings.seed``, or fresh randomness.
 
@@ -117,7 +112,7 @@ class GimviMixin(Base):
         return results
 
     def _managers_of(self, adatas: Sequence[AnnData] | None) -> Iterator[tuple[int, AnnDataManager]]:
-        """Number and manager of each data set; what is none of the model's own is what its place says."""
+        """Number and manager of each data set; one that is not the model's own counts as the one at its position."""
         adatas = self.adatas if adatas is None else adatas
         if not adatas:
             raise ValueError("This model was loaded without data: pass adatas=[adata_seq, adata_spatial].")

@@ -122,7 +122,7 @@ class JointEmbeddingVAE(VAE):
         super().__init__(n_input, n_cats_per_cov=n_cats_per_cov, **sizes, **kwargs)
         if use_joint_embedding and self.gene_likelihood == "normal":
             raise ValueError(
-                "The joint embedding thins counts, and gene_likelihood='normal' is for what is none: take another "
+                "The joint embedding thins counts, and gene_likelihood='normal' is not for counts: take another "
                 "likelihood, or use_joint_embedding=False."
             )
         self.joint_embedding_weight, self.lambda_off_diag = joint_embedding_weight, lambda_off_diag

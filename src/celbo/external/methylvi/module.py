@@ -297,7 +297,7 @@ class METHYLVAE(BaseModuleClass):
         tensors
             Minibatch.
         n_samples
-            Samples a cell, each with latents of its own.
+            Samples per cell, each with its own latents.
 
         Returns
         -------

@@ -11,7 +11,7 @@ from ...core import checked_methods, optional, unknown_name
 from ...data.fields.methylation import coverage_key, methylated_key
 from ...data.modalities import obs_with
 from ...posterior import Output
-from ...verbs.base import Answering
+from ...verbs.base import Model
 from ...verbs.cells import Asked, Weights, asked, weighting_of
 from ...verbs.outputs import corrected_batches, counts_behind, differential, names_of, normalized, output_of
 from .differences import methylated_shares, methylation_table
@@ -26,7 +26,7 @@ Cells = Sequence[int] | Sequence[bool] | str
 
 
 @checked_methods
-class MethylationMixin(Answering):
+class MethylationMixin(Model):
     """Methylation of regions in each cell, and differential methylation.
 
     Common arguments (``mdata``, ``indices``, ``batch_size``, ``seed``): see :class:`~celbo.model.base.VAEMixin`.
@@ -61,7 +61,7 @@ class MethylationMixin(Answering):
         n_samples
             Draws of the latents for each cell.
         n_samples_overall
-            Instead: this many draws from all cells together, each from a cell drawn with replacement.
+            Give this many draws from all cells together instead, each from a cell drawn with replacement.
         return_mean
             Average over the draws.
         return_numpy
@@ -194,8 +194,8 @@ class MethylationMixin(Answering):
         mdata, batch_size, seed
             See :class:`~celbo.model.base.VAEMixin`. Nothing is written to the data.
         groupby, group1, group2, idx1, idx2
-            Who is compared, see :func:`~celbo.posterior.comparisons`. ``groupby`` is a column of ``mdata.obs``, or of a
-            modality: ``"mCG:label"``.
+            The groups to compare, see :func:`~celbo.posterior.comparisons`. ``groupby`` is a column of ``mdata.obs``,
+            or of a modality: ``"mCG:label"``.
         mode
             ``"vanilla"``: in which group is a larger share methylated; ``"change"``: by more than ``delta``. Every
             region differs a little, so prefer ``"change"``.

@@ -1,4 +1,4 @@
-r"""Groups of samples where a cell lies in u, and whether a sample has a cell like it at all.
+r"""Densities of groups of samples at a cell's u, and whether a sample has a cell like it at all.
 
 .. math:: h_{ns} = \max_{m \in s} \log q_m(u_n)
 
@@ -32,15 +32,15 @@ def nearest_components(u_nk: np.ndarray, variance_nk: np.ndarray, cells_of: Sequ
 def enrichment(
     densities_ns: np.ndarray, own_n: np.ndarray | None, group_s: np.ndarray, n_groups: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Log-densities of groups of samples, and of each less that of all other samples, ``(n, groups)`` each.
+    """Log-densities of groups of samples, and how far each exceeds that of all other samples, ``(n, groups)`` each.
 
     Parameters
     ----------
     densities_ns
         Log-density of each sample.
     own_n
-        Column of each cell's own sample, which is left out of its groups: where it is, there are cells like it; None:
-        it is not. Negative: none of them.
+        Column of each cell's own sample, which is left out of its groups because it has cells like this one; None:
+        nothing is left out. Negative: no sample of these.
     group_s
         Group of each sample.
     n_groups
@@ -56,7 +56,7 @@ def enrichment(
 
 
 def _log_mean(values_ns: np.ndarray) -> np.ndarray:
-    """Log of the mean of densities that are there; NaN where none is."""
+    """Log of the mean of the densities that are not missing; NaN where all are."""
     count_n = np.isfinite(values_ns).sum(1)
     with np.errstate(divide="ignore", invalid="ignore"):
         total_n = logsumexp(values_ns, axis=1) if values_ns.shape[1] else np.full(len(values_ns), -np.inf)
@@ -83,5 +83,5 @@ def outliers(
                 density_nm[rows, part.start + rows] = -np.inf
                 own.append(density_nm.max(1))
     if not own:
-        raise ArgumentError("Every sample has one cell: there is no second one to say what lies near it.")
+        raise ArgumentError("Every sample has one cell, and a distance needs two.")
     return nearest_components(u_nk, variance_nk, cells_of), float(np.quantile(np.concatenate(own), share))

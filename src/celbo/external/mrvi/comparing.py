@@ -31,7 +31,7 @@ class MRVIMixin(CounterfactualMixin):
         omit_original_sample: bool = True,
         batch_size: int = 128,
     ) -> Any:
-        """How dense the cells of each sample, and of each value of covariates of samples, are where a cell lies.
+        """Density of each sample, and of each value of a covariate of samples, at each cell.
 
         Parameters
         ----------
@@ -40,7 +40,7 @@ class MRVIMixin(CounterfactualMixin):
         sample_cov_keys
             Columns of ``adata.obs`` that have one value in each sample.
         sample_subset
-            Names of samples to look at; None: all.
+            Names of the samples to use; None: all.
         compute_log_enrichment
             Also give each value's log-density less that of the other values.
         omit_original_sample
@@ -77,18 +77,18 @@ class MRVIMixin(CounterfactualMixin):
         *,
         seed: int | None = None,
     ) -> Any:
-        """Which cells may be put into which samples: those near which the sample has a cell.
+        """Which cells may be put into which samples: those that the sample has a cell near.
 
         Parameters
         ----------
         adata, batch_size, seed
             See the class.
         subsample_size
-            Cells of a sample to look at, at most, drawn at random; None: all.
+            Most cells per sample to use, drawn at random; None: all.
         quantile_threshold
-            Share of cells that would be none of their own sample, without themselves.
+            Share of cells that lie below the threshold in their own sample, each left out of it.
         admissibility_threshold
-            Log-density that a cell must lie above that threshold.
+            How far above that threshold a cell must lie, in nats.
 
         Returns
         -------
@@ -128,37 +128,37 @@ class MRVIMixin(CounterfactualMixin):
         seed: int | None = None,
         **filter_samples_kwargs: Any,
     ) -> Any:
-        """What of each cell depends on covariates of samples, see :mod:`celbo.external.mrvi.differential`.
+        """How each cell depends on covariates of samples, see :mod:`celbo.external.mrvi.differential`.
 
         Parameters
         ----------
         adata, batch_size, use_vmap, seed
             See the class.
         sample_cov_keys
-            Columns of ``adata.obs`` that have one value in each sample: numbers, or categories (of which the first is
-            what others are compared with).
+            Columns of ``adata.obs`` that have one value in each sample: numbers, or categories, which are compared with
+            the first of them.
         sample_subset
-            Names of the samples to look at; None: all.
+            Names of the samples to use; None: all.
         normalize_design_matrix
             Scale each covariate to 0 to 1.
         add_batch_specific_offsets
-            Let each batch of samples have a level of its own.
+            Give each batch of samples its own level.
         mc_samples
             Draws of u.
         store_lfc
-            Give fold changes (base 2) of genes, too.
+            Also give log2 fold changes of genes.
         store_lfc_metadata_subset
-            Of these covariates only.
+            Covariates to give fold changes for; None: all.
         store_baseline
-            Give the profile that they start from.
+            Also give the profile that fold changes start from.
         eps_lfc
             Added to profiles before their logarithm.
         filter_inadmissible_samples
-            Put cells into those samples only that have cells like them, see :meth:`get_outlier_cell_sample_pairs`.
+            Put cells only into samples that have cells like them, see :meth:`get_outlier_cell_sample_pairs`.
         lambd
             Ridge of the regression.
         delta
-            Size of fold changes whose probability ``pde`` is given; None: it is not.
+            Give in ``pde`` the probability of a larger log2 fold change; None: leave it out.
         **filter_samples_kwargs
             For :meth:`get_outlier_cell_sample_pairs`.
 
@@ -206,7 +206,7 @@ class MRVIMixin(CounterfactualMixin):
 
 
 def _table(found: dict[str, np.ndarray], coords: dict[str, Any], names: np.ndarray, folded: list[int]) -> Any:
-    """What was found, by the names of covariates; fold changes of some of them have a dimension of their own."""
+    """The answer by names of covariates; fold changes of a subset have their own dimension."""
     sub = "covariate" if len(folded) in (0, len(names)) else "covariate_sub"
     dims: dict[str, list[str]] = {"beta": ["covariate", "latent_dim"], "baseline_expression": ["gene"]}
     dims |= {name: [sub, "gene"] for name in ("lfc", "lfc_std", "pde")}

@@ -3,7 +3,7 @@ r"""Each cell in each sample: what it would be there, and how far that lies from
 .. math:: z_{ns} = A u_n + \epsilon(u_n, s), \qquad d_{nst} = \lVert z_{ns} - z_{nt} \rVert
 
 Cells are taken in blocks whose pairs with samples fill at most 64 MiB for each table that is made of them. The state u
-is encoded once, and what of the attention belongs to u or to a sample alone is worked out once for each of them.
+is encoded once, and the parts of the attention that depend on u alone or on a sample alone are computed once each.
 
 Dims: n cells, s samples, k latents, t draws.
 """
@@ -56,7 +56,7 @@ class Block(NamedTuple):
 
 
 def blocks(module: TorchMRVAE, batches: Batches, numbers_a_cell: int = 1) -> Iterator[Block]:
-    """Cells in blocks that are small enough for so many numbers of each."""
+    """Cells in blocks, each small enough for this many numbers per cell."""
     step = max(1, _NUMBERS // numbers_a_cell)
     for tensors in on_device(batches, module):
         for start in range(0, size_of(tensors), step):
@@ -99,7 +99,7 @@ def latents(
 def in_samples(
     module: TorchMRVAE, qu: Normal, samples: Tensor, draws: int | None, part: Literal["z", "eps"] = "z"
 ) -> Tensor:
-    """Z or its effect of the sample for cells in samples, ``(n, s, k)``, or ``(t, n, s, k)`` at so many draws.
+    """Z, or the sample's effect on it, for cells in samples: ``(n, s, k)``, or ``(t, n, s, k)`` for t draws.
 
     Draws of z are of a u for each sample, as in scvi-tools, so that their distances tell effects from noise; effects
     are of one u in all samples, which differ then by nothing else.
@@ -126,7 +126,7 @@ def representations(
     n_cells: int | None = None,
     seed: int | None = None,
 ) -> np.ndarray:
-    """Z of each cell in each sample, ``(n, s, k)``; at so many draws of it ``(n, t, s, k)``."""
+    """Z of each cell in each sample, ``(n, s, k)``; for t draws ``(n, t, s, k)``."""
     rows = Rows(n_cells)
     with evaluating(module, seed):
         samples = torch.arange(n_samples, device=module.device)
@@ -154,7 +154,7 @@ def distances(
     module, batches
         As everywhere.
     write
-        Takes the distances of the next cells, ``(n, s, s)``, or ``(n, t, s, s)`` at so many draws of z.
+        Takes the distances of the next cells, ``(n, s, s)``, or ``(n, t, s, s)`` for t draws of z.
     n_samples
         Number of samples.
     draws

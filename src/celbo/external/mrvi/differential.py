@@ -1,4 +1,4 @@
-r"""What of a cell depends on what is known of its samples: a regression in each cell over the samples it is put into.
+r"""How a cell depends on covariates of samples: a regression in each cell over the samples that it is put into.
 
 .. math:: \frac{e_{nsk} - \bar e_{nk}}{\sigma_{nk}} \approx \sum_q X_{sq} \beta_{nqk}, \qquad
           t_{nq} = \sum_k \bigl[(X^\top X + \lambda)^{1/2} \beta_n\bigr]_{qk}^2
@@ -33,7 +33,7 @@ _EPS = 1e-6
 
 @dataclass(frozen=True)
 class Regression:
-    """What is asked of :func:`differential`.
+    """Settings of :func:`differential`.
 
     Attributes
     ----------
@@ -42,9 +42,9 @@ class Regression:
     samples
         Their codes, ``(s,)``.
     folded
-        Columns that fold changes are wanted of.
+        Columns to give fold changes for.
     offsets
-        Columns that are offsets of the batches, one for each; none: there are no offsets.
+        Columns that are offsets of the batches, one for each; empty: no offsets.
     draws
         Draws of u.
     ridge
@@ -52,9 +52,9 @@ class Regression:
     eps
         Added to profiles before their logarithm.
     delta
-        Size of fold changes whose probability is given; None: it is not.
+        Give the probability of a larger log2 fold change; None: leave it out.
     baseline
-        Whether the profile is given that fold changes start from.
+        Whether to give the profile that fold changes start from.
     """
 
     matrix_sq: np.ndarray
@@ -84,7 +84,7 @@ def differential(
     module, batches, n_cells, seed
         As everywhere.
     asked
-        What is asked.
+        The settings.
     is_admissible_ns
         Whether a cell may be put into a sample, in the order of the cells and of ``asked.samples``; None: into all.
 

@@ -6,8 +6,8 @@ Queries and keys of this attention are single numbers, a position each: with :ma
 .. math:: o_i = w_v \sum_j p_{ij} b_j + c_v \sum_j p_{ij}, \qquad
           p_{ij} = \mathrm{softmax}_j\, \frac{(a_i\,w_q^\top w_k + c_q^\top w_k)\, b_j}{\sqrt d}
 
-since what is the same for all j leaves a softmax as it is. So no vector is made for a position, whatever the number of
-channels, and what belongs to the cell or to the sample alone is worked out once, not for each pair of both.
+since a term that is the same for all j cancels in a softmax. So no position needs a vector, whatever the number of
+channels, and what depends on the cell alone or on the sample alone is computed once, not for each pair of both.
 
 Dims: n cells, s samples, g genes, k latents, h heads, d channels of a head, i and j positions.
 """

@@ -120,7 +120,7 @@ class MRVI(MRVIMixin, UnsupervisedTrainingMixin, BaseModelClass):
         self._build_module()
 
     def _cells_of_samples(self) -> np.ndarray | None:
-        """Cells of each sample in the training data; None where there are none."""
+        """Cells of each sample in the training data; None without training data."""
         if self._adata_manager is None:
             return None
         codes = np.asarray(self._adata_manager.get_from_registry(REGISTRY_KEYS.SAMPLE_KEY)).ravel()

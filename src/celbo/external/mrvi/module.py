@@ -9,7 +9,7 @@ r"""Autoencoder of cells of several samples: what a cell is, and what it would b
                      - \log N(\epsilon_n; 0, \sigma_\epsilon)]
 
 with the sample :math:`s_n`, batch :math:`b_n`, label :math:`y_n` and total :math:`\ell_n` of the cell. A label adds 10
-to the logit of its component, so that each has one of its own.
+to the logit of its component, so that each label has its own component.
 
 Dims: n cells, s samples, g genes, k latents, m components of the prior, t draws.
 Reference: Boyeau, Hong, Gayoso, Kim, McFaline-Figueroa, Jordan, Azizi, Ergen and Yosef, *Deep generative modeling of
@@ -50,7 +50,7 @@ class TorchMRVAE(BaseModuleClass):
     u_prior_scale
         Log of the scale of the prior of u, and where scales of its components begin.
     u_prior_mixture, u_prior_mixture_k
-        Whether it is a mixture, and of how many components where there are no labels: else one a label.
+        Whether it is a mixture, and of how many components without labels; with labels: one per label.
     scale_observations
         Whether each sample weighs the same in the loss, however many cells it has.
     px_kwargs, qz_kwargs, qu_kwargs

@@ -28,7 +28,7 @@ def covariate(info: pd.DataFrame, obs: pd.DataFrame | None, code_n: np.ndarray, 
     Raises
     ------
     ArgumentError
-        There is none of that name, or it has missing values.
+        No column of that name, or one with missing values.
 
     Warns
     -----
@@ -58,7 +58,7 @@ def covariate(info: pd.DataFrame, obs: pd.DataFrame | None, code_n: np.ndarray, 
 
 
 def code_of(names: np.ndarray, sample: str | int) -> int:
-    """Code of a sample by name; a number that is no name is the code."""
+    """Code of a sample by name; a number that is not a name is taken as the code."""
     known = [str(name) for name in names]
     if str(sample) in known:
         return known.index(str(sample))
@@ -110,7 +110,7 @@ def design_of(columns: dict[str, pd.Series], batch_s: np.ndarray | None, normali
     columns
         Covariates by name, ``(s,)`` each.
     batch_s
-        Batch of each sample, for offsets of batches; None: there are none.
+        Batch of each sample, for offsets of batches; None: no offsets.
     normalize
         Whether columns are moved and scaled to 0 to 1.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -17,18 +17,13 @@ from ...verbs.cells import Asked, asked
 from . import samples
 from .counterfactual import Averages, Norm, distances, groups_of, latents, posterior_of_u, representations
 
-if TYPE_CHECKING:
-    from ...model.base import BaseModelClass as Base
-else:
-    Base = object
-
 __all__ = ["CounterfactualMixin", "xarray_for"]
 
 Column = str | list[str] | None
 
 
 @checked_methods
-class CounterfactualMixin(RNASeqMixin, VAEMixin, Base):
+class CounterfactualMixin(RNASeqMixin, VAEMixin):
     """Latents of cells, and what each would be in other samples.
 
     Common arguments (``adata``, ``indices``, ``batch_size``, ``dataloader``, ``seed``): see
@@ -54,16 +49,16 @@ class CounterfactualMixin(RNASeqMixin, VAEMixin, Base):
         *,
         seed: int | None = None,
     ) -> np.ndarray:
-        """U of each cell, what it is apart from its sample, or z, what it is in it.
+        """Latents of each cell: u, its state apart from the sample, or z, its state in the sample.
 
         Parameters
         ----------
         adata, indices, batch_size, dataloader, seed
             See the class.
         use_mean
-            At the mean of u, or at a draw.
+            Take the mean of u, or a draw.
         give_z
-            z and not u.
+            Return z instead of u.
 
         Returns
         -------
@@ -123,13 +118,13 @@ class CounterfactualMixin(RNASeqMixin, VAEMixin, Base):
         adata, indices, batch_size, use_vmap, seed
             See the class.
         use_mean
-            At the mean of u, or at draws.
+            Take the mean of u, or draws.
         mc_samples
-            How many.
+            Number of draws.
 
         Returns
         -------
-        ``xarray.DataArray`` of cells, samples and latents; with draws behind the cells where there are any.
+        ``xarray.DataArray`` of cells, samples and latents; for several draws, an axis of them follows the cells.
         """
         self._check_if_trained(warn=False)
         cells = asked(self, adata, indices, batch_size)
@@ -163,12 +158,12 @@ class CounterfactualMixin(RNASeqMixin, VAEMixin, Base):
         adata, indices, batch_size, use_vmap, seed
             See the class.
         use_mean
-            At the mean of u, or at draws.
+            Take the mean of u, or draws.
         normalize_distances
-            Less the mean distance of two draws of the cell in its own sample, over its standard deviation: how far
-            beyond noise. Draws are taken whatever ``use_mean`` says.
+            Subtract the mean distance between two draws of the cell in its own sample, and divide by its standard
+            deviation: the distance beyond noise. It needs draws, whatever ``use_mean`` is.
         groupby
-            Columns of ``adata.obs`` to average over the cells of each value of.
+            Columns of ``adata.obs``: average over the cells of each value.
         keep_cell
             Whether distances are kept for each cell: 4 bytes for each cell and pair of samples.
         norm
@@ -231,7 +226,7 @@ class CounterfactualMixin(RNASeqMixin, VAEMixin, Base):
         adata, indices, batch_size
             See the class.
         sample
-            Name or code of a sample, of whose cells it is; None: of all.
+            Name or code of the sample whose cells to take; None: all cells.
         """
         self._check_if_trained(warn=False)
         u, variance, code = self._u_of(asked(self, adata, indices, batch_size))
@@ -241,12 +236,12 @@ class CounterfactualMixin(RNASeqMixin, VAEMixin, Base):
         return posterior.aggregated_posterior(u, variance, None)
 
     def update_sample_info(self, adata: AnnData) -> None:
-        """Take what is known of samples from other data: a row of ``adata.obs`` for each.
+        """Take the table of samples from other data: one row of ``adata.obs`` per sample.
 
         Parameters
         ----------
         adata
-            Cells of all samples; in each column the first one's value is its sample's.
+            Cells of all samples; the first cell of a sample gives its row.
         """
         cells = asked(self, adata)
         assert cells.adata is not None

@@ -6,7 +6,7 @@ analysis*, Nature Methods 2024.
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ from ...module.likelihoods import LatentDistribution
 from ...module.peakvae import peak_sizes
 from ...module.variants import without_bias
 from ...verbs.accessibility import Cells
-from ...verbs.answering import AnsweringWith
+from ...verbs.base import answering_with
 from ...verbs.cells import Weights
 
 __all__ = ["POISSONVI"]
@@ -100,9 +100,9 @@ class POISSONVI(PEAKVI, BaseMinifiedModeModelClass):
         """Factor of each region on the scale of logits, ``(g,)``: the bias of the decoder's last layer."""
         return self.module.get_submodule(_REGION_FACTORS).bias.detach().cpu().numpy()
 
-    def _answering(self, normalize_regions: bool) -> Any:
+    def _answering(self, normalize_regions: bool) -> Self:
         """The model with the regions' factors, or without."""
-        return self if normalize_regions else AnsweringWith(self, without_bias(self.module, _REGION_FACTORS))
+        return self if normalize_regions else answering_with(self, without_bias(self.module, _REGION_FACTORS))
 
     def get_normalized_accessibility(  # type: ignore[override]  # scvi-tools' signature
         self,
@@ -127,7 +127,7 @@ class POISSONVI(PEAKVI, BaseMinifiedModeModelClass):
         Parameters
         ----------
         region_list
-            Regions to give, names or a mask, in the order of the model's. Unknown names are warned of.
+            Regions to return, names or a mask, in the order of the model's. Unknown names raise a warning.
         library_size
             What each cell sums to over all regions; ``"latent"``: the cell's total.
         normalize_regions
@@ -250,7 +250,7 @@ class POISSONVI(PEAKVI, BaseMinifiedModeModelClass):
     ) -> bundles.Fields:
         """Register an AnnData with counts of fragments, cells by regions.
 
-        Counts of reads, of which a fragment has two, are warned of: ``celbo.data.reads_to_fragments`` turns them into
+        Counts of reads, of which a fragment has two, raise a warning: ``celbo.data.reads_to_fragments`` turns them into
         fragments.
         """
         return bundles.counts(layer, fragments=True) + bundles.cells(

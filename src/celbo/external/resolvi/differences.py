@@ -44,14 +44,14 @@ class DifferencesMixin(ResolvedMixin):
         seed: int | None = None,
         **kwargs: Any,
     ) -> pd.DataFrame:
-        """Which labels are more frequent around the cells of one group than around those of another.
+        """Which labels are more frequent around one group of cells than around another.
 
         Parameters
         ----------
         adata, batch_size, seed
             See the class.
         groupby, group1, group2, idx1, idx2, subset_idx
-            Who is compared, see :func:`~celbo.posterior.comparisons`.
+            The groups to compare, see :func:`~celbo.posterior.comparisons`.
         neighbor_key
             Entry of ``obsm`` with the row numbers of the neighbours; None: those of setup.
         mode
@@ -106,7 +106,7 @@ class DifferencesMixin(ResolvedMixin):
         seed: int | None = None,
         **kwargs: Any,
     ) -> pd.DataFrame:
-        """Differential expression of what cells express themselves.
+        """Differential expression of the cells' own counts.
 
         Parameters
         ----------

@@ -39,7 +39,7 @@ _ACCEPTED = {
 
 
 def _for_few_cells(model: BaseModelClass, options: dict[str, Any]) -> dict[str, Any]:
-    """Smaller minibatches for few cells: two steps an epoch, as scvi-tools takes for 1,000, are too few in all."""
+    """Smaller minibatches for few cells: the two steps per epoch that scvi-tools takes for 1,000 are too few."""
     for name in _ACCEPTED:
         options.pop(name)
     is_classic = "classic" in (options["recipe"], default_recipe())
@@ -49,7 +49,7 @@ def _for_few_cells(model: BaseModelClass, options: dict[str, Any]) -> dict[str, 
 
 
 class RESOLVI(DifferencesMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
-    r"""Autoencoder of counts in tissue that tells a cell's own from its neighbours' and from background.
+    r"""Autoencoder of counts in tissue that separates a cell's own from its neighbours' and from background.
 
     .. math:: x_{ng} \sim \mathrm{NB}\Bigl(\ell_n \bigl(\pi_{n1}\,\rho_{ng} + \pi_{n2} \textstyle\sum_m w_{nm}
               \rho_{mg} + \pi_{n3}\,\beta_{b_n g}\bigr),\; \theta_{ng}\Bigr)
@@ -65,14 +65,14 @@ class RESOLVI(DifferencesMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelCl
     gene_likelihood
         ``"nb"`` or ``"poisson"``.
     background_ratio, median_distance
-        What the prior of the background goes by, and what squared distances are measured by; None: from the data, see
+        Expected share of the background, and unit of squared distances; None: estimated from the data, see
         :meth:`compute_dataset_dependent_priors`.
     semisupervised
         Whether latents must tell the labels of labelled cells; :meth:`predict` then gives those of the others.
     mixture_k
         Components of the prior of the latents; with ``semisupervised`` one for each label.
     downsample_counts
-        Whether counts are thinned in training before they are encoded, so that latents do not go by depth.
+        Whether counts are thinned in training before they are encoded, so that latents do not depend on depth.
     **model_kwargs
         Further arguments of :class:`~celbo.external.resolvi.RESOLVAE`.
 
@@ -117,11 +117,11 @@ class RESOLVI(DifferencesMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelCl
         self._build_module()
 
     def _computed_arguments(self) -> dict[str, Any]:
-        """What counts and distances say, where the user does not; labels without the last, which means none."""
+        """Priors from counts and distances, unless the user gives them; the last label is "not labelled"."""
         given, n_labels = given_arguments(self), max(1, self.summary_stats["n_labels"] - 1)
         computed: dict[str, Any] = {"n_labels": n_labels}
         wanted = [name for name in _FROM_DATA if given[name] is None]
-        if self.adata is None:  # weights that are loaded have what is worked out here
+        if self.adata is None:  # loaded weights hold what is computed here
             return computed | {name: _FROM_DATA[name] for name in wanted}
         if wanted or given["downsample_counts"]:
             priors = self.compute_dataset_dependent_priors(None if "background_ratio" in wanted else 1)
@@ -132,12 +132,12 @@ class RESOLVI(DifferencesMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelCl
         return computed
 
     def compute_dataset_dependent_priors(self, n_small_genes: Annotated[int | None, Whole(1)] = None) -> dict[str, Any]:
-        """What counts and distances say before training, see :func:`celbo.external.resolvi.neighbors.dataset_priors`.
+        """Estimate priors from counts and distances, see :func:`celbo.external.resolvi.neighbors.dataset_priors`.
 
         Parameters
         ----------
         n_small_genes
-            Genes of fewest counts that the background is told from; None: one in fifty.
+            Number of least expressed genes to estimate the background from; None: one in fifty.
 
         Raises
         ------
@@ -179,7 +179,7 @@ class RESOLVI(DifferencesMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelCl
         labels_key
             Column of ``adata.obs`` with labels, for ``semisupervised``.
         prepare_data
-            Find neighbours; False: take those in ``adata.obsm``, once they were looked at.
+            Find neighbours; False: check and take those in ``adata.obsm``.
         prepare_data_kwargs
             ``n_neighbors`` (10), ``spatial_rep`` (entry of ``obsm`` with the coordinates, ``"X_spatial"``),
             ``slice_key`` or ``batch_key`` (column of ``obs`` with the section of each cell; None: that of the batch).

@@ -24,13 +24,13 @@ _SIXTH = 5
 
 
 class CellField(CategoricalObsField):
-    """The name of each cell, a category of its own: for parameters that it owns."""
+    """The name of each cell as a category, for parameters of single cells."""
 
     def __init__(self) -> None:
         super().__init__(REGISTRY_KEYS.INDICES_KEY, CELL_NAMES)
 
     def _write(self, adata: AnnData, column: pd.Series, mapping: np.ndarray, *, is_new: bool = False) -> dict[str, Any]:
-        return super()._write(adata, column, mapping)  # that categories have one cell each is nothing to warn of
+        return super()._write(adata, column, mapping)  # no warning: every category has one cell here
 
     def transfer_field(self, state_registry: dict[str, Any], adata_target: AnnData, **kwargs: Any) -> dict[str, Any]:
         """Find the cells among those of the source; others are an ``ArgumentError``."""
@@ -38,14 +38,14 @@ class CellField(CategoricalObsField):
         new = [name for name in adata_target.obs[CELL_NAMES].astype(str) if name not in known]
         if new:
             raise ArgumentError(
-                f"{len(new)} cells are none of those that this model was trained on: {', '.join(map(repr, new[:5]))}. "
-                "RESOLVI has weights of its own for the neighbours of each cell: train one on these cells too."
+                f"This model was not trained on {len(new)} of the cells: {', '.join(map(repr, new[:5]))}. RESOLVI "
+                "learns weights for the neighbours of each cell: train a model on these cells, too."
             )
         return super().transfer_field(state_registry, adata_target, **kwargs)
 
 
 class Prepared(NamedTuple):
-    """What ``prepare_data_kwargs`` of setup may say.
+    """Entries of setup's ``prepare_data_kwargs``.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class Prepared(NamedTuple):
 
     @classmethod
     def of(cls, given: Mapping[str, Any] | None) -> "Prepared":
-        """From the argument; an error names a word that is none of these."""
+        """Read the argument; an unknown word is an error that names the nearest."""
         for name in given or {}:
             if name not in cls._fields:
                 raise UnknownArgumentError.among(name, "prepare_data_kwargs", cls._fields)
@@ -72,7 +72,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(adata: AnnData, batch_key: str | None, options: Prepared, graph: Graph, *, find: bool) -> None:
-    """Find neighbours, or look at those that are there, and name each cell.
+    """Find neighbours, or check those that are there, and name each cell.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def prepare(adata: AnnData, batch_key: str | None, options: Prepared, graph: Gra
         No coordinates, NaN coordinates, a section of too few cells; stored neighbours that are not of these cells.
     """
     if not adata.n_obs:
-        return  # an archive's setup is looked at without cells
+        return  # an archive's setup is checked without cells
     section_key = options.slice_key or options.batch_key or batch_key
     if section_key is not None:
         require_key(adata, "obs", section_key)
@@ -122,7 +122,7 @@ def prepare(adata: AnnData, batch_key: str | None, options: Prepared, graph: Gra
 
 
 def dataset_priors(x: Any, distance_nm: np.ndarray, n_small_genes: int | None) -> dict[str, Any]:
-    """What counts and distances say before training.
+    """Priors estimated from counts and distances before training.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ def dataset_priors(x: Any, distance_nm: np.ndarray, n_small_genes: int | None) -
     distance_nm
         Squared distances of neighbours.
     n_small_genes
-        Genes of fewest counts that the background is told from; None: one in fifty.
+        Number of least expressed genes to estimate the background from; None: one in fifty.
 
     Returns
     -------

@@ -89,7 +89,7 @@ class ResolvedMixin(RNASeqMixin):
         adata, indices, transform_batch, gene_list, library_size, batch_size, return_mean, return_numpy, seed
             See the class.
         n_samples
-            Draws a cell.
+            Draws per cell.
         n_samples_overall
             Cells to draw; None: all.
         weights

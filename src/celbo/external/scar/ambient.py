@@ -1,6 +1,6 @@
 r"""The profile of the ambient RNA: as given, from droplets without a cell, or from the cells themselves.
 
-A droplet is taken for empty where its counts are likely under the profile,
+A droplet counts as empty if its counts are likely under the profile,
 :math:`\log \mathrm{Multinomial}(x_d;\, a) \ge G \log p`; the profile is then that of the empty ones, and so on.
 
 Dims: d droplets, n cells, g genes. Counts stay as they are stored: nothing here makes a sparse table dense.
@@ -107,13 +107,13 @@ def empty_droplet_profile(
     x
         Counts of all droplets, ``(d, g)``, sparse or dense.
     prob
-        Probability p a gene: the closer to 1, the fewer droplets are taken for empty.
+        Probability p per gene: the closer to 1, the fewer droplets count as empty.
     min_raw_counts
         Droplets with fewer counts are left out.
     iterations
         Rounds of choosing droplets and of taking their profile.
     sample
-        Droplets looked at, drawn at random where there are more.
+        Most droplets to use; more are sampled at random.
     rng
         Of that draw.
 

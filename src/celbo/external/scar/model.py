@@ -67,7 +67,7 @@ class SCAR(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
     Raises
     ------
     KeyError, ValueError
-        An ambient profile of other genes, or of numbers that are no shares.
+        An ambient profile of other genes, or of numbers that are not shares.
     """
 
     _module_cls: ClassVar[type[SCAR_VAE]] = SCAR_VAE
@@ -118,7 +118,7 @@ class SCAR(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
         raw_adata
             All droplets, unfiltered, with counts in ``X``. Not changed; it may have more genes.
         prob
-            A droplet is empty where its counts have at least this probability a gene.
+            A droplet is empty if its counts have at least this probability per gene.
         min_raw_counts
             Droplets with fewer counts are left out.
         iterations
@@ -126,7 +126,7 @@ class SCAR(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
         n_batch
             Accepted for compatibility with scvi-tools: sparse counts need no parts.
         sample
-            Droplets looked at, drawn at random where there are more.
+            Most droplets to use; more are sampled at random.
         seed
             Of that draw.
 

@@ -188,7 +188,7 @@ class SCAR_VAE(VAE):
     Raises
     ------
     ValueError
-        An option that does not exist; a binomial under size factors, which are no totals.
+        An option that does not exist; a binomial with size factors, which are not totals.
     """
 
     ambient_profile: Tensor
@@ -244,7 +244,7 @@ class SCAR_VAE(VAE):
         """Begin with the dispersions that the counts have; a binomial has none."""
         return self.gene_likelihood != "b" and super().start_from_counts(x)
 
-    def generative(  # type: ignore[override]  # fewer arguments are looked at
+    def generative(  # type: ignore[override]  # fewer arguments are used
         self,
         z: Tensor,
         library: Tensor,
@@ -262,7 +262,7 @@ class SCAR_VAE(VAE):
         z, library, batch_index, size_factor
             See :meth:`celbo.module.VAE.generative`.
         cont_covs, cat_covs, y, transform_batch
-            Accepted as there, and not looked at: the decoder sees the latents alone.
+            Accepted and not used: the decoder sees the latents alone.
 
         Returns
         -------

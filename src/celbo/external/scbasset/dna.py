@@ -32,7 +32,7 @@ class SequenceField(ObsmField):
     """A table of codes of bases, 0 to 3 for A, C, G, T and 4 for N, a row for each region."""
 
     def validate_field(self, adata: AnnData) -> None:
-        """Raise an ``ArgumentError`` for what is no code, with the first region that has it."""
+        """Raise an ``ArgumentError`` for a number that is not a code, with the first region that has it."""
         super().validate_field(adata)
         table = adata.obsm[self.attr_key]
         for start in range(0, adata.n_obs, _ROWS_AT_ONCE):

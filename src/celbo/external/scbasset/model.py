@@ -146,7 +146,7 @@ class SCBASSET(UnsupervisedTrainingMixin, BaseModelClass):
         lib_size_norm
             Accepted for compatibility with scvi-tools: a cell's openness is the same with and without the motif.
         batch_size
-            Sequences a minibatch.
+            Sequences per minibatch.
         motif
             Instead of files: the motif in IUPAC letters (``"TGASTCA"``), or chances or counts of A, C, G and T at each
             base, ``(bases, 4)``. It is put into the middle of sequences drawn from the pairs of bases of the regions.
@@ -217,7 +217,7 @@ class SCBASSET(UnsupervisedTrainingMixin, BaseModelClass):
         Raises
         ------
         ArgumentError
-            Codes that are none.
+            Numbers that are not codes of bases.
         """
         return [
             LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True),

@@ -166,7 +166,7 @@ class ScBassetModule(BaseModuleClass):
         Parameters
         ----------
         auroc_bins
-            Count scores in so many bins (``auroc_histogram`` among the extra metrics), which add up over minibatches;
+            Count scores in this many bins (``auroc_histogram`` among the extra metrics), which add up over minibatches;
             None: work the area of this minibatch out exactly (``auroc``).
         """
         is_open = tensors[REGISTRY_KEYS.X_KEY] > 0

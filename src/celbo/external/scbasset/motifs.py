@@ -33,7 +33,7 @@ def motif_chances(motif: Motif) -> np.ndarray:
     Raises
     ------
     ArgumentError
-        A letter that is none of IUPAC's, or a table that is none of chances.
+        A letter outside of IUPAC's code, or a table that does not hold chances.
     """
     if isinstance(motif, str):
         unknown = [letter for letter in motif.upper() if letter not in _IUPAC]

@@ -171,7 +171,7 @@ def surrounding_cells(
     xy_nd, section_n, names
         See :func:`~celbo.data.spatial.nearest_cells`.
     k_nn, radius
-        So many nearest cells, of which those within a radius in the unit of the coordinates; at least one is given.
+        Number of nearest cells, and radius in the unit of the coordinates that they must lie within; give one at least.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-r"""Networks of SCVIVA: an encoder with one head, and decoders of what surrounds a cell.
+r"""Networks of SCVIVA: an encoder with one head, and decoders of a cell's surroundings.
 
 Dims: n cells, k latents, c cell types, e dimensions of the niche's embedding.
 """
@@ -72,7 +72,7 @@ class NicheDecoder(nn.Module):
     def forward(self, x: Tensor, *cat_list: Tensor | None, cont: Tensor | None = None) -> Normal:
         """Distribution over ``(..., c, e)`` of latents ``(..., k)`` and covariates."""
         mean, unconstrained = self.dist_decoder(self.decoder(x, *cat_list, cont=cont)).chunk(2, dim=-1)
-        # The head is named for a variance in scvi-tools, and taken for the standard deviation there too.
+        # scvi-tools names the head for a variance, and uses it as the standard deviation, too.
         scale = F.softplus(unconstrained) + self.var_eps
         return Normal(mean.unflatten(-1, self.shape), scale.unflatten(-1, self.shape), validate_args=False)
 
@@ -85,7 +85,7 @@ class DirichletDecoder(Decoder):
     n_input, n_output
         Latents and dense covariates; cell types.
     n_cat_list, n_layers, n_hidden, **kwargs
-        See :class:`~celbo.nn.Decoder`, whose second head is there, as in scvi-tools' archives, and not looked at.
+        See :class:`~celbo.nn.Decoder`, whose second head is there, as in scvi-tools' archives, but not used.
     concentration_eps
         Added to the concentrations.
     """

@@ -63,7 +63,7 @@ class SCVIVA(
     Parameters
     ----------
     adata
-        AnnData with :meth:`preprocessing_anndata` and :meth:`setup_anndata` behind it.
+        AnnData that went through :meth:`preprocessing_anndata` and :meth:`setup_anndata`.
     n_hidden, n_latent, n_layers, dropout_rate
         Width of the hidden layers, latent dimensions, hidden layers of encoder and decoder, dropout in the encoder.
     dispersion

@@ -39,7 +39,7 @@ __all__ = ["SCVIVA_REGISTRY_KEYS", "NicheLossOutput", "nicheVAE"]
 
 
 class _RegistryKeys(NamedTuple):
-    """Registry keys of what surrounds a cell."""
+    """Registry keys of a cell's surroundings."""
 
     SAMPLE_KEY: str = "sample"
     Z1_MEAN_KEY: str = "latent_mean"
@@ -87,7 +87,7 @@ class nicheVAE(VAE):
     cell_rec_weight, latent_kl_weight, spatial_weight
         Weights of the cell's own counts and type, of the KL divergence, and of shares and states.
     prior_mixture, prior_mixture_k
-        Whether the prior is a mixture: one component for each cell type with ``semisupervised``, else so many.
+        Whether the prior is a mixture: one component per cell type with ``semisupervised``, else this many.
     semisupervised, linear_classifier
         Whether latents must tell the cell's type, and whether by a linear layer.
     inpute_covariates_niche_decoder

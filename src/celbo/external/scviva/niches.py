@@ -77,7 +77,7 @@ def _embedding(adata: AnnData, key: str, log1p: bool) -> np.ndarray:
 def require_niches(adata: AnnData, keys: list[str]) -> None:
     """Raise an ``ArgumentError`` unless the entries of ``obsm`` are there that niches are learned from."""
     missing = [key for key in keys if key not in adata.obsm]
-    if missing and adata.n_obs:  # an archive's setup is looked at without cells
+    if missing and adata.n_obs:  # an archive's setup is checked without cells
         raise ArgumentError(
             f"adata.obsm has no {', '.join(map(repr, missing))}, which SCVIVA learns niches from. Call "
             "SCVIVA.preprocessing_anndata(adata, labels_key=..., sample_key=...) first, with the same names. "

@@ -178,7 +178,7 @@ class NicheMixin(RNASeqMixin):
         radius
             Only neighbours within this distance, in the unit of the coordinates.
         k_nn
-            Nearest cells looked at; None: as many as niches were made of.
+            Nearest cells to use; None: as many as the niches were made of.
         n_restarts_optimizer_gpc
             Further starts of the fit that tells a group's own genes, see ``proba_de_g1_n1``.
         path_to_save

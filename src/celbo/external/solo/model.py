@@ -86,7 +86,7 @@ class SOLO(UnsupervisedTrainingMixin, BaseModelClass):
         restrict_to_batch
             Batch whose cells to take; None: all. Doublets arise within a batch, so do one batch at a time.
         doublet_ratio
-            Simulated doublets a cell.
+            Simulated doublets per cell.
         **classifier_kwargs
             Of :class:`SOLO`.
 
@@ -133,7 +133,7 @@ class SOLO(UnsupervisedTrainingMixin, BaseModelClass):
         adata_manager
             Manager of the AnnData with the counts.
         doublet_ratio
-            Doublets a cell.
+            Doublets per cell.
         indices
             Cells to take, row numbers or a mask; None: all.
         seed
@@ -145,7 +145,7 @@ class SOLO(UnsupervisedTrainingMixin, BaseModelClass):
         """
         if doublet_ratio <= 0:
             raise ValueError(
-                f"doublet_ratio is the number of doublets a cell and must be positive, got {doublet_ratio}."
+                f"doublet_ratio is the number of doublets per cell and must be positive, got {doublet_ratio}."
             )
         adata = adata_manager.adata
         assert adata is not None
@@ -203,7 +203,7 @@ class SOLO(UnsupervisedTrainingMixin, BaseModelClass):
         soft
             Give the probability of either kind, or the more probable one.
         include_simulated_doublets
-            Answer about the simulated doublets too, behind the cells.
+            Also classify the simulated doublets; their rows follow the cells.
         return_logits
             Give logits instead of probabilities.
 

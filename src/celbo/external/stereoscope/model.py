@@ -79,7 +79,7 @@ class SpatialStereoscope(ConvergingTrainingMixin, BaseModelClass):
     cell_type_mapping
         Names of the types, ``(c,)``.
     prior_weight
-        ``"n_obs"`` weighs the likelihood of a minibatch as that of all spots, ``"minibatch"`` as its own.
+        ``"n_obs"`` scales the likelihood of a minibatch to all spots, ``"minibatch"`` leaves it as it is.
     **model_kwargs
         Further arguments of :class:`~celbo.external.stereoscope.SpatialDeconv`.
 

@@ -46,7 +46,7 @@ class _DensityField(NumericalObsField):
     Parameters
     ----------
     density
-        The column; ``"rna_count_based"`` and ``"uniform"``: one that is written at setup; None: there is none.
+        The column; ``"rna_count_based"`` or ``"uniform"``: setup writes one; None: no prior.
     layer
         Layer with the counts of spots.
     """
@@ -72,7 +72,7 @@ class _DensityField(NumericalObsField):
 
 
 class _AllAtOnce(DataModule):
-    """One minibatch an epoch, without anything in it: cells and spots are the module's, and none is held out."""
+    """One empty minibatch per epoch: the module holds the cells and spots, and none is held out."""
 
     n_obs = n_train = 1
 

@@ -150,7 +150,7 @@ class VELOVI(VelocityUncertaintyMixin, VAEMixin, UnsupervisedTrainingMixin, Base
 
 def _require_smoothed(adata: AnnData, name: str) -> None:
     if not adata.n_obs:
-        return  # an archive's setup is looked at without cells
+        return  # an archive's setup is checked without cells
     x = layer(adata, name, f"VELOVI takes smoothed spliced and unspliced RNA: {_MOMENTS}.")
     some = dense(x[:200], np.float32)
     if (some == np.round(some)).all() and some.max(initial=0) > 1:

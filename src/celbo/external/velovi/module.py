@@ -124,11 +124,11 @@ class VELOVAE(BaseModuleClass):
     use_batch_norm, use_layer_norm
         Where.
     use_observed_lib_size
-        Not looked at: there is no library.
+        Not used: there is no library.
     var_activation
         Makes variances of latents positive.
     model_steady_states
-        Not looked at, as in scvi-tools: there are four states.
+        Not used, as in scvi-tools: there are four states.
     gamma_unconstr_init, alpha_unconstr_init, alpha_1_unconstr_init, lambda_alpha_unconstr_init
         Rates to begin with, before the softplus, ``(g,)``.
     switch_spliced, switch_unspliced
@@ -328,7 +328,7 @@ class VELOVAE(BaseModuleClass):
         kl_weight
             Weight of the KL divergence of latents; that of states weighs 1 throughout.
         n_obs
-            Not looked at.
+            Not used.
         """
         nll_n = -self.log_likelihood(tensors, generative_outputs).sum(-1)
         kl_z_n = kl_divergence(inference_outputs["qz"], _STANDARD).sum(-1)

@@ -6,7 +6,8 @@ or model to its AnnDatas, holds nothing alive either.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal, overload
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import numpy as np
@@ -18,6 +19,7 @@ from ...core import REGISTRY_KEYS, checked_methods, unknown_name
 from ...core.argument_names import TORCH_DEVICE
 from ...data import AnnDataManager, attrdict, state_registry_of
 from ...data.registry import names_by_modality
+from ...verbs.base import Model
 from .describe import registry_text, setup_call_text, summary_text
 
 __all__ = ["ModelFace", "all_managers", "forget_manager", "gene_names", "keep_manager", "kept_manager"]
@@ -70,19 +72,15 @@ def forget_manager(owner: object, adata: object) -> bool:
 
 
 @checked_methods
-class ModelFace:
+class ModelFace(Model):
     """State of a model, and how it is asked for."""
 
     _module_cls: ClassVar[type[torch.nn.Module] | None] = None
-    module: Any
     history_: dict[str, Any] | None
     is_trained_: bool
     train_indices_: Any
     validation_indices_: Any
     test_indices_: Any
-    registry_: Mapping[str, Any]
-    init_params_: dict[str, dict[str, Any]]
-    summary_stats: attrdict
     get_normalized_function_name_: str
     run_name_: str
     run_id_: str
@@ -91,7 +89,7 @@ class ModelFace:
     _model_summary_string: str
     minified_data_type: str | None = None
     _reads: ClassVar[Sequence[str]] = ()
-    _registry_when_loading: Mapping[str, Any] | None = None
+    _plan_defaults: Mapping[str, Any] = MappingProxyType({})
 
     # How an archive makes one.
 
@@ -118,6 +116,11 @@ class ModelFace:
 
     # Managers.
 
+    def _manager_like_training(self, adata: AnnData, **kwargs: Any) -> AnnDataManager:
+        if self._adata_manager is not None:
+            return self._adata_manager.transfer_fields(adata, **kwargs)
+        return self._replay_setup(adata, self.registry_, **kwargs)
+
     def deregister_manager(self, adata: AnnData | None = None) -> None:
         """Forget what setup made of an AnnData, for this model and for its class.
 
@@ -141,6 +144,12 @@ class ModelFace:
             for manager in all_managers(owner).values():
                 if manager.adata is not self._adata and manager.adata is not None:
                     forget_manager(owner, manager.adata)
+
+    @overload
+    def get_anndata_manager(self, adata: AnnData, required: Literal[True]) -> AnnDataManager: ...
+
+    @overload
+    def get_anndata_manager(self, adata: AnnData, required: bool = False) -> AnnDataManager | None: ...
 
     def get_anndata_manager(self, adata: AnnData, required: bool = False) -> AnnDataManager | None:
         """Manager that this model has for an AnnData.
@@ -283,9 +292,7 @@ class ModelFace:
         >>> model.get_from_registry(adata, "X").shape
         (400, 100)
         """
-        manager = self.get_anndata_manager(adata, required=True)
-        assert manager is not None
-        return manager.get_from_registry(registry_key)
+        return self.get_anndata_manager(adata, required=True).get_from_registry(registry_key)
 
     def get_state_registry(self, registry_key: str) -> attrdict:
         """What setup learnt about a field: categories, column names.
@@ -341,7 +348,6 @@ class ModelFace:
     def view_anndata_setup(self, adata: AnnData | None = None, hide_state_registries: bool = False) -> None:
         """Print the setup of an AnnData; None: of the training data."""
         manager = self.adata_manager if adata is None else self.get_anndata_manager(adata, required=True)
-        assert manager is not None
         manager.view_registry(hide_state_registries=hide_state_registries)
 
     def view_setup_method_args(self) -> None:

@@ -7,8 +7,9 @@ import functools
 import inspect
 import logging
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ __all__ = [
     "drawing_weights",
     "flat",
     "given_arguments",
+    "given_registry",
     "init_params",
     "library_arguments",
     "module_sizes",
@@ -34,6 +36,7 @@ __all__ = [
     "noting_arguments",
     "registry_of_loaders",
     "setup_call",
+    "with_registry",
 ]
 
 _INNERMOST = "_arguments_of_constructor"
@@ -208,6 +211,35 @@ def build_module(
 def drawing_weights() -> AbstractContextManager[int]:
     """The randomness of initial weights: one seed for all, so that a run is fixed by ``train(seed=...)`` alone."""
     return initial_weights(settings.seed)
+
+
+_registry: ContextVar[tuple[type, Mapping[str, Any]] | None] = ContextVar("celbo_registry_without_data", default=None)
+
+
+@contextmanager
+def with_registry(cls: type, registry: Mapping[str, Any]) -> Iterator[None]:
+    """In this block a model of a class finds its sizes in a registry, where its constructor gets no data.
+
+    Constructors of models have no common argument for it: many take the data and nothing else.
+
+    Parameters
+    ----------
+    cls
+        Class of the model that is made; those that its constructor makes on the way are not meant.
+    registry
+        Of the setup that the model was trained with.
+    """
+    token = _registry.set((cls, registry))
+    try:
+        yield
+    finally:
+        _registry.reset(token)
+
+
+def given_registry(cls: type) -> Mapping[str, Any] | None:
+    """Registry of the block that a model of this class is made in; see :func:`with_registry`."""
+    found = _registry.get()
+    return found[1] if found is not None and found[0] is cls else None
 
 
 def registry_of_loaders(model_name: str, loaders: DataModule) -> dict[str, Any]:

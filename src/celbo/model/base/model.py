@@ -23,6 +23,7 @@ from .made_with import (
     arguments_for,
     build_module,
     drawing_weights,
+    given_registry,
     init_params,
     noted_arguments,
     noting_arguments,
@@ -92,7 +93,6 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
     _recipe: ClassVar[str | None] = None
     _own_recipe: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     _converging_plan_cls: ClassVar[type[Any] | None] = None  # of models that end where their loss is flat
-    _plan_defaults: Mapping[str, Any] = MappingProxyType({})
     _sizes: ClassVar[Mapping[str, str]] = MappingProxyType({})
     _renamed: ClassVar[Mapping[str, str | None]] = MappingProxyType({})
     _outputs: ClassVar[Sequence[Output]] = (EXPRESSION,)
@@ -112,7 +112,7 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
         self.id = str(uuid4())
         self.run_name_ = self.run_id_ = ""
         self._model_summary_string = ""
-        registry = registry if registry is not None else self._registry_when_loading
+        registry = registry if registry is not None else given_registry(type(self))
         self._module_init_on_train = self._may_wait_for_loaders and adata is None and registry is None
         self._take_data(adata, registry)
         if type(self).__init__ is BaseModelClass.__init__ and self._module_cls is not None:
@@ -195,11 +195,6 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
         """Set an AnnData up like the training data (``extend_categories=True`` admits new categories); returns it."""
         keep_manager(self, self._manager_like_training(adata, **kwargs))
         return adata
-
-    def _manager_like_training(self, adata: AnnData, **kwargs: Any) -> AnnDataManager:
-        if self._adata_manager is not None:
-            return self._adata_manager.transfer_fields(adata, **kwargs)
-        return self._replay_setup(adata, self.registry_, **kwargs)
 
     def _validate_anndata(
         self, adata: AnnData | None = None, copy_if_view: bool = True, extend_categories: bool = False

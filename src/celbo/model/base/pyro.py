@@ -21,7 +21,8 @@ from ...train.config import as_list
 from ...train.method import SPLIT, Argument, training
 from ...train.plans.pyro import PyroTrainingPlan
 from .archives.archive import pick_device
-from .training import UnsupervisedTrainingMixin
+from .face import ModelFace
+from .training import Trainable, UnsupervisedTrainingMixin
 
 __all__ = ["PyroJitGuideWarmup", "PyroSampleMixin", "PyroSviTrainMixin"]
 
@@ -58,15 +59,15 @@ class PyroJitGuideWarmup(Callback):
             pl_module.module.guide(*args, **kwargs)
 
 
-def _options(model: Any, options: dict[str, Any]) -> dict[str, Any]:
+def _options(model: Trainable, options: dict[str, Any]) -> dict[str, Any]:
     """The learning rate is the optimizer's of Pyro; without a size of minibatches all cells are one."""
     if (plan := options.pop("training_plan")) is not None:
-        model._training_plan_cls = type(plan) if not isinstance(plan, type) else plan
+        model._training_plan_cls = plan if isinstance(plan, type) else type(plan)  # type: ignore[misc]  # this model's
     given = dict(options.pop("plan_kwargs") or {})
     if (lr := options.pop("lr")) is not None and "optim" not in given:
         given["optim_kwargs"] = {"lr": lr} | dict(given.get("optim_kwargs") or {})
     if options["batch_size"] is None:
-        options["batch_size"] = model.adata.n_obs
+        options["batch_size"] = model.summary_stats["n_cells"]
     callbacks = [PyroJitGuideWarmup(), *as_list(options.pop("callbacks", None))]
     return options | {"plan_kwargs": given, "callbacks": callbacks}
 
@@ -90,10 +91,8 @@ class PyroSviTrainMixin(UnsupervisedTrainingMixin):
     )
 
 
-class PyroSampleMixin:
+class PyroSampleMixin(ModelFace):
     """``sample_posterior`` of a model whose module is a :class:`~celbo.module.base.PyroBaseModuleClass`."""
-
-    module: Any
 
     def sample_posterior(
         self,
@@ -141,13 +140,11 @@ class PyroSampleMixin:
         ``post_sample_{name}`` for each summary, a dictionary by site. Sites of cells have all cells, in order; those of
         genes or of the whole are drawn with the first minibatch.
         """
-        model: Any = self
         where = pick_device(accelerator, device)
-        model.to_device(where)
+        self.to_device(where)
         self.module.eval()
-        options = {} if batch_size is None else {"batch_size": batch_size}
-        batches = input_dl or model._make_data_loader(
-            adata=model._validate_anndata(adata), indices=indices, shuffle=False, **options
+        batches = input_dl or self._make_data_loader(
+            adata=self._validate_anndata(adata), indices=indices, batch_size=batch_size
         )
         parts: list[tuple[int, Samples]] = []
         for tensors in batches:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from inspect import signature
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -10,23 +10,18 @@ from anndata import AnnData
 from torch import Tensor
 
 from ...core import REGISTRY_KEYS, checked_methods, optional
-from ...data import state_registry_of
+from ...data import AnnDataManager, state_registry_of
 from ...data.access import minify_type_of
 from ...data.fields import LabelsWithUnlabeledObsField
 from ...dataloaders import SemiSupervisedDataSplitter
 from ...module.base.minified import LATENT_POSTERIOR
 from ...posterior.attribution import class_attributions, ranked_features, with_counts
 from ...posterior.classification import class_probabilities
-from ...train import KwargsLike, Plan, SemiSupervisedTrainingPlan, TrainRunner, merge_kwargs
+from ...train import KwargsLike, Plan, SemiSupervisedTrainingPlan, merge_kwargs
 from ...verbs.cells import asked
 from .made_with import flat
 from .relabelled import columns_by_label, setup_with_labels, warn_ignored
-from .training import train_model, trainer_settings
-
-if TYPE_CHECKING:
-    from .model import BaseModelClass as Base
-else:
-    Base = object
+from .training import Trainable, train_model, trainer_settings
 
 __all__ = ["SemisupervisedTrainingMixin"]
 
@@ -35,7 +30,7 @@ _SPELT = {"SCVI": "scVI", "SCANVI": "scANVI"}
 
 
 @checked_methods
-class SemisupervisedTrainingMixin(Base):
+class SemisupervisedTrainingMixin(Trainable):
     """Training on cells of which some have labels, and prediction of labels.
 
     Attributes
@@ -52,14 +47,12 @@ class SemisupervisedTrainingMixin(Base):
 
     _data_splitter_cls: ClassVar[type] = SemiSupervisedDataSplitter
     _training_plan_cls: ClassVar[type[Plan]] = SemiSupervisedTrainingPlan
-    _train_runner_cls: ClassVar[type[TrainRunner]] = TrainRunner
 
     n_labels: int
     classes: np.ndarray
     was_pretrained: bool
     unlabeled_category_: Any
     _without_labels: ClassVar[str] = "SCVI"
-    surgery_: Mapping[str, Any] | None = None
 
     def _take_classes(self) -> None:
         """Read the classes off the registry; a ``ValueError`` where no cell has a label."""
@@ -104,7 +97,8 @@ class SemisupervisedTrainingMixin(Base):
             setup = getattr(cls, source.registry_.get("setup_method_name") or "setup_anndata")
             taken = {one: value for one, value in arguments.items() if one in signature(setup).parameters}
             setup(adata, **taken, source_registry=of_setup)
-        model = cls(adata, **({"registry": registry} if registry is not None else {}), **(kwargs | init))
+        arguments = ({} if registry is None else {"registry": registry}) | kwargs | init
+        model = cls(adata, **arguments)  # type: ignore[call-arg]  # a subclass names them
         model._take_weights(source)
         return model
 
@@ -293,7 +287,7 @@ class SemisupervisedTrainingMixin(Base):
             predicted = self.classes[probability_nc.argmax(1)]
         return (predicted, self.get_ranked_features(attrs=attribution_ng)) if ig_interpretability else predicted
 
-    def _manager_like_training(self, adata: AnnData, **kwargs: Any) -> Any:
+    def _manager_like_training(self, adata: AnnData, **kwargs: Any) -> AnnDataManager:
         # Labels are what is asked for: data without them can be asked about.
         return super()._manager_like_training(adata, **({"allow_missing_labels": True} | kwargs))
 
@@ -373,7 +367,7 @@ class SemisupervisedTrainingMixin(Base):
         return None if attrs is None else ranked_features(attrs, self.get_var_names())
 
 
-def _require_counts(model: "Base", adata: AnnData | None, purpose: str) -> None:
+def _require_counts(model: Trainable, adata: AnnData | None, purpose: str) -> None:
     if REGISTRY_KEYS.X_KEY not in model.registry_["field_registries"]:
         raise NotImplementedError(
             f"{purpose} explains predictions by counts of genes; {type(model).__name__} has none."

@@ -21,12 +21,13 @@ from ...train import KwargsLike, Plan, TrainerConfig, TrainingPlan, TrainRunner,
 from ...train.engines.engine import several_processes
 from ...train.recipes import Recipe, default_recipe, find_recipe
 from ...verbs.cells import has_few_counts
+from .face import ModelFace
 from .made_with import build_with_loaders
 
 if TYPE_CHECKING:
     from ...train.checkpoints import SavedRun
 
-__all__ = ["UnsupervisedTrainingMixin", "train_model", "trainer_settings"]
+__all__ = ["Trainable", "UnsupervisedTrainingMixin", "train_model", "trainer_settings"]
 
 logger = logging.getLogger("celbo")
 
@@ -36,8 +37,22 @@ _MOST_NONZERO, _FEWEST_COLUMNS = 0.1, 2000
 """Share of nonzero counts up to which, and columns from which on, training on sparse counts is the faster way."""
 
 
+class Trainable(ModelFace):
+    """A model that :func:`train_model` trains."""
+
+    _data_splitter_cls: ClassVar[type] = DataSplitter
+    _training_plan_cls: ClassVar[type[Plan]] = TrainingPlan
+    _train_runner_cls: ClassVar[type[TrainRunner]] = TrainRunner
+    _converging_plan_cls: ClassVar[type[Any] | None]
+    _few_cells_by_classic: ClassVar[bool]
+    _recipe: ClassVar[str | None]
+    seed_: int | None
+    recipe_: str
+    surgery_: Mapping[str, Any] | None = None  # what a query model keeps of how it was made
+
+
 def train_model(
-    model: Any,
+    model: Trainable,
     *,
     recipe: str | None,
     max_epochs: int | None,
@@ -55,8 +70,8 @@ def train_model(
     Parameters
     ----------
     model
-        Has ``_data_splitter_cls``, ``_training_plan_cls`` and ``_train_runner_cls``; in ``_plan_defaults`` what its
-        plan needs whatever the recipe says.
+        Its class says by which splitter, plan and runner; ``_plan_defaults`` what its plan needs whatever the recipe
+        says.
     recipe
         Name of the recipe, or None for the default.
     max_epochs
@@ -93,7 +108,7 @@ def train_model(
     if resumed is not None:
         of_plan, by_recipe = checkpoints.as_begun(resumed.state["identity"], of_plan, by_recipe)
     n_epochs = by_recipe.pop("max_epochs", max_epochs)
-    given, plan_kwargs = plan_kwargs, of_plan | model._plan_defaults | plan_kwargs
+    given, plan_kwargs = plan_kwargs, of_plan | dict(model._plan_defaults) | plan_kwargs
     options = _of_trainer(chosen) | {"seed": seed, "verbose": verbose} | by_recipe
     with _blaming(resumed, {*of_plan, *by_recipe} - {*given, *trainer_kwargs}):
         plan = plan_cls(model.module, **plan_kwargs)
@@ -143,7 +158,7 @@ def _settings_by(
     return recipe.kwargs_for(plan_cls, n_obs, n_epochs * math.ceil(n_train / sizes[0])), of_trainer
 
 
-def _split(model: Any, batch_size: int, splitter_kwargs: dict[str, Any]) -> DataModule:
+def _split(model: Trainable, batch_size: int, splitter_kwargs: dict[str, Any]) -> DataModule:
     data = as_data_module(model._data_splitter_cls(model.adata_manager, batch_size=batch_size, **splitter_kwargs))
     _refuse_single_cells(model.module, data.n_train or 0, batch_size)
     return data
@@ -156,7 +171,7 @@ def _smaller_batch(recipe: Recipe, datamodule: DataModule, resumed: "SavedRun | 
     return begun or wanted
 
 
-def _start_from_counts(model: Any, loaders: DataModule) -> bool:
+def _start_from_counts(model: Trainable, loaders: DataModule) -> bool:
     """Let a module that was never trained begin with what some of its cells' counts say; whether it did."""
     rows = loaders.train_idx
     is_new = not model.is_trained_ and model.surgery_ is None  # query models: as their reference
@@ -174,14 +189,14 @@ def _start_from_counts(model: Any, loaders: DataModule) -> bool:
     return model.module.start_from_counts(torch.cat([found[key].to_dense() for key in keys], dim=-1))
 
 
-def _start_from_cells(model: Any, data: DataModule, recipe: Recipe) -> None:
+def _start_from_cells(model: Trainable, data: DataModule, recipe: Recipe) -> None:
     """Let a module that was never trained begin with sums over all cells to train on, where it is to converge."""
     rows = data.train_idx if recipe.converges else None
     if rows is not None and model.adata is not None and not model.is_trained_:
         model.module.start_from_cells(model._make_data_loader(model.adata, rows))
 
 
-def _sparse_reading(model: Any, trainer_kwargs: dict[str, Any]) -> dict[str, Any]:
+def _sparse_reading(model: Trainable, trainer_kwargs: dict[str, Any]) -> dict[str, Any]:
     """Arguments of the splitter that leave counts sparse, where module, data and device make that the faster way."""
     module, manager = model.module, model.adata_manager
     takes = isinstance(module, BaseModuleClass) and module.trains_on_sparse_counts
@@ -250,7 +265,7 @@ def _settled_seed(seed: int | None, trainer_kwargs: dict[str, Any]) -> "tuple[in
     return fresh_seed(seed), resumed
 
 
-def _recipe_and_plan(model: Any, name: str | None) -> tuple[Recipe, Any]:
+def _recipe_and_plan(model: Trainable, name: str | None) -> tuple[Recipe, Any]:
     """The recipe, or the classic one for a plan of someone else's that has no such settings; and the class of plan."""
     plan_cls: type[Plan] = model._training_plan_cls
     recipe = find_recipe(name or default_recipe(type(model), plan_cls))
@@ -285,13 +300,8 @@ def _say_unfinished_warmup(plan: Plan, max_epochs: int) -> None:
 
 
 @checked_methods
-class UnsupervisedTrainingMixin:
+class UnsupervisedTrainingMixin(Trainable):
     """``train`` for models whose module returns a :class:`~celbo.module.base.LossOutput`."""
-
-    _data_splitter_cls: ClassVar[type] = DataSplitter
-    _training_plan_cls: ClassVar[type[Plan]] = TrainingPlan
-    _train_runner_cls: ClassVar[type[TrainRunner]] = TrainRunner
-    surgery_: Mapping[str, Any] | None = None  # what a query model keeps of how it was made
 
     def train(
         self,

@@ -21,7 +21,7 @@ from ....io.scvitools.global_store import from_store, only_in_store
 from ....ops.draws import initial_weights
 from ....store.mapped import is_mapped
 from ..face import ModelFace
-from ..made_with import flat
+from ..made_with import flat, with_registry
 from ..setup import check_setup
 from .beside import DATA_FILES, find_data, write_data
 from .rehearsal import check_weights, on_meta, rehearse
@@ -254,10 +254,8 @@ def without_data(cls: type[ModelFace], saved: Saved) -> Any:
 
 
 def _constructed(cls: type[ModelFace], saved: Saved) -> Any:
-    model = cls.__new__(cls)
-    model._registry_when_loading = saved.registry
-    model.__init__(None, **saved.init_kwargs)  # type: ignore[misc]
-    return model
+    with with_registry(cls, saved.registry):
+        return type.__call__(cls, None, **saved.init_kwargs)  # past the door, which would ask for data
 
 
 def pick_device(accelerator: str = "auto", device: int | str = "auto") -> torch.device:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -22,13 +22,9 @@ from ....data.genes import align_genes
 from ....data.modalities import listed_modalities, with_modalities
 from ....data.registry import names_by_modality
 from .. import archives
+from ..face import ModelFace
 from . import surgery
 from .genes import match_genes, with_counts_in_x, with_raw, with_reference_genes
-
-if TYPE_CHECKING:
-    from ..model import BaseModelClass as Base
-else:
-    Base = object
 
 __all__ = ["ArchesMixin"]
 
@@ -50,7 +46,7 @@ _NOTHING_NEW = (
 
 
 @checked_methods
-class ArchesMixin(Base):
+class ArchesMixin(ModelFace):
     """Mapping of query cells onto a trained reference model (scArches, Lotfollahi et al. 2022).
 
     Attributes
@@ -66,7 +62,7 @@ class ArchesMixin(Base):
     def load_query_data(
         cls,
         adata: AnnData | None = None,
-        reference_model: "str | PathLike[str] | Base | None" = None,
+        reference_model: "str | PathLike[str] | ModelFace | None" = None,
         registry: Mapping[str, Any] | None = None,
         inplace_subset_query_vars: bool = False,
         accelerator: str = "auto",
@@ -148,7 +144,7 @@ class ArchesMixin(Base):
             model = archives.without_data(cls, saved)
         else:
             cls._set_up_query(adata, reference, inplace_subset_query_vars)
-            model = cls(adata, **saved.init_kwargs)
+            model = cls(adata, **saved.init_kwargs)  # type: ignore[call-arg]  # a subclass names them
         model.init_params_ = reference.init_params_
         if not transfer_batch:
             _require_known_batches(model, reference)
@@ -206,7 +202,7 @@ class ArchesMixin(Base):
         if reference_model is None:
             raise ValueError("Please provide a reference model as string or loaded model.")
         if isinstance(reference_model, str | PathLike):
-            return cls.load(str(reference_model), adata=False, accelerator="cpu")
+            return archives.load_model(cls, str(reference_model), False, "cpu", "auto", "", None)
         if type(reference_model) is not cls:
             raise ValueError(
                 f"reference_model is a {type(reference_model).__name__}, wanted a {cls.__name__} or the folder of its "
@@ -245,7 +241,7 @@ class ArchesMixin(Base):
     @staticmethod
     def prepare_query_anndata(
         adata: AnnData,
-        reference_model: "str | PathLike[str] | Base",
+        reference_model: "str | PathLike[str] | ModelFace",
         return_reference_var_names: bool = False,
         inplace: bool = True,
     ) -> AnnData | pd.Index | None:
@@ -299,7 +295,7 @@ class ArchesMixin(Base):
     @staticmethod
     def prepare_query_mudata(
         mdata: Any,
-        reference_model: "str | PathLike[str] | Base",
+        reference_model: "str | PathLike[str] | ModelFace",
         return_reference_var_names: bool = False,
         inplace: bool = True,
     ) -> Any:
