@@ -163,6 +163,11 @@ class AmortizedLDA(UnsupervisedTrainingMixin, BaseModelClass):
         -------
         The bound, below 0. The topics' divergence enters by the share of these cells in the training data (at most 1).
         scvi-tools 1.4.2 returns it with the other sign.
+
+        Examples
+        --------
+        >>> model.get_elbo(seed=0) < 0
+        True
         """
         return self._elbo_and_counts(adata, indices, batch_size, seed)[0]
 

@@ -103,6 +103,11 @@ class CondSCVI(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass)
         ------
         RuntimeError
             Before training.
+
+        Examples
+        --------
+        >>> {name: value.shape for name, value in model.get_vamp_prior(p=4, seed=0).items()}
+        {'mean_vprior': (3, 4, 5), 'var_vprior': (3, 4, 5), 'weights_vprior': (3, 4)}
         """
         self._check_if_trained(warn=False)
         if self.module.prior == "mog":
@@ -145,6 +150,14 @@ class CondSCVI(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass)
             Before training.
         ValueError
             Data that were set up without ``fine_labels_key``.
+
+        Examples
+        --------
+        >>> celbo.model.CondSCVI.setup_anndata(adata, labels_key="batch", fine_labels_key="labels")
+        >>> fine = celbo.model.CondSCVI(adata, n_hidden=16)
+        >>> fine.train(max_epochs=2, verbose=0, seed=0)
+        >>> fine.predict(soft=True).shape
+        (400, 3)
         """
         self._check_if_trained(warn=False)
         names = self.fine_labels
@@ -187,6 +200,11 @@ class CondSCVI(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass)
         ------
         RuntimeError
             Before training.
+
+        Examples
+        --------
+        >>> model.confusion_coarse_celltypes().shape
+        (3, 3)
         """
         self._check_if_trained(warn=False)
         names = np.asarray(self.get_state_registry(REGISTRY_KEYS.LABELS_KEY)["categorical_mapping"])
@@ -206,6 +224,11 @@ class CondSCVI(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass)
         ------
         ValueError
             Genes that this model does not know.
+
+        Examples
+        --------
+        >>> sorted(model.decoder_for(["gene_3", "gene_7"]))
+        ['decoder_state_dict', 'per_ct_bias', 'px_decoder_state_dict', 'px_r']
         """
         match = align_genes(self.get_var_names(), pd.Index(genes), where="the genes of the CondSCVI")
         match.raise_if_missing()

@@ -59,6 +59,18 @@ class DestVI(SpotStatesMixin, UnsupervisedTrainingMixin, BaseModelClass):
     Common arguments: ``indices`` (row numbers of spots in any order or a boolean mask; None: all), ``batch_size``
     (spots a minibatch; None: ``celbo.settings.batch_size``), ``label`` (a cell type; an unknown one is a
     ``ValueError``). Before training, questions are a ``RuntimeError``.
+
+    Examples
+    --------
+    >>> import celbo
+    >>> cells, adata = (celbo.data.synthetic_iid(batch_size=100, seed=seed) for seed in (0, 1))
+    >>> celbo.model.CondSCVI.setup_anndata(cells, labels_key="labels")
+    >>> of_cells = celbo.model.CondSCVI(cells, n_hidden=16)
+    >>> of_cells.train(max_epochs=2, verbose=0, seed=0)
+    >>> model = celbo.model.DestVI.from_rna_model(adata, of_cells, vamp_prior_p=4)
+    >>> model.train(max_epochs=2, verbose=0, seed=0)
+    >>> model.get_proportions().shape
+    (200, 3)
     """
 
     _module_cls: ClassVar[type[MRDeconv]] = MRDeconv
@@ -119,6 +131,11 @@ class DestVI(SpotStatesMixin, UnsupervisedTrainingMixin, BaseModelClass):
             ``sc_model`` is not trained.
         ValueError
             Genes of the spots that ``sc_model`` does not know.
+
+        Examples
+        --------
+        >>> celbo.model.DestVI.from_rna_model(adata, of_cells, vamp_prior_p=4).is_trained
+        False
         """
         sc_model._check_if_trained(warn=False, message="This CondSCVI is not trained: its decoder says nothing yet.")
         if anndata_setup_kwargs is not None or kept_manager(cls, st_adata) is None:
@@ -161,6 +178,11 @@ class DestVI(SpotStatesMixin, UnsupervisedTrainingMixin, BaseModelClass):
         Returns
         -------
         Spots by types.
+
+        Examples
+        --------
+        >>> model.get_proportions(indices=range(50)).sum(axis=1).round(3).unique()
+        array([1.], dtype=float32)
         """
         cells = self._asked(indices, batch_size)
         share_st = spot_proportions(self.module, cells.batches, n_cells=cells.n_cells)
@@ -186,6 +208,16 @@ class DestVI(SpotStatesMixin, UnsupervisedTrainingMixin, BaseModelClass):
         -------
         For each type a frame of spots by fine labels, rows that sum to 1: what the classifier of ``sc_model`` says of
         the states.
+
+        Examples
+        --------
+        >>> celbo.model.CondSCVI.setup_anndata(cells, labels_key="batch", fine_labels_key="labels")
+        >>> fine = celbo.model.CondSCVI(cells, n_hidden=16)
+        >>> fine.train(max_epochs=2, verbose=0, seed=0)
+        >>> model = celbo.model.DestVI.from_rna_model(adata, fine, vamp_prior_p=4)
+        >>> model.train(max_epochs=2, verbose=0, seed=0)
+        >>> {name: table.shape for name, table in model.get_fine_celltypes(fine).items()}
+        {'batch_0': (200, 3), 'batch_1': (200, 3)}
         """
         if sc_model.module.classifier is None:
             raise RuntimeError(
@@ -224,6 +256,13 @@ class DestVI(SpotStatesMixin, UnsupervisedTrainingMixin, BaseModelClass):
         ------
         ValueError
             A model made without ``n_latent_amortization``: it has no such latents.
+
+        Examples
+        --------
+        >>> model = celbo.model.DestVI.from_rna_model(adata, of_cells, vamp_prior_p=4, n_latent_amortization=3)
+        >>> model.train(max_epochs=2, verbose=0, seed=0)
+        >>> model.get_latent_representation().shape
+        (200, 3)
         """
         self._check_if_trained(warn=False)
         if self.module.n_latent_amortization is None:

@@ -94,7 +94,7 @@ class MULTIVI(MultimodalMixin, ArchesMixin, UnsupervisedTrainingMixin, BaseMudat
     --------
     >>> import celbo
     >>> mdata = celbo.data.synthetic_iid(seed=0, return_mudata=True)
-    >>> modalities = {"rna_layer": "rna", "atac_layer": "accessibility"}
+    >>> modalities = {"rna_layer": "rna", "atac_layer": "accessibility", "protein_layer": "protein_expression"}
     >>> celbo.model.MULTIVI.setup_mudata(mdata, modalities=modalities)
     >>> model = celbo.model.MULTIVI(mdata)
     >>> model.train(max_epochs=2, verbose=0, adversarial_mixing=False)

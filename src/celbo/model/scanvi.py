@@ -133,6 +133,15 @@ class SCANVI(RNASeqMixin, SemisupervisedTrainingMixin, VAEMixin, ArchesMixin, Ba
         ------
         ValueError
             No ``labels_key``, here or in the setup of ``scvi_model``; data minified without counts.
+
+        Examples
+        --------
+        >>> celbo.model.SCVI.setup_anndata(adata, batch_key="batch")
+        >>> scvi = celbo.model.SCVI(adata, n_latent=5)
+        >>> scvi.train(max_epochs=2, verbose=0, seed=0)
+        >>> model = celbo.model.SCANVI.from_scvi_model(scvi, "unknown", labels_key="labels")
+        >>> model.was_pretrained
+        True
         """
         return cls._from_unlabelled(scvi_model, unlabeled_category, labels_key, adata, registry, scanvi_kwargs)
 

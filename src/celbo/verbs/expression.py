@@ -154,6 +154,14 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         Returns
         -------
         One weight per sample; they sum to 1.
+
+        Examples
+        --------
+        >>> import torch
+        >>> zs = torch.as_tensor(model.get_latent_representation(indices=range(20), give_mean=False))
+        >>> some = {"max_cells": 50, "n_mc_samples": 100, "n_mc_samples_per_pass": 50}
+        >>> model.get_importance_weights(None, None, None, None, zs, **some).shape
+        (20,)
         """
         cells = asked(self, adata, indices, loader_kwargs=data_loader_kwargs)
         return posterior.importance_weights(

@@ -73,6 +73,11 @@ class MultimodalMixin(ExpressionWriterMixin, AccessibilityMixin, VAEMixin):
         Returns
         -------
         ``{"expression": (n,), "accessibility": (n,)}``.
+
+        Examples
+        --------
+        >>> {name: factors.shape for name, factors in model.get_library_size_factors().items()}
+        {'expression': (400,), 'accessibility': (400,)}
         """
         self.module.require_counts(f"{type(self).__name__}.get_library_size_factors")
         cells = asked(self, adata, indices, batch_size)
@@ -123,6 +128,11 @@ class MultimodalMixin(ExpressionWriterMixin, AccessibilityMixin, VAEMixin):
             Before training; a single modality of a model with ``fully_paired``.
         ValueError
             A modality that the model does not have.
+
+        Examples
+        --------
+        >>> model.get_latent_representation(modality="expression").shape
+        (400, 3)
         """
         self._check_if_trained(warn=False)
         if modality != "joint":
@@ -190,6 +200,11 @@ class MultimodalMixin(ExpressionWriterMixin, AccessibilityMixin, VAEMixin):
         Returns
         -------
         Cells by genes; a cell's values sum to 1. ``(s, n, g)`` array for draws that are not averaged.
+
+        Examples
+        --------
+        >>> model.get_normalized_expression(gene_list=["gene_3", "gene_7"]).shape
+        (400, 2)
         """
         return self._normalized(
             "expression",
@@ -233,6 +248,11 @@ class MultimodalMixin(ExpressionWriterMixin, AccessibilityMixin, VAEMixin):
         Returns
         -------
         Cells by proteins.
+
+        Examples
+        --------
+        >>> model.get_protein_foreground_probability(indices=range(50)).shape
+        (50, 100)
         """
         return self._normalized(
             "protein",
@@ -288,6 +308,12 @@ batchid2, fdr_target, silent
         Returns
         -------
         A row for each gene and comparison, see :func:`~celbo.posterior.differential_expression`.
+
+        Examples
+        --------
+        >>> found = model.differential_expression(idx1=range(200), idx2=range(200, 400))
+        >>> len(found)
+        100
         """
         options: dict[str, Any] = {"groupby": groupby, "group1": group1, "group2": group2, "idx1": idx1, "idx2": idx2}
         options |= {"batch_correction": batch_correction, "batchid1": batchid1, "batchid2": batchid2}

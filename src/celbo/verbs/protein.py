@@ -103,6 +103,12 @@ class ProteinMixin(RNASeqMixin):
         ------
         ValueError
             An unknown batch, no known gene or protein.
+
+        Examples
+        --------
+        >>> rna, protein = model.get_normalized_expression(n_samples=5, gene_list=["gene_3", "gene_7"])
+        >>> rna.shape, protein.shape
+        ((400, 2), (400, 100))
         """
         cells = asked(self, adata, indices, batch_size)
         proteins = PROTEIN.reading(
@@ -152,6 +158,11 @@ class ProteinMixin(RNASeqMixin):
         Returns
         -------
         Cells by proteins; an ``(s, n, p)`` array for draws that are not averaged.
+
+        Examples
+        --------
+        >>> model.get_protein_foreground_probability(transform_batch="batch_0").shape
+        (400, 100)
         """
         return normalized(
             self,
@@ -179,6 +190,11 @@ class ProteinMixin(RNASeqMixin):
         ----------
         adata, indices, batch_size, seed
             See :class:`~celbo.model.base.VAEMixin`.
+
+        Examples
+        --------
+        >>> model.get_protein_background_mean(indices=range(50)).shape
+        (50, 100)
         """
         background = posterior.Output("background", PROTEIN.distribution, PROTEIN.data, background_of)
         cells = asked(self, adata, indices, batch_size)
@@ -236,6 +252,12 @@ class ProteinMixin(RNASeqMixin):
         Returns
         -------
         A row for each gene and each protein, which is called ``{protein}_protein``, and comparison.
+
+        Examples
+        --------
+        >>> found = model.differential_expression(groupby="labels", group1="label_0")
+        >>> len(found)  # genes and proteins
+        200
         """
         self._check_if_trained()
         proteins = PROTEIN.reading(
@@ -289,6 +311,12 @@ class ProteinMixin(RNASeqMixin):
         -------
         ``rna`` and ``protein``, or the names of these modalities of a MuData: each ``(n, .)`` or ``(n, ., s)`` for more
         than one draw, dense.
+
+        Examples
+        --------
+        >>> drawn = model.posterior_predictive_sample(indices=range(50))
+        >>> {name: counts.shape for name, counts in drawn.items()}
+        {'rna': (50, 100), 'protein': (50, 100)}
         """
         cells = asked(self, adata, indices, batch_size)
         outputs = (EXPRESSION, PROTEIN)
@@ -337,6 +365,11 @@ class ProteinMixin(RNASeqMixin):
         Returns
         -------
         Genes and proteins by the same.
+
+        Examples
+        --------
+        >>> model.get_feature_correlation_matrix(n_samples=2, correlation_type="pearson").shape
+        (200, 200)
         """
         return correlation(
             self,
@@ -358,18 +391,7 @@ class ProteinMixin(RNASeqMixin):
         give_mean: bool | None = False,
         batch_size: int | None = None,
     ) -> dict[str, np.ndarray]:
-        """Not for genes and proteins together, as in scvi-tools.
-
-        Parameters
-        ----------
-        adata, indices, n_samples, give_mean, batch_size
-            Not used.
-
-        Raises
-        ------
-        NotImplementedError
-            Always.
-        """
+        """Not of this model, as in scvi-tools: raises a ``NotImplementedError``, whatever the arguments."""
         raise NotImplementedError(
             f"{type(self).__name__} has no likelihood parameters of one kind for genes and proteins: use "
             "get_normalized_expression, get_protein_foreground_probability and get_protein_background_mean."

@@ -44,6 +44,13 @@ class SpotStatesMixin(Model):
         Returns
         -------
         For each type a frame of spots by latents; or ``(s, k, c)``.
+
+        Examples
+        --------
+        >>> sorted(model.get_gamma())
+        ['label_0', 'label_1', 'label_2']
+        >>> model.get_gamma(return_numpy=True).shape
+        (200, 5, 3)
         """
         cells = self._asked(indices, batch_size)
         gamma_skc = spot_gamma(self.module, cells.batches, n_cells=cells.n_cells)
@@ -68,6 +75,11 @@ class SpotStatesMixin(Model):
         Returns
         -------
         Spots by genes: the type's :math:`h_g(\gamma_{sc}, c)`, before it is multiplied by proportion and library.
+
+        Examples
+        --------
+        >>> model.get_scale_for_ct("label_0").shape
+        (200, 100)
         """
         code = self._code_of(label)
         cells = self._asked(indices, batch_size)
@@ -93,6 +105,11 @@ class SpotStatesMixin(Model):
         Returns
         -------
         Spots by genes: each count times the share that the type has in its expectation.
+
+        Examples
+        --------
+        >>> model.get_expression_for_ct("label_0", indices=range(50)).shape
+        (50, 100)
         """
         code = self._code_of(label)
         cells = self._asked(indices, batch_size)

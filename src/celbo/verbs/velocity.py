@@ -69,6 +69,12 @@ class VelocityMixin(Model):
         Returns
         -------
         ``(n, g, 4)``, and the names of the states.
+
+        Examples
+        --------
+        >>> probabilities, states = model.get_state_assignment(n_samples=5)
+        >>> probabilities.shape, len(states)
+        ((60, 20, 4), 4)
         """
 
         def states(tensors: object, decoded: Decoded, kinetics: object) -> Tensor:
@@ -106,6 +112,11 @@ class VelocityMixin(Model):
         -----
         A cell in which nothing is transcribed any more is at ``t_max``; scvi-tools 1.4.2 has it at 0, and so have
         models that it saved.
+
+        Examples
+        --------
+        >>> model.get_latent_time(n_samples=5).shape
+        (60, 20)
         """
 
         def times(tensors: object, decoded: Decoded, kinetics: Kinetics) -> Tensor:
@@ -145,6 +156,10 @@ class VelocityMixin(Model):
             Of which RNA.
         clip
             No less than the spliced RNA there is, negated.
+
+        Examples
+        --------
+        >>> adata.layers["velocity"] = model.get_velocity(n_samples=5)  # what scvelo reads
         """
 
         def velocities(tensors: Mapping[str, Tensor], decoded: Decoded, kinetics: Kinetics) -> Tensor:
@@ -183,6 +198,12 @@ class VelocityMixin(Model):
         Returns
         -------
         Spliced, unspliced; each ``(n, g)``.
+
+        Examples
+        --------
+        >>> spliced, unspliced = model.get_expression_fit(n_samples=5)
+        >>> spliced.shape, unspliced.shape
+        ((60, 20), (60, 20))
         """
 
         def fit(tensors: object, decoded: Decoded, kinetics: object) -> Tensor:
@@ -213,6 +234,11 @@ class VelocityMixin(Model):
         ----------
         adata, indices, gene_list, n_samples, batch_size, return_mean, return_numpy, seed
             See the class.
+
+        Examples
+        --------
+        >>> model.get_gene_likelihood(n_samples=5).shape
+        (60, 20)
         """
 
         def likelihoods(tensors: Mapping[str, Tensor], decoded: Decoded, kinetics: object) -> Tensor:
@@ -222,7 +248,13 @@ class VelocityMixin(Model):
         return self._table(likelihoods, adata, indices, *asked_for)
 
     def get_rates(self) -> dict[str, np.ndarray]:
-        """Rates of each gene: ``beta``, ``gamma``, ``alpha``, ``alpha_1``, ``lambda_alpha``, each ``(g,)``."""
+        """Rates of each gene: ``beta``, ``gamma``, ``alpha``, ``alpha_1``, ``lambda_alpha``, each ``(g,)``.
+
+        Examples
+        --------
+        >>> {name: rates.shape for name, rates in model.get_rates().items()}
+        {'beta': (20,), 'gamma': (20,), 'alpha': (20,), 'alpha_1': (20,), 'lambda_alpha': (20,)}
+        """
         self._check_if_trained(warn=False)
         rates = self.module.kinetics()
         names = ("beta", "gamma", "alpha", "alpha_1", "lambda_alpha")

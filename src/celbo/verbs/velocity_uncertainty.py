@@ -44,6 +44,12 @@ class VelocityUncertaintyMixin(VelocityMixin):
         -------
         A frame of cells by statistics, see :func:`~celbo.verbs.directions.directional_statistics`, and the
         cosine of each draw with the cell's mean velocity, ``(n, s)``.
+
+        Examples
+        --------
+        >>> table, cosines = model.get_directional_uncertainty(n_samples=5)
+        >>> table.shape, cosines.shape
+        ((60, 5), (60, 5))
         """
         adata = self._validate_anndata(adata)
         genes = None if gene_list is None else list(gene_list)
@@ -71,6 +77,12 @@ class VelocityUncertaintyMixin(VelocityMixin):
         -------
         As :meth:`get_directional_uncertainty`, of the mean step to a neighbour, each weighted by how well the velocity
         points to it (:func:`~celbo.verbs.directions.transitions`). A method of celbo's own.
+
+        Examples
+        --------
+        >>> table, cosines = model.get_extrinsic_uncertainty(n_samples=5, n_neighbors=10)
+        >>> table.shape, cosines.shape
+        ((60, 5), (60, 5))
         """
         adata = self._validate_anndata(adata)
         genes = None if gene_list is None else list(gene_list)
@@ -96,6 +108,12 @@ class VelocityUncertaintyMixin(VelocityMixin):
         -------
         Student's t of permuted against own errors, genes by types, each by the first 200 cells of the type: small for
         genes without a path. And the permuted data.
+
+        Examples
+        --------
+        >>> scores, permuted = model.get_permutation_scores("labels", seed=0)
+        >>> scores.shape
+        (20, 3)
         """
         adata = self._validate_anndata(adata)
         if labels_key not in adata.obs:

@@ -64,6 +64,19 @@ class CellAssign(ConvergingTrainingMixin, RNASeqMixin, BaseModelClass):
         ``adata`` and the table do not have the same genes.
     ValueError
         A size factor that is not positive.
+
+    Examples
+    --------
+    >>> import celbo, pandas as pd
+    >>> adata = celbo.data.synthetic_iid(seed=0)
+    >>> adata.obs["size"] = adata.X.sum(1) / adata.X.sum(1).mean()  # of all genes
+    >>> adata = adata[:, :12].copy()  # the markers
+    >>> markers = pd.DataFrame({"a": [1] * 6 + [0] * 6, "b": [0] * 6 + [1] * 6}, index=adata.var_names)
+    >>> celbo.external.CellAssign.setup_anndata(adata, size_factor_key="size")
+    >>> model = celbo.external.CellAssign(adata, markers)
+    >>> model.train(max_epochs=2, verbose=0, seed=0)
+    >>> model.predict().shape
+    (400, 2)
     """
 
     _module_cls: ClassVar[type[CellAssignModule]] = CellAssignModule
@@ -106,6 +119,11 @@ class CellAssign(ConvergingTrainingMixin, RNASeqMixin, BaseModelClass):
         Returns
         -------
         Cells by types, rows that sum to 1.
+
+        Examples
+        --------
+        >>> model.predict().idxmax(axis=1).shape  # the likeliest type of each cell
+        (400,)
         """
         cells = asked(self, adata, indices, batch_size)
         rows = Rows(cells.n_cells)

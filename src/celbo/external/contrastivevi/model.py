@@ -52,6 +52,17 @@ class ContrastiveVI(ContrastiveMixin, UnsupervisedTrainingMixin, BaseModelClass)
         Take the observed total counts as library size; otherwise it is a latent variable.
     wasserstein_penalty
         Weight of the distance from 0 of the salient latents that background cells would have. The paper takes 1.
+
+    Examples
+    --------
+    >>> import celbo
+    >>> adata = celbo.data.synthetic_iid(seed=0)
+    >>> celbo.external.ContrastiveVI.setup_anndata(adata)
+    >>> background, target = (list(range(start, start + 200)) for start in (0, 200))  # batch_0, batch_1
+    >>> model = celbo.external.ContrastiveVI(adata)
+    >>> model.train(background, target, max_epochs=2, verbose=0, seed=0)
+    >>> model.get_latent_representation(representation_kind="salient").shape
+    (400, 10)
     """
 
     _module_cls: ClassVar[type[ContrastiveVAE]] = ContrastiveVAE

@@ -62,6 +62,11 @@ class ContrastiveMixin(Model):
         Returns
         -------
         ``(n, k)``.
+
+        Examples
+        --------
+        >>> model.get_latent_representation(representation_kind="background").shape
+        (400, 10)
         """
         self._check_if_trained()
         cells = asked(self, adata, indices, batch_size)
@@ -105,6 +110,12 @@ class ContrastiveMixin(Model):
         Returns
         -------
         ``{"background": ..., "salient": ...}``, each cells by genes.
+
+        Examples
+        --------
+        >>> found = model.get_normalized_expression(library_size=1e4)
+        >>> {name: values.shape for name, values in found.items()}
+        {'background': (400, 100), 'salient': (400, 100)}
         """
         asked_for = (transform_batch, gene_list, library_size, n_samples, n_samples_overall)
         cells = asked(self, adata, indices, batch_size)
@@ -133,6 +144,11 @@ class ContrastiveMixin(Model):
             See the class.
         return_mean, return_numpy, seed
             See the class.
+
+        Examples
+        --------
+        >>> model.get_salient_normalized_expression(indices=target).shape
+        (200, 100)
         """
         asked_for = (transform_batch, gene_list, library_size, n_samples, n_samples_overall)
         cells = asked(self, adata, indices, batch_size)
@@ -173,6 +189,11 @@ class ContrastiveMixin(Model):
         ------
         ValueError
             Neither or both of ``expression_type`` and ``indices_to_return_salient``.
+
+        Examples
+        --------
+        >>> model.get_specific_normalized_expression(indices_to_return_salient=target).shape
+        (400, 100)
         """
         if (expression_type is None) == (indices_to_return_salient is None):
             raise ValueError(
@@ -233,6 +254,12 @@ class ContrastiveMixin(Model):
         Returns
         -------
         A row for each gene and comparison, see :func:`~celbo.posterior.differential_expression`.
+
+        Examples
+        --------
+        >>> found = model.differential_expression(idx1=target, idx2=background, target_idx=target)
+        >>> len(found)
+        100
         """
         self._check_if_trained()
         corrected = corrected_batches(self, batchid1, batchid2)
@@ -269,6 +296,11 @@ class ContrastiveMixin(Model):
         variance_as_scale
             In the mean of a latent library, take the variance of its logarithm for the standard deviation, as
             scvi-tools 1.4.2 does, for the same figures. False: the mean itself.
+
+        Examples
+        --------
+        >>> model.get_latent_library_size(give_mean=False).shape
+        (400, 1)
         """
         self._check_if_trained(warn=False)
         cells = asked(self, adata, indices, batch_size)

@@ -68,6 +68,11 @@ class AbundanceMixin(VAEMixin):
             Row numbers; None or an empty list: all cells.
         dof
             Degrees of freedom of Student's t components; None for normal ones.
+
+        Examples
+        --------
+        >>> model.get_aggregated_posterior(indices=range(50)).sample().shape
+        torch.Size([10])
         """
         if sample is not None:
             if indices is not None:
@@ -106,6 +111,11 @@ class AbundanceMixin(VAEMixin):
         ------
         ArgumentError
             No samples were named at setup.
+
+        Examples
+        --------
+        >>> model.get_sample_logprobs().shape
+        (400, 4)
         """
         adata = self._validate_anndata(adata)
         code_n, names = self._samples_of(adata)
@@ -153,6 +163,11 @@ class AbundanceMixin(VAEMixin):
         ------
         ArgumentError
             No such column, a sample of cells of several groups, or fewer than two groups.
+
+        Examples
+        --------
+        >>> list(model.differential_abundance(groupby="group"))
+        ['DA_True', 'DA_False']
         """
         adata = self._validate_anndata(adata)
         densities = self.get_sample_logprobs(adata, batch_size, downsample_cells, dof, seed=seed)

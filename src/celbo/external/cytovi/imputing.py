@@ -86,6 +86,11 @@ class ImputingMixin(Model):
         Returns
         -------
         Categories ``(n,)`` of the model's own cells, and their uncertainty ``(n,)``.
+
+        Examples
+        --------
+        >>> model.impute_categories_from_reference(adata, "labels").shape
+        (400,)
         """
         if cat_key not in adata_reference.obs:
             raise ArgumentError(unknown_name("column of the reference's obs (cat_key)", cat_key, adata_reference.obs))
@@ -129,6 +134,13 @@ class ImputingMixin(Model):
         Returns
         -------
         Cells of the model's data by genes, in ``X`` and in the layer ``layer_key``.
+
+        Examples
+        --------
+        >>> rna = celbo.data.synthetic_iid(seed=0)[adata.obs["batch"] == "batch_0"].copy()
+        >>> rna.layers["log1p"] = np.log1p(rna.X)
+        >>> model.impute_rna_from_reference("batch_0", rna, "log1p").shape
+        (400, 100)
         """
         adata, where_nk = self._own_space(use_rep)
         is_reference_n, rows = self._rows_of_reference(adata, reference_batch, adata_rna, layer_key)

@@ -81,9 +81,11 @@ class CYTOVI(CytometryMixin, ArchesMixin, UnsupervisedTrainingMixin, BaseModelCl
     --------
     >>> import celbo, numpy as np
     >>> adata = celbo.data.synthetic_iid(n_genes=12, seed=0)
+    >>> adata.obs["sample"] = np.resize(["a", "b", "c", "d"], adata.n_obs)
+    >>> adata.obs["group"] = adata.obs["sample"].isin(["a", "b"]).astype(str)
     >>> celbo.external.cytovi.transform_arcsinh(adata, raw_layer_key=None)
     >>> celbo.external.cytovi.scale(adata)
-    >>> celbo.external.CYTOVI.setup_anndata(adata, layer="scaled", batch_key="batch")
+    >>> celbo.external.CYTOVI.setup_anndata(adata, layer="scaled", batch_key="batch", sample_key="sample")
     >>> model = celbo.external.CYTOVI(adata)
     >>> model.train(max_epochs=2, verbose=0)
     >>> model.get_latent_representation().shape

@@ -90,6 +90,11 @@ class CytometryMixin(AbundanceMixin, ImputingMixin, RNASeqMixin):
         -------
         Cells by markers; draws by markers with ``n_samples_overall``; ``(s, n, g)`` array for draws that are not
         averaged.
+
+        Examples
+        --------
+        >>> model.get_normalized_expression(transform_batch="batch_0").shape
+        (400, 12)
         """
         batches = self.get_state_registry(REGISTRY_KEYS.BATCH_KEY)["categorical_mapping"]
         as_all = isinstance(transform_batch, str) and transform_batch == _ALL and _ALL not in batches
@@ -129,6 +134,11 @@ class CytometryMixin(AbundanceMixin, ImputingMixin, RNASeqMixin):
         Returns
         -------
         ``(n, g)``, or ``(n, g, s)`` for more than one draw.
+
+        Examples
+        --------
+        >>> model.posterior_predictive_sample(n_samples=2, indices=range(50)).shape
+        (50, 12, 2)
         """
         cells = asked(self, adata, indices, batch_size)
         drawn = posterior.joint_predictive_sample(
@@ -196,6 +206,12 @@ class CytometryMixin(AbundanceMixin, ImputingMixin, RNASeqMixin):
         Returns
         -------
         A row for each marker and comparison, see :func:`~celbo.posterior.differential_expression`.
+
+        Examples
+        --------
+        >>> found = model.differential_expression(groupby="labels", group1="label_0")
+        >>> len(found)
+        12
         """
         self._check_if_trained()
         cells = asked(self, adata, None, batch_size)

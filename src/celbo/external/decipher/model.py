@@ -89,6 +89,11 @@ class Decipher(VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
         Returns
         -------
         ``(n, dim_v)``, or ``(n, dim_z)``.
+
+        Examples
+        --------
+        >>> model.get_latent_representation(give_z=True).shape
+        (400, 10)
         """
         return self._of_cells(adata, indices, batch_size, lambda x: self.module.locations(x)[0 if give_z else 1])
 
@@ -120,6 +125,11 @@ class Decipher(VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
         ------
         ArgumentError
             A key that ``adata.obsm`` does not have.
+
+        Examples
+        --------
+        >>> model.compute_imputed_gene_expression(indices=range(50)).shape
+        (50, 100)
         """
         expression_ng = self._of_cells(adata, indices, batch_size, self.module.expected_counts)
         if not compute_covariances:
@@ -160,6 +170,14 @@ class Decipher(VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
         ------
         ArgumentError
             A column, a key or a cluster that is not there.
+
+        Examples
+        --------
+        >>> adata.obsm["v"] = model.get_latent_representation()
+        >>> from celbo.external.decipher.utils import Trajectory
+        >>> way = Trajectory("v", [[0.0, 0.0], [1.0, 0.5]], ["label_0", "label_1"])
+        >>> model.compute_decipher_time(adata, "labels", way).shape
+        (400,)
         """
         if cluster_obs_key not in adata.obs:
             raise ArgumentError(unknown_name("column of adata.obs", cluster_obs_key, list(adata.obs)))
@@ -205,6 +223,13 @@ class Decipher(VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
         ------
         ArgumentError
             A trajectory through another space.
+
+        Examples
+        --------
+        >>> from celbo.external.decipher.utils import Trajectory
+        >>> way = Trajectory("v", [[0.0, 0.0], [1.0, 0.5]], ["label_0", "label_1"])
+        >>> sorted(model.compute_gene_patterns(adata, way, n_samples=5))
+        ['mean', 'q25', 'q75', 'times']
         """
         self._check_if_trained(warn=False)
         width = trajectory.trajectory_latent.shape[1]

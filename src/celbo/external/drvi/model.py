@@ -89,6 +89,11 @@ class DRVI(SCVI):
         ----------
         adata, batch_size
             See :class:`~celbo.model.base.VAEMixin`.
+
+        Examples
+        --------
+        >>> model.get_embedding().shape
+        (400, 6)
         """
         z_nk = self.get_latent_representation(adata, batch_size=batch_size)
         known = asked(self, adata)
@@ -122,6 +127,13 @@ class DRVI(SCVI):
         absolute one); ``reconstruction_effect``, how much of the expression changes without its split, see
         :func:`~celbo.external.drvi.effects.reconstruction_effects`; ``order``, 0 for the largest; ``title``, that one's
         being ``"DR 1"``; ``vanished``, and of sides ``vanished_positive_direction``, ``vanished_negative_direction``.
+
+        Examples
+        --------
+        >>> embed = model.get_embedding()
+        >>> model.set_latent_dimension_stats(embed)
+        >>> embed.var["reconstruction_effect"].shape
+        (6,)
         """
         z_nk, k = self._latents_of(embed), self.module.n_latent
         cells = asked(self, adata, None, batch_size)
@@ -173,6 +185,12 @@ class DRVI(SCVI):
         -----
         Entries ``"OOD+"``, ``"OOD-"``, ``"IND+"``, ``"IND-"``, latents by genes: natural log fold changes at positive
         and at negative latents.
+
+        Examples
+        --------
+        >>> model.calculate_interpretability_scores(embed)
+        >>> sorted(embed.varm)
+        ['OOD+', 'OOD-']
         """
         z_nk, repeats = self._latents_of(embed), self.module.n_latent // self.module.n_split
         cells = asked(self, adata, None, batch_size)
@@ -206,6 +224,11 @@ class DRVI(SCVI):
         Returns
         -------
         A column for each side of each latent, ``"DR 1+"``, ``"DR 1-"``, in the order of their effect.
+
+        Examples
+        --------
+        >>> model.get_interpretability_scores(embed).shape
+        (100, 12)
         """
         for name in (f"{key}{side}" for side in _SIDES):
             if name not in embed.varm:
@@ -237,6 +260,11 @@ class DRVI(SCVI):
         Returns
         -------
         Columns ``factor``, ``gene``, ``score``, the largest score of each factor first.
+
+        Examples
+        --------
+        >>> list(model.get_top_genes(embed, n_genes=3))
+        ['factor', 'gene', 'score']
         """
         scores = self.get_interpretability_scores(embed, key, hide_vanished=True)
         tops = [(name, scores[name].nlargest(n_genes)) for name in map(str, scores)]

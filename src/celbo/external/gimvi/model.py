@@ -164,7 +164,13 @@ class GIMVI(GimviMixin, UnsupervisedTrainingMixin, BaseModelClass):
         return means, np.where(variances > 0, variances, 1.0)  # a batch of one cell has no spread
 
     def get_var_names(self, legacy_mudata_format: bool = False) -> dict[str, np.ndarray]:  # type: ignore[override]
-        """Names of the genes of both data sets, ``{"seq": (g,), "spatial": (g,)}``."""
+        """Names of the genes of both data sets, ``{"seq": (g,), "spatial": (g,)}``.
+
+        Examples
+        --------
+        >>> [len(names) for names in model.get_var_names().values()]
+        [30, 20]
+        """
         states = (state_registry_of(one, REGISTRY_KEYS.X_KEY) for one in self.registries_)
         return {name: np.asarray(state["column_names"]) for name, state in zip(_NAMES, states, strict=True)}
 
@@ -218,6 +224,15 @@ class GIMVI(GimviMixin, UnsupervisedTrainingMixin, BaseModelClass):
             As there.
         save_anndata
             Write the training data beside it, as ``adata_seq.h5ad`` and ``adata_spatial.h5ad``.
+
+        Raises
+        ------
+        ValueError
+            ``save_anndata`` of a model that was loaded without data.
+
+        Examples
+        --------
+        >>> model.save("my_model", save_anndata=True)
         """
         if save_anndata and not self.adatas:
             raise ValueError("save_anndata=True, but this model was loaded without data.")
@@ -244,6 +259,17 @@ class GIMVI(GimviMixin, UnsupervisedTrainingMixin, BaseModelClass):
             As in :meth:`BaseModelClass.load <celbo.model.base.BaseModelClass.load>`.
         adata_seq, adata_spatial
             Data to go on with; None: those saved beside the model, if there are any; ``adata_seq=False``: none.
+
+        Raises
+        ------
+        ValueError
+            Only one of the data sets.
+
+        Examples
+        --------
+        >>> model.save("trained")
+        >>> celbo.external.GIMVI.load("trained", seq, spatial).is_trained
+        True
         """
         files = [_beside(dir_path, prefix, name) for name in _NAMES]
         data: Any = (adata_seq, adata_spatial)

@@ -58,6 +58,11 @@ class GimviMixin(ModelFace):
         Returns
         -------
         An array ``(n, k)`` for each.
+
+        Examples
+        --------
+        >>> [latent.shape for latent in model.get_latent_representation()]
+        [(400, 10), (400, 10)]
         """
 
         def latents(mode: int, tensors: Mapping[str, Tensor]) -> Tensor:
@@ -89,6 +94,11 @@ class GimviMixin(ModelFace):
         Returns
         -------
         An array ``(n, g)`` for each, with the genes of the dissociated cells.
+
+        Examples
+        --------
+        >>> [values.shape for values in model.get_imputed_values()]
+        [(400, 30), (400, 30)]
         """
         decoded = self.module.sample_scale if normalized else self.module.sample_rate
 

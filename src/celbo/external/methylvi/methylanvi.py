@@ -109,6 +109,15 @@ class METHYLANVI(SemisupervisedTrainingMixin, MethylationModel):
         ------
         ValueError
             No ``labels_key``.
+
+        Examples
+        --------
+        >>> celbo.external.METHYLVI.setup_mudata(mdata, **setup, batch_key="batch")
+        >>> methylvi = celbo.external.METHYLVI(mdata, n_latent=5)
+        >>> methylvi.train(max_epochs=2, verbose=0, seed=0)
+        >>> model = celbo.external.METHYLANVI.from_methylvi_model(methylvi, "unknown", "seen")
+        >>> model.was_pretrained
+        True
         """
         return cls._from_unlabelled(methylvi_model, unlabeled_category, labels_key, mdata, None, methylanvi_kwargs)
 

@@ -143,6 +143,11 @@ class MethylationMixin(Model):
         ------
         ValueError
             No context, or one that is not there.
+
+        Examples
+        --------
+        >>> model.get_specific_normalized_methylation(context="mCG").shape
+        (200, 40)
         """
         if context is None:
             raise ValueError(f"context= must name one of {', '.join(map(repr, self.module.contexts))}.")
@@ -270,6 +275,11 @@ class MethylationMixin(Model):
         ------
         ModuleNotFoundError
             When the package ``sparse`` is not installed.
+
+        Examples
+        --------
+        >>> model.posterior_predictive_sample(context="mCH", indices=range(50)).shape
+        (50, 30)
         """
         sparse = optional("sparse", extra="sparse", purpose="posterior_predictive_sample")
         cells = asked(self, mdata, indices, batch_size)

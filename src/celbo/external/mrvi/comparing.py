@@ -50,6 +50,12 @@ class MRVIMixin(CounterfactualMixin):
         -------
         ``xarray.Dataset`` of cells: ``log_probs`` of samples, in the order in which these occur, and for each covariate
         ``{key}_log_probs`` and ``{key}_log_enrichs``, in nats.
+
+        Examples
+        --------
+        >>> model.update_sample_info(adata)
+        >>> sorted(model.differential_abundance(sample_cov_keys=["group"]))
+        ['group_log_probs', 'log_probs']
         """
         self._check_if_trained(warn=False)
         cells = asked(self, adata, None, batch_size)
@@ -94,6 +100,11 @@ class MRVIMixin(CounterfactualMixin):
         -------
         ``xarray.Dataset`` of cells and samples, in the order in which these occur: ``log_probs`` of the nearest cell,
         in nats; ``log_ratios``, that less the threshold; ``is_admissible``.
+
+        Examples
+        --------
+        >>> sorted(model.get_outlier_cell_sample_pairs(subsample_size=50))
+        ['is_admissible', 'log_probs', 'log_ratios']
         """
         self._check_if_trained(warn=False)
         cells = asked(self, adata, None, batch_size)
@@ -171,6 +182,12 @@ class MRVIMixin(CounterfactualMixin):
         ------
         ArgumentError
             No covariate, or an unknown one.
+
+        Examples
+        --------
+        >>> model.update_sample_info(adata)
+        >>> model.differential_expression(sample_cov_keys=["group"], mc_samples=10)["pvalue"].shape
+        (400, 1)
         """
         self._check_if_trained(warn=False)
         cells = asked(self, adata, None, batch_size)

@@ -89,6 +89,7 @@ class MRVI(MRVIMixin, UnsupervisedTrainingMixin, BaseModelClass):
     >>> import celbo, numpy as np
     >>> adata = celbo.data.synthetic_iid(seed=0)
     >>> adata.obs["donor"] = np.resize(["a", "b", "c", "d"], adata.n_obs)
+    >>> adata.obs["group"] = adata.obs["donor"].isin(["a", "b"]).astype(str)
     >>> celbo.external.MRVI.setup_anndata(adata, sample_key="donor", batch_key="batch")
     >>> model = celbo.external.MRVI(adata)
     >>> model.train(max_epochs=2, verbose=0)

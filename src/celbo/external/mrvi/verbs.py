@@ -63,6 +63,11 @@ class CounterfactualMixin(RNASeqMixin, VAEMixin):
         Returns
         -------
         ``(n, k)``.
+
+        Examples
+        --------
+        >>> model.get_latent_representation(give_z=True).shape
+        (400, 30)
         """
         self._check_if_trained(warn=False)
         cells = asked(self, adata, indices, batch_size, dataloader)
@@ -95,6 +100,11 @@ class CounterfactualMixin(RNASeqMixin, VAEMixin):
             As there.
         weights, return_mean, return_numpy, silent, dataloader, data_loader_kwargs, **kwargs
             As there.
+
+        Examples
+        --------
+        >>> model.get_normalized_expression(gene_list=["gene_3", "gene_7"]).shape
+        (400, 2)
         """
         given = (adata, indices, transform_batch, gene_list, library_size, n_samples, n_samples_overall, weights)
         further = (batch_size, return_mean, return_numpy, silent, dataloader, data_loader_kwargs)
@@ -125,6 +135,11 @@ class CounterfactualMixin(RNASeqMixin, VAEMixin):
         Returns
         -------
         ``xarray.DataArray`` of cells, samples and latents; for several draws, an axis of them follows the cells.
+
+        Examples
+        --------
+        >>> model.get_local_sample_representation(indices=range(50)).shape
+        (50, 4, 30)
         """
         self._check_if_trained(warn=False)
         cells = asked(self, adata, indices, batch_size)
@@ -178,6 +193,12 @@ class CounterfactualMixin(RNASeqMixin, VAEMixin):
         -------
         ``xarray.Dataset``: ``cell`` of cells, samples and samples; one table of groups, samples and samples for each
         column.
+
+        Examples
+        --------
+        >>> distances = model.get_local_sample_distances(groupby="labels", keep_cell=False)
+        >>> sorted(distances)
+        ['labels']
         """
         self._check_if_trained(warn=False)
         cells = asked(self, adata, indices, batch_size)
@@ -227,6 +248,11 @@ class CounterfactualMixin(RNASeqMixin, VAEMixin):
             See the class.
         sample
             Name or code of the sample whose cells to take; None: all cells.
+
+        Examples
+        --------
+        >>> model.get_aggregated_posterior(sample="a").sample().shape
+        torch.Size([10])
         """
         self._check_if_trained(warn=False)
         u, variance, code = self._u_of(asked(self, adata, indices, batch_size))
@@ -242,6 +268,12 @@ class CounterfactualMixin(RNASeqMixin, VAEMixin):
         ----------
         adata
             Cells of all samples; the first cell of a sample gives its row.
+
+        Examples
+        --------
+        >>> model.update_sample_info(adata)
+        >>> model.sample_info["group"].tolist()
+        ['True', 'True', 'False', 'False']
         """
         cells = asked(self, adata)
         assert cells.adata is not None

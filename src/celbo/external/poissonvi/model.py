@@ -97,7 +97,13 @@ class POISSONVI(PEAKVI, BaseMinifiedModeModelClass):
         self._build_module(**sizes, **{**_NETWORK, **model_kwargs})
 
     def get_region_factors(self) -> np.ndarray:
-        """Factor of each region on the scale of logits, ``(g,)``: the bias of the decoder's last layer."""
+        """Factor of each region on the scale of logits, ``(g,)``: the bias of the decoder's last layer.
+
+        Examples
+        --------
+        >>> model.get_region_factors().shape
+        (100,)
+        """
         return self.module.get_submodule(_REGION_FACTORS).bias.detach().cpu().numpy()
 
     def _answering(self, normalize_regions: bool) -> Self:
@@ -142,6 +148,11 @@ class POISSONVI(PEAKVI, BaseMinifiedModeModelClass):
         Returns
         -------
         Cells by regions; draws by regions with ``n_samples_overall``; ``(s, n, g)`` for draws that are not averaged.
+
+        Examples
+        --------
+        >>> model.get_normalized_accessibility(region_list=["gene_3", "gene_7"]).shape
+        (400, 2)
         """
         return RNASeqMixin.get_normalized_expression(
             self._answering(normalize_regions),
@@ -161,7 +172,7 @@ class POISSONVI(PEAKVI, BaseMinifiedModeModelClass):
         )
 
     def differential_expression(self) -> None:  # type: ignore[override]
-        """Not for fragments: see :meth:`differential_accessibility`."""
+        """Not of this model: raises a ``NotImplementedError``; see :meth:`differential_accessibility`."""
         raise NotImplementedError("POISSONVI compares regions, not genes: use differential_accessibility.")
 
     def differential_accessibility(  # type: ignore[override]  # scvi-tools' signature
@@ -209,6 +220,12 @@ class POISSONVI(PEAKVI, BaseMinifiedModeModelClass):
         -------
         A row for each region and comparison, columns as there; the shares of cells with a fragment are called
         ``emp_prob1``, ``emp_prob2``, and ``emp_effect`` is the first minus the second.
+
+        Examples
+        --------
+        >>> found = model.differential_accessibility(groupby="labels", group1="label_0")
+        >>> len(found)
+        100
         """
         asked: dict[str, Any] = {"test_mode": "two"} if two_sided else {"m1_domain_fn": partial(np.less_equal, delta)}
         table = RNASeqMixin.differential_expression(

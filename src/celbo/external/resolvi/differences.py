@@ -71,6 +71,12 @@ class DifferencesMixin(ResolvedMixin):
         -------
         A row for each label and comparison: ``proba_de``, ``bayes_factor``, ``lfc_mean``, ``lfc_median``, ``lfc_std``,
         ``abundance1``, ``abundance2``, ``is_de_fdr_...``.
+
+        Examples
+        --------
+        >>> found = model.differential_niche_abundance(groupby="labels", group1="label_0")
+        >>> len(found)  # a row for each label of a neighbour
+        3
         """
         data = self._validate_anndata(adata)
         abundance = self.get_neighbor_abundance(data, None, neighbor_key, n_samples, None, batch_size, seed=seed)
@@ -116,6 +122,12 @@ class DifferencesMixin(ResolvedMixin):
             See there.
         n_samples, size_scaling, library_scaling
             Accepted for compatibility with scvi-tools: cells are drawn again until there are enough.
+
+        Examples
+        --------
+        >>> found = model.differential_expression(groupby="labels", group1="label_0")
+        >>> len(found)
+        100
         """
         self._check_if_trained()
         corrected = corrected_batches(self, batchid1, batchid2) if batch_correction else (None, None)

@@ -81,8 +81,8 @@ class RESOLVI(DifferencesMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelCl
     >>> import celbo, numpy as np
     >>> adata = celbo.data.synthetic_iid(seed=0)
     >>> adata.obsm["X_spatial"] = np.random.default_rng(0).uniform(size=(adata.n_obs, 2))
-    >>> celbo.external.RESOLVI.setup_anndata(adata, batch_key="batch")
-    >>> model = celbo.external.RESOLVI(adata, n_latent=5)
+    >>> celbo.external.RESOLVI.setup_anndata(adata, batch_key="batch", labels_key="labels")
+    >>> model = celbo.external.RESOLVI(adata, n_latent=5, semisupervised=True)
     >>> model.train(max_epochs=2, verbose=0)
     >>> model.get_normalized_expression().shape
     (400, 100)
@@ -143,6 +143,11 @@ class RESOLVI(DifferencesMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelCl
         ------
         ArgumentError
             Fewer genes than that.
+
+        Examples
+        --------
+        >>> sorted(model.compute_dataset_dependent_priors())
+        ['background_ratio', 'mean_log_counts', 'median_distance', 'std_log_counts']
         """
         counts = as_numbers(self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY))
         return dataset_priors(counts, self.adata_manager.get_from_registry(DISTANCE_KEY), n_small_genes)

@@ -100,6 +100,11 @@ class ResolvedMixin(RNASeqMixin):
         Returns
         -------
         ``(n, g)``; without ``return_mean`` the draws as they are, ``(n_samples, n, g)``.
+
+        Examples
+        --------
+        >>> model.get_normalized_expression_importance(n_samples=5).shape
+        (400, 100)
         """
         self._check_if_trained()
         if n_samples_overall is not None:
@@ -169,6 +174,12 @@ class ResolvedMixin(RNASeqMixin):
         ------
         ValueError
             A site that there is not.
+
+        Examples
+        --------
+        >>> drawn = model.sample_posterior(num_samples=5)
+        >>> sorted(drawn)
+        ['post_sample_means', 'post_sample_stds']
         """
         self._check_if_trained()
         names = [name for name in _SITES if name not in ("px_rate_n", "obs")] if return_sites is None else return_sites
@@ -197,7 +208,13 @@ class ResolvedMixin(RNASeqMixin):
     def get_mixture_proportions(
         self, adata: AnnData | None = None, indices: Sequence[int] | None = None, batch_size: int | None = None
     ) -> pd.DataFrame:
-        """Shares of own, diffused and background counts of each cell, rows that sum to 1; nothing is drawn."""
+        """Shares of own, diffused and background counts of each cell, rows that sum to 1; nothing is drawn.
+
+        Examples
+        --------
+        >>> list(model.get_mixture_proportions())
+        ['true_proportion', 'diffusion_proportion', 'background_proportion']
+        """
         cells = asked(self, adata, indices, batch_size, None, self._alone())
         rows = Rows(cells.n_cells)
         with evaluating(self.module):
@@ -247,6 +264,11 @@ class ResolvedMixin(RNASeqMixin):
         Returns
         -------
         Names, ``(n,)``; with ``soft`` a frame of cells by labels.
+
+        Examples
+        --------
+        >>> model.predict(soft=True, num_samples=3).shape
+        (400, 3)
         """
         labels = self._labels()
         self._check_if_trained(warn=False)
@@ -284,6 +306,11 @@ class ResolvedMixin(RNASeqMixin):
             Draws of the latents.
         n_samples_overall, summary_frequency, weights, return_mean, **kwargs
             Accepted for compatibility with scvi-tools: all cells are answered about, by the mean of the draws.
+
+        Examples
+        --------
+        >>> model.get_neighbor_abundance(n_samples=3).shape
+        (400, 3)
         """
         self._check_if_trained(warn=False)
         labels, data = self._labels(), self._validate_anndata(adata)

@@ -68,6 +68,17 @@ class SCAR(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
     ------
     KeyError, ValueError
         An ambient profile of other genes, or of numbers that are not shares.
+
+    Examples
+    --------
+    >>> import celbo
+    >>> adata = celbo.data.synthetic_iid(seed=0)
+    >>> ambient = adata.X.mean(0) / adata.X.mean(0).sum()  # better of empty droplets: get_ambient_profile
+    >>> celbo.external.SCAR.setup_anndata(adata, batch_key="batch")
+    >>> model = celbo.external.SCAR(adata, ambient, n_latent=5)
+    >>> model.train(max_epochs=2, verbose=0, seed=0)
+    >>> model.get_denoised_counts().shape
+    (400, 100)
     """
 
     _module_cls: ClassVar[type[SCAR_VAE]] = SCAR_VAE
@@ -134,6 +145,15 @@ class SCAR(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
         ------
         ValueError
             Genes of ``adata`` that ``raw_adata`` lacks; fewer than 50 droplets without a cell.
+
+        Examples
+        --------
+        >>> import anndata, numpy as np
+        >>> counts = np.random.default_rng(0).poisson(0.1, (500, adata.n_vars))
+        >>> droplets = anndata.AnnData(counts.astype("float32"), var=adata.var)  # yours: all droplets, unfiltered
+        >>> celbo.external.SCAR.get_ambient_profile(adata, droplets, prob=0.5, seed=0)
+        >>> adata.varm["ambient_profile"].shape
+        (100, 1)
         """
         match = align_genes(raw_adata.var_names, adata.var_names, where="raw_adata")
         match.raise_if_missing()
@@ -163,6 +183,11 @@ class SCAR(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
         Returns
         -------
         ``(n, g)`` float32.
+
+        Examples
+        --------
+        >>> model.get_denoised_counts(n_samples=5, seed=0).shape
+        (400, 100)
         """
         self._check_if_trained()
         cells = asked(self, adata, None, batch_size)

@@ -112,12 +112,24 @@ class SCBASSET(UnsupervisedTrainingMixin, BaseModelClass):
     )
 
     def get_latent_representation(self) -> np.ndarray:
-        """Embedding of each cell, ``(n, k)``, apart from that of its batch."""
+        """Embedding of each cell, ``(n, k)``, apart from that of its batch.
+
+        Examples
+        --------
+        >>> model.get_latent_representation().shape
+        (20, 4)
+        """
         self._check_if_trained(warn=False)
         return self.module.cell_embedding.detach().cpu().numpy().T
 
     def get_cell_bias(self) -> np.ndarray:
-        """Log odds of a region to be open in each cell, all else equal, ``(n,)``."""
+        """Log odds of a region to be open in each cell, all else equal, ``(n,)``.
+
+        Examples
+        --------
+        >>> model.get_cell_bias().shape
+        (20,)
+        """
         self._check_if_trained(warn=False)
         return self.module.cell_bias.detach().cpu().numpy()
 
@@ -163,6 +175,11 @@ class SCBASSET(UnsupervisedTrainingMixin, BaseModelClass):
         ------
         ArgumentError
             Neither a motif nor files of it; sequences of another length than the model's.
+
+        Examples
+        --------
+        >>> model.get_tf_activity("AP-1", motif="TGASTCA", n_sequences=20, seed=0).shape
+        (20,)
         """
         self._check_if_trained(warn=False)
         length = self.module.sequence_length

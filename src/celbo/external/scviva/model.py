@@ -157,6 +157,11 @@ class SCVIVA(
             No coordinates, NaN coordinates, a section of too few cells, no embedding: each is named with the cure.
         KeyError
             A column that is not there.
+
+        Examples
+        --------
+        >>> sorted(name for name in adata.obsm if name.startswith("niche"))
+        ['niche_activation', 'niche_composition', 'niche_distances', 'niche_indexes']
         """
         keys = (niche_indexes_key, niche_distances_key, niche_composition_key, expression_embedding_niche_key)
         of_cells = (labels_key, sample_key, cell_coordinates_key, expression_embedding_key)
@@ -196,6 +201,13 @@ class SCVIVA(
         ------
         ArgumentError
             A cell type that the reference does not know.
+
+        Examples
+        --------
+        >>> query = adata[:100].copy()
+        >>> SCVIVA.preprocessing_query_anndata(query, model, k_nn=10, sample_key="batch", labels_key="labels")
+        >>> query.n_obs
+        100
         """
         answer = cls.prepare_query_anndata(adata, reference_model, return_reference_var_names, inplace)
         if return_reference_var_names:

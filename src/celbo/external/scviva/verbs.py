@@ -50,7 +50,13 @@ class NicheMixin(RNASeqMixin):
         *,
         seed: int | None = None,
     ) -> np.ndarray:
-        """Expected shares of cell types around each cell, ``(n, c)``, in the order of the composition's columns."""
+        """Expected shares of cell types around each cell, ``(n, c)``, in the order of the composition's columns.
+
+        Examples
+        --------
+        >>> model.predict_neighborhood(indices=range(50)).shape
+        (50, 3)
+        """
         return self._decoded(asked(self, adata, indices, batch_size), "niche_composition", seed)
 
     def predict_niche_activation(
@@ -61,7 +67,13 @@ class NicheMixin(RNASeqMixin):
         *,
         seed: int | None = None,
     ) -> np.ndarray:
-        """Expected state of the neighbours of each type, ``(n, c, e)``, in the embedding that setup named."""
+        """Expected state of the neighbours of each type, ``(n, c, e)``, in the embedding that setup named.
+
+        Examples
+        --------
+        >>> model.predict_niche_activation(indices=range(50)).shape
+        (50, 3, 5)
+        """
         return self._decoded(asked(self, adata, indices, batch_size), "niche_expression", seed)
 
     def _decoded(self, cells: Asked, name: str, seed: int | None) -> np.ndarray:
@@ -94,6 +106,11 @@ class NicheMixin(RNASeqMixin):
             The mean over cells, or a value for each, ``(n,)``.
         **kwargs
             Further arguments of the module's ``forward``.
+
+        Examples
+        --------
+        >>> model.get_composition_error(return_mean=False).shape
+        torch.Size([400])
         """
         cells = asked(self, adata, indices, batch_size, dataloader)
         return self._error(cells, lambda loss: loss.composition_loss, return_mean, seed, kwargs)
@@ -110,7 +127,13 @@ class NicheMixin(RNASeqMixin):
         seed: int | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """That of the states of each cell's neighbours; see :meth:`get_composition_error`."""
+        """That of the states of each cell's neighbours; see :meth:`get_composition_error`.
+
+        Examples
+        --------
+        >>> model.get_niche_error(return_mean=False).shape
+        torch.Size([400])
+        """
         cells = asked(self, adata, indices, batch_size, dataloader)
         return self._error(cells, lambda loss: loss.niche_loss, return_mean, seed, kwargs)
 
@@ -193,6 +216,12 @@ class NicheMixin(RNASeqMixin):
         ------
         ArgumentError
             ``niche_mode`` with several groups at once; no neighbours of other types.
+
+        Examples
+        --------
+        >>> found = model.differential_expression(groupby="labels", group1="label_0", niche_mode=False)
+        >>> len(found)
+        100
         """
         self._check_if_trained()
         corrected = corrected_batches(self, batchid1, batchid2) if batch_correction else (None, None)

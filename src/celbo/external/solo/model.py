@@ -101,6 +101,11 @@ class SOLO(UnsupervisedTrainingMixin, BaseModelClass):
         -----
         UserWarning
             Several batches at once.
+
+        Examples
+        --------
+        >>> celbo.external.SOLO.from_scvi_model(scvi, doublet_ratio=1).is_trained
+        False
         """
         scvi_model._check_if_trained(warn=False)
         adata = scvi_model._validate_anndata(adata)
@@ -142,6 +147,11 @@ class SOLO(UnsupervisedTrainingMixin, BaseModelClass):
         Returns
         -------
         AnnData with the counts as CSR where the setup had them, and the columns of the first of each pair.
+
+        Examples
+        --------
+        >>> celbo.external.SOLO.create_doublets(scvi.adata_manager, doublet_ratio=1, seed=0).shape
+        (400, 100)
         """
         if doublet_ratio <= 0:
             raise ValueError(
@@ -215,6 +225,11 @@ class SOLO(UnsupervisedTrainingMixin, BaseModelClass):
         ------
         RuntimeError
             Before training.
+
+        Examples
+        --------
+        >>> solo.predict(soft=False).shape
+        (400,)
         """
         self._check_if_trained(warn=False)
         adata = self._validate_anndata()

@@ -38,6 +38,17 @@ class RNAStereoscope(ConvergingTrainingMixin, BaseModelClass):
         Single cells, set up with :meth:`setup_anndata`.
     **model_kwargs
         Further arguments of :class:`~celbo.external.stereoscope.RNADeconv`: ``ct_weight``; ``ct_weights`` is the same.
+
+    Examples
+    --------
+    >>> import celbo
+    >>> cells = celbo.data.synthetic_iid(batch_size=100, seed=0)
+    >>> celbo.external.RNAStereoscope.setup_anndata(cells, labels_key="labels")
+    >>> of_cells = celbo.external.RNAStereoscope(cells)
+    >>> of_cells.train(max_epochs=2, verbose=0, seed=0)
+    >>> rates, dispersions = of_cells.module.get_params()
+    >>> rates.shape, dispersions.shape
+    ((100, 3), (100,))
     """
 
     _module_cls: ClassVar[type[RNADeconv]] = RNADeconv
@@ -87,6 +98,19 @@ class SpatialStereoscope(ConvergingTrainingMixin, BaseModelClass):
     ------
     ValueError
         ``sc_params`` that do not have the sizes of the genes and types.
+
+    Examples
+    --------
+    >>> import celbo
+    >>> cells, adata = (celbo.data.synthetic_iid(batch_size=100, seed=seed) for seed in (0, 1))
+    >>> celbo.external.RNAStereoscope.setup_anndata(cells, labels_key="labels")
+    >>> of_cells = celbo.external.RNAStereoscope(cells)
+    >>> of_cells.train(max_epochs=2, verbose=0, seed=0)
+    >>> celbo.external.SpatialStereoscope.setup_anndata(adata)
+    >>> model = celbo.external.SpatialStereoscope.from_rna_model(adata, of_cells)
+    >>> model.train(max_epochs=2, verbose=0, seed=0)
+    >>> model.get_proportions().shape
+    (200, 3)
     """
 
     _module_cls: ClassVar[type[SpatialDeconv]] = SpatialDeconv
@@ -130,6 +154,11 @@ class SpatialStereoscope(ConvergingTrainingMixin, BaseModelClass):
         ------
         ValueError
             Genes of the spots that ``sc_model`` does not know.
+
+        Examples
+        --------
+        >>> celbo.external.SpatialStereoscope.from_rna_model(adata, of_cells, prior_weight="minibatch").is_trained
+        False
         """
         sc_model._check_if_trained(warn=False)
         match = align_genes(
@@ -153,6 +182,11 @@ class SpatialStereoscope(ConvergingTrainingMixin, BaseModelClass):
         -------
         Spots by types, rows that sum to 1; the last column is ``"noise_term"`` with ``keep_noise``. Spots have their
         names, or numbers where the model was loaded without data.
+
+        Examples
+        --------
+        >>> list(model.get_proportions(keep_noise=True))
+        ['label_0', 'label_1', 'label_2', 'noise_term']
         """
         self._check_if_trained()
         columns = [*self.cell_type_mapping, *["noise_term"] * keep_noise]
@@ -175,6 +209,11 @@ class SpatialStereoscope(ConvergingTrainingMixin, BaseModelClass):
         ------
         ValueError
             A name that is not a type of this model.
+
+        Examples
+        --------
+        >>> model.get_scale_for_ct(["label_0", "label_1"]).shape
+        (2, 100)
         """
         self._check_if_trained()
         known = list(self.cell_type_mapping)

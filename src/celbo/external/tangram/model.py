@@ -202,13 +202,27 @@ class Tangram(UnsupervisedTrainingMixin, BaseModelClass):
     )
 
     def get_mapper_matrix(self) -> np.ndarray:
-        """Probability of each spot for each cell, ``(n, s)``; rows sum to 1."""
+        """Probability of each spot for each cell, ``(n, s)``; rows sum to 1.
+
+        Examples
+        --------
+        >>> float(model.get_mapper_matrix().sum(axis=1).min().round(3))  # each cell is somewhere among the spots
+        1.0
+        """
         self._check_if_trained(warn=False)
         with torch.no_grad():
             return self.module.mapper().cpu().numpy()
 
     def get_cell_filter(self) -> np.ndarray:
-        """How much of each cell the constrained mode keeps, ``(n,)``, from 0 to 1; 1 in the other mode."""
+        """How much of each cell the constrained mode keeps, ``(n,)``, from 0 to 1; 1 in the other mode.
+
+        Examples
+        --------
+        >>> few = celbo.external.Tangram(mdata, constrained=True, target_count=10)
+        >>> few.train(max_epochs=5, verbose=0)
+        >>> few.get_cell_filter().shape
+        (40,)
+        """
         self._check_if_trained(warn=False)
         return self.module.kept().detach().cpu().numpy()
 

@@ -48,6 +48,14 @@ def project_cell_annotations(
     ------
     ArgumentError
         Sizes that do not fit.
+
+    Examples
+    --------
+    >>> import celbo, numpy as np
+    >>> cells, spots = (celbo.data.synthetic_iid(batch_size=n, n_genes=20, seed=n) for n in (20, 15))
+    >>> mapper = np.full((40, 30), 1 / 30)  # yours: model.get_mapper_matrix()
+    >>> project_cell_annotations(cells, spots, mapper, cells.obs["labels"]).shape
+    (30, 3)
     """
     mapper = _require_mapper(mapper, adata_sc.n_obs, adata_sp.n_obs)
     if len(labels) != adata_sc.n_obs:
@@ -68,6 +76,19 @@ def project_genes(adata_sc: AnnData, adata_sp: AnnData, mapper: np.ndarray) -> A
     Returns
     -------
     Spots by genes, with the columns of ``adata_sp.obs`` and ``adata_sc.var``.
+
+    Raises
+    ------
+    ArgumentError
+        Sizes that do not fit, or cells without ``X``.
+
+    Examples
+    --------
+    >>> import celbo, numpy as np
+    >>> cells, spots = (celbo.data.synthetic_iid(batch_size=n, n_genes=20, seed=n) for n in (20, 15))
+    >>> mapper = np.full((40, 30), 1 / 30)  # yours: model.get_mapper_matrix()
+    >>> project_genes(cells, spots, mapper).shape
+    (30, 20)
     """
     mapper = _require_mapper(mapper, adata_sc.n_obs, adata_sp.n_obs)
     x = adata_sc.X

@@ -125,6 +125,15 @@ class TOTALANVI(SemisupervisedTrainingMixin, TOTALVI):  # type: ignore[misc]  # 
         ------
         ValueError
             No ``labels_key``; data minified without counts.
+
+        Examples
+        --------
+        >>> celbo.model.TOTALVI.setup_anndata(adata, "protein_expression", batch_key="batch")
+        >>> totalvi = celbo.model.TOTALVI(adata, n_latent=5)
+        >>> totalvi.train(max_epochs=2, verbose=0, seed=0)
+        >>> model = celbo.external.TOTALANVI.from_totalvi_model(totalvi, "unknown", labels_key="labels")
+        >>> model.was_pretrained
+        True
         """
         model = cls._from_unlabelled(totalvi_model, unlabeled_category, labels_key, adata, None, totalanvi_kwargs)
         model.keeps_background_ = True

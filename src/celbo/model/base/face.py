@@ -133,6 +133,10 @@ class ModelFace(Model):
         ------
         ValueError
             It was not set up for this model or its class.
+
+        Examples
+        --------
+        >>> model.deregister_manager()  # forget all data but the training data
         """
         owners = (self, type(self))
         if adata is not None:
@@ -160,6 +164,11 @@ class ModelFace(Model):
             The AnnData.
         required
             Whether having none is an error.
+
+        Examples
+        --------
+        >>> model.get_anndata_manager(adata).summary_stats["n_cells"]
+        400
         """
         manager = kept_manager(self, adata)
         if manager is None and required:
@@ -281,7 +290,13 @@ class ModelFace(Model):
         return sorted(vars(self).items())
 
     def data_registry(self, registry_key: str) -> Any:
-        """The data of a field as they lie in the training data."""
+        """The data of a field as they lie in the training data.
+
+        Examples
+        --------
+        >>> model.data_registry("batch").shape
+        (400, 1)
+        """
         return self.adata_manager.get_from_registry(registry_key)
 
     def get_from_registry(self, adata: AnnData, registry_key: str) -> Any:

@@ -4,7 +4,7 @@ import logging
 from abc import ABCMeta
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 from uuid import uuid4
 
 from anndata import AnnData
@@ -16,9 +16,8 @@ from ...data.fields import BaseAnnDataField
 from ...dataloaders import AnnDataLoader
 from ...module.base import BaseModuleClass
 from ...posterior.output import EXPRESSION, Output
-from . import archives
-from .describe import setup_call_text
-from .face import ModelFace, keep_manager, kept_manager
+from .archived import ArchivedModel
+from .face import keep_manager, kept_manager
 from .made_with import (
     arguments_for,
     build_module,
@@ -55,7 +54,7 @@ class _ModelMeta(ABCMeta):
             raise
 
 
-class BaseModelClass(ModelFace, metaclass=_ModelMeta):
+class BaseModelClass(ArchivedModel, metaclass=_ModelMeta):
     """Abstract model: data in, a module trained on them, answers out.
 
     A subclass names its module in ``_module_cls`` and has a ``setup_anndata`` under
@@ -192,7 +191,13 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
         keep_manager(cls, adata_manager)
 
     def transfer_fields(self, adata: AnnData, **kwargs: Any) -> AnnData:
-        """Set an AnnData up like the training data (``extend_categories=True`` admits new categories); returns it."""
+        """Set an AnnData up like the training data (``extend_categories=True`` admits new categories); returns it.
+
+        Examples
+        --------
+        >>> model.transfer_fields(celbo.data.synthetic_iid(seed=1)).n_obs
+        400
+        """
         keep_manager(self, self._manager_like_training(adata, **kwargs))
         return adata
 
@@ -278,117 +283,3 @@ class BaseModelClass(ModelFace, metaclass=_ModelMeta):
         return init_params(type(self), locals)
 
     _get_setup_method_args = staticmethod(setup_call)
-
-    # Archives.
-
-    def save(
-        self,
-        dir_path: str,
-        prefix: str | None = None,
-        overwrite: bool = False,
-        save_anndata: bool = False,
-        save_kwargs: dict[str, Any] | None = None,
-        legacy_mudata_format: bool = False,
-        datamodule: object = None,
-        **anndata_write_kwargs: Any,
-    ) -> None:
-        """Write the model as an archive of safetensors and JSON: no pickle, atomic.
-
-        Parameters
-        ----------
-        dir_path
-            Folder; made if it does not exist.
-        prefix
-            Put before the names of the files.
-        overwrite
-            Whether an archive that is there may be replaced.
-        save_anndata
-            Write the training data beside it as ``adata.h5ad``, those of several modalities as ``mdata.h5mu``.
-        save_kwargs, legacy_mudata_format, datamodule
-            Accepted for compatibility with scvi-tools.
-        **anndata_write_kwargs
-            For ``AnnData.write_h5ad`` or ``MuData.write_h5mu``.
-
-        Raises
-        ------
-        ValueError
-            An archive is there and ``overwrite`` is False.
-        """
-        archives.save_model(self, dir_path, prefix or "", overwrite, save_anndata, anndata_write_kwargs)
-
-    @classmethod
-    def load(
-        cls,
-        dir_path: str,
-        adata: AnnData | bool | None = None,
-        accelerator: str = "auto",
-        device: int | str = "auto",
-        prefix: str | None = None,
-        backup_url: str | None = None,
-        datamodule: object = None,
-        allowed_classes_names_list: list[str] | None = None,
-    ) -> Self:
-        """Read a model from an archive.
-
-        Parameters
-        ----------
-        dir_path
-            Folder of the archive.
-        adata
-            Data to go on with, set up like the training data; None: those saved beside the model, if there are any;
-            False: none.
-        accelerator, device
-            Where the module goes.
-        prefix
-            As in :meth:`save`.
-        backup_url, datamodule
-            Accepted for compatibility with scvi-tools.
-        allowed_classes_names_list
-            Names of other classes whose archives may be read.
-
-        Raises
-        ------
-        ValueError
-            The archive is damaged, or of another class.
-        """
-        return archives.load_model(cls, dir_path, adata, accelerator, device, prefix or "", allowed_classes_names_list)
-
-    @staticmethod
-    def load_registry(dir_path: str, prefix: str | None = None) -> dict[str, Any]:
-        """The registry in an archive."""
-        return archives.read_saved(dir_path, prefix or "").registry
-
-    @staticmethod
-    def view_setup_args(dir_path: str, prefix: str | None = None) -> None:
-        """Print the setup call in an archive."""
-        print(setup_call_text(archives.read_saved(dir_path, prefix or "").registry))
-
-    @classmethod
-    def convert_legacy_save(
-        cls,
-        dir_path: str,
-        output_dir_path: str,
-        overwrite: bool = False,
-        prefix: str | None = None,
-        **save_kwargs: Any,
-    ) -> None:
-        """Write an archive of this class that scvi-tools saved, of any version, as one of celbo's.
-
-        Parameters
-        ----------
-        dir_path, output_dir_path, overwrite, prefix
-            As in :func:`celbo.model.base.convert_archive`.
-        **save_kwargs
-            Accepted for compatibility with scvi-tools.
-        """
-        archives.convert_archive(
-            dir_path, output_dir_path, prefix=prefix or "", overwrite=overwrite, class_name=cls.__name__
-        )
-
-    def load_weights(self, dir_path: Any) -> None:
-        """Put the weights of an archive of this very model into the module."""
-        self.module.load_state_dict(archives.read_saved(dir_path, "").state_dict)
-
-    def delete_archive(self, dir_path: Any) -> None:
-        """Remove an archive that :meth:`save` wrote, and its folder if nothing else is in it."""
-        archives.delete(dir_path)

@@ -343,6 +343,11 @@ class SemisupervisedTrainingMixin(Trainable):
         Returns
         -------
         ``(n, c)``, rows that sum to 1.
+
+        Examples
+        --------
+        >>> model.shap_adata_predict(adata.X[:5]).shape
+        (5, 3)
         """
         _require_counts(self, self.adata, "shap_adata_predict")
         x_ng = np.asarray(X)
@@ -363,6 +368,12 @@ class SemisupervisedTrainingMixin(Trainable):
         Returns
         -------
         See :func:`~celbo.posterior.attribution.ranked_features`; None without attributions.
+
+        Examples
+        --------
+        >>> predicted, ranked = model.predict(ig_interpretability=True, ig_args={"n_steps": 5})
+        >>> len(ranked)
+        100
         """
         return None if attrs is None else ranked_features(attrs, self.get_var_names())
 
