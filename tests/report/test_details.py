@@ -100,7 +100,7 @@ def test_zero_inflation(adata, tmp_path):
 def test_topics(adata, tmp_path):
     AmortizedLDA.setup_anndata(adata)
     model = trained(AmortizedLDA(adata, n_topics=3), max_epochs=30)
-    found, text = reported(model, tmp_path, ["Topics", "Latent space", "Input"])
+    found, text = reported(model, tmp_path, ["Topics", "Latent space", "Training"])
     detail = found.detail
     assert detail.share_k.sum() == pytest.approx(1, rel=1e-4)
     top = detail.top_genes(0)
@@ -119,7 +119,7 @@ def test_markers(adata, tmp_path):
     markers = pd.DataFrame(is_marker_gc[alone].astype(float), marked.var_names, [HOSTILE, "b", "c"])
     CellAssign.setup_anndata(marked, size_factor_key="s")
     model = trained(CellAssign(marked, markers))
-    found, text = reported(model, tmp_path, ["Cell types", "Markers", "Input"])
+    found, text = reported(model, tmp_path, ["Cell types", "Markers", "Training"])
     detail, code_n = found.detail, model.predict().to_numpy().argmax(1)
     scaled_ng = np.log1p(marked.X.toarray() / marked.obs["s"].to_numpy()[:, None])
     for c in range(3):
@@ -151,10 +151,10 @@ class TestProportions:
     def test_stereoscope(self, adata, spots, tmp_path):
         RNAStereoscope.setup_anndata(adata, labels_key="cell_type")
         cells = trained(RNAStereoscope(adata))
-        reported(cells, tmp_path, ["Input"])
+        reported(cells, tmp_path, ["Training"])
         SpatialStereoscope.setup_anndata(spots)
         model = trained(SpatialStereoscope.from_rna_model(spots, cells))
-        found, text = reported(model, tmp_path, ["Cell types of the spots", "Maps", "Input"])
+        found, text = reported(model, tmp_path, ["Cell types of the spots", "Maps", "Training"])
         pd.testing.assert_frame_equal(found.detail.share_sc, model.get_proportions())
         assert "30 spots, 24 genes" in text
         assert f"{found.detail.share_sc['type_1'].mean():.1%}" in text
@@ -165,7 +165,7 @@ class TestProportions:
         reported(cells, tmp_path, ["Latent space"])
         DestVI.setup_anndata(spots)
         model = trained(DestVI.from_rna_model(spots, cells))
-        found, _ = reported(model, tmp_path, ["Cell types of the spots", "Maps", "Input"])
+        found, _ = reported(model, tmp_path, ["Cell types of the spots", "Maps", "Training"])
         assert found.detail.share_sc.shape == (30, 3)
 
     def test_without_places_there_are_no_maps(self):

@@ -2,6 +2,7 @@
 
 import base64
 import html.parser
+import json
 import re
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from torch.distributions import Normal, kl_divergence
 
 from celbo.data import Finding, simulate_counts
 from celbo.model import SCVI
-from celbo.report import figures, model_report, page, projection, summary
+from celbo.report import document, figures, knn_label_accuracy, layout, model_report, page, projection, summary
 
 HOSTILE = "<b>&\"é細'$x$"
 
@@ -92,6 +93,7 @@ class TestModelReport:
         model_report(model, tmp_path / "r.html", title=HOSTILE, settings={HOSTILE: HOSTILE}, versions={"celbo": "1"})
         without_ids = [re.sub(r"base64,[^\"]+", "", p.read_text(encoding="utf-8")) for p in (path, tmp_path / "r.html")]
         assert without_ids[0] == without_ids[1]
+        assert model_report(model, tmp_path / "r.html").place_n2.tolist() == written[1].place_n2.tolist()
 
     def test_no_state_of_matplotlib_is_touched(self):
         code = """
@@ -185,6 +187,7 @@ class TestFigures:
 def test_parts_of_the_page_escape():
     parts = (
         page.tiles({HOSTILE: HOSTILE}),
+        page.verdict("amber", HOSTILE, [(HOSTILE, "amber", HOSTILE, HOSTILE)]),
         page.picture("data:,", HOSTILE, HOSTILE),
         page.legend({HOSTILE: "#000"}),
         page.table([HOSTILE], [[HOSTILE, HOSTILE]]),
@@ -194,6 +197,84 @@ def test_parts_of_the_page_escape():
     for part in parts:
         assert '<b>&"' not in part
         assert HOSTILE in Reader(part).text
+
+
+def test_mixing_within_labels_leaves_out_what_batches_lack(rng):
+    """Batches of different labels lie apart, as they should: within the label that both have they are mixed."""
+    label_n = np.repeat(["a", "b", "c"], 100)
+    batch_n = np.concatenate([np.full(100, "x"), np.tile(["x", "y"], 50), np.full(100, "y")])
+    z_nk = rng.normal(size=(300, 3)) + 50 * np.eye(3)[np.repeat([0, 1, 2], 100)]
+    found = summary.latent_metrics(z_nk, label_n, batch_n)
+    assert found[summary.MIXED] < 0.5
+    assert 0.9 < found[summary.MIXED_WITHIN] < 1.1
+    only = summary.latent_metrics(z_nk[:100], label_n[:100], batch_n[100:200])
+    assert summary.MIXED_WITHIN in only
+    assert summary.MIXED_WITHIN not in summary.latent_metrics(z_nk, np.where(batch_n == "x", "a", "b"), batch_n)
+
+
+class TestLayout:
+    def test_neighbours_stay_together(self, rng):
+        code_n = np.repeat(np.arange(6), 40)
+        z_nk = rng.normal(size=(240, 8)) + 12 * rng.normal(size=(6, 8))[code_n]
+        place_n2 = layout.neighbour_layout(z_nk)
+        rows = rng.permutation(240)
+        assert knn_label_accuracy(place_n2, code_n, rows[:120], rows[120:], k=5) > 0.98
+
+    def test_the_same_every_time_and_private(self, rng, global_rng_untouched):
+        z_nk = rng.normal(size=(60, 4))
+        assert np.array_equal(layout.neighbour_layout(z_nk), layout.neighbour_layout(z_nk))
+        assert not np.array_equal(layout.neighbour_layout(z_nk), layout.neighbour_layout(z_nk, seed=1))
+
+    def test_two_dimensions_are_turned_only(self, rng):
+        z_n2 = rng.normal(size=(50, 2))
+        place_n2 = layout.neighbour_layout(z_n2)
+        apart = [np.linalg.norm(a[:25] - a[25:], axis=1) for a in (z_n2, place_n2)]
+        np.testing.assert_allclose(*apart)
+
+    @pytest.mark.parametrize("z_nk", [np.zeros((40, 5)), np.ones((3, 5)), np.repeat(np.eye(4), 20, axis=0)])
+    def test_cells_at_one_place(self, z_nk):
+        assert np.isfinite(layout.neighbour_layout(z_nk)).all()
+
+
+class TestJson:
+    def test_the_same_figures(self, model, written, tmp_path):
+        model_report(model, tmp_path / "r.json", settings={HOSTILE: HOSTILE})
+        document = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
+        _, found, _ = written
+        assert document["metrics"] == found.metrics
+        assert document["latent"]["kl"] == found.kl_k.tolist()
+        assert [one["question"] for one in document["verdict"]["answers"]] == [j.question for j in found.judgements]
+        assert document["history"]["elbo_validation"] == found.history["elbo_validation"].tolist()
+        assert document["data"]["n_cells"] == 120
+        assert document["settings"] == {HOSTILE: HOSTILE}
+
+    def test_what_is_not_finite_is_null(self):
+        assert document._plain({"a": [float("nan"), 1.0, np.int64(3)]}) == {"a": [None, 1.0, "3"]}
+
+
+class TestComparison:
+    def test_best_is_marked(self, model, tmp_path):
+        other = SCVI(model.adata, n_latent=2)
+        other.train(max_epochs=6, seed=0, verbose=0)
+        found = model_report(models={"short": model, "long": other}, path=tmp_path / "c.html")
+        text = (tmp_path / "c.html").read_text(encoding="utf-8")
+        reader = Reader(text)
+        assert reader.open == []
+        assert set(reader.tags) <= ALL_TAGS
+        elbo = {name: one.history["elbo_validation"].min() for name, one in found.items()}
+        assert f"<td>{elbo['long']:.2f} (best)</td>" in text
+        assert f"<td>{elbo['short']:.2f}</td>" in text
+        assert re.findall("<h2>(Latent space of .*?)</h2>", text) == ["Latent space of short", "Latent space of long"]
+        model_report(models=[model, other], path=tmp_path / "c.json")
+        assert list(json.loads((tmp_path / "c.json").read_text())["models"]) == ["SCVI", "SCVI 2"]
+
+    def test_one_or_several(self, model, tmp_path):
+        with pytest.raises(ValueError, match="Give one model, or models="):
+            model_report(model, tmp_path / "r.html", models=[model])
+        with pytest.raises(ValueError, match="path= must name the file"):
+            model_report(model)
+        with pytest.raises(ValueError, match="models must be a list of trained models"):
+            model_report(models=[3], path=tmp_path / "r.html")
 
 
 class TestProjection:
@@ -214,4 +295,6 @@ def test_latent_metrics_only_of_groups_there_are(rng):
     z_nk, name_n = rng.normal(size=(40, 2)), np.array(["a", "b"] * 20)
     assert summary.latent_metrics(z_nk, None, None) == {}
     assert summary.latent_metrics(z_nk, np.array(["a"] * 40), np.array(["a"] * 40)) == {}
-    assert len(summary.latent_metrics(z_nk, name_n, None)) == len(summary.latent_metrics(z_nk, None, name_n)) == 2
+    of_labels, of_batches = summary.latent_metrics(z_nk, name_n, None), summary.latent_metrics(z_nk, None, name_n)
+    assert (len(of_labels), len(of_batches)) == (3, 2)
+    assert of_labels[summary.BY_GUESSING] == 0.5

@@ -126,7 +126,7 @@ def kl_by_dimension(kl_k: np.ndarray, is_active_k: np.ndarray) -> "Figure":
 
 
 def latent_scatter(place_n2: np.ndarray, code_n: np.ndarray | None = None, seed: int = 0) -> "Figure":
-    """Cells on the first two principal components of the latent space.
+    """Cells in two dimensions, as :func:`~celbo.report.layout.neighbour_layout` lays them out.
 
     Parameters
     ----------
@@ -145,8 +145,9 @@ def latent_scatter(place_n2: np.ndarray, code_n: np.ndarray | None = None, seed:
     size = float(np.clip(9000 / max(len(place_n2), 1), 1.5, 14))
     x_n, y_n = place_n2[order].T
     ax.scatter(x_n, y_n, s=size, c=colour_n[order], linewidths=0, alpha=0.75, rasterized=True)
-    ax.set_xlabel("PC 1", color=MUTED, fontsize=9)
-    ax.set_ylabel("PC 2", color=MUTED, fontsize=9)
+    ax.tick_params(labelbottom=False, labelleft=False, length=0)  # coordinates without meaning
+    ax.set_xlabel("neighbour layout 1", color=MUTED, fontsize=9)
+    ax.set_ylabel("neighbour layout 2", color=MUTED, fontsize=9)
     return figure
 
 

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["Section", "heat_table", "legend", "notes", "page", "picture", "table", "tiles"]
+__all__ = ["Section", "heat_table", "legend", "notes", "page", "picture", "table", "tiles", "verdict"]
 
 
 class Section(NamedTuple):
@@ -23,22 +23,41 @@ class Section(NamedTuple):
 _PAGE = string.Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
 
 
-def page(title: str, lead: str, tiles_html: str, sections: Iterable[Section], footer: str) -> str:
+def page(title: str, lead: str, top: str, sections: Iterable[Section], footer: str) -> str:
     """The whole page.
 
     Parameters
     ----------
     title, lead, footer
         Texts; escaped here.
-    tiles_html
-        From :func:`tiles`.
+    top
+        HTML that everybody sees first, from :func:`verdict` and :func:`tiles`.
     sections
         Their titles and texts are escaped here, their bodies are HTML from the functions below.
     """
     parts = [f"<section><h2>{escape(s.title)}</h2><p>{escape(s.text)}</p>{s.body}</section>" for s in sections]
     return _PAGE.substitute(
-        title=escape(title), lead=escape(lead), tiles=tiles_html, sections="\n".join(parts), footer=escape(footer)
+        title=escape(title), lead=escape(lead), top=top, sections="\n".join(parts), footer=escape(footer)
     )
+
+
+def verdict(grade: str, sentence: str, answers: Iterable[tuple[str, str, str, str]]) -> str:
+    """What to think of it, on top: one sentence, and question by question the grade, the finding and what to do.
+
+    Parameters
+    ----------
+    grade, sentence
+        Of the whole.
+    answers
+        Question, grade, finding, action (may be empty).
+    """
+    rows = []
+    for question, one, finding, action in answers:
+        todo = f'<p class="todo">{escape(action)}</p>' if action else ""
+        said = f"<p>{escape(finding)}</p>{todo}"
+        rows.append(f'<li class="{escape(one)}"><b>{escape(question)}</b> <i>{escape(one)}</i>{said}</li>')
+    head = f'<p class="sentence">{escape(sentence)}</p>'
+    return f'<section class="verdict {escape(grade)}">{head}<ul>{"".join(rows)}</ul></section>'
 
 
 def tiles(figures: Mapping[str, str]) -> str:

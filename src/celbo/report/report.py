@@ -1,5 +1,6 @@
-"""The report of a trained model: its summary, drawn and written as one page."""
+"""The report of a trained model: its summary, judged, drawn and written as one page, or as JSON."""
 
+import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
@@ -17,9 +18,12 @@ from ..data.constants import RAW
 from ..data.count_places import count_places
 from ..data.fields import LayerField
 from . import figures
+from .compare import comparison
+from .document import as_json
 from .models import row_of
-from .page import Section, legend, notes, page, picture, table, tiles
+from .page import Section, legend, notes, page, picture, table, tiles, verdict
 from .summary import ModelSummary, has_counts, summarise
+from .verdict import judge, overall, worst
 
 __all__ = ["model_report", "render"]
 
@@ -33,22 +37,35 @@ _FIGURES = Instance(
     "a mapping of names to numbers",
     lambda value: isinstance(value, Mapping) and all(isinstance(one, Real) for one in value.values()),
 )
-_A_MODEL = Instance("a trained model", lambda value: hasattr(value, "module") and hasattr(value, "history"))
+
+
+def _is_model(value: object) -> bool:
+    return hasattr(value, "module") and hasattr(value, "history")
+
+
+def _are_models(value: object) -> bool:
+    named = value.values() if isinstance(value, Mapping) else value
+    return isinstance(named, Iterable) and bool(found := list(named)) and all(map(_is_model, found))
+
+
+_A_MODEL = Instance("a trained model", _is_model)
+_MODELS = Instance("a list of trained models, or a mapping of names to such", _are_models)
 
 
 @checked
 def model_report(
-    model: Annotated[Any, _A_MODEL],
-    path: str | Path,
+    model: Annotated[Any, _A_MODEL] = None,
+    path: str | Path | None = None,
     *,
+    models: Annotated[Any, _MODELS] = None,
     title: str | None = None,
     findings: Annotated[Sequence[Finding], _FINDINGS] | None = None,
     settings: Mapping[str, Any] | None = None,
     versions: Mapping[str, str] | None = None,
     before: Annotated[Mapping[str, float], _FIGURES] | None = None,
     seed: int = 0,
-) -> ModelSummary:
-    """Write what came of a training as one HTML file, pictures inside, readable offline.
+) -> Any:
+    """Judge what came of a training, and write it as one HTML file, pictures inside, readable offline; or as JSON.
 
     Parameters
     ----------
@@ -56,7 +73,10 @@ def model_report(
         A trained model with its data. Batches and labels are those of its setup; what the page shows beside curves and
         latents (confusion matrix, markers, topics, proportions, ...) stands in :data:`celbo.report.models.ROWS`.
     path
-        The file; one that is there is replaced when the new one is complete.
+        The file; one that is there is replaced when the new one is complete. ``.json``: the figures and the verdict
+        without pictures.
+    models
+        Instead of ``model``: several, as a list or by name, to be compared on one page.
     title
         Heading; the class of the model when not given.
     findings
@@ -66,16 +86,17 @@ def model_report(
     before
         Metrics of another latent space of the same cells, to stand beside those of this model.
     seed
-        Of the cells drawn and the counts predicted.
+        Of the cells drawn, the counts predicted and the picture of the latent space.
 
     Returns
     -------
-    The numbers behind the pictures.
+    The :class:`ModelSummary`: the numbers behind the pictures, and the ``judgements``. With ``models`` one for each, by
+    name.
 
     Raises
     ------
     ValueError
-        For a model that was loaded without data.
+        For a model that was loaded without data; without ``path``; with both ``model`` and ``models``, or neither.
     IsADirectoryError
         ``path`` is a folder.
 
@@ -89,15 +110,60 @@ def model_report(
     >>> summary = celbo.report.model_report(model, "report.html")
     >>> len(summary.kl_k)
     10
+    >>> summary.judgements[0].question
+    'Did training converge?'
     """
+    if path is None:
+        raise ValueError("path= must name the file to write, such as 'report.html'.")
+    if (model is None) == (models is None):
+        raise ValueError("Give one model, or models= to compare several.")
     require_file_name(Path(path))
+    if models is not None:
+        return _compared(_by_name(models), Path(path), title, seed)
+    summary, findings = _judged(model, findings, seed)
+    title = title or type(model).__name__
+    if Path(path).suffix == ".json":
+        more = {"settings": dict(settings or {}), "versions": dict(versions or {}), "before": dict(before or {})}
+        write_text(Path(path), as_json(title, model, summary, findings, more))
+    else:
+        write_text(Path(path), render(model, summary, title, findings, settings or {}, versions or {}, before or {}))
+    return summary
+
+
+def _judged(model: Any, findings: Sequence[Finding] | None, seed: int) -> tuple[ModelSummary, Sequence[Finding] | None]:
+    """The summary with its judgements, and what the check of the counts found."""
     summary = summarise(model, seed=seed)
     counts = "X" in model.adata_manager.data_registry  # a MuData may have none of genes
     if findings is None and counts and row_of(model).takes_counts and has_counts(model):
         findings = count_findings(model)
-    text = render(model, summary, title or type(model).__name__, findings, settings or {}, versions or {}, before or {})
-    write_text(Path(path), text)
-    return summary
+    return dataclasses.replace(summary, judgements=judge(summary, findings)), findings
+
+
+def _by_name(models: Any) -> dict[str, Any]:
+    """Models by name; those of a list by their class, numbered where it comes twice."""
+    if isinstance(models, Mapping):
+        return {str(name): model for name, model in models.items()}
+    found: dict[str, Any] = {}
+    for model in models:
+        name, number = type(model).__name__, 2
+        while name in found:
+            name, number = f"{type(model).__name__} {number}", number + 1
+        found[name] = model
+    return found
+
+
+def _compared(models: Mapping[str, Any], path: Path, title: str | None, seed: int) -> dict[str, ModelSummary]:
+    """Write the page that compares models."""
+    judged = {name: _judged(model, None, seed) for name, model in models.items()}
+    summaries = {name: summary for name, (summary, _) in judged.items()}
+    title = title or f"{len(models)} models compared"
+    if path.suffix == ".json":
+        text = as_json(title, models, summaries)
+    else:
+        drawn = {name: latent_pictures(summary) for name, summary in summaries.items()}
+        text = comparison(title, models, summaries, drawn)
+    write_text(path, text)
+    return summaries
 
 
 def count_findings(model: Any) -> list[Finding]:
@@ -142,10 +208,11 @@ def render(
     lead = f"{type(model).__name__}: {n_cells:,} {row.of[0]}, {n_features:,} {row.of[1]}"
     lead += f", {stats['n_batch']:,} batches" if stats.get("n_batch", 1) > 1 else ""
     builders: list[tuple[str, Callable[[], Iterable[Section]]]] = [
-        ("Training", lambda: [_training(summary, row.curves)]),
+        ("The data", lambda: _data(summary, row.of)),
         ("What the model says", lambda: summary.detail.sections() if summary.detail is not None else ()),
         ("Latent space", lambda: _latent(summary)),
         ("Labels and batches", lambda: _quality(summary, before)),
+        ("Training", lambda: [_training(summary, row.curves)]),
         ("Latent dimensions", lambda: _dimensions(summary)),
         ("Counts, observed and predicted", lambda: _genes(summary)),
         ("Input", lambda: _checks(findings)),
@@ -153,7 +220,9 @@ def render(
     ]
     sections = [section for title, build in builders for section in _drawn(title, build)]
     sections += [_failed(title, why) for title, why in summary.problems.items()]
-    return page(title, lead, tiles(headline(summary)), sections, f"Written by celbo {__version__}.")
+    answers = [(one.question, one.grade, one.finding, one.action) for one in summary.judgements]
+    top = verdict(worst(summary.judgements), overall(summary.judgements), answers) if answers else ""
+    return page(title, lead, top + tiles(headline(summary)), sections, f"Written by celbo {__version__}.")
 
 
 def _drawn(title: str, build: Callable[[], Iterable[Section]]) -> list[Section]:
@@ -187,13 +256,20 @@ def headline(summary: ModelSummary) -> dict[str, str]:
     return found | {name: f"{value:,}" if isinstance(value, int) else f"{value:.3f}" for name, value in more.items()}
 
 
+def _data(summary: ModelSummary, of: tuple[str, str]) -> list[Section]:
+    if summary.data is None:
+        return []
+    return [Section("The data", "What the model was given.", table(["", ""], summary.data.rows(of)))]
+
+
 def _training(summary: ModelSummary, curves: figures.Curves) -> Section:
     title = "Training"
     if not len(summary.history):
         return Section(title, "Training was stopped before its first epoch was done: there are no curves.", "")
     text = (
-        "Of losses and ELBO lower is better, of accuracy higher; of the KL there is no better. Validation should come "
-        "to rest and stay near training. The frames are those of the second epoch and later."
+        "Lower is better for the loss, the negative ELBO and the reconstruction error; higher is better for accuracy. "
+        "The KL term is a price, not a score. The validation curve should level off close to the training curve. The "
+        "first epoch is outside the frame."
     )
     image = figures.as_data_uri(figures.training_curves(summary.history, curves))
     named = ", ".join(name.split(" (")[0] for name, _ in curves)
@@ -204,14 +280,17 @@ def _latent(summary: ModelSummary) -> list[Section]:
     if not len(summary.place_n2):
         return []
     text = (
-        f"{len(summary.place_n2):,} cells on the first two principal components of the latent space. "
-        "Batches should lie over one another, labels apart."
+        f"{len(summary.place_n2):,} cells laid out by their nearest neighbours in the latent space. Batches should lie "
+        "on top of one another and labels apart. Sizes of groups and distances between them mean little."
     )
+    return [Section("Latent space", text, f'<div class="pair">{latent_pictures(summary)}</div>')]
+
+
+def latent_pictures(summary: ModelSummary) -> str:
+    """The cells, coloured by each kind of group, as HTML."""
     if not summary.group_n:
-        image = figures.as_data_uri(figures.latent_scatter(summary.place_n2))
-        return [Section("Latent space", text, f'<div class="pair">{picture(image, "Cells in the latent space")}</div>')]
-    drawn = [_coloured(summary.place_n2, title, name_n) for title, name_n in summary.group_n.items()]
-    return [Section("Latent space", text, f'<div class="pair">{"".join(drawn)}</div>')]
+        return picture(figures.as_data_uri(figures.latent_scatter(summary.place_n2)), "Cells in the latent space")
+    return "".join(_coloured(summary.place_n2, title, name_n) for title, name_n in summary.group_n.items())
 
 
 def _coloured(place_n2: np.ndarray, title: str, name_n: np.ndarray) -> str:
@@ -229,7 +308,9 @@ def _quality(summary: ModelSummary, before: Mapping[str, float]) -> list[Section
     if not summary.metrics:
         return []
     text = (
-        "Label accuracy and connectivity: 1 is best. Batch mixing: 0 for batches apart, 1 where the batch says nothing."
+        "Label accuracy and connectivity: 1 is best; compare the accuracy with the share of the largest label, which "
+        "guessing would reach. Batch mixing: 0 if the batches lie apart, 1 if the place of a cell does not tell its "
+        "batch."
     )
     rows: list[list[str]] = []
     for name, value in summary.metrics.items():
@@ -244,8 +325,8 @@ def _dimensions(summary: ModelSummary) -> list[Section]:
         return []
     n_active = int(summary.is_active_k.sum())
     text = (
-        f"{n_active} of {len(summary.kl_k)} dimensions are active (their posterior means have a variance above 0.01). "
-        "Dimensions in grey carry nothing: with many of them, n_latent could be smaller."
+        f"{n_active} of {len(summary.kl_k)} dimensions are active: their posterior means vary across cells (variance "
+        "above 0.01). Grey dimensions carry no information; if there are many, a smaller n_latent would do."
     )
     image = figures.as_data_uri(figures.kl_by_dimension(summary.kl_k, summary.is_active_k))
     return [Section("Latent dimensions", text, picture(image, "KL divergence of each latent dimension"))]
@@ -256,8 +337,8 @@ def _genes(summary: ModelSummary) -> list[Section]:
     if fit is None:
         return []
     text = (
-        f"Each point is a gene: counts observed in {fit.n_cells:,} cells against counts that the model draws for "
-        "the same cells. A model that fits has its points on the line."
+        f"Each point is a gene: its counts in {fit.n_cells:,} cells, and counts that the model simulates for the same "
+        "cells. If the model fits, the points lie on the line."
     )
     drawn = figures.gene_fit(fit.mean_observed_g, fit.mean_predicted_g, fit.zeros_observed_g, fit.zeros_predicted_g)
     return [
@@ -269,12 +350,14 @@ def _checks(findings: Sequence[Finding] | None) -> list[Section]:
     if findings is None:
         return []
     if not findings:
-        text = "Every entry of the matrix was looked at: all are counts, no cell and no gene is empty."
+        text = "Every entry of the matrix was checked: all are counts, and no cell or gene is empty."
         return [Section("Input", text, "")]
-    text = "What a look at every entry of the matrix found."
+    text = "What a check of every entry of the matrix found."
     return [Section("Input", text, notes((f.severity, f.message, f.fix) for f in findings))]
 
 
 def _settings(settings: Mapping[str, Any], versions: Mapping[str, str]) -> list[Section]:
     rows = [*settings.items(), *((f"version of {name}", version) for name, version in versions.items())]
-    return [Section("Settings and versions", "What to give to get this again.", table(["", ""], rows))] if rows else []
+    return (
+        [Section("Settings and versions", "What is needed to repeat this run.", table(["", ""], rows))] if rows else []
+    )

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -18,12 +18,24 @@ from ..data.modalities import obs_with
 from ..module.base.minified import LATENT_POSTERIOR_WITH_COUNTS
 from ..posterior.passes import evaluating
 from ..train.history import epoch_table
+from .data_summary import DataSummary, depths
 from .detail import Detail
+from .layout import neighbour_layout
 from .metrics import batch_mixing, graph_connectivity, knn_label_accuracy
 from .models import Latents, row_of
-from .projection import principal_components
 
-__all__ = ["GeneFit", "ModelSummary", "latent_metrics", "summarise"]
+__all__ = [
+    "BY_GUESSING",
+    "KEPT",
+    "MIXED",
+    "MIXED_WITHIN",
+    "GeneFit",
+    "Grade",
+    "Judgement",
+    "ModelSummary",
+    "latent_metrics",
+    "summarise",
+]
 
 logger = logging.getLogger("celbo")
 
@@ -33,8 +45,16 @@ ACTIVE_VARIANCE = 0.01
 NOT_LABELLED = "not labelled"
 """What cells without a label are called."""
 
+KEPT, BY_GUESSING = "15-NN label accuracy", "share of the largest label"
+MIXED, MIXED_WITHIN = "batch mixing (1: as by chance)", "batch mixing within labels"
+"""Metrics that the verdict goes by."""
+
+Grade = Literal["green", "amber", "red"]
+
 _MAX_ENTRIES = 10_000_000
 _MAX_FIT_CELLS = 4000
+_FEWEST_OF_A_LABEL = 30
+_ENOUGH_COUNTS = 500.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +77,47 @@ class GeneFit:
     zeros_predicted_g: np.ndarray
     n_cells: int
 
+    @property
+    def median_change(self) -> float:
+        """Median over genes of the size of log2(predicted mean / observed mean).
+
+        Genes of fewer than 500 counts in all these cells are left out, unless none has more: of those chance alone
+        makes a difference.
+        """
+        total_g = self.mean_observed_g * self.n_cells
+        seen_g = total_g >= max(1e-9, min(_ENOUGH_COUNTS, float(total_g.max(initial=0.0))))
+        if not seen_g.any():
+            return 0.0
+        predicted_g = np.maximum(self.mean_predicted_g[seen_g], 0.5 / self.n_cells)
+        return float(np.median(np.abs(np.log2(predicted_g / self.mean_observed_g[seen_g]))))
+
+    @property
+    def mean_gap_of_zeros(self) -> float:
+        """Mean over genes of the difference of the shares of zeros."""
+        return float(np.abs(self.zeros_predicted_g - self.zeros_observed_g).mean())
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The answer to one question about a training.
+
+    Attributes
+    ----------
+    question
+        The question.
+    grade
+        ``"green"``, ``"amber"`` or ``"red"``.
+    finding
+        What was found, with the figure.
+    action
+        What to do; empty where there is nothing to do.
+    """
+
+    question: str
+    grade: Grade
+    finding: str
+    action: str = ""
+
 
 @dataclass(frozen=True, eq=False)
 class ModelSummary:
@@ -72,7 +133,8 @@ class ModelSummary:
     is_active_k
         Whether the posterior mean of a dimension varies from cell to cell by more than 0.01 in variance, ``(k,)``.
     place_n2
-        First two principal components of the latent means of some cells, ``(n, 2)``; ``(0, 2)`` where there are none.
+        Some cells in two dimensions by their neighbours among the latent means, ``(n, 2)``; ``(0, 2)`` where there are
+        none.
     group_n
         ``{what it is called: name of each of these cells}``, each ``(n,)`` strings.
     fit
@@ -83,6 +145,10 @@ class ModelSummary:
         What else this kind of model has to say; see :mod:`celbo.report.models`.
     problems
         Part of the page that could not be computed -> why.
+    data
+        The data in figures.
+    judgements
+        The verdict, question by question; of :func:`~celbo.report.model_report`.
     """
 
     history: pd.DataFrame
@@ -94,6 +160,8 @@ class ModelSummary:
     metrics: Mapping[str, float] = field(default_factory=dict)
     detail: Detail | None = None
     problems: Mapping[str, str] = field(default_factory=dict)
+    data: DataSummary | None = None
+    judgements: tuple[Judgement, ...] = ()
 
 
 def summarise(model: Any, *, max_cells: int = 10_000, seed: int = 0) -> ModelSummary:
@@ -124,7 +192,9 @@ def summarise(model: Any, *, max_cells: int = 10_000, seed: int = 0) -> ModelSum
     if latents is not None:
         with problems.noting("Latent space"):
             latent = _latent_space(model, latents, max_cells, rng, seed)
-    fit, more = None, None
+    fit, more, data = None, None, None
+    with problems.noting("The data"):
+        data = _data(model, row.takes_counts and has_counts(model), rng)
     if row.draws_counts and has_counts(model):
         with problems.noting("Counts, observed and predicted"):
             fit = _gene_fit(model, rng, seed)
@@ -141,7 +211,26 @@ def summarise(model: Any, *, max_cells: int = 10_000, seed: int = 0) -> ModelSum
         metrics=latent.metrics,
         detail=more,
         problems=problems.found,
+        data=data,
     )
+
+
+def _data(model: Any, takes_counts: bool, rng: np.random.Generator) -> DataSummary:
+    keys, unlabeled = _group_keys(model), vars(model).get("unlabeled_category_")
+    column_of = {title: obs_with(model.adata, key)[key] for title, key in keys.items()}
+    groups = {title: _sizes_of(column, unlabeled) for title, column in column_of.items()}
+    counts: dict[str, Any] = {}
+    if takes_counts and REGISTRY_KEYS.X_KEY in model.adata_manager.data_registry:
+        rows = some_rows(model.adata.n_obs, _MAX_FIT_CELLS, rng)
+        batch_n = _names(_of(column_of["batch"], rows)) if "batch" in column_of else None
+        counts = depths(model, rows, batch_n)
+    n_features = len(model.get_var_names(legacy_mudata_format=True))
+    return DataSummary(model.adata.n_obs, n_features, groups, **counts)
+
+
+def _sizes_of(column: pd.Series, unlabeled: object) -> dict[str, int]:
+    name_n, count_n = np.unique(_names(column, unlabeled).astype(str), return_counts=True)
+    return {str(name_n[i]): int(count_n[i]) for i in np.argsort(-count_n, kind="stable")}
 
 
 class _Problems:
@@ -191,7 +280,7 @@ def _latent_space(
     return _LatentSpace(
         kl_k=kl_k,
         is_active_k=is_active_k,
-        place_n2=_plane(mean_nk[shown]),
+        place_n2=neighbour_layout(mean_nk[shown], seed),
         group_n=group_n,
         metrics=latent_metrics(mean_nk[shown], group_n.get("label"), group_n.get("batch"), seed),
     )
@@ -220,9 +309,22 @@ def latent_metrics(
         found |= _label_metrics(latent[labels != NOT_LABELLED], labels[labels != NOT_LABELLED], seed)
     if batches is not None and len(np.unique(batches)) > 1:
         mixing = batch_mixing(latent, batches)
-        found["batch mixing (1: as by chance)"] = mixing.foreign_share
+        found[MIXED] = mixing.foreign_share
         found["iLISI of batches (scaled)"] = mixing.ilisi
+        if labels is not None and (within := _mixing_within(latent, labels, batches)) is not None:
+            found[MIXED_WITHIN] = within
     return found
+
+
+def _mixing_within(latent: np.ndarray, labels: np.ndarray, batches: np.ndarray) -> float | None:
+    """Mixing among the cells of one label, mean over labels of several batches by their cells; None: there are none."""
+    total, n_cells = 0.0, 0
+    for label in np.unique(labels[labels != NOT_LABELLED].astype(str)):
+        rows = np.flatnonzero(labels == label)
+        if len(rows) >= _FEWEST_OF_A_LABEL and len(np.unique(batches[rows].astype(str))) > 1:
+            total += len(rows) * batch_mixing(latent[rows], batches[rows], k=min(50, len(rows) // 3)).foreign_share
+            n_cells += len(rows)
+    return total / n_cells if n_cells else None
 
 
 def _label_metrics(latent: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, float]:
@@ -231,7 +333,8 @@ def _label_metrics(latent: np.ndarray, labels: np.ndarray, seed: int) -> dict[st
         return {}
     test, train = np.split(np.random.default_rng(seed).permutation(n), [n // 5])
     return {
-        "15-NN label accuracy": knn_label_accuracy(latent, labels, train, test),
+        KEPT: knn_label_accuracy(latent, labels, train, test),
+        BY_GUESSING: float(np.unique(labels.astype(str), return_counts=True)[1].max() / n),
         "graph connectivity of labels": graph_connectivity(latent, labels),
     }
 
@@ -266,11 +369,6 @@ def _names(column: pd.Series, unlabeled: object = None) -> np.ndarray:
 def _kl_to_standard_normal(mean_nk: np.ndarray, variance_nk: np.ndarray) -> np.ndarray:
     kl_nk = 0.5 * (np.square(mean_nk) + variance_nk - 1 - np.log(variance_nk))
     return kl_nk.mean(0, dtype=np.float64)
-
-
-def _plane(mean_nk: np.ndarray) -> np.ndarray:
-    place_nk = principal_components(mean_nk, 2)
-    return np.pad(place_nk, ((0, 0), (0, 2 - place_nk.shape[1])))
 
 
 def _gene_fit(model: Any, rng: np.random.Generator, seed: int) -> GeneFit:
