@@ -38,6 +38,8 @@ DEVIATIONS: dict[str, str] = {
     "scvi.external.scviva.nicheVAE: has no *": "taken by keyword, as those of `VAE`",
     "scvi.external.methylvi.METHYLANVAE: `classify`: *": "cells are encoded by their batch, and none is continuous",
     "scvi.external.methylvi.METHYLANVAE: `loss`: has no `feed_labels`": "nothing is read of it",
+    "scvi.external.mrvi_torch.TorchMRVAE: default of `z_u_prior_scale` is *": "the same number",
+    "scvi.external.mrvi_torch.TorchMRVAE: `generative`: *": "labels are called `y`, as in other modules",
     "scvi.external.velovi.VELOVAE: default of `var_activation` is *": "the same function",
     "scvi.external.velovi.VELOVAE: `generative`: has no *": "rates are the module's own",
     "scvi.external.cellassign.CellAssignModule: `generative`: has no `transform_batch`": (
@@ -61,6 +63,9 @@ DEVIATIONS: dict[str, str] = {
     "scvi.module.TOTALVAE: `sample`: `module` of celbo's own *": "the module itself",
     "scvi.train.AdversarialTrainingPlan: has no *": "goes to `TrainingPlan` by keyword, with the same default",
     "scvi.train.SaveCheckpoint: `on_train_end`: has no `pl_module`": "hooks are called by position",
+    "scvi.train.SemiSupervisedAdversarialTrainingPlan: has no *": (
+        "goes to `TrainingPlan` by keyword, with the same default"
+    ),
     "scvi.train.SemiSupervisedTrainingPlan: has no *": "goes to `TrainingPlan` by keyword, with the same default",
     "scvi.train.Trainer: default of `accelerator` is *": "None means the same",
     "scvi.train.Trainer: default of `devices` is *": "None means the same",

@@ -191,8 +191,65 @@ class TestPrivateAttributes:
         assert not hasattr(model, "_labeled_indices")
         celbo.compat.install_as_scvi()
 
+    def test_managers_by_class_and_by_model(self):
+        import scvi.model  # noqa: F401  (brings them along)
+
+        SCVI = celbo.model.SCVI
+        data, other = (celbo.data.synthetic_iid(batch_size=10, n_genes=8, seed=seed) for seed in (0, 1))
+        for one in (data, other):
+            SCVI.setup_anndata(one)
+        model = SCVI(data, n_hidden=4)
+        uuid, others = (SCVI._get_most_recent_anndata_manager(one).adata_uuid for one in (data, other))
+        assert {uuid, others} <= set(SCVI._setup_adata_manager_store) == set(model._setup_adata_manager_store)
+        assert set(SCVI._per_instance_manager_store[model.id]) == {uuid}
+        model.deregister_manager(other)
+        assert others not in SCVI._setup_adata_manager_store
+        assert others not in celbo.model.SCANVI._setup_adata_manager_store
+
+
+class TestLayersOfMRVI:
+    @pytest.fixture
+    def layers(self):
+        return private("external.mrvi_torch._components")
+
+    def test_a_block_is_its_formula(self, layers, torch_rng):
+        block, x = layers.ResnetBlock(n_in=6, n_out=3, n_hidden=5), torch.randn(4, 6, generator=torch_rng)
+        hidden = torch.relu(block.layer_norm1(block.fc1(x))) + block.fc_match(x)
+        torch.testing.assert_close(block(x), torch.relu(block.layer_norm2(block.fc2(hidden))))
+
+    def test_sizes(self, layers):
+        x = torch.ones(4, 6)
+        assert layers.Dense(6, 3)(x).shape == (4, 3)
+        mlp = layers.MLP(n_in=6, n_out=3, n_hidden=5, n_layers=2, activation=torch.nn.ReLU())
+        assert mlp(x).shape == (4, 3)
+        assert [block.fc2.out_features for block in mlp.resnet_blocks] == [5, 5]
+        q = layers.NormalDistOutputNN(n_in=6, n_out=3, n_hidden=5, n_layers=2)(x)
+        assert q.loc.shape == q.scale.shape == (4, 3)
+        attention = layers.AttentionBlock(query_dim=6, kv_dim=2, out_dim=7)
+        assert attention(x, torch.ones(4, 2)).shape == (4, 7)
+        assert attention(torch.ones(3, 4, 6), torch.ones(3, 4, 2)).shape == (3, 4, 7)
+
+    @pytest.mark.parametrize("kind", ["batch", "layer"])
+    def test_normalization_by_condition(self, layers, kind, torch_rng):
+        norm = layers.ConditionalNormalization(3, 2, normalization_type=kind)
+        x, condition = torch.randn(40, 3, generator=torch_rng), torch.arange(40)[:, None] % 2
+        axis = 0 if kind == "batch" else 1
+        wanted = (x - x.mean(axis, keepdim=True)) / (x.var(axis, keepdim=True, correction=0) + 1e-5).sqrt()
+        gamma, beta = norm.gamma_embedding(condition[:, 0]), norm.beta_embedding(condition[:, 0])
+        torch.testing.assert_close(norm(x, condition), gamma * wanted + beta)
+
 
 class TestOthers:
+    def test_words_of_what_is_refused(self, manager):
+        from scvi.dataloaders import DataSplitter
+
+        with pytest.raises(ValueError, match=r"^Invalid train_size. Must be: 0 < train_size <= 1\n.*got 1.5") as caught:
+            DataSplitter(manager, train_size=1.5)
+        assert str(caught.value) == "Invalid train_size. Must be: 0 < train_size <= 1"
+        assert caught.value.argument == "train_size"
+        with pytest.raises(ValueError, match=r"Invalid validation_size. Must be 0 <= validation_size < 1"):
+            celbo.model.SCVI(manager.adata).train(validation_size=-0.1)
+
     def test_split_sizes(self):
         splitting = private("dataloaders._data_splitting")
         assert splitting.validate_data_split(100, 0.9) == (90, 10)

@@ -88,6 +88,29 @@ def test_loss_is_the_formula():
     assert output.reconstruction_loss["reconstruction_loss"].shape == (4,)
 
 
+@pytest.mark.parametrize("observed", [True, False])
+def test_the_loss_of_several_draws_is_the_mean_of_theirs(observed):
+    library = {} if observed else {"library_log_means": np.full((1, 2), 3.0), "library_log_vars": np.full((1, 2), 0.5)}
+    module = ContrastiveVAE(6, 2, 5, 2, 3, use_observed_lib_size=observed, **library).eval()
+    x = torch.poisson(torch.full((2, 4, 6), 3.0), generator=torch.Generator().manual_seed(0)) + 1
+    batch = torch.tensor([[0], [1], [0], [1]])
+    pair = {kind: {"X": x[i], "batch": batch} for i, kind in enumerate(("background", "target"))}
+    encoded = module.inference(**module._get_inference_input(pair), n_samples=3)
+
+    def loss_of(latents):
+        return module.loss(pair, latents, module.generative(**module._get_generative_input(pair, latents)))
+
+    def draw(i):
+        parts = ("z", "s", "library")
+        return {kind: one | {name: one[name][i] for name in parts} for kind, one in encoded.items()}
+
+    whole, alone = loss_of(encoded), [loss_of(draw(i)) for i in range(3)]
+    torch.testing.assert_close(whole.loss, torch.stack([one.loss for one in alone]).mean())
+    assert whole.n_obs_minibatch == 3 * 4
+    for terms in (whole.reconstruction_loss, whole.kl_local):
+        assert {value.shape for value in terms.values()} == {(3, 4)}
+
+
 def test_perturbations_are_salient():
     """Two perturbations that only target cells have: the nearest salient neighbour has the same one."""
     rng = np.random.default_rng(0)

@@ -1,5 +1,7 @@
 """GIMVI: two data sets in one space, the loss by its formula, imputation, archives, faults."""
 
+import pickle
+
 import anndata as ad
 import numpy as np
 import pytest
@@ -90,6 +92,24 @@ def test_expression_sums_to_one_over_the_genes_of_the_data_set_decoded_as(model)
             assert values.shape == (model.adatas[mode].n_obs, 24)
     counts = model.get_imputed_values(normalized=False)[1]
     np.testing.assert_allclose(counts[:, columns[1]].sum(1), model.adatas[1].X.sum(1), rtol=1e-4)
+
+
+def test_expression_of_one_data_set_is_of_its_own_genes(model):
+    seq, spatial = model.adatas
+    for mode, adata in enumerate((seq, spatial)):
+        imputed = model.get_imputed_values(deterministic=False, seed=2)[mode]
+        columns = seq.var_names.get_indexer(adata.var_names)
+        found = model.get_normalized_expression(adata, seed=2)
+        assert list(found.columns) == list(adata.var_names)
+        np.testing.assert_allclose(found, imputed[:, columns], rtol=1e-4)
+        np.testing.assert_allclose(found.sum(1), 1, rtol=1e-5)
+        others = model.get_normalized_expression(adata, transform_batch="batch_1", seed=2)
+        own = (adata.obs["batch"] == "batch_1").to_numpy()
+        np.testing.assert_allclose(others[own], found[own], rtol=1e-5)
+        few = model.get_normalized_expression(adata, [1, 0], gene_list=[adata.var_names[2]], return_numpy=True, seed=2)
+        assert few.shape == (2, 1)
+    one = model.get_normalized_expression(seed=2)
+    assert one.shape == seq.shape
 
 
 def test_data_are_left_as_they_are():
@@ -199,6 +219,21 @@ def test_archives(model, tmp_path):
         again = GIMVI.load(str(tmp_path / folder), *data(), accelerator="cpu")
         np.testing.assert_allclose(again.get_latent_representation()[1], latents[1], atol=1e-6)
         again.train(max_epochs=1, **QUICK)
+
+
+def test_files_of_before_0_15(model, tmp_path):
+    """Each data set has a file of names; what such files hold of a later model is converted first."""
+    torch.save(model.module.state_dict(), tmp_path / "model_params.pt")
+    for name, genes in model.get_var_names().items():
+        (tmp_path / f"var_names_{name}.csv").write_text("\n".join(genes))
+    attributes = {name: value for name, value in vars(model).items() if name.endswith("_")}
+    (tmp_path / "attr.pkl").write_bytes(pickle.dumps(attributes))
+    with pytest.raises(ValueError, match="convert_legacy_save"):
+        GIMVI.load(str(tmp_path), *data())
+    GIMVI.convert_legacy_save(str(tmp_path), str(tmp_path / "new"))
+    loaded = GIMVI.load(str(tmp_path / "new"), *data(), accelerator="cpu")
+    for a, b in zip(loaded.get_latent_representation(), model.get_latent_representation(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
 
 
 def test_one_of_its_data_sets_is_known_wherever_it_stands(model):

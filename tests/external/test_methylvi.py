@@ -12,6 +12,7 @@ from celbo.data import simulate_methylation
 from celbo.external import METHYLANVI, METHYLVI
 from celbo.external.methylvi import METHYLVAE
 from celbo.model.base import export_archive
+from celbo.ops.random import own_rng
 
 mudata = pytest.importorskip("mudata")
 
@@ -327,6 +328,21 @@ class TestLabels:
         assert set(model.get_normalized_methylation()) == set(REGIONS)
         model.save(tmp_path / "m")
         np.testing.assert_array_equal(METHYLANVI.load(tmp_path / "m", mdata).predict(), model.predict())
+        self.attributions_add_up(model)
+
+    def attributions_add_up(self, model):
+        """Those of all regions sum to the change of the output from no read at all; reads of a region count once."""
+        some = np.arange(5)
+        soft, table = model.predict(indices=some, soft=True, ig_interpretability=True, ig_args={"n_steps": 200})
+        assert table.groupby("modality").size().to_dict() == REGIONS
+        assert set(table["feature"][table["modality"] == "mCH"]) == set(model.adata["mCH"].var_names)
+        tensors = next(iter(model._make_data_loader(model.adata, indices=some)))
+        given = model.module._get_inference_input(tensors)
+        none = given | {name: torch.zeros_like(given[name]) for name in ("mc", "cov")}
+        with torch.no_grad(), own_rng(0):  # the latents are drawn, and not looked at
+            at_x, at_0 = (model.module.eval().classify(**one) for one in (given, none))
+        gain_n = (at_x - at_0).numpy()[some, soft.to_numpy().argmax(1)]
+        assert table["attribution_mean"].sum() == pytest.approx(gain_n.mean(), rel=1e-2)
 
     def test_from_methylvi(self, model):
         labels = {"unlabeled_category": "unknown", "labels_key": "seen"}

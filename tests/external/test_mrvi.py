@@ -16,8 +16,9 @@ import celbo
 from celbo.core import ArgumentError
 from celbo.external import MRVI, TorchMRVI
 from celbo.external.mrvi import TorchMRVAE, abundance, samples
+from celbo.external.mrvi.blocks import LAYOUTS
 from celbo.external.mrvi.differential import false_discovery_rates
-from celbo.external.mrvi.layers import LAYOUTS, _Attention
+from celbo.external.mrvi.layers import Attention
 from celbo.io import ArchiveError
 from celbo.model.base import convert_archive, export_archive
 from celbo.ops.random import private_rng
@@ -67,7 +68,7 @@ def sharp(model):
 
 def test_attention_is_that_of_torch():
     with private_rng(0):
-        block = _Attention(3, 5, 2, LAYOUTS["1.4.2"]).double().eval()
+        block = Attention(3, 5, 2, LAYOUTS["1.4.2"]).double().eval()
         nn.init.normal_(block.attention.in_proj_bias)
     torchs = nn.MultiheadAttention(8, 2, batch_first=True).double()
     torchs.load_state_dict(block.attention.state_dict())
@@ -79,7 +80,7 @@ def test_attention_is_that_of_torch():
 
 def test_attention_of_1_4_3_is_scaled_dot_products():
     with private_rng(0):
-        block = _Attention(3, 5, 2, LAYOUTS["1.4.3"]).double().eval()
+        block = Attention(3, 5, 2, LAYOUTS["1.4.3"]).double().eval()
     a, b = torch.randn(6, 16, dtype=torch.double), torch.randn(6, 16, dtype=torch.double)
     heads = [
         layer(x[..., None]).unflatten(-1, (2, 4)).transpose(-3, -2)

@@ -14,8 +14,10 @@ from celbo.core import ArgumentError
 from celbo.data.spatial import two_hop_cells
 from celbo.external import RESOLVI
 from celbo.external.resolvi.learned import CONSTRAINTS
+from celbo.external.resolvi.weighed import BestOf, weighed_draw
 from celbo.io import read_scvi_archive
 from celbo.model.base import convert_archive, export_archive
+from celbo.ops.random import own_rng
 
 QUICK = {"verbose": 0, "seed": 0, "accelerator": "cpu"}
 G = 60
@@ -201,6 +203,46 @@ def test_archives(model, tmp_path):
         for name, value in model.module.learned.named_parameters():
             torch.testing.assert_close(back.module.learned.get_parameter(name), value)
     back.train(max_epochs=1, **QUICK)
+
+
+def test_draws_are_taken_in_proportion_to_how_well_they_explain_the_counts(model):
+    """Latents taken of ten have the mean of ten, weighed, from which that of all is a standard deviation away."""
+    tensors = next(iter(model._make_data_loader(adata=model.adata, batch_size=4, shuffle=False)))
+    with torch.no_grad(), own_rng(0):
+        draws = [weighed_draw(model.module.eval(), tensors) for _ in range(1000)]
+        logs, z = torch.stack([logs for _, logs in draws]), torch.stack([encoded["z"] for encoded, _ in draws])
+        shares = logs.unflatten(0, (100, 10)).softmax(1)
+        wanted_nk = torch.einsum("tsn,tsnk->nk", shares, z.unflatten(0, (100, 10))) / 100
+        taken_nk = torch.stack([BestOf(model.module, 10).inference(tensors)["z"] for _ in range(200)]).mean(0)
+    assert ((taken_nk - wanted_nk) / z.std(0)).abs().max() < 0.35
+    assert ((z.mean(0) - wanted_nk) / z.std(0)).abs().max() > 0.7
+    table = model.differential_expression(groupby="kind", group1="a", weights="importance", n_samples=3, seed=0)
+    assert table.loc["gene0", "lfc_mean"] > 1
+
+
+def test_a_query_has_weights_of_its_own_cells(model, tmp_path):
+    """What was learnt of all cells stays to the bit; what a cell owns, and a new batch's columns, are new and move."""
+    other, own = tissue(120, seed=1)
+    other.obs_names = [f"other{i}" for i in range(other.n_obs)]
+    other.obs["batch"] = pd.Categorical(["b2"] * other.n_obs)
+    query = RESOLVI.load_query_data(other, model)
+    query.train(max_epochs=5, **QUICK)
+    before, after = model.module.state_dict(), query.module.state_dict()
+    assert after["learned.per_neighbor_diffusion_map"].shape == (120, 6)
+    assert after["learned.per_neighbor_diffusion_map"].abs().max() > 0
+    assert (after["learned.background_concentration"][:2] == before["learned.background_concentration"]).all()
+    assert after["learned.background_concentration"].shape == (3, G)
+    same = [name for name in before if before[name].shape == after[name].shape]
+    assert all(torch.equal(before[name], after[name]) for name in same)
+    assert len(same) > 30
+    found = query.get_normalized_expression(n_samples=3, return_numpy=True)
+    x = other.X.toarray()
+    logs = [np.log(values + 1e-4).ravel() for values in (found, x / x.sum(1, keepdims=True), own)]
+    assert np.corrcoef(logs[0], logs[2])[0, 1] > np.corrcoef(logs[1], logs[2])[0, 1] + 0.1
+    assert (query.predict() == other.obs["kind"]).mean() > 0.9
+    query.save(tmp_path / "query")
+    again = RESOLVI.load(str(tmp_path / "query"), other, accelerator="cpu")
+    np.testing.assert_array_equal(again.predict(soft=True, seed=0), query.predict(soft=True, seed=0))
 
 
 def test_data_that_cannot_be():

@@ -69,6 +69,15 @@ class TestPrediction:
         gain_n = (at_x - at_0).numpy()[cells, soft.to_numpy().argmax(1)]
         assert table["attribution_mean"].sum() == pytest.approx(gain_n.mean(), rel=1e-2)
 
+    def test_an_adversary_of_the_batch(self):
+        """It guesses the batch of all cells while labels are learned; without it nothing is different."""
+        model = made(labelled())
+        model.train(max_epochs=2, adversarial_classifier=True, verbose=0, seed=0, accelerator="cpu")
+        assert model.recipe_ == "classic"
+        assert len(model.trainer.optimizers) == 2
+        assert {"fool_loss_train", "adversarial_loss_train", "train_accuracy"} <= set(model.history)
+        assert model.history["adversarial_loss_train"].iloc[0, 0] == pytest.approx(np.log(2), abs=0.1)
+
     def test_verbs_of_totalvi(self, model):
         rna, protein = model.get_normalized_expression(n_samples=2, seed=0)
         assert rna.shape == (160, 30)

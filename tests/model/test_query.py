@@ -351,6 +351,13 @@ class TestExtending:
             "prior": (1, 3),
         }
 
+    @pytest.mark.parametrize("n_cells", [2, 3, 5])
+    def test_weights_of_cells_are_all_new(self, n_cells):
+        old, fresh = {"w": torch.ones(3, 2)}, {"w": torch.zeros(n_cells, 2)}
+        state, new = surgery.extended_state(old, fresh, {}, {}, of_cells=frozenset(["w"]))
+        assert torch.equal(state["w"], fresh["w"])
+        assert new["w"].expand(n_cells, 2).all()
+
     @pytest.mark.parametrize("shape", [(2, 3), (5, 5), (3,)])
     def test_what_new_categories_do_not_explain(self, shape):
         with pytest.raises(ValueError, match="new categories alone do not explain"):

@@ -9,6 +9,7 @@ from scipy import stats
 from torch.distributions import kl_divergence
 
 import celbo
+from celbo.core.rules import SCVI_TOOLS, followed
 from celbo.data.protein_background import background_of_cells, background_of_droplets, lower_components
 from celbo.model import TOTALVI
 from celbo.ops.random import own_rng
@@ -239,6 +240,12 @@ class TestMissingProteins:
         adata = cite()
         adata.obsm["protein"].iloc[5, 3] = np.nan
         with pytest.raises(ValueError, match=r"NaN for 'protein_3' in the cell '5'"):
+            set_up(adata)
+
+    def test_nan_in_some_cells_is_a_warning_by_the_rules_of_scvi_tools(self):
+        adata = cite()
+        adata.obsm["protein"].iloc[5, 3] = np.nan
+        with followed(SCVI_TOOLS), pytest.warns(UserWarning, match=r"NaN for 'protein_3' in the cell '5'"):
             set_up(adata)
 
     def test_negative_beside_nan_is_refused(self):

@@ -52,12 +52,15 @@ def test_of_a_linear_classifier(scanvae, loader):
 
 
 def test_ranking():
-    table = ranked_features(np.array([[1.0, 5.0, -2.0], [3.0, 5.0, 0.0]]), ["a", "b", "c"])
+    table = ranked_features(np.array([[1.0, 5.0, -2.0], [3.0, 5.0, 0.0]]), {"expression": ["a", "b", "c"]})
     assert table["feature"].tolist() == ["b", "a", "c"]
     assert table["feature_idx"].tolist() == [1, 0, 2]
     assert table["attribution_mean"].tolist() == [5.0, 2.0, -1.0]
     assert table["attribution_std"].tolist() == [0.0, 1.0, 1.0]
     assert set(table["cells"]) == {2}
+    assert set(table["modality"]) == {"None"}
+    of_two = ranked_features(np.array([[1.0, 5.0, -2.0]]), {"mCG": ["r0", "r1"], "mCH": ["r0"]})
+    assert list(zip(of_two["modality"], of_two["feature"])) == [("mCG", "r1"), ("mCG", "r0"), ("mCH", "r0")]
 
 
 def test_other_counts(scanvae, loader):

@@ -1,14 +1,24 @@
 """AdversarialTrainingPlan: two optimizers in turn, what each is told, what it does to batches."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
 
 from celbo.data import simulate_counts, synthetic_iid
-from celbo.model import SCVI
+from celbo.model import SCANVI, SCVI
 from celbo.module import Classifier
 from celbo.report.metrics import batch_mixing
-from celbo.train import AdversarialTrainingPlan, AdversarialTrainingPlanConfig, Callback, NonFiniteLossError
+from celbo.train import (
+    AdversarialTrainingPlan,
+    AdversarialTrainingPlanConfig,
+    Callback,
+    NonFiniteLossError,
+    SemiSupervisedAdversarialTrainingPlan,
+    SemiSupervisedAdversarialTrainingPlanConfig,
+    TrainingPlan,
+)
 
 ON = {"adversarial_classifier": True}
 
@@ -171,6 +181,47 @@ class TestTraining:
         without, with_it = mixed(0.0), mixed(1.0)
         assert without < 0.6
         assert with_it > 0.85
+
+
+class TestWithLabels:
+    def test_without_the_adversary_it_is_the_plan_of_labels(self):
+        adata = synthetic_iid(batch_size=40, seed=0)
+        SCANVI.setup_anndata(adata, "labels", "label_0", batch_key="batch")
+
+        class Mixing(SCANVI):
+            _training_plan_cls = SemiSupervisedAdversarialTrainingPlan
+
+        Mixing.setup_anndata(adata, "labels", "label_0", batch_key="batch")
+        weights = []
+        for cls, more in ((SCANVI, {}), (Mixing, {}), (Mixing, {"plan_kwargs": {"scale_adversarial_loss": 0.0} | ON})):
+            model = cls(adata, n_hidden=8, n_latent=3)
+            model.train(max_epochs=2, verbose=0, seed=0, accelerator="cpu", batch_size=32, recipe="classic", **more)
+            weights.append(model.module.state_dict())
+        assert "adversarial_loss_train" not in model.history
+        for others in weights[1:]:
+            assert all(torch.equal(weights[0][name], others[name]) for name in others)
+
+    def test_it_guesses_of_all_cells_what_the_key_says(self, mixing):
+        full, labelled = ({"batch": torch.tensor([[i]]), "site": torch.tensor([[i + 5]])} for i in (1, 2))
+        adata = synthetic_iid(batch_size=40, seed=0)
+        SCANVI.setup_anndata(adata, "labels", "label_0", batch_key="batch")
+        module = SCANVI(adata, n_hidden=8, n_latent=3).module
+        given = Classifier(3, n_labels=7)
+        for key, wanted in (("batch", 1), ("site", 6)):
+            plan = SemiSupervisedAdversarialTrainingPlan(
+                module, 2, key_adversarial=key, adversarial_classifier=given, n_epochs_kl_warmup=4
+            )
+            assert plan._batches_of((full, labelled)).item() == plan._batches_of(full).item() == wanted
+        with pytest.raises(ValueError, match="Classifier with an output for each category"):
+            SemiSupervisedAdversarialTrainingPlan(module, 2, key_adversarial="site", **ON)
+
+    def test_config_has_the_plans_arguments(self):
+        kwargs = SemiSupervisedAdversarialTrainingPlanConfig(key_adversarial="site", lr=2e-3).to_kwargs()
+        assert kwargs["key_adversarial"] == "site"
+        assert kwargs["classification_ratio"] == 50
+        known = inspect.signature(SemiSupervisedAdversarialTrainingPlan).parameters
+        plain = inspect.signature(TrainingPlan).parameters
+        assert set(kwargs) <= {*known, *plain}
 
 
 class TestWhatIsRefused:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from celbo.train import Callback, LoudEarlyStopping, SaveCheckpoint, TrainingPlan
+from celbo.train import Callback, LoudEarlyStopping, SaveCheckpoint, ScibCallback, TrainingPlan
 from celbo.train.callbacks import KeepBest
 
 
@@ -169,3 +169,10 @@ def test_plateau_looks_only_at_new_validations(run):
 def test_plateau_without_its_metric(run):
     with pytest.raises(KeyError, match="lr_scheduler_metric"):
         run([1.0], {"reduce_lr_on_plateau": True}, validation=None)
+
+
+def test_the_plan_is_kept_for_whoever_scores_its_latents(run):
+    kept = ScibCallback()
+    assert kept.pl_module is None
+    trained = run([1.0], callbacks=kept, max_epochs=1)
+    assert kept.pl_module is trained.plan

@@ -32,6 +32,7 @@ ADDED: Mapping[str, Mapping[str, Place]] = {
 ATTRIBUTES: Mapping[str, Place] = {
     "model": Place("compat.shims.attributes", "COMPUTED"),
     "external.contrastivevi": Place("compat.shims.contrastive", "COMPUTED"),
+    "external.resolvi": Place("compat.shims.resolvi", "COMPUTED"),
 }
 """Public module -> table of private attributes that classes get with it: class -> name -> descriptor."""
 
@@ -50,6 +51,7 @@ _ROOMS = {
     "external.gimvi": "_model _module",
     "external.methylvi": "_base_components _methylanvi_model _methylanvi_module _methylvi_model _methylvi_module",
     "external.mrvi": "_model",
+    "external.mrvi_torch": "_model _module",
     "external.poissonvi": "_model",
     "external.resolvi": "_model _module",
     "external.scar": "_model _module",
@@ -87,6 +89,7 @@ _SHIMS = {
     "distributions._constraints": ("compat.shims.constraints",),
     "distributions._negative_binomial": ("compat.shims.distributions",),
     "distributions._utils": ("compat.shims.distributions",),
+    "external.mrvi_torch._components": ("compat.shims.mrvi_layers",),
     "model._scvi": ("compat.shims.model_utils",),
     "model._utils": ("compat.shims.model_utils",),
     "model.base._archesmixin": ("compat.shims.save_load",),

@@ -200,7 +200,7 @@ _THINGS: dict[str, Kind] = {
         layer_key mc_layer cov_layer""",
     ),
     "context": Text(),
-    **_each(_KEY, "registry_key setup_arg"),
+    **_each(_KEY, "key_adversarial registry_key setup_arg"),
     **_each(_METRIC, "monitor checkpointing_monitor early_stopping_monitor"),
     **_each(
         Text(),

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union
 
 from .argument_names import NAMES
-from .errors import unknown_name
+from .errors import noted, unknown_name
 from .kinds import REFUSED, AnyOf, Flag, Instance, Kind, Number, OneOf, Several, Text, Whole, described
+from .rules import rules
 
 __all__ = ["ArgumentError", "Door", "UnknownArgumentError", "checked", "checked_methods", "door_of"]
 
@@ -159,7 +160,8 @@ def _taken(name: str, value: object, kind: Kind, or_none: bool) -> Any:
     if taken is REFUSED:
         wanted = f"{kind.wanted}, or None" if or_none else kind.wanted
         message = f"{name} must be {wanted}, got {described(value)}.{kind.hint(value)}"
-        raise ArgumentError.of(name, message)
+        there = rules().refusals.get(name)
+        raise ArgumentError.of(name, message) if there is None else noted(ArgumentError.of(name, there), message)
     return taken
 
 

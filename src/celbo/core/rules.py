@@ -4,9 +4,9 @@
 docs/migration.md lists the other differences, which hold always.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 __all__ = ["CELBO", "SCVI_TOOLS", "Rules", "follow", "followed", "rules"]
@@ -32,6 +32,9 @@ class Rules:
         Whether the first layers of a query model, where they are frozen, get gradients (of zeros) or none.
     stand_ins
         Whether a public name of scvi-tools that is missing can be had, and fails where it is used.
+    refusals
+        Argument -> what to say where it cannot be meant, for code that compares messages; celbo's own follows as a
+        note.
     """
 
     bad_counts: Literal["error", "warning"] = "error"
@@ -41,6 +44,7 @@ class Rules:
     doublets_with_covariates: bool = True
     zero_gradients: bool = False
     stand_ins: bool = False
+    refusals: Mapping[str, str] = field(default_factory=dict)
 
 
 CELBO = Rules()
@@ -52,6 +56,10 @@ SCVI_TOOLS = Rules(
     doublets_with_covariates=False,
     zero_gradients=True,
     stand_ins=True,
+    refusals={
+        "train_size": "Invalid train_size. Must be: 0 < train_size <= 1",
+        "validation_size": "Invalid validation_size. Must be 0 <= validation_size < 1",
+    },
 )
 
 _followed = CELBO

@@ -26,10 +26,12 @@ class ClassesModule(BaseModuleClass):
     """Mixin of modules whose latents have a class above them.
 
     A subclass calls :meth:`_make_classes` in its constructor and has ``classify``, whose arguments, bound to the
-    minibatch as those of ``inference``, are named in ``classified_by``; the first is the counts.
+    minibatch as those of ``inference``, are named in ``classified_by``. Those in ``attributed_to``, ``(n, g)`` each,
+    are what a class is explained by, feature by feature.
     """
 
     classified_by: ClassVar[tuple[str, ...]] = ("x", "batch_index", "cont_covs", "cat_covs")
+    attributed_to: ClassVar[tuple[str, ...]] = ("x",)
 
     n_labels: int
     y_prior: Tensor

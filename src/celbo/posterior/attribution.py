@@ -4,13 +4,14 @@ r"""Which genes make a classifier say what it says of a cell: integrated gradien
           \bigl(x'_n + \alpha (x_n - x'_n)\bigr)\, d\alpha, \qquad \sum_g a_{ng} = f_{c_n}(x_n) - f_{c_n}(x'_n)
 
 with :math:`f` what the classifier gives at the mean of the latents' posterior, :math:`c_n` the class predicted and
-:math:`x'` a baseline, by Gauss-Legendre quadrature. Covariates are held at the cell's own.
+:math:`x'` a baseline, by Gauss-Legendre quadrature. Covariates are held at the cell's own. Where a feature has
+several numbers, as a region has methylated and all reads, its attribution is the sum of theirs.
 
-Dims: n cells, g genes, c classes.
+Dims: n cells, g genes, c classes, i inputs.
 Reference: Sundararajan, Taly and Yan, *Axiomatic attribution for deep networks*, ICML 2017.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -74,39 +75,41 @@ def _integrated_gradients(
         ordinary = {key: table.clone() for key, table in tensors.items()}  # made in inference mode, they have no graph
         inputs = module._get_inference_input(ordinary, full_forward_pass=True)
         arguments = {name: inputs[name] for name in module.classified_by if name in inputs}
-        x_ng = arguments.pop("x")
-        start_ng = torch.as_tensor(baselines, dtype=x_ng.dtype, device=x_ng.device).expand_as(x_ng)
+        x_ing = torch.stack([arguments.pop(name) for name in module.attributed_to])
+        start_ing = torch.as_tensor(baselines, dtype=x_ing.dtype, device=x_ing.device).expand_as(x_ing)
         class_n1 = class_n.clone()[:, None]
-        slope_ng = torch.zeros_like(x_ng)
+        slope_ing = torch.zeros_like(x_ing)
         for alpha, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
-            between_ng = torch.lerp(start_ng, x_ng, float(alpha)).requires_grad_()
-            output = module.classify(x=between_ng, **arguments).gather(1, class_n1).sum()
-            slope_ng += float(weight) * torch.autograd.grad(output, between_ng)[0]
-        return (x_ng - start_ng) * slope_ng
+            between_ing = torch.lerp(start_ing, x_ing, float(alpha)).requires_grad_()
+            inputs_between = dict(zip(module.attributed_to, between_ing, strict=True))
+            output = module.classify(**inputs_between, **arguments).gather(1, class_n1).sum()
+            slope_ing += float(weight) * torch.autograd.grad(output, between_ing)[0]
+        return ((x_ing - start_ing) * slope_ing).sum(0)
 
 
-def ranked_features(attribution_ng: np.ndarray, features: Iterable[str]) -> pd.DataFrame:
-    """Genes by their mean attribution over cells, the largest first.
+def ranked_features(attribution_ng: np.ndarray, features: Mapping[str, Iterable[str]]) -> pd.DataFrame:
+    """Features by their mean attribution over cells, the largest first.
 
     Parameters
     ----------
     attribution_ng
         Attributions, ``(n, g)``.
     features
-        Names of the genes, ``(g,)``.
+        Modality -> names of its features, beside each other ``(g,)``.
 
     Returns
     -------
-    Columns ``feature``, ``feature_idx`` (its column), ``modality``, ``attribution_mean``, ``attribution_std`` (over
-    cells) and ``cells`` (how many).
+    Columns ``feature``, ``feature_idx`` (its column), ``modality`` (``"None"`` where there is one alone),
+    ``attribution_mean``, ``attribution_std`` (over cells) and ``cells`` (how many).
     """
+    names = [(modality, name) for modality, of_one in features.items() for name in of_one]
     mean_g, std_g = attribution_ng.mean(0), attribution_ng.std(0)
     order_g = np.argsort(-mean_g, kind="stable")
     return pd.DataFrame(
         {
-            "feature": np.asarray(list(features), dtype=object)[order_g],
+            "feature": np.array([name for _, name in names], dtype=object)[order_g],
             "feature_idx": order_g,
-            "modality": "None",
+            "modality": np.array([modality for modality, _ in names])[order_g] if len(features) > 1 else "None",
             "attribution_mean": mean_g[order_g],
             "attribution_std": std_g[order_g],
             "cells": len(attribution_ng),

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from .plans.classifier import ClassifierTrainingPlan, ClassifierTrainingPlanConfig
     from .plans.pyro import PyroTrainingPlan
     from .plans.semisupervised import SemiSupervisedTrainingPlan, SemiSupervisedTrainingPlanConfig
+    from .plans.semisupervised_adversarial import (
+        SemiSupervisedAdversarialTrainingPlan,
+        SemiSupervisedAdversarialTrainingPlanConfig,
+    )
+    from .scib import ScibCallback
 
 __all__ = [
     "METRIC_KEYS",
@@ -41,6 +46,9 @@ __all__ = [
     "PyroTrainingPlan",
     "Recipe",
     "SaveCheckpoint",
+    "ScibCallback",
+    "SemiSupervisedAdversarialTrainingPlan",
+    "SemiSupervisedAdversarialTrainingPlanConfig",
     "SemiSupervisedTrainingPlan",
     "SemiSupervisedTrainingPlanConfig",
     "TerminatedError",
@@ -60,6 +68,9 @@ _HOMES = {
     "ClassifierTrainingPlanConfig": "plans.classifier",
     "DifferentRunError": "checkpoints",
     "PyroTrainingPlan": "plans.pyro",
+    "ScibCallback": "scib",
+    "SemiSupervisedAdversarialTrainingPlan": "plans.semisupervised_adversarial",
+    "SemiSupervisedAdversarialTrainingPlanConfig": "plans.semisupervised_adversarial",
     "SemiSupervisedTrainingPlan": "plans.semisupervised",
     "SemiSupervisedTrainingPlanConfig": "plans.semisupervised",
     "TerminatedError": "checkpoints",

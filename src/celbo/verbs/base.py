@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from anndata import AnnData
 
-from ..data import AnnDataManager, attrdict
+from ..data import AnnDataManager, attrdict, state_registry_of
 from ..posterior import Output
 
 __all__ = ["Model", "answering_with"]
@@ -95,16 +95,19 @@ M = TypeVar("M", bound=Model)
 
 
 class _AnsweringWith:
-    """All but the module is the model's own."""
+    """All but the module and the registry is the model's own."""
 
-    def __init__(self, model: Model, module: object) -> None:
-        self._model, self.module = model, module
+    def __init__(self, model: Model, module: object, registry: Mapping[str, Any]) -> None:
+        self._model, self.module, self.registry_ = model, module, registry
+
+    def get_state_registry(self, registry_key: str) -> attrdict:
+        return state_registry_of(self.registry_, registry_key)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
 
-def answering_with(model: M, module: object) -> M:
+def answering_with(model: M, module: object, registry: Mapping[str, Any] | None = None) -> M:
     """What stands for a model in a call of one of its verbs, and answers with a variant of its module.
 
     Parameters
@@ -113,9 +116,11 @@ def answering_with(model: M, module: object) -> M:
         The model; it is not changed, so that other threads may ask it meanwhile.
     module
         What answers.
+    registry
+        What setup found out about the data that are asked about; None: the registry of the training data.
 
     Returns
     -------
     The model, as far as its verbs can tell.
     """
-    return cast(M, _AnsweringWith(model, module))
+    return cast(M, _AnsweringWith(model, module, model.registry_ if registry is None else registry))

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 
 from ...core import REGISTRY_KEYS
-from ...model.base import SemisupervisedTrainingMixin
+from ...data import AnnDataManager
+from ...model.base import BaseModelClass, SemisupervisedTrainingMixin
+from ...model.base.face import all_managers, models_of
 
 __all__ = ["COMPUTED"]
 
@@ -36,12 +38,36 @@ class _Computed:
         return self if instance is None else self.answer(instance)
 
 
-COMPUTED: Mapping[type, Mapping[str, _Computed]] = {
+class _OfClass:
+    """An attribute of a class, computed by a function of it; its instances have it too.
+
+    Parameters
+    ----------
+    answer
+        Function of the class.
+    """
+
+    def __init__(self, answer: Callable[[type], Any]) -> None:
+        self.answer = answer
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        return self.answer(owner)
+
+
+def _managers_of_models(cls: type) -> dict[str, dict[str, AnnDataManager]]:
+    return {model.id: all_managers(model) for model in models_of(cls)}
+
+
+COMPUTED: Mapping[type, Mapping[str, _Computed | _OfClass]] = {
+    BaseModelClass: {
+        "_setup_adata_manager_store": _OfClass(all_managers),
+        "_per_instance_manager_store": _OfClass(_managers_of_models),
+    },
     SemisupervisedTrainingMixin: {
         "_labeled_indices": _Computed(lambda model: np.flatnonzero(_codes(model) < model.n_labels)),
         "_unlabeled_indices": _Computed(lambda model: np.flatnonzero(_codes(model) >= model.n_labels)),
         "_label_mapping": _Computed(_names),
         "_code_to_label": _Computed(lambda model: dict(enumerate(_names(model)))),
-    }
+    },
 }
 """Class -> private attribute -> how it is answered."""

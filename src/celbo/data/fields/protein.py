@@ -1,6 +1,7 @@
 """Protein counts, of which whole batches may be missing."""
 
 import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,8 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from ...core import position_of
+from ...core import position_of, settings
+from ...core.rules import rules
 from ...store.matrices.matrix import StoredMatrix
 from ..counts import check_counts
 from .arraylike import ObsmField
@@ -101,7 +103,7 @@ class _ProteinMask(BaseAnnDataField):
             partly = np.flatnonzero(gone_np.any(0) & ~gone_np.all(0))
             if len(partly):
                 cell = cells[gone_np[:, partly[0]].argmax()]
-                raise ValueError(
+                _refuse(
                     f"{self.place} has NaN for {names[partly[0]]!r} in the cell {adata.obs_names[cell]!r}, and counts "
                     "in others of its batch. NaN in all cells of a batch (or panel) means that it was not measured "
                     "there: leave the cell out, or give it a panel of its own by panel_key."
@@ -159,6 +161,13 @@ class ProteinLayerField(_ProteinMask, LayerField):
     ) -> None:
         super().__init__(*base_field_args, **base_field_kwargs)
         self._find_masks_by(use_batch_mask, batch_field)
+
+
+def _refuse(message: str) -> None:
+    """Raise a ``ValueError``, or warn, where that is what impossible counts are met with."""
+    if rules().bad_counts == "error":
+        raise ValueError(message)
+    warnings.warn(message, UserWarning, stacklevel=settings.warnings_stacklevel)
 
 
 def _floats(values: Any) -> np.ndarray:

@@ -231,7 +231,8 @@ class ContrastiveVAE(BaseModuleClass):
 
         Returns
         -------
-        Terms have one value a pair: the sum of its two cells'.
+        Terms have one value a pair: the sum of its two cells'. With several draws of the latents each term has them in
+        front, ``(s, n)``.
         """
         nll_n: Any = 0
         kl_l_n: Any = 0
@@ -245,11 +246,13 @@ class ContrastiveVAE(BaseModuleClass):
         qs = inference_outputs["background"]["qs"]
         distance_n = qs.loc.square().sum(-1) + qs.scale.square().sum(-1)
         warmed_n = kl_z_n + kl_s_n + self.wasserstein_penalty * distance_n
+        kl_local = {"kl_divergence_l": kl_l_n, "kl_divergence_z": kl_z_n, "kl_divergence_s": kl_s_n}
         return LossOutput(
             loss=(nll_n + kl_weight * warmed_n + kl_l_n).mean(),
             reconstruction_loss=nll_n,
-            kl_local={"kl_divergence_l": kl_l_n, "kl_divergence_z": kl_z_n, "kl_divergence_s": kl_s_n},
+            kl_local={name: kl.expand_as(nll_n) for name, kl in kl_local.items()},
             extra_metrics={"wasserstein_loss_sum": distance_n.sum()},
+            n_obs_minibatch=nll_n.numel(),
         )
 
     def _library_kl(self, ql: Normal | None, tensors: Mapping[str, Tensor], like_n: Tensor) -> Tensor:

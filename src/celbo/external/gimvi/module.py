@@ -29,7 +29,7 @@ from ...module.likelihoods import LIKELIHOODS, dispersion_shape, log_likelihood,
 from ...nn import Encoder, MultiDecoder, MultiEncoder
 from ...ops.draws import randn, sample
 
-__all__ = ["JVAE"]
+__all__ = ["JVAE", "OneSet"]
 
 Dispersion = Literal["gene", "gene-batch", "gene-label", "gene-cell"]
 Genes = np.ndarray | slice
@@ -315,6 +315,38 @@ class JVAE(BaseModuleClass):
         """Expected counts of all genes, ``(n, g)``; arguments as in :meth:`sample_scale`."""
         scale_ng = self.sample_scale(x, mode, batch_index, y, deterministic, decode_mode)
         return scale_ng * self.sample_from_posterior_l(x, mode, deterministic).to(scale_ng).exp()
+
+
+class OneSet(BaseModuleClass):
+    """A :class:`JVAE` on cells of one of its data sets, as if there were no other.
+
+    Parameters
+    ----------
+    whole
+        The module.
+    mode
+        Number of the data set.
+    """
+
+    def __init__(self, whole: JVAE, mode: int) -> None:
+        super().__init__()
+        self.whole, self.mode = whole, mode
+
+    def _get_inference_input(self, tensors: Mapping[str, Any], **kwargs: Any) -> dict[str, Any]:
+        return self.whole._get_inference_input(tensors) | {"mode": self.mode}
+
+    def _get_generative_input(
+        self, tensors: Mapping[str, Any], inference_outputs: Mapping[str, Any], **kwargs: Any
+    ) -> dict[str, Any]:
+        return self.whole._get_generative_input(tensors, inference_outputs) | {"mode": self.mode}
+
+    def inference(self, **cells: Any) -> dict[str, Any]:
+        """See :meth:`JVAE.inference`."""
+        return self.whole.inference(**cells)
+
+    def generative(self, **latents: Any) -> dict[str, Distribution]:
+        """See :meth:`JVAE.generative`."""
+        return self.whole.generative(**latents)
 
 
 def _softmax(logits: Tensor) -> Tensor:

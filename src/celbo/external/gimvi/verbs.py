@@ -1,9 +1,10 @@
 """GimviMixin: verbs of a model of two data sets, whose answers are a list of one for each."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from torch import Tensor
 
@@ -12,7 +13,12 @@ from ...core.kinds import OneOf
 from ...data import AnnDataManager
 from ...dataloaders import AnnDataLoader
 from ...model.base.face import ModelFace, keep_manager, kept_manager
+from ...posterior import EXPRESSION, gene_columns
 from ...posterior.passes import Rows, evaluating, on_device
+from ...verbs.base import answering_with
+from ...verbs.cells import asked
+from ...verbs.outputs import names_of, normalized
+from .module import OneSet
 
 __all__ = ["GimviMixin"]
 
@@ -107,6 +113,59 @@ class GimviMixin(ModelFace):
             return decoded(x, mode, batch, deterministic=deterministic, decode_mode=decode_mode)
 
         return self._of_each(adatas, batch_size, seed, expression)
+
+    def get_normalized_expression(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        transform_batch: Sequence[float | str] | float | str | None = None,
+        gene_list: Sequence[str] | None = None,
+        library_size: float | Literal["latent"] = 1,
+        n_samples: int = 1,
+        n_samples_overall: int | None = None,
+        batch_size: int | None = None,
+        return_mean: bool = True,
+        return_numpy: bool | None = None,
+        *,
+        seed: int | None = None,
+    ) -> np.ndarray | pd.DataFrame:
+        """Denoised expression of the genes that one data set has; of all genes: :meth:`get_imputed_values`.
+
+        Parameters
+        ----------
+        adata
+            One of the two data sets that the model was made with; others are taken as dissociated cells. None: the
+            dissociated cells.
+        transform_batch
+            Batches of that data set to decode as.
+        indices, gene_list, library_size, n_samples, n_samples_overall, batch_size, return_mean, return_numpy, seed
+            As in :meth:`RNASeqMixin.get_normalized_expression
+            <celbo.model.base.RNASeqMixin.get_normalized_expression>`.
+
+        Returns
+        -------
+        Cells by the genes of their data set.
+
+        Examples
+        --------
+        >>> model.get_normalized_expression().shape
+        (400, 30)
+        """
+        self._check_if_trained(warn=False)
+        mode = int(len(self.adatas) == 2 and adata is self.adatas[1])
+        one = answering_with(self, OneSet(self.module, mode), self.registries_[mode])
+        return normalized(
+            one,
+            asked(one, adata, indices, batch_size),
+            [EXPRESSION.at_library(library_size)],
+            transform_batch=transform_batch,
+            columns=gene_columns(gene_list, names_of(one, EXPRESSION)),
+            n_samples=n_samples,
+            n_samples_overall=n_samples_overall,
+            return_mean=return_mean,
+            return_numpy=return_numpy,
+            seed=seed,
+        )
 
     def _of_each(
         self, adatas: Sequence[AnnData] | None, batch_size: int, seed: int | None, answer: Answer

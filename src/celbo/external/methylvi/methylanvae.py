@@ -58,6 +58,7 @@ class METHYLANVAE(ClassesModule, METHYLVAE):
     """
 
     classified_by: ClassVar[tuple[str, ...]] = ("mc", "cov", "batch_index", "cat_covs")
+    attributed_to: ClassVar[tuple[str, ...]] = ("mc", "cov")
 
     @checked
     def __init__(

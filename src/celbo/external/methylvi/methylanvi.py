@@ -4,11 +4,13 @@ Reference: Weinberger and Lee, *A deep generative model of single-cell methylomi
 harmonization and annotation of single-cell transcriptomics data*, Molecular Systems Biology 2021.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ...core import REGISTRY_KEYS
 from ...data.fields import LabelsWithUnlabeledObsField, bundles
 from ...model.base import SemisupervisedTrainingMixin, setup_method
+from ...posterior import Output
 from .methylanvae import METHYLANVAE
 from .model import METHYLVI, Contexts, MethylationModel, methylation_fields
 from .module import MethylationDispersion, MethylationLikelihood
@@ -80,6 +82,10 @@ class METHYLANVI(SemisupervisedTrainingMixin, MethylationModel):
         super().__init__(mdata)
         self._take_classes()
         self._build_module(n_labels=self.n_labels)
+
+    @property
+    def _explaining(self) -> Sequence[Output]:
+        return self._outputs
 
     @classmethod
     def from_methylvi_model(

@@ -13,8 +13,6 @@ Dims: n cells, s samples, g genes, k latents, h heads, d channels of a head, i a
 """
 
 import math
-from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -24,101 +22,11 @@ from torch.distributions import Normal
 
 from ...nn.fc_layers import Dropout, Linear
 from ...ops.draws import randn, uniform
+from .blocks import MLP, ConditionalNorm, Layout, NormalOutput
 
-__all__ = ["LAYOUTS", "DecoderZX", "EncoderUZ", "EncoderXU", "Layout"]
-
-Activation = Callable[[Tensor], Tensor]
-
-_WIDTH = 128
-"""Units inside each residual block, whatever is asked for around it."""
+__all__ = ["Attention", "DecoderZX", "EncoderUZ", "EncoderXU"]
 
 _POSITIONS = 16
-_SCALE_EPS = 1e-5
-
-
-class Layout(NamedTuple):
-    """What sets the networks of one version of scvi-tools apart.
-
-    Attributes
-    ----------
-    eps
-        What a layer normalization adds to the variance.
-    gelu
-        The activation.
-    folded
-        Whether queries, keys and values are each one layer, the output has half the width, and latents of z as many as
-        of u go into z as they are.
-    """
-
-    eps: float
-    gelu: Activation
-    folded: bool
-
-
-LAYOUTS = {"1.4.2": Layout(1e-5, F.gelu, False), "1.4.3": Layout(1e-6, partial(F.gelu, approximate="tanh"), True)}
-"""First version of scvi-tools -> its networks."""
-
-
-class _ResnetBlock(nn.Module):
-    """Two layers with a skip past the first, ``(..., i)`` to ``(..., o)``."""
-
-    def __init__(self, n_in: int, n_out: int, eps: float, activation: Activation) -> None:
-        super().__init__()
-        self.activation = activation
-        self.fc1 = Linear(n_in, _WIDTH)
-        self.layer_norm1 = nn.LayerNorm(_WIDTH, eps)
-        self.fc_match = Linear(n_in, _WIDTH) if n_in != _WIDTH else None
-        self.fc2 = Linear(_WIDTH, n_out)
-        self.layer_norm2 = nn.LayerNorm(n_out, eps)
-
-    def forward(self, x: Tensor) -> Tensor:
-        skip = x if self.fc_match is None else self.fc_match(x)
-        hidden = self.activation(self.layer_norm1(self.fc1(x))) + skip
-        return self.activation(self.layer_norm2(self.fc2(hidden)))
-
-
-def _blocks(n_in: int, n_hidden: int, n_layers: int, eps: float, activation: Activation = F.relu) -> nn.Sequential:
-    return nn.Sequential(*(_ResnetBlock(n_hidden if i else n_in, n_hidden, eps, activation) for i in range(n_layers)))
-
-
-class _MLP(nn.Module):
-    """Residual blocks and a linear layer."""
-
-    def __init__(self, n_in: int, n_out: int, n_hidden: int, n_layers: int, layout: Layout) -> None:
-        super().__init__()
-        self.resnet_blocks = _blocks(n_in, n_hidden, n_layers, layout.eps, layout.gelu)
-        self.fc = Linear(n_hidden, n_out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.resnet_blocks(x))
-
-
-class _NormalOutput(nn.Module):
-    """Residual blocks, and a normal distribution from them."""
-
-    def __init__(self, n_in: int, n_out: int, n_layers: int, eps: float) -> None:
-        super().__init__()
-        self.resnet_blocks = _blocks(n_in, n_in, n_layers, eps)
-        self.fc_mean = Linear(n_in, n_out)
-        self.fc_scale = nn.Sequential(Linear(n_in, n_out), nn.Softplus())
-
-    def forward(self, x: Tensor) -> Normal:
-        hidden = self.resnet_blocks(x)
-        return Normal(self.fc_mean(hidden), self.fc_scale(hidden) + _SCALE_EPS, validate_args=False)
-
-
-class _ConditionalNorm(nn.Module):
-    """Layer normalization whose scale and shift belong to the sample."""
-
-    def __init__(self, n_hidden: int, n_sample: int, eps: float) -> None:
-        super().__init__()
-        self.eps = eps
-        self.gamma_embedding = nn.Embedding(n_sample, n_hidden, _weight=1 + 0.02 * randn(n_sample, n_hidden))
-        self.beta_embedding = nn.Embedding(n_sample, n_hidden, _weight=torch.zeros(n_sample, n_hidden))
-
-    def forward(self, x: Tensor, sample_n: Tensor) -> Tensor:
-        normed = F.layer_norm(x, x.shape[-1:], eps=self.eps)
-        return self.gamma_embedding(sample_n) * normed + self.beta_embedding(sample_n)
 
 
 class EncoderXU(nn.Module):
@@ -140,11 +48,11 @@ class EncoderXU(nn.Module):
         super().__init__()
         self.gelu = layout.gelu
         self.fc1 = Linear(n_input, n_hidden)
-        self.conditional_norm1 = _ConditionalNorm(n_hidden, n_sample, layout.eps)
+        self.conditional_norm1 = ConditionalNorm(n_hidden, n_sample, layout.eps)
         self.fc2 = Linear(n_hidden, n_hidden)
-        self.conditional_norm2 = _ConditionalNorm(n_hidden, n_sample, layout.eps)
+        self.conditional_norm2 = ConditionalNorm(n_hidden, n_sample, layout.eps)
         self.sample_embed = nn.Embedding(n_sample, n_hidden, _weight=0.1 * randn(n_sample, n_hidden))
-        self.output_nn = _NormalOutput(n_hidden, n_latent, n_layers, layout.eps)
+        self.output_nn = NormalOutput(n_hidden, n_latent, n_hidden, n_layers, layout.eps)
 
     def forward(self, x: Tensor, sample_n: Tensor) -> Normal:
         """Posterior of counts ``(n, g)`` of cells of samples ``(n,)``."""
@@ -172,8 +80,22 @@ class _MultiheadWeights(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
 
-class _Attention(nn.Module):
-    """From the latents of cells and an embedding of what they are in to an effect of that on them."""
+class Attention(nn.Module):
+    """From the latents of cells and an embedding of what they are in to an effect of that on them.
+
+    Parameters
+    ----------
+    n_query, n_embed, n_out
+        Sizes of latents, of the embedding and of the effect.
+    layout
+        See :class:`Layout`.
+    n_channels, n_heads, dropout_rate
+        Of the attention.
+    n_hidden, n_layers
+        Of the networks behind it.
+    stop_gradients_mlp
+        Whether latents get no gradient through the attention.
+    """
 
     def __init__(
         self,
@@ -202,8 +124,8 @@ class _Attention(nn.Module):
             self.attention = _MultiheadWeights(n)
         n_flat = _POSITIONS * (n_channels if layout.folded else n)
         self.dropout = Dropout(dropout_rate)
-        self.mlp_eps = _MLP(n_flat, _POSITIONS, n_hidden, n_layers, layout)
-        self.mlp_residual = _MLP(n_query + _POSITIONS, n_out, n_hidden, n_layers, layout)
+        self.mlp_eps = MLP(n_flat, _POSITIONS, n_hidden, n_layers, layout)
+        self.mlp_residual = MLP(n_query + _POSITIONS, n_out, n_hidden, n_layers, layout)
 
     def forward(self, query: Tensor, embed: Tensor) -> Tensor:
         """Effect ``(..., o)`` of embeddings ``(..., e)`` on cells ``(..., q)``, whose leading dimensions broadcast."""
@@ -274,7 +196,7 @@ class EncoderUZ(nn.Module):
         self.embedding = nn.Embedding(n_sample, n_latent_sample, _weight=0.1 * randn(n_sample, n_latent_sample))
         self.layer_norm_embed = nn.LayerNorm(n_latent_sample, layout.eps)
         n_out = n_latent if use_map else 2 * n_latent
-        self.attention_block = _Attention(n_latent_u, n_latent_sample, n_out, layout, **attention)
+        self.attention_block = Attention(n_latent_u, n_latent_sample, n_out, layout, **attention)
         self.fc = None if layout.folded and n_latent == n_latent_u else Linear(n_latent_u, n_latent)
 
     def forward(self, u: Tensor, sample: Tensor) -> tuple[Tensor, Tensor | Normal]:
@@ -334,7 +256,7 @@ class DecoderZX(nn.Module):
         self.layer_norm_batch_embed = nn.LayerNorm(n_latent_sample, layout.eps)
         self.batch_embedding = nn.Embedding(n_batch, n_latent_sample, _weight=0.1 * randn(n_batch, n_latent_sample))
         n_out = n_latent if low_dim_batch else n_input
-        self.attention_block = _Attention(n_latent, n_latent_sample, n_out, layout, **attention)
+        self.attention_block = Attention(n_latent, n_latent_sample, n_out, layout, **attention)
         self.fc = Linear(n_latent, n_input)
 
     def forward(self, z: Tensor, batch_n: Tensor) -> Tensor:

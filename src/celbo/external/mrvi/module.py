@@ -29,7 +29,8 @@ from ...distributions import NegativeBinomial
 from ...module.base import BaseModuleClass, LossOutput, auto_move_data
 from ...module.base.priors import labelled_mixture
 from ...ops.draws import initial_weights, randn, rsample
-from .layers import LAYOUTS, DecoderZX, EncoderUZ, EncoderXU
+from .blocks import LAYOUTS
+from .layers import DecoderZX, EncoderUZ, EncoderXU
 
 __all__ = ["TorchMRVAE"]
 
@@ -58,7 +59,7 @@ class TorchMRVAE(BaseModuleClass):
     n_obs_per_sample
         Cells of each sample, ``(s,)``.
     layout
-        First version of scvi-tools that has the same networks, a key of :data:`~celbo.external.mrvi.layers.LAYOUTS`.
+        First version of scvi-tools that has the same networks, a key of :data:`~celbo.external.mrvi.blocks.LAYOUTS`.
     scvi_tools_figures
         Let each cell's loss be the mean over the labels of all cells of its minibatch, as scvi-tools has it, and not
         that of its own label. Archives of scvi-tools are read so.

@@ -8,10 +8,12 @@ from anndata import AnnData
 
 from ...core import checked_methods
 from ...core.kinds import Number
-from ...verbs.cells import Weights, asked, weighting_of
+from ...verbs.base import answering_with
+from ...verbs.cells import Weights, asked
 from ...verbs.outputs import corrected_batches, differential, output_of
 from .niches import abundance_table
 from .verbs import ResolvedMixin
+from .weighed import BestOf
 
 __all__ = ["DifferencesMixin"]
 
@@ -118,10 +120,15 @@ class DifferencesMixin(ResolvedMixin):
         ----------
         adata, groupby, group1, group2, idx1, idx2, subset_idx, mode, delta, batch_size, all_stats, batch_correction
             See :meth:`celbo.model.base.RNASeqMixin.differential_expression`.
-        batchid1, batchid2, fdr_target, silent, weights, filter_outlier_cells, seed, **kwargs
+        batchid1, batchid2, fdr_target, silent, filter_outlier_cells, seed, **kwargs
             See there.
-        n_samples, size_scaling, library_scaling
-            Accepted for compatibility with scvi-tools: cells are drawn again until there are enough.
+        weights
+            ``"importance"``: of ``n_samples`` draws of a cell's latents one is taken, in proportion to how well they
+            explain its counts. ``"uniform"``: one is drawn.
+        n_samples
+            Those draws.
+        size_scaling, library_scaling
+            Accepted for compatibility with scvi-tools.
 
         Examples
         --------
@@ -130,12 +137,14 @@ class DifferencesMixin(ResolvedMixin):
         100
         """
         self._check_if_trained()
+        weighed = weights == "importance"
+        answering = answering_with(self, BestOf(self.module, n_samples)) if weighed else self
         corrected = corrected_batches(self, batchid1, batchid2) if batch_correction else (None, None)
-        options = {"mode": mode, "delta": delta, "weighting": weighting_of(weights, {})}
+        options = {"mode": mode, "delta": delta}
         who = {"groupby": groupby, "group1": group1, "group2": group2, "idx1": idx1, "idx2": idx2}
         return differential(
-            self,
-            asked(self, adata, None, batch_size, None, self._alone()),
+            answering,
+            asked(self, adata, None, batch_size, None, {} if weighed else self._alone()),
             [output_of(self, None)],
             who | {"subset_idx": subset_idx},
             corrected,

@@ -13,7 +13,7 @@ from ...core.kinds import Number, Whole
 from ...data import AnnDataManager
 from ...data.fields import LabelsWithUnlabeledObsField, ObsmField, bundles
 from ...data.fields.joint import CategoricalJointObsField
-from ...model.base import BaseModelClass, UnsupervisedTrainingMixin, VAEMixin, setup_method
+from ...model.base import ArchesMixin, BaseModelClass, UnsupervisedTrainingMixin, VAEMixin, setup_method
 from ...model.base.made_with import given_arguments
 from ...train.method import Argument, training
 from ...train.recipes import default_recipe
@@ -48,7 +48,7 @@ def _for_few_cells(model: BaseModelClass, options: dict[str, Any]) -> dict[str, 
     return options
 
 
-class RESOLVI(DifferencesMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
+class RESOLVI(DifferencesMixin, VAEMixin, ArchesMixin, UnsupervisedTrainingMixin, BaseModelClass):
     r"""Autoencoder of counts in tissue that separates a cell's own from its neighbours' and from background.
 
     .. math:: x_{ng} \sim \mathrm{NB}\Bigl(\ell_n \bigl(\pi_{n1}\,\rho_{ng} + \pi_{n2} \textstyle\sum_m w_{nm}

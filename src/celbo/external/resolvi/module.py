@@ -40,10 +40,8 @@ __all__ = ["DISTANCE_KEY", "INDEX_KEY", "RESOLVAE"]
 
 INDEX_KEY, DISTANCE_KEY = "index_neighbor", "distance_neighbor"
 
-_CLASSIFICATION = 50.0
-_TIMES_THERE = 5.0
-_NEAREST = 30.0
-_LEAST = 1e-3
+_CLASSIFICATION, _TIMES_THERE = 50.0, 5.0
+_NEAREST, _LEAST = 30.0, 1e-3
 _FEWEST_COUNTS = 10.0
 
 
@@ -85,6 +83,8 @@ class RESOLVAE(BaseModuleClass):
     expression_anntorchdata, latent_distribution, size_scaling
         Accepted for compatibility with scvi-tools: neighbours' counts come with the minibatch.
     """
+
+    parameters_of_cells = ("learned.per_neighbor_diffusion_map", "_guide.per_neighbor_diffusion_init")
 
     @checked
     def __init__(

@@ -33,13 +33,16 @@ class CellField(CategoricalObsField):
         return super()._write(adata, column, mapping)  # no warning: every category has one cell here
 
     def transfer_field(self, state_registry: dict[str, Any], adata_target: AnnData, **kwargs: Any) -> dict[str, Any]:
-        """Find the cells among those of the source; others are an ``ArgumentError``."""
+        """Find the cells among those of the source, others are an ``ArgumentError``; those of a query are all new."""
+        if kwargs.get("extend_categories"):
+            return self.register_field(adata_target)
         known = set(np.asarray(state_registry[self.CATEGORICAL_MAPPING_KEY]).astype(str))
         new = [name for name in adata_target.obs[CELL_NAMES].astype(str) if name not in known]
         if new:
             raise ArgumentError(
                 f"This model was not trained on {len(new)} of the cells: {', '.join(map(repr, new[:5]))}. RESOLVI "
-                "learns weights for the neighbours of each cell: train a model on these cells, too."
+                "learns weights for the neighbours of each cell: make a model of these cells from this one by "
+                "RESOLVI.load_query_data, or train one on them, too."
             )
         return super().transfer_field(state_registry, adata_target, **kwargs)
 

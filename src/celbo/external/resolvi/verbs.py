@@ -20,6 +20,7 @@ from ...posterior.passes import Rows, decode, encode, evaluating, on_device
 from ...verbs.cells import Asked, Weights, asked, codes_of_batches
 from .module import INDEX_KEY
 from .parts import SHARES, Parts
+from .weighed import weighed_draw
 
 __all__ = ["ResolvedMixin"]
 
@@ -129,13 +130,9 @@ class ResolvedMixin(RNASeqMixin):
 
     def _weighed(self, tensors: Mapping[str, Tensor], codes: Sequence[int | None]) -> tuple[Tensor, Tensor]:
         """Profiles at one draw, ``(n, g)``, and the log of its weight, ``(n,)``."""
-        encoded = encode(self.module, tensors)
-        decoded = decode(self.module, tensors, encoded)
-        mean = self.module.parts(tensors, encoded, decoded).mean
-        counts, z = tensors[REGISTRY_KEYS.X_KEY], encoded["z"]
-        log_p_n = Poisson(mean + 1e-9, validate_args=False).log_prob(counts).sum(-1) + decoded["pz"].log_prob(z)
+        encoded, log_weight_n = weighed_draw(self.module, tensors)
         profiles = [decode(self.module, tensors, encoded, code)["px"].get_normalized("scale") for code in codes]
-        return torch.stack(profiles).mean(0), log_p_n - encoded["qz"].log_prob(z).sum(-1)
+        return torch.stack(profiles).mean(0), log_weight_n
 
     def sample_posterior(
         self,
@@ -147,6 +144,7 @@ class ResolvedMixin(RNASeqMixin):
         summary_fun: Summary | None = None,
         return_samples: bool = False,
         *,
+        model: object = None,
         seed: int | None = None,
     ) -> dict[str, Any]:
         """What each cell's counts are made of, at draws of the latents.
@@ -165,6 +163,8 @@ class ResolvedMixin(RNASeqMixin):
             Name -> function of the draws and ``axis``; None: ``post_sample_means`` and ``post_sample_stds``.
         return_samples
             Whether to give the draws too, under ``"posterior_samples"``.
+        model
+            Accepted for compatibility with scvi-tools, whose models of Pyro have the same sites.
 
         Returns
         -------

@@ -16,6 +16,7 @@ from ...model import TOTALVI
 from ...model.base import SemisupervisedTrainingMixin, setup_method
 from ...module.likelihoods import LatentDistribution, ProteinDispersion
 from ...module.totalvae import GeneDispersion
+from ...train import Plan, SemiSupervisedAdversarialTrainingPlan
 from .module import TOTALANVAE
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class TOTALANVI(SemisupervisedTrainingMixin, TOTALVI):  # type: ignore[misc]  # 
 
     _module_cls: ClassVar[type[TOTALANVAE]] = TOTALANVAE
     _without_labels: ClassVar[str] = "TOTALVI"
-    _training_plan_cls = SemisupervisedTrainingMixin._training_plan_cls
+    _training_plan_cls: ClassVar[type[Plan]] = SemiSupervisedAdversarialTrainingPlan
     keeps_background_: bool = False
 
     def __init__(

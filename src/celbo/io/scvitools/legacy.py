@@ -27,6 +27,9 @@ LEGACY_KEYS = {
 }
 """Registry keys of setup dictionaries -> those of registries."""
 
+_DATA_SETS = ("seq", "spatial")
+"""Parts of an archive of GIMVI."""
+
 _OBS_CATEGORIES = {"batch_indices": "batch_key", "labels": "labels_key"}
 
 
@@ -35,8 +38,10 @@ def is_legacy_archive(folder: Path, prefix: str) -> bool:
     return (folder / f"{prefix}model_params.pt").is_file()
 
 
-def read_legacy_archive(folder: Path, prefix: str) -> tuple[dict[str, Tensor], np.ndarray, dict[str, Any]]:
-    """Weights, variable names ``(g,)`` and attributes, in the form of later versions.
+def read_legacy_archive(
+    folder: Path, prefix: str
+) -> tuple[dict[str, Tensor], np.ndarray | dict[str, np.ndarray], dict[str, Any]]:
+    """Weights, variable names ``(g,)`` (of several data sets by their names) and attributes, as in later versions.
 
     Raises
     ------
@@ -44,7 +49,7 @@ def read_legacy_archive(folder: Path, prefix: str) -> tuple[dict[str, Tensor], n
         A file is missing, damaged or holds something that no archive needs.
     """
     weights_path, attributes_path = folder / f"{prefix}model_params.pt", folder / f"{prefix}attr.pkl"
-    var_names = _var_names(folder / f"{prefix}var_names.csv")
+    var_names = _names_in(folder, prefix)
     if not attributes_path.is_file():
         raise ArchiveNotFoundError(
             f"{attributes_path} is missing: an archive of scvi-tools before 0.15 needs it. Copy all of its files."
@@ -63,8 +68,16 @@ def read_legacy_archive(folder: Path, prefix: str) -> tuple[dict[str, Tensor], n
     attributes = dict(attributes)
     with blaming(attributes_path, "scvi_setup_dict_"):
         setup, unlabeled = attributes.pop("scvi_setup_dict_"), _pop_unlabeled_category(attributes)
-        attributes["registry_"] = registry_of_setup(setup, var_names, unlabeled)
+        names_of_one = None if isinstance(var_names, dict) else var_names
+        attributes["registry_"] = registry_of_setup(setup, names_of_one, unlabeled)
         return _with_protein_efficiency(dict(state), attributes["registry_"]), var_names, attributes
+
+
+def _names_in(folder: Path, prefix: str) -> np.ndarray | dict[str, np.ndarray]:
+    parts = {name: folder / f"{prefix}var_names_{name}.csv" for name in _DATA_SETS}
+    if all(path.is_file() for path in parts.values()):
+        return {name: _var_names(path) for name, path in parts.items()}
+    return _var_names(folder / f"{prefix}var_names.csv")
 
 
 def _var_names(path: Path) -> np.ndarray:

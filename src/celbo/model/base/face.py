@@ -22,7 +22,7 @@ from ...data.registry import names_by_modality
 from ...verbs.base import Model
 from .describe import registry_text, setup_call_text, summary_text
 
-__all__ = ["ModelFace", "all_managers", "forget_manager", "gene_names", "keep_manager", "kept_manager"]
+__all__ = ["ModelFace", "all_managers", "forget_manager", "gene_names", "keep_manager", "kept_manager", "models_of"]
 
 _ATTRIBUTE = "_celbo_managers"
 _data_of: WeakKeyDictionary[Any, WeakValueDictionary[str, Any]] = WeakKeyDictionary()
@@ -64,6 +64,11 @@ def all_managers(owner: object) -> dict[str, AnnDataManager]:
     """The managers kept for ``owner``, by the identity of their AnnData."""
     kept = {uuid: kept_manager(owner, adata) for uuid, adata in _data_of.get(owner, {}).items()}
     return {uuid: manager for uuid, manager in kept.items() if manager is not None}
+
+
+def models_of(cls: type) -> list[Any]:
+    """Models of a class that are alive and have seen data."""
+    return [owner for owner in _data_of if isinstance(owner, cls)]
 
 
 def forget_manager(owner: object, adata: object) -> bool:

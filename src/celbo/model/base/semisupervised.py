@@ -15,10 +15,13 @@ from ...data.access import minify_type_of
 from ...data.fields import LabelsWithUnlabeledObsField
 from ...dataloaders import SemiSupervisedDataSplitter
 from ...module.base.minified import LATENT_POSTERIOR
+from ...posterior import Output
 from ...posterior.attribution import class_attributions, ranked_features, with_counts
 from ...posterior.classification import class_probabilities
 from ...train import KwargsLike, Plan, SemiSupervisedTrainingPlan, merge_kwargs
+from ...train import SemiSupervisedAdversarialTrainingPlan as WithAdversary
 from ...verbs.cells import asked
+from ...verbs.outputs import names_of
 from .made_with import flat
 from .relabelled import columns_by_label, setup_with_labels, warn_ignored
 from .training import Trainable, train_model, trainer_settings
@@ -157,7 +160,7 @@ class SemisupervisedTrainingMixin(Trainable):
         accelerator, devices
             Where to compute: ``"auto"``, ``"cpu"``, ``"gpu"``; number or list of devices.
         adversarial_classifier
-            Accepted for compatibility with scvi-tools: only a model with such a classifier takes True.
+            Let a classifier take the batch out of the latents, by ``recipe="classic"``: TOTALANVI alone has one.
         datasplitter_kwargs
             For :class:`~celbo.dataloaders.SemiSupervisedDataSplitter`: ``external_indexing``, ``stratify_by``, ...
         plan_config, plan_kwargs
@@ -182,8 +185,12 @@ class SemisupervisedTrainingMixin(Trainable):
         NonFiniteLossError
             The loss became NaN or infinite. The last finite weights are kept.
         """
+        of_plan: dict[str, Any] = {"n_classes": self.n_labels}
         if adversarial_classifier:
-            raise ValueError(f"{type(self).__name__} has no adversarial classifier: leave adversarial_classifier out.")
+            if not issubclass(self._training_plan_cls, WithAdversary):
+                raise ValueError(f"{type(self).__name__} has no adversary: leave adversarial_classifier out.")
+            of_plan["adversarial_classifier"] = True
+            recipe = recipe or "classic"
         splitter_kwargs = {
             "train_size": train_size,
             "validation_size": validation_size,
@@ -205,7 +212,7 @@ class SemisupervisedTrainingMixin(Trainable):
             batch_size=batch_size,
             seed=seed,
             verbose=verbose,
-            plan_kwargs={"n_classes": self.n_labels} | merge_kwargs(plan_config, plan_kwargs, name="plan"),
+            plan_kwargs=of_plan | merge_kwargs(plan_config, plan_kwargs, name="plan"),
             splitter_kwargs=splitter_kwargs | (datasplitter_kwargs or {}),
             trainer_kwargs=trainer,
             datamodule=datamodule,
@@ -275,7 +282,7 @@ class SemisupervisedTrainingMixin(Trainable):
             "seed": seed,
         }
         if ig_interpretability:
-            _require_counts(self, cells.adata, "predict(ig_interpretability=True)")
+            _require_counts(self, cells.adata, "predict(ig_interpretability=True)", of_genes=False)
             probability_nc, attribution_ng = class_attributions(
                 self.module, cells.batches, **options, **(ig_args or {})
             )
@@ -375,11 +382,17 @@ class SemisupervisedTrainingMixin(Trainable):
         >>> len(ranked)
         100
         """
-        return None if attrs is None else ranked_features(attrs, self.get_var_names())
+        features = {output.name: names_of(self, output) for output in self._explaining}
+        return None if attrs is None else ranked_features(attrs, features)
+
+    @property
+    def _explaining(self) -> Sequence[Output]:
+        """Whose features explain what is predicted: genes, the first that a model has."""
+        return self._outputs[:1]
 
 
-def _require_counts(model: Trainable, adata: AnnData | None, purpose: str) -> None:
-    if REGISTRY_KEYS.X_KEY not in model.registry_["field_registries"]:
+def _require_counts(model: Trainable, adata: AnnData | None, purpose: str, of_genes: bool = True) -> None:
+    if of_genes and REGISTRY_KEYS.X_KEY not in model.registry_["field_registries"]:
         raise NotImplementedError(
             f"{purpose} explains predictions by counts of genes; {type(model).__name__} has none."
         )

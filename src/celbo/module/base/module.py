@@ -162,6 +162,8 @@ class BaseModuleClass(nn.Module):
     """``"ln"`` where latents go through a softmax."""
     encode_covariates: bool = True
     """Whether encoders see the covariates."""
+    parameters_of_cells: tuple[str, ...] = ()
+    """Names of the parameters and buffers with an entry for each training cell: a query has its own."""
 
     _inference_binding: Binding
     _generative_binding: Binding

@@ -145,7 +145,7 @@ class AdversarialTrainingPlan(TrainingPlan):
             return
         self.begin_step()
         is_on, weight = self.adversarial_weight > 0, self.on_device.get(_WEIGHT, self.adversarial_weight)
-        outputs, _, record = self.forward(batch, loss_kwargs=self.arguments_of_loss())
+        outputs, record = self._passed(batch)
         z_nk, batch_index = outputs["z"], self._batches_of(batch)
         if is_on:
             fool = self.loss_adversarial_classifier(z_nk, batch_index, predict_true_class=False)

@@ -224,10 +224,14 @@ class TrainingPlan(Plan):
         """What ``module.loss`` is given beside the minibatch."""
         return {name: self.on_device.get(name, value) for name, value in self.loss_kwargs.items()}
 
-    def _loss_output(self, batch: dict[str, Tensor]) -> LossOutput:
-        _, _, loss_output = self.forward(batch, loss_kwargs=self.arguments_of_loss())
-        self.last_loss_output = loss_output
-        return loss_output
+    def _passed(self, batch: Any) -> tuple[Any, LossOutput]:
+        """What is encoded of a minibatch, and its record."""
+        outputs, _, record = self.forward(batch, loss_kwargs=self.arguments_of_loss())
+        return outputs, record
+
+    def _loss_output(self, batch: Any) -> LossOutput:
+        _, self.last_loss_output = self._passed(batch)
+        return self.last_loss_output
 
     def compute_and_log_metrics(self, loss_output: LossOutput, metrics: object, mode: str) -> None:
         """Add a minibatch to the epoch's sums.

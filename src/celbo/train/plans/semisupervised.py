@@ -12,7 +12,7 @@ from ..config import flatten_config
 from .classification import METRIC_KEYS, classification_metrics
 from .elbo import TrainingPlan
 
-__all__ = ["SemiSupervisedTrainingPlan", "SemiSupervisedTrainingPlanConfig"]
+__all__ = ["SemiSupervisedTrainingPlan", "SemiSupervisedTrainingPlanConfig", "full_and_labelled"]
 
 
 class SemiSupervisedTrainingPlan(TrainingPlan):
@@ -60,12 +60,11 @@ class SemiSupervisedTrainingPlan(TrainingPlan):
             )
         self.n_classes = n_classes
 
-    def _loss_output(self, batch: object) -> LossOutput:
-        full, labelled = batch if isinstance(batch, tuple | list) else (batch, None)
+    def _passed(self, batch: object) -> tuple[Any, LossOutput]:
+        full, labelled = full_and_labelled(batch)
         loss_kwargs = self.arguments_of_loss() | ({} if labelled is None else {"labelled_tensors": labelled})
-        _, _, loss_output = self.forward(full, loss_kwargs=loss_kwargs)
-        self.last_loss_output = loss_output
-        return loss_output
+        outputs, _, record = self.forward(full, loss_kwargs=loss_kwargs)
+        return outputs, record
 
     def log_with_mode(self, key: str, value: Tensor | float, mode: str, **kwargs: Any) -> None:
         """Log a number as ``{mode}_{key}``; see :meth:`Plan.log <celbo.train.Plan.log>`."""
@@ -82,6 +81,12 @@ class SemiSupervisedTrainingPlan(TrainingPlan):
         values |= classification_metrics(loss_output.logits.detach(), loss_output.true_labels)
         for key, value in values.items():
             self.log_with_mode(key, value, mode, batch_size=loss_output.n_obs_minibatch)
+
+
+def full_and_labelled(batch: Any) -> tuple[Any, Any]:
+    """The minibatch of all cells, and that of labelled ones; None where there is none."""
+    full, labelled = batch if isinstance(batch, tuple | list) else (batch, None)
+    return full, labelled
 
 
 @checked

@@ -173,6 +173,7 @@ class ArchesMixin(ModelFace):
             surgery.covariates_of(reference.module),
             surgery.covariates_of(module),
             frozenset(name for name, _ in module.named_buffers()),
+            frozenset(module.parameters_of_cells),
         )
         module.load_state_dict(state)
         free = self._freeze(new, options)

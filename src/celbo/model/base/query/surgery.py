@@ -66,6 +66,7 @@ def extended_state(
     old_widths: Mapping[str, list[int]],
     fresh_widths: Mapping[str, list[int]],
     buffers: frozenset[str] = frozenset(),
+    of_cells: frozenset[str] = frozenset(),
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Weights of a reference, extended to the shapes of a module with more categories.
 
@@ -77,6 +78,8 @@ def extended_state(
         :func:`covariates_of` both modules.
     buffers
         Names whose new entries are taken from ``fresh`` (figures of the query's own data), not from the mean.
+    of_cells
+        Names with an entry for each cell: those of the query's are all new, as in ``fresh``.
 
     Returns
     -------
@@ -92,7 +95,9 @@ def extended_state(
         raise ValueError(f"The reference has other weights than this model: {', '.join(odd[:5])}.")
     state, new = {}, {}
     for name, tensor in old.items():
-        if tensor.shape == fresh[name].shape:
+        if name in of_cells:
+            state[name], new[name] = fresh[name], torch.ones(1, dtype=torch.bool)
+        elif tensor.shape == fresh[name].shape:
             state[name] = tensor
         elif name in fresh_widths:
             state[name], new[name] = _with_columns(name, tensor, fresh[name], old_widths[name], fresh_widths[name])
