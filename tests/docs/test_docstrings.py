@@ -16,6 +16,7 @@ from celbo import external, model
 from celbo.external import CYTOVI, GIMVI, METHYLVI, MRVI, RESOLVI, SCVIVA, VELOVI, ContrastiveVI
 from celbo.model import MULTIVI, PEAKVI, SCANVI, SCVI, TOTALVI, DestVI
 from celbo.model.base import BaseModelClass
+from celbo.report.summary import summarise
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 FILES = sorted(path for path in (SOURCE / "celbo").rglob("*.py") if ">>> " in path.read_text())
@@ -102,3 +103,14 @@ def test_every_verb_of_a_model_has_an_example(cls):
     of_others = {name for name, text in methods.items() if "raises a ``NotImplementedError``" in text}
     excused = SHOWN_BY_THE_CLASS | WITHOUT_EXAMPLE.keys() | of_others
     assert [name for name, text in methods.items() if ">>> " not in text and name not in excused] == []
+
+
+@pytest.mark.parametrize("cls", PUBLIC, ids=lambda cls: cls.__name__)
+def test_the_report_of_every_model_is_whole(cls):
+    example = example_of(cls)
+    if not example.examples:
+        pytest.skip("the class shows no example: it goes by that of the class it derives from")
+    (found,) = {id(value): value for value in left_by(cls).values() if type(value) is cls}.values()
+    if found.adata is None:
+        pytest.skip("it keeps no single AnnData to report on")
+    assert summarise(found, max_cells=100).problems == {}

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import beta
 
 import celbo
-from celbo.external import SOLO, CellAssign, RNAStereoscope, SpatialStereoscope
+from celbo.external import CYTOVI, MRVI, SOLO, CellAssign, RNAStereoscope, SpatialStereoscope
 from celbo.model import AUTOZI, SCANVI, SCVI, AmortizedLDA, CondSCVI, DestVI
 from celbo.report import figures, model_report
 from celbo.report.labels import LabelDetail
@@ -180,10 +180,15 @@ class TestRows:
         class Mine(SCANVI):
             pass
 
-        assert row_of(object.__new__(Mine)) is ROWS[SCANVI]
+        assert row_of(object.__new__(Mine)) == ROWS[SCANVI]
 
     def test_others_are_taken_for_autoencoders(self):
         assert row_of(object.__new__(SCVI)) == Row()
+
+    def test_what_verbs_and_modules_tell(self):
+        assert row_of(object.__new__(CellAssign)).latents is None
+        assert not row_of(object.__new__(MRVI)).draws_counts  # TorchMRVAE has no sample()
+        assert not row_of(object.__new__(CYTOVI)).draws_counts  # it draws intensities
 
 
 class TestPictures:

@@ -1,7 +1,8 @@
 """The table of models: what the report can ask each of them, one row a class."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,13 @@ from ..external import (
     TOTALANVI,
     VELOVI,
     CellAssign,
-    ContrastiveVI,
-    Decipher,
-    RNAStereoscope,
     SpatialStereoscope,
     SysVI,
     Tangram,
 )
 from ..model import AUTOZI, MULTIVI, PEAKVI, SCANVI, TOTALVI, AmortizedLDA, DestVI
+from ..model.base import BaseModelClass
+from ..module.base import BaseModuleClass
 from .detail import Detail, joined
 from .doublets import DoubletDetail
 from .figures import CLASSIFIER_CURVES, ELBO_CURVES, Curves
@@ -41,12 +41,15 @@ Latents = tuple[np.ndarray, np.ndarray | None]
 """Means of the cells' latents ``(n, k)``, and variances where the posterior is normal."""
 
 
-def _normal_latents(model: Any, indices: np.ndarray) -> Latents:
-    return model.get_latent_representation(indices=indices, return_dist=True)
+def _latents(model: Any, indices: np.ndarray) -> Latents:
+    asks = _arguments_of_latents(type(model))
+    found = model.get_latent_representation(indices=indices, **({"return_dist": True} if "return_dist" in asks else {}))
+    return found if "return_dist" in asks else (found, None)
 
 
-def _means_alone(model: Any, indices: np.ndarray) -> Latents:
-    return model.get_latent_representation(indices=indices), None
+def _arguments_of_latents(cls: type) -> Collection[str]:
+    """Arguments of the class's latents; none where it has none."""
+    return signature(cls.get_latent_representation).parameters if hasattr(cls, "get_latent_representation") else ()
 
 
 def _topics(model: AmortizedLDA, indices: np.ndarray) -> Latents:
@@ -60,9 +63,9 @@ class Row:
     Attributes
     ----------
     latents
-        Where some of its cells, by row number, lie; None: it has no latent space.
+        Where some of its cells, by row number, lie; None: it has no latent space. By default its verb says.
     draws_counts
-        Whether its module draws counts, to be set beside those observed.
+        Whether what its module draws may be set beside the counts observed.
     takes_counts
         Whether its data are counts, which can be checked.
     detail
@@ -73,7 +76,7 @@ class Row:
         What its data's rows and columns are.
     """
 
-    latents: Callable[[Any, np.ndarray], Latents] | None = _normal_latents
+    latents: Callable[[Any, np.ndarray], Latents] | None = _latents
     draws_counts: bool = True
     takes_counts: bool = True
     detail: Callable[[Any, int], Detail] | None = None
@@ -93,38 +96,47 @@ ROWS: Mapping[type, Row] = {
     MULTIVI: Row(draws_counts=False, detail=ModalityDetail.of, of=("cells", "features")),  # some cells lack counts
     PEAKVI: Row(draws_counts=False, of=("cells", "regions")),  # it draws which are zero
     POISSONVI: Row(of=("cells", "regions")),
-    AmortizedLDA: Row(latents=_topics, draws_counts=False, detail=TopicDetail.of),
-    ContrastiveVI: Row(latents=_means_alone, draws_counts=False),
-    Decipher: Row(latents=_means_alone),
-    CellAssign: Row(latents=None, draws_counts=False, detail=MarkerDetail.of),
+    AmortizedLDA: Row(latents=_topics, detail=TopicDetail.of),
+    CellAssign: Row(detail=MarkerDetail.of),
     SOLO: Row(
-        latents=None,
-        draws_counts=False,
         takes_counts=False,
         detail=DoubletDetail.of,
         curves=CLASSIFIER_CURVES,
         of=("cells and simulated doublets", "features"),
     ),
-    RNAStereoscope: Row(latents=None, draws_counts=False),
-    SpatialStereoscope: Row(latents=None, draws_counts=False, detail=ProportionDetail.of, of=("spots", "genes")),
-    METHYLVI: Row(draws_counts=False, takes_counts=False, of=("cells", "regions")),
+    SpatialStereoscope: Row(detail=ProportionDetail.of, of=("spots", "genes")),
+    METHYLVI: Row(takes_counts=False, of=("cells", "regions")),
     METHYLANVI: Row(
-        draws_counts=False,
         takes_counts=False,
         detail=LabelDetail.of,
         curves=ELBO_CURVES + CLASSIFIER_CURVES[1:],
         of=("cells", "regions"),
     ),
-    SCBASSET: Row(latents=None, draws_counts=False, takes_counts=False, of=("regions", "cells")),
-    Tangram: Row(latents=None, draws_counts=False, takes_counts=False, curves=ELBO_CURVES[:1]),
-    SysVI: Row(draws_counts=False, takes_counts=False),
-    CYTOVI: Row(draws_counts=False, takes_counts=False, of=("cells", "markers")),
-    VELOVI: Row(draws_counts=False, takes_counts=False),
-    DestVI: Row(latents=None, draws_counts=False, detail=ProportionDetail.of, of=("spots", "genes")),
+    SCBASSET: Row(takes_counts=False, of=("regions", "cells")),
+    Tangram: Row(takes_counts=False, curves=ELBO_CURVES[:1]),
+    SysVI: Row(takes_counts=False),
+    CYTOVI: Row(takes_counts=False, of=("cells", "markers")),
+    VELOVI: Row(takes_counts=False),
+    DestVI: Row(latents=None, detail=ProportionDetail.of, of=("spots", "genes")),
 }
-"""Class -> its row; all others, yours too, are taken for autoencoders of counts, as SCVI is."""
+"""Class -> what its verbs and its module do not tell themselves."""
 
 
 def row_of(model: object) -> Row:
-    """The row of a model: of its class, or of the nearest that its class derives from."""
-    return next((ROWS[cls] for cls in type(model).__mro__ if cls in ROWS), Row())
+    """What a model can be asked: by the row of its class, or of the nearest that it derives from, and by its verbs.
+
+    Models without a row, yours too, are taken for models of counts.
+    """
+    cls = type(model)
+    row = next((ROWS[base] for base in cls.__mro__ if base in ROWS), Row())
+    if row.latents is _latents and "indices" not in _arguments_of_latents(cls):
+        row = replace(row, latents=None)
+    draws = row.draws_counts and row.takes_counts and _samples(cls)
+    return replace(row, draws_counts=draws)
+
+
+def _samples(cls: type) -> bool:
+    """Whether the module of a class draws data; False only where it is known not to."""
+    module_cls = cls._module_cls if issubclass(cls, BaseModelClass) else None
+    is_own = module_cls is not None and issubclass(module_cls, BaseModuleClass)
+    return not is_own or module_cls.sample is not BaseModuleClass.sample  # type: ignore[union-attr]
