@@ -85,14 +85,21 @@ class TestLatent:
     def test_two_columns_are_drawn_as_they_are(self, adata, ax):
         celbo.pl.latent(adata, "X_umap", ax=ax)
         assert np.array_equal(np.asarray(ax.collections[0].get_offsets()), adata.obsm["X_umap"])
-        assert ax.get_xlabel() == "first coordinate of X_umap"
+        assert ax.get_xlabel() == "coordinate 1 of X_umap"
 
     def test_more_columns_are_projected(self, adata, ax):
-        celbo.pl.latent(adata, ax=ax)
+        celbo.pl.latent(adata, layout="principal", ax=ax)
+        assert ax.get_xlabel() == "principal component 1 of X_celbo"
         z_nk = adata.obsm["X_celbo"] - adata.obsm["X_celbo"].mean(0)
         u, s, _ = np.linalg.svd(z_nk, full_matrices=False)
         drawn = np.asarray(ax.collections[0].get_offsets())
         assert np.allclose(np.abs(drawn), np.abs(u[:, :2] * s[:2]))
+
+    def test_neighbours_by_default(self, adata, ax):
+        celbo.pl.latent(adata, ax=ax)
+        drawn = np.asarray(ax.collections[0].get_offsets())
+        assert np.allclose(drawn, celbo.report.neighbour_layout(adata.obsm["X_celbo"]))
+        assert ax.get_ylabel() == "neighbour layout 2 of X_celbo"
 
     def test_groups_differ_by_colour_and_by_marker(self, adata, ax):
         celbo.pl.latent(adata, color="cell_type", ax=ax)
@@ -176,6 +183,135 @@ class TestVolcano:
         found = model.differential_expression(groupby="cell_type", group1="type_0", mode="change", fdr_target=0.05)
         celbo.pl.volcano(found, ax=ax)
         assert sum(len(points.get_offsets()) for points in ax.collections) == 40
+
+
+class TestPredictive:
+    def test_observed_are_those_of_the_data(self, model, adata, ax):
+        x_ng = adata.X.toarray()
+        x_ng = x_ng.astype(float)
+        expected = {"mean": x_ng.mean(0), "variance": x_ng.var(0), "zeros": (x_ng == 0).mean(0)}
+        for statistic, observed_g in expected.items():
+            ax = Figure().subplots()
+            celbo.pl.predictive(model, statistic, ax=ax)
+            drawn = np.asarray(ax.collections[0].get_offsets())
+            assert set(np.round(drawn[:, 0], 6)) <= set(np.round(observed_g.astype(float), 6))
+            assert (ax.get_xscale() == "log") == (statistic != "zeros")
+            line = ax.get_lines()[0]
+            assert np.array_equal(line.get_xdata(), line.get_ydata())
+
+    def test_models_without_counts_to_simulate(self, adata, ax):
+        celbo.model.AmortizedLDA.setup_anndata(adata)
+        with pytest.raises(ValueError, match="AmortizedLDA simulates no counts"):
+            celbo.pl.predictive(celbo.model.AmortizedLDA(adata), ax=ax)
+
+
+class TestLatentDimensions:
+    def test_bars_are_the_divergences(self, model, ax):
+        celbo.pl.latent_dimensions(model, ax=ax)
+        mean_nk, variance_nk = model.get_latent_representation(return_dist=True)
+        kl_k = 0.5 * (mean_nk**2 + variance_nk - 1 - np.log(variance_nk)).mean(0)
+        heights = {bar.get_x(): bar.get_height() for bars in ax.containers for bar in bars}
+        assert np.allclose([heights[x] for x in sorted(heights)], np.sort(kl_k)[::-1], rtol=1e-4)
+        assert [tick.get_text() for tick in ax.get_xticklabels()] == [str(k) for k in np.argsort(-kl_k)]
+
+    def test_unused_ones_are_hatched(self, ax):
+        from celbo.report.figures import draw_dimensions
+
+        draw_dimensions(ax, np.array([0.0, 2.0, 0.1]), np.array([False, True, False]))
+        active, spare = ax.containers
+        assert [bar.get_height() for bar in active] == [2.0]
+        assert [bar.get_height() for bar in spare] == [0.1, 0.0]
+        assert active[0].get_hatch() != spare[0].get_hatch()
+
+    def test_models_without(self, model, ax):
+        solo = celbo.external.SOLO.from_scvi_model(model, restrict_to_batch="batch_0")
+        solo.is_trained_ = True
+        with pytest.raises(ValueError, match="SOLO has no normal posterior"):
+            celbo.pl.latent_dimensions(solo, ax=ax)
+
+
+class TestLoadings:
+    @pytest.fixture
+    def table(self):
+        return pd.DataFrame({"Z_0": [0.5, -0.2, 0.1, -0.9, 0.0], "Z_1": [1.0, 2, 3, 4, 5]}, index=list("abcde"))
+
+    def test_largest_of_either_sign(self, table, ax):
+        celbo.pl.loadings(table, n_genes=1, ax=ax)
+        assert [tick.get_text() for tick in ax.get_yticklabels()] == ["a", "d"]
+        up, down = ax.containers
+        assert (up[0].get_width(), down[0].get_width()) == (0.5, -0.9)
+        assert up[0].get_hatch() != down[0].get_hatch()
+
+    def test_another_dimension(self, table, ax):
+        celbo.pl.loadings(table, "Z_1", ax=ax)
+        assert [tick.get_text() for tick in ax.get_yticklabels()] == list("edcba")
+        with pytest.raises(KeyError, match="Did you mean 'Z_1'"):
+            celbo.pl.loadings(table, "Z_11", ax=ax)
+
+
+class TestConfusion:
+    def test_shares_of_rows(self, ax):
+        known = ["a", "a", "b", None, "a", "b"]
+        celbo.pl.confusion(known, ["a", "b", "b", "a", "a", "c"], ax=ax)
+        assert [tick.get_text() for tick in ax.get_xticklabels()] == ["a", "b", "c"]
+        shown = np.asarray(ax.images[0].get_array())
+        assert np.allclose(shown, [[2 / 3, 1 / 3, 0], [0, 0.5, 0.5], [0, 0, 0]])
+        assert sorted(text.get_text() for text in ax.texts) == ["0.33", "0.50", "0.50", "0.67"]
+
+    @pytest.mark.parametrize(("known", "said"), [(["a"], "One prediction a cell"), ([None, None], "No cell has")])
+    def test_what_cannot_be_compared(self, ax, known, said):
+        with pytest.raises(ValueError, match=said):
+            celbo.pl.confusion(known, ["a", "b"], ax=ax)
+
+
+class TestCalibration:
+    def test_shares_that_are_right(self, ax):
+        soft = pd.DataFrame({"B": [0.9, 0.9, 0.2, 0.5], "T": [0.1, 0.1, 0.8, 0.5]})
+        celbo.pl.calibration(soft, ["B", "T", "T", None], ax=ax)
+        drawn = np.asarray(ax.collections[0].get_offsets())
+        assert np.allclose(drawn, [[0.8, 1.0], [0.9, 0.5]])
+
+    @pytest.mark.parametrize(("known", "said"), [(["B"], "1 of 1 for 2"), (["B", "Tx"], "Did you mean 'T'")])
+    def test_other_labels(self, ax, known, said):
+        with pytest.raises(ValueError, match=said):
+            celbo.pl.calibration(pd.DataFrame({"B": [0.9, 0.2], "T": [0.1, 0.8]}), known, ax=ax)
+
+
+class TestProportions:
+    table = pd.DataFrame({"B": [0.2, 0.7, 0.1], "T": [0.8, 0.3, 0.9]})
+
+    def test_spots_lie_where_they_are(self, ax):
+        places = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 3.0]])
+        celbo.pl.proportions(self.table, places, "B", ax=ax)
+        assert np.array_equal(np.asarray(ax.collections[0].get_offsets()), places)
+        assert np.array_equal(ax.collections[0].get_array(), [0.2, 0.7, 0.1])
+        assert ax.collections[0].get_clim()[0] == 0
+        assert ax.yaxis_inverted()
+
+    def test_most_frequent_type(self, ax):
+        assert celbo.pl.proportions(self.table, np.zeros((3, 2)), ax=ax).get_title(loc="left") == "T"
+
+    def test_what_is_wrong(self, ax):
+        with pytest.raises(KeyError, match="Did you mean 'B'"):
+            celbo.pl.proportions(self.table, np.zeros((3, 2)), "Bx", ax=ax)
+        with pytest.raises(ValueError, match="two coordinates of 3 spots, got shape"):
+            celbo.pl.proportions(self.table, np.zeros((2, 2)), ax=ax)
+
+
+def test_protein_levels(ax):
+    adata = celbo.data.synthetic_iid(batch_size=40, n_genes=20, n_proteins=4, n_regions=0, seed=0)
+    celbo.model.TOTALVI.setup_anndata(adata, "protein_expression", batch_key="batch")
+    model = celbo.model.TOTALVI(adata)
+    model.train(max_epochs=2, verbose=0, seed=0)
+    celbo.pl.protein_levels(model, ax=ax)
+    _, background, foreground = ax.collections
+    found = celbo.report.proteins.ProteinDetail.of(model, 0).proteins
+    names = [tick.get_text() for tick in ax.get_yticklabels()]
+    assert sorted(names) == sorted(found.index)
+    drawn = np.ma.getdata(background.get_offsets())[:, 0]
+    assert np.allclose(drawn, found.loc[names, "background"], equal_nan=True)
+    assert len(background.get_paths()[0]) != len(foreground.get_paths()[0])
+    assert texts(ax) == ["cells with background", "cells with foreground"]
 
 
 def test_doublet_scores(model, ax):

@@ -45,7 +45,7 @@ RECORDS = {
     "dataloaders": "CSRRows RowSource Split",
     "io": "ScviArchive Constraint",
     "model.base": "library_arguments setup_method",
-    "report": "BatchMixing ModelSummary",
+    "report": "BatchMixing Judgement ModelSummary",
     "train": "DifferentRunError History NonFiniteLossError Plan Recipe TerminatedError merge_kwargs",
 }
 """What celbo makes and users only read; classes to derive from; wrappers that look by themselves."""
@@ -230,7 +230,10 @@ ALONE: dict[str, tuple[Callable[[], Any], str]] = {
 """What is wrong -> a call, and what it says."""
 
 WITH_MODEL: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "report": (lambda m: celbo.report.model_report(m.adata, "r.html"), "model must be a trained model, got an AnnData"),
+    "report": (
+        lambda m: celbo.report.model_report(m.adata, "r.html"),
+        "model must be a trained model, or None, got",
+    ),
     "findings": (lambda m: celbo.report.model_report(m, "r.html", findings="none"), "findings must be"),
     "before": (lambda m: celbo.report.model_report(m, "r.html", before={"nmi": "x"}), "before must be"),
     "one model": (lambda m: celbo.criticism.PosteriorPredictiveCheck(m.adata, m), "models_dict must be .*, got a SCVI"),

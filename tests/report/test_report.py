@@ -15,7 +15,7 @@ from torch.distributions import Normal, kl_divergence
 
 from celbo.data import Finding, simulate_counts
 from celbo.model import SCVI
-from celbo.report import document, figures, knn_label_accuracy, layout, model_report, page, projection, summary
+from celbo.report import document, figures, knn_label_accuracy, model_report, page, projection, summary
 
 HOSTILE = "<b>&\"é細'$x$"
 
@@ -216,24 +216,24 @@ class TestLayout:
     def test_neighbours_stay_together(self, rng):
         code_n = np.repeat(np.arange(6), 40)
         z_nk = rng.normal(size=(240, 8)) + 12 * rng.normal(size=(6, 8))[code_n]
-        place_n2 = layout.neighbour_layout(z_nk)
+        place_n2 = projection.neighbour_layout(z_nk)
         rows = rng.permutation(240)
         assert knn_label_accuracy(place_n2, code_n, rows[:120], rows[120:], k=5) > 0.98
 
     def test_the_same_every_time_and_private(self, rng, global_rng_untouched):
         z_nk = rng.normal(size=(60, 4))
-        assert np.array_equal(layout.neighbour_layout(z_nk), layout.neighbour_layout(z_nk))
-        assert not np.array_equal(layout.neighbour_layout(z_nk), layout.neighbour_layout(z_nk, seed=1))
+        assert np.array_equal(projection.neighbour_layout(z_nk), projection.neighbour_layout(z_nk))
+        assert not np.array_equal(projection.neighbour_layout(z_nk), projection.neighbour_layout(z_nk, seed=1))
 
     def test_two_dimensions_are_turned_only(self, rng):
         z_n2 = rng.normal(size=(50, 2))
-        place_n2 = layout.neighbour_layout(z_n2)
+        place_n2 = projection.neighbour_layout(z_n2)
         apart = [np.linalg.norm(a[:25] - a[25:], axis=1) for a in (z_n2, place_n2)]
         np.testing.assert_allclose(*apart)
 
     @pytest.mark.parametrize("z_nk", [np.zeros((40, 5)), np.ones((3, 5)), np.repeat(np.eye(4), 20, axis=0)])
     def test_cells_at_one_place(self, z_nk):
-        assert np.isfinite(layout.neighbour_layout(z_nk)).all()
+        assert np.isfinite(projection.neighbour_layout(z_nk)).all()
 
 
 class TestJson:

@@ -6,7 +6,8 @@ import pytest
 
 from celbo.data import Finding
 from celbo.report import judge
-from celbo.report.summary import BY_GUESSING, KEPT, MIXED, MIXED_WITHIN, GeneFit, Judgement, ModelSummary
+from celbo.report.fit import GeneFit
+from celbo.report.summary import BY_GUESSING, KEPT, MIXED, MIXED_WITHIN, Judgement, ModelSummary
 from celbo.report.verdict import overall, worst
 
 
@@ -89,7 +90,7 @@ class TestLatent:
 
 def fit_of(factor, zeros):
     observed = np.array([0.5, 1.0, 5.0])
-    return GeneFit(observed, observed * factor, np.full(3, 0.5), np.full(3, 0.5) + zeros, 100)
+    return GeneFit(observed, observed * factor, np.full(3, 0.5), np.full(3, 0.5) + zeros, 100, observed, observed)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,15 @@ def test_simulated_data(factor, zeros, expected):
 
 
 def test_figures_of_the_fit():
-    fit = GeneFit(np.array([1.0, 4.0, 0.001]), np.array([2.0, 4.0, 9.0]), np.zeros(3), np.array([0.3, 0, 0]), 1000)
+    fit = GeneFit(
+        np.array([1.0, 4.0, 0.001]),
+        np.array([2.0, 4.0, 9.0]),
+        np.zeros(3),
+        np.array([0.3, 0, 0]),
+        1000,
+        np.ones(3),
+        np.ones(3),
+    )
     assert fit.median_change == 0.5  # of 1 and 0: the third gene is too rare
     assert fit.mean_gap_of_zeros == pytest.approx(0.1)
 

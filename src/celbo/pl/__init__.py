@@ -6,11 +6,26 @@ a unit.
 """
 
 from ..core.planned import public_names
-from .genes import volcano
+from .checks import latent_dimensions, predictive
+from .genes import loadings, volcano
+from .labels import calibration, confusion
 from .latent import latent, mixing
-from .scores import doublet_scores
+from .scores import doublet_scores, proportions, protein_levels
 from .training import history
 
-__all__ = ["doublet_scores", "history", "latent", "mixing", "volcano"]
+__all__ = [
+    "calibration",
+    "confusion",
+    "doublet_scores",
+    "history",
+    "latent",
+    "latent_dimensions",
+    "loadings",
+    "mixing",
+    "predictive",
+    "proportions",
+    "protein_levels",
+    "volcano",
+]
 
 __dir__ = public_names(__name__)

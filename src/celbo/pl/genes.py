@@ -5,20 +5,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import pandas as pd
 
-from ..core import checked
-from ..core.kinds import Instance, Whole
-from ..report.figures import INK, MUTED, OTHER, VALIDATION
+from ..core import checked, unknown_name
+from ..core.kinds import Instance, Text, Whole
+from ..report.figures import INK, MUTED, OTHER, TRAIN, VALIDATION
 from .canvas import AXES, canvas
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["volcano"]
+__all__ = ["loadings", "volcano"]
 
 _TABLE = Instance(
     "a table of differential_expression(mode='change')",
     lambda value: isinstance(value, pd.DataFrame) and {"lfc_mean", "proba_de"} <= set(value.columns),
     "Take one comparison: groupby, group1 and group2.",
+)
+
+_WEIGHTS = Instance(
+    "a table of numbers, genes by dimensions",
+    lambda value: isinstance(value, pd.DataFrame) and all(dtype.kind in "fiu" for dtype in value.dtypes),
+    "It is what model.get_loadings() or get_feature_by_topic() gives.",
 )
 
 
@@ -74,3 +80,57 @@ def _names(ax: "Axes", listed: pd.DataFrame, n_names: int) -> None:
         place = (change_g[row], proba_g[row])
         name = str(listed.index[row])
         ax.annotate(name, place, (3, 3), textcoords="offset points", fontsize="x-small", color=INK)
+
+
+@checked
+def loadings(
+    table: Annotated[pd.DataFrame, _WEIGHTS],
+    dimension: Annotated[str | None, Text()] = None,
+    n_genes: Annotated[int, Whole(1)] = 10,
+    *,
+    ax: Annotated[Any, AXES] = None,
+) -> "Axes":
+    """Draw the genes that weigh most in one dimension, upwards and downwards.
+
+    Parameters
+    ----------
+    table
+        ``(g, k)`` what :meth:`LinearSCVI.get_loadings <celbo.model.LinearSCVI.get_loadings>` gave, or topics of genes.
+    dimension
+        Its column; None: the first.
+    n_genes
+        Genes to draw of either sign.
+    ax
+        Matplotlib Axes to draw on; None: of a new figure.
+
+    Returns
+    -------
+    The Axes: a bar for each gene, the largest weight on top; negative ones are hatched.
+
+    Raises
+    ------
+    KeyError
+        No such dimension; it names the nearest.
+
+    Examples
+    --------
+    >>> import celbo
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"Z_0": [0.5, -0.2, 0.1]}, index=["a", "b", "c"])
+    >>> [label.get_text() for label in celbo.pl.loadings(table).get_yticklabels()]
+    ['a', 'c', 'b']
+    """
+    dimension = str(table.columns[0]) if dimension is None else dimension
+    if dimension not in table:
+        raise KeyError(unknown_name("dimension, a column of the table,", dimension, table.columns))
+    weight = table[dimension].sort_values(ascending=False, kind="stable")
+    shown = pd.concat([weight[weight > 0].head(n_genes), weight[weight < 0].tail(n_genes)])
+    ax = canvas(ax, f"weight in {dimension}", "", width=4.0, height=0.9 + 0.2 * len(shown))
+    for is_kind, colour, hatch in ((shown > 0, TRAIN, ""), (shown < 0, VALIDATION, "//")):
+        at = np.flatnonzero(is_kind)
+        ax.barh(at, shown.to_numpy()[at], color=colour, hatch=hatch, edgecolor="white")
+    ax.set_yticks(range(len(shown)), [str(name) for name in shown.index])
+    ax.invert_yaxis()
+    ax.axvline(0, color=MUTED, linewidth=1)
+    ax.grid(axis="y", visible=False)
+    return ax

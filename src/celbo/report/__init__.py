@@ -1,8 +1,8 @@
 """What came of a training: metrics of the latent space, and one page with pictures."""
 
 from ..core.planned import public_names
-from .layout import neighbour_layout
 from .metrics import BatchMixing, batch_mixing, graph_connectivity, knn_label_accuracy, nmi_ari
+from .projection import neighbour_layout
 from .report import model_report
 from .summary import Judgement, ModelSummary
 from .verdict import judge

@@ -25,6 +25,9 @@ __all__ = [
     "Curves",
     "as_data_uri",
     "calibration_curve",
+    "draw_agreement",
+    "draw_calibration",
+    "draw_dimensions",
     "draw_scores",
     "gene_fit",
     "kl_by_dimension",
@@ -113,20 +116,27 @@ def _set_window(ax: "Axes", curves: Sequence[np.ndarray]) -> None:
 
 def kl_by_dimension(kl_k: np.ndarray, is_active_k: np.ndarray) -> "Figure":
     """KL divergence of each latent dimension from N(0, 1), largest first; inactive ones in grey."""
-    order = np.argsort(-kl_k, kind="stable")
     figure, (ax,) = _figure(9.2, 2.6, 1, 1)
     plain(ax, "KL divergence from N(0, 1) (nats per cell)")
-    colours = [TRAIN if is_active_k[k] else OTHER for k in order]
-    ax.bar(np.arange(len(order)), kl_k[order], color=colours, width=0.72)
-    step = max(1, len(order) // 30)
-    ax.set_xticks(np.arange(len(order))[::step], [f"{k}" for k in order[::step]])
+    draw_dimensions(ax, kl_k, is_active_k)
     ax.set_xlabel("latent dimension", color=MUTED, fontsize=9)
-    ax.grid(axis="x", visible=False)
     return figure
 
 
+def draw_dimensions(ax: "Axes", kl_k: np.ndarray, is_active_k: np.ndarray) -> None:
+    """A bar for each latent dimension, largest first; inactive ones in grey and hatched."""
+    order = np.argsort(-kl_k, kind="stable")
+    for active, colour, hatch in ((True, TRAIN, ""), (False, OTHER, "//")):
+        at = np.flatnonzero(is_active_k[order] == active)
+        label = "active" if active else "not active"
+        ax.bar(at, kl_k[order][at], color=colour, hatch=hatch, edgecolor="white", width=0.72, label=label)
+    step = max(1, len(order) // 30)
+    ax.set_xticks(np.arange(len(order))[::step], [f"{k}" for k in order[::step]])
+    ax.grid(axis="x", visible=False)
+
+
 def latent_scatter(place_n2: np.ndarray, code_n: np.ndarray | None = None, seed: int = 0) -> "Figure":
-    """Cells in two dimensions, as :func:`~celbo.report.layout.neighbour_layout` lays them out.
+    """Cells in two dimensions, as :func:`~celbo.report.neighbour_layout` lays them out.
 
     Parameters
     ----------
@@ -162,18 +172,19 @@ def gene_fit(
     plain(axes[0], "Mean count of a gene")
     plain(axes[1], "Share of cells without a count")
     positive_g = (mean_observed_g > 0) & (mean_predicted_g > 0)
-    _agreement(axes[0], mean_observed_g[positive_g], mean_predicted_g[positive_g])
+    draw_agreement(axes[0], mean_observed_g[positive_g], mean_predicted_g[positive_g])
     if positive_g.any():  # a log axis needs something to show
         axes[0].set_xscale("log")
         axes[0].set_yscale("log")
-    _agreement(axes[1], zeros_observed_g, zeros_predicted_g)
+    draw_agreement(axes[1], zeros_observed_g, zeros_predicted_g)
     for ax in axes:
         ax.set_xlabel("observed", color=MUTED, fontsize=9)
         ax.set_ylabel("predicted", color=MUTED, fontsize=9)
     return figure
 
 
-def _agreement(ax: "Axes", observed_g: np.ndarray, predicted_g: np.ndarray) -> None:
+def draw_agreement(ax: "Axes", observed_g: np.ndarray, predicted_g: np.ndarray) -> None:
+    """A point for each pair of figures, and the line where both agree."""
     ax.scatter(observed_g, predicted_g, s=7, color=TRAIN, alpha=0.45, linewidths=0, rasterized=True)
     if len(observed_g):
         ends = [min(observed_g.min(), predicted_g.min()), max(observed_g.max(), predicted_g.max())]
@@ -184,15 +195,20 @@ def calibration_curve(found: Calibration) -> "Figure":
     """Share of right predictions by confidence, with the line where both agree; large bins have large dots."""
     figure, (ax,) = _figure(4.6, 4.3, 1, 1)
     plain(ax, "")
-    ax.plot([0, 1], [0, 1], color=VALIDATION, linewidth=1.2)
+    draw_calibration(ax, found)
+    ax.set_xlabel("probability of the predicted label", color=MUTED, fontsize=9)
+    ax.set_ylabel("share of right predictions", color=MUTED, fontsize=9)
+    return figure
+
+
+def draw_calibration(ax: "Axes", found: Calibration) -> None:
+    """A line through the bins, whose dots are the larger the more cells are in them, and the line of right ones."""
+    ax.plot([0, 1], [0, 1], color=VALIDATION, linewidth=1.2, linestyle="--")
     ax.plot(found.confidence_b, found.accuracy_b, color=TRAIN, linewidth=1.2)
     size_b = 12 + 120 * found.count_b / found.count_b.sum()
     ax.scatter(found.confidence_b, found.accuracy_b, s=size_b, color=TRAIN, linewidths=0, zorder=3)
     ax.set_xlim(-0.02, 1.02)
     ax.set_ylim(-0.02, 1.02)
-    ax.set_xlabel("probability of the predicted label", color=MUTED, fontsize=9)
-    ax.set_ylabel("share of right predictions", color=MUTED, fontsize=9)
-    return figure
 
 
 def score_histogram(score_n: np.ndarray, simulated_m: np.ndarray) -> "Figure":
@@ -225,7 +241,7 @@ def protein_levels(background_p: np.ndarray, foreground_p: np.ndarray) -> "Figur
     plain(ax, "")
     both_p = (background_p > 0) & (foreground_p > 0)
     if both_p.any():  # a log axis needs something to show
-        _agreement(ax, background_p[both_p], foreground_p[both_p])
+        draw_agreement(ax, background_p[both_p], foreground_p[both_p])
         ax.set_xscale("log")
         ax.set_yscale("log")
     ax.set_xlabel("mean count, cells without foreground", color=MUTED, fontsize=9)

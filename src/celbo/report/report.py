@@ -23,16 +23,12 @@ from .document import as_json
 from .models import row_of
 from .page import Section, legend, notes, page, picture, table, tiles, verdict
 from .summary import ModelSummary, has_counts, summarise
-from .verdict import judge, overall, worst
+from .verdict import FINDINGS, judge, overall, worst
 
 __all__ = ["model_report", "render"]
 
 logger = logging.getLogger("celbo")
 
-_FINDINGS = Instance(
-    "findings of celbo.data.check_counts",
-    lambda value: isinstance(value, Sequence) and all(isinstance(one, Finding) for one in value),
-)
 _FIGURES = Instance(
     "a mapping of names to numbers",
     lambda value: isinstance(value, Mapping) and all(isinstance(one, Real) for one in value.values()),
@@ -59,7 +55,7 @@ def model_report(
     *,
     models: Annotated[Any, _MODELS] = None,
     title: str | None = None,
-    findings: Annotated[Sequence[Finding], _FINDINGS] | None = None,
+    findings: Annotated[Sequence[Finding], FINDINGS] | None = None,
     settings: Mapping[str, Any] | None = None,
     versions: Mapping[str, str] | None = None,
     before: Annotated[Mapping[str, float], _FIGURES] | None = None,

@@ -11,25 +11,23 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import torch
 
 from ..core import REGISTRY_KEYS
 from ..data.modalities import obs_with
 from ..module.base.minified import LATENT_POSTERIOR_WITH_COUNTS
-from ..posterior.passes import evaluating
 from ..train.history import epoch_table
 from .data_summary import DataSummary, depths
 from .detail import Detail
-from .layout import neighbour_layout
+from .fit import GeneFit, gene_fit, kl_to_standard_normal, some_rows
 from .metrics import batch_mixing, graph_connectivity, knn_label_accuracy
 from .models import Latents, row_of
+from .projection import neighbour_layout
 
 __all__ = [
     "BY_GUESSING",
     "KEPT",
     "MIXED",
     "MIXED_WITHIN",
-    "GeneFit",
     "Grade",
     "Judgement",
     "ModelSummary",
@@ -51,50 +49,8 @@ MIXED, MIXED_WITHIN = "batch mixing (1: as by chance)", "batch mixing within lab
 
 Grade = Literal["green", "amber", "red"]
 
-_MAX_ENTRIES = 10_000_000
-_MAX_FIT_CELLS = 4000
+_MAX_LOOKED_AT = 4000
 _FEWEST_OF_A_LABEL = 30
-_ENOUGH_COUNTS = 500.0
-
-
-@dataclass(frozen=True, eq=False)
-class GeneFit:
-    """Counts observed, and counts drawn from the model for the same cells.
-
-    Attributes
-    ----------
-    mean_observed_g, mean_predicted_g
-        Mean count of each gene, ``(g,)``.
-    zeros_observed_g, zeros_predicted_g
-        Share of cells without a count of the gene, ``(g,)``.
-    n_cells
-        Cells looked at.
-    """
-
-    mean_observed_g: np.ndarray
-    mean_predicted_g: np.ndarray
-    zeros_observed_g: np.ndarray
-    zeros_predicted_g: np.ndarray
-    n_cells: int
-
-    @property
-    def median_change(self) -> float:
-        """Median over genes of the size of log2(predicted mean / observed mean).
-
-        Genes of fewer than 500 counts in all these cells are left out, unless none has more: of those chance alone
-        makes a difference.
-        """
-        total_g = self.mean_observed_g * self.n_cells
-        seen_g = total_g >= max(1e-9, min(_ENOUGH_COUNTS, float(total_g.max(initial=0.0))))
-        if not seen_g.any():
-            return 0.0
-        predicted_g = np.maximum(self.mean_predicted_g[seen_g], 0.5 / self.n_cells)
-        return float(np.median(np.abs(np.log2(predicted_g / self.mean_observed_g[seen_g]))))
-
-    @property
-    def mean_gap_of_zeros(self) -> float:
-        """Mean over genes of the difference of the shares of zeros."""
-        return float(np.abs(self.zeros_predicted_g - self.zeros_observed_g).mean())
 
 
 @dataclass(frozen=True)
@@ -197,7 +153,7 @@ def summarise(model: Any, *, max_cells: int = 10_000, seed: int = 0) -> ModelSum
         data = _data(model, row.takes_counts and has_counts(model), rng)
     if row.draws_counts and has_counts(model):
         with problems.noting("Counts, observed and predicted"):
-            fit = _gene_fit(model, rng, seed)
+            fit = gene_fit(model, rng, seed)
     if detail is not None:
         with problems.noting("What the model says"):
             more = detail(model, seed)
@@ -221,7 +177,7 @@ def _data(model: Any, takes_counts: bool, rng: np.random.Generator) -> DataSumma
     groups = {title: _sizes_of(column, unlabeled) for title, column in column_of.items()}
     counts: dict[str, Any] = {}
     if takes_counts and REGISTRY_KEYS.X_KEY in model.adata_manager.data_registry:
-        rows = some_rows(model.adata.n_obs, _MAX_FIT_CELLS, rng)
+        rows = some_rows(model.adata.n_obs, _MAX_LOOKED_AT, rng)
         batch_n = _names(_of(column_of["batch"], rows)) if "batch" in column_of else None
         counts = depths(model, rows, batch_n)
     n_features = len(model.get_var_names(legacy_mudata_format=True))
@@ -275,7 +231,7 @@ def _latent_space(
     group_n = {title: _names(_of(column, encoded[shown]), unlabeled) for title, column in column_of.items()}
     kl_k, is_active_k = np.zeros(0), np.zeros(0, dtype=bool)
     if variance_nk is not None:
-        kl_k = _kl_to_standard_normal(mean_nk, variance_nk)
+        kl_k = kl_to_standard_normal(mean_nk, variance_nk)
         is_active_k = np.var(mean_nk, axis=0, dtype=np.float64) > ACTIVE_VARIANCE
     return _LatentSpace(
         kl_k=kl_k,
@@ -339,11 +295,6 @@ def _label_metrics(latent: np.ndarray, labels: np.ndarray, seed: int) -> dict[st
     }
 
 
-def some_rows(n: int, most: int, rng: np.random.Generator) -> np.ndarray:
-    """All rows, or ``most`` of them at random, ascending."""
-    return np.arange(n) if n <= most else np.sort(rng.choice(n, most, replace=False))
-
-
 def has_counts(model: Any) -> bool:
     """Whether the model's data hold counts: minified ones without them hold zeros in their place."""
     return model.minified_data_type in (None, LATENT_POSTERIOR_WITH_COUNTS)
@@ -364,24 +315,3 @@ def _names(column: pd.Series, unlabeled: object = None) -> np.ndarray:
     is_none_n = column.isna().to_numpy() | (column == unlabeled).to_numpy()
     names = [NOT_LABELLED if is_none else str(name) for name, is_none in zip(column, is_none_n, strict=True)]
     return np.array(names, dtype=object)
-
-
-def _kl_to_standard_normal(mean_nk: np.ndarray, variance_nk: np.ndarray) -> np.ndarray:
-    kl_nk = 0.5 * (np.square(mean_nk) + variance_nk - 1 - np.log(variance_nk))
-    return kl_nk.mean(0, dtype=np.float64)
-
-
-def _gene_fit(model: Any, rng: np.random.Generator, seed: int) -> GeneFit:
-    n_genes = len(model.get_state_registry(REGISTRY_KEYS.X_KEY)["column_names"])
-    rows = some_rows(model.adata.n_obs, min(_MAX_FIT_CELLS, max(100, _MAX_ENTRIES // n_genes)), rng)
-    sums = torch.zeros(4, n_genes, dtype=torch.float64)
-    with evaluating(model.module, seed):
-        for tensors in model._make_data_loader(model.adata, indices=rows):
-            drawn = model.module.sample(tensors)
-            drawn_ng = drawn if isinstance(drawn, torch.Tensor) else drawn[0]  # of genes and of proteins
-            observed_ng = tensors[REGISTRY_KEYS.X_KEY].cpu()
-            for i, x_ng in enumerate((observed_ng, drawn_ng)):
-                sums[2 * i] += x_ng.sum(0, dtype=torch.float64)
-                sums[2 * i + 1] += (x_ng == 0).sum(0)
-    mean_observed_g, zeros_observed_g, mean_predicted_g, zeros_predicted_g = (sums / len(rows)).numpy()
-    return GeneFit(mean_observed_g, mean_predicted_g, zeros_observed_g, zeros_predicted_g, len(rows))

@@ -5,14 +5,22 @@ docs/report.md with their bounds, which are those here.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 
+from ..core import checked
+from ..core.kinds import Instance
 from ..data import Finding
 from .summary import BY_GUESSING, KEPT, MIXED, MIXED_WITHIN, Grade, Judgement, ModelSummary
 
-__all__ = ["judge", "overall", "worst"]
+__all__ = ["FINDINGS", "judge", "overall", "worst"]
+
+FINDINGS = Instance(
+    "findings of celbo.data.check_counts",
+    lambda value: isinstance(value, Sequence) and all(isinstance(one, Finding) for one in value),
+)
 
 _CURVES = ("elbo_validation", "validation_loss", "elbo_train", "train_loss", "train_loss_epoch")
 _SMALLEST_RUN = 5
@@ -33,7 +41,10 @@ _IN_WORDS: dict[str, str] = {
 }
 
 
-def judge(summary: ModelSummary, findings: Sequence[Finding] | None = None) -> tuple[Judgement, ...]:
+@checked
+def judge(
+    summary: ModelSummary, findings: Annotated[Sequence[Finding], FINDINGS] | None = None
+) -> tuple[Judgement, ...]:
     """Answers to the questions that can be asked of this model.
 
     Parameters
