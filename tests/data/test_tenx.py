@@ -1,6 +1,7 @@
 """10x folders and features by modality."""
 
 import gzip
+import tarfile
 
 import anndata as ad
 import numpy as np
@@ -9,6 +10,7 @@ import scipy.io
 import scipy.sparse as sp
 
 from celbo.data import (
+    dataset_10x,
     organize_cite_seq_10x,
     organize_multiome_anndatas,
     read_10x_atac,
@@ -51,6 +53,36 @@ def test_a_missing_file_is_named(folder):
     (folder / "peaks.bed").unlink()
     with pytest.raises(FileNotFoundError, match=r"neither peaks\.bed nor peaks\.bed\.gz"):
         read_10x_atac(folder)
+
+
+class TestDataSets:
+    @pytest.fixture
+    def archive(self, folder, tmp_path_factory):
+        """As 10x packs a folder of counts, on a Mac: with a hidden file beside each."""
+        (folder / "genes.tsv").write_text("".join(f"ENS{i}\tg{i}\n" for i in range(4)))
+        (folder / "._barcodes.tsv").write_bytes(b"\x00\xb1\xff")
+        path = tmp_path_factory.mktemp("there") / "filtered_gene_bc_matrices.tar.gz"
+        with tarfile.open(path, "w:gz") as packed:
+            for name in ("matrix.mtx", "barcodes.tsv", "genes.tsv", "._barcodes.tsv"):
+                packed.add(folder / name, f"filtered_gene_bc_matrices/mm10/{name}")
+        return path
+
+    def test_from_an_address_once(self, archive, tmp_path):
+        here = tmp_path / "10X"
+        for _ in range(2):
+            adata = dataset_10x("set", save_path=here, url=archive.as_uri())
+            np.testing.assert_array_equal(adata.X.toarray(), COUNTS.T)
+            assert list(adata.var_names) == ["g0", "g1", "g2", "g3"]
+            archive.unlink(missing_ok=True)  # it is there by now
+        assert [path.name for path in (here / "set").iterdir()] == ["filtered_gene_bc_matrices.tar.gz"]
+
+    def test_by_its_usual_name_or_any(self, archive):
+        adata = dataset_10x(save_path=archive.parent)
+        assert adata.shape == (3, 4)
+        archive.rename(archive.with_name("mine.tar.gz"))
+        assert dataset_10x(filename="mine.tar.gz", save_path=archive.parent).shape == (3, 4)
+        with pytest.raises(FileNotFoundError, match=r"no raw_feature_bc_matrix\.h5 and no .* as url="):
+            dataset_10x(save_path=archive.parent, return_filtered=False)
 
 
 @pytest.mark.parametrize("stored", [np.array, sp.csr_matrix])

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .simulated.spots import simulate_spots
     from .simulated.synthetic import synthetic_iid
     from .tenx import (
+        dataset_10x,
         organize_cite_seq_10x,
         organize_multiome_anndatas,
         read_10x_atac,
@@ -42,6 +43,7 @@ __all__ = [
     "attrdict",
     "check_counts",
     "data_registry_of",
+    "dataset_10x",
     "open",
     "open_mudata",
     "organize_cite_seq_10x",
@@ -66,6 +68,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "dataset_10x": "tenx",
     "open": "opening",
     "open_mudata": "multimodal",
     "organize_cite_seq_10x": "tenx",

@@ -1,9 +1,14 @@
 """Data as 10x Genomics' software writes them: reading folders, sorting features by modality, reads to fragments."""
 
 import gzip
+import logging
+import shutil
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+from urllib.request import Request, urlopen
 
 import anndata
 import numpy as np
@@ -13,9 +18,13 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from ..core import checked, unknown_name
+from ..core.kinds import Text
 from .access import anndata_value
+from .reading import read
 
 __all__ = [
+    "dataset_10x",
+    "fetch",
     "organize_cite_seq_10x",
     "organize_multiome_anndatas",
     "read_10x_atac",
@@ -23,7 +32,84 @@ __all__ = [
     "reads_to_fragments",
 ]
 
+logger = logging.getLogger("celbo")
+
 _PEAK = ["chr", "start", "end"]
+_NAMES = ("{}_feature_bc_matrix.h5", "{}_feature_bc_matrix.tar.gz", "{}_gene_bc_matrices.tar.gz")
+"""Names of 10x's files of counts, with ``filtered`` or ``raw``."""
+
+
+def fetch(url: str, target: Path) -> None:
+    """Fetch a file from an address, whole or not at all; one that is there stays."""
+    if target.exists():
+        logger.info(f"{target} is there already.")
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"partial-{target.name}")
+    with urlopen(Request(url, headers={"User-Agent": "celbo"})) as answer, partial.open("wb") as file:
+        shutil.copyfileobj(answer, file)
+    partial.replace(target)
+
+
+@checked
+def dataset_10x(
+    dataset_name: Annotated[str, Text()] | None = None,
+    filename: Annotated[str, Text()] | None = None,
+    save_path: str | Path = "data/10X",
+    url: Annotated[str, Text()] | None = None,
+    return_filtered: bool = True,
+    remove_extracted_data: bool = False,
+    *,
+    modality: str | None = None,
+) -> AnnData:
+    """Counts of a data set of 10x Genomics, from a folder or from its address.
+
+    Parameters
+    ----------
+    dataset_name
+        Folder of the data set below ``save_path``; None: ``save_path`` itself.
+    filename
+        Name of the file, ``.h5`` or ``.tar.gz``; None: that of the address, or ``filtered_feature_bc_matrix.h5`` and
+        other names that 10x gives its files.
+    save_path
+        Folder of data sets.
+    url
+        Address to fetch the file from, where it is not there: https://www.10xgenomics.com/datasets has them.
+    return_filtered
+        Take the counts of cells, or of all droplets (``raw_...``).
+    remove_extracted_data
+        Accepted for compatibility with scvi-tools: what an archive holds is read and never left behind.
+    modality
+        See :func:`celbo.data.read`.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such file, and no address.
+    """
+    folder = Path(save_path) / (dataset_name or "")
+    names = [one.format("filtered" if return_filtered else "raw") for one in _NAMES]
+    if url is not None:
+        names = [filename or url.rpartition("/")[2]]
+        fetch(url, folder / names[0])
+    elif filename is not None:
+        names = [filename]
+    path = next((folder / name for name in names if (folder / name).is_file()), None)
+    if path is None:
+        raise FileNotFoundError(
+            f"{folder} has no {' and no '.join(names)}: fetch one from https://www.10xgenomics.com/datasets, or pass "
+            "its address as url=."
+        )
+    return read(path, modality=modality) if path.suffix == ".h5" else _read_archive(path, modality)
+
+
+def _read_archive(path: Path, modality: str | None) -> AnnData:
+    with TemporaryDirectory(dir=path.parent) as unpacked, tarfile.open(path) as archive:
+        archive.extractall(unpacked, filter="data")
+        found = sorted(one.parent for one in Path(unpacked).rglob("matrix.mtx*"))
+        if len(found) != 1:
+            raise FileNotFoundError(f"{path} holds {len(found)} matrices (matrix.mtx), wanted one.")
+        return read(found[0], modality=modality)
 
 
 @checked

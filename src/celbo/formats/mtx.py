@@ -75,7 +75,7 @@ def is_mtx_name(name: str) -> bool:
 
 def matrices_in(folder: Path) -> list[Path]:
     """The matrices that lie in a folder, each the counts of its cells; those of one run's layers are one."""
-    found = sorted(path for path in folder.iterdir() if is_mtx_name(path.name) and path.is_file())
+    found = [path for path in _files_in(folder) if is_mtx_name(path.name)]
     main = [path for path in found if _MTX.sub("", path.name).lower() in ("matrix", "dge", "count_matrix", "gene_mat")]
     if main:
         return main[:1]
@@ -85,8 +85,13 @@ def matrices_in(folder: Path) -> list[Path]:
 
 def neighbours_of(matrix: Path) -> Neighbours:
     """The files with names that belong to a matrix: those that share the longest beginning of its name."""
-    beside = sorted(path for path in matrix.parent.iterdir() if path.is_file())
+    beside = _files_in(matrix.parent)
     return Neighbours(_nearest(matrix, beside, _CELLS), _nearest(matrix, beside, _GENES))
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """Files of a folder, without hidden ones: macOS puts a ``._barcodes.tsv`` beside each file of an archive."""
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
 
 
 def _nearest(matrix: Path, beside: list[Path], pattern: re.Pattern[str]) -> Path | None:
