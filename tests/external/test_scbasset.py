@@ -286,7 +286,7 @@ def test_sequences_of_regions(genome, tmp_path):
     SCBASSET.setup_anndata(adata.T.copy(), dna_code_key="dna_code")
     assert ADDED["data"]["add_dna_sequence"].find() is add_dna_sequence
     for options, said in (
-        ({}, "celbo downloads none"),
+        ({}, "celbo does not download any"),
         ({"fasta": tmp_path / "no.fa"}, "There is no file"),
         ({"fasta": tmp_path / "hg" / "hg.fa", "chr_var_key": "chrom"}, "column of adata.var"),
     ):

@@ -25,7 +25,7 @@ def both_sets(background_indices: object, target_indices: object, n_obs: int) ->
     background_indices, target_indices
         Row numbers or boolean masks.
     n_obs
-        Cells there are.
+        Number of cells.
 
     Raises
     ------
@@ -112,7 +112,7 @@ class ContrastiveDataLoader(ConcatDataLoader):
 
 
 class ContrastiveDataSplitter(DataSplitter):
-    """Splits background and target cells, each for themselves, and pairs them.
+    """Split background and target cells separately, and pair them.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ _OWN = {
 
 
 def _paired(model: object, options: dict[str, Any]) -> dict[str, Any]:
-    """The sets of cells are the splitter's affair."""
+    """Hand the sets of cells to the splitter."""
     sets = {name: options.pop(name) for name in ("background_indices", "target_indices")}
     return options | {"datasplitter_kwargs": sets | (options.get("datasplitter_kwargs") or {})}
 

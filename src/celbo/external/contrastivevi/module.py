@@ -1,4 +1,4 @@
-r"""Autoencoder of two kinds of cells: target cells vary in all that background cells vary in, and in more.
+r"""Autoencoder of two kinds of cells: target cells vary like background cells, and in further ways.
 
 .. math::
 
@@ -231,7 +231,7 @@ class ContrastiveVAE(BaseModuleClass):
 
         Returns
         -------
-        Terms have one value a pair: the sum of its two cells'. With several draws of the latents each term has them in
+        Terms have one value per pair: the sum of its two cells. With several draws of the latents each term has them in
         front, ``(s, n)``.
         """
         nll_n: Any = 0

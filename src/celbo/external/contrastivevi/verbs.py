@@ -171,7 +171,7 @@ class ContrastiveMixin(Model):
         *,
         seed: int | None = None,
     ) -> np.ndarray | pd.DataFrame:
-        """Denoised expression of one kind, or of each cell's own: cells by genes.
+        """Denoised expression of one kind for all cells, or chosen for each cell: cells by genes.
 
         Parameters
         ----------
@@ -182,7 +182,7 @@ class ContrastiveMixin(Model):
         expression_type
             ``"background"`` or ``"salient"`` for all cells.
         indices_to_return_salient
-            Instead: row numbers or a mask of the cells that are decoded with their salient latents, the others without.
+            Instead of it, row numbers or a mask of the cells to decode with their salient latents, the others without.
             As in scvi-tools 1.4.2 they are searched among ``indices``: without these none is found, with a warning.
 
         Raises
@@ -334,7 +334,7 @@ class ContrastiveMixin(Model):
 
 @dataclass(frozen=True)
 class _Marked(Asked):
-    """Cells whose minibatches have a column :data:`IS_TARGET`, which says who has salient latents."""
+    """Cells whose minibatches have a column :data:`IS_TARGET`: whether a cell has salient latents."""
 
     is_target_n: np.ndarray
 

@@ -1,4 +1,4 @@
-"""AbundanceMixin: in which samples cells like each one abound.
+"""AbundanceMixin: how abundant cells like each cell are in each sample.
 
 Dims: n cells, k latents, s samples.
 """
@@ -22,7 +22,7 @@ _SAMPLE = CYTOVI_REGISTRY_KEYS.SAMPLE_KEY
 
 
 def log_median(log_values: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Log of the median of what the logarithms are given of.
+    """Log of the median of values whose logarithms are given.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class AbundanceMixin(VAEMixin):
         adata, batch_size, seed
             See the class; nothing is drawn.
         sample
-            Name of a sample, of whose cells it is made; None: of ``indices``.
+            Name of the sample whose cells to take; None: those of ``indices``.
         indices
             Row numbers; None or an empty list: all cells.
         dof
@@ -138,7 +138,7 @@ class AbundanceMixin(VAEMixin):
         *,
         seed: int | None = None,
     ) -> pd.DataFrame:
-        r"""How much cells like each one abound in the samples of one group against those of all others.
+        r"""How abundant cells like each cell are in the samples of one group, compared with all other samples.
 
         .. math:: \mathrm{DA}_{nc} = a\bigl(\{\ell_{ns} : s \in c\}\bigr) - a\bigl(\{\ell_{ns} : s \notin c\}\bigr)
 
@@ -153,11 +153,11 @@ class AbundanceMixin(VAEMixin):
         aggregation_fn
             Makes one number of the log-densities ``(s,)`` of the samples of a group.
         return_log_probs
-            Give the log-densities of samples instead.
+            Return the log-densities of samples instead.
 
         Returns
         -------
-        Cells by groups, ``DA_{group}``: above 0, cells like this one abound in the group.
+        Cells by groups, ``DA_{group}``: above 0, cells like this one are more abundant in the group.
 
         Raises
         ------

@@ -48,7 +48,7 @@ def read_fcs(
     sample_name_extractor
         ``{"split": "_", "index": 0}``: the sample of each file, ``obs["sample_id"]``, is that part of its name.
     verbose
-        Whether the log tells of each file.
+        Whether to log each file.
 
     Returns
     -------
@@ -141,9 +141,9 @@ def write_fcs(
     layer
         Layer to write; None: ``X``.
     prefix
-        Begin of the names of files.
+        First part of the names of the files.
     verbose
-        Whether the log tells of each file.
+        Whether to log each file.
     write_kwargs
         Further arguments of ``flowio.create_fcs``: ``metadata_dict``, ``opt_channel_names``.
 

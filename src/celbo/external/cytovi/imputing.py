@@ -1,4 +1,4 @@
-"""ImputingMixin: what cells of a reference tell about cells like them: categories, and RNA.
+"""ImputingMixin: categories and RNA, transferred from the cells of a reference to similar cells.
 
 Cells are compared in a latent space, each with its nearest cells of the reference by Euclidean distance.
 
@@ -54,7 +54,7 @@ def vote(codes_nm: np.ndarray, n_categories: int) -> tuple[np.ndarray, np.ndarra
 
 @checked_methods
 class ImputingMixin(Model):
-    """Categories and RNA of a reference, carried over by nearest neighbours.
+    """Categories and RNA of a reference, transferred by nearest neighbours.
 
     ``use_rep`` is a key of ``obsm`` with a space that cells of both data sets lie in; None: ``"X_CytoVI"`` where both
     have it, else the model's latents.
@@ -75,13 +75,13 @@ class ImputingMixin(Model):
         adata_reference
             Cells of known category.
         cat_key
-            Column of its ``obs``; cells with NaN have no say.
+            Column of its ``obs``; cells with NaN are ignored.
         use_rep
             See the class.
         n_neighbors
             Neighbours of each cell.
         return_uncertainty
-            Also give the share of neighbours that say otherwise.
+            Also give the share of neighbours with another category.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""Which markers each cell's panel has, and whether the others are numbers: the fields of cytometry.
+"""Fields of cytometry: which markers each cell's panel has, and whether these are finite numbers.
 
 Dims: n cells, g markers.
 """
@@ -149,7 +149,7 @@ class PanelField(LayerField):
 
 
 class MarkerField(LayerField):
-    """The markers: finite numbers, but where the mask says that they were not measured.
+    """The markers: finite numbers, except where the mask says that they were not measured.
 
     Parameters
     ----------
@@ -189,7 +189,7 @@ _SUPPORTS: Mapping[str, str] = MappingProxyType({"beta": "between 0 and 1, neith
 
 
 def check_support(adata: AnnData, place: Mapping[str, Any], mask_layer: str | None, likelihood: str) -> None:
-    """Raise where a measured marker is nothing that the likelihood can give.
+    """Raise for a measured marker outside of the likelihood's range.
 
     Parameters
     ----------

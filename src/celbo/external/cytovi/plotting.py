@@ -1,4 +1,4 @@
-"""Pictures that gates are set by: the density of markers by group, and of pairs of markers.
+"""Pictures to set gates by: the density of markers by group, and of pairs of markers.
 
 Figures are matplotlib's, made without its global state.
 """

@@ -93,7 +93,7 @@ def scale(
     feat_eps: Annotated[float, Number(0)] = 1e-6,
     inplace: bool = True,
 ) -> AnnData | None:
-    """Put each marker into a range, or to mean 0 and standard deviation 1. Missing values stay missing.
+    """Scale each marker to a range, or to mean 0 and standard deviation 1. Missing values stay missing.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def scale(
     batch_key
         Column of ``adata.obs``: each batch is scaled by itself. None: all cells together.
     feat_eps
-        How far from the ends values stay at least: a beta distribution does not reach them.
+        Smallest distance of values from the ends, which a beta distribution does not reach.
     inplace
         Write to ``adata``, or give a copy.
 
@@ -260,7 +260,7 @@ def mask_markers(
     masked_batch: str = "1",
     nan_layer_registration: bool = True,
 ) -> AnnData:
-    """Take markers out of a batch, as if its panel lacked them: to see how well they are imputed.
+    """Remove markers from a batch, as if its panel lacked them, to see how well they are imputed.
 
     Parameters
     ----------
@@ -327,9 +327,9 @@ def subsample(
     replace
         Whether a cell may be drawn more than once.
     groupby
-        Column of ``adata.obs``: as many are drawn of each group, of groups of fewer cells all.
+        Column of ``adata.obs``: draw as many cells of each group, or all of a smaller group.
     n_obs_group
-        How many of each group; None: ``n_obs`` by the number of groups.
+        How many of each group; None: ``n_obs`` divided by the number of groups.
 
     Returns
     -------
@@ -355,7 +355,7 @@ def subsample(
 
 
 def _repeated(adata: AnnData, rows: np.ndarray) -> AnnData:
-    """Cells, some of them more than once, by names of their own."""
+    """Cells, some more than once, each with its own name."""
     names = ad.utils.make_index_unique(adata.obs_names[rows])
     return AnnData(
         None if adata.X is None else adata.X[rows],

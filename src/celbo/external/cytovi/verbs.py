@@ -70,11 +70,11 @@ class CytometryMixin(AbundanceMixin, ImputingMixin, RNASeqMixin):
             See the class.
         transform_batch
             Batches to decode as, of which the mean is given: ``"all"``, names of some, or None for each cell's own. A
-            batch without a marker in its panel says little of it: name those that measured it.
+            batch whose panel lacks a marker predicts it poorly: name batches that measured it.
         n_samples
             Draws of the latents for each cell.
         n_samples_overall
-            Instead: this many draws from all cells together.
+            Give this many draws from all cells together instead.
         weights
             Draw them uniformly (the default) or in proportion to importance weights.
         return_mean

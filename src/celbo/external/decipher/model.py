@@ -149,7 +149,7 @@ class Decipher(VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
         trajectory: Trajectory,
         n_neighbors: Annotated[int, Whole(1)] = 10,
     ) -> np.ndarray:
-        """Where on a trajectory each cell is: the mean time of its points that are nearest to the cell.
+        """Place of each cell on a trajectory: the mean time of the points that are nearest to the cell.
 
         Parameters
         ----------
@@ -235,7 +235,7 @@ class Decipher(VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
         width = trajectory.trajectory_latent.shape[1]
         if width != self.module.dim_v:
             raise ArgumentError(
-                f"trajectory goes through {width} dimensions, v has {self.module.dim_v}: make it of the v that "
+                f"trajectory goes through {width} dimensions, v has {self.module.dim_v}: make it from the v that "
                 "get_latent_representation gives."
             )
         return gene_patterns(self.module, trajectory, l_scale, n_samples, seed)

@@ -1,4 +1,4 @@
-"""What a trained Decipher says of trajectories: the time of cells, the genes along the way, what v and z do to genes.
+"""Answers of a trained Decipher on trajectories: the time of cells, genes along the way, effects of v and z on genes.
 
 Dims: n cells, g genes, k latents, p points of a trajectory, s samples.
 """

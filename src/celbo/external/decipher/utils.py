@@ -131,7 +131,7 @@ def rotate_decipher_components(
     v2_order: Values | None = None,
     auto_flip_decipher_z: bool = True,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    r"""Turn and flip v, so that its axes go along with columns of ``adata.obs``.
+    r"""Rotate and flip v, so that its axes follow columns of ``adata.obs``.
 
     The rotation maximizes, over the axes i that a column :math:`y_i` was given for,
 

@@ -1,4 +1,4 @@
-r"""Decoder of split latents (DRVI): each split is decoded on its own, and what they say is put together gene by gene.
+r"""Decoder of split latents (DRVI): each split is decoded on its own, and the contributions are added gene by gene.
 
 .. math::
     h_{ns} = \mathrm{layers}(M_s z_{ns}, c_n), \qquad

@@ -56,7 +56,7 @@ def effects_in_cells(module: DRVIModule, batches: Batches, pseudocount: float = 
 
 
 def reconstruction_effects(module: DRVIModule, batches: Batches) -> np.ndarray:
-    """By how much the expression of cells changes without each split, ``(s,)``.
+    """How much the expression of cells changes without each split, ``(s,)``.
 
     Returns
     -------
@@ -138,7 +138,7 @@ def _per_split(module: DRVIModule, batches: Batches) -> Iterator[tuple[int, Tens
 
 
 def _without(decoder: DecoderDRVI, whole_ng: Tensor, own_ng: Tensor, at_zero_ng: Tensor) -> Tensor:
-    """Logits in which what a split says is put back to what it says at 0."""
+    """Logits with the contribution of a split reset to that at 0."""
     if decoder.split_aggregation == "sum":
         return whole_ng - own_ng + at_zero_ng
     share_ng = (own_ng - whole_ng).exp() / decoder.n_split

@@ -110,7 +110,7 @@ class DRVI(SCVI):
         adata: AnnData | None = None,
         batch_size: int | None = None,
     ) -> None:
-        """Note in ``embed.var`` what each latent is like.
+        """Write statistics of each latent to ``embed.var``.
 
         Parameters
         ----------
@@ -167,7 +167,7 @@ class DRVI(SCVI):
         adata: AnnData | None = None,
         batch_size: int | None = None,
     ) -> None:
-        """Note in ``embed.varm`` what each latent does to each gene, see :mod:`celbo.external.drvi.effects`.
+        """Write the effect of each latent on each gene to ``embed.varm``, see :mod:`celbo.external.drvi.effects`.
 
         Parameters
         ----------
@@ -210,7 +210,7 @@ class DRVI(SCVI):
     def get_interpretability_scores(
         self, embed: AnnData, key: Literal["OOD", "IND"] = "OOD", *, hide_vanished: bool = False
     ) -> pd.DataFrame:
-        """What :meth:`calculate_interpretability_scores` found, as genes by factors.
+        """The scores that :meth:`calculate_interpretability_scores` wrote, as genes by factors.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Minibatches of two data sets at once, each split for itself."""
+"""Minibatches of two data sets at once, each split separately."""
 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -56,7 +56,7 @@ class _InTurn(Loader):
 
 
 class TwoSetsSplitter(DataModule):
-    """Splits dissociated and spatial cells, each for themselves, and loads them together.
+    """Split dissociated and spatial cells separately, and load them together.
 
     Parameters
     ----------

@@ -40,7 +40,7 @@ _COUNTS = ("zinb", "nb", "poisson")
 
 
 def _two_sets(model: "GIMVI", options: dict[str, Any]) -> dict[str, Any]:
-    """The second data set is the splitter's affair, the adversary the plan's."""
+    """Hand the second data set to the splitter, and the adversary's settings to the plan."""
     of_splitter = {"spatial_manager": model.adata_managers["spatial"]} | (options.get("datasplitter_kwargs") or {})
     plan = {"scale_adversarial_loss": options.pop("kappa")} | dict(options.pop("plan_kwargs") or {})
     return options | {"datasplitter_kwargs": of_splitter, "plan_kwargs": plan}
@@ -109,7 +109,7 @@ class GIMVI(GimviMixin, UnsupervisedTrainingMixin, BaseModelClass):
         self._build_module()
 
     def _take_spatial(self, adata_spatial: AnnData | None) -> None:
-        """Keep the second data set beside the first; of a model without data there is its registry."""
+        """Keep the second data set next to the first; a model without data has its registry only."""
         self.adatas: list[AnnData] = []
         self.adata_managers: dict[str, AnnDataManager] = {}
         if self._adata is None:
@@ -204,7 +204,7 @@ class GIMVI(GimviMixin, UnsupervisedTrainingMixin, BaseModelClass):
         *,
         use_raw: bool = False,
     ) -> bundles.Fields:
-        """Register dissociated cells, or spatial ones: each data set has a call of its own."""
+        """Register dissociated cells or spatial ones: call it once for each data set."""
         return bundles.counts(layer, use_raw) + bundles.batch(batch_key) + bundles.labels(labels_key)
 
     def save(  # type: ignore[override]

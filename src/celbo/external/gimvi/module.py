@@ -136,7 +136,7 @@ class JVAE(BaseModuleClass):
         )
 
     def _keep(self, name: str, numbers: Sequence[Any] | None) -> None:
-        """Whole numbers of each data set that go where the module goes. They follow from the data: none is saved."""
+        """Whole numbers of each data set that move with the module. They follow from the data, so none is saved."""
         for mode, of_set in enumerate(numbers or ()):
             table = torch.as_tensor(np.asarray(of_set), dtype=torch.long)
             self.register_buffer(f"{name}_{mode}", table, persistent=False)

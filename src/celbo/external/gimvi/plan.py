@@ -24,7 +24,7 @@ Parts = Sequence[Mapping[str, Tensor] | None]
 
 
 class TwoSetsPlan(AdversarialTrainingPlan):
-    """Plan whose minibatches are of two data sets, and whose adversary guesses which one a cell is of.
+    """Plan for minibatches of two data sets, with an adversary that guesses which of them a cell is of.
 
     Parameters
     ----------

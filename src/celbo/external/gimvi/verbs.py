@@ -1,4 +1,4 @@
-"""GimviMixin: verbs of a model of two data sets, whose answers are a list of one for each."""
+"""GimviMixin: verbs of a model of two data sets; answers are lists with an entry for each."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Literal

@@ -1,4 +1,4 @@
-"""ResolvedMixin: corrected expression, what a cell's counts are made of, labels of cells and of their neighbours."""
+"""ResolvedMixin: corrected expression, the parts of a cell's counts, labels of cells and of their neighbours."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -47,7 +47,7 @@ _SITES: Mapping[str, Callable[[Parts], Tensor]] = {
 
 @checked_methods
 class ResolvedMixin(RNASeqMixin):
-    """What cells express themselves, what diffused into them, and what their labels are.
+    """A cell's own expression, what diffused into it, and its label.
 
     Common arguments: ``adata``, ``indices``, ``batch_size``, ``seed``: see :class:`~celbo.model.base.VAEMixin`;
     ``transform_batch``, ``gene_list``, ``library_size``, ``return_mean``, ``return_numpy``: see
@@ -147,7 +147,7 @@ class ResolvedMixin(RNASeqMixin):
         model: object = None,
         seed: int | None = None,
     ) -> dict[str, Any]:
-        """What each cell's counts are made of, at draws of the latents.
+        """The parts of each cell's counts, at draws of the latents.
 
         Parameters
         ----------
@@ -156,7 +156,7 @@ class ResolvedMixin(RNASeqMixin):
         num_samples
             Draws.
         return_sites
-            What to give: ``"mixture_proportions"`` (shares of own, diffused and background counts),
+            What to return: ``"mixture_proportions"`` (shares of own, diffused and background counts),
             ``"diffusion_proportion_per_neighbor"``, ``"px_rate"``, ``"px_scale"``, ``"mean_poisson"``,
             ``"background"``, ``"px_rate_n"``, ``"obs"`` and more; None: all but ``"px_rate_n"`` and ``"obs"``.
         summary_fun
@@ -173,7 +173,7 @@ class ResolvedMixin(RNASeqMixin):
         Raises
         ------
         ValueError
-            A site that there is not.
+            An unknown site.
 
         Examples
         --------
@@ -224,7 +224,7 @@ class ResolvedMixin(RNASeqMixin):
         return pd.DataFrame(rows.array(), index=cells.names, columns=SHARES)
 
     def _labels(self) -> np.ndarray:
-        """Names of the labels, without the one that means none."""
+        """Names of the labels, without the one that means "not labelled"."""
         if not self.module.semisupervised:
             raise ArgumentError(
                 f"This {type(self).__name__} was made without labels: name labels_key in setup_anndata, and pass "
@@ -305,7 +305,7 @@ class ResolvedMixin(RNASeqMixin):
         n_samples
             Draws of the latents.
         n_samples_overall, summary_frequency, weights, return_mean, **kwargs
-            Accepted for compatibility with scvi-tools: all cells are answered about, by the mean of the draws.
+            Accepted for compatibility with scvi-tools: the answer is the mean of the draws, for all cells.
 
         Examples
         --------

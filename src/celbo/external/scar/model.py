@@ -35,7 +35,7 @@ __all__ = ["SCAR"]
 
 
 class SCAR(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
-    r"""Native counts of cells, told from those of the ambient RNA.
+    r"""Native counts of cells, separated from those of the ambient RNA.
 
     .. math:: x_{ng} \mid z_n \sim \mathrm{Binomial}\bigl(\ell_n,\;
               (1 - \epsilon_n)\,\rho_{ng} + \epsilon_n a_g\bigr)
@@ -207,7 +207,7 @@ class SCAR(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
         *,
         use_raw: bool = False,
     ) -> bundles.Fields:
-        """Register cells; the batch is known to priors of a latent library only."""
+        """Register cells; only the prior of a latent library uses the batch."""
         return [
             *bundles.counts(layer, use_raw),
             *bundles.batch(batch_key),

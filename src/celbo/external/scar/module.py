@@ -64,7 +64,7 @@ class Binomial(TorchBinomial, CountDistribution):  # type: ignore[misc]  # same 
 
     @torch.no_grad()
     def sample(self, sample_shape: Shape | None = None, *, generator: torch.Generator | None = None) -> Tensor:
-        """Counts, ``(*sample_shape, n, g)``, each gene's drawn for itself."""
+        """Counts, ``(*sample_shape, n, g)``, drawn independently for each gene."""
         shape = extended(self, sample_shape)
         total, probs = self.total_count.expand(shape), self.probs.expand(shape)
         return torch.binomial(total, probs, generator=generator_or(generator, probs.device))
@@ -170,7 +170,7 @@ class DecoderSCAR(nn.Module):
 
 
 class SCAR_VAE(VAE):
-    """Autoencoder whose decoder tells native from ambient counts. The batch is not seen by its networks.
+    """Autoencoder whose decoder separates native from ambient counts. Its networks do not see the batch.
 
     Parameters
     ----------

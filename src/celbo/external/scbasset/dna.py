@@ -1,4 +1,4 @@
-"""Sequences of regions: from a FASTA file of the user's to codes beside the regions."""
+"""Sequences of regions: from a FASTA file to codes in ``adata.varm``."""
 
 import logging
 from collections.abc import Sequence
@@ -166,7 +166,7 @@ def _column(adata: AnnData, key: str) -> pd.Series:
 
 def _found(fasta: Path | str | None, genome_dir: Path | str | None, genome_name: str) -> Path:
     if fasta is None and genome_dir is None:
-        raise ArgumentError("Give fasta=, the FASTA file of the genome: celbo downloads none.")
+        raise ArgumentError("Give fasta=, the FASTA file of the genome: celbo does not download any.")
     folder = Path(genome_dir or "")
     places = (
         [Path(fasta)]
@@ -177,5 +177,5 @@ def _found(fasta: Path | str | None, genome_dir: Path | str | None, genome_name:
         if place.is_file():
             return place
     raise ArgumentError(
-        f"There is no file {places[0]}: give fasta=, the FASTA file of the genome. celbo downloads none."
+        f"There is no file {places[0]}: give fasta=, the FASTA file of the genome. celbo does not download any."
     )

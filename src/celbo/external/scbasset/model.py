@@ -145,7 +145,7 @@ class SCBASSET(UnsupervisedTrainingMixin, BaseModelClass):
         n_sequences: Annotated[int, Whole(1)] = 1000,
         seed: int | None = None,
     ) -> np.ndarray:
-        """How much more open a region is in each cell when the motif of a transcription factor is put into it.
+        """How much more open a region becomes in each cell when the motif of a transcription factor is inserted.
 
         Parameters
         ----------

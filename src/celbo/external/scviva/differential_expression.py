@@ -1,9 +1,9 @@
-r"""Genes of a cell type in its niche, told from those that its neighbours leak into its counts.
+r"""Genes of a cell type in its niche, separated from those that its neighbours leak into its counts.
 
-Group 1 is compared with group 2, with its own neighbours of other types (n1), these with group 2, and with the
-neighbours of group 2 (n2). A gene that is up in group 1 because of its neighbours is up in n1 as well, and not up
-against n1. A Gaussian process on the two fold changes (group 1 and n1, both against group 2) smooths over genes whether
-one is up against n1: its probability says how far a marker is the group's own.
+The comparisons are group 1 with group 2, group 1 with its own neighbours of other types (n1), n1 with group 2, and
+n1 with the neighbours of group 2 (n2). A gene that is up in group 1 because of its neighbours is up in n1 as well, and
+not up against n1. A Gaussian process on the two fold changes (group 1 and n1, both against group 2) smooths over genes
+whether one is up against n1: its probability says how likely a marker is the group's own.
 
 Dims: n cells, g genes, m neighbours.
 """
@@ -58,7 +58,7 @@ class DifferentialExpressionResults:
     n2_index: np.ndarray | None = None
 
     def gpc_info(self) -> dict[str, Any]:
-        """What the Gaussian process came to: its kernel, log-likelihood and number of genes; empty without one."""
+        """Summary of the fitted Gaussian process: its kernel, log-likelihood and number of genes; empty without one."""
         if self.gpc is None:
             return {}
         return {
@@ -180,7 +180,7 @@ def surrounding_cells(
     Raises
     ------
     ArgumentError
-        There are none.
+        No such cell.
     """
     found = nearest_cells(xy_nd, k_nn or min(_MOST_NEAR, len(xy_nd) - 1), section_n, names, "k_nn")
     near_nm = np.ones(found.index_nm.shape, bool) if radius is None else found.distance_nm <= radius
@@ -236,7 +236,7 @@ def own_genes(
         some = np.append(some, np.flatnonzero(is_own != is_own[some[0]])[0])
     gpc = _process(n_restarts, rng)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a parameter of the kernel came to its bound is of no use to anyone
+        warnings.simplefilter("ignore")  # a kernel parameter at its bound is of no use to users
         gpc.fit(changes[some], is_own[some])
     probability[up] = gpc.predict_proba(changes)[:, 1]
     return gpc, probability

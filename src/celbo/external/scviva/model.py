@@ -125,7 +125,7 @@ class SCVIVA(
         niche_distances_key: str = "niche_distances",
         log1p: bool = False,
     ) -> None:
-        """Find the nearest cells of each cell, and who and in what state they are; written to ``adata.obsm``.
+        """Find the nearest cells of each cell, their types and their states, and write them to ``adata.obsm``.
 
         Parameters
         ----------
@@ -142,19 +142,19 @@ class SCVIVA(
         expression_embedding_key
             Entry of ``obsm`` with an embedding of expression, such as the latents of a :class:`~celbo.model.SCVI`.
         expression_embedding_niche_key
-            Where the states go: mean embedding of the neighbours of each type, ``(n, c, e)``, zeros where there are
-            none.
+            Entry of ``obsm`` to write the states to: mean embedding of the neighbours of each type, ``(n, c, e)``,
+            zeros where there are none.
         niche_composition_key
-            Where the shares go, a frame with a column for each type, ``(n, c)``.
+            Entry of ``obsm`` to write the shares to, a frame with a column for each type, ``(n, c)``.
         niche_indexes_key, niche_distances_key
-            Where row numbers and distances of the neighbours go, ``(n, k_nn)``, the nearest first.
+            Entries of ``obsm`` to write row numbers and distances of the neighbours to, ``(n, k_nn)``, nearest first.
         log1p
             Take the logarithm of one plus the embedding, as for counts.
 
         Raises
         ------
         ArgumentError
-            No coordinates, NaN coordinates, a section of too few cells, no embedding: each is named with the cure.
+            No coordinates, NaN coordinates, a section of too few cells, no embedding.
         KeyError
             A column that is not there.
 

@@ -1,4 +1,4 @@
-"""NicheMixin: what a model of cells in tissue says of their niches, and which genes make them differ."""
+"""NicheMixin: predicted niches of cells in tissue, and the genes that differ with them."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -183,7 +183,7 @@ class NicheMixin(RNASeqMixin):
         seed: int | None = None,
         **kwargs: Any,
     ) -> pd.DataFrame | DifferentialExpressionResults:
-        """Differential expression between groups, with what their neighbours may leak into them.
+        """Differential expression between groups, taking into account what their neighbours may leak into them.
 
         Parameters
         ----------
@@ -203,14 +203,14 @@ class NicheMixin(RNASeqMixin):
         k_nn
             Nearest cells to use; None: as many as the niches were made of.
         n_restarts_optimizer_gpc
-            Further starts of the fit that tells a group's own genes, see ``proba_de_g1_n1``.
+            Further starts of the fit that finds a group's own genes, see ``proba_de_g1_n1``.
         path_to_save
             File for a figure of the genes, see :meth:`DifferentialExpressionResults.plot`.
 
         Returns
         -------
-        :class:`DifferentialExpressionResults`, whose tables have a column ``proba_de_g1_n1``: how far a gene that is up
-        in group 1 is its own, and not its neighbours'. Without ``niche_mode`` one table, as there.
+        :class:`DifferentialExpressionResults`, whose tables have a column ``proba_de_g1_n1``: how likely a gene that
+        is up in group 1 is its own and not its neighbours'. Without ``niche_mode`` one table, as there.
 
         Raises
         ------
@@ -281,7 +281,7 @@ class NicheMixin(RNASeqMixin):
 
 
 def _of_each(given: float | Sequence[float]) -> list[Any]:
-    """One for each of the four comparisons; the last counts for those that have none of their own."""
+    """One value for each of the four comparisons; the last value given is repeated."""
     several = list(given) if isinstance(given, Sequence) else [given]
     return several + several[-1:] * (4 - len(several))
 
