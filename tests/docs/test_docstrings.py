@@ -8,6 +8,7 @@ import doctest
 import functools
 import importlib
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -93,16 +94,38 @@ def test_examples(file, tmp_path, monkeypatch):
     assert runner.failures == 0
 
 
+def answers_of(cls):
+    """Name -> public method of a class, those apart that only say that the model has none of it."""
+    return {
+        name: method
+        for name, method in inspect.getmembers(cls, callable)
+        if not name.startswith("_")
+        and not isinstance(method, type)
+        and "raises a ``NotImplementedError``" not in (inspect.getdoc(method) or "")
+    }
+
+
 @pytest.mark.parametrize("cls", PUBLIC, ids=lambda cls: cls.__name__)
 def test_every_verb_of_a_model_has_an_example(cls):
-    methods = {
-        name: inspect.getdoc(method) or ""
-        for name, method in inspect.getmembers(cls, callable)
-        if not name.startswith("_") and not isinstance(method, type)
+    texts = {name: inspect.getdoc(method) or "" for name, method in answers_of(cls).items()}
+    excused = SHOWN_BY_THE_CLASS | WITHOUT_EXAMPLE.keys()
+    assert [name for name, text in texts.items() if ">>> " not in text and name not in excused] == []
+
+
+def documented(method):
+    """Names in the heads of the section of parameters."""
+    section = re.split(r"\n\n(?=\w+\n---)", (inspect.getdoc(method) or "").partition("Parameters\n----------\n")[2])[0]
+    return {name.strip(" *") for line in section.splitlines() if line[:1] != " " for name in line.split(",")}
+
+
+@pytest.mark.parametrize("cls", PUBLIC, ids=lambda cls: cls.__name__)
+def test_every_verb_of_a_model_names_its_arguments(cls):
+    missing = {
+        f"{name}({argument})"
+        for name, method in answers_of(cls).items()
+        for argument in inspect.signature(method).parameters.keys() - documented(method) - {"self"}
     }
-    of_others = {name for name, text in methods.items() if "raises a ``NotImplementedError``" in text}
-    excused = SHOWN_BY_THE_CLASS | WITHOUT_EXAMPLE.keys() | of_others
-    assert [name for name, text in methods.items() if ">>> " not in text and name not in excused] == []
+    assert missing == set()
 
 
 @pytest.mark.parametrize("cls", PUBLIC, ids=lambda cls: cls.__name__)

@@ -99,6 +99,11 @@ class AmortizedLDA(UnsupervisedTrainingMixin, BaseModelClass):
         -------
         ``(g, k)``, rows by feature name, columns ``topic_0``, ``topic_1``, ... that sum to 1.
 
+        Raises
+        ------
+        RuntimeError
+            Before training.
+
         Examples
         --------
         >>> model.get_feature_by_topic(n_samples=10).shape[0]
@@ -130,6 +135,11 @@ class AmortizedLDA(UnsupervisedTrainingMixin, BaseModelClass):
         Returns
         -------
         ``(n, k)``, rows by cell name that sum to 1, columns ``topic_0``, ``topic_1``, ...
+
+        Raises
+        ------
+        RuntimeError
+            Before training.
 
         Examples
         --------

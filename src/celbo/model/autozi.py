@@ -156,6 +156,11 @@ class AUTOZI(VAEMixin, UnsupervisedTrainingMixin, RNASeqMixin, BaseModelClass):
         A lower bound in expectation. scvi-tools 1.4.2 draws one z for each draw of :math:`\delta`, so that its bound is
         looser.
 
+        Raises
+        ------
+        RuntimeError
+            Before training.
+
         Examples
         --------
         >>> model.get_marginal_ll(n_mc_samples=5, seed=0) < 0

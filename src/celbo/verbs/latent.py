@@ -142,7 +142,10 @@ class VAEMixin(Model):
     ) -> dict[str, Tensor]:
         """Negative log-likelihood of the data at drawn latents in nats, smaller is better.
 
-        Parameters are those of :meth:`get_elbo`.
+        Parameters
+        ----------
+        adata, indices, batch_size, dataloader, return_mean, data_loader_kwargs, seed, **kwargs
+            As in :meth:`get_elbo`.
 
         Returns
         -------

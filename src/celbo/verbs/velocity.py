@@ -250,6 +250,11 @@ class VelocityMixin(Model):
     def get_rates(self) -> dict[str, np.ndarray]:
         """Rates of each gene: ``beta``, ``gamma``, ``alpha``, ``alpha_1``, ``lambda_alpha``, each ``(g,)``.
 
+        Raises
+        ------
+        RuntimeError
+            Before training.
+
         Examples
         --------
         >>> {name: rates.shape for name, rates in model.get_rates().items()}

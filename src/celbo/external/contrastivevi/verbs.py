@@ -297,6 +297,11 @@ class ContrastiveMixin(Model):
             In the mean of a latent library, take the variance of its logarithm for the standard deviation, as
             scvi-tools 1.4.2 does, for the same figures. False: the mean itself.
 
+        Raises
+        ------
+        RuntimeError
+            Before training.
+
         Examples
         --------
         >>> model.get_latent_library_size(give_mean=False).shape

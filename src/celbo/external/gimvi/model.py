@@ -166,6 +166,11 @@ class GIMVI(GimviMixin, UnsupervisedTrainingMixin, BaseModelClass):
     def get_var_names(self, legacy_mudata_format: bool = False) -> dict[str, np.ndarray]:  # type: ignore[override]
         """Names of the genes of both data sets, ``{"seq": (g,), "spatial": (g,)}``.
 
+        Parameters
+        ----------
+        legacy_mudata_format
+            Accepted for compatibility with scvi-tools: GIMVI takes no MuData.
+
         Examples
         --------
         >>> [len(names) for names in model.get_var_names().values()]

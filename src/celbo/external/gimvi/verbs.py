@@ -146,6 +146,11 @@ class GimviMixin(ModelFace):
         -------
         Cells by the genes of their data set.
 
+        Raises
+        ------
+        RuntimeError
+            Before training.
+
         Examples
         --------
         >>> model.get_normalized_expression().shape

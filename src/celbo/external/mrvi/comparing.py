@@ -51,6 +51,11 @@ class MRVIMixin(CounterfactualMixin):
         ``xarray.Dataset`` of cells: ``log_probs`` of samples, in the order in which these occur, and for each covariate
         ``{key}_log_probs`` and ``{key}_log_enrichs``, in nats.
 
+        Raises
+        ------
+        RuntimeError
+            Before training.
+
         Examples
         --------
         >>> model.update_sample_info(adata)
@@ -100,6 +105,11 @@ class MRVIMixin(CounterfactualMixin):
         -------
         ``xarray.Dataset`` of cells and samples, in the order in which these occur: ``log_probs`` of the nearest cell,
         in nats; ``log_ratios``, that less the threshold; ``is_admissible``.
+
+        Raises
+        ------
+        RuntimeError
+            Before training.
 
         Examples
         --------

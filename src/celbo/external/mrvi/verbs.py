@@ -64,6 +64,11 @@ class CounterfactualMixin(RNASeqMixin, VAEMixin):
         -------
         ``(n, k)``.
 
+        Raises
+        ------
+        RuntimeError
+            Before training.
+
         Examples
         --------
         >>> model.get_latent_representation(give_z=True).shape
@@ -136,6 +141,11 @@ class CounterfactualMixin(RNASeqMixin, VAEMixin):
         -------
         ``xarray.DataArray`` of cells, samples and latents; for several draws, an axis of them follows the cells.
 
+        Raises
+        ------
+        RuntimeError
+            Before training.
+
         Examples
         --------
         >>> model.get_local_sample_representation(indices=range(50)).shape
@@ -194,6 +204,11 @@ class CounterfactualMixin(RNASeqMixin, VAEMixin):
         ``xarray.Dataset``: ``cell`` of cells, samples and samples; one table of groups, samples and samples for each
         column.
 
+        Raises
+        ------
+        RuntimeError
+            Before training.
+
         Examples
         --------
         >>> distances = model.get_local_sample_distances(groupby="labels", keep_cell=False)
@@ -248,6 +263,11 @@ class CounterfactualMixin(RNASeqMixin, VAEMixin):
             See the class.
         sample
             Name or code of the sample whose cells to take; None: all cells.
+
+        Raises
+        ------
+        RuntimeError
+            Before training.
 
         Examples
         --------

@@ -210,6 +210,16 @@ class ResolvedMixin(RNASeqMixin):
     ) -> pd.DataFrame:
         """Shares of own, diffused and background counts of each cell, rows that sum to 1; nothing is drawn.
 
+        Parameters
+        ----------
+        adata, indices, batch_size
+            See the class.
+
+        Raises
+        ------
+        RuntimeError
+            Before training.
+
         Examples
         --------
         >>> list(model.get_mixture_proportions())
@@ -265,6 +275,13 @@ class ResolvedMixin(RNASeqMixin):
         -------
         Names, ``(n,)``; with ``soft`` a frame of cells by labels.
 
+        Raises
+        ------
+        RuntimeError
+            Before training.
+        ArgumentError
+            A model made without labels.
+
         Examples
         --------
         >>> model.predict(soft=True, num_samples=3).shape
@@ -306,6 +323,13 @@ class ResolvedMixin(RNASeqMixin):
             Draws of the latents.
         n_samples_overall, summary_frequency, weights, return_mean, **kwargs
             Accepted for compatibility with scvi-tools: the answer is the mean of the draws, for all cells.
+
+        Raises
+        ------
+        RuntimeError
+            Before training.
+        ArgumentError
+            A model made without labels.
 
         Examples
         --------

@@ -114,6 +114,11 @@ class SCBASSET(UnsupervisedTrainingMixin, BaseModelClass):
     def get_latent_representation(self) -> np.ndarray:
         """Embedding of each cell, ``(n, k)``, apart from that of its batch.
 
+        Raises
+        ------
+        RuntimeError
+            Before training.
+
         Examples
         --------
         >>> model.get_latent_representation().shape
@@ -124,6 +129,11 @@ class SCBASSET(UnsupervisedTrainingMixin, BaseModelClass):
 
     def get_cell_bias(self) -> np.ndarray:
         """Log odds of a region to be open in each cell, all else equal, ``(n,)``.
+
+        Raises
+        ------
+        RuntimeError
+            Before training.
 
         Examples
         --------

@@ -52,6 +52,11 @@ class NicheMixin(RNASeqMixin):
     ) -> np.ndarray:
         """Expected shares of cell types around each cell, ``(n, c)``, in the order of the composition's columns.
 
+        Parameters
+        ----------
+        adata, indices, batch_size, seed
+            See the class.
+
         Examples
         --------
         >>> model.predict_neighborhood(indices=range(50)).shape
@@ -68,6 +73,11 @@ class NicheMixin(RNASeqMixin):
         seed: int | None = None,
     ) -> np.ndarray:
         """Expected state of the neighbours of each type, ``(n, c, e)``, in the embedding that setup named.
+
+        Parameters
+        ----------
+        adata, indices, batch_size, seed
+            See the class.
 
         Examples
         --------
@@ -128,6 +138,11 @@ class NicheMixin(RNASeqMixin):
         **kwargs: Any,
     ) -> Tensor:
         """That of the states of each cell's neighbours; see :meth:`get_composition_error`.
+
+        Parameters
+        ----------
+        adata, indices, batch_size, dataloader, return_mean, seed, **kwargs
+            As in :meth:`get_composition_error`.
 
         Examples
         --------

@@ -204,6 +204,11 @@ class Tangram(UnsupervisedTrainingMixin, BaseModelClass):
     def get_mapper_matrix(self) -> np.ndarray:
         """Probability of each spot for each cell, ``(n, s)``; rows sum to 1.
 
+        Raises
+        ------
+        RuntimeError
+            Before training.
+
         Examples
         --------
         >>> float(model.get_mapper_matrix().sum(axis=1).min().round(3))  # each cell is somewhere among the spots
@@ -215,6 +220,11 @@ class Tangram(UnsupervisedTrainingMixin, BaseModelClass):
 
     def get_cell_filter(self) -> np.ndarray:
         """How much of each cell the constrained mode keeps, ``(n,)``, from 0 to 1; 1 in the other mode.
+
+        Raises
+        ------
+        RuntimeError
+            Before training.
 
         Examples
         --------

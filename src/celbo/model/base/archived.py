@@ -102,6 +102,11 @@ class ArchivedModel(ModelFace):
     def load_registry(dir_path: str, prefix: str | None = None) -> dict[str, Any]:
         """The registry in an archive.
 
+        Parameters
+        ----------
+        dir_path, prefix
+            As in :meth:`load`.
+
         Examples
         --------
         >>> model.save("of_registry")
@@ -112,7 +117,13 @@ class ArchivedModel(ModelFace):
 
     @staticmethod
     def view_setup_args(dir_path: str, prefix: str | None = None) -> None:
-        """Print the setup call in an archive."""
+        """Print the setup call in an archive.
+
+        Parameters
+        ----------
+        dir_path, prefix
+            As in :meth:`load`.
+        """
         print(setup_call_text(archives.read_saved(dir_path, prefix or "").registry))
 
     @classmethod
@@ -140,6 +151,11 @@ class ArchivedModel(ModelFace):
     def load_weights(self, dir_path: Any) -> None:
         """Put the weights of an archive of this very model into the module.
 
+        Parameters
+        ----------
+        dir_path
+            Folder of the archive.
+
         Examples
         --------
         >>> model.save("of_weights")
@@ -149,6 +165,11 @@ class ArchivedModel(ModelFace):
 
     def delete_archive(self, dir_path: Any) -> None:
         """Remove an archive that :meth:`save` wrote, and its folder if nothing else is in it.
+
+        Parameters
+        ----------
+        dir_path
+            Folder of the archive.
 
         Examples
         --------

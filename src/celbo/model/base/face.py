@@ -15,12 +15,11 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
-from ...core import REGISTRY_KEYS, checked_methods, unknown_name
+from ...core import REGISTRY_KEYS, checked_methods
 from ...core.argument_names import TORCH_DEVICE
-from ...data import AnnDataManager, attrdict, state_registry_of
-from ...data.registry import names_by_modality
-from ...verbs.base import Model
-from .describe import registry_text, setup_call_text, summary_text
+from ...data import AnnDataManager
+from .describe import summary_text
+from .registered import Registered
 
 __all__ = ["ModelFace", "all_managers", "forget_manager", "gene_names", "keep_manager", "kept_manager", "models_of"]
 
@@ -77,7 +76,7 @@ def forget_manager(owner: object, adata: object) -> bool:
 
 
 @checked_methods
-class ModelFace(Model):
+class ModelFace(Registered):
     """State of a model, and how it is asked for."""
 
     _module_cls: ClassVar[type[torch.nn.Module] | None] = None
@@ -90,7 +89,6 @@ class ModelFace(Model):
     run_name_: str
     run_id_: str
     _adata: AnnData | None
-    _adata_manager: AnnDataManager | None
     _model_summary_string: str
     minified_data_type: str | None = None
     _reads: ClassVar[Sequence[str]] = ()
@@ -100,6 +98,11 @@ class ModelFace(Model):
 
     def to_device(self, device: Annotated[str | int | torch.device, TORCH_DEVICE]) -> None:
         """Move the module.
+
+        Parameters
+        ----------
+        device
+            A device of torch, by name (``"cpu"``, ``"cuda:0"``) or by number.
 
         Examples
         --------
@@ -170,6 +173,11 @@ class ModelFace(Model):
         required
             Whether having none is an error.
 
+        Raises
+        ------
+        ValueError
+            ``required``, and the model has not seen this AnnData.
+
         Examples
         --------
         >>> model.get_anndata_manager(adata).summary_stats["n_cells"]
@@ -184,18 +192,6 @@ class ModelFace(Model):
         return manager
 
     # Properties.
-
-    @property
-    def adata_manager(self) -> AnnDataManager:
-        """Manager of the training data."""
-        if self._adata_manager is None:
-            raise ValueError("This model was loaded without data: set model.adata first.")
-        return self._adata_manager
-
-    @property
-    def registry(self) -> Mapping[str, Any]:
-        """What setup found out about the training data."""
-        return self.registry_
 
     @property
     def device(self) -> torch.device:
@@ -288,92 +284,6 @@ class ModelFace(Model):
         """Not of this model: raises a ``NotImplementedError``."""
         raise NotImplementedError(f"differential_abundance is not implemented for {type(self).__name__}.")
 
-    # Looking things up.
-
     def _get_user_attributes(self) -> list[tuple[str, Any]]:
         """Name and value of each attribute, by name; those whose names end in ``_`` go into an archive."""
         return sorted(vars(self).items())
-
-    def data_registry(self, registry_key: str) -> Any:
-        """The data of a field as they lie in the training data.
-
-        Examples
-        --------
-        >>> model.data_registry("batch").shape
-        (400, 1)
-        """
-        return self.adata_manager.get_from_registry(registry_key)
-
-    def get_from_registry(self, adata: AnnData, registry_key: str) -> Any:
-        """The data of a field as they lie in an AnnData.
-
-        Examples
-        --------
-        >>> model.get_from_registry(adata, "X").shape
-        (400, 100)
-        """
-        return self.get_anndata_manager(adata, required=True).get_from_registry(registry_key)
-
-    def get_state_registry(self, registry_key: str) -> attrdict:
-        """What setup learnt about a field: categories, column names.
-
-        Examples
-        --------
-        >>> list(model.get_state_registry("batch")["categorical_mapping"])
-        ['batch_0', 'batch_1']
-        """
-        return state_registry_of(self.registry_, registry_key)
-
-    def get_setup_arg(self, setup_arg: str) -> Any:
-        """An argument of the setup call.
-
-        Examples
-        --------
-        >>> model.get_setup_arg("batch_key")
-        'batch'
-        """
-        known = self.registry_["setup_args"]
-        if setup_arg not in known:
-            raise KeyError(unknown_name("argument of the setup call (setup_arg)", setup_arg, known))
-        return known[setup_arg]
-
-    def get_var_names(self, legacy_mudata_format: bool = False) -> np.ndarray:
-        """Names of the features, in the model's order.
-
-        Parameters
-        ----------
-        legacy_mudata_format
-            Of MuData, give the names of all modalities in one array.
-
-        Returns
-        -------
-        ``(g,)``; for a model of MuData a dictionary of such, by modality.
-
-        Examples
-        --------
-        >>> list(model.get_var_names()[:2])
-        ['gene_0', 'gene_1']
-        """
-        by_modality = names_by_modality(self.registry_)
-        if not by_modality:
-            return np.asarray(self.get_state_registry(REGISTRY_KEYS.X_KEY)["column_names"])
-        if legacy_mudata_format:
-            return np.concatenate(list(by_modality.values()))
-        return by_modality  # type: ignore[return-value]  # verbs of MuData ask for the names of a field
-
-    def update_setup_method_args(self, setup_method_args: dict[str, Any]) -> None:
-        """Change setup arguments in the registry."""
-        self.adata_manager.update_setup_method_args(setup_method_args)
-
-    def view_anndata_setup(self, adata: AnnData | None = None, hide_state_registries: bool = False) -> None:
-        """Print the setup of an AnnData; None: of the training data."""
-        manager = self.adata_manager if adata is None else self.get_anndata_manager(adata, required=True)
-        manager.view_registry(hide_state_registries=hide_state_registries)
-
-    def view_setup_method_args(self) -> None:
-        """Print the setup call."""
-        print(setup_call_text(self.registry_))
-
-    def view_registry(self, hide_state_registries: bool = False) -> None:
-        """Print the registry that the model carries, with or without its data."""
-        print(registry_text(self.registry_, hide_state_registries))

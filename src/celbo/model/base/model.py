@@ -187,11 +187,24 @@ class BaseModelClass(ArchivedModel, metaclass=_ModelMeta):
 
     @classmethod
     def register_manager(cls, adata_manager: AnnDataManager) -> None:
-        """Keep the manager of a setup, for models of this class that are made from its AnnData."""
+        """Keep the manager of a setup, for models of this class that are made from its AnnData.
+
+        Parameters
+        ----------
+        adata_manager
+            Manager with its AnnData.
+        """
         keep_manager(cls, adata_manager)
 
     def transfer_fields(self, adata: AnnData, **kwargs: Any) -> AnnData:
         """Set an AnnData up like the training data (``extend_categories=True`` admits new categories); returns it.
+
+        Parameters
+        ----------
+        adata
+            Data with the same genes.
+        **kwargs
+            ``extend_categories``, ``allow_missing_labels``: see ``setup_anndata``.
 
         Examples
         --------

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -223,13 +224,19 @@ def _with_registration(signature: inspect.Signature) -> inspect.Signature:
     return signature.replace(parameters=parameters, return_annotation=None)
 
 
+_BEFORE_SECTION = re.compile(r"\n\n(?=[A-Z]\w+\n-{3,}(?:\n|$))")
+
+
 def _documented(doc: str, own: Sequence[str]) -> str:
     """A docstring with the shared text of each argument that it does not name itself."""
-    head, _, rest = inspect.cleandoc(doc).partition("\n\nParameters\n----------\n")
-    named = {name.strip() for line in rest.splitlines() if not line.startswith(" ") for name in line.split(",")}
+    head, *sections = _BEFORE_SECTION.split(inspect.cleandoc(doc))
+    of_arguments = [section for section in sections if section.startswith("Parameters\n")]
+    documented = of_arguments[0] if of_arguments else "Parameters\n----------"
+    named = {name.strip() for line in documented.splitlines() if not line.startswith(" ") for name in line.split(",")}
     shared = [name for name in (*own, "**kwargs") if name in _TEXTS and name not in named]
     texts = [f"{name}\n{textwrap.indent(textwrap.fill(_TEXTS[name], 112), '    ')}" for name in shared]
-    return "\n".join([head, "", "Parameters", "----------", *([rest] if rest else []), *texts, ""])
+    others = [section for section in sections if section not in of_arguments]
+    return "\n\n".join([head, "\n".join([documented, *texts]), *others]) + "\n"
 
 
 @functools.cache
