@@ -200,10 +200,13 @@ class TestPrivateAttributes:
             SCVI.setup_anndata(one)
         model = SCVI(data, n_hidden=4)
         uuid, others = (SCVI._get_most_recent_anndata_manager(one).adata_uuid for one in (data, other))
-        assert {uuid, others} <= set(SCVI._setup_adata_manager_store) == set(model._setup_adata_manager_store)
+        of_class = model._setup_adata_manager_store
+        assert {uuid, others} <= set(SCVI._setup_adata_manager_store) == set(of_class)
+        assert of_class[others].adata is other
         assert set(SCVI._per_instance_manager_store[model.id]) == {uuid}
         model.deregister_manager(other)
-        assert others not in SCVI._setup_adata_manager_store
+        assert others not in of_class
+        assert len(of_class) == len(SCVI._setup_adata_manager_store)
         assert others not in celbo.model.SCANVI._setup_adata_manager_store
 
 

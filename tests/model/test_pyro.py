@@ -7,9 +7,16 @@ import torch
 import celbo
 from celbo.core import REGISTRY_KEYS
 from celbo.data.fields import LayerField
-from celbo.model.base import BaseModelClass, PyroJitGuideWarmup, PyroSampleMixin, PyroSviTrainMixin, setup_method
+from celbo.model.base import (
+    BaseModelClass,
+    PyroJitGuideWarmup,
+    PyroModelGuideWarmup,
+    PyroSampleMixin,
+    PyroSviTrainMixin,
+    setup_method,
+)
 from celbo.module.base import PyroBaseModuleClass
-from celbo.train import PyroTrainingPlan
+from celbo.train import LowLevelPyroTrainingPlan, LowLevelPyroTrainingPlanConfig, PyroTrainingPlan, Trainer
 
 pyro = pytest.importorskip("pyro", reason="Pyro is not installed: pip install 'celbo[pyro]'")
 from pyro import distributions as dist  # noqa: E402
@@ -104,3 +111,32 @@ def test_plan_and_warm_up(model):
     assert PyroJitGuideWarmup(loader).dataloader is loader
     with pytest.raises(NotImplementedError, match="property `guide`"):
         _ = PyroBaseModuleClass().guide
+
+
+def test_an_elbo_of_pyro_under_torchs_optimizer(model):
+    """The same rates are found by a differentiated ELBO; the guide's parameters are there before the optimizer is."""
+    loader = model._make_data_loader(adata=model.adata, batch_size=80)
+    plan = LowLevelPyroTrainingPlan(model.module, optim_kwargs={"lr": 0.05})
+    trainer = Trainer(max_epochs=300, accelerator="cpu", callbacks=[PyroModelGuideWarmup(loader)], verbose=0, seed=0)
+    trainer.fit(plan, loader)
+    losses = trainer.history.frames()["elbo_train"].to_numpy().ravel()
+    assert losses[-1] < losses[0]
+    with torch.no_grad():
+        rate = model.module.guide.median()["rate"]
+    np.testing.assert_allclose(rate, model.adata.X.mean(0), rtol=0.1)
+
+
+def test_the_model_is_told_the_number_of_training_cells(model):
+    for cls in (LowLevelPyroTrainingPlan, PyroTrainingPlan):
+        plan = cls(model.module)
+        plan.n_obs_training = 7
+        assert (plan.n_obs_training, model.module.model.n_obs) == (7, 7)
+        plan.n_obs_training = model.adata.n_obs
+    kwargs = LowLevelPyroTrainingPlanConfig(scale_elbo=0.5, optim_kwargs={"lr": 0.1}).to_kwargs()
+    half = LowLevelPyroTrainingPlan(model.module, **kwargs)
+    batch = next(iter(model._make_data_loader(adata=model.adata, batch_size=80)))
+    half.module.guide(batch[REGISTRY_KEYS.X_KEY])
+    pyro.set_rng_seed(0)
+    loss = half._loss_of(batch)
+    pyro.set_rng_seed(0)
+    torch.testing.assert_close(2 * loss, LowLevelPyroTrainingPlan(model.module)._loss_of(batch))

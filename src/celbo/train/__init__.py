@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from .plans.adversarial import AdversarialTrainingPlan, AdversarialTrainingPlanConfig
     from .plans.classification import METRIC_KEYS
     from .plans.classifier import ClassifierTrainingPlan, ClassifierTrainingPlanConfig
-    from .plans.pyro import PyroTrainingPlan
+    from .plans.pyro import (
+        LowLevelPyroTrainingPlan,
+        LowLevelPyroTrainingPlanConfig,
+        PyroTrainingPlan,
+        PyroTrainingPlanConfig,
+    )
     from .plans.semisupervised import SemiSupervisedTrainingPlan, SemiSupervisedTrainingPlanConfig
     from .plans.semisupervised_adversarial import (
         SemiSupervisedAdversarialTrainingPlan,
@@ -41,9 +46,12 @@ __all__ = [
     "KwargsLike",
     "LearningRateMonitor",
     "LoudEarlyStopping",
+    "LowLevelPyroTrainingPlan",
+    "LowLevelPyroTrainingPlanConfig",
     "NonFiniteLossError",
     "Plan",
     "PyroTrainingPlan",
+    "PyroTrainingPlanConfig",
     "Recipe",
     "SaveCheckpoint",
     "ScibCallback",
@@ -67,7 +75,10 @@ _HOMES = {
     "ClassifierTrainingPlan": "plans.classifier",
     "ClassifierTrainingPlanConfig": "plans.classifier",
     "DifferentRunError": "checkpoints",
+    "LowLevelPyroTrainingPlan": "plans.pyro",
+    "LowLevelPyroTrainingPlanConfig": "plans.pyro",
     "PyroTrainingPlan": "plans.pyro",
+    "PyroTrainingPlanConfig": "plans.pyro",
     "ScibCallback": "scib",
     "SemiSupervisedAdversarialTrainingPlan": "plans.semisupervised_adversarial",
     "SemiSupervisedAdversarialTrainingPlanConfig": "plans.semisupervised_adversarial",

@@ -272,6 +272,7 @@ class Trainer(TrainerView):
 
     def run_once(self) -> None:
         """Run from where the trainer stands, or from the checkpoint that it resumes, to the end."""
+        self.call("setup", stage="fit")
         self.optimizers, self.lr_links = unpack_optimizers(self.plan.configure_optimizers())
         self.optimizers = self.engine.set_up_optimizers(self.optimizers)
         every = 1 if self.engine.device.type == "cpu" else self.log_every_n_steps
@@ -312,7 +313,6 @@ class Trainer(TrainerView):
         self.checkpointing.training_over()
 
     def _begin(self) -> None:
-        self.call("setup", stage="fit")
         self.call("on_fit_start")
         self.plan.on_train_start()
         self.call("on_train_start")

@@ -1,6 +1,6 @@
 """Private attributes of scvi-tools' models that code of others asks for: each computed from what celbo has."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -54,13 +54,35 @@ class _OfClass:
         return self.answer(owner)
 
 
-def _managers_of_models(cls: type) -> dict[str, dict[str, AnnDataManager]]:
-    return {model.id: all_managers(model) for model in models_of(cls)}
+class _Managers(Mapping[str, AnnDataManager]):
+    """Managers of a class or of a model, by the identity of their data: those that there are when it is asked.
+
+    Parameters
+    ----------
+    owner
+        The class or the model.
+    """
+
+    def __init__(self, owner: object) -> None:
+        self.owner = owner
+
+    def __getitem__(self, key: str) -> AnnDataManager:
+        return all_managers(self.owner)[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(all_managers(self.owner))
+
+    def __len__(self) -> int:
+        return len(all_managers(self.owner))
+
+
+def _managers_of_models(cls: type) -> dict[str, _Managers]:
+    return {model.id: _Managers(model) for model in models_of(cls)}
 
 
 COMPUTED: Mapping[type, Mapping[str, _Computed | _OfClass]] = {
     BaseModelClass: {
-        "_setup_adata_manager_store": _OfClass(all_managers),
+        "_setup_adata_manager_store": _OfClass(_Managers),
         "_per_instance_manager_store": _OfClass(_managers_of_models),
     },
     SemisupervisedTrainingMixin: {

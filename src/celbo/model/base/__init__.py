@@ -16,7 +16,7 @@ from .training import UnsupervisedTrainingMixin
 
 if TYPE_CHECKING:
     from .archives.convert import convert_archive, export_archive
-    from .pyro import PyroJitGuideWarmup, PyroSampleMixin, PyroSviTrainMixin
+    from .pyro import PyroJitGuideWarmup, PyroModelGuideWarmup, PyroSampleMixin, PyroSviTrainMixin
     from .semisupervised import SemisupervisedTrainingMixin
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "DifferentialComputation",
     "EmbeddingMixin",
     "PyroJitGuideWarmup",
+    "PyroModelGuideWarmup",
     "PyroSampleMixin",
     "PyroSviTrainMixin",
     "RNASeqMixin",
@@ -42,6 +43,7 @@ __all__ = [
 
 _HOMES = {
     "PyroJitGuideWarmup": "pyro",
+    "PyroModelGuideWarmup": "pyro",
     "PyroSampleMixin": "pyro",
     "PyroSviTrainMixin": "pyro",
     "SemisupervisedTrainingMixin": "semisupervised",

@@ -11,7 +11,6 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import torch
 from anndata import AnnData
-from torch import Tensor
 
 from ...core import checked
 from ...core.kinds import Whole
@@ -24,7 +23,7 @@ from .archives.archive import pick_device
 from .face import ModelFace
 from .training import Trainable, UnsupervisedTrainingMixin
 
-__all__ = ["PyroJitGuideWarmup", "PyroSampleMixin", "PyroSviTrainMixin"]
+__all__ = ["PyroJitGuideWarmup", "PyroModelGuideWarmup", "PyroSampleMixin", "PyroSviTrainMixin"]
 
 Samples = dict[str, np.ndarray]
 
@@ -51,12 +50,32 @@ class PyroJitGuideWarmup(Callback):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Run it."""
-        loader = trainer.train_loader if self.dataloader is None else self.dataloader
-        device = pl_module.device
-        with torch.no_grad():
-            batch = {name: table.to(device) for name, table in next(iter(loader)).items()}
-            args, kwargs = pl_module.module._get_fn_args_from_batch(batch)
-            pl_module.module.guide(*args, **kwargs)
+        _run_guide(trainer.train_loader if self.dataloader is None else self.dataloader, pl_module)
+
+
+class PyroModelGuideWarmup(Callback):
+    """Run the guide once before the optimizer is made, which is to have its parameters.
+
+    Parameters
+    ----------
+    dataloader
+        Where the minibatch comes from.
+    """
+
+    @checked
+    def __init__(self, dataloader: Iterable[Any]) -> None:
+        self.dataloader = dataloader
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str | None = None) -> None:
+        """Run it."""
+        _run_guide(self.dataloader, pl_module)
+
+
+def _run_guide(loader: Iterable[Any], plan: Any) -> None:
+    with torch.no_grad():
+        batch = {name: table.to(plan.device) for name, table in next(iter(loader)).items()}
+        args, kwargs = plan.module._get_fn_args_from_batch(batch)
+        plan.module.guide(*args, **kwargs)
 
 
 def _options(model: Trainable, options: dict[str, Any]) -> dict[str, Any]:
@@ -158,15 +177,17 @@ class PyroSampleMixin(ModelFace):
         return found
 
     def _drawn(self, args: Any, kwargs: Any, num_samples: int, sites: list[str] | None, with_observed: bool) -> Samples:
-        """Draws of one minibatch by site, ``(s, ...)``."""
+        """Draws of one minibatch by site, ``(s, ...)``: the model run with what the guide drew."""
         poutine = pyro_for("sample_posterior", "pyro.poutine")
-        predictive = self.module.create_predictive(num_samples=num_samples, return_sites=tuple(sites or ()))
+        draws: list[Samples] = []
         with torch.no_grad():
-            trace = poutine.trace(self.module.model).get_trace(*args, **kwargs)
-            drawn: Mapping[str, Tensor] = predictive(*args, **kwargs)
-        observed = {name for name, node in trace.nodes.items() if node.get("is_observed")}
-        left_out = set() if sites is not None or with_observed else observed
-        return {name: values.cpu().numpy() for name, values in drawn.items() if name not in left_out}
+            for _ in range(num_samples):
+                guided = poutine.trace(self.module.guide).get_trace(*args, **kwargs)
+                trace = poutine.trace(poutine.replay(self.module.model, trace=guided)).get_trace(*args, **kwargs)
+                nodes = {name: node for name, node in trace.nodes.items() if _is_drawn(node, with_observed)}
+                nodes = nodes if sites is None else {name: trace.nodes[name] for name in sites}
+                draws.append({name: node["value"].cpu().numpy() for name, node in nodes.items()})
+        return {name: np.stack([draw[name] for draw in draws]) for name in draws[0]}
 
     def _of_cells(self, drawn: Samples) -> Samples:
         return {name: values for name, values in drawn.items() if name in self.module.list_obs_plate_vars["sites"]}
@@ -178,3 +199,10 @@ class PyroSampleMixin(ModelFace):
             axis = next((axis for axis in range(1, first.ndim) if first.shape[axis] == n_first), 1)
             joined[name] = np.concatenate([drawn[name] for _, drawn in parts], axis=axis)
         return joined
+
+
+def _is_drawn(node: Mapping[str, Any], with_observed: bool) -> bool:
+    """Whether an entry of a trace is a site, and one whose value the data do not give."""
+    if node["type"] != "sample" or type(node["fn"]).__name__ == "_Subsample":  # the latter is a plate
+        return False
+    return with_observed or not node["is_observed"] or bool(node["infer"].get("_deterministic"))

@@ -11,12 +11,18 @@ from torch import Tensor, nn
 
 from ...core import optional
 
-__all__ = ["PyroBaseModuleClass", "pyro_for"]
+__all__ = ["PyroBaseModuleClass", "pyro_for", "tell_n_obs"]
 
 
 def pyro_for(purpose: str, part: str = "pyro") -> Any:
     """Pyro, or a part of it by its dotted name; an error that says how to get it."""
     return optional(part, extra="pyro", purpose=purpose)
+
+
+def tell_n_obs(model: Any, n_obs: int, only_if_unknown: bool = False) -> None:
+    """Tell a model in Pyro how many cells there are, by its attribute ``n_obs``, where it has one."""
+    if hasattr(model, "n_obs") and not (only_if_unknown and model.n_obs is not None):
+        model.n_obs = n_obs
 
 
 class PyroBaseModuleClass(nn.Module):
@@ -66,6 +72,7 @@ class PyroBaseModuleClass(nn.Module):
         """
         if model.adata is None:
             return
+        tell_n_obs(self.model, model.adata.n_obs, only_if_unknown=True)
         with torch.no_grad():
             args, fn_kwargs = self._get_fn_args_from_batch(next(iter(model._make_data_loader(adata=model.adata))))
             self.guide(*args, **fn_kwargs)
