@@ -11,6 +11,9 @@ from scipy.special import expit, gammaln, log_expit
 from celbo.distributions import (
     Accessibility,
     BetaBinomial,
+    Gamma,
+    Log1pNormal,
+    LogNormal,
     Methylation,
     NegativeBinomial,
     NegativeBinomialMixture,
@@ -84,6 +87,24 @@ ROWS = {
         grid(mu=[-3.0, 0.0, 10.0], scale=[0.1, 1.0, 30.0]),
         [-2.0, 0.0, 0.7, 40.0],
         lambda x, mu, scale: st.norm.logpdf(x, mu, scale),
+    ),
+    "Gamma": (
+        Gamma,
+        grid(concentration=[8.0, 30.0], rate=[0.1, 1.0, 20.0]),
+        [1e-3, 0.5, 3.0, 40.0],
+        lambda x, concentration, rate: st.gamma.logpdf(x, concentration, scale=1 / rate),
+    ),
+    "LogNormal": (
+        LogNormal,
+        grid(mu=[-2.0, 0.0, 3.0], scale=[0.05, 0.2]),
+        [1e-3, 0.5, 3.0, 40.0],
+        lambda x, mu, scale: st.lognorm.logpdf(x, scale, scale=np.exp(mu)),
+    ),
+    "Log1pNormal": (
+        Log1pNormal,
+        grid(mu=[-2.0, 0.3, 3.0], sigma=[0.05, 0.2]),
+        [-0.9, 0.0, 0.5, 40.0],
+        lambda x, mu, sigma: st.lognorm.logpdf(x + 1, sigma, scale=np.exp(mu)),
     ),
     "Accessibility": (
         Accessibility,

@@ -200,6 +200,7 @@ def test_contract_of_background_and_target():
 
 
 NOT_OF_ONE_ADATA = {
+    "DIAGVI": "takes two data sets",
     "DestVI": "is made from a CondSCVI",
     "GIMVI": "takes two data sets",
     "METHYLANVI": "takes a MuData",

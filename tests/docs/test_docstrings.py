@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from celbo import external, model
-from celbo.external import CYTOVI, GIMVI, METHYLVI, MRVI, RESOLVI, SCVIVA, VELOVI, ContrastiveVI
+from celbo.external import CYTOVI, DIAGVI, GIMVI, METHYLVI, MRVI, RESOLVI, SCVIVA, VELOVI, ContrastiveVI
 from celbo.model import MULTIVI, PEAKVI, SCANVI, SCVI, TOTALVI, DestVI
 from celbo.model.base import BaseModelClass
 from celbo.report.summary import summarise
@@ -29,6 +29,7 @@ MODELS = {
     "CounterfactualMixin": MRVI,
     "CytometryMixin": CYTOVI,
     "DifferencesMixin": RESOLVI,
+    "DiagviMixin": DIAGVI,
     "GimviMixin": GIMVI,
     "ImputingMixin": CYTOVI,
     "MRVIMixin": MRVI,
@@ -37,6 +38,7 @@ MODELS = {
     "NicheMixin": SCVIVA,
     "ProteinMixin": TOTALVI,
     "ResolvedMixin": RESOLVI,
+    "SeveralSetsMixin": GIMVI,
     "SemisupervisedTrainingMixin": SCANVI,
     "SpotStatesMixin": DestVI,
     "VelocityMixin": VELOVI,

@@ -11,10 +11,10 @@ from torch.distributions import Normal, kl_divergence
 
 from celbo.core import ArgumentError
 from celbo.data import synthetic_iid
+from celbo.dataloaders.two_sets import TwoSetsSplitter
 from celbo.distributions import NegativeBinomial
 from celbo.external import GIMVI
 from celbo.external.gimvi import JVAE
-from celbo.external.gimvi.loading import TwoSetsSplitter
 from celbo.model.base import convert_archive, export_archive
 from celbo.train import Callback
 
@@ -166,7 +166,7 @@ def test_validation_looks_at_each_cell_once(model):
     with pytest.raises(ValueError, match="external_indexing has 3 parts"):
         TwoSetsSplitter(*managers, external_indexing=[[0], [1], [2]])
     with pytest.raises(ValueError, match="1 spatial cells are left to train on"):
-        TwoSetsSplitter(*managers, external_indexing=[rows[0], [[0], np.arange(1, 60), []]])
+        TwoSetsSplitter(*managers, ("dissociated", "spatial"), external_indexing=[rows[0], [[0], np.arange(1, 60), []]])
 
 
 class _Stop(Callback):

@@ -252,6 +252,16 @@ CHOICES: tuple[Choice, ...] = (
         tutorial="multiome",
     ),
     Choice(
+        "external/diagvi/model.py",
+        ("external.DIAGVI",),
+        TWO,
+        (Need.RNA,),
+        "counts or values of two modalities, each of cells of its own; which features go together",
+        "joint latent space, labels carried over, what the other modality would have measured",
+        brings="cells of the other modality, and which of its features go with genes",
+        takes_raw=False,
+    ),
+    Choice(
         "model/peakvi.py",
         ("model.PEAKVI",),
         CHROMATIN,

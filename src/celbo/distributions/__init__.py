@@ -5,6 +5,8 @@ from .accessibility import Accessibility
 from .base import CountDistribution
 from .beta import Beta
 from .beta_binomial import BetaBinomial
+from .gamma import Gamma, ZeroInflatedGamma
+from .log_normal import Log1pNormal, LogNormal, ZeroInflatedLogNormal
 from .methylation import Methylation
 from .negative_binomial import NegativeBinomial, ZeroInflatedNegativeBinomial
 from .negative_binomial_mixture import NegativeBinomialMixture
@@ -16,11 +18,16 @@ __all__ = [
     "Beta",
     "BetaBinomial",
     "CountDistribution",
+    "Gamma",
+    "Log1pNormal",
+    "LogNormal",
     "Methylation",
     "NegativeBinomial",
     "NegativeBinomialMixture",
     "Normal",
     "Poisson",
+    "ZeroInflatedGamma",
+    "ZeroInflatedLogNormal",
     "ZeroInflatedNegativeBinomial",
 ]
 

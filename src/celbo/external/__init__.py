@@ -5,6 +5,7 @@ from .cellassign import CellAssign
 from .contrastivevi import ContrastiveVI
 from .cytovi import CYTOVI
 from .decipher import Decipher
+from .diagvi import DIAGVI
 from .drvi import DRVI
 from .gimvi import GIMVI
 from .jointembedding import JointEmbeddingSCVI
@@ -24,6 +25,7 @@ from .velovi import VELOVI
 
 __all__ = [
     "CYTOVI",
+    "DIAGVI",
     "DRVI",
     "GIMVI",
     "METHYLANVI",

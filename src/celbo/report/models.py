@@ -9,6 +9,7 @@ import numpy as np
 
 from ..external import (
     CYTOVI,
+    DIAGVI,
     METHYLANVI,
     METHYLVI,
     POISSONVI,
@@ -45,6 +46,12 @@ def _latents(model: Any, indices: np.ndarray) -> Latents:
     asks = _arguments_of_latents(type(model))
     found = model.get_latent_representation(indices=indices, **({"return_dist": True} if "return_dist" in asks else {}))
     return found if "return_dist" in asks else (found, None)
+
+
+def _latents_of_the_first(model: DIAGVI, indices: np.ndarray) -> Latents:
+    """Of the first of two modalities, whose data the report is on."""
+    name = model.set_names[0]
+    return model.get_latent_representation(indices={name: indices.tolist()})[name], None
 
 
 def _arguments_of_latents(cls: type) -> Collection[str]:
@@ -117,6 +124,7 @@ ROWS: Mapping[type, Row] = {
     SysVI: Row(takes_counts=False),
     CYTOVI: Row(takes_counts=False, of=("cells", "markers")),
     VELOVI: Row(takes_counts=False),
+    DIAGVI: Row(latents=_latents_of_the_first, draws_counts=False, takes_counts=False, of=("cells", "features")),
     DestVI: Row(latents=None, detail=ProportionDetail.of, of=("spots", "genes")),
 }
 """Class -> what its verbs and its module do not tell themselves."""

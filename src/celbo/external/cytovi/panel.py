@@ -3,18 +3,18 @@
 Dims: n cells, g markers.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 from anndata import AnnData
 
 from ...core import REGISTRY_KEYS, ArgumentError, unknown_name
 from ...data.access import anndata_value
 from ...data.fields import LayerField
-from ...store.matrices.blocks import DenseBlock, blocks, shape_of
+from ...data.fields.values import dense_rows, find_faults
+from ...store.matrices.blocks import shape_of
 
 __all__ = [
     "BACKBONE",
@@ -55,54 +55,6 @@ MASK_LAYER = "_nan_mask"
 
 BACKBONE = "backbone"
 
-_ROWS = 2**13
-
-
-class _Faults(NamedTuple):
-    """Numbers that must not be there."""
-
-    n_values: int
-    n_cells: int
-    first_cell: int
-    columns: np.ndarray
-    value: float
-
-    def told(self, adata: AnnData, names: Any) -> str:
-        """How many, where the first one is, and in which markers."""
-        listed = ", ".join(str(names[g]) for g in self.columns[:5]) + (", ..." if len(self.columns) > 5 else "")
-        where = f"first in cell {adata.obs_names[self.first_cell]!r}: {self.value:.6g}"
-        return f"{self.n_values:,} values of {self.n_cells:,} cells ({where}; markers {listed})"
-
-
-def _rows(x: Any) -> Iterator[tuple[int, np.ndarray]]:
-    """Rows of a matrix of any storage as dense blocks, with the number of the first."""
-    for block in blocks(x.tocsr() if sp.issparse(x) else x, _ROWS):
-        if isinstance(block, DenseBlock):
-            yield block.start, block.values
-        elif block.by_column:
-            raise TypeError("Markers that lie in a file by columns (CSC) cannot be read by cells: write them dense.")
-        else:
-            shape = (block.stop - block.start, shape_of(x)[1])
-            yield block.start, sp.csr_matrix((block.data, block.indices, block.indptr), shape).toarray()
-
-
-def _faults(x: Any, mask: Any, is_wrong: Any) -> _Faults | None:
-    """What is wrong where the mask says that something was measured."""
-    n_values = n_cells = 0
-    first: tuple[int, float] | None = None
-    columns_g = np.zeros(shape_of(x)[1], bool)
-    masks = None if mask is None else _rows(mask)
-    for start, values_ng in _rows(x):
-        wrong_ng = is_wrong(values_ng)
-        if masks is not None:
-            wrong_ng &= next(masks)[1] > 0
-        if not wrong_ng.any():
-            continue
-        cells = np.flatnonzero(wrong_ng.any(1))
-        n_values, n_cells, columns_g = n_values + int(wrong_ng.sum()), n_cells + len(cells), columns_g | wrong_ng.any(0)
-        first = first or (start + int(cells[0]), float(values_ng[cells[0]][wrong_ng[cells[0]]][0]))
-    return None if first is None else _Faults(n_values, n_cells, first[0], np.flatnonzero(columns_g), first[1])
-
 
 class PanelField(LayerField):
     """Layer that says which markers each cell's panel has; the state names the backbone, which all panels have."""
@@ -119,11 +71,12 @@ class PanelField(LayerField):
                 f"adata.layers[{self.attr_key!r}] = np.ones(adata.shape) says that all were measured."
             )
         super().validate_field(adata)
-        wrong = _faults(self.get_field_data(adata), None, lambda values: (values != 0) & (values != 1))
+        wrong = find_faults(self.get_field_data(adata), None, lambda values: (values != 0) & (values != 1))
         if wrong is not None:
             raise ValueError(
                 f"{self.place} must be 1 where a marker was measured and 0 where it was not; other numbers: "
-                f"{wrong.told(adata, adata.var_names)}. celbo.external.cytovi.register_nan_layer(adata) writes it."
+                f"{wrong.told(adata, adata.var_names, 'markers')}. celbo.external.cytovi.register_nan_layer(adata) "
+                "writes it."
             )
 
     def register_field(self, adata: AnnData) -> dict[str, Any]:
@@ -165,7 +118,7 @@ class MarkerField(LayerField):
 
     def _check(self, adata: AnnData) -> None:
         mask = None if self.mask_layer is None else adata.layers.get(self.mask_layer)  # its field asks for it
-        wrong = _faults(self.get_field_data(adata), mask, lambda values: ~np.isfinite(values))
+        wrong = find_faults(self.get_field_data(adata), mask, lambda values: ~np.isfinite(values))
         if wrong is not None:
             cure = (
                 "if these markers were not measured, celbo.external.cytovi.register_nan_layer(adata) says so to the "
@@ -173,14 +126,14 @@ class MarkerField(LayerField):
                 if mask is None
                 else f"adata.layers[{self.mask_layer!r}] says that they were measured: set it to 0 there"
             )
-            told = wrong.told(adata, adata.var_names)
+            told = wrong.told(adata, adata.var_names, "markers")
             raise ValueError(f"{self.place} has no finite numbers in {told}; {cure}, or leave these cells out.")
 
 
 def measured_everywhere(mask: Any) -> np.ndarray:
     """Markers that every cell was measured for, ``(g,)`` booleans."""
     everywhere_g = np.ones(shape_of(mask)[1], bool)
-    for _, values_ng in _rows(mask):
+    for _, values_ng in dense_rows(mask):
         everywhere_g &= (values_ng > 0).all(0)
     return everywhere_g
 
@@ -211,12 +164,12 @@ def check_support(adata: AnnData, place: Mapping[str, Any], mask_layer: str | No
         return
     mask = None if mask_layer is None else adata.layers[mask_layer]
     x = anndata_value(adata, place["attr_name"], place["attr_key"])
-    wrong = _faults(x, mask, lambda values: (values <= 0) | (values >= 1))
+    wrong = find_faults(x, mask, lambda values: (values <= 0) | (values >= 1))
     if wrong is not None:
         raise ValueError(
             f"protein_likelihood={likelihood!r} takes values {_SUPPORTS[likelihood]}, and there are others: "
-            f"{wrong.told(adata, adata.var_names)}. celbo.external.cytovi.scale(adata) puts markers there, or take "
-            "protein_likelihood='normal'."
+            f"{wrong.told(adata, adata.var_names, 'markers')}. celbo.external.cytovi.scale(adata) puts markers "
+            "there, or take protein_likelihood='normal'."
         )
 
 

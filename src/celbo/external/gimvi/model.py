@@ -5,7 +5,6 @@ gene expression measurements*, ICML workshop on computational biology 2019.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
@@ -15,16 +14,13 @@ from anndata import AnnData
 from ...core import REGISTRY_KEYS, ArgumentError
 from ...core.kinds import Number
 from ...data import AnnDataManager, state_registry_of, summary_stats_of
-from ...data import read as read_data
 from ...data.fields import bundles
 from ...data.library import library_size_moments
-from ...io.scvitools.read import OTHER_REGISTRIES
-from ...model.base import BaseModelClass, UnsupervisedTrainingMixin, archives, setup_method
-from ...model.base.archives.beside import write_whole
-from ...model.base.face import keep_manager
+from ...dataloaders.two_sets import TwoSetsSplitter
+from ...model.base import UnsupervisedTrainingMixin, archives, setup_method
 from ...model.base.made_with import given_arguments
+from ...model.base.several import SeveralSetsMixin
 from ...train.method import PASSED_ON, SPLIT, WHERE, Argument, training
-from .loading import TwoSetsSplitter
 from .module import JVAE
 from .plan import TwoSetsPlan
 from .verbs import GimviMixin
@@ -41,12 +37,13 @@ _COUNTS = ("zinb", "nb", "poisson")
 
 def _two_sets(model: "GIMVI", options: dict[str, Any]) -> dict[str, Any]:
     """Hand the second data set to the splitter, and the adversary's settings to the plan."""
-    of_splitter = {"spatial_manager": model.adata_managers["spatial"]} | (options.get("datasplitter_kwargs") or {})
+    of_splitter = {"second_manager": model.adata_managers["spatial"], "names": ("dissociated", "spatial")}
+    of_splitter |= options.get("datasplitter_kwargs") or {}
     plan = {"scale_adversarial_loss": options.pop("kappa")} | dict(options.pop("plan_kwargs") or {})
     return options | {"datasplitter_kwargs": of_splitter, "plan_kwargs": plan}
 
 
-class GIMVI(GimviMixin, UnsupervisedTrainingMixin, BaseModelClass):
+class GIMVI(GimviMixin, UnsupervisedTrainingMixin, SeveralSetsMixin):
     r"""Autoencoder of dissociated and spatial cells in one latent space, which imputes genes not measured in space.
 
     .. math:: x_{ng} \sim \mathrm{NB}\Bigl(\ell_n \frac{\exp f_g(z_n)}{\sum_{h \in G_d} \exp f_h(z_n)},
@@ -111,18 +108,16 @@ class GIMVI(GimviMixin, UnsupervisedTrainingMixin, BaseModelClass):
     def _take_spatial(self, adata_spatial: AnnData | None) -> None:
         """Keep the second data set next to the first; a model without data has its registry only."""
         self.adatas: list[AnnData] = []
-        self.adata_managers: dict[str, AnnDataManager] = {}
-        if self._adata is None:
-            self.registries_ = [self.registry_, *self.registry_[OTHER_REGISTRIES]]
-            return
-        if adata_spatial is None:
-            raise ValueError("GIMVI needs the spatial cells too: GIMVI(adata_seq, adata_spatial).")
-        spatial = self._class_manager(adata_spatial)
-        keep_manager(self, spatial)
-        self.adatas = [self._adata, adata_spatial]
-        self.adata_managers = dict(zip(_NAMES, (self.adata_manager, spatial), strict=True))
-        self.registries_ = [manager.registry for manager in self.adata_managers.values()]
-        self.registry_ = {**self.registry_, OTHER_REGISTRIES: [spatial.registry]}
+        if self._adata is not None:
+            if adata_spatial is None:
+                raise ValueError("GIMVI needs the spatial cells too: GIMVI(adata_seq, adata_spatial).")
+            self.adatas = [self._adata, adata_spatial]
+        self._take_sets(dict(zip(_NAMES, self.adatas, strict=False)))
+
+    @property
+    def set_names(self) -> list[str]:
+        """``["seq", "spatial"]``."""
+        return list(_NAMES)
 
     def _categories(self, key: str) -> list[list[Any]]:
         return [list(state_registry_of(one, key)["categorical_mapping"]) for one in self.registries_]
@@ -163,22 +158,6 @@ class GIMVI(GimviMixin, UnsupervisedTrainingMixin, BaseModelClass):
             means[:, own], variances[:, own] = library_size_moments(x, np.asarray(batch_n), n_batches[mode])
         return means, np.where(variances > 0, variances, 1.0)  # a batch of one cell has no spread
 
-    def get_var_names(self, legacy_mudata_format: bool = False) -> dict[str, np.ndarray]:  # type: ignore[override]
-        """Names of the genes of both data sets, ``{"seq": (g,), "spatial": (g,)}``.
-
-        Parameters
-        ----------
-        legacy_mudata_format
-            Accepted for compatibility with scvi-tools: GIMVI takes no MuData.
-
-        Examples
-        --------
-        >>> [len(names) for names in model.get_var_names().values()]
-        [30, 20]
-        """
-        states = (state_registry_of(one, REGISTRY_KEYS.X_KEY) for one in self.registries_)
-        return {name: np.asarray(state["column_names"]) for name, state in zip(_NAMES, states, strict=True)}
-
     train = training(
         {"max_epochs": 200},
         WHERE,
@@ -192,11 +171,9 @@ class GIMVI(GimviMixin, UnsupervisedTrainingMixin, BaseModelClass):
 
     @classmethod
     def _replay_setup(cls, adata: Any, registry: Mapping[str, Any], **kwargs: Any) -> AnnDataManager:
-        if not isinstance(adata, tuple):
-            return super()._replay_setup(adata, registry, **kwargs)
-        seq, spatial = adata
-        super()._replay_setup(spatial, registry[OTHER_REGISTRIES][0], **kwargs)
-        return super()._replay_setup(seq, registry, **kwargs)
+        if isinstance(adata, tuple):
+            return cls._replay_setups(adata, registry, **kwargs)
+        return super()._replay_setup(adata, registry, **kwargs)
 
     @classmethod
     @setup_method
@@ -211,39 +188,6 @@ class GIMVI(GimviMixin, UnsupervisedTrainingMixin, BaseModelClass):
     ) -> bundles.Fields:
         """Register dissociated cells or spatial ones: call it once for each data set."""
         return bundles.counts(layer, use_raw) + bundles.batch(batch_key) + bundles.labels(labels_key)
-
-    def save(  # type: ignore[override]
-        self,
-        dir_path: str,
-        prefix: str | None = None,
-        overwrite: bool = False,
-        save_anndata: bool = False,
-        save_kwargs: dict[str, Any] | None = None,
-        **anndata_write_kwargs: Any,
-    ) -> None:
-        """Write the model as :meth:`BaseModelClass.save <celbo.model.base.BaseModelClass.save>` does.
-
-        Parameters
-        ----------
-        dir_path, prefix, overwrite, save_kwargs, **anndata_write_kwargs
-            As there.
-        save_anndata
-            Write the training data beside it, as ``adata_seq.h5ad`` and ``adata_spatial.h5ad``.
-
-        Raises
-        ------
-        ValueError
-            ``save_anndata`` of a model that was loaded without data.
-
-        Examples
-        --------
-        >>> model.save("my_model", save_anndata=True)
-        """
-        if save_anndata and not self.adatas:
-            raise ValueError("save_anndata=True, but this model was loaded without data.")
-        super().save(dir_path, prefix, overwrite)
-        for name, adata in zip(_NAMES, self.adatas if save_anndata else (), strict=False):
-            write_whole(adata, _beside(dir_path, prefix, name), anndata_write_kwargs)
 
     @classmethod
     def load(  # type: ignore[override]
@@ -276,18 +220,13 @@ class GIMVI(GimviMixin, UnsupervisedTrainingMixin, BaseModelClass):
         >>> celbo.external.GIMVI.load("trained", seq, spatial).is_trained
         True
         """
-        files = [_beside(dir_path, prefix, name) for name in _NAMES]
         data: Any = (adata_seq, adata_spatial)
-        if adata_seq is None and adata_spatial is None and all(file.is_file() for file in files):
-            data = tuple(read_data(file) for file in files)
+        if adata_seq is None and adata_spatial is None:
+            data = tuple((cls._sets_beside(dir_path, prefix, _NAMES) or {}).values())
         given = [one for one in data if one is not None and one is not False]
         if len(given) == 1:
             raise ValueError("GIMVI.load takes both data sets, or none: adata_seq= and adata_spatial=.")
         return archives.load_model(cls, dir_path, data if given else False, accelerator, device, prefix or "", None)
-
-
-def _beside(dir_path: str, prefix: str | None, name: str) -> Path:
-    return Path(dir_path) / f"{prefix or ''}adata_{name}.h5ad"
 
 
 def _two(given: Sequence[Any] | None, default: Sequence[Any], name: str, known: Sequence[Any]) -> list[Any]:

@@ -23,7 +23,7 @@ from ....store.mapped import is_mapped
 from ..face import ModelFace
 from ..made_with import flat, with_registry
 from ..setup import check_setup
-from .beside import DATA_FILES, find_data, write_data
+from .beside import data_files, find_data, write_data
 from .rehearsal import check_weights, on_meta, rehearse
 
 __all__ = ["Saved", "delete", "load_model", "pick_device", "read_saved", "save_model", "versions", "without_data"]
@@ -288,7 +288,7 @@ def pick_device(accelerator: str = "auto", device: int | str = "auto") -> torch.
 def delete(dir_path: str | Path) -> None:
     """Remove the files of an archive, and the folder if it is empty then."""
     folder = Path(dir_path)
-    for name in ("model.json", "model.safetensors", *DATA_FILES):
-        (folder / name).unlink(missing_ok=True)
+    for path in (folder / "model.json", folder / "model.safetensors", *data_files(folder, "")):
+        path.unlink(missing_ok=True)
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()

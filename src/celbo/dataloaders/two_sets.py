@@ -1,17 +1,18 @@
 """Minibatches of two data sets at once, each split separately."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...core import checked
-from ...dataloaders import AnnDataLoader, ConcatDataLoader, DataSplitter
-from ...dataloaders.base import DataModule, Loader
-from ...ops.random import fresh_seed
+from ..core import checked, settings
+from .base import DataModule, Loader
+from .concat import ConcatDataLoader
+from .loader import AnnDataLoader
+from .splitter import DataSplitter
 
 if TYPE_CHECKING:
-    from ...data import AnnDataManager
+    from ..data import AnnDataManager
 
 __all__ = ["TwoSetsLoader", "TwoSetsSplitter"]
 
@@ -56,14 +57,21 @@ class _InTurn(Loader):
 
 
 class TwoSetsSplitter(DataModule):
-    """Split dissociated and spatial cells separately, and load them together.
+    """Split the cells of two data sets separately, and load them together.
 
     Parameters
     ----------
-    adata_manager, spatial_manager
+    adata_manager, second_manager
         Managers of the two data sets.
+    names
+        What their cells are called in messages.
     external_indexing
-        ``[of the dissociated cells, of the spatial ones]``, each ``[train, validation, test]``.
+        ``[of the first, of the second]``, each ``[train, validation, test]``.
+    validate_together
+        Whether a minibatch to validate on has cells of both, as those to train on do, or of one after the other, so
+        that each cell is looked at once.
+    of_each
+        Further arguments of the splitter of each data set, over those of both.
     seed, **kwargs
         See :class:`~celbo.dataloaders.DataSplitter`; the same for both.
 
@@ -83,28 +91,35 @@ class TwoSetsSplitter(DataModule):
     def __init__(
         self,
         adata_manager: "AnnDataManager",
-        spatial_manager: "AnnDataManager",
+        second_manager: "AnnDataManager",
+        names: Sequence[str] = ("first", "second"),
         external_indexing: list[Any] | None = None,
+        validate_together: bool = False,
+        of_each: Sequence[Mapping[str, Any]] = ({}, {}),
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        seed = fresh_seed(None) if seed is None else seed
+        seed = settings.seed if seed is None else seed
         given = [None, None] if external_indexing is None else external_indexing
         if len(given) != 2:
             raise ValueError(
                 f"external_indexing has {len(given)} parts: give [[train, validation, test], [train, validation, "
-                "test]], of the dissociated cells and of the spatial ones."
+                f"test]], of the {names[0]} cells and of the {names[1]} ones."
             )
-        managers = (adata_manager, spatial_manager)
+        self.validate_together = validate_together
+        each = zip((adata_manager, second_manager), given, of_each, strict=True)
         self.parts = [
-            DataSplitter(manager, external_indexing=sets, seed=seed + place, **kwargs)
-            for place, (manager, sets) in enumerate(zip(managers, given, strict=True))
+            DataSplitter(
+                manager,
+                **({"external_indexing": sets, "seed": None if seed is None else seed + place} | kwargs | dict(own)),
+            )
+            for place, (manager, sets, own) in enumerate(each)
         ]
         self.train_idx, self.val_idx, self.test_idx = (
             [np.asarray(getattr(part, name)) for part in self.parts] for name in ("train_idx", "val_idx", "test_idx")
         )
         self.n_train, self.n_val = (sum(getattr(part, name) for part in self.parts) for name in ("n_train", "n_val"))
-        for name, part in zip(("dissociated", "spatial"), self.parts, strict=True):
+        for name, part in zip(names, self.parts, strict=True):
             if part.n_train < 2:
                 raise ValueError(
                     f"{part.n_train} {name} cells are left to train on, and two are needed at least: raise train_size."
@@ -115,14 +130,18 @@ class TwoSetsSplitter(DataModule):
         loaders: list[Any] = [part.train_dataloader() for part in self.parts]
         return TwoSetsLoader(loaders)
 
-    def val_dataloader(self) -> _InTurn | None:
-        """Minibatches of the validation cells of the one, then of the other; None without any."""
-        return _InTurn([part.val_dataloader() for part in self.parts]) if self.n_val else None
+    def val_dataloader(self) -> Loader | None:
+        """Minibatches of the validation cells of the one, then of the other, or of both; None without any."""
+        return self._looked_at([part.val_dataloader() for part in self.parts])
 
-    def test_dataloader(self) -> _InTurn | None:
+    def test_dataloader(self) -> Loader | None:
         """The same of the test cells."""
-        has_cells = any(map(len, self.test_idx))
-        return _InTurn([part.test_dataloader() for part in self.parts]) if has_cells else None
+        return self._looked_at([part.test_dataloader() for part in self.parts])
+
+    def _looked_at(self, loaders: list[Any]) -> Loader | None:
+        if not self.validate_together:
+            return _InTurn(loaders) if any(loader is not None for loader in loaders) else None
+        return TwoSetsLoader(loaders) if all(loader is not None for loader in loaders) else None
 
     @property
     def finisher(self) -> Callable[[Any, int], Any]:
