@@ -1,4 +1,4 @@
-"""Write the tables of models in README.md and docs/models.md from the table that ``celbo.which`` uses.
+"""Write the tables of models in README.md and docs from the tables that ``celbo.which`` and the command line use.
 
 ``python docs/make_models.py`` rewrites them; tests/docs/test_lists.py fails when one is stale.
 """
@@ -6,9 +6,12 @@
 from pathlib import Path
 
 from celbo.choosing.table import CHOICES, GROUPS, Choice
+from celbo.cli.models import MODELS
+from celbo.cli.options import spelt
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PAGES = (REPOSITORY / "README.md", REPOSITORY / "docs" / "models.md")
+COMMAND_LINE = REPOSITORY / "docs" / "command_line.md"
+PAGES = (REPOSITORY / "README.md", REPOSITORY / "docs" / "models.md", COMMAND_LINE)
 BEGIN, END = "<!-- models: python docs/make_models.py -->", "<!-- end of models -->"
 
 
@@ -26,6 +29,8 @@ def _row(choice: Choice, page: Path, whole: bool) -> str:
 
 def table(page: Path) -> str:
     """What stands between the marks of a page."""
+    if page == COMMAND_LINE:
+        return _of_command_line()
     if page.name == "README.md":
         head = ["| You want | Model | Paper |", "|---|---|---|"]
         return "\n".join([BEGIN, *head, *(_row(choice, page, False) for choice in CHOICES), END])
@@ -35,6 +40,18 @@ def table(page: Path) -> str:
         rows = [_row(choice, page, True) for choice in CHOICES if choice.group == group]
         lines += ["", f"### {group}", "", *head, *rows]
     return "\n".join([BEGIN, *lines, "", END])
+
+
+def _of_command_line() -> str:
+    """What ``--model`` may be, the commands that answer from it, and the options that not every model takes."""
+    head = ["| `--model` | class | answered by | options |", "|---|---|---|---|"]
+    rows = []
+    for kind in MODELS.values():
+        answers = ["embed"] * (kind.embed is not None) + ["predict"] * (kind.predict is not None)
+        answers += ["denoise"] * kind.denoises + ["de"] * bool(kind.compares)
+        options = [f"`{spelt(name)}`" + " (must be given)" * (name in kind.needs) for name in kind.settings]
+        rows.append(f"| `{kind.name}` | {kind.cls.__name__} | {', '.join(answers)} | {', '.join(options)} |")
+    return "\n".join([BEGIN, *head, *rows, END])
 
 
 def written(page: Path) -> str:

@@ -1,7 +1,9 @@
 """``celbo train --model`` and ``celbo predict``: a row of the table of models each."""
 
 import json
+import re
 from types import SimpleNamespace
+from typing import get_args
 
 import anndata
 import numpy as np
@@ -9,7 +11,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from celbo.cli import app
+from celbo.cli import app, commands
 from celbo.cli.columns import with_values_of
 from celbo.cli.models import MODELS
 from celbo.cli.options import TrainOptions
@@ -286,3 +288,9 @@ def test_every_setting_of_the_table_is_one():
     for kind in MODELS.values():
         assert set(kind.settings) | set(kind.needs) <= known
         assert set(kind.needs) <= set(kind.settings)
+
+
+def test_the_help_names_every_model():
+    """It is written by hand: ``celbo train --help`` loads no model."""
+    described = get_args(commands.Model)[1].help
+    assert [name for name in MODELS if not re.search(rf"\b{name}\b", described)] == []

@@ -201,3 +201,16 @@ class TestHDF5:
             except DamagedDataError as error:
                 refused += "a string of the attribute" in str(error)
         assert refused
+
+    def test_strings_of_attributes_behind_damaged_reserved_bytes(self, tmp_path):
+        path = tmp_path / "cells.h5ad"
+        with h5py.File(path, "w", libver="earliest") as file:
+            anndata.io.write_elem(file, "/", cells())
+        raw = path.read_bytes()
+        reserved = b"\x01" + bytes(7)  # shape of one string: its version, and what nobody reads
+        reference = (10).to_bytes(4, "little")  # "csr_matrix"
+        at = raw.index(reserved + reference) + len(reserved)
+        path.write_bytes(raw[: at - 4] + b"\xff" * 8 + raw[at + 4 :])
+        for way in (read, lambda path: open_data(path, stream=True)):
+            with pytest.raises(DamagedDataError, match="a string of the attribute"):
+                way(path)

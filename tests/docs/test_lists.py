@@ -21,7 +21,7 @@ def make_models():
     return made
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/models.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/models.md", "docs/command_line.md"])
 def test_tables_of_models(make_models, page):
     path = REPOSITORY / page
     text = path.read_text()

@@ -223,13 +223,20 @@ class TestRecipes:
     @pytest.mark.parametrize(("n_batch", "share"), [(1, 0.2), (2, 0.225)])
     def test_from_counts_is_short_where_cells_are_few(self, n_obs, n_batch, share):
         recipe = RECIPES["one_cycle"].from_counts
-        size = recipe.batch_size(n_obs)
+        size = recipe.batch_size(n_obs, n_batch)
         steps_an_epoch = math.ceil(0.9 * n_obs / size)
         n_epochs = recipe.max_epochs(n_obs, size, n_batch)
         assert 32 <= size <= 128
         assert n_epochs <= math.ceil(share * RECIPES["classic"].max_epochs(n_obs, 128, n_batch))
         assert n_epochs <= RECIPES["one_cycle"].max_epochs(n_obs, size, n_batch)
         assert n_epochs * steps_an_epoch >= min(160, RECIPES["classic"].max_epochs(n_obs, 128, n_batch) * share)
+
+    @pytest.mark.parametrize(
+        ("n_obs", "of_one_batch", "to_mix"), [(60, 32, 32), (200, 66, 64), (400, 128, 80), (700, 128, 128)]
+    )
+    def test_minibatches_are_smaller_where_batches_must_mix(self, n_obs, of_one_batch, to_mix):
+        recipe = RECIPES["one_cycle"].from_counts
+        assert (recipe.batch_size(n_obs, 1), recipe.batch_size(n_obs, 2)) == (of_one_batch, to_mix)
 
     @pytest.mark.parametrize(
         ("n_obs", "n_steps", "lr"),

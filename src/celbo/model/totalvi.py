@@ -53,7 +53,7 @@ def _warmup(model: "TOTALVI", recipe: Recipe, options: Mapping[str, Any]) -> dic
     if recipe.name == "classic":
         return {"n_steps_kl_warmup": int(_CLASSIC_WARMUP * n_cells)}
     recipe = recipe.from_counts or recipe
-    sizes = (n_cells, options.get("batch_size") or recipe.batch_size(n_cells), n_batch)
+    sizes = (n_cells, options.get("batch_size") or recipe.batch_size(n_cells, n_batch), n_batch)
     return {"n_epochs_kl_warmup": max(1, round(_WARMUP * (options["max_epochs"] or recipe.max_epochs(*sizes))))}
 
 

@@ -25,6 +25,7 @@ class HasRecipe(Protocol):
 
 _CELLS_A_BATCH = 128
 _FEWEST_A_BATCH = 32
+_FEWEST_TO_MIX = 64
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Recipe:
     lr
         Peak of the learning rate from the numbers of cells and of steps; None: what ``plan_kwargs`` or the plan says.
     batch_size
-        Cells a minibatch from the number of cells, where nobody says.
+        Cells a minibatch from the numbers of cells and of experimental batches, where nobody says.
     from_counts
         Recipe in place of this one for a module that can begin with what the counts say of its genes
         (:meth:`~celbo.module.base.BaseModuleClass.start_from_counts`).
@@ -71,7 +72,7 @@ class Recipe:
     retries: int = 0
     early_stopping_waits: bool = True
     lr: Callable[[int, int], float] | None = None
-    batch_size: Callable[[int], int] = lambda n_obs: _CELLS_A_BATCH
+    batch_size: Callable[[int, int], int] = lambda n_obs, n_batch: _CELLS_A_BATCH
     from_counts: "Recipe | None" = None
     worth_it_beyond: int = 0
     converges: bool = False
@@ -128,9 +129,14 @@ def _few_epochs(n_obs: int, batch_size: int, n_batch: int) -> int:
     return min(share, _one_cycle_epochs(n_obs, batch_size, n_batch))
 
 
-def _third(n_obs: int) -> int:
-    """A third of the cells, 32 to 128: a step an epoch would leave few steps in all."""
-    return min(_CELLS_A_BATCH, max(_FEWEST_A_BATCH, n_obs // 3))
+def _part_of(n_obs: int, n_batch: int) -> int:
+    """A third of the cells, 32 to 128: a step an epoch would leave few steps in all.
+
+    Where batches must mix, which takes more steps, a fifth; 64 if a third has as many.
+    """
+    third = n_obs // 3
+    part = max(n_obs // 5, min(third, _FEWEST_TO_MIX)) if n_batch > 1 else third
+    return min(_CELLS_A_BATCH, max(_FEWEST_A_BATCH, part))
 
 
 def _rate(n_obs: int, n_steps: int) -> float:
@@ -150,7 +156,7 @@ _FROM_COUNTS = Recipe(
     pretrained_epochs=lambda *sizes: math.ceil(_few_epochs(*sizes) / 3),
     plan_kwargs=_ONE_CYCLE | {"dispersion_lr_factor": 3.0, "batch_norm_momentum": 0.1},
     lr=_rate,
-    batch_size=_third,
+    batch_size=_part_of,
     keep_best=True,
     keep_best_from=0.4,
     retries=2,

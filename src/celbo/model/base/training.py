@@ -91,6 +91,7 @@ def train_model(
     chosen, plan_cls = _recipe_and_plan(model, recipe)
     seed, resumed = _settled_seed(settings.seed if seed is None else seed, trainer_kwargs)
     size = (_CELLS_A_BATCH if batch_size is None else batch_size) or settings.batch_size
+    n_batch = model.summary_stats.get("n_batch", 1)
     if data is None:
         sparse = _sparse_reading(model, trainer_kwargs)
         data = _split(model, size, {"seed": seed} | splitter_kwargs | sparse)
@@ -99,11 +100,10 @@ def train_model(
         trains = max_epochs != 0 and not pretrained
         if trains and _can_start_from_counts(plan_cls, chosen) and _start_from_counts(model, data):
             chosen = chosen.from_counts or chosen
-            if batch_size is None and (smaller := _smaller_batch(chosen, data, resumed)) < size:
+            if batch_size is None and (smaller := _smaller_batch(chosen, data, n_batch, resumed)) < size:
                 size = smaller
                 data = _split(model, size, {"seed": seed} | splitter_kwargs | sparse)
     _start_from_cells(model, data, chosen)
-    n_batch = model.summary_stats.get("n_batch", 1)
     of_plan, by_recipe = _settings_by(chosen, plan_cls, data, (size, n_batch), max_epochs, pretrained)
     if resumed is not None:
         of_plan, by_recipe = checkpoints.as_begun(resumed.state["identity"], of_plan, by_recipe)
@@ -164,9 +164,9 @@ def _split(model: Trainable, batch_size: int, splitter_kwargs: dict[str, Any]) -
     return data
 
 
-def _smaller_batch(recipe: Recipe, datamodule: DataModule, resumed: "SavedRun | None") -> int:
+def _smaller_batch(recipe: Recipe, datamodule: DataModule, n_batch: int, resumed: "SavedRun | None") -> int:
     """Cells a minibatch by the recipe, or those of the run that goes on."""
-    wanted = recipe.batch_size(datamodule.n_cells or _CELLS_A_BATCH**2)
+    wanted = recipe.batch_size(datamodule.n_cells or _CELLS_A_BATCH**2, n_batch)
     begun = None if resumed is None else resumed.state["identity"]["data"].get("batch_size")
     return begun or wanted
 

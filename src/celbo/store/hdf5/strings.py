@@ -29,15 +29,17 @@ _LOOKED_THROUGH = 2**26
 """Bytes outside of arrays and collections that are looked through for references, at most."""
 
 _ATTRIBUTE = re.compile(
-    rb"[\x19\x29\x39\x49]\x01[\x00\x01\x02\x10\x11\x12]\x00\x10\0\0\0"  # strings of any length,
+    rb"[\x19\x29\x39\x49]\x01[\x00\x01\x02\x10\x11\x12].\x10\0\0\0"  # strings of any length,
     rb"(?:[\x10\x20\x30\x40]\0\0\0\x01\0\0\0\0\0\x08\0|[\x13\x23\x33\x43].\0\0\x01\0\0\0)"  # of bytes
-    rb"(?:\0{4})?"  # filled up to eight bytes in old versions
-    rb"(?:\x01\0[\0\1]\0{5}|\x02\0\0\0"  # one,
-    rb"|(?:\x01\x01\0{6}|\x02\x01\0\x01)(?P<few>.{8})"  # or some,
-    rb"|(?:\x01\x01\x01\0{5}|\x02\x01\x01\x01)(?P<most>.{8}).{8})",  # with or without the most there may be
+    rb"(?:.{4})??"  # filled up to eight bytes in old versions
+    rb"(?:\x01\0.{6}|\x02\0\0\0"  # one,
+    rb"|(?:\x01\x01\0.{5}|\x02\x01\0\x01)(?P<few>.{8})"  # or some,
+    rb"|(?:\x01\x01\x01.{5}|\x02\x01\x01\x01)(?P<most>.{8}).{8})",  # with or without the most there may be
     re.DOTALL,
 )
-"""Type and shape of an attribute of strings, before its references (HDF5 File Format Specification, IV.A)."""
+"""Type and shape of an attribute of strings, before its references (HDF5 File Format Specification, IV.A).
+
+libhdf5 reads no reserved byte, and takes what is damaged there: these may be anything."""
 
 _Span = tuple[int, int]
 
