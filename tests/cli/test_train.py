@@ -68,6 +68,13 @@ class TestFolder:
         assert "<h1>small.h5ad</h1>" in text
         assert not re.search(r'(src|href)="(?!data:)', text)  # nothing from elsewhere
 
+    def test_the_verdict_is_kept_and_printed(self, trained):
+        verdict = trained.record["figures"]["verdict"]
+        assert f"Verdict: {verdict['sentence']}" in trained.done.stdout
+        (first, *_) = verdict["answers"]
+        assert (first["question"], first["grade"]) == ("Did training converge?", "amber")  # of two epochs
+        assert f"  amber: {first['question']} {first['finding']}" in trained.done.stdout
+
     def test_figures_are_printed(self, trained):
         assert re.search(r"^2 epochs in [\d.]+ s, [\d,]+ cells/s, validation ELBO [\d.]+$", trained.done.stdout, re.M)
         assert str(trained.folder / "report.html") in trained.done.stdout

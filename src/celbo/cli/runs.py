@@ -28,6 +28,7 @@ from ..model.base.archives.convert import convert_archive, export_archive
 from ..report import ModelSummary, model_report
 from ..report.projection import log_normalised, principal_components
 from ..report.summary import latent_metrics
+from ..report.verdict import overall, worst
 from ..store.writing.matrix import MatrixWriter, new_anndata, write_table
 from ..train import RECIPES
 from ..train.checkpoints.folder import SUBFOLDER
@@ -318,7 +319,14 @@ def _figures(fitted: Fitted, summary: ModelSummary | None, clock: _Clock) -> dic
         "n_active": int(summary.is_active_k.sum()) if summary is not None and len(summary.kl_k) else None,
         "interrupted": any(bool(one.trainer.interrupted) for one in fitted.trained),
         "metrics": {} if summary is None else {**summary.metrics, **_of_detail(summary)},
+        "verdict": None if summary is None else _verdict(summary),
     }
+
+
+def _verdict(summary: ModelSummary) -> dict[str, Any]:
+    """What the report thinks of it."""
+    answers = [vars(one) for one in summary.judgements]
+    return {"grade": worst(summary.judgements), "sentence": overall(summary.judgements), "answers": answers}
 
 
 def _of_detail(summary: ModelSummary) -> dict[str, float]:
@@ -331,7 +339,13 @@ def _farewell(figures: dict[str, Any], output: Path, quiet: bool) -> int:
         parts = [f"{figures['epochs']} epochs in {figures['seconds']:.1f} s"]
         parts += [f"{figures['cells_per_second']:,.0f} cells/s"] if figures["cells_per_second"] else []
         parts += [f"validation ELBO {figures['elbo_validation']:.2f}"] if figures["elbo_validation"] is not None else []
-        typer.echo(f"{', '.join(parts)}\nReport: {printable(output / 'report.html')}")
+        typer.echo(", ".join(parts))
+        if verdict := figures["verdict"]:
+            typer.echo(f"Verdict: {verdict['sentence']}")
+            for one in verdict["answers"]:
+                if one["grade"] != "green":
+                    typer.echo(f"  {one['grade']}: {one['question']} {one['finding']}")
+        typer.echo(f"Report: {printable(output / 'report.html')}")
     if figures["interrupted"]:
         more = " The same line with --resume goes on." if figures.get("resumable") else ""
         done = f"interrupted after {figures['epochs']} epochs; what there is has been written."
