@@ -49,6 +49,11 @@ class Model(ABC):
     def adata(self) -> AnnData | None:
         """The training data; None for a model loaded without."""
 
+    @property
+    @abstractmethod
+    def adata_manager(self) -> AnnDataManager:
+        """Manager of the training data."""
+
     @abstractmethod
     def get_var_names(self, legacy_mudata_format: bool = False) -> np.ndarray:
         """Names of the features, ``(g,)``."""

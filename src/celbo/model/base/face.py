@@ -89,6 +89,7 @@ class ModelFace(Registered):
     run_name_: str
     run_id_: str
     _adata: AnnData | None
+    _adata_manager: AnnDataManager | None
     _model_summary_string: str
     minified_data_type: str | None = None
     _reads: ClassVar[Sequence[str]] = ()
@@ -192,6 +193,13 @@ class ModelFace(Registered):
         return manager
 
     # Properties.
+
+    @property
+    def adata_manager(self) -> AnnDataManager:
+        """Manager of the training data."""
+        if self._adata_manager is None:
+            raise ValueError("This model was loaded without data: set model.adata first.")
+        return self._adata_manager
 
     @property
     def device(self) -> torch.device:

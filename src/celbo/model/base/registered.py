@@ -7,7 +7,7 @@ import numpy as np
 from anndata import AnnData
 
 from ...core import REGISTRY_KEYS, checked_methods, unknown_name
-from ...data import AnnDataManager, attrdict, state_registry_of
+from ...data import attrdict, state_registry_of
 from ...data.registry import names_by_modality
 from ...verbs.base import Model
 from .describe import registry_text, setup_call_text
@@ -18,15 +18,6 @@ __all__ = ["Registered"]
 @checked_methods
 class Registered(Model):
     """A model that looks things up in the registry of its data."""
-
-    _adata_manager: AnnDataManager | None
-
-    @property
-    def adata_manager(self) -> AnnDataManager:
-        """Manager of the training data."""
-        if self._adata_manager is None:
-            raise ValueError("This model was loaded without data: set model.adata first.")
-        return self._adata_manager
 
     @property
     def registry(self) -> Mapping[str, Any]:
