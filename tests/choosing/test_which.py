@@ -112,6 +112,20 @@ def test_tissue_samples_and_velocity(adata):
     assert "sample_key='donor'" in mrvi.begin
 
 
+def test_methylation_is_no_accessibility():
+    mdata = celbo.data.simulate_methylation(60, {"mCG": 20}, n_cell_types=2, seed=0)
+    mdata.mod["mCG"].var_names = [f"chr1:{i}000-{i}500" for i in range(20)]
+    advice = celbo.which(mdata)
+    assert names(advice.fits)[0] == "METHYLVI"
+    assert not {"PEAKVI", "POISSONVI"} & set(names(advice.fits))
+
+
+def test_cytometry():
+    values = np.arcsinh(np.random.default_rng(0).gamma(2.0, 3.0, (60, 12))).astype(np.float32)
+    made = anndata.AnnData(values, obs=pd.DataFrame({"batch": list("ab") * 30}, index=[f"c{i}" for i in range(60)]))
+    assert names(celbo.which(made).fits) == ["CYTOVI", "SysVI"]
+
+
 def test_backed(adata, tmp_path):
     adata.write_h5ad(tmp_path / "cells.h5ad")
     backed = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")

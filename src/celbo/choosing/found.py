@@ -70,7 +70,8 @@ class Found:
     @cached_property
     def roles(self) -> dict[str, str]:
         """What there are counts of -> name of the modality; the likeliest of several is the first."""
-        named = roles_of({name: adata.var for name, adata in self.parts.items() if self.counts[name]})
+        counted = {name: adata for name, adata in self.parts.items() if self.counts[name]}
+        named = roles_of({name: adata.var for name, adata in counted.items() if not _has_methylation(adata)})
         found = {role: names[0] for role, names in named.items()}
         if "" in self.parts and self.counts[""]:
             found = found or {RNA: ""}

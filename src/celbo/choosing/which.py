@@ -13,6 +13,8 @@ from .table import CHOICES, Choice, Need
 __all__ = ["fitting", "which"]
 
 _DATA = NAMES["adata"]
+_ONLY = {Need.METHYLATION, Need.MARKERS}
+"""Needs that are met by data of one kind alone."""
 
 
 @checked
@@ -53,9 +55,12 @@ def which(adata: Annotated[Any, _DATA]) -> Advice:
 
 
 def fitting(found: Found) -> list[Choice]:
-    """Models that data have all for that can be seen in them, those of most kinds of features first."""
+    """Models that data have all for that can be seen in them.
+
+    Those that are made for such data alone come first, then those of most kinds of features.
+    """
     suited = [choice for choice in CHOICES if not _missing(choice, found)]
-    return sorted(suited, key=lambda choice: -len(_roles(choice, found)))
+    return sorted(suited, key=lambda choice: (not _ONLY & set(choice.needs), -len(_roles(choice, found))))
 
 
 def _missing(choice: Choice, found: Found) -> list[Need]:

@@ -102,7 +102,10 @@ def _convergence(history: pd.DataFrame) -> Judgement:
     value_e = np.array([]) if name is None else history[name].dropna().to_numpy(float)
     if len(value_e) < _SMALLEST_RUN:
         finding = f"{len(value_e)} epochs are too few for a curve to tell."
-        return Judgement(question, "amber", finding, "Leave max_epochs out, or train longer and compare the ELBO.")
+        action = (
+            "Compare the ELBO with that of a longer run; of hundreds of thousands of cells a few epochs may be enough."
+        )
+        return Judgement(question, "amber", finding, action)
     n_last = max(1, len(value_e) // 10)
     fall = max(float(value_e[0] - value_e.min()), 1e-12)
     gained = max(0.0, float(value_e[:-n_last].min() - value_e.min())) / fall
