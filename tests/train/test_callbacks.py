@@ -176,3 +176,16 @@ def test_the_plan_is_kept_for_whoever_scores_its_latents(run):
     assert kept.pl_module is None
     trained = run([1.0], callbacks=kept, max_epochs=1)
     assert kept.pl_module is trained.plan
+
+
+def test_what_setup_adds_to_a_module_is_trained(fit, module_cls):
+    """Hooks named `setup` come before the optimizers are made, as in Lightning."""
+
+    class Add(Callback):
+        def setup(self, trainer, plan, stage):
+            plan.module.added = torch.nn.Parameter(torch.zeros(2))
+
+    module = module_cls()
+    trainer = fit(module=module, callbacks=Add(), max_epochs=1)
+    known = [parameter for group in trainer.optimizers[0].param_groups for parameter in group["params"]]
+    assert any(parameter is module.added for parameter in known)

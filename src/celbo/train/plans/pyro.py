@@ -195,7 +195,7 @@ class LowLevelPyroTrainingPlanConfig:
     optim_kwargs: dict[str, Any] | None = None
     n_steps_kl_warmup: int | None = None
     n_epochs_kl_warmup: int | None = 400
-    scale_elbo: float = 1.0
+    scale_elbo: Annotated[float, Number(0, above=True)] = 1.0
 
     def to_kwargs(self) -> dict[str, Any]:
         """As keyword arguments of the plan."""
