@@ -19,12 +19,13 @@ def _row(choice: Choice, page: Path, whole: bool) -> str:
     """A line of the table, its links as seen from a page."""
     above = (REPOSITORY / "docs").relative_to(page.parent).as_posix()
     to = "" if above == "." else f"{above}/"
-    names = f"[{', '.join(f'`{name}`' for name in choice.names)}]({to}{choice.page})"
     if not whole:
+        names = f"[{', '.join(f'`{name}`' for name in choice.names)}]({to}{choice.page})"
         return f"| {choice.head.gives} | {names} | {choice.head.reference} |"
+    names = f"[{', '.join(choice.classes)}]({to}{choice.page})"
     there = choice.tutorial and (REPOSITORY / "docs" / "tutorials" / f"{choice.tutorial}.md").exists()
     gives = f"{choice.gives} ([tutorial]({to}tutorials/{choice.tutorial}.md))" if there else choice.gives
-    return f"| {choice.head.gives} | {names} | {choice.needs_text} | {gives} | {choice.head.reference} |"
+    return f"| {choice.head.gives} | {names} | {choice.needs_text} | {gives} | {choice.head.where} |"
 
 
 def table(page: Path) -> str:

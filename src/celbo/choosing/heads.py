@@ -33,6 +33,11 @@ class Head(NamedTuple):
         """Author and paper, in Markdown."""
         return f"{self.first_author} et al., {self.paper}"
 
+    @property
+    def where(self) -> str:
+        """Author, journal and year, without titles."""
+        return re.sub(r"\*[^*]+\*,? ?", "", self.reference)
+
 
 @functools.cache
 def head_of(file: str) -> Head:
