@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from celbo.data import synthetic_iid
 from celbo.external import (
     CYTOVI,
+    DIAGVI,
     GIMVI,
     MRVI,
     RESOLVI,
@@ -261,6 +262,18 @@ def gimvi():
     return model, [lambda: model.get_latent_representation(deterministic=False)[0]]
 
 
+def diagvi():
+    sets = {"rna": data(), "other": data()}
+    for adata in sets.values():
+        DIAGVI.setup_anndata(adata, batch_key="batch", gmm_prior=True)
+    model = DIAGVI(sets, n_latent=3)
+    model.train(**TRAIN)
+    return model, [
+        lambda: model.get_imputed_values("rna", deterministic=False),
+        lambda: model.posterior_predictive_sample()["other"],
+    ]
+
+
 def velovi():
     adata = data()
     adata.layers["Ms"], adata.layers["Mu"] = adata.X / 10 + 0.05, np.sqrt(adata.X) / 5 + 0.05
@@ -298,6 +311,7 @@ KINDS = [
     scviva,
     resolvi,
     gimvi,
+    diagvi,
     velovi,
 ]
 
@@ -324,7 +338,8 @@ def test_nothing_is_drawn_globally(kind, tmp_path):
                 for verb in verbs:
                     verb()
                 model.save(tmp_path / "saved")
-                type(model).load(tmp_path / "saved", *getattr(model, "adatas", [model.adata]))
+                sets = getattr(model, "adatas", [model.adata])
+                type(model).load(tmp_path / "saved", *([sets] if isinstance(sets, dict) else sets))
         finally:
             over.set()
             other.join()

@@ -603,6 +603,18 @@ def test_vectors_start_in_the_directions_that_both_modalities_have():
     assert np.abs(v[[2, 3, 4, 5, 8, 9, 10]]).max() < 0.25  # what only one of them has, and what is not linked
 
 
+def test_of_many_links_those_that_vary_most_tell_the_directions():
+    rng = np.random.default_rng(0)
+    n, p = 60, 1200
+    names = np.array([f"f{i}" for i in range(p)])
+    signal = rng.normal(size=(2, n, 1)) * np.where(np.arange(p) % 2, 2.0, 0.0)
+    values = {name: one + rng.normal(0, 0.1, (n, p)) for name, one in zip(("rna", "prot"), signal, strict=True)}
+    v = start_of_vectors(graph_of_names(dict.fromkeys(values, names)), values, 3).numpy()
+    assert (np.abs(v).sum(1) > 0).sum() == 2 * 1000
+    assert np.abs(v[1:p:2, 0]).min() > 0.9
+    assert np.abs(v[0:p:2, 0]).max() < 0.5
+
+
 def unpaired(n: int = 250, seed: int = 0):
     """Four types of other shares, with genes and markers along the same directions; 12 of 16 markers follow a gene."""
     rng = np.random.default_rng(seed)
