@@ -1,11 +1,13 @@
 """The verdict follows from stated rules: each question at each of its bounds."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from celbo.data import Finding
-from celbo.report import judge
+from celbo.report import judge, verdict
 from celbo.report.fit import GeneFit
 from celbo.report.summary import BY_GUESSING, KEPT, MIXED, MIXED_WITHIN, Judgement, ModelSummary
 from celbo.report.verdict import overall, worst
@@ -153,3 +155,26 @@ def test_the_whole_is_as_bad_as_its_worst_part():
     answers = [Judgement("a", one, "b") for one in ("green", "amber", "red")]
     assert [worst(answers[:k]) for k in (1, 2, 3)] == ["green", "amber", "red"]
     assert overall(answers).startswith("Do not build on this model yet")
+
+
+def test_the_page_of_the_rules_has_the_bounds_of_the_code():
+    text = (Path(__file__).resolve().parents[2] / "docs" / "report.md").read_text()
+
+    def row(figure):
+        (line,) = [line for line in text.splitlines() if line.startswith("|") and figure in line]
+        return line
+
+    for figure, (green, amber) in {
+        "share of the whole fall": verdict._STILL_FALLING,
+        "shares of zeros of genes": verdict._FIT_ZEROS,
+        "expected calibration error": verdict._CALIBRATED,
+    }.items():
+        assert f"| up to {green:.0%} | up to {amber:.0%} | more |" in row(figure)
+    for figure, (green, amber) in {
+        "neighbours from other batches": verdict._MIXED,
+        "accuracy on labelled cells": verdict._ACCURATE,
+    }.items():
+        assert f"| {green:.0%} or more | {amber:.0%} or more | less |" in row(figure)
+    green, amber = (2**bound for bound in verdict._FIT_MEANS)
+    assert f"| up to {green:.2f} | up to {amber:.2f} | more |" in row("means of genes of 500 counts")
+    assert f"| {verdict._KEPT[0]} or more | {verdict._KEPT[1]} or more | less |" in row("labels named by 15")

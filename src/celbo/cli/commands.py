@@ -185,6 +185,37 @@ def predict(
 
 
 @app.command()
+def report(
+    model_dir: ModelDir,
+    inputs: Inputs,
+    output: Annotated[Path, typer.Option("-o", "--output", help="File to write: .html or .json.", show_default=False)],
+    data: Data = "auto",
+    modality: Modality = None,
+    rna: Rna = None,
+    protein: Protein = None,
+    atac: Atac = None,
+    orientation: Orientation = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Judge a trained model on cells: a verdict, figures and pictures on one page.
+
+    Genes are matched by name. A .json has the verdict and the figures without the pictures.
+
+    Example: celbo report run counts.h5ad -o report.html
+    """
+    runs = _runs()
+    runs.report(
+        model_dir,
+        inputs,
+        output,
+        runs.ReadingOptions(data, modality, orientation, rna, protein, atac),
+        overwrite,
+        quiet,
+    )
+
+
+@app.command()
 def denoise(
     model_dir: ModelDir,
     inputs: Inputs,

@@ -28,7 +28,6 @@ from ..model.base.archives.convert import convert_archive, export_archive
 from ..report import ModelSummary, model_report
 from ..report.projection import log_normalised, principal_components
 from ..report.summary import latent_metrics
-from ..report.verdict import overall, worst
 from ..store.writing.matrix import MatrixWriter, new_anndata, write_table
 from ..train import RECIPES
 from ..train.checkpoints.folder import SUBFOLDER
@@ -40,6 +39,7 @@ from .comparing import Groups, compare
 from .counts import counts_of
 from .errors import UserError
 from .interrupts import INTERRUPTED
+from .judging import report, say_verdict, verdict_of
 from .kind import Fitted, Kind
 from .messages import speaking
 from .models import MODELS, load, settings_of_others, settled
@@ -64,6 +64,7 @@ __all__ = [
     "export",
     "info",
     "predict",
+    "report",
     "shard",
     "train",
 ]
@@ -319,14 +320,8 @@ def _figures(fitted: Fitted, summary: ModelSummary | None, clock: _Clock) -> dic
         "n_active": int(summary.is_active_k.sum()) if summary is not None and len(summary.kl_k) else None,
         "interrupted": any(bool(one.trainer.interrupted) for one in fitted.trained),
         "metrics": {} if summary is None else {**summary.metrics, **_of_detail(summary)},
-        "verdict": None if summary is None else _verdict(summary),
+        "verdict": None if summary is None else verdict_of(summary),
     }
-
-
-def _verdict(summary: ModelSummary) -> dict[str, Any]:
-    """What the report thinks of it."""
-    answers = [vars(one) for one in summary.judgements]
-    return {"grade": worst(summary.judgements), "sentence": overall(summary.judgements), "answers": answers}
 
 
 def _of_detail(summary: ModelSummary) -> dict[str, float]:
@@ -340,11 +335,8 @@ def _farewell(figures: dict[str, Any], output: Path, quiet: bool) -> int:
         parts += [f"{figures['cells_per_second']:,.0f} cells/s"] if figures["cells_per_second"] else []
         parts += [f"validation ELBO {figures['elbo_validation']:.2f}"] if figures["elbo_validation"] is not None else []
         typer.echo(", ".join(parts))
-        if verdict := figures["verdict"]:
-            typer.echo(f"Verdict: {verdict['sentence']}")
-            for one in verdict["answers"]:
-                if one["grade"] != "green":
-                    typer.echo(f"  {one['grade']}: {one['question']} {one['finding']}")
+        if figures["verdict"]:
+            say_verdict(figures["verdict"])
         typer.echo(f"Report: {printable(output / 'report.html')}")
     if figures["interrupted"]:
         more = " The same line with --resume goes on." if figures.get("resumable") else ""
