@@ -338,6 +338,8 @@ def test_classic_training_stops_as_scvi_tools_does():
 
 
 def test_answers_have_their_shapes_and_meanings(model):
+    shown = "DIAGVI model of rna (nb), prot (normal) with 4 latents and the GuidanceGraph(rna: 12, prot: 8 features; 6"
+    assert repr(model).startswith(shown)
     latents = model.get_latent_representation()
     assert {name: z.shape for name, z in latents.items()} == {"rna": (80, 4), "prot": (60, 4)}
     some = model.get_latent_representation(indices={"rna": [5, 2]}, batch_size=1)

@@ -161,6 +161,10 @@ class DIAGVI(UnsupervisedTrainingMixin, DiagviMixin):
         self.guidance_graph = self._graph(guidance_graph, mapping_df)
         noted_arguments(self)["non_kwargs"] |= {"guidance_graph": self.guidance_graph.arguments(), "mapping_df": None}
         self._build_module()
+        modalities = ", ".join(f"{name} ({one})" for name, one in self.module.likelihoods.items())
+        self._model_summary_string = (
+            f"DIAGVI model of {modalities} with {n_latent} latents and the {self.guidance_graph!r}."
+        )
 
     @property
     def set_names(self) -> list[str]:
