@@ -7,11 +7,9 @@ For the alignment: Sejourne, Feydy, Vialard, Trouve and Peyre, *Sinkhorn diverge
 2019.
 """
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-import numpy as np
 import pandas as pd
 from anndata import AnnData
 
@@ -20,19 +18,17 @@ from ...core.kinds import Instance, Number, Whole
 from ...data import AnnDataManager, summary_stats_of
 from ...data.access import is_mudata
 from ...data.fields import LabelsWithUnlabeledObsField, bundles
-from ...data.fields.values import ValuesField
-from ...dataloaders import AnnDataLoader
 from ...dataloaders.two_sets import TwoSetsSplitter
 from ...model.base import UnsupervisedTrainingMixin, archives, setup_method
 from ...model.base.face import kept_manager
 from ...model.base.made_with import noted_arguments
-from ...train.method import PASSED_ON, WHERE, Argument, training
-from ...train.recipes import default_recipe
+from ...train.method import PASSED_ON, WHERE, training
+from .fields import data_field
 from .graph import GuidanceGraph, graph_of_names, graph_of_table, graph_of_tensors
 from .layers import Likelihood
 from .module import DIAGVAE
 from .plan import DiagTrainingPlan
-from .start import COUNTS
+from .recipe import STOPPING, WARM_START, train_settings
 from .verbs import DiagviMixin
 
 if TYPE_CHECKING:
@@ -40,58 +36,10 @@ if TYPE_CHECKING:
 
 __all__ = ["DIAGVI"]
 
-_STOPPING: Mapping[str, Any] = {
-    "early_stopping": True,
-    "early_stopping_monitor": "validation_loss",
-    "early_stopping_min_delta": 1.0,
-    "early_stopping_patience": 10,
-}
-_WARM_START = Argument(
-    bool | None,
-    "Begin with what some cells say of features and of those that go together. None: unless training goes on, or by "
-    '``recipe="classic"``.',
-)
 OfEach = Annotated[
     Any,
     Instance("one value, or one by the name of each modality", lambda one: isinstance(one, str | bool | int | Mapping)),
 ]
-_ENOUGH_STEPS, _MOST_EPOCHS, _FEWEST_EPOCHS = 3000, 80, 10
-_CELLS, _NUMBERS = 5000, 2 * 10**7
-_OF_SHARES = "likelihood='normal' with normalize_lib=True is for shares of a cell's total: pass normalize_lib=False."
-_AT_LEAST_0 = "This likelihood is for numbers of at least 0: pass likelihood='normal', normalize_lib=False."
-
-
-def _some_cells(manager: AnnDataManager) -> np.ndarray:
-    """Data of up to 5,000 cells, evenly spaced, ``(n, g)``."""
-    n_cells, n_features = (manager.summary_stats[name] for name in ("n_cells", "n_vars"))
-    n = min(n_cells, _CELLS, 2 + _NUMBERS // n_features)
-    rows = np.linspace(0, n_cells - 1, n).astype(np.int64)
-    loader = AnnDataLoader(manager, indices=rows, batch_size=_CELLS)
-    return np.concatenate([tensors[REGISTRY_KEYS.X_KEY].numpy() for tensors in loader])
-
-
-def _epochs(n_cells: int, batch_size: int) -> int:
-    """As many as make 3,000 steps, at most 80 and at least 10."""
-    steps_an_epoch = math.ceil(0.9 * n_cells / batch_size)
-    return max(_FEWEST_EPOCHS, min(_MOST_EPOCHS, math.ceil(_ENOUGH_STEPS / steps_an_epoch)))
-
-
-def _two_sets(model: "DIAGVI", options: dict[str, Any]) -> dict[str, Any]:
-    """Begin with what the data say; the second data set is the splitter's affair, whose settings may be of one."""
-    if not model.adatas:
-        raise ValueError("This DIAGVI was loaded without data: load it with adatas= to train on.")
-    wanted = options.pop("warm_start")
-    is_classic = (options["recipe"] or default_recipe(type(model))) == "classic"
-    if wanted or (wanted is None and not model.is_trained and not is_classic):
-        model.module.start_from(
-            {name: _some_cells(one) for name, one in model.adata_managers.items()}, model.guidance_graph
-        )
-    if options["max_epochs"] is None and not is_classic:
-        options |= {"max_epochs": _epochs(max(map(len, model.adatas.values())), options["batch_size"])}
-    names, given = model.set_names, dict(options.get("datasplitter_kwargs") or {})
-    of_each = [given.pop(name, {}) for name in names]
-    own = {"second_manager": model.adata_managers[names[1]], "names": names, "of_each": of_each}
-    return options | {"datasplitter_kwargs": own | {"validate_together": True} | given}
 
 
 class DIAGVI(UnsupervisedTrainingMixin, DiagviMixin):
@@ -221,9 +169,9 @@ class DIAGVI(UnsupervisedTrainingMixin, DiagviMixin):
         WHERE,
         {"shuffle_set_split": True},
         PASSED_ON,
-        own={"warm_start": _WARM_START},
-        fixed=_STOPPING,
-        prepare=_two_sets,
+        own={"warm_start": WARM_START},
+        fixed=STOPPING,
+        prepare=train_settings,
     )
 
     @staticmethod
@@ -296,7 +244,7 @@ class DIAGVI(UnsupervisedTrainingMixin, DiagviMixin):
         labels = bundles.labels(None)
         if labels_key is not None:
             labels = [LabelsWithUnlabeledObsField(REGISTRY_KEYS.LABELS_KEY, labels_key, unlabeled_category)]
-        return [*_data_field(layer, likelihood, normalize_lib), *bundles.batch(batch_key), *labels]
+        return [*data_field(layer, likelihood, normalize_lib), *bundles.batch(batch_key), *labels]
 
     @classmethod
     def setup_mudata(
@@ -393,12 +341,3 @@ class DIAGVI(UnsupervisedTrainingMixin, DiagviMixin):
 def _setup_args(registry: Mapping[str, Any]) -> Mapping[str, Any]:
     args: Mapping[str, Any] = registry["setup_args"]
     return args
-
-
-def _data_field(layer: str | None, likelihood: str, normalize_lib: bool) -> bundles.Fields:
-    """The data, looked at for what their likelihood cannot give."""
-    if likelihood in COUNTS:
-        return bundles.counts(layer)
-    if likelihood != "normal":
-        return [ValuesField(layer, 0.0, _AT_LEAST_0)]
-    return [ValuesField(layer, 0.0, _OF_SHARES) if normalize_lib else ValuesField(layer)]

@@ -16,6 +16,7 @@ from ...model.base.face import keep_manager, kept_manager
 from ...model.base.several import SeveralSetsMixin
 from ...ops.draws import sample
 from ...posterior.passes import Rows, evaluating, on_device
+from .graph import GuidanceGraph
 from .start import COUNTS
 
 __all__ = ["DiagviMixin"]
@@ -47,9 +48,12 @@ class DiagviMixin(SeveralSetsMixin):
     ----------
     adatas
         The data sets that the model was made with, by the name of their modality; none of a model loaded without data.
+    guidance_graph
+        Which features go together.
     """
 
     adatas: dict[str, AnnData]
+    guidance_graph: GuidanceGraph
 
     def get_latent_representation(
         self,
