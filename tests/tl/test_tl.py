@@ -267,6 +267,39 @@ def _python_with_scanpy() -> str:
     pytest.skip("no scanpy here, nor where CELBO_PEER_PYTHON points")
 
 
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (
+            lambda adata: celbo.tl.denoise(adata, model="peakvi"),
+            "PEAKVI does not give expression",
+        ),
+        (
+            lambda adata: celbo.tl.rank_genes(adata, "labels", model="sysvi"),
+            "SysVI does not give .* These models do: scvi",
+        ),
+        (
+            lambda adata: celbo.tl.annotate(adata, "labels", model="scvi"),
+            "SCVI does not give labels. These .*: scanvi",
+        ),
+    ],
+)
+def test_models_that_do_not_do_what_is_asked(adata, call, said):
+    with pytest.raises(ValueError, match=said):
+        call(adata)
+    assert "_scvi_uuid" not in adata.uns  # said before anything is set up
+
+
+def test_proteins():
+    made = celbo.data.synthetic_iid(batch_size=40, n_genes=20, n_proteins=4, n_regions=0, seed=0)
+    setup = {"protein_expression_obsm_key": "protein_expression"}
+    model = celbo.tl.integrate(made, "batch", model="totalvi", train_kwargs=QUICK, **setup)
+    assert np.array_equal(made.obsm["X_celbo"], model.get_latent_representation())
+    assert made.uns["celbo"]["X_celbo"]["setup_protein_expression_obsm_key"] == "protein_expression"
+    celbo.tl.denoise(made, model=model)
+    assert np.allclose(made.layers["denoised"].sum(1), 1e4, rtol=1e-3)
+
+
 def test_expected_rate_of_equal_probabilities():
     table = pd.DataFrame(
         {

@@ -66,7 +66,7 @@ def doublets(
     """
     adata = ready(adata, copy)
     setup = {"batch_key": batch_key, "layer": layer, "use_raw": use_raw, **setup_kwargs}
-    scvi = fitted(adata, SCVI, setup, model_kwargs, train_kwargs, seed)
+    scvi = fitted(adata, SCVI, setup, model_kwargs, train_kwargs, seed, verb="get_latent_representation")
     score_n, models = np.full(adata.n_obs, np.nan), {}
     code_n = np.asarray(scvi.adata_manager.get_from_registry(REGISTRY_KEYS.BATCH_KEY)).ravel()
     for code, batch in enumerate(scvi.get_state_registry(REGISTRY_KEYS.BATCH_KEY)["categorical_mapping"]):

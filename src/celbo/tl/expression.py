@@ -76,15 +76,16 @@ def denoise(
     """
     adata = ready(adata, copy)
     setup = {"batch_key": batch_key, "layer": layer, "use_raw": use_raw, **setup_kwargs}
-    found = fitted(adata, model, setup, model_kwargs, train_kwargs, seed)
+    found = fitted(adata, model, setup, model_kwargs, train_kwargs, seed, verb="get_normalized_expression")
     wanted = list(adata.var_names if genes is None else genes)
     known = set(found.get_var_names())
     for name in wanted:
         if name not in known:
             raise ValueError(unknown_name("gene of the model", name, found.get_var_names()))
-    table = found.get_normalized_expression(
+    given = found.get_normalized_expression(
         adata, gene_list=wanted, library_size=library_size, transform_batch=transform_batch, seed=seed
-    )[wanted]
+    )
+    table = (given[0] if isinstance(given, tuple) else given)[wanted]  # TOTALVI gives genes and proteins
     if genes is None:
         adata.layers[key_added] = table.to_numpy()
     else:

@@ -39,6 +39,23 @@ MODEL = Instance(
 KEYWORDS = Instance("a mapping of names to values", lambda value: isinstance(value, Mapping))
 
 
+_GIVEN: Mapping[str, str] = {
+    "get_latent_representation": "latents",
+    "predict": "labels",
+    "get_normalized_expression": "expression on the scale of counts",
+    "differential_expression": "differential expression of counts",
+}
+"""Verb -> what it gives."""
+
+_OF_NO_EXPRESSION = (PEAKVI, POISSONVI, SysVI)
+"""They answer these verbs on a scale of their own: accessibility, values that were normalised before."""
+
+
+def _answers(cls: type[BaseModelClass], verb: str) -> bool:
+    of_expression = verb in ("get_normalized_expression", "differential_expression")
+    return verb in dir(cls) and not (of_expression and issubclass(cls, _OF_NO_EXPRESSION))
+
+
 def is_trained(model: object) -> bool:
     """Whether a model was given, rather than what to make one of."""
     return isinstance(model, BaseModelClass)
@@ -51,6 +68,8 @@ def fitted(
     model_kwargs: Mapping[str, Any] | None,
     train_kwargs: Mapping[str, Any] | None,
     seed: int | None,
+    *,
+    verb: str,
 ) -> Any:
     """Set up, make and train a model; one that was trained is given back.
 
@@ -64,12 +83,18 @@ def fitted(
         Arguments of ``setup_anndata``; those that are None or False are left out.
     model_kwargs, train_kwargs, seed
         Arguments of the model's class and of its ``train``.
+    verb
+        Method that the model must have, one of :data:`_GIVEN`.
 
     Raises
     ------
     ValueError
-        An unknown name; arguments for the making of a model that is trained already.
+        An unknown name; a model without the verb; arguments for the making of a model that is trained already.
     """
+    cls: Any = type(model) if isinstance(model, BaseModelClass) else _named(model) if isinstance(model, str) else model
+    if not _answers(cls, verb):
+        able = ", ".join(name for name, one in NAMES.items() if _answers(one, verb))
+        raise ValueError(f"{cls.__name__} does not give {_GIVEN[verb]}. These models do: {able}.")
     given = {name: value for name, value in setup.items() if value is not None and value is not False}
     if isinstance(model, BaseModelClass):
         spare = [*given, *(["model_kwargs"] if model_kwargs else []), *(["train_kwargs"] if train_kwargs else [])]
@@ -77,7 +102,6 @@ def fitted(
             raise ValueError(f"This {type(model).__name__} is made already: leave {', '.join(spare)} out.")
         model._check_if_trained(warn=False)
         return model
-    cls: Any = _named(model) if isinstance(model, str) else model
     cls.setup_anndata(adata, **given)
     made = cls(adata, **(model_kwargs or {}))
     made.train(**({"seed": seed} | dict(train_kwargs or {})))

@@ -98,7 +98,7 @@ def rank_genes(
     """
     adata = ready(adata, copy)
     setup = {"batch_key": batch_key, "layer": layer, "use_raw": use_raw, **setup_kwargs}
-    found = fitted(adata, model, setup, model_kwargs, train_kwargs, seed)
+    found = fitted(adata, model, setup, model_kwargs, train_kwargs, seed, verb="differential_expression")
     wanted = None if groups == "all" else [one for one in listed(groups) if one != reference]
     other = None if reference == "rest" else reference
     if wanted is None and other is not None:

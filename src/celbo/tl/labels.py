@@ -75,7 +75,7 @@ def annotate(
         raise ValueError("labels_key= must name the column of adata.obs with the labels that are known.")
     setup: dict[str, Any] = {"labels_key": labels_key, "unlabeled_category": unlabeled_category, "batch_key": batch_key}
     setup |= {"layer": layer, "use_raw": use_raw, **setup_kwargs}
-    found = fitted(adata, model, setup, model_kwargs, train_kwargs, seed)
+    found = fitted(adata, model, setup, model_kwargs, train_kwargs, seed, verb="predict")
     write_labels(adata, found.predict(adata, soft=True), key_added)
     adata.obsm[latent_key_added] = found.get_latent_representation(adata)
     for key in (key_added, latent_key_added):

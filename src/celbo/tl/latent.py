@@ -80,7 +80,7 @@ def integrate(
     """
     adata = ready(adata, copy)
     setup = {"batch_key": batch_key, "layer": layer, "use_raw": use_raw, **setup_kwargs}
-    found = fitted(adata, model, setup, model_kwargs, train_kwargs, seed)
+    found = fitted(adata, model, setup, model_kwargs, train_kwargs, seed, verb="get_latent_representation")
     adata.obsm[key_added] = found.get_latent_representation(adata)
     note(adata, key_added, "integrate", found, {"seed": seed, "model_kwargs": model_kwargs})
     return adata if copy else found
