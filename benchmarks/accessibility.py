@@ -1,10 +1,14 @@
 """Models of open chromatin on peaks of known types: do they find them, how open, how deep; and on two cell lines.
 
 ``python -m benchmarks.accessibility [--lines atac_gm_h1.h5ad] [--wide 0.5] [--models PEAKVI POISSONVI] [--lr LR]
-[--epochs N] [--recipe NAME] [--seeds 3] [--first-seed 0]``
+[--epochs N] [--recipe NAME] [--seeds 3] [--first-seed 0]``, or
+``python -m benchmarks.accessibility --beside [training step memory] [--peer PYTHON]`` for PEAKVI beside scvi-tools.
 """
 
+import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import anndata
@@ -12,6 +16,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from celbo.dataloaders import split_indices
 from celbo.external import POISSONVI
 from celbo.model import PEAKVI
 from celbo.report.metrics import batch_mixing
@@ -120,6 +125,62 @@ def wide(name: str, seed: int, options: dict[str, Any], differing: float) -> dic
     }
 
 
+def beside(peer: str | None, report: common.Report, what: list[str], seed: int) -> None:
+    """PEAKVI beside scvi-tools: defaults on 2,000 cells x 20,000 peaks; a step and memory on 5,000 x 50,000."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if "training" in what:
+            _trainings(peer, report, folder, seed)
+        simulate_peaks(5000, 50_000, 8, seed=seed, density=0.02).write_h5ad(folder / "wide.h5ad")
+        case, task = (
+            "PEAKVI, 5000 x 50000",
+            {"class": "PEAKVI", "data": str(folder / "wide.h5ad"), "batch_key": "batch"},
+        )
+        classic = {"celbo": {"recipe": "classic"}}
+        if "step" in what:
+            sides = common.both_sides(peer, {**task, **classic, "measure": "step", "epochs": 3})
+            rates = {tool: result["cells_per_second"] for tool, result in sides.items()}
+            report.add(case, "training", "cells/s", rates)
+        if "memory" in what:
+            sides = common.both_sides(peer, {**task, **classic, "measure": "memory"})
+            over = {tool: result["peak_mb"] - result["before_mb"] for tool, result in sides.items()}
+            report.add(case, "training over data", "MB", over, higher_is_better=False)
+
+
+def _trainings(peer: str | None, report: common.Report, folder: Path, seed: int) -> None:
+    adata = simulate_peaks(2000, 20_000, 8, seed=seed, density=0.02)
+    adata.write_h5ad(folder / "data.h5ad")
+    parts = split_indices(adata.n_obs, 0.9, None, True, seed)
+    np.savez(folder / "split.npz", train=parts.train, validation=parts.validation, test=parts.test)
+    task = {"measure": "training", "class": "PEAKVI", "data": str(folder / "data.h5ad"), "batch_key": "batch"}
+    task |= {"split": str(folder / "split.npz"), "latent": str(folder / "latent.npy"), "seed": seed}
+    case, figures = "PEAKVI, 2000 x 20000, defaults", {}
+    for tool, python in {"scvi-tools": peer, "celbo": sys.executable}.items():
+        if python is None:
+            continue
+        found = common.run_side(tool, python, task)
+        z_nk = np.load(folder / "latent.npy")
+        figures[tool] = {
+            "whole training": found["seconds"],
+            "to its best ELBO": found["epoch_seconds"][int(np.argmin(found["elbo_validation"]))],
+            "best validation ELBO": min(found["elbo_validation"]),
+            "accuracy of 15 neighbours": label_accuracy(z_nk, adata.obs["type"].to_numpy()),
+            "batch mixing": float(batch_mixing(z_nk, adata.obs["batch"].to_numpy()).foreign_share),
+        }
+        if tool == "celbo" and peer is not None:
+            best = figures["scvi-tools"]["best validation ELBO"]
+            at = [s for s, elbo in zip(found["epoch_seconds"], found["elbo_validation"], strict=True) if elbo <= best]
+            figures[tool]["to scvi-tools' best ELBO"] = at[0] if at else float("nan")
+            figures["scvi-tools"]["to scvi-tools' best ELBO"] = figures["scvi-tools"]["to its best ELBO"]
+    for figure in figures["celbo"]:
+        values = {tool: [row[figure]] for tool, row in figures.items()}
+        report.add(case, figure, _UNITS.get(figure, "s"), values, higher_is_better=figure in _MORE_IS_BETTER)
+
+
+_MORE_IS_BETTER = ("accuracy of 15 neighbours", "batch mixing")
+_UNITS = {"best validation ELBO": "nats", "accuracy of 15 neighbours": "share", "batch mixing": "share of chance"}
+
+
 def main() -> None:
     """Measure."""
     parser = common.arguments(__doc__)
@@ -132,7 +193,13 @@ def main() -> None:
     parser.add_argument("--lr", type=float)
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--plan", default="", help="further settings of the plan, name=value,...")
+    parser.add_argument("--beside", nargs="*", choices=("training", "step", "memory"), help="PEAKVI beside scvi-tools")
     given = parser.parse_args()
+    if given.beside is not None:
+        report = common.Report("accessibility", given.dry)
+        beside(given.peer, report, given.beside or ["training", "step", "memory"], given.first_seed)
+        report.write()
+        return
     options: dict[str, Any] = {"recipe": given.recipe, "lr": given.lr, "max_epochs": given.epochs}
     options = {name: value for name, value in options.items() if value is not None}
     options["plan_kwargs"] = common.settings_of(given.plan)
