@@ -1,6 +1,7 @@
 """MULTIVI on cells of known types that lack a modality: are types found, modalities mixed, expression imputed.
 
-``python -m benchmarks.multimodal [--recipe NAME] [--lr LR] [--epochs N] [--cells N] [--scvi-figures]``
+``python -m benchmarks.multimodal [--recipe NAME] [--lr LR] [--epochs N] [--cells N] [--hidden N]
+[--scvi-figures]``
 """
 
 import time
@@ -16,6 +17,7 @@ from celbo.model import MULTIVI
 
 from . import common
 from .accessibility import simulate_peaks
+from .small_data import label_accuracy
 
 KINDS = ("paired", "rna", "peaks")
 SHARES = (0.5, 0.25, 0.25)
@@ -84,6 +86,7 @@ def simulated(seed: int, options: dict[str, Any], init: dict[str, Any], n_cells:
         "epochs": len(model.history["train_loss"]),
         "ARI of k-means": common.types_by_k_means(z_nk, mdata.obs["type"].to_numpy()),
         "modality by 15 neighbours": common.neighbours_of_their_own(z_nk[single], kinds[single]),
+        "accuracy of guessing which modalities": label_accuracy(z_nk, kinds),
         "batch by 15 neighbours": common.neighbours_of_their_own(z_nk, mdata.obs["batch"].to_numpy()),
         "correlation of imputed log RNA": float(np.corrcoef(*logs)[0, 1]),
         "best ELBO on held-out cells": float(model.history["elbo_validation"].min().iloc[0]),
@@ -98,6 +101,7 @@ def main() -> None:
     parser.add_argument("--recipe")
     parser.add_argument("--lr", type=float)
     parser.add_argument("--epochs", type=int)
+    parser.add_argument("--hidden", type=int, help="hidden units; latents are its root")
     parser.add_argument("--no-adversary", action="store_true")
     parser.add_argument("--scvi-figures", action="store_true", help="the posterior and penalty of scvi-tools")
     given = parser.parse_args()
@@ -105,7 +109,9 @@ def main() -> None:
     options = {name: value for name, value in options.items() if value is not None}
     if given.no_adversary:
         options["adversarial_mixing"] = False
-    init = {"scvi_tools_figures": True} if given.scvi_figures else {}
+    init: dict[str, Any] = {"scvi_tools_figures": True} if given.scvi_figures else {}
+    if given.hidden is not None:
+        init["n_hidden"] = given.hidden
     report = common.Report("multimodal", given.dry)
     runs = [simulated(seed, options, init, given.cells) for seed in range(given.seeds)]
     report.add_runs(f"MULTIVI, {given.cells} x (150 + 300), {common.shown(options | init)}", runs)

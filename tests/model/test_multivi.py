@@ -453,3 +453,23 @@ class TestAsNotebooksAsk:
         assert MULTIVI.prepare_query_mudata(query, reference) is None
         assert list(query.mod["rna"].var_names) == list(reference.adata.mod["rna"].var_names)
         assert query.mod["rna"].X[:, :4].sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("n_hidden", "given", "recipe", "max_epochs", "lr"),
+    [
+        (64, {}, "one_cycle", None, 3e-3),
+        (64, {"max_epochs": 7}, "one_cycle", 7, 3e-3),
+        (64, {"lr": 1e-4}, "classic", 500, 1e-4),
+        (64, {"recipe": "classic"}, "classic", 500, 1e-4),
+        (16, {}, "classic", 200, 1e-3),  # few hidden units lose modalities and types at a high rate
+        (16, {"max_epochs": 7}, "classic", 7, 1e-3),
+        (16, {"recipe": "one_cycle"}, "one_cycle", None, 3e-3),
+        (16, {"recipe": "classic"}, "classic", 500, 1e-4),
+    ],
+)
+def test_the_recipe_of_its_own(monkeypatch, n_hidden, given, recipe, max_epochs, lr):
+    seen = {}
+    monkeypatch.setattr("celbo.model.base.training.train_model", lambda model, **given: seen.update(given))
+    made(simulated(160), n_hidden=n_hidden).train(**given)
+    assert (seen["recipe"], seen["max_epochs"], seen["plan_kwargs"]["lr"]) == (recipe, max_epochs, lr)

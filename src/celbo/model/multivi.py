@@ -28,6 +28,12 @@ from .base.made_with import given_arguments
 
 __all__ = ["MULTIVI"]
 
+_FEWEST_FOR_ONE_CYCLE = 64
+"""Hidden units from which modalities and types hold together at a high rate."""
+
+_OF_NARROW: Mapping[str, Any] = {"recipe": "classic", "max_epochs": 200, "lr": 1e-3}
+"""Settings of fewer hidden units, which panels of a few hundred regions have by default."""
+
 
 def _train_settings(model: "MULTIVI", options: dict[str, Any]) -> dict[str, Any]:
     plan = {"adversarial_classifier": options.pop("adversarial_mixing"), "scale_adversarial_loss": 1.0}
@@ -104,6 +110,14 @@ class MULTIVI(MultimodalMixin, ArchesMixin, UnsupervisedTrainingMixin, BaseMudat
 
     _module_cls: ClassVar[type[MULTIVAE]] = MULTIVAE
     _training_plan_cls = AdversarialTrainingPlan
+    _recipe: ClassVar[str | None] = "one_cycle"  # the adversary's weight is a number: it needs no warm-up
+    _own_recipe: ClassVar[Mapping[str, Any]] = {
+        "max_epochs": None,
+        "lr": 3e-3,
+        "early_stopping": False,
+        "n_epochs_kl_warmup": None,
+        "n_steps_kl_warmup": 800,  # two thirds of the steps: types come apart before latents are told to be few
+    }
     _modalities_may_lack_cells = True
     _LATENT_QZM_KEY = "multivi_latent_qzm"
     _LATENT_QZV_KEY = "multivi_latent_qzv"
@@ -170,6 +184,12 @@ class MULTIVI(MultimodalMixin, ArchesMixin, UnsupervisedTrainingMixin, BaseMudat
             "n_obs": stats.get("n_cells", 0) if self._adata is None else self._adata.n_obs,
             "use_size_factor_key": bool(stats.get("n_size_factor", 0)),
         }
+
+    def _own_settings(self, recipe: str, asked: bool) -> Mapping[str, Any]:
+        is_narrow = self.module is not None and self.module.n_hidden < _FEWEST_FOR_ONE_CYCLE
+        if is_narrow and recipe == "one_cycle" and not asked:
+            return _OF_NARROW
+        return super()._own_settings(recipe, asked)
 
     def _validate_anndata(
         self, adata: AnnData | None = None, copy_if_view: bool = True, extend_categories: bool = False

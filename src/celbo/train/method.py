@@ -205,8 +205,8 @@ def _by_recipe(model: Any, options: dict[str, Any], given: set[str]) -> dict[str
         recipe = find_recipe("classic")
     elif options["recipe"] is None and "max_epochs" not in given and options.get("datamodule") is None:
         recipe = recipe.for_cells(math.ceil(model.adata_manager.adata.n_obs * (options.get("train_size") or 0.9)))
-    own = {} if recipe.name == "classic" else {one: v for one, v in model._own_recipe.items() if one not in given}
-    return options | own | {"recipe": recipe.name}
+    own = model._own_settings(recipe.name, asked=options["recipe"] is not None)
+    return options | {"recipe": recipe.name} | {one: value for one, value in own.items() if one not in given}
 
 
 def training(

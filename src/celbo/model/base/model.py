@@ -163,6 +163,10 @@ class BaseModelClass(ArchivedModel, metaclass=_ModelMeta):
         with drawing_weights():
             self._build_module()
 
+    def _own_settings(self, recipe: str, asked: bool) -> Mapping[str, Any]:
+        """Arguments of ``train`` in place of defaults under a recipe, which the user may have asked for by name."""
+        return {} if recipe == "classic" else self._own_recipe
+
     def _computed_arguments(self) -> dict[str, Any]:
         """Arguments of the module that follow from the data and from those of the constructor; none by default."""
         return {}
