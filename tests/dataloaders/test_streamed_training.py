@@ -29,8 +29,8 @@ def trained(adata, cls=SCVI, epochs=4, **setup):
 
 
 def test_elbo_is_that_of_memory(path):
-    streamed = trained(open_data(path, stream=True), batch_key="batch")
-    in_memory = trained(open_data(path, stream=False), batch_key="batch")
+    streamed = trained(open_data(path, stream=True), epochs=20, batch_key="batch")
+    in_memory = trained(open_data(path, stream=False), epochs=20, batch_key="batch")
     elbos = [model.history["elbo_validation"].to_numpy(float).ravel() for model in (streamed, in_memory)]
     assert elbos[0][-1] < elbos[0][0]
     assert elbos[0][-1] == pytest.approx(elbos[1][-1], rel=0.03)
