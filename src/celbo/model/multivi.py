@@ -25,6 +25,7 @@ from ..train.method import PASSED_ON, SPLIT, WHERE, Argument, training
 from ..verbs.multimodal import MultimodalMixin
 from .base import ArchesMixin, BaseMudataMinifiedModeModelClass, UnsupervisedTrainingMixin, setup_method
 from .base.made_with import given_arguments
+from .peakvi import PEAKVI
 
 __all__ = ["MULTIVI"]
 
@@ -111,13 +112,7 @@ class MULTIVI(MultimodalMixin, ArchesMixin, UnsupervisedTrainingMixin, BaseMudat
     _module_cls: ClassVar[type[MULTIVAE]] = MULTIVAE
     _training_plan_cls = AdversarialTrainingPlan
     _recipe: ClassVar[str | None] = "one_cycle"  # the adversary's weight is a number: it needs no warm-up
-    _own_recipe: ClassVar[Mapping[str, Any]] = {
-        "max_epochs": None,
-        "lr": 3e-3,
-        "early_stopping": False,
-        "n_epochs_kl_warmup": None,
-        "n_steps_kl_warmup": 800,  # two thirds of the steps: types come apart before latents are told to be few
-    }
+    _own_recipe: ClassVar[Mapping[str, Any]] = {**PEAKVI._own_recipe, "n_steps_kl_warmup": 800}
     _modalities_may_lack_cells = True
     _LATENT_QZM_KEY = "multivi_latent_qzm"
     _LATENT_QZV_KEY = "multivi_latent_qzv"
@@ -187,20 +182,8 @@ class MULTIVI(MultimodalMixin, ArchesMixin, UnsupervisedTrainingMixin, BaseMudat
 
     def _own_settings(self, recipe: str, asked: bool) -> Mapping[str, Any]:
         is_narrow = self.module is not None and self.module.n_hidden < _FEWEST_FOR_ONE_CYCLE
-        if is_narrow and recipe == "one_cycle" and not asked:
-            return _OF_NARROW
-        return super()._own_settings(recipe, asked)
-
-    def _validate_anndata(
-        self, adata: AnnData | None = None, copy_if_view: bool = True, extend_categories: bool = False
-    ) -> AnnData:
-        known = super()._validate_anndata(adata, copy_if_view, extend_categories)
-        if self.module.modality_weights == "cell" and self._adata is not None and known is not self._adata:
-            raise ValueError(
-                "modality_weights='cell' are parameters of the cells that the model was trained on: it answers about "
-                "these only (adata=None, indices=). Train with 'equal' or 'universal' weights for others."
-            )
-        return known
+        by_default = recipe == "one_cycle" and not asked
+        return _OF_NARROW if is_narrow and by_default else super()._own_settings(recipe, asked)
 
     @property
     def _of_mudata(self) -> bool:

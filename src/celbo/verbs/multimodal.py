@@ -33,6 +33,17 @@ class MultimodalMixin(ExpressionWriterMixin, AccessibilityMixin, VAEMixin):
     cell lacks is imputed from what it has.
     """
 
+    def _validate_anndata(
+        self, adata: AnnData | None = None, copy_if_view: bool = True, extend_categories: bool = False
+    ) -> AnnData:
+        known = super()._validate_anndata(adata, copy_if_view, extend_categories)  # type: ignore[safe-super]
+        if self.module.modality_weights == "cell" and self.adata is not None and known is not self.adata:
+            raise ValueError(
+                "modality_weights='cell' are parameters of the cells that the model was trained on: it answers about "
+                "these only (adata=None, indices=). Train with 'equal' or 'universal' weights for others."
+            )
+        return known
+
     def get_presence_report(self, adata: AnnData | None = None) -> pd.DataFrame:
         """How many cells have which modalities, in all and in each batch.
 
