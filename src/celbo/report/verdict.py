@@ -59,7 +59,10 @@ def judge(
 
 def worst(judgements: Sequence[Judgement]) -> Grade:
     """The gravest grade."""
-    grades = {one.grade for one in judgements}
+    return _gravest(*(one.grade for one in judgements))
+
+
+def _gravest(*grades: Grade) -> Grade:
     return "red" if "red" in grades else "amber" if "amber" in grades else "green"
 
 
@@ -175,8 +178,7 @@ def _fit(summary: ModelSummary) -> Judgement:
     """By the mean of each gene and its share of zeros, drawn beside observed."""
     assert summary.fit is not None
     change, zeros = summary.fit.median_change, summary.fit.mean_gap_of_zeros
-    grades = (_graded(change, _FIT_MEANS), _graded(zeros, _FIT_ZEROS))
-    grade: Grade = "red" if "red" in grades else "amber" if "amber" in grades else "green"
+    grade = _gravest(_graded(change, _FIT_MEANS), _graded(zeros, _FIT_ZEROS))
     finding = f"Gene means are off by a factor of {2**change:.2f} (median), shares of zeros by {zeros:.1%} (mean)."
     action = "" if grade == "green" else "Train longer, or try another gene_likelihood ('nb' for UMI counts)."
     return Judgement("Do simulated data look like the real ones?", grade, finding, action)
