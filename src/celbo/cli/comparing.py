@@ -16,7 +16,7 @@ from .kind import Kind
 from .messages import speaking
 from .models import load
 from .options import ReadingOptions
-from .output import new_file
+from .output import new_file, require_suffix
 from .streams import data_for
 from .written import MODALITY_OF
 
@@ -111,10 +111,7 @@ def compare(
     groups
         Who is compared and how.
     """
-    if output.suffix not in _WRITERS:
-        raise UserError(
-            f"{output} ends in {output.suffix or 'nothing'!r}; a table is written as {', '.join(_WRITERS)}."
-        )
+    require_suffix(output, _WRITERS, f"a table is written as {', '.join(_WRITERS)}")
     if groups.mode not in MODES:
         raise UserError(unknown_name("value of --mode", groups.mode, MODES))
     if output.suffix == ".parquet":

@@ -9,11 +9,10 @@ import typer
 from ..core.replacing import printable
 from ..report import ModelSummary, model_report
 from ..report.verdict import overall, worst
-from .errors import UserError
 from .messages import speaking
 from .models import load
 from .options import ReadingOptions
-from .output import require_new_file
+from .output import require_new_file, require_suffix
 from .streams import data_for, named
 
 __all__ = ["report", "say_verdict", "verdict_of"]
@@ -38,9 +37,7 @@ def report(
     UserError
         Another suffix, or a model that is made of another one, whose report is written with its training.
     """
-    if output.suffix not in _SUFFIXES:
-        wanted = " or ".join(_SUFFIXES)
-        raise UserError(f"{output} ends in {output.suffix or 'nothing'!r}; a report is written as {wanted}.")
+    require_suffix(output, _SUFFIXES, f"a report is written as {' or '.join(_SUFFIXES)}")
     with speaking(quiet):
         require_new_file(output, overwrite)
         kind, fitted = load(model_dir, "report", lambda row: not row.parts)

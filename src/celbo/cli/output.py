@@ -2,14 +2,14 @@
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..core.replacing import BusyError, building, printable
 from .errors import UserError
 
-__all__ = ["RUN_FILES", "new_file", "new_folder", "require_name", "require_new_file"]
+__all__ = ["RUN_FILES", "new_file", "new_folder", "require_name", "require_new_file", "require_suffix"]
 
 _SHOWN = 80
 
@@ -25,6 +25,12 @@ RUN_FILES = (
 )
 """What a run's folder may hold (the last of them only until the run is complete), and all that ``--overwrite`` may
 remove."""
+
+
+def require_suffix(output: Path, suffixes: Iterable[str], written: str) -> None:
+    """Refuse a file of another suffix; ``written`` says what is written, and as what."""
+    if output.suffix not in suffixes:
+        raise UserError(f"{output} ends in {output.suffix or 'nothing'!r}; {written}.")
 
 
 @contextmanager

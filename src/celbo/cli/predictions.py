@@ -12,11 +12,10 @@ import typer
 
 from ..data.modalities import gathered_obs
 from ..store.writing.matrix import new_anndata, write_table
-from .errors import UserError
 from .messages import speaking
 from .models import load
 from .options import ReadingOptions
-from .output import new_file
+from .output import new_file, require_suffix
 from .streams import data_for
 
 __all__ = ["as_table", "predict", "write_predictions"]
@@ -38,9 +37,7 @@ def predict(
         (missing for cells that the model says nothing about), probabilities in ``obsm["celbo_probabilities"]`` and the
         classes in ``uns["celbo_classes"]``.
     """
-    if output.suffix not in _SUFFIXES:
-        wanted = " or ".join(_SUFFIXES)
-        raise UserError(f"{output} ends in {output.suffix or 'nothing'!r}; predictions are written as {wanted}.")
+    require_suffix(output, _SUFFIXES, f"predictions are written as {' or '.join(_SUFFIXES)}")
     with speaking(quiet), new_file(output, overwrite) as path:
         kind, fitted = load(model_dir, "predictions", lambda row: row.predict is not None)
         assert kind.predict is not None

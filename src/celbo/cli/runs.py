@@ -45,7 +45,7 @@ from .messages import speaking
 from .models import MODELS, load, settings_of_others, settled
 from .multimodal import findings_of, is_on_disk, modality_of_counts, replaced
 from .options import ReadingOptions, TrainOptions
-from .output import new_file, new_folder, require_name
+from .output import new_file, new_folder, require_name, require_suffix
 from .predictions import predict, write_predictions
 from .resuming import FinishedError, checkpoints_of, keep_for_resuming, keeping_checkpoints, writes_and_speaks
 from .saved import describe, find_archive
@@ -163,8 +163,7 @@ def embed(
     model_dir: Path, inputs: Sequence[Path], output: Path, how: ReadingOptions, overwrite: bool, quiet: bool
 ) -> None:
     """Write the latent representation of the cells of files; the model's genes are found by name."""
-    if output.suffix != ".h5ad":
-        raise UserError(f"{output} ends in {output.suffix or 'nothing'!r}; the embedding is written as .h5ad.")
+    require_suffix(output, (".h5ad",), "the embedding is written as .h5ad")
     with speaking(quiet), new_file(output, overwrite) as path:
         kind, fitted = load(model_dir, "latent space", lambda row: row.embed is not None)
         assert kind.embed is not None
