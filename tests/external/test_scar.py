@@ -107,6 +107,31 @@ def test_ambient_counts_are_taken_away():
     assert np.array_equal(found, model.get_denoised_counts(seed=0))
 
 
+def test_each_batch_has_its_soup():
+    """Two batches of the same cells in soups of their own: with one profile for both, less is found."""
+    native, _, _ = soup(0.4, n=500)
+    rng = np.random.default_rng(5)
+    batch = np.repeat(["a", "b"], 250)
+    profile_bg = rng.dirichlet(np.full(80, 0.3), 2)
+    taken = native.sum(1) * 2 // 3
+    ambient = np.stack([rng.multinomial(t, profile_bg[int(b == "b")]) for t, b in zip(taken, batch, strict=True)])
+    adata = ad.AnnData(
+        (native + ambient).astype(np.float32), obs=pd.DataFrame({"lane": batch}, index=map(str, range(500)))
+    )
+    SCAR.setup_anndata(adata, batch_key="lane")
+    of_each = pd.DataFrame({"b": profile_bg[1], "a": profile_bg[0]}, index=adata.var_names)
+    near = {}
+    for name, profile in (("own", of_each), ("one", profile_bg.mean(0))):
+        model = SCAR(adata, ambient_profile=profile)
+        model.train(max_epochs=100, **QUICK)
+        found = model.get_denoised_counts(seed=0)
+        near[name] = np.corrcoef(np.log1p(found).ravel(), np.log1p(native).ravel())[0, 1]
+        removed = 1 - found.sum() / adata.X.sum()
+        assert name == "one" or removed == pytest.approx(ambient.sum() / adata.X.sum(), abs=0.05)
+    raw = np.corrcoef(np.log1p(adata.X).ravel(), np.log1p(native).ravel())[0, 1]
+    assert near["own"] > max(near["one"], raw) + 0.05
+
+
 def test_denoised_counts_keep_the_expectation(batch):
     module = SCAR_VAE(torch.full((G,), 1 / G), G, n_batch=1).eval()
     drawn = np.mean([denoised_counts(module, [batch], seed=seed) for seed in range(400)], 0)
@@ -130,6 +155,28 @@ class TestProfile:
         log_prob = multinomial.logpmf(x, x.sum(1), x.sum(0) / x.sum())
         empty = x[log_prob >= np.log(0.3) * 8]
         np.testing.assert_allclose(found, empty.sum(0) / empty.sum())
+
+    def test_of_each_batch(self, tmp_path):
+        rng = np.random.default_rng(0)
+        profile_bg = rng.dirichlet(np.ones(30), 2)
+        droplets = ad.AnnData(np.concatenate([rng.multinomial(20, one, 300) for one in profile_bg]).astype(np.float32))
+        droplets.obs["lane"] = np.repeat(["x", "y"], 300)
+        cells = ad.AnnData(
+            np.ones((9, 30), np.float32), obs=pd.DataFrame({"lane": list("xyxyxyxyx")}, list("abcdefghi"))
+        )
+        SCAR.get_ambient_profile(cells, droplets, prob=0.2, batch_key="lane", seed=0)
+        table = cells.varm["ambient_profile"]
+        assert list(table) == ["x", "y"]
+        np.testing.assert_allclose(table.to_numpy().T, droplets.X.reshape(2, 300, 30).sum(1) / 6000, atol=1e-6)
+        SCAR.setup_anndata(cells, batch_key="lane")
+        model = SCAR(cells, "ambient_profile", n_hidden=4, n_latent=2)
+        model.save(str(tmp_path / "m"))
+        loaded = SCAR.load(str(tmp_path / "m"), cells)
+        torch.testing.assert_close(loaded.module.ambient_profile, torch.tensor(table.to_numpy().T).float())
+        with pytest.raises(ValueError, match="none for batch 'y'"):
+            SCAR(cells, table.rename(columns={"y": "z"}))
+        with pytest.raises(KeyError, match=r"column of adata.obs \(batch_key\)"):
+            SCAR.get_ambient_profile(cells, droplets, batch_key="lanes")
 
     def test_genes_are_found_by_name(self):
         rng = np.random.default_rng(0)

@@ -8,6 +8,7 @@ Reference: Sheng et al., bioRxiv 2022 (scAR).
 """
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from ...core import unknown_name
 from ...data import align_genes
 from ...posterior import group_means
 
-__all__ = ["FEWEST_DROPLETS", "ambient_profile_of", "empty_droplet_profile"]
+__all__ = ["FEWEST_DROPLETS", "ambient_profile_of", "batches_of", "empty_droplet_profile"]
 
 logger = logging.getLogger("celbo")
 
@@ -30,7 +31,9 @@ _ROUNDING = 1e-3
 _SMALLEST = np.finfo(np.float32).eps
 
 
-def ambient_profile_of(adata: AnnData, genes: np.ndarray, counts: object, given: object) -> Tensor:
+def ambient_profile_of(
+    adata: AnnData, genes: np.ndarray, counts: object, given: object, batches: Sequence[str] = ()
+) -> Tensor:
     """Ambient profile from what the user gave.
 
     Parameters
@@ -43,18 +46,20 @@ def ambient_profile_of(adata: AnnData, genes: np.ndarray, counts: object, given:
         ``(n, g)`` counts on any storage, for the profile of all cells.
     given
         Key of ``adata.varm``; a DataFrame, by the names of its rows; an array or tensor of g numbers; None: the
-        profile of all cells, with a warning.
+        profile of all cells, with a warning. A DataFrame of several columns has a profile for each batch.
+    batches
+        Names of the model's batches.
 
     Returns
     -------
-    ``(1, g)`` float32, shares that sum to 1 (counts are divided by their sum).
+    ``(1, g)`` float32, shares that sum to 1 (counts are divided by their sum); ``(b, g)`` where each batch has its own.
 
     Raises
     ------
     KeyError
         No such key in ``adata.varm``.
     ValueError
-        Another number of genes, other genes, negative or missing numbers, or none above 0.
+        Another number of genes, other genes, negative or missing numbers, or none above 0; batches without a profile.
     """
     if given is None:
         logger.warning(
@@ -66,11 +71,40 @@ def ambient_profile_of(adata: AnnData, genes: np.ndarray, counts: object, given:
         if given not in adata.varm:
             raise KeyError(unknown_name("ambient_profile, key of adata.varm", given, adata.varm.keys()))
         given = adata.varm[given]
-        given = given.to_numpy() if isinstance(given, pd.DataFrame) else given
-    elif isinstance(given, pd.DataFrame | pd.Series):
+    if several := _of_batches(given, batches):
+        return torch.cat([ambient_profile_of(adata, genes, counts, one) for one in several])
+    if isinstance(given, pd.DataFrame | pd.Series):
         given = _by_name(given, genes)
     values_g = np.asarray(given.detach().cpu() if isinstance(given, Tensor) else given, dtype=np.float64).reshape(-1)
     return torch.as_tensor(_shares(values_g, len(genes)), dtype=torch.float32).reshape(1, -1)
+
+
+def _of_batches(given: object, batches: Sequence[str]) -> list[object]:
+    """A profile for each batch, by the names of columns or as rows of an archive's table; empty: one for all."""
+    if isinstance(given, Tensor):
+        return list(given) if given.dim() == 2 and len(given) == len(batches) > 1 else []
+    if not isinstance(given, pd.DataFrame) or given.shape[1] == 1:
+        return []
+    columns = {str(name): given[name] for name in given}
+    if missing := [batch for batch in batches if batch not in columns]:
+        raise ValueError(
+            f"ambient_profile has the columns {', '.join(columns)}, and none for batch {missing[0]!r}: give a column "
+            "for each batch of batch_key, by its name, or a single column for all of them."
+        )
+    return [columns[batch] for batch in batches]
+
+
+def batches_of(obs: pd.DataFrame, key: str, whose: str) -> np.ndarray:
+    """Names of the batches in a column of ``obs``.
+
+    Raises
+    ------
+    KeyError
+        No such column.
+    """
+    if key not in obs:
+        raise KeyError(unknown_name(f"column of {whose}.obs (batch_key)", key, map(str, obs)))
+    return obs[key].astype(str).to_numpy()
 
 
 def _by_name(table: pd.DataFrame | pd.Series, genes: np.ndarray) -> np.ndarray:

@@ -28,7 +28,7 @@ from ...model.base import (
 )
 from ...module.likelihoods import LatentDistribution
 from ...verbs.cells import asked
-from .ambient import ambient_profile_of, empty_droplet_profile
+from .ambient import ambient_profile_of, batches_of, empty_droplet_profile
 from .module import SCAR_VAE, Scale, ScarLikelihood
 
 __all__ = ["SCAR"]
@@ -49,8 +49,8 @@ class SCAR(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
         Cells, set up with :meth:`setup_anndata`.
     ambient_profile
         Share of each gene in the ambient RNA: a key of ``adata.varm`` (:meth:`get_ambient_profile` writes one), a
-        DataFrame by gene name, or ``(g,)`` numbers in the order of the genes. None: the mean profile of the cells, with
-        a warning.
+        DataFrame by gene name, or ``(g,)`` numbers in the order of the genes. A DataFrame of several columns has a
+        profile for each batch, by its name. None: the mean profile of the cells, with a warning.
     n_hidden, n_latent, n_layers, dropout_rate
         As in :class:`~celbo.model.SCVI`.
     gene_likelihood
@@ -103,7 +103,8 @@ class SCAR(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
     ) -> None:
         super().__init__(adata)
         counts = None if ambient_profile is not None else self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
-        profile = ambient_profile_of(adata, self.get_var_names(), counts, ambient_profile)
+        batches = list(map(str, self.get_state_registry(REGISTRY_KEYS.BATCH_KEY)["categorical_mapping"]))
+        profile = ambient_profile_of(adata, self.get_var_names(), counts, ambient_profile, batches)
         # an archive holds the numbers, as in scvi-tools: the key may mean others by then, the cells be others
         self.init_params_["non_kwargs"]["ambient_profile"] = profile
         self._build_module(ambient_profile=profile)
@@ -118,6 +119,7 @@ class SCAR(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
         n_batch: Annotated[int, Whole(1)] = 1,
         sample: Annotated[int, Whole(1)] = 50000,
         *,
+        batch_key: str | None = None,
         seed: int | None = None,
     ) -> None:
         """Estimate the ambient profile from droplets without a cell, and write it to ``adata.varm["ambient_profile"]``.
@@ -137,14 +139,19 @@ class SCAR(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
         n_batch
             Accepted for compatibility with scvi-tools: sparse counts need no parts.
         sample
-            Most droplets to use; more are sampled at random.
+            Most droplets to use, of each batch; more are sampled at random.
+        batch_key
+            Column of both with the batch, each of which has its own soup: the profile is then a DataFrame with a column
+            for each batch of ``adata``. None: one profile for all.
         seed
             Of that draw.
 
         Raises
         ------
+        KeyError
+            ``raw_adata`` has no such column.
         ValueError
-            Genes of ``adata`` that ``raw_adata`` lacks; fewer than 50 droplets without a cell.
+            Genes of ``adata`` that ``raw_adata`` lacks; fewer than 50 droplets without a cell in the data or a batch.
 
         Examples
         --------
@@ -158,9 +165,17 @@ class SCAR(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
         match = align_genes(raw_adata.var_names, adata.var_names, where="raw_adata")
         match.raise_if_missing()
         raw = raw_adata if match.is_identity else raw_adata[:, match.indexer]
-        rng = np.random.default_rng(seed)
-        profile_g = empty_droplet_profile(raw.X, prob, min_raw_counts, iterations, sample, rng)
-        adata.varm["ambient_profile"] = profile_g[:, None]
+        rng, settings = np.random.default_rng(seed), (prob, min_raw_counts, iterations, sample)
+        if batch_key is None:
+            adata.varm["ambient_profile"] = empty_droplet_profile(raw.X, *settings, rng)[:, None]
+            return
+        of_cells, of_droplets = (
+            batches_of(one.obs, batch_key, name) for one, name in ((adata, "adata"), (raw, "raw_adata"))
+        )
+        profiles = {
+            batch: empty_droplet_profile(raw.X[of_droplets == batch], *settings, rng) for batch in np.unique(of_cells)
+        }
+        adata.varm["ambient_profile"] = pd.DataFrame(profiles, index=adata.var_names)
 
     def get_denoised_counts(
         self,
@@ -207,7 +222,7 @@ class SCAR(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
         *,
         use_raw: bool = False,
     ) -> bundles.Fields:
-        """Register cells; only the prior of a latent library uses the batch."""
+        """Register cells; the batch says which ambient profile is theirs, if there are several."""
         return [
             *bundles.counts(layer, use_raw),
             *bundles.batch(batch_key),

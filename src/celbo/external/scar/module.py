@@ -7,7 +7,7 @@ r"""Counts of cells in a soup: a share of each cell's counts comes from the ambi
     x_{ng} \sim \mathrm{Binomial}\bigl(\ell_n,\; (1 - \epsilon_n)\,\rho_{ng} + \epsilon_n a_g\bigr)
 
 with the cell's total :math:`\ell_n`, native profile :math:`\rho_n` and ambient share :math:`\epsilon_n`; :math:`s` cuts
-the small values of a softplus to 0.
+the small values of a softplus to 0. The ambient profile :math:`a` is one for all cells, or that of the cell's batch.
 
 Dims: n cells, g genes, k latents, s samples.
 Reference: Sheng et al., bioRxiv 2022 (scAR).
@@ -175,7 +175,8 @@ class SCAR_VAE(VAE):
     Parameters
     ----------
     ambient_profile
-        Share of each gene in the ambient RNA, ``(g,)`` or ``(1, g)``. Not in the ``state_dict``, as in scvi-tools.
+        Share of each gene in the ambient RNA, ``(g,)`` or ``(1, g)``; ``(b, g)``: in that of each batch. Not in the
+        ``state_dict``, as in scvi-tools.
     n_input, n_hidden, n_latent, n_layers, dropout_rate, log_variational, latent_distribution, use_observed_lib_size
         See :class:`~celbo.module.VAE`.
     scale_activation, sparsity
@@ -237,12 +238,16 @@ class SCAR_VAE(VAE):
             sparsity=sparsity,
             **norms("decoder", vae_kwargs.get("use_batch_norm", "both"), vae_kwargs.get("use_layer_norm", "none")),
         )
-        profile = torch.as_tensor(ambient_profile, dtype=torch.float32).reshape(1, n_input)
+        profile = torch.as_tensor(ambient_profile, dtype=torch.float32).reshape(-1, n_input)
         self.register_buffer("ambient_profile", profile, persistent=False)
 
     def start_from_counts(self, x: Tensor) -> bool:
         """Begin with the dispersions that the counts have; a binomial has none."""
         return self.gene_likelihood != "b" and super().start_from_counts(x)
+
+    def _ambient(self, batch_index: Tensor) -> Tensor:
+        """Ambient profile of each cell's batch, ``(n, g)``, or the one that all have, ``(1, g)``."""
+        return self.ambient_profile if len(self.ambient_profile) == 1 else self.ambient_profile[batch_index.flatten()]
 
     def generative(  # type: ignore[override]  # fewer arguments are used
         self,
@@ -276,7 +281,7 @@ class SCAR_VAE(VAE):
         inflated = self.gene_likelihood == "zinb"
         native, noise, zi_logits = self.decoder(z, inflated)  # type: ignore[call-arg, arg-type, misc]
         scale = native * (1 - noise)
-        expected = scale + self.ambient_profile * noise
+        expected = scale + self._ambient(batch_index) * noise
         px: Distribution
         if self.gene_likelihood == "b":
             # exp(log n) falls short of n for near half of all n: cut off, as in scvi-tools, it would lose a count
