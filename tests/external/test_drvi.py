@@ -8,7 +8,7 @@ import scipy.sparse as sp
 import torch
 
 from celbo.external import DRVI
-from celbo.external.drvi import DecoderDRVI, DRVIModule
+from celbo.external.drvi import DecoderDRVI, DRVIModule, decoder
 from celbo.external.drvi.decoder import log_mean_exp_of_splits
 from celbo.external.drvi.effects import _decoding, _per_split, effects_at_extremes
 from celbo.nn.fc_layers import append_columns
@@ -51,6 +51,23 @@ class TestDecoder:
         torch.testing.assert_close(log_mean_exp_of_splits(hidden, weight, bias), plain)
         given = [table.requires_grad_() for table in (hidden, weight, bias)]
         assert torch.autograd.gradcheck(log_mean_exp_of_splits, given)
+
+    @pytest.mark.parametrize(("kept", "block"), [(10**9, 10**9), (0, 10**9), (10**9, 60), (0, 60)])
+    def test_some_genes_at_a_time(self, monkeypatch, kept, block):
+        """Shares kept or computed again, all genes at once or in blocks: the gradients are those of the plain form."""
+        for name, number in (("_KEPT_NUMBERS", kept), ("_BLOCK_NUMBERS", block), ("_FEWEST_GENES", 2)):
+            monkeypatch.setattr(decoder, name, number)
+        generator = torch.Generator().manual_seed(0)
+        hidden, weight, bias, upstream = (
+            torch.randn(*shape, generator=generator, dtype=torch.float64, requires_grad=True)
+            for shape in ((5, 4, 3), (7, 3), (7,), (4, 7))
+        )
+        given = (hidden, weight, bias)
+        plain = torch.autograd.grad((hidden @ weight.t() + bias).logsumexp(0), given, upstream.detach())
+        for found, known in zip(
+            torch.autograd.grad(log_mean_exp_of_splits(*given), given, upstream.detach()), plain, strict=True
+        ):
+            torch.testing.assert_close(found, known)
 
     @pytest.mark.parametrize("method", ["split_map", "split_mask"])
     @pytest.mark.parametrize("aggregation", AGGREGATIONS)
@@ -179,6 +196,16 @@ class TestFactors:
 
 
 class TestModel:
+    def test_minibatches_are_small(self):
+        """A step's time is that of its cells, once for each split."""
+        adata = programs(200, 30)
+        DRVI.setup_anndata(adata)
+        model = DRVI(adata, n_latent=4, n_hidden=8)
+        model.train(max_epochs=2, **QUIET)
+        assert model.trainer.global_step == 2 * 6  # 180 cells in minibatches of 32, the last with the rest
+        model.train(max_epochs=2, batch_size=90, **QUIET)
+        assert model.trainer.global_step == 2 * 2
+
     def test_the_batch_is_decoded(self, model):
         as_first, as_second = (
             model.get_normalized_expression(transform_batch=f"batch_{b}", n_samples=1, seed=0) for b in (0, 1)

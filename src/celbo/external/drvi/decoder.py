@@ -4,9 +4,8 @@ r"""Decoder of split latents (DRVI): each split is decoded on its own, and the c
     h_{ns} = \mathrm{layers}(M_s z_{ns}, c_n), \qquad
     a_{ng} = \log \tfrac{1}{S} \sum_s e^{(W h_{ns} + b)_g} \quad \text{or} \quad \sum_s (W h_{ns} + b)_g
 
-with layers and head that all S splits share. The sum of exponentials is computed split by split, forwards and
-backwards, so that no more than one split's genes are held at a time; the plain sum is the head of the summed
-:math:`h`.
+with layers and head that all S splits share. The sum of exponentials is computed for some genes of all splits at a
+time, so that wide data need no copy of the genes for each split; the plain sum is the head of the summed :math:`h`.
 
 Dims: n cells, s splits, k latents, h hidden, g genes.
 Reference: Moinfar and Theis, *Unsupervised deep disentangled representation of single-cell omics*, bioRxiv 2024.
@@ -20,17 +19,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from ...core import ArgumentError
 from ...nn import DecoderSCVI
 from ...nn.decoder import Logits
 from ...nn.fc_layers import Linear, append_columns
 from ...ops.draws import uniform
+from ...ops.linear import linear
 
 __all__ = ["Aggregation", "DecoderDRVI", "SplitMethod", "StackedLinear", "log_mean_exp_of_splits"]
 
 Aggregation = Literal["logsumexp", "sum"]
 SplitMethod = Literal["split_map", "split_mask"]
+
+_BLOCK_NUMBERS = 1 << 20
+"""Numbers of the splits of some genes that are computed at a time: 4 MiB."""
+
+_KEPT_NUMBERS = 1 << 23
+"""Most numbers that are kept for the gradient: 32 MiB, 128 cells x 2,000 genes of 32 splits."""
+
+_FEWEST_GENES = 64
 
 
 class StackedLinear(nn.Module):
@@ -171,23 +180,48 @@ def log_mean_exp_of_splits(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tens
 
 
 class _LogMeanExp(Function):
-    """Split by split: the heads of all splits at once would take s times as much memory, here and for the gradient."""
+    """Some genes of all splits at a time: a matrix product each way, and tables that stay in the cache.
+
+    What the splits contribute to a gene, as shares, is kept for the gradient while it is small, and computed again
+    where it is not: that of many genes would be as many copies of the genes as there are splits.
+    """
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        total = F.linear(hidden[0], weight, bias)
-        for one in hidden[1:]:
-            total = torch.logaddexp(total, F.linear(one, weight, bias), out=total)
+        s, n, _ = hidden.shape
+        flat, total = hidden.flatten(0, 1), hidden.new_empty(n, len(weight))
+        keeps = any(ctx.needs_input_grad) and s * n * len(weight) <= _KEPT_NUMBERS
+        ctx.shares = []
+        for genes in _gene_blocks(s * n, len(weight)):
+            said_sng = linear(flat, weight[genes], bias[genes]).unflatten(0, (s, n))
+            most_ng = said_sng.amax(0)
+            sum_ng = said_sng.sub_(most_ng).exp_().sum(0)
+            total[:, genes] = sum_ng.log().add_(most_ng)
+            if keeps:
+                ctx.shares.append(said_sng.div_(sum_ng))
         ctx.save_for_backward(hidden, weight, bias, total)
-        return total - math.log(len(hidden))
+        return total - math.log(s)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, upstream_ng: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         hidden, weight, bias, total = ctx.saved_tensors
-        d_hidden, d_weight, d_bias = torch.empty_like(hidden), torch.zeros_like(weight), torch.zeros_like(bias)
-        for s, one in enumerate(hidden):
-            share_ng = F.linear(one, weight, bias).sub_(total).exp_().mul_(upstream_ng)
-            d_hidden[s] = share_ng @ weight
-            d_weight.addmm_(share_ng.t(), one)
-            d_bias += share_ng.sum(0)
-        return d_hidden, d_weight, d_bias
+        s, n, _ = hidden.shape
+        flat, turned = hidden.flatten(0, 1), hidden.flatten(0, 1).t().contiguous()
+        d_hidden, d_weight, d_bias = torch.zeros_like(flat), torch.empty_like(weight), torch.empty_like(bias)
+        for i, genes in enumerate(_gene_blocks(s * n, len(weight))):
+            if ctx.shares:
+                share_sng = ctx.shares[i] * upstream_ng[:, genes]
+            else:
+                said_sng = linear(flat, weight[genes], bias[genes]).unflatten(0, (s, n))
+                share_sng = said_sng.sub_(total[:, genes]).exp_().mul_(upstream_ng[:, genes])
+            share = share_sng.flatten(0, 1)
+            d_hidden += linear(share, weight[genes].t())
+            d_weight[genes] = linear(share.t(), turned)
+            d_bias[genes] = share.sum(0)
+        return d_hidden.unflatten(0, (s, n)), d_weight, d_bias
+
+
+def _gene_blocks(n_rows: int, n_genes: int) -> list[slice]:
+    width = max(_FEWEST_GENES, _BLOCK_NUMBERS // max(1, n_rows))
+    return [slice(start, start + width) for start in range(0, n_genes, width)]

@@ -66,6 +66,8 @@ class DRVI(SCVI):
     """
 
     _module_cls: ClassVar[type[DRVIModule]] = DRVIModule
+    # A step's time is that of its cells, once for each split; it is the number of steps that the ELBO depends on.
+    _most_cells_a_batch: ClassVar[int] = 32
     _LATENT_QZM_KEY, _LATENT_QZV_KEY = "drvi_latent_qzm", "drvi_latent_qzv"
 
     def __init__(

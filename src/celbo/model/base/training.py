@@ -45,6 +45,7 @@ class Trainable(ModelFace):
     _train_runner_cls: ClassVar[type[TrainRunner]] = TrainRunner
     _converging_plan_cls: ClassVar[type[Any] | None]
     _few_cells_by_classic: ClassVar[bool]
+    _most_cells_a_batch: ClassVar[int]
     _recipe: ClassVar[str | None]
     seed_: int | None
     recipe_: str
@@ -100,7 +101,7 @@ def train_model(
         trains = max_epochs != 0 and not pretrained
         if trains and _can_start_from_counts(plan_cls, chosen) and _start_from_counts(model, data):
             chosen = chosen.from_counts or chosen
-            if batch_size is None and (smaller := _smaller_batch(chosen, data, n_batch, resumed)) < size:
+            if batch_size is None and (smaller := _smaller_batch(model, chosen, data, resumed)) < size:
                 size = smaller
                 data = _split(model, size, {"seed": seed} | splitter_kwargs | sparse)
     _start_from_cells(model, data, chosen)
@@ -164,9 +165,10 @@ def _split(model: Trainable, batch_size: int, splitter_kwargs: dict[str, Any]) -
     return data
 
 
-def _smaller_batch(recipe: Recipe, datamodule: DataModule, n_batch: int, resumed: "SavedRun | None") -> int:
-    """Cells a minibatch by the recipe, or those of the run that goes on."""
-    wanted = recipe.batch_size(datamodule.n_cells or _CELLS_A_BATCH**2, n_batch)
+def _smaller_batch(model: Trainable, recipe: Recipe, datamodule: DataModule, resumed: "SavedRun | None") -> int:
+    """Cells a minibatch by the recipe, no more than are worth it for the model; or those of the run that goes on."""
+    n_batch = model.summary_stats.get("n_batch", 1)
+    wanted = min(recipe.batch_size(datamodule.n_cells or _CELLS_A_BATCH**2, n_batch), model._most_cells_a_batch)
     begun = None if resumed is None else resumed.state["identity"]["data"].get("batch_size")
     return begun or wanted
 
