@@ -49,6 +49,7 @@ def _of_command_line() -> str:
     rows = []
     for kind in MODELS.values():
         answers = ["embed"] * (kind.embed is not None) + ["predict"] * (kind.predict is not None)
+        answers += ["map"] * kind.maps
         answers += ["denoise"] * kind.denoises + ["de"] * bool(kind.compares)
         options = [f"`{spelt(name)}`" + " (must be given)" * (name in kind.needs) for name in kind.settings]
         rows.append(f"| `{kind.name}` | {kind.cls.__name__} | {', '.join(answers)} | {', '.join(options)} |")

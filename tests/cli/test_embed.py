@@ -4,9 +4,11 @@ import functools
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 
 from celbo.cli import runs
+from celbo.cli.answers import embedding
 from celbo.model import SCVI
 
 
@@ -24,6 +26,16 @@ class TestEmbed:
         np.testing.assert_allclose(found.obsm["X_celbo"], whole.obsm["X_celbo"], rtol=1e-5, atol=1e-6)
         assert set(found.obs.columns) == set(small.adata.obs.columns)
 
+    @pytest.mark.parametrize(("suffix", "separator"), [(".csv", ","), (".tsv", "\t")])
+    def test_as_a_table(self, trained, small, celbo, tmp_path, suffix, separator):
+        output = tmp_path / f"e{suffix}"
+        assert celbo("embed", trained.folder, small.path, "-o", output, "-q").exit_code == 0
+        found = pd.read_csv(output, sep=separator, index_col="cell")
+        whole = anndata.read_h5ad(trained.folder / "embedding.h5ad")
+        assert list(found.index) == list(whole.obs_names)
+        assert list(found.columns) == [f"latent_{k}" for k in range(10)]
+        np.testing.assert_allclose(found, whole.obsm["X_celbo"], rtol=1e-5, atol=1e-6)
+
     def test_overwrite_and_silence(self, trained, small, celbo, tmp_path):
         (tmp_path / "e.h5ad").write_text("old")
         done = celbo("embed", trained.folder / "model", small.path, "-o", tmp_path / "e.h5ad", "--overwrite", "-q")
@@ -35,7 +47,7 @@ class TestEmbed:
             path.write_text("half")
             raise OSError("No space left on device")
 
-        monkeypatch.setattr(runs, "_write_embedding", cut_short)
+        monkeypatch.setattr(embedding, "write_embedding", cut_short)
         (tmp_path / "e.h5ad").write_text("old")
         done = celbo("embed", trained.folder, small.path, "-o", tmp_path / "e.h5ad", "--overwrite")
         assert done.exit_code == 2

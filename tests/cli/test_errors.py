@@ -173,7 +173,7 @@ class TestModels:
         assert_one_line(done, [f"is separated by {names[separator]}", "save it with"])
 
     def test_suffix_of_the_output(self, trained, small, celbo, tmp_path):
-        assert_one_line(celbo("embed", trained.folder, small.path, "-o", tmp_path / "e.csv"), ["'.csv'", ".h5ad"])
+        assert_one_line(celbo("embed", trained.folder, small.path, "-o", tmp_path / "e.txt"), ["'.txt'", ".h5ad"])
 
     def test_output_exists(self, trained, small, celbo, tmp_path):
         (tmp_path / "e.h5ad").write_text("mine")

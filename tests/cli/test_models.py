@@ -260,7 +260,7 @@ class TestWrongQuestions:
 
     def test_suffix(self, runs, place, celbo, tmp_path):
         done = celbo("predict", runs["scanvi"], place.cells, "-o", tmp_path / "p.txt")
-        assert_one_line(done, ["'.txt'", ".csv or .h5ad"])
+        assert_one_line(done, ["'.txt'", ".csv, .tsv, .parquet, .h5ad"])
 
     def test_no_cell_of_the_batch(self, runs, place, celbo, tmp_path):
         place.adata[place.adata.obs["batch"] == "batch_0"].copy().write_h5ad(tmp_path / "other.h5ad")

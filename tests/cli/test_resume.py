@@ -90,7 +90,7 @@ def test_a_failing_write_loses_no_training(small, celbo, tmp_path, monkeypatch):
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(runs, "_write_embedding", fail)
+        patched.setattr(runs, "write_embedding", fail)
         assert celbo("train", small.path, *OPTIONS, "-o", tmp_path / "run").exit_code == 2
     done = celbo("train", small.path, *OPTIONS, "-o", tmp_path / "run", "--resume")
     assert done.exit_code == 0, done.stderr

@@ -235,7 +235,7 @@ class TestInterrupt:
 
 
 class TestAtomic:
-    @pytest.fixture(params=["_write_embedding", "versions"])
+    @pytest.fixture(params=["write_embedding", "versions"])
     def failing(self, request, monkeypatch):
         def fail(*args, **kwargs):
             raise OSError("No space left on device")

@@ -6,6 +6,25 @@ from typing import Annotated, Any
 import typer
 
 from ..core import __version__
+from .arguments import (
+    Accelerator,
+    Atac,
+    Data,
+    Inputs,
+    Markers,
+    MaxEpochs,
+    Modality,
+    Model,
+    ModelDir,
+    Orientation,
+    Overwrite,
+    Protein,
+    Quiet,
+    Raw,
+    Recipe,
+    Rna,
+    Seed,
+)
 from .errors import OneLineErrors
 from .interrupts import while_loading
 
@@ -13,44 +32,9 @@ __all__ = ["app"]
 
 app = typer.Typer(
     cls=OneLineErrors,
-    add_completion=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Inputs = Annotated[
-    list[Path],
-    typer.Argument(
-        help="Raw counts: .h5ad, .h5mu, .zarr, 10x .h5 or mtx, .loom, .csv; several; a folder.", show_default=False
-    ),
-]
-ModelDir = Annotated[Path, typer.Argument(help="Folder of a run, or of a saved model.", show_default=False)]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run wrote there.")]
-Data = Annotated[str, typer.Option(help="load, stream from disk, or auto: by what fits in memory.")]
-Raw = Annotated[bool, typer.Option("--raw", help="Take the counts, and the genes, of raw.")]
-Modality = Annotated[str | None, typer.Option(help=".h5mu: modality; 10x: type of feature.", show_default="RNA")]
-Rna = Annotated[str | None, typer.Option(help="Modality of genes.", show_default="by its type or name")]
-Protein = Annotated[str | None, typer.Option(help="Modality of proteins.", show_default="by its type or name")]
-Atac = Annotated[str | None, typer.Option(help="Modality of regions.", show_default="by its type or name")]
-Orientation = Annotated[
-    str | None, typer.Option(help=".csv: genes-by-cells or cells-by-genes.", show_default="by the names")
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
-Model = Annotated[
-    str,
-    typer.Option(
-        help="scvi, joint_embedding, linear_scvi, scanvi, autozi, lda, decipher, cellassign, solo, scar or sysvi; of "
-        "genes and proteins totalvi or totalanvi, of regions peakvi or poissonvi, of several of the three multivi."
-    ),
-]
-Markers = Annotated[Path | None, typer.Option(help="cellassign: .csv of genes by cell types, 1 for a marker, else 0.")]
-Recipe = Annotated[
-    str | None,
-    typer.Option(help="one_cycle, long_cycle, or classic (scvi-tools' defaults).", show_default="the model's"),
-]
-Seed = Annotated[
-    int | None, typer.Option(min=0, max=2**32 - 1, help="Makes the run repeatable.", show_default="random")
-]
 
 
 def _say_version(wanted: bool) -> None:
@@ -85,11 +69,15 @@ def train(
     markers: Markers = None,
     restrict_to_batch: Annotated[str | None, typer.Option(help="solo: the batch to call doublets of.")] = None,
     n_latent: Annotated[int | None, typer.Option(min=1, help="Latent dimensions.", show_default="10")] = None,
+    encode_covariates: Annotated[
+        bool | None,
+        typer.Option(help="Show batches to the encoder too: celbo map needs it.", show_default="the model's"),
+    ] = None,
     n_topics: Annotated[int | None, typer.Option(min=1, help="lda: topics.", show_default="20")] = None,
-    max_epochs: Annotated[int | None, typer.Option(min=1, help="Passes.", show_default="from the recipe")] = None,
+    max_epochs: MaxEpochs = None,
     recipe: Recipe = None,
     seed: Seed = None,
-    accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, cuda or mps.")] = "auto",
+    accelerator: Accelerator = "auto",
     data: Data = "auto",
     modality: Modality = None,
     rna: Rna = None,
@@ -126,7 +114,9 @@ def train(
 def embed(
     model_dir: ModelDir,
     inputs: Inputs,
-    output: Annotated[Path, typer.Option("-o", "--output", help="File to write: .h5ad.", show_default=False)],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="File to write: .h5ad, .csv, .tsv, .parquet.", show_default=False)
+    ],
     data: Data = "auto",
     modality: Modality = None,
     rna: Rna = None,
@@ -143,21 +133,17 @@ def embed(
     Example: celbo embed run new.h5ad -o embedded.h5ad
     """
     runs = _runs()
-    runs.embed(
-        model_dir,
-        inputs,
-        output,
-        runs.ReadingOptions(data, modality, orientation, rna, protein, atac),
-        overwrite,
-        quiet,
-    )
+    how = runs.ReadingOptions(data, modality, orientation, rna, protein, atac)
+    runs.embed(model_dir, inputs, output, how, overwrite, quiet)
 
 
 @app.command()
 def predict(
     model_dir: ModelDir,
     inputs: Inputs,
-    output: Annotated[Path, typer.Option("-o", "--output", help="File to write: .csv or .h5ad.", show_default=False)],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="File to write: .csv, .tsv, .parquet, .h5ad.", show_default=False)
+    ],
     data: Data = "auto",
     modality: Modality = None,
     rna: Rna = None,
@@ -174,14 +160,43 @@ def predict(
     Example: celbo predict run new.h5ad -o labels.csv
     """
     runs = _runs()
-    runs.predict(
-        model_dir,
-        inputs,
-        output,
-        runs.ReadingOptions(data, modality, orientation, rna, protein, atac),
-        overwrite,
-        quiet,
-    )
+    how = runs.ReadingOptions(data, modality, orientation, rna, protein, atac)
+    runs.predict(model_dir, inputs, output, how, overwrite, quiet)
+
+
+@app.command("map")
+def map_query(
+    model_dir: ModelDir,
+    inputs: Inputs,
+    output: Annotated[Path, typer.Option("-o", "--output", help="File to write: .h5ad.", show_default=False)],
+    max_epochs: MaxEpochs = None,
+    recipe: Recipe = None,
+    seed: Seed = None,
+    accelerator: Accelerator = "auto",
+    data: Data = "auto",
+    modality: Modality = None,
+    rna: Rna = None,
+    protein: Protein = None,
+    atac: Atac = None,
+    orientation: Orientation = None,
+    model_output: Annotated[
+        Path | None, typer.Option(help="Folder for the model of the query.", show_default="not kept")
+    ] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Map new cells, of new batches too, onto a trained reference; the reference's cells stay where they are.
+
+    The query has the columns of obs that the reference was trained with. Genes are matched by name, those that it lacks
+    count as zero. The file then holds obs and obsm["X_celbo"], and of a reference that predicts labels these too. Train
+    the reference with --encode-covariates: else it cannot adapt to a new batch.
+
+    Example: celbo map run query.h5ad -o mapped.h5ad
+    """
+    runs = _runs()
+    training = {"max_epochs": max_epochs, "recipe": recipe, "seed": seed, "accelerator": accelerator}
+    how = runs.ReadingOptions(data, modality, orientation, rna, protein, atac)
+    _leave(runs.map_query(model_dir, inputs, output, training, how, overwrite, quiet, model_output))
 
 
 @app.command()
@@ -205,14 +220,8 @@ def report(
     Example: celbo report run counts.h5ad -o report.html
     """
     runs = _runs()
-    runs.report(
-        model_dir,
-        inputs,
-        output,
-        runs.ReadingOptions(data, modality, orientation, rna, protein, atac),
-        overwrite,
-        quiet,
-    )
+    how = runs.ReadingOptions(data, modality, orientation, rna, protein, atac)
+    runs.report(model_dir, inputs, output, how, overwrite, quiet)
 
 
 @app.command()

@@ -15,6 +15,7 @@ import pandas as pd
 from anndata import AnnData
 
 from ..data.modality_roles import RNA
+from ..model.base import ArchesMixin
 from .errors import UserError
 from .options import TrainOptions
 
@@ -30,7 +31,7 @@ _OF_SETUP = {
 }
 """Setting -> argument of ``setup_anndata``."""
 
-_OF_MODEL = {"n_latent": "n_latent", "n_topics": "n_topics"}
+_OF_MODEL = {"n_latent": "n_latent", "encode_covariates": "encode_covariates", "n_topics": "n_topics"}
 """Setting -> argument of the model's class, or of its module's."""
 
 _SEVERAL = ("categorical_covariates", "continuous_covariates")
@@ -140,6 +141,11 @@ class Kind:
     roles: Mapping[str, bool] = field(default_factory=dict)
     takes_raw: bool = True
     takes_counts: bool = True
+
+    @property
+    def maps(self) -> bool:
+        """Whether it takes queries: new cells, of new batches too."""
+        return issubclass(self.cls, ArchesMixin)
 
     @cached_property
     def settings(self) -> Mapping[str, Any]:

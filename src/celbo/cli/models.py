@@ -26,6 +26,7 @@ from .saved import find_archive
 __all__ = ["MODELS", "load", "settings_of_others", "settled"]
 
 _TOP_GENES = ("n_top_genes",)
+_OF_VAE = (*_TOP_GENES, "encode_covariates")
 _OF_LABELS: Mapping[str, str] = {"labels_key": "the column of obs with the label of each cell that has one"}
 _GENES: Mapping[str, str] = {"expression": "differential_expression"}
 _REGIONS: Mapping[str, str] = {"accessibility": "differential_accessibility"}
@@ -54,12 +55,12 @@ def _zero_inflation(fitted: Fitted) -> pd.DataFrame:
 
 _ROWS = (
     Kind("scvi", SCVI, _TOP_GENES, denoises=True, compares=_GENES),
-    Kind("joint_embedding", JointEmbeddingSCVI, _TOP_GENES, denoises=True, compares=_GENES),
+    Kind("joint_embedding", JointEmbeddingSCVI, _OF_VAE, denoises=True, compares=_GENES),
     Kind("linear_scvi", LinearSCVI, _TOP_GENES, genes=_loadings, denoises=True, compares=_GENES),
     Kind(
         "scanvi",
         SCANVI,
-        _TOP_GENES,
+        _OF_VAE,
         needs=_OF_LABELS,
         predict=_label_probabilities,
         denoises=True,
@@ -89,6 +90,7 @@ _ROWS = (
         "solo",
         SOLO,
         (*_TOP_GENES, "restrict_to_batch"),
+        ("encode_covariates",),
         fit=doublets.fit,
         parts={doublets.PART: SCVI},
         check=doublets.check,

@@ -40,6 +40,7 @@ class TrainOptions:
     restrict_to_batch: str | int | float | bool | None = None
     n_top_genes: int | None = None
     n_latent: int | None = None
+    encode_covariates: bool | None = None
     n_topics: int | None = None
     max_epochs: int | None = None
     recipe: str | None = None

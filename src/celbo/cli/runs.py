@@ -4,15 +4,13 @@ Dims: n cells, g genes, k latents.
 """
 
 import dataclasses
-import itertools
 import json
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 import typer
@@ -28,28 +26,29 @@ from ..model.base.archives.convert import convert_archive, export_archive
 from ..report import ModelSummary, model_report
 from ..report.projection import log_normalised, principal_components
 from ..report.summary import latent_metrics
-from ..store.writing.matrix import MatrixWriter, new_anndata, write_table
 from ..train import RECIPES
 from ..train.checkpoints.folder import SUBFOLDER
 from ..train.checkpoints.schedule import Interval
 from ..train.history import epoch_table
+from .answers.comparing import Groups, compare
+from .answers.embedding import embed, embedded, write_embedding
+from .answers.judging import report, say_verdict, verdict_of
+from .answers.mapping import map_query
+from .answers.predictions import predict, write_predictions
 from .checking import check_files
 from .columns import with_values_of
-from .comparing import Groups, compare
 from .counts import counts_of
 from .errors import UserError
 from .interrupts import INTERRUPTED
-from .judging import report, say_verdict, verdict_of
-from .kind import Fitted, Kind
+from .kind import Fitted
 from .messages import speaking
-from .models import MODELS, load, settings_of_others, settled
+from .models import MODELS, settings_of_others, settled
 from .multimodal import findings_of, is_on_disk, modality_of_counts, replaced
 from .options import ReadingOptions, TrainOptions
-from .output import new_file, new_folder, require_name, require_suffix
-from .predictions import predict, write_predictions
+from .output import new_folder, require_name
 from .resuming import FinishedError, checkpoints_of, keep_for_resuming, keeping_checkpoints, writes_and_speaks
 from .saved import describe, find_archive
-from .streams import data_for, data_to_train, denoise, named, shard
+from .streams import data_to_train, denoise, named, shard
 
 __all__ = [
     "Groups",
@@ -63,17 +62,14 @@ __all__ = [
     "embed",
     "export",
     "info",
+    "map_query",
     "predict",
     "report",
     "shard",
     "train",
 ]
 
-EMBEDDING_KEY = "X_celbo"
-"""Where the latent representation lies in ``obsm``."""
-
 _ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
-_EMBEDDED_AT_ONCE = 2**18
 _DEMO_CELLS, _DEMO_GENES = 3000, 1000
 
 
@@ -159,21 +155,6 @@ def demo(output: Path, overwrite: bool, quiet: bool) -> int:
     return code
 
 
-def embed(
-    model_dir: Path, inputs: Sequence[Path], output: Path, how: ReadingOptions, overwrite: bool, quiet: bool
-) -> None:
-    """Write the latent representation of the cells of files; the model's genes are found by name."""
-    require_suffix(output, (".h5ad",), "the embedding is written as .h5ad")
-    with speaking(quiet), new_file(output, overwrite) as path:
-        kind, fitted = load(model_dir, "latent space", lambda row: row.embed is not None)
-        assert kind.embed is not None
-        adata = data_for(kind, fitted, inputs, how)
-        obs = gathered_obs(adata).copy(deep=False)
-        n_latent = _write_embedding(path, obs, _embedding(kind, fitted, adata, len(obs)))
-    if not quiet:
-        typer.echo(f"{len(obs):,} cells, {n_latent} latent dimensions: obsm[{EMBEDDING_KEY!r}] in {output}")
-
-
 def info(model_dir: Path) -> None:
     """Print what a saved model is."""
     with speaking(quiet=True):
@@ -232,7 +213,7 @@ def _run(
     fitted.save(folder / "model")
     epoch_table(fitted.model.history_ or {}).to_csv(folder / "history.csv")
     if kind.embed is not None:
-        _write_embedding(folder / "embedding.h5ad", obs, _embedding(kind, fitted, None, len(obs)))
+        write_embedding(folder / "embedding.h5ad", obs, embedded(kind, fitted, None, len(obs)))
     if kind.predict is not None:
         write_predictions(folder / "predictions.csv", kind.predict(fitted, None))
     if kind.genes is not None:
@@ -343,25 +324,6 @@ def _farewell(figures: dict[str, Any], output: Path, quiet: bool) -> int:
         typer.echo(f"celbo: {done}{more}", err=True)
         return INTERRUPTED
     return 0
-
-
-def _embedding(kind: Kind, fitted: Fitted, adata: Any, n: int) -> Iterator[np.ndarray]:
-    """Latents of all cells, some at a time."""
-    assert kind.embed is not None
-    for start in range(0, n, _EMBEDDED_AT_ONCE):
-        yield kind.embed(fitted, adata, np.arange(start, min(start + _EMBEDDED_AT_ONCE, n)))
-
-
-def _write_embedding(path: Path, obs: pd.DataFrame, blocks: Iterator[np.ndarray]) -> int:
-    """Write latents and ``obs`` as they come; says how many latents a cell has."""
-    first = next(blocks)
-    with new_anndata(path, overwrite=True) as root:
-        writer = MatrixWriter(root["obsm"], len(obs), first.shape[1], EMBEDDING_KEY)
-        for block in itertools.chain([first], blocks):
-            writer.append(block)
-        write_table(root, "obs", obs)
-        write_table(root, "var", pd.DataFrame(index=pd.Index([], dtype=str)))
-    return first.shape[1]
 
 
 def _in_words(value: object) -> str:

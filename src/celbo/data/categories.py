@@ -185,8 +185,7 @@ def _unknown_on_command_line(unknown: list, mapping: np.ndarray, where: str) -> 
     known = ", ".join(map(repr, nearest_first(unknown[0], mapping)))
     return (
         f"The input has cells with {shown} in {column}, and the model was trained with {known} only. Leave these cells "
-        "out, or train a model on all cells with celbo train; in Python, load_query_data and train add new batches to "
-        "a trained model."
+        "out, train a model on all cells with celbo train, or have celbo map add new batches to this one."
     )
 
 

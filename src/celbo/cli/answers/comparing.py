@@ -1,6 +1,6 @@
 """``celbo de``: differences between groups of cells, as a table of genes, proteins and regions."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import typer
 
-from ..core import optional, unknown_name
-from ..data.modalities import gathered_obs
-from .columns import value_of
-from .errors import UserError
-from .kind import Kind
-from .messages import speaking
-from .models import load
-from .options import ReadingOptions
-from .output import new_file, require_suffix
-from .streams import data_for
-from .written import MODALITY_OF
+from ...core import unknown_name
+from ...data.modalities import gathered_obs
+from ..columns import value_of
+from ..errors import UserError
+from ..kind import Kind
+from ..messages import speaking
+from ..models import load
+from ..options import ReadingOptions
+from ..output import new_file
+from ..streams import data_for
+from ..written import MODALITY_OF
+from .tables import require_output, write_as
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -77,19 +78,6 @@ class Groups:
         }
 
 
-def _write_parquet(path: Path, table: pd.DataFrame) -> None:
-    optional("pyarrow", extra="parquet", purpose="a table as .parquet")
-    table.to_parquet(path, engine="pyarrow")
-
-
-_WRITERS: Mapping[str, Callable[[Path, pd.DataFrame], None]] = {
-    ".csv": lambda path, table: table.to_csv(path),
-    ".tsv": lambda path, table: table.to_csv(path, sep="\t"),
-    ".parquet": _write_parquet,
-}
-"""Suffix -> how a table is written."""
-
-
 def compare(
     model_dir: Path,
     inputs: Sequence[Path],
@@ -111,16 +99,14 @@ def compare(
     groups
         Who is compared and how.
     """
-    require_suffix(output, _WRITERS, f"a table is written as {', '.join(_WRITERS)}")
+    require_output(output, "a table is")
     if groups.mode not in MODES:
         raise UserError(unknown_name("value of --mode", groups.mode, MODES))
-    if output.suffix == ".parquet":
-        optional("pyarrow", extra="parquet", purpose="a table as .parquet")
     with speaking(quiet), new_file(output, overwrite) as path:
         kind, fitted = load(model_dir, "comparison of groups", lambda row: bool(row.compares))
         data = data_for(kind, fitted, inputs, how)
         table = _compared(kind, fitted.model, data, groups.arguments(gathered_obs(data)))
-        _WRITERS[output.suffix](path, table.rename_axis("feature"))
+        write_as(output.suffix, path, table.rename_axis("feature"))
     if not quiet:
         typer.echo(_said(table, groups.fdr_target, output))
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import typer
 
-from ..core.replacing import printable
-from ..report import ModelSummary, model_report
-from ..report.verdict import overall, worst
-from .messages import speaking
-from .models import load
-from .options import ReadingOptions
-from .output import require_new_file, require_suffix
-from .streams import data_for, named
+from ...core.replacing import printable
+from ...report import ModelSummary, model_report
+from ...report.verdict import overall, worst
+from ..messages import speaking
+from ..models import load
+from ..options import ReadingOptions
+from ..output import require_new_file, require_suffix
+from ..streams import data_for, named
 
 __all__ = ["report", "say_verdict", "verdict_of"]
 

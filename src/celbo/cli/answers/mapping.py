@@ -1,0 +1,102 @@
+"""``celbo map``: new cells on a trained reference, whose cells stay where they are.
+
+Dims: n cells, k latents.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import typer
+
+from ...core import unknown_name
+from ...data.modalities import gathered_obs, is_mudata
+from ...train import RECIPES
+from ..errors import UserError
+from ..interrupts import INTERRUPTED
+from ..kind import Fitted, Kind
+from ..messages import speaking
+from ..models import load
+from ..multimodal import is_on_disk
+from ..options import ReadingOptions
+from ..output import new_file, new_folder, require_suffix
+from ..streams import data_for
+from .embedding import EMBEDDING_KEY, embedded, write_embedding
+from .predictions import said_of, write_anndata
+
+__all__ = ["map_query"]
+
+
+def map_query(
+    model_dir: Path,
+    inputs: Sequence[Path],
+    output: Path,
+    training: Mapping[str, Any],
+    how: ReadingOptions,
+    overwrite: bool,
+    quiet: bool,
+    model_output: Path | None = None,
+) -> int:
+    """Map the cells of files onto a trained model and write where they lie, and their labels if it predicts some.
+
+    Parameters
+    ----------
+    model_dir, inputs, how, overwrite, quiet
+        As of the other commands.
+    output
+        ``.h5ad``: ``obs`` of the input and the latents in ``obsm["X_celbo"]``; of a model of labels what ``predict``
+        writes, too.
+    training
+        Arguments of ``train``; None: not given.
+    model_output
+        Folder for the model of the query; None: it is not kept.
+
+    Returns
+    -------
+    Exit code: 0, or 130 when training was interrupted (the cells lie where it ended).
+
+    Raises
+    ------
+    UserError
+        Another suffix, an unknown recipe, or a model that takes no query.
+    """
+    require_suffix(output, (".h5ad",), "mapped cells are written as .h5ad")
+    if training["recipe"] not in (None, *RECIPES):
+        raise UserError(unknown_name("value of --recipe", training["recipe"], RECIPES))
+    with speaking(quiet), new_file(output, overwrite) as path:
+        kind, reference = load(model_dir, "query mapping", lambda row: row.maps)
+        data = data_for(kind, reference, inputs, how)
+        mapped = Fitted(_mapped(reference.model, data))
+        given = {name: value for name, value in training.items() if value is not None}
+        mapped.model.train(**given, verbose=0 if quiet else 1)
+        if model_output is not None:
+            with new_folder(model_output, overwrite, inputs) as folder:
+                mapped.save(folder / "model")
+        said = _write(path, kind, mapped, gathered_obs(data))
+    if not quiet:
+        typer.echo(f"{said}, in {output}")
+    if not mapped.model.trainer.interrupted:
+        return 0
+    typer.echo("celbo: interrupted; the cells lie where training ended.", err=True)
+    return INTERRUPTED
+
+
+def _mapped(reference: Any, data: Any) -> Any:
+    """The model of a query. Genes that it lacks count as zero, unless it stays on disk."""
+    cls = type(reference)
+    if is_on_disk(data):
+        return cls.load_query_data(data, reference)
+    prepare = cls.prepare_query_mudata if is_mudata(data) else cls.prepare_query_anndata
+    return cls.load_query_data(prepare(data, reference, inplace=False), reference)
+
+
+def _write(path: Path, kind: Kind, mapped: Fitted, obs: Any) -> str:
+    """Write what is known of the mapped cells; says what."""
+    blocks = embedded(kind, mapped, None, len(obs))
+    if kind.predict is None:
+        n_latent = write_embedding(path, obs, blocks)
+        return f"{len(obs):,} cells mapped, {n_latent} latent dimensions: obsm[{EMBEDDING_KEY!r}]"
+    probability_nc = kind.predict(mapped, None)
+    write_anndata(path, obs, probability_nc, np.concatenate(list(blocks)))
+    return f"{said_of(probability_nc, len(obs))}: obsm[{EMBEDDING_KEY!r}] and obs['celbo_predicted']"
