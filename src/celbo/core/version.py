@@ -4,7 +4,7 @@ import re
 
 __all__ = ["__version__", "version_numbers"]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def version_numbers(text: str) -> tuple[int, ...]:
