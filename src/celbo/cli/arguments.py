@@ -46,8 +46,9 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but erro
 Model = Annotated[
     str,
     typer.Option(
-        help="scvi, joint_embedding, linear_scvi, scanvi, autozi, lda, decipher, cellassign, solo, scar or sysvi; of "
-        "genes and proteins totalvi or totalanvi, of regions peakvi or poissonvi, of several of the three multivi."
+        help="scvi, joint_embedding, drvi, linear_scvi, scanvi, autozi, lda, decipher, cellassign, solo, scar or "
+        "sysvi; of genes and proteins totalvi or totalanvi, of regions peakvi or poissonvi, of several of the three "
+        "multivi."
     ),
 ]
 Markers = Annotated[Path | None, typer.Option(help="cellassign: .csv of genes by cell types, 1 for a marker, else 0.")]

@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from ..core import unknown_name
 from ..data.modality_roles import ATAC, PROTEIN, RNA
-from ..external import POISSONVI, SCAR, SOLO, TOTALANVI, CellAssign, Decipher, JointEmbeddingSCVI, SysVI
+from ..external import DRVI, POISSONVI, SCAR, SOLO, TOTALANVI, CellAssign, Decipher, JointEmbeddingSCVI, SysVI
 from ..model import AUTOZI, MULTIVI, PEAKVI, SCANVI, SCVI, TOTALVI, AmortizedLDA, LinearSCVI
 from ..model.base.archives.archive import read_saved
 from ..report.topics import N_DRAWS, topics_of_cells
@@ -56,6 +56,7 @@ def _zero_inflation(fitted: Fitted) -> pd.DataFrame:
 _ROWS = (
     Kind("scvi", SCVI, _TOP_GENES, denoises=True, compares=_GENES),
     Kind("joint_embedding", JointEmbeddingSCVI, _OF_VAE, denoises=True, compares=_GENES),
+    Kind("drvi", DRVI, _TOP_GENES, denoises=True, compares=_GENES),
     Kind("linear_scvi", LinearSCVI, _TOP_GENES, genes=_loadings, denoises=True, compares=_GENES),
     Kind(
         "scanvi",
@@ -131,6 +132,22 @@ _ROWS = (
 MODELS: Mapping[str, Kind] = {row.name: row for row in _ROWS}
 """What ``--model`` may be."""
 
+_IN_PYTHON: Mapping[str, str] = {
+    "gimvi": "cells and a tissue, two files: celbo.external.GIMVI(adata_seq, adata_spatial)",
+    "tangram": "cells and spots, two tables in a MuData: celbo.external.Tangram.setup_mudata",
+    "diagvi": "two modalities of other cells: celbo.external.DIAGVI",
+    "velovi": "smoothed spliced and unspliced RNA: celbo.external.velovi.moments, then celbo.external.VELOVI",
+    "resolvi": "cells in space: celbo.external.RESOLVI",
+    "scviva": "niches, found beforehand: celbo.external.SCVIVA.preprocessing_anndata",
+    "scbasset": "regions by cells with their sequences: celbo.external.SCBASSET",
+    "mrvi": "cells of several samples: celbo.external.MRVI",
+    "contrastivevi": "background and target cells: celbo.external.ContrastiveVI",
+    "cytovi": "transformed and scaled markers: celbo.external.CYTOVI",
+    "methylvi": "methylated and covered counts of each context: celbo.external.METHYLVI",
+    "methylanvi": "methylated and covered counts of each context: celbo.external.METHYLANVI",
+}
+"""Models that are trained in Python alone -> what they take, and where to begin."""
+
 
 def settled(options: TrainOptions) -> TrainOptions:
     """Settings with the model's own defaults filled in.
@@ -140,6 +157,9 @@ def settled(options: TrainOptions) -> TrainOptions:
     UserError
         No such model, a setting that it does not take, or one that it needs and did not get.
     """
+    if options.model.lower() in _IN_PYTHON:
+        takes = _IN_PYTHON[options.model.lower()]
+        raise UserError(f"--model {options.model} is trained in Python, not by the command line. It takes {takes}.")
     if options.model not in MODELS:
         raise UserError(unknown_name("value of --model", options.model, MODELS))
     kind = MODELS[options.model]
