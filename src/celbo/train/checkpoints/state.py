@@ -30,6 +30,7 @@ from ...io.errors import blaming
 from ...ops.native.threads import allowed_threads
 from ...ops.random import generator_states, set_generator_states
 from ..nonfinite import copied
+from ..optim import parameters_of
 from ..run import Run
 from .folder import SavedRun
 from .parts import check_state
@@ -155,7 +156,7 @@ def _restore(trainer: Run, state: Mapping[str, Any]) -> None:
     _put_weights(trainer, state)
     trainer.plan.load_resume_state(state["plan"])
     for optimizer, saved in zip(trainer.optimizers, state["optimizers"], strict=True):
-        optimizer.load_state_dict(copied(saved))  # what was read lies in one block of memory
+        optimizer.load_state_dict(_laid_out(optimizer, saved))
     for link, saved in zip(trainer.lr_links, state["schedules"], strict=True):
         link.scheduler.load_state_dict(dict(saved))
     trainer.engine.load_precision_state(state["precision"])
@@ -190,7 +191,27 @@ def _put_weights(trainer: Run, state: Mapping[str, Any]) -> None:
             value.copy_(state["plan_weights"][name])
     for name, parameter in _parameters(trainer).items():
         saved = state["gradients"].get(name)
-        parameter.grad = None if saved is None else saved.clone().to(parameter.device)
+        parameter.grad = None if saved is None else _lying_like(parameter, saved).to(parameter.device)
+
+
+def _laid_out(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of an optimizer's state, each table in memory as its parameter lies there.
+
+    Fused optimizers pair entries as they lie. A parameter made from a transposed table has moments of such strides too,
+    but a file keeps rows one after the other.
+    """
+    state: dict[str, Any] = copied(saved)  # what was read lies in one block of memory
+    numbers = [number for group in state["param_groups"] for number in group["params"]]
+    for number, parameter in zip(numbers, parameters_of(optimizer), strict=False):  # torch itself refuses other numbers
+        moments = state["state"].get(number, {})
+        for name, value in moments.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                moments[name] = _lying_like(parameter, value)
+    return state
+
+
+def _lying_like(parameter: Tensor, value: Tensor) -> Tensor:
+    return torch.empty_like(parameter, dtype=value.dtype, device=value.device, requires_grad=False).copy_(value)
 
 
 def say_what_differs(trainer: Run, resumed: SavedRun) -> None:
