@@ -53,6 +53,17 @@ class KillAt(Callback):
             self.deed()
 
 
+class KillAfter(Callback):
+    """End the run after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer, plan, outputs, batch, batch_idx):
+        if trainer.global_step == self.step:
+            raise KilledError
+
+
 @pytest.fixture(scope="module")
 def counts():
     adata = simulate_counts(90, 12, n_cell_types=3, n_batches=2, seed=0)

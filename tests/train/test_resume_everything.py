@@ -8,79 +8,64 @@ import doctest
 import inspect
 
 import pytest
-import torch
+from tests.train.test_resume import KillAfter, KilledError, assert_same_run
 
 import celbo
-from celbo.train import Callback
+from celbo.model.base import BaseModelClass
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of small data; what the examples say is tested elsewhere
-TRAINED_OTHERWISE = {"TorchMRVI": "another name of MRVI"}
-"""Name -> why the class has no example that trains."""
-
-NAMES = sorted({*celbo.model.__all__, *celbo.external.__all__} - {"BaseModelClass"})
-
-
-class KilledError(BaseException):
-    """Nothing in celbo catches it."""
+MODELS = {
+    name: found
+    for room in (celbo.model, celbo.external)
+    for name in room.__all__
+    if isinstance(found := getattr(room, name), type) and issubclass(found, BaseModelClass)
+}
 
 
-class KillAfter(Callback):
-    """End the run after a step."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_end(self, trainer, plan, outputs, batch, batch_idx):
-        if trainer.global_step == self.step:
-            raise KilledError
+def examples_of(cls):
+    """The example of a class, or that of the class it derives from, of this one."""
+    for base in cls.__mro__:
+        if found := doctest.DocTestParser().get_examples(inspect.cleandoc(base.__doc__ or "")):
+            return [one.source.replace(f".{base.__name__}", f".{cls.__name__}") for one in found]
+    raise AssertionError(f"{cls.__name__}: no example")
 
 
 def untrained(cls):
-    """Names of the example of a class when its model is made, and the call that trains it."""
+    """The model of the example of a class, and the arguments of ``train`` there; what it is made from is trained."""
     names: dict = {}
-    for example in doctest.DocTestParser().get_examples(inspect.getdoc(cls) or ""):
-        call = ast.parse(example.source).body[0]
-        if ".train(" in example.source and isinstance(call, ast.Expr):
-            return names, call.value
-        exec(example.source, names)
+
+    def value_of(node):
+        return eval(compile(ast.Expression(node), "example", "eval"), names)
+
+    for source in examples_of(cls):
+        statement = ast.parse(source).body[0]
+        if ".train(" in source and isinstance(statement, ast.Expr):
+            call = statement.value
+            if type(model := value_of(call.func.value)) is cls:
+                return (
+                    model,
+                    [value_of(one) for one in call.args],
+                    {one.arg: value_of(one.value) for one in call.keywords},
+                )
+        exec(source, names)
     raise AssertionError(f"{cls.__name__}: no example that trains")
 
 
 def trained(cls, **options):
     """The model, trained as its example does, but for these options."""
-    names, call = untrained(cls)
-
-    def value_of(node):
-        return eval(compile(ast.Expression(node), "example", "eval"), names)
-
-    given = {one.arg: value_of(one.value) for one in call.keywords}
-    model = value_of(call.func.value)
-    fixed = {"max_epochs": 2, "seed": 4, "verbose": 0, "accelerator": "cpu"}
-    model.train(*map(value_of, call.args), **(given | fixed | options))
+    model, given, named = untrained(cls)
+    model.train(*given, **(named | {"max_epochs": 2, "seed": 4, "verbose": 0, "accelerator": "cpu"} | options))
     return model
 
 
-def models():
-    """Classes that train, by name."""
-    classes = {name: getattr(celbo.model, name, None) or getattr(celbo.external, name, None) for name in NAMES}
-    return {
-        name: cls
-        for name, cls in classes.items()
-        if inspect.isclass(cls) and hasattr(cls, "train") and name not in TRAINED_OTHERWISE
-    }
-
-
-@pytest.mark.parametrize("name", models())
-def test_goes_on_exactly(name, tmp_path):
-    cls = models()[name]
+@pytest.mark.parametrize("name", MODELS)
+def test_goes_on_exactly(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(celbo.settings, "seed", 4)  # of models that this one is made from
+    cls = MODELS[name]
     whole = trained(cls, callbacks=[KillAfter(-1)])
     n_steps = whole.trainer.global_step
     middle = 1 + n_steps // 2 if n_steps > 2 else 1
     with pytest.raises(KilledError):
         trained(cls, callbacks=[KillAfter(middle)], checkpoint_every="1 step", checkpoint_dir=tmp_path)
     resumed = trained(cls, callbacks=[KillAfter(-1)], resume=tmp_path)
-    for key, value in whole.module.state_dict().items():
-        assert torch.equal(value, resumed.module.state_dict()[key]), key
     assert resumed.trainer.global_step == n_steps
-    for key, frame in whole.history.items():
-        assert frame.equals(resumed.history[key]), key
+    assert_same_run(whole, resumed)

@@ -5,26 +5,14 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 from anndata import AnnData
-from tests.train.test_resume import BASE, KilledError, assert_same_run
+from tests.train.test_resume import BASE, KillAfter, KilledError, assert_same_run
 
 from celbo.external import TOTALANVI
 from celbo.model import MULTIVI, TOTALVI
-from celbo.train import Callback
 from celbo.train.checkpoints.folder import find_checkpoints
 
 KILLED_AT = 7
 """A step within the second of three epochs of five steps."""
-
-
-class KillAfter(Callback):
-    """End the run after a step, as nothing in celbo catches it."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_end(self, trainer, plan, outputs, batch, batch_idx):
-        if trainer.global_step == self.step:
-            raise KilledError
 
 
 def counts(n: int, size: int, seed: int, names: str) -> AnnData:
