@@ -49,11 +49,11 @@ def dense(x: Any, dtype: type[np.floating] | None = None) -> np.ndarray:
     return np.asarray(x.toarray() if sp.issparse(x) else x, dtype=dtype)
 
 
-def place(attr_name: str, attr_key: str | None) -> str:
-    """How a user would type it: ``adata.X``, ``adata.obs['batch']``, ``adata.raw.X``."""
+def place(attr_name: str, attr_key: str | None, holder: str = "adata") -> str:
+    """How a user would type it: ``adata.X``, ``adata.obs['batch']``, ``mdata.mod['rna'].X``."""
     if attr_name == RAW:
-        return "adata.raw.X"
-    return f"adata.{attr_name}" if attr_key is None else f"adata.{attr_name}[{attr_key!r}]"
+        return f"{holder}.raw.X"
+    return f"{holder}.{attr_name}" if attr_key is None else f"{holder}.{attr_name}[{attr_key!r}]"
 
 
 class MissingLayerError(KeyError, ValueError):

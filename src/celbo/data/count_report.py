@@ -256,11 +256,11 @@ def _instead(elsewhere: Sequence[str] | None) -> str:
         return "If a layer holds the raw counts, name it, for example layer='counts'."
     if not elsewhere:
         return (
-            "No other matrix here (X, a layer, raw) holds counts: take the data as they were before they were "
+            "No other matrix here that could take its place holds counts: take the data as they were before they were "
             "normalised or scaled."
         )
     more = f"; {' and '.join(elsewhere[1:_SHOWN])} would be counts too" if len(elsewhere) > 1 else ""
-    return f"Counts are elsewhere in this AnnData; use {elsewhere[0]}{more}."
+    return f"Counts are elsewhere in these data; use {elsewhere[0]}{more}."
 
 
 def _names(places: np.ndarray, names: Sequence[str] | None) -> tuple[str, ...]:

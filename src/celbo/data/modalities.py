@@ -22,6 +22,7 @@ __all__ = [
     "CellsOf",
     "gathered_obs",
     "listed_modalities",
+    "no_link",
     "obs_with",
     "of_modalities",
     "require_agreement",
@@ -160,6 +161,8 @@ def require_fit(mdata: Any, paired: bool, no_views: bool) -> None:
         Names the first modality that does not fit.
     """
     _require_shared_cells(mdata)
+    if paired:
+        _require_a_shared_cell(mdata)
     for key, modality in mdata.mod.items():
         if paired:
             _require_paired(key, modality, mdata)
@@ -184,6 +187,28 @@ def _require_shared_cells(mdata: Any) -> None:
             f"{len(twice)} names of cells come twice in the MuData ({_some(twice)}), so that cells cannot be told "
             "apart across modalities: make them unique in each modality (obs_names_make_unique), then mdata.update()."
         )
+
+
+def no_link(first: Mapping[str, object]) -> str:
+    """Why modalities that share no cell cannot be learned from, and what to do.
+
+    Parameters
+    ----------
+    first
+        A cell of each, by the modality's name (or those of several that are linked).
+    """
+    return (
+        "nothing links them. Names of cells must be the same in all: "
+        + ", ".join(f"{name!r} has {str(cell)!r}" for name, cell in first.items())
+        + ". Rename obs_names of the modalities, and make the MuData of them again."
+    )
+
+
+def _require_a_shared_cell(mdata: Any) -> None:
+    shared_n = np.logical_and.reduce([mdata.obs_names.isin(one.obs_names) for one in mdata.mod.values()])
+    if mdata.n_obs and not shared_n.any():
+        first = {key: one.obs_names[0] for key, one in mdata.mod.items() if one.n_obs}
+        raise ValueError(f"No cell is in all modalities, so that {no_link(first)}")
 
 
 def _require_paired(key: str, modality: Any, mdata: Any) -> None:

@@ -8,15 +8,20 @@ import logging
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from scipy.sparse.csgraph import connected_components
 
 from ..core import REGISTRY_KEYS
 from .manager import AnnDataManager
+from .modalities import no_link
 
-__all__ = ["presence", "presence_report", "tell_presence"]
+__all__ = ["presence", "presence_report", "tell_presence", "tell_shared_names"]
 
 logger = logging.getLogger("celbo")
 
 _SHOWN = 5
+_FEATURES = (REGISTRY_KEYS.X_KEY, REGISTRY_KEYS.ATAC_X_KEY, REGISTRY_KEYS.PROTEIN_EXP_KEY)
+"""Registry keys of matrices whose features are others, and should have names of their own."""
+
 _WORTH_SAYING = 0.01
 """Share of cells without counts in a modality from which on it is asked what these zeros mean."""
 
@@ -81,18 +86,27 @@ def tell_presence(manager: AnnDataManager) -> None:
     has = presence(manager)
     keys = [str(key) for key in has]
     n_of_cell = has.sum(axis=1)
-    if has.any().sum() > 1 and n_of_cell.max() < 2:
-        first = {_modality(manager, key): str(has.index[has[key]][0]) for key in keys if has[key].any()}
-        raise ValueError(
-            "No cell is in more than one modality, so that nothing links them. Names of cells must be the same in all: "
-            + ", ".join(f"{name!r} has {cell!r}" for name, cell in first.items())
-            + ". Rename obs_names of the modalities, and make the MuData of them again."
-        )
+    _require_links(manager, has)
     if (n_of_cell < has.shape[1]).any():
         logger.info("Cells by the modalities that they have:\n%s", presence_report(manager).to_string())
     for key in keys:
         _tell_empty_cells(manager, key)
-    _tell_shared_names(manager, keys)
+
+
+def _require_links(manager: AnnDataManager, has: pd.DataFrame) -> None:
+    """Raise where modalities fall into groups that share no cell."""
+    has = has.loc[:, has.any()]
+    flags = has.to_numpy(np.int64)
+    n_groups, group_m = connected_components(flags.T @ flags, directed=False)
+    if n_groups < 2:
+        return
+    names = np.array([_modality(manager, str(key)) for key in has], dtype=object)
+    first = {
+        " + ".join(names[group_m == group]): has.index[has.loc[:, group_m == group].any(axis=1)][0]
+        for group in range(n_groups)
+    }
+    which = "in more than one modality" if n_groups == len(names) else "in " + " and in ".join(map(repr, first))
+    raise ValueError(f"No cell is {which}, so that {no_link(first)}")
 
 
 def _tell_empty_cells(manager: AnnDataManager, key: str) -> None:
@@ -109,17 +123,32 @@ def _tell_empty_cells(manager: AnnDataManager, key: str) -> None:
         )
 
 
-def _tell_shared_names(manager: AnnDataManager, keys: list[str]) -> None:
-    names = [(key, str(name)) for key in keys for name in manager.get_state_registry(key)["column_names"]]
+def tell_shared_names(manager: AnnDataManager) -> None:
+    """Warn of features of genes, regions and proteins that have the same name; of an AnnData's proteins too."""
+    keys = [key for key in _FEATURES if manager.registry["field_registries"].get(key, {}).get("data_registry")]
+    if len(keys) < 2:
+        return
+    names = [(key, name) for key in keys for name in manager.get_state_registry(key)["column_names"]]
+    names = [(key, name) for key, name in names if isinstance(name, str)]  # numbers are columns without a name
     table = pd.DataFrame(names, columns=["key", "name"]).drop_duplicates()
     twice = table.loc[table["name"].duplicated(), "name"].unique()
     if len(twice):
         logger.warning(
             "%d features have the same name in two modalities (%s%s): tables of one modality are clear, those of "
-            "several are not. To tell them apart rename them in one, for example "
-            "mdata.mod['protein'].var_names = 'protein_' + mdata.mod['protein'].var_names.",
+            "several are not. To tell them apart rename them in one, for example %s.",
             *(len(twice), ", ".join(map(repr, twice[:_SHOWN])), ", ..." if len(twice) > _SHOWN else ""),
+            _renaming(manager, keys[-1]),
         )
+
+
+def _renaming(manager: AnnDataManager, key: str) -> str:
+    """What to type to give the features of a matrix, or a table in ``obsm``, other names."""
+    where = manager.data_registry[key]
+    if "mod_key" in where:
+        names = f"mdata.mod[{where['mod_key']!r}].var_names"
+    else:
+        names = f"adata.obsm[{where['attr_key']!r}].columns"
+    return f"{names} = 'protein_' + {names}" if key == REGISTRY_KEYS.PROTEIN_EXP_KEY else f"{names} += '_peak'"
 
 
 def _modality(manager: AnnDataManager, key: str) -> str:

@@ -6,7 +6,8 @@ Of a cell, log counts over its proteins are a mixture of two normal distribution
 Dims: n cells or droplets, p proteins, b batches or panels.
 """
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from anndata import AnnData
 
 from .access import dense
 
-__all__ = ["background_of_cells", "background_of_droplets", "droplet_counts"]
+__all__ = ["background_of_cells", "background_of_droplets", "droplet_counts", "tell_small_panels"]
+
+logger = logging.getLogger("celbo")
 
 _SEED = 0
 _CELLS = 100
@@ -47,8 +50,8 @@ def background_of_cells(
 
     Returns
     -------
-    Mean and standard deviation, ``(p, b)`` each. A batch without cells has 0 and 1; one of fewer than 5 proteins, or in
-    whose cells no two groups of proteins are found, has 0 and 0.05.
+    Mean and standard deviation, ``(p, b)`` each. A batch without cells, or of fewer than 5 proteins, has 0 and 1; one
+    in whose cells no two groups of proteins are found has 0 and 0.05.
     """
     rng = np.random.default_rng(_SEED)
     figures = np.array([_ABSENT] * sizes[1], dtype=np.float64)
@@ -57,9 +60,29 @@ def background_of_cells(
         measured = (masks or {}).get(str(code), np.ones(sizes[0], bool))
         drawn = np.sort(rng.choice(cells, _CELLS))
         log_np = np.log1p(np.asarray(counts_of(drawn), dtype=np.float64)[:, np.flatnonzero(measured)])
-        figures[code] = _of_batch(log_np) if log_np.shape[1] >= _FEWEST_PROTEINS else _UNKNOWN
+        figures[code] = _of_batch(log_np) if log_np.shape[1] >= _FEWEST_PROTEINS else _ABSENT
     mean_b, spread_b = figures.T
     return np.broadcast_to(mean_b, sizes).astype(np.float32), np.broadcast_to(spread_b, sizes).astype(np.float32)
+
+
+def tell_small_panels(masks: Mapping[str, np.ndarray] | None, panels: Sequence[object]) -> None:
+    """Say which panels have too few proteins for their cells to show the background.
+
+    Parameters
+    ----------
+    masks
+        Proteins measured, ``(p,)``, by the code of the batch (or panel) as text; None: all of them, everywhere.
+    panels
+        Names of batches (or panels), by their codes.
+    """
+    sizes = {str(panels[int(code)]): int(measured.sum()) for code, measured in (masks or {}).items()}
+    small = [f"{name!r} ({size})" for name, size in sizes.items() if 0 < size < _FEWEST_PROTEINS]
+    if small:
+        logger.info(
+            "Too few proteins to tell background from foreground in the cells of %s; %d are wanted: the background "
+            "begins at one count there, and is learned. Droplets without cells show it: empty_droplets=.",
+            *(", ".join(small), _FEWEST_PROTEINS),
+        )
 
 
 def _of_batch(log_np: np.ndarray) -> tuple[float, float]:

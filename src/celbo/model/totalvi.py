@@ -15,7 +15,12 @@ from anndata import AnnData
 from ..core import REGISTRY_KEYS
 from ..data import state_registry_of
 from ..data.fields import ProteinObsmField, bundles, cite_seq
-from ..data.protein_background import background_of_cells, background_of_droplets, droplet_counts
+from ..data.protein_background import (
+    background_of_cells,
+    background_of_droplets,
+    droplet_counts,
+    tell_small_panels,
+)
 from ..dataloaders import AnnTorchDataset
 from ..module.likelihoods import LatentDistribution, ProteinDispersion
 from ..module.totalvae import TOTALVAE, GeneDispersion
@@ -180,6 +185,7 @@ class TOTALVI(ProteinMixin, VAEMixin, ArchesMixin, UnsupervisedTrainingMixin, Ba
         else:
             proteins = AnnTorchDataset(self.adata_manager, [REGISTRY_KEYS.PROTEIN_EXP_KEY])
             codes_n = np.asarray(self.adata_manager.get_from_registry(key)).ravel()
+            tell_small_panels(masks, state_registry_of(self.registry_, key)["categorical_mapping"])
             mean, scale = background_of_cells(
                 lambda rows: proteins.fetch(rows)[REGISTRY_KEYS.PROTEIN_EXP_KEY].to_dense().nan_to_num().numpy(),
                 codes_n,

@@ -170,8 +170,8 @@ def count_findings(model: Any) -> list[Finding]:
     names = LayerField("X", None, use_raw=where["attr_name"] == RAW)
     report = check_counts(x, obs_names=adata.obs_names, var_names=names.column_names(adata))
     elsewhere = None if report.is_counts and report.nnz else count_places(adata, where["attr_name"], where["attr_key"])
-    of_modality = "" if modality is None else f" of mdata.mod[{modality!r}]"
-    return report.findings(place(where["attr_name"], where["attr_key"]) + of_modality, elsewhere)
+    holder = "adata" if modality is None else f"mdata.mod[{modality!r}]"
+    return report.findings(place(where["attr_name"], where["attr_key"], holder), elsewhere)
 
 
 def require_file_name(path: Path) -> None:

@@ -8,8 +8,8 @@ import pandas as pd
 from anndata import AnnData
 
 from ...store.matrices.masks import require_unmasked
-from ..access import anndata_value, put_row_major, require_key
-from ..counts import check_counts
+from ..access import anndata_value, place, put_row_major, require_key
+from ..counts import check_counts, is_count_matrix
 from ..genes import align_genes
 from .base import BaseAnnDataField
 from .dataframe import require_one_name
@@ -69,7 +69,10 @@ class ArrayLikeField(BaseArrayLikeField):
 
     def validate_field(self, adata: AnnData) -> None:
         """Raise when the table or the entry with its column names does not exist."""
-        require_unmasked(anndata_value(adata, self.attr_name, self.attr_key), self.place)
+        values = anndata_value(adata, self.attr_name, self.attr_key)
+        require_unmasked(values, self.place)
+        if self.is_count_data and not values.shape[1]:
+            raise ValueError(f"{self.place} has no columns, so there are no counts in it: name the table that has.")
         if self.colnames_uns_key is not None:
             require_key(adata, "uns", self.colnames_uns_key)
 
@@ -132,8 +135,15 @@ class ArrayLikeField(BaseArrayLikeField):
         if self.is_count_data:
             values = anndata_value(adata, self.attr_name, self.attr_key)
             report = check_counts(values, obs_names=adata.obs_names, var_names=list(map(str, self.column_names(adata))))
-            report.raise_if_bad(self.place)
-            report.tell(self.place)
+            elsewhere = None if report.is_counts and report.nnz else self._count_tables(adata, values.shape)
+            report.raise_if_bad(self.place, elsewhere)
+            report.tell(self.place, elsewhere)
+
+    def _count_tables(self, adata: AnnData, shape: tuple[int, ...]) -> list[str]:
+        """Other tables of the same shape that hold counts."""
+        tables = {key: x for key, x in getattr(adata, self.attr_name).items() if key != self.attr_key}
+        found = [key for key, x in tables.items() if np.shape(x) == shape and _are_counts(x)]
+        return [place(self.attr_name, key, self.held_by) for key in found]
 
     def get_summary_stats(self, state_registry: dict[str, Any]) -> dict[str, int]:
         """The number of columns."""
@@ -142,6 +152,13 @@ class ArrayLikeField(BaseArrayLikeField):
     def view_state_registry(self, state_registry: dict[str, Any]) -> "Table | None":
         """Nothing to show."""
         return None
+
+
+def _are_counts(x: Any) -> bool:
+    try:
+        return is_count_matrix(x)
+    except (TypeError, ValueError):  # no numbers
+        return False
 
 
 class ObsmField(ArrayLikeField):

@@ -32,7 +32,14 @@ class BaseAnnDataField(ABC):
         Key within the attribute; None for ``X``, or for a field without data.
     is_empty
         True when the user named nothing: the field is in the registry, with no data behind it.
+
+    Attributes
+    ----------
+    held_by
+        What holds the data, as a user would type it: ``adata``, or a modality of a MuData.
     """
+
+    held_by: str = "adata"
 
     def __init__(self, registry_key: str, attr_name: str, attr_key: str | None, is_empty: bool = False) -> None:
         self._registry_key = registry_key
@@ -68,7 +75,7 @@ class BaseAnnDataField(ABC):
     @property
     def places(self) -> list[str]:
         """Where the data lie in the AnnData, as a user would type it."""
-        return [place(self.attr_name, self.attr_key)]
+        return [self.place]
 
     @property
     def obs_columns(self) -> list[str]:
@@ -137,4 +144,4 @@ class BaseAnnDataField(ABC):
     @property
     def place(self) -> str:
         """Where the data lie, as a user would type it."""
-        return place(self.attr_name, self.attr_key)
+        return place(self.attr_name, self.attr_key, self.held_by)

@@ -50,7 +50,7 @@ class CategoricalDataFrameField(BaseDataFrameField):
     @property
     def source_place(self) -> str:
         """Where the user's categories lie, as a user would type it."""
-        return place(self.attr_name, self._original_attr_key)
+        return place(self.attr_name, self._original_attr_key, self.held_by)
 
     @property
     def obs_columns(self) -> list[str]:

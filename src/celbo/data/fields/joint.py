@@ -96,7 +96,7 @@ class BaseJointField(BaseArrayLikeField):
 
     def source_place(self, key: str) -> str:
         """Where that column lies, as a user would type it."""
-        return place(self.source_attr_name, key)
+        return place(self.source_attr_name, key, self.held_by)
 
     def _require_same_columns(self, source_keys: object) -> None:
         given = [str(key) for key in np.asarray(source_keys)]

@@ -82,7 +82,8 @@ class LayerField(BaseAnnDataField):
         require_unmasked(x, self.place)
         n, g = x.shape
         if not (n and g):
-            raise ValueError(f"{self.place} is {n} x {g}: there are no {'genes' if n else 'cells'} in it.")
+            columns = "genes" if self.registry_key == REGISTRY_KEYS.X_KEY else "columns"
+            raise ValueError(f"{self.place} is {n} x {g}: there are no {columns if n else 'cells'} in it.")
 
     def register_field(self, adata: AnnData) -> dict[str, Any]:
         """Check the counts and note the sizes and gene names."""
@@ -159,9 +160,14 @@ class LayerField(BaseAnnDataField):
         x = anndata_value(adata, self.attr_name, self.attr_key)
         with counting(x, self.place) as progress:
             report = check_counts(x, obs_names=adata.obs_names, var_names=self.column_names(adata), progress=progress)
-        elsewhere = None if report.is_counts and report.nnz else count_places(adata, self.attr_name, self.attr_key)
+        elsewhere = None if report.is_counts and report.nnz else self._other_places(adata)
         report.raise_if_bad(self.place, elsewhere)
         report.tell(self.place, elsewhere)
+
+    def _other_places(self, adata: AnnData) -> list[str]:
+        """Where else there are counts, as arguments of setup, which each model calls otherwise for a modality."""
+        of_modality = "" if self.held_by == "adata" else f" of {self.held_by}"
+        return [f"{typed}{of_modality}" for typed in count_places(adata, self.attr_name, self.attr_key)]
 
 
 def _require_as_many(names: np.ndarray, reference: np.ndarray) -> None:

@@ -73,6 +73,11 @@ class BaseMuDataWrapperClass(BaseAnnDataField):
             raise ValueError(f"Modality required for {type(self).__name__} but not provided.")
         self._mod_key = mod_key
 
+    def _look_up(self, field: BaseAnnDataField) -> None:
+        """Take over the AnnData's field, which says of its data whose they are."""
+        self._adata_field = field
+        field.held_by = "mdata" if self._mod_key is None else f"mdata.mod[{self._mod_key!r}]"
+
     @property
     def adata_field(self) -> BaseAnnDataField:
         """The AnnData's field."""
@@ -111,8 +116,7 @@ class BaseMuDataWrapperClass(BaseAnnDataField):
     @property
     def place(self) -> str:
         """Where the data lie, as a user would type it."""
-        inside = self.adata_field.place.removeprefix("adata")
-        return f"mdata{inside}" if self.mod_key is None else f"mdata.mod[{self.mod_key!r}]{inside}"
+        return self.adata_field.place
 
     def get_modality(self, mdata: Any) -> Any:
         """The modality's AnnData, or the MuData itself.
@@ -226,7 +230,7 @@ class ModalityField(BaseMuDataWrapperClass):
 
     def __init__(self, field: BaseAnnDataField, mod_key: str | None) -> None:
         super().__init__(mod_key=mod_key)
-        self._adata_field = field
+        self._look_up(field)
 
 
 def MuDataWrapper(
@@ -252,7 +256,7 @@ def MuDataWrapper(
 
         def __init__(self, *args: Any, mod_key: str | None = None, mod_required: bool = False, **kwargs: Any) -> None:
             super().__init__(mod_key=mod_key, mod_required=mod_required)
-            self._adata_field = adata_field_cls(*args, **kwargs)
+            self._look_up(adata_field_cls(*args, **kwargs))
 
         def preregister(self, mdata: object) -> None:
             if preregister_fn is not None:
@@ -268,13 +272,15 @@ class MuDataProteinLayerField(MuDataWrapper(ProteinLayerField)):  # type: ignore
 
     @contextmanager
     def _writing(self, mdata: object) -> Iterator[Any]:
-        """The modality, which is all that its field sees, has the batches' codes for as long as they are looked at."""
+        """The modality, which is all that its field sees, has the batches' codes and names while they are looked at."""
         batch, modality = self.adata_field.given_batch_field, self.get_modality(mdata)
         if batch is None or batch.mod_key == self.mod_key:
             yield modality
             return
         before = modality.obs
-        modality.obs = before.assign(**{batch.attr_key: batch.get_field_data(mdata).ravel()})
+        names = batch._cells(mdata).obs[batch.obs_columns]
+        codes = {batch.attr_key: batch.get_field_data(mdata).ravel()}
+        modality.obs = before.assign(**{name: names[name].to_numpy() for name in names}, **codes)
         try:
             yield modality
         finally:

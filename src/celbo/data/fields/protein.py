@@ -24,6 +24,7 @@ __all__ = ["ProteinLayerField", "ProteinObsmField"]
 logger = logging.getLogger("celbo")
 
 
+_SHOWN = 10
 _ROWS_AT_ONCE = 2**14
 """Cells whose counts are looked at together, where these lie on disk."""
 
@@ -35,6 +36,7 @@ class _ProteinMask(BaseAnnDataField):
     """
 
     PROTEIN_BATCH_MASK = "protein_batch_mask"
+    _cure = "override_missing_proteins=True"
     COLUMN_NAMES_KEY = "column_names"
 
     def _find_masks_by(
@@ -54,7 +56,14 @@ class _ProteinMask(BaseAnnDataField):
 
     def register_field(self, adata: AnnData) -> dict[str, Any]:
         """Note the column names, and the mask where proteins are missing."""
-        return {**super().register_field(adata), **self._mask(adata)}  # type: ignore[safe-super]
+        state = {**super().register_field(adata), **self._mask(adata)}  # type: ignore[safe-super]
+        measured = state.get(self.PROTEIN_BATCH_MASK)
+        if measured and not np.logical_or.reduce(list(measured.values())).any():
+            _refuse(
+                f"{self.place} has no count of any protein in any cell, so there is nothing to learn about proteins. "
+                "Name the table or layer that has their counts, or take SCVI, which needs none."
+            )
+        return state
 
     def transfer_field(self, state_registry: dict[str, Any], adata_target: AnnData, **kwargs: Any) -> dict[str, Any]:
         """Match the columns with the source's; the mask is this AnnData's own, in the source's column order."""
@@ -71,8 +80,16 @@ class _ProteinMask(BaseAnnDataField):
             measured = {batch: mask_p[order] for batch, mask_p in measured.items()}
         if all(mask_p.all() for mask_p in measured.values()):
             return {}
-        _tell(measured, np.asarray(self.column_names(adata) if reference is None else reference))
+        names = np.asarray(self.column_names(adata) if reference is None else reference)
+        _tell({self._batch_name(adata, code, codes_n): mask for code, mask in measured.items()}, names, self._cure)
         return {self.PROTEIN_BATCH_MASK: measured}
+
+    def _batch_name(self, adata: AnnData, code: str, codes_n: np.ndarray) -> str:
+        """What the batch (or panel) of a code is called, where it has a name."""
+        column = self.batch_field.obs_columns if self.batch_field is not None else []
+        if not column:
+            return "all cells"
+        return repr(str(adata.obs[column[0]].iloc[int(np.flatnonzero(codes_n == int(code))[0])]))
 
     def _stated(self, adata: AnnData, codes_n: np.ndarray) -> dict[str, np.ndarray]:
         """Masks of the batches of which the caller says what was measured."""
@@ -129,6 +146,8 @@ class ProteinObsmField(_ProteinMask, ObsmField):
         For some batches the proteins measured there, whatever the counts say.
     """
 
+    _cure = f"measured_proteins={{batch: names}}, or {_ProteinMask._cure}"
+
     def __init__(
         self,
         *base_field_args: Any,
@@ -174,16 +193,18 @@ def _floats(values: Any) -> np.ndarray:
     return np.asarray(values, dtype=np.float64)
 
 
-def _tell(measured: Mapping[str, np.ndarray], names: np.ndarray) -> None:
-    """Name the proteins that are taken as not measured."""
-    for code, mask_p in measured.items():
-        missing = list(map(str, names[~mask_p]))
-        if missing:
-            shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
-            logger.info(
-                f"Found batches with missing protein expression: the one of code {code} has no count of {shown}. Where "
-                "they were measured, say so: measured_proteins={batch: names}, or override_missing_proteins=True."
-            )
+def _tell(measured: Mapping[str, np.ndarray], names: np.ndarray, cure: str) -> None:
+    """Name the proteins that are taken as not measured, by the name of the batch."""
+    missing = {batch: list(map(str, names[~mask_p])) for batch, mask_p in measured.items() if not mask_p.all()}
+    logger.info(
+        "Found batches with missing protein expression: %s. Where they were measured, say so: %s.",
+        "; ".join(f"{batch} has no count of {_listed(proteins)}" for batch, proteins in missing.items()),
+        cure,
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def _measured_by_batch(values: Any, codes_n: np.ndarray) -> dict[str, np.ndarray]:
