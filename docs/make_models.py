@@ -50,7 +50,7 @@ def _of_command_line() -> str:
     for kind in MODELS.values():
         answers = ["embed"] * (kind.embed is not None) + ["predict"] * (kind.predict is not None)
         answers += ["map"] * kind.maps
-        answers += ["denoise"] * kind.denoises + ["de"] * bool(kind.compares)
+        answers += ["denoise"] * (kind.denoise is not None) + ["de"] * bool(kind.compares)
         options = [f"`{spelt(name)}`" + " (must be given)" * (name in kind.needs) for name in kind.settings]
         rows.append(f"| `{kind.name}` | {kind.cls.__name__} | {', '.join(answers)} | {', '.join(options)} |")
     return "\n".join([BEGIN, *head, *rows, END])

@@ -320,16 +320,16 @@ class TestAsAProgram:
 STARTS_AND_SAYS_SO = """
 import signal
 
-from celbo.cli import main, runs
+from celbo.cli import main, training
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it starts in the background ignore it
 
-class Clock(runs._Clock):
+class Clock(training.Clock):
     def on_train_epoch_end(self, trainer, plan):
         super().on_train_epoch_end(trainer, plan)
         if trainer.current_epoch == 2:
             print("three epochs", flush=True)
 
-runs._Clock = Clock
+training.Clock = Clock
 main()
 """

@@ -7,7 +7,7 @@ import pytest
 from scipy import sparse
 
 from celbo.data import open as open_data
-from celbo.store.writing import shard as shard_module
+from celbo.store.writing import csr
 from celbo.store.writing.matrix import matrix_writer
 from celbo.store.writing.shard import shard
 
@@ -36,7 +36,7 @@ def source(request, adata, tmp_path):
 class TestShard:
     @pytest.mark.parametrize("bucket_bytes", [1, 2000, None])
     def test_anndata_reads_it(self, source, adata, tmp_path, bucket_bytes, monkeypatch):
-        monkeypatch.setattr(shard_module, "CHUNK_ENTRIES", 64)
+        monkeypatch.setattr(csr, "CHUNK_ENTRIES", 64)
         done = []
         path = shard(source, tmp_path / "s.zarr", bucket_bytes=bucket_bytes, progress=lambda *now: done.append(now))
         found = anndata.read_zarr(path)
@@ -87,8 +87,34 @@ class TestWriter:
         assert [child.name for child in tmp_path.iterdir()] == [name]
 
     @pytest.mark.parametrize("name", ["x.h5ad", "x.zarr"])
+    def test_sparse_blocks(self, adata, tmp_path, name, monkeypatch):
+        monkeypatch.setattr(csr, "CHUNK_ENTRIES", 64)
+        x = adata.X.toarray()
+        with matrix_writer(tmp_path / name, adata.obs, adata.var, sparse=True) as writer:
+            for start in range(0, N, 64):
+                writer.append(x[start : start + 64])
+        found = (anndata.read_h5ad if name.endswith("h5ad") else anndata.read_zarr)(tmp_path / name)
+        assert sparse.issparse(found.X)
+        assert found.X.format == "csr"
+        np.testing.assert_array_equal(found.X.toarray(), x)
+        pd.testing.assert_frame_equal(found.obs, adata.obs)
+        for n_rows in (10, N + 1):
+            said = rf"200 rows, and {n_rows} came"
+            with (
+                pytest.raises(ValueError, match=said),
+                matrix_writer(tmp_path / f"not_{name}", adata.obs, adata.var, sparse=True) as w,
+            ):
+                w.append(np.ones((n_rows, G), np.float32))
+        with matrix_writer(tmp_path / f"no_{name}", adata.obs[:0], adata.var, sparse=True):
+            pass
+        assert open_data(tmp_path / f"no_{name}").shape == (0, G)
+
+    @pytest.mark.parametrize("name", ["x.h5ad", "x.zarr"])
     def test_after_a_fault_nothing_is_left(self, adata, tmp_path, name):
-        with pytest.raises(ValueError, match="only 10 came"), matrix_writer(tmp_path / name, adata.obs, adata.var) as w:
+        with (
+            pytest.raises(ValueError, match="200 rows, and 10 came"),
+            matrix_writer(tmp_path / name, adata.obs, adata.var) as w,
+        ):
             w.append(np.ones((10, G), np.float32))
         with (
             pytest.raises(ValueError, match="200 rows, and 201"),

@@ -1,12 +1,19 @@
 """Arguments and options that several commands take: the same names, the same words."""
 
+import functools
+from collections.abc import Callable, Mapping
+from inspect import Parameter, signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from .options import Asked, ReadingOptions
+
 __all__ = [
     "Accelerator",
+    "Ambient",
+    "AmbientProb",
     "Atac",
     "Data",
     "Inputs",
@@ -23,14 +30,14 @@ __all__ = [
     "Recipe",
     "Rna",
     "Seed",
+    "asking",
+    "reading",
 ]
 
-Inputs = Annotated[
-    list[Path],
-    typer.Argument(
-        help="Raw counts: .h5ad, .h5mu, .zarr, 10x .h5 or mtx, .loom, .csv; several; a folder.", show_default=False
-    ),
-]
+_CELLS = typer.Argument(
+    help="Raw counts: .h5ad, .h5mu, .zarr, 10x .h5 or mtx, .loom, .csv; several; a folder.", show_default=False
+)
+Inputs = Annotated[list[Path], _CELLS]
 ModelDir = Annotated[Path, typer.Argument(help="Folder of a run, or of a saved model.", show_default=False)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run wrote there.")]
 Data = Annotated[str, typer.Option(help="load, stream from disk, or auto: by what fits in memory.")]
@@ -52,6 +59,13 @@ Model = Annotated[
     ),
 ]
 Markers = Annotated[Path | None, typer.Option(help="cellassign: .csv of genes by cell types, 1 for a marker, else 0.")]
+Ambient = Annotated[
+    Path | None, typer.Option(help="scar: all droplets of the run, unfiltered, for the ambient profile.")
+]
+AmbientProb = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="scar: least probability per gene of an empty droplet.", show_default="0.995"),
+]
 Recipe = Annotated[
     str | None,
     typer.Option(help="one_cycle, long_cycle, or classic (scvi-tools' defaults).", show_default="the model's"),
@@ -61,3 +75,72 @@ Seed = Annotated[
 ]
 MaxEpochs = Annotated[int | None, typer.Option(min=1, help="Passes.", show_default="from the recipe")]
 Accelerator = Annotated[str, typer.Option(help="auto, cpu, gpu, cuda or mps.")]
+
+
+def _options(**declared: tuple[Any, Any]) -> dict[str, Parameter]:
+    """Parameters of a command: name = annotation, default."""
+    return {
+        name: Parameter(name, Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+        for name, (annotation, default) in declared.items()
+    }
+
+
+_READING = _options(
+    data=(Data, "auto"),
+    modality=(Modality, None),
+    rna=(Rna, None),
+    protein=(Protein, None),
+    atac=(Atac, None),
+    orientation=(Orientation, None),
+)
+_ANSWERING = _options(overwrite=(Overwrite, False), quiet=(Quiet, False))
+
+
+def reading(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of how files are read; it gets them as ``how``, :class:`ReadingOptions`."""
+    return _with_options(command, "how", _READING, lambda given: ReadingOptions(**given))
+
+
+def asking(output: str, model: Any = ModelDir, needs_inputs: bool = True) -> Callable[..., Callable[..., None]]:
+    """Give a command what all commands take that ask a trained model; it gets that as ``asked``, :class:`Asked`.
+
+    Parameters
+    ----------
+    output
+        Which files the command writes, for its help.
+    model
+        The first argument.
+    needs_inputs
+        Whether others must follow.
+    """
+    first = _options(
+        model_dir=(model, Parameter.empty),
+        inputs=(Inputs, Parameter.empty) if needs_inputs else (Annotated[list[Path] | None, _CELLS], None),
+        output=(Annotated[Path, typer.Option("-o", "--output", help=output, show_default=False)], Parameter.empty),
+    )
+
+    def asked(given: dict[str, Any]) -> Asked:
+        how = ReadingOptions(**{name: given.pop(name) for name in _READING})
+        return Asked(**{**given, "inputs": given["inputs"] or []}, how=how)
+
+    return lambda command: _with_options(command, "asked", {**first, **_READING, **_ANSWERING}, asked)
+
+
+def _with_options(
+    command: Callable[..., None], name: str, options: Mapping[str, Parameter], made: Callable[[dict[str, Any]], Any]
+) -> Callable[..., None]:
+    """A command that takes options in place of its argument ``name``, which is made of them.
+
+    Options of the command's own stand where the first ones end that have no default.
+    """
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        command(**{name: made({option: given.pop(option) for option in options})}, **given)
+
+    own = [one.replace(kind=Parameter.KEYWORD_ONLY) for one in signature(command).parameters.values()]
+    needed = [one for one in options.values() if one.default is Parameter.empty]
+    others = [one for one in options.values() if one.default is not Parameter.empty]
+    whole = [*needed, *(one for one in own if one.name != name), *others]
+    vars(run)["__signature__"] = signature(command).replace(parameters=whole)
+    return run

@@ -9,19 +9,18 @@ from anndata import AnnData
 
 from ..choosing.found import Columns, Found, look_at
 from ..choosing.which import fitting
-from ..data import open as open_data
 from ..data.inputs import input_paths
 from ..data.modality_roles import ROLES, role_of
 from ..data.multimodal import feature_tables, open_mudata
 from ..formats import Kind as FileKind
 from ..formats import recognise
-from ..io import is_archive, is_scvi_archive
-from ..store.part import ColumnsError
+from .counts import opened_on_disk
 from .errors import UserError, as_options
 from .kind import Kind
 from .messages import speaking
 from .models import MODELS
 from .options import ReadingOptions, spelt
+from .saved import holds_model
 
 __all__ = ["check_files"]
 
@@ -55,7 +54,7 @@ def check_files(inputs: Sequence[Path], how: ReadingOptions) -> None:
     """
     with speaking(quiet=True):
         for path in inputs:
-            if any(is_archive(place) or is_scvi_archive(place) for place in (path, path / "model") if place.is_dir()):
+            if holds_model(path):
                 raise UserError(f"{path} holds a saved model, not data: celbo info says what it is.")
         for name, text in _lines(inputs, how):
             typer.echo(f"{name:14}{text}")
@@ -70,7 +69,7 @@ def _lines(inputs: Sequence[Path], how: ReadingOptions) -> Iterator[tuple[str, s
     if how.modality is None and len(tables) > 1:
         data = open_mudata(paths, stream=True)
     else:
-        data = _opened(paths, how)
+        data = opened_on_disk(paths, how.modality, how.orientation)
     found = look_at(data)
     for name, adata in found.parts.items():
         yield ("modality" if name else "cells"), _size(name, adata)
@@ -86,14 +85,6 @@ def _lines(inputs: Sequence[Path], how: ReadingOptions) -> Iterator[tuple[str, s
         yield "in Python", f"{others}: celbo.which(adata) says more"
     if kinds:
         yield "to begin", _line(inputs, kinds, next(iter(found.counts.values())), columns)
-
-
-def _opened(paths: Sequence[Path], how: ReadingOptions) -> AnnData:
-    """The data, on disk where they can stay there."""
-    try:
-        return open_data(list(paths), stream=True, modality=how.modality, orientation=how.orientation)
-    except ColumnsError:
-        return open_data(list(paths), modality=how.modality, orientation=how.orientation)
 
 
 def _size(name: str, adata: AnnData) -> str:

@@ -8,8 +8,8 @@ import typer
 from ..core import __version__
 from .arguments import (
     Accelerator,
-    Atac,
-    Data,
+    Ambient,
+    AmbientProb,
     Inputs,
     Markers,
     MaxEpochs,
@@ -18,15 +18,16 @@ from .arguments import (
     ModelDir,
     Orientation,
     Overwrite,
-    Protein,
     Quiet,
     Raw,
     Recipe,
-    Rna,
     Seed,
+    asking,
+    reading,
 )
 from .errors import OneLineErrors
 from .interrupts import while_loading
+from .options import Asked, ReadingOptions
 
 __all__ = ["app"]
 
@@ -35,6 +36,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+_RunOrCells = Annotated[Path, typer.Argument(help="Folder of a run; with --ambient: cells.", show_default=False)]
 
 
 def _say_version(wanted: bool) -> None:
@@ -54,8 +58,10 @@ def root(
 
 
 @app.command()
+@reading
 def train(
     inputs: Inputs,
+    how: ReadingOptions,
     model: Model = "scvi",
     layer: Annotated[str | None, typer.Option(help="Layer with the counts.", show_default="X")] = None,
     raw: Raw = False,
@@ -67,6 +73,8 @@ def train(
     continuous_covariate: Annotated[list[str] | None, typer.Option(help="Further column of obs; repeatable.")] = None,
     n_top_genes: Annotated[int | None, typer.Option(min=1, help="Most variable genes.", show_default="all")] = None,
     markers: Markers = None,
+    ambient: Ambient = None,
+    ambient_prob: AmbientProb = None,
     restrict_to_batch: Annotated[str | None, typer.Option(help="solo: the batch to call doublets of.")] = None,
     n_latent: Annotated[int | None, typer.Option(min=1, help="Latent dimensions.", show_default="10")] = None,
     encode_covariates: Annotated[
@@ -78,12 +86,6 @@ def train(
     recipe: Recipe = None,
     seed: Seed = None,
     accelerator: Accelerator = "auto",
-    data: Data = "auto",
-    modality: Modality = None,
-    rna: Rna = None,
-    protein: Protein = None,
-    atac: Atac = None,
-    orientation: Orientation = None,
     devices: Annotated[str, typer.Option(help="How many, a process each; under torchrun: all of its.")] = "auto",
     num_nodes: Annotated[int, typer.Option(min=1, help="Machines of the job.")] = 1,
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
@@ -106,84 +108,45 @@ def train(
     """
     given = locals()
     runs = _runs()
-    options = runs.TrainOptions.of_line(given)
+    options = runs.TrainOptions.of_line({**given, **vars(how)})
     _leave(runs.train(inputs, options, output or Path(f"{inputs[0].stem}_celbo"), overwrite, quiet, resume))
 
 
 @app.command()
-def embed(
-    model_dir: ModelDir,
-    inputs: Inputs,
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="File to write: .h5ad, .csv, .tsv, .parquet.", show_default=False)
-    ],
-    data: Data = "auto",
-    modality: Modality = None,
-    rna: Rna = None,
-    protein: Protein = None,
-    atac: Atac = None,
-    orientation: Orientation = None,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-) -> None:
+@asking("File to write: .h5ad, .csv, .tsv, .parquet.")
+def embed(asked: Asked) -> None:
     """Embed cells by a trained model.
 
     Genes are matched by name. The file then holds obs and obsm["X_celbo"].
 
     Example: celbo embed run new.h5ad -o embedded.h5ad
     """
-    runs = _runs()
-    how = runs.ReadingOptions(data, modality, orientation, rna, protein, atac)
-    runs.embed(model_dir, inputs, output, how, overwrite, quiet)
+    _runs().embed(asked)
 
 
 @app.command()
-def predict(
-    model_dir: ModelDir,
-    inputs: Inputs,
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="File to write: .csv, .tsv, .parquet, .h5ad.", show_default=False)
-    ],
-    data: Data = "auto",
-    modality: Modality = None,
-    rna: Rna = None,
-    protein: Protein = None,
-    atac: Atac = None,
-    orientation: Orientation = None,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-) -> None:
+@asking("File to write: .csv, .tsv, .parquet, .h5ad.")
+def predict(asked: Asked) -> None:
     """Predict labels (scanvi), cell types (cellassign) or doublets (solo).
 
     Genes are matched by name. The file has the most probable class of each cell and the probabilities of all.
 
     Example: celbo predict run new.h5ad -o labels.csv
     """
-    runs = _runs()
-    how = runs.ReadingOptions(data, modality, orientation, rna, protein, atac)
-    runs.predict(model_dir, inputs, output, how, overwrite, quiet)
+    _runs().predict(asked)
 
 
 @app.command("map")
+@asking("File to write: .h5ad.")
 def map_query(
-    model_dir: ModelDir,
-    inputs: Inputs,
-    output: Annotated[Path, typer.Option("-o", "--output", help="File to write: .h5ad.", show_default=False)],
+    asked: Asked,
     max_epochs: MaxEpochs = None,
     recipe: Recipe = None,
     seed: Seed = None,
     accelerator: Accelerator = "auto",
-    data: Data = "auto",
-    modality: Modality = None,
-    rna: Rna = None,
-    protein: Protein = None,
-    atac: Atac = None,
-    orientation: Orientation = None,
     model_output: Annotated[
         Path | None, typer.Option(help="Folder for the model of the query.", show_default="not kept")
     ] = None,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
 ) -> None:
     """Map new cells, of new batches too, onto a trained reference; the reference's cells stay where they are.
 
@@ -193,73 +156,66 @@ def map_query(
 
     Example: celbo map run query.h5ad -o mapped.h5ad
     """
-    runs = _runs()
     training = {"max_epochs": max_epochs, "recipe": recipe, "seed": seed, "accelerator": accelerator}
-    how = runs.ReadingOptions(data, modality, orientation, rna, protein, atac)
-    _leave(runs.map_query(model_dir, inputs, output, training, how, overwrite, quiet, model_output))
+    _leave(_runs().map_query(asked, training, model_output))
 
 
 @app.command()
-def report(
-    model_dir: ModelDir,
-    inputs: Inputs,
-    output: Annotated[Path, typer.Option("-o", "--output", help="File to write: .html or .json.", show_default=False)],
-    data: Data = "auto",
-    modality: Modality = None,
-    rna: Rna = None,
-    protein: Protein = None,
-    atac: Atac = None,
-    orientation: Orientation = None,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-) -> None:
+@asking("File to write: .html or .json.")
+def report(asked: Asked) -> None:
     """Judge a trained model on cells: a verdict, figures and pictures on one page.
 
     Genes are matched by name. A .json has the verdict and the figures without the pictures.
 
     Example: celbo report run counts.h5ad -o report.html
     """
-    runs = _runs()
-    how = runs.ReadingOptions(data, modality, orientation, rna, protein, atac)
-    runs.report(model_dir, inputs, output, how, overwrite, quiet)
+    _runs().report(asked)
 
 
 @app.command()
+@asking("File to write: .zarr, .h5ad or .h5mu.", _RunOrCells, needs_inputs=False)
 def denoise(
-    model_dir: ModelDir,
-    inputs: Inputs,
-    output: Annotated[Path, typer.Option("-o", "--output", help="File: .zarr, .h5ad or .h5mu.", show_default=False)],
+    asked: Asked,
+    ambient: Annotated[
+        Path | None, typer.Option(help="Take the ambient RNA out: all droplets of the run, unfiltered.")
+    ] = None,
+    ambient_prob: AmbientProb = None,
+    batch_key: Annotated[str | None, typer.Option(help="--ambient: column of obs, each batch its own soup.")] = None,
+    layer: Annotated[str | None, typer.Option(help="--ambient: layer with the counts.", show_default="X")] = None,
+    max_epochs: MaxEpochs = None,
+    model_output: Annotated[
+        Path | None, typer.Option(help="--ambient: folder for the model.", show_default="not kept")
+    ] = None,
     transform_batch: Annotated[list[str] | None, typer.Option(help="Batch to decode as; several: averaged.")] = None,
     gene: Annotated[list[str] | None, typer.Option(help="Gene to write; repeatable.", show_default="all")] = None,
     seed: Seed = None,
-    data: Data = "auto",
-    modality: Modality = None,
-    rna: Rna = None,
-    protein: Protein = None,
-    atac: Atac = None,
-    orientation: Orientation = None,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
 ) -> None:
-    """Write denoised expression by a trained model, however many cells there are.
+    """Write denoised expression by a trained model, or counts without the ambient RNA, however many cells there are.
 
     Genes are matched by name. The file is an AnnData; each cell's expression sums to 1 over all genes. Of models of
-    several modalities a .h5mu holds all of them, an AnnData the genes alone.
+    several modalities a .h5mu holds all of them, an AnnData the genes alone. With --ambient, or by a model of class
+    SCAR, the file holds whole counts.
 
     Example: celbo denoise run cells.h5ad --gene CD4 --gene CD8A -o denoised.h5ad
+
+    Example: celbo denoise filtered.h5 --ambient raw.h5 -o native.h5ad
     """
     runs = _runs()
-    options = {"transform_batch": transform_batch, "gene_list": gene, "seed": seed}
-    how = runs.ReadingOptions(data, modality, orientation, rna, protein, atac)
-    runs.denoise(model_dir, inputs, output, options, how, overwrite, quiet)
+    options = {"transform_batch": transform_batch or None, "gene_list": gene or None, "seed": seed}
+    settings = {"ambient_prob": ambient_prob, "batch_key": batch_key, "layer": layer, "max_epochs": max_epochs}
+    if ambient is None:
+        runs.require_none({**settings, "model_output": model_output}, "--ambient")
+        runs.denoise(asked, options)
+    else:
+        settings |= {"ambient": str(ambient), "seed": seed}
+        _leave(runs.remove_ambient(asked, settings, options, model_output))
 
 
 @app.command()
+@asking("File to write: .csv, .tsv, .parquet.")
 def de(
-    model_dir: ModelDir,
-    inputs: Inputs,
+    asked: Asked,
     groupby: Annotated[str, typer.Option(help="Column of obs with the groups.", show_default=False)],
-    output: Annotated[Path, typer.Option("-o", "--output", help="File: .csv, .tsv, .parquet.", show_default=False)],
     group1: Annotated[
         list[str] | None, typer.Option(help="Group to compare; several are compared one by one.", show_default="each")
     ] = None,
@@ -275,14 +231,6 @@ def de(
         bool, typer.Option("--batch-correction", help="Decode both groups as the same batches.")
     ] = False,
     seed: Seed = None,
-    data: Data = "auto",
-    modality: Modality = None,
-    rna: Rna = None,
-    protein: Protein = None,
-    atac: Atac = None,
-    orientation: Orientation = None,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
 ) -> None:
     """Compare groups of cells by a trained model: differential expression, of proteins and regions too.
 
@@ -292,8 +240,7 @@ def de(
     """
     runs = _runs()
     who = (groupby, tuple(group1 or ()), tuple(group2 or ()), mode, delta, fdr_target, batch_correction, seed)
-    how = runs.ReadingOptions(data, modality, orientation, rna, protein, atac)
-    runs.compare(model_dir, inputs, output, runs.Groups(*who), how, overwrite, quiet)
+    runs.compare(asked, runs.Groups(*who))
 
 
 @app.command()

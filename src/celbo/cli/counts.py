@@ -12,10 +12,11 @@ from ..data import CountReport, Finding, StoredMatrix, check_counts
 from ..data import open as open_data
 from ..data.access import which_layer
 from ..data.count_places import count_places
+from ..store.part import ColumnsError
 from ..store.progress import counting
 from .errors import UserError, as_options
 
-__all__ = ["counts_of", "findings", "genes_of", "place_of_counts"]
+__all__ = ["counts_of", "findings", "genes_of", "opened_on_disk", "place_of_counts"]
 
 
 def place_of_counts(model: Any) -> tuple[str | None, bool]:
@@ -38,6 +39,16 @@ def counts_of(adata: anndata.AnnData, layer: str | None, raw: bool) -> Any:
 def genes_of(adata: anndata.AnnData, raw: bool) -> Any:
     """Names of the columns of that matrix."""
     return adata.raw.var_names if raw else adata.var_names
+
+
+def opened_on_disk(
+    inputs: Sequence[Path], modality: str | None = None, orientation: str | None = None
+) -> anndata.AnnData:
+    """The data, on disk where they can stay there; arguments as of ``celbo.data.open``."""
+    try:
+        return open_data(list(inputs), stream=True, modality=modality, orientation=orientation)
+    except ColumnsError:
+        return open_data(list(inputs), modality=modality, orientation=orientation)
 
 
 def findings(

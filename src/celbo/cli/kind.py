@@ -107,8 +107,9 @@ class Kind:
         predicts nothing.
     genes
         What it says of each gene, rows by name; None: nothing.
-    denoises
-        Whether it gives denoised expression.
+    denoise
+        Write denoised values of cells to a file and say what they are: the model, the data, the file, and the options
+        of the command. None: it has none.
     compares
         Output of the model -> its verb that compares groups of cells in it; none: it compares nothing.
     renamed
@@ -134,7 +135,7 @@ class Kind:
     embed: Callable[[Fitted, AnnData | None, np.ndarray | None], np.ndarray] | None = latents
     predict: Callable[[Fitted, AnnData | None], pd.DataFrame] | None = None
     genes: Callable[[Fitted], pd.DataFrame] | None = None
-    denoises: bool = False
+    denoise: Callable[..., str] | None = None
     compares: Mapping[str, str] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
     role: str = RNA

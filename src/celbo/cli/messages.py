@@ -57,8 +57,12 @@ _SAID_ELSEWHERE = {
 """File of celbo -> why what it has to say for information is left out."""
 
 
+_OF_PYTHON = ("modality='", "orientation='", "ambient_profile")
+"""Words of messages that were written for those who call Python."""
+
+
 def _is_news(record: logging.LogRecord) -> bool:
     said = record.getMessage()
-    if "modality='" in said or "orientation='" in said:  # written for those who call celbo.data.read
+    if any(word in said for word in _OF_PYTHON):
         record.msg, record.args = as_options(said), ()
     return record.levelno > logging.INFO or record.module not in _SAID_ELSEWHERE

@@ -16,12 +16,14 @@ from ..model import AUTOZI, MULTIVI, PEAKVI, SCANVI, SCVI, TOTALVI, AmortizedLDA
 from ..model.base.archives.archive import read_saved
 from ..report.topics import N_DRAWS, topics_of_cells
 from ..report.zero_inflation import gene_table
-from . import cellassign as marked
-from . import doublets, multimodal
+from . import multimodal
 from .errors import UserError
+from .fitting import ambient, doublets
+from .fitting import cellassign as marked
 from .kind import Fitted, Kind
 from .options import TrainOptions, spelt
 from .saved import find_archive
+from .written import write_expression, write_native
 
 __all__ = ["MODELS", "load", "settings_of_others", "settled"]
 
@@ -30,7 +32,7 @@ _OF_VAE = (*_TOP_GENES, "encode_covariates")
 _OF_LABELS: Mapping[str, str] = {"labels_key": "the column of obs with the label of each cell that has one"}
 _GENES: Mapping[str, str] = {"expression": "differential_expression"}
 _REGIONS: Mapping[str, str] = {"accessibility": "differential_accessibility"}
-_BOTH: Mapping[str, Any] = {"fit": multimodal.fit, "denoises": True, "takes_raw": False}
+_BOTH: Mapping[str, Any] = {"fit": multimodal.fit, "denoise": write_expression, "takes_raw": False}
 
 
 def _label_probabilities(fitted: Fitted, adata: AnnData | None = None) -> pd.DataFrame:
@@ -54,20 +56,20 @@ def _zero_inflation(fitted: Fitted) -> pd.DataFrame:
 
 
 _ROWS = (
-    Kind("scvi", SCVI, _TOP_GENES, denoises=True, compares=_GENES),
-    Kind("joint_embedding", JointEmbeddingSCVI, _OF_VAE, denoises=True, compares=_GENES),
-    Kind("drvi", DRVI, _TOP_GENES, denoises=True, compares=_GENES),
-    Kind("linear_scvi", LinearSCVI, _TOP_GENES, genes=_loadings, denoises=True, compares=_GENES),
+    Kind("scvi", SCVI, _TOP_GENES, denoise=write_expression, compares=_GENES),
+    Kind("joint_embedding", JointEmbeddingSCVI, _OF_VAE, denoise=write_expression, compares=_GENES),
+    Kind("drvi", DRVI, _TOP_GENES, denoise=write_expression, compares=_GENES),
+    Kind("linear_scvi", LinearSCVI, _TOP_GENES, genes=_loadings, denoise=write_expression, compares=_GENES),
     Kind(
         "scanvi",
         SCANVI,
         _OF_VAE,
         needs=_OF_LABELS,
         predict=_label_probabilities,
-        denoises=True,
+        denoise=write_expression,
         compares=_GENES,
     ),
-    Kind("autozi", AUTOZI, _TOP_GENES, genes=_zero_inflation, denoises=True, compares=_GENES),
+    Kind("autozi", AUTOZI, _TOP_GENES, genes=_zero_inflation, denoise=write_expression, compares=_GENES),
     Kind(
         "lda",
         AmortizedLDA,
@@ -126,7 +128,14 @@ _ROWS = (
         needs={"batch_key": "the column of obs with the system of each cell"},
         takes_counts=False,
     ),
-    Kind("scar", SCAR, _TOP_GENES),
+    Kind(
+        "scar",
+        SCAR,
+        (*_TOP_GENES, "ambient", "ambient_prob"),
+        fit=ambient.fit,
+        check=ambient.check,
+        denoise=write_native,
+    ),
 )
 
 MODELS: Mapping[str, Kind] = {row.name: row for row in _ROWS}

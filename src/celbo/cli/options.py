@@ -1,11 +1,11 @@
 """Settings of a training run, and how they are spelt on the command line."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ReadingOptions", "TrainOptions", "spelt"]
+__all__ = ["Asked", "ReadingOptions", "TrainOptions", "spelt"]
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,34 @@ class ReadingOptions:
     rna: str | None = None
     protein: str | None = None
     atac: str | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What every command is given that asks a trained model about cells.
+
+    Attributes
+    ----------
+    model_dir
+        Folder of a run, or of a saved model.
+    inputs
+        Files of the cells.
+    output
+        File to write.
+    how
+        How the files are read.
+    overwrite
+        Whether a file that is there may be replaced.
+    quiet
+        Say nothing but errors.
+    """
+
+    model_dir: Path
+    inputs: Sequence[Path]
+    output: Path
+    how: ReadingOptions = field(default_factory=ReadingOptions)
+    overwrite: bool = False
+    quiet: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,6 +65,8 @@ class TrainOptions:
     categorical_covariates: tuple[str, ...] = ()
     continuous_covariates: tuple[str, ...] = ()
     markers: str | None = None
+    ambient: str | None = None
+    ambient_prob: float | None = None
     restrict_to_batch: str | int | float | bool | None = None
     n_top_genes: int | None = None
     n_latent: int | None = None

@@ -5,50 +5,42 @@ Dims: n cells, g genes, k latents.
 
 import dataclasses
 import json
-import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 import typer
 
-from ..core import unknown_name
 from ..core.replacing import printable
-from ..data import Finding, simulate_counts, top_variable_genes
-from ..data.count_report import NO_COUNTS
+from ..data import Finding, simulate_counts
 from ..data.modalities import gathered_obs
-from ..data.opening import of_genes
 from ..model.base.archives.archive import versions
 from ..model.base.archives.convert import convert_archive, export_archive
 from ..report import ModelSummary, model_report
 from ..report.projection import log_normalised, principal_components
 from ..report.summary import latent_metrics
-from ..train import RECIPES
 from ..train.checkpoints.folder import SUBFOLDER
-from ..train.checkpoints.schedule import Interval
 from ..train.history import epoch_table
 from .answers.comparing import Groups, compare
+from .answers.denoising import denoise, remove_ambient, require_none
 from .answers.embedding import embed, embedded, write_embedding
 from .answers.judging import report, say_verdict, verdict_of
 from .answers.mapping import map_query
 from .answers.predictions import predict, write_predictions
 from .checking import check_files
 from .columns import with_values_of
-from .counts import counts_of
-from .errors import UserError
 from .interrupts import INTERRUPTED
 from .kind import Fitted
 from .messages import speaking
 from .models import MODELS, settings_of_others, settled
-from .multimodal import findings_of, is_on_disk, modality_of_counts, replaced
+from .multimodal import findings_of, is_on_disk
 from .options import ReadingOptions, TrainOptions
 from .output import new_folder, require_name
 from .resuming import FinishedError, checkpoints_of, keep_for_resuming, keeping_checkpoints, writes_and_speaks
 from .saved import describe, find_archive
-from .streams import data_to_train, denoise, named, shard
+from .streams import data_to_train, named, shard
+from .training import Clock, check_options, fitted_on, with_top_genes
 
 __all__ = [
     "Groups",
@@ -64,25 +56,14 @@ __all__ = [
     "info",
     "map_query",
     "predict",
+    "remove_ambient",
     "report",
+    "require_none",
     "shard",
     "train",
 ]
 
-_ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 _DEMO_CELLS, _DEMO_GENES = 3000, 1000
-
-
-class _Clock:
-    """Callback that measures training."""
-
-    started = ended = 0.0
-
-    def on_train_start(self, trainer: object, plan: object) -> None:
-        self.started = self.ended = time.perf_counter()
-
-    def on_train_epoch_end(self, trainer: object, plan: object) -> None:
-        self.ended = time.perf_counter()
 
 
 def train(
@@ -114,7 +95,7 @@ def train(
     is_first = writes_and_speaks(options.devices, options.num_nodes)
     with speaking(quiet or not is_first):
         options = settled(options)
-        _check_options(options)
+        check_options(options)
         require_name(output)
         try:
             resumed = checkpoints_of(output, resume, overwrite)
@@ -124,7 +105,7 @@ def train(
         if not is_first:
             adata, options = data_to_train(MODELS[options.model], inputs, options)
             options = with_values_of(adata, options)
-            _fit(_with_top_genes(adata, options), options, True, resumed, output.absolute() / SUBFOLDER)
+            fitted_on(with_top_genes(adata, options), options, True, resumed, output.absolute() / SUBFOLDER)
             return 0
         replace = overwrite or (resume and not (output / "run.json").exists()) or resumed is not None
         with new_folder(output, replace, inputs) as folder, keeping_checkpoints(output, resumed) as checkpoints:
@@ -175,24 +156,6 @@ def export(new: Path, old: Path, overwrite: bool, version: str | None = None) ->
         typer.echo(f"Written: {export_archive(find_archive(new), old, overwrite=overwrite, version=version)}")
 
 
-def _check_options(options: TrainOptions) -> None:
-    """Refuse what is wrong whatever the data."""
-    if options.raw and options.layer is not None:
-        raise UserError("--raw and --layer name two matrices: give the one that holds the counts.")
-    for option, given, known in (
-        ("--recipe", options.recipe, (None, *RECIPES)),
-        ("--accelerator", options.accelerator, _ACCELERATORS),
-    ):
-        if given not in known:
-            raise UserError(unknown_name(f"value of {option}", given, [name for name in known if name]))
-    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    found["gpu"] = any(found.values())
-    if not found.get(options.accelerator, True):
-        raise UserError(f"--accelerator {options.accelerator}: torch finds none here; take --accelerator cpu or auto.")
-    if options.checkpoint_every != "never":
-        Interval.parse(options.checkpoint_every)
-
-
 def _run(
     adata: Any,
     options: TrainOptions,
@@ -209,7 +172,7 @@ def _run(
     obs, kind = gathered_obs(adata).copy(deep=False), MODELS[options.model]
     options = with_values_of(adata, options)
     findings = findings_of(adata, inputs, options) if kind.takes_counts else []
-    fitted, clock = _fit(_with_top_genes(adata, options), options, quiet, resumed, checkpoints)
+    fitted, clock = fitted_on(with_top_genes(adata, options), options, quiet, resumed, checkpoints)
     fitted.save(folder / "model")
     epoch_table(fitted.model.history_ or {}).to_csv(folder / "history.csv")
     if kind.embed is not None:
@@ -250,44 +213,7 @@ def _report(
     return None
 
 
-def _with_top_genes(data: Any, options: TrainOptions) -> Any:
-    n_top = options.n_top_genes
-    if n_top is None:
-        return data
-    adata = modality_of_counts(data, options)
-    x = counts_of(adata, options.layer, options.raw)
-    if n_top > x.shape[1]:
-        raise UserError(f"--n-top-genes {n_top}: the input has {x.shape[1]} genes; ask for that many or fewer.")
-    chosen = of_genes(adata, top_variable_genes(x, n_top), options.raw)
-    return chosen if data is adata else replaced(data, {str(options.rna): chosen})
-
-
-def _fit(
-    adata: Any, options: TrainOptions, quiet: bool, resumed: Path | None, checkpoints: Path | None
-) -> tuple[Fitted, _Clock]:
-    clock, never = _Clock(), options.checkpoint_every == "never"
-    training = {
-        "max_epochs": options.max_epochs,
-        "recipe": options.recipe,
-        "seed": options.seed,
-        "accelerator": options.accelerator,
-        "devices": int(options.devices) if options.devices.isdecimal() else options.devices,
-        "num_nodes": options.num_nodes,
-        "precision": options.precision,
-        "resume": resumed,
-        "checkpoint_every": None if never else options.checkpoint_every,
-        "checkpoint_dir": None if never else checkpoints,
-        "verbose": 0 if quiet else 1,
-        "callbacks": [clock],
-    }
-    kind = MODELS[options.model]
-    given = {name: value for name, value in training.items() if value is not None}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", f".*{NO_COUNTS}", UserWarning)  # said before, with the files
-        return kind.fit(kind, adata, options, given), clock
-
-
-def _figures(fitted: Fitted, summary: ModelSummary | None, clock: _Clock) -> dict[str, Any]:
+def _figures(fitted: Fitted, summary: ModelSummary | None, clock: Clock) -> dict[str, Any]:
     model = fitted.model
     history, seconds = epoch_table(model.history_ or {}), clock.ended - clock.started
     n_cells = len(model.train_indices) * len(history)

@@ -13,7 +13,12 @@ from ..report.models import ROWS, Row
 from ..train.history import epoch_table
 from .errors import UserError
 
-__all__ = ["describe", "find_archive"]
+__all__ = ["describe", "find_archive", "holds_model"]
+
+
+def holds_model(path: Path) -> bool:
+    """Whether a path is the folder of a run, or of a saved model, and no data."""
+    return path.is_dir() and any(is_archive(place) or is_scvi_archive(place) for place in (path, path / "model"))
 
 
 def find_archive(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Commands about data larger than memory: where the input comes from, ``shard`` and ``denoise``."""
+"""Data larger than memory: where the input comes from, and ``shard``."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,13 +19,11 @@ from .counts import counts_of, place_of_counts
 from .errors import UserError
 from .kind import Fitted, Kind
 from .messages import speaking
-from .models import load
 from .multimodal import modality_with, named_as_in, names_in, open_modalities
 from .options import ReadingOptions, TrainOptions, spelt
 from .output import require_new_file
-from .written import write_modalities
 
-__all__ = ["DATA_MODES", "data_for", "data_to_train", "denoise", "named", "opened", "shard"]
+__all__ = ["DATA_MODES", "data_for", "data_to_train", "named", "opened", "shard"]
 
 
 DATA_MODES: dict[str, bool | None] = {"auto": None, "load": False, "stream": True}
@@ -114,43 +112,3 @@ def shard(
             write_shard(adata, output, layer=layer, seed=seed, overwrite=overwrite, progress=tell)
     if not quiet:
         typer.echo(f"{adata.n_obs:,} cells in random order, {adata.n_vars:,} genes: {output}")
-
-
-def denoise(
-    model_dir: Path,
-    inputs: Sequence[Path],
-    output: Path,
-    options: dict[str, Any],
-    how: ReadingOptions,
-    overwrite: bool,
-    quiet: bool,
-) -> None:
-    """Write the denoised expression of the cells of files; the model's genes are found by name.
-
-    Parameters
-    ----------
-    model_dir, inputs, output, how, overwrite, quiet
-        As of the other commands.
-    options
-        ``transform_batch`` and ``gene_list``, empty for none; ``seed``.
-    """
-    with speaking(quiet):
-        require_new_file(output, overwrite)
-        kind, fitted = load(model_dir, "denoised expression", lambda row: row.denoises)
-        _require_suffix(kind, output)
-        data, model = data_for(kind, fitted, inputs, how), fitted.model
-        given: dict[str, Any] = {name: value or None for name, value in options.items() if name != "seed"}
-        given |= {"seed": options["seed"], "overwrite": overwrite}
-        if output.suffix.lower() == ".h5mu":
-            what = write_modalities(model, data, output, **given)
-        else:
-            model.write_normalized_expression(output, data, **given)
-            what = "denoised expression, each cell's summing to 1"
-    if not quiet:
-        typer.echo(f"{data.n_obs:,} cells: {what}, in {output}")
-
-
-def _require_suffix(kind: Kind, output: Path) -> None:
-    """Refuse a kind of file that does not hold what is denoised."""
-    if output.suffix.lower() == ".h5mu" and not kind.roles:
-        raise UserError(f"{output} ends in '.h5mu'; {kind.name} denoises one modality: write it to .h5ad or .zarr.")

@@ -1,4 +1,4 @@
-"""What a model of several modalities says of each of them, as one MuData.
+"""Denoised values as files: of one matrix as an AnnData, of several modalities as a MuData.
 
 Dims: n cells, h features of all modalities.
 """
@@ -23,13 +23,49 @@ from .errors import UserError
 if TYPE_CHECKING:
     from mudata import MuData
 
-__all__ = ["MODALITY_OF", "write_modalities"]
+__all__ = ["MODALITY_OF", "write_expression", "write_modalities", "write_native"]
 
 _HEAD, _FORMAT = 512, "0.1.0"
 """Bytes before HDF5 begins, and version of the layout."""
 
 MODALITY_OF = {"expression": "rna", "accessibility": "atac"}
 """Output of a model -> modality of the file, where it is called otherwise."""
+
+
+def write_expression(model: Any, data: Any, path: Path, **options: Any) -> str:
+    """Write denoised expression to an AnnData, or all that a model of several modalities explains to a ``.h5mu``.
+
+    Parameters
+    ----------
+    model, data
+        A model, and cells.
+    path
+        ``.h5ad``, ``.zarr`` or ``.h5mu``.
+    **options
+        As of ``write_normalized_expression``.
+
+    Returns
+    -------
+    What was written, in words.
+    """
+    if path.suffix.lower() == ".h5mu":
+        return write_modalities(model, data, path, **options)
+    model.write_normalized_expression(path, data, **options)
+    return "denoised expression, each cell's summing to 1"
+
+
+def write_native(model: Any, data: Any, path: Path, *, transform_batch: object = None, **options: Any) -> str:
+    """Write counts without those of the ambient RNA; see :func:`write_expression`.
+
+    Raises
+    ------
+    UserError
+        A batch to decode as: counts are those of the cell's own.
+    """
+    if transform_batch is not None:
+        raise UserError("Native counts are of each cell's own batch: leave --transform-batch out.")
+    model.write_denoised_counts(path, data, **options)
+    return "native counts, without those of the ambient RNA"
 
 
 def write_modalities(

@@ -3,6 +3,8 @@ r"""Native counts: what a model expects of each gene without the ambient RNA, dr
 Dims: n cells, g genes, s samples.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,7 +14,7 @@ from ..module.base import BaseModuleClass
 from ..ops.random import generator_for
 from .passes import Batches, Rows, decode, encode, evaluating, on_device
 
-__all__ = ["denoised_counts"]
+__all__ = ["denoised_blocks", "denoised_counts"]
 
 
 def denoised_counts(
@@ -42,13 +44,21 @@ def denoised_counts(
     ``(n, g)`` float32.
     """
     rows = Rows(n_cells)
+    for block in denoised_blocks(module, batches, n_samples=n_samples, seed=seed):
+        rows.append(block)
+    return rows.array()
+
+
+def denoised_blocks(
+    module: BaseModuleClass, batches: Batches, *, n_samples: int = 1, seed: int | None = None
+) -> Iterator[Tensor]:
+    """As :func:`denoised_counts`, minibatch by minibatch, ``(n, g)``: for what is not kept."""
     with evaluating(module, seed):
         for tensors in on_device(batches, module):
             px = decode(module, tensors, encode(module, tensors, n_samples))["px"]
             expected = tensors[REGISTRY_KEYS.X_KEY].sum(-1, keepdim=True) * px.get_normalized("scale")
             drawn = _rounded_at_random(expected)
-            rows.append(drawn.median(0).values if n_samples > 1 else drawn)
-    return rows.array()
+            yield drawn.median(0).values if n_samples > 1 else drawn
 
 
 def _rounded_at_random(expected: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """``celbo de``: differences between groups of cells, as a table of genes, proteins and regions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +13,9 @@ from ...data.modalities import gathered_obs
 from ..columns import value_of
 from ..errors import UserError
 from ..kind import Kind
-from ..messages import speaking
-from ..models import load
-from ..options import ReadingOptions
-from ..output import new_file
-from ..streams import data_for
+from ..options import Asked
 from ..written import MODALITY_OF
+from .asking import writing
 from .tables import require_output, write_as
 
 if TYPE_CHECKING:
@@ -78,36 +75,26 @@ class Groups:
         }
 
 
-def compare(
-    model_dir: Path,
-    inputs: Sequence[Path],
-    output: Path,
-    groups: Groups,
-    how: ReadingOptions,
-    overwrite: bool,
-    quiet: bool,
-) -> None:
+def compare(asked: Asked, groups: Groups) -> None:
     """Write how features differ between groups of the cells of files.
 
     Parameters
     ----------
-    model_dir, inputs, how, overwrite, quiet
-        As of the other commands.
-    output
-        ``.csv``, ``.tsv`` or ``.parquet``: a row for each feature and comparison, ``group1`` and ``group2`` in columns;
-        of a model of several modalities ``modality`` too.
+    asked
+        Output ``.csv``, ``.tsv`` or ``.parquet``: a row for each feature and comparison, ``group1`` and ``group2`` in
+        columns; of a model of several modalities ``modality`` too.
     groups
         Who is compared and how.
     """
+    output = asked.output
     require_output(output, "a table is")
     if groups.mode not in MODES:
         raise UserError(unknown_name("value of --mode", groups.mode, MODES))
-    with speaking(quiet), new_file(output, overwrite) as path:
-        kind, fitted = load(model_dir, "comparison of groups", lambda row: bool(row.compares))
-        data = data_for(kind, fitted, inputs, how)
-        table = _compared(kind, fitted.model, data, groups.arguments(gathered_obs(data)))
-        write_as(output.suffix, path, table.rename_axis("feature"))
-    if not quiet:
+    with writing(asked, "comparison of groups", lambda row: bool(row.compares)) as question:
+        arguments = groups.arguments(gathered_obs(question.data))
+        table = _compared(question.kind, question.fitted.model, question.data, arguments)
+        write_as(output.suffix, question.path, table.rename_axis("feature"))
+    if not asked.quiet:
         typer.echo(_said(table, groups.fdr_target, output))
 
 

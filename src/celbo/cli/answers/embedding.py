@@ -4,7 +4,7 @@ Dims: n cells, k latents.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,8 @@ import typer
 from ...data.modalities import gathered_obs
 from ...store.writing.matrix import MatrixWriter, new_anndata, write_table
 from ..kind import Fitted, Kind
-from ..messages import speaking
-from ..models import load
-from ..options import ReadingOptions
-from ..output import new_file
-from ..streams import data_for
+from ..options import Asked
+from .asking import writing
 from .tables import TABLES, require_output, write_as
 
 __all__ = ["EMBEDDING_KEY", "embed", "embedded", "latent_table", "write_embedding"]
@@ -30,33 +27,27 @@ EMBEDDING_KEY = "X_celbo"
 _EMBEDDED_AT_ONCE = 2**18
 
 
-def embed(
-    model_dir: Path, inputs: Sequence[Path], output: Path, how: ReadingOptions, overwrite: bool, quiet: bool
-) -> None:
+def embed(asked: Asked) -> None:
     """Write the latent representation of the cells of files; the model's genes are found by name.
 
     Parameters
     ----------
-    model_dir, inputs, how, overwrite, quiet
-        As of the other commands.
-    output
-        ``.h5ad``: ``obs`` of the input, and the latents in ``obsm["X_celbo"]``; ``.csv``, ``.tsv``, ``.parquet``: a
-        line a cell, a column each latent dimension.
+    asked
+        Output ``.h5ad``: ``obs`` of the input, and the latents in ``obsm["X_celbo"]``; ``.csv``, ``.tsv``,
+        ``.parquet``: a line a cell, a column each latent dimension.
     """
+    output = asked.output
     require_output(output, "the embedding is", (".h5ad",))
-    with speaking(quiet), new_file(output, overwrite) as path:
-        kind, fitted = load(model_dir, "latent space", lambda row: row.embed is not None)
-        assert kind.embed is not None
-        adata = data_for(kind, fitted, inputs, how)
-        obs = gathered_obs(adata).copy(deep=False)
-        blocks = embedded(kind, fitted, adata, len(obs))
+    with writing(asked, "latent space", lambda row: row.embed is not None) as question:
+        obs = gathered_obs(question.data).copy(deep=False)
+        blocks = embedded(question.kind, question.fitted, question.data, len(obs))
         if output.suffix in TABLES:
             latent_nk = np.concatenate(list(blocks))
-            write_as(output.suffix, path, latent_table(latent_nk, obs.index))
+            write_as(output.suffix, question.path, latent_table(latent_nk, obs.index))
             n_latent = latent_nk.shape[1]
         else:
-            n_latent = write_embedding(path, obs, blocks)
-    if not quiet:
+            n_latent = write_embedding(question.path, obs, blocks)
+    if not asked.quiet:
         where = "in" if output.suffix in TABLES else f"obsm[{EMBEDDING_KEY!r}] in"
         typer.echo(f"{len(obs):,} cells, {n_latent} latent dimensions: {where} {output}")
 

@@ -3,7 +3,7 @@
 Dims: n cells, k latents.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,37 +16,24 @@ from ...train import RECIPES
 from ..errors import UserError
 from ..interrupts import INTERRUPTED
 from ..kind import Fitted, Kind
-from ..messages import speaking
-from ..models import load
 from ..multimodal import is_on_disk
-from ..options import ReadingOptions
-from ..output import new_file, new_folder, require_suffix
-from ..streams import data_for
+from ..options import Asked
+from ..output import new_folder, require_suffix
+from .asking import writing
 from .embedding import EMBEDDING_KEY, embedded, write_embedding
 from .predictions import said_of, write_anndata
 
 __all__ = ["map_query"]
 
 
-def map_query(
-    model_dir: Path,
-    inputs: Sequence[Path],
-    output: Path,
-    training: Mapping[str, Any],
-    how: ReadingOptions,
-    overwrite: bool,
-    quiet: bool,
-    model_output: Path | None = None,
-) -> int:
+def map_query(asked: Asked, training: Mapping[str, Any], model_output: Path | None = None) -> int:
     """Map the cells of files onto a trained model and write where they lie, and their labels if it predicts some.
 
     Parameters
     ----------
-    model_dir, inputs, how, overwrite, quiet
-        As of the other commands.
-    output
-        ``.h5ad``: ``obs`` of the input and the latents in ``obsm["X_celbo"]``; of a model of labels what ``predict``
-        writes, too.
+    asked
+        Output ``.h5ad``: ``obs`` of the input and the latents in ``obsm["X_celbo"]``; of a model of labels what
+        ``predict`` writes, too.
     training
         Arguments of ``train``; None: not given.
     model_output
@@ -61,21 +48,19 @@ def map_query(
     UserError
         Another suffix, an unknown recipe, or a model that takes no query.
     """
-    require_suffix(output, (".h5ad",), "mapped cells are written as .h5ad")
+    require_suffix(asked.output, (".h5ad",), "mapped cells are written as .h5ad")
     if training["recipe"] not in (None, *RECIPES):
         raise UserError(unknown_name("value of --recipe", training["recipe"], RECIPES))
-    with speaking(quiet), new_file(output, overwrite) as path:
-        kind, reference = load(model_dir, "query mapping", lambda row: row.maps)
-        data = data_for(kind, reference, inputs, how)
-        mapped = Fitted(_mapped(reference.model, data))
+    with writing(asked, "query mapping", lambda row: row.maps) as question:
+        mapped = Fitted(_mapped(question.fitted.model, question.data))
         given = {name: value for name, value in training.items() if value is not None}
-        mapped.model.train(**given, verbose=0 if quiet else 1)
+        mapped.model.train(**given, verbose=0 if asked.quiet else 1)
         if model_output is not None:
-            with new_folder(model_output, overwrite, inputs) as folder:
+            with new_folder(model_output, asked.overwrite, asked.inputs) as folder:
                 mapped.save(folder / "model")
-        said = _write(path, kind, mapped, gathered_obs(data))
-    if not quiet:
-        typer.echo(f"{said}, in {output}")
+        said = _write(question.path, question.kind, mapped, gathered_obs(question.data))
+    if not asked.quiet:
+        typer.echo(f"{said}, in {asked.output}")
     if not mapped.model.trainer.interrupted:
         return 0
     typer.echo("celbo: interrupted; the cells lie where training ended.", err=True)

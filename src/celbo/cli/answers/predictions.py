@@ -3,7 +3,6 @@
 Dims: n cells, c classes.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,43 +11,35 @@ import typer
 
 from ...data.modalities import gathered_obs
 from ...store.writing.matrix import new_anndata, write_table
-from ..messages import speaking
-from ..models import load
-from ..options import ReadingOptions
-from ..output import new_file
-from ..streams import data_for
+from ..options import Asked
+from .asking import writing
 from .embedding import EMBEDDING_KEY
 from .tables import TABLES, require_output, write_as
 
 __all__ = ["as_table", "predict", "said_of", "write_anndata", "write_predictions"]
 
 
-def predict(
-    model_dir: Path, inputs: Sequence[Path], output: Path, how: ReadingOptions, overwrite: bool, quiet: bool
-) -> None:
+def predict(asked: Asked) -> None:
     """Write what a model predicts of the cells of files; the model's genes are found by name.
 
     Parameters
     ----------
-    model_dir, inputs, how, overwrite, quiet
-        As of the other commands.
-    output
-        ``.csv``, ``.tsv``, ``.parquet``: a line a cell; ``.h5ad``: ``obs`` of the input with ``celbo_predicted`` and
-        ``celbo_probability`` (missing for cells that the model says nothing about), probabilities in
-        ``obsm["celbo_probabilities"]`` and the classes in ``uns["celbo_classes"]``.
+    asked
+        Output ``.csv``, ``.tsv``, ``.parquet``: a line a cell; ``.h5ad``: ``obs`` of the input with
+        ``celbo_predicted`` and ``celbo_probability`` (missing for cells that the model says nothing about),
+        probabilities in ``obsm["celbo_probabilities"]`` and the classes in ``uns["celbo_classes"]``.
     """
+    output = asked.output
     require_output(output, "predictions are", (".h5ad",))
-    with speaking(quiet), new_file(output, overwrite) as path:
-        kind, fitted = load(model_dir, "predictions", lambda row: row.predict is not None)
-        assert kind.predict is not None
-        adata = data_for(kind, fitted, inputs, how)
-        obs = gathered_obs(adata)
-        probability_nc = kind.predict(fitted, adata)
+    with writing(asked, "predictions", lambda row: row.predict is not None) as question:
+        assert question.kind.predict is not None
+        obs = gathered_obs(question.data)
+        probability_nc = question.kind.predict(question.fitted, question.data)
         if output.suffix in TABLES:
-            write_as(output.suffix, path, as_table(probability_nc))
+            write_as(output.suffix, question.path, as_table(probability_nc))
         else:
-            write_anndata(path, obs, probability_nc)
-    if not quiet:
+            write_anndata(question.path, obs, probability_nc)
+    if not asked.quiet:
         typer.echo(f"{said_of(probability_nc, len(obs))}. {output}")
 
 

@@ -3,12 +3,14 @@ r"""The profile of the ambient RNA: as given, from droplets without a cell, or f
 A droplet counts as empty if its counts are likely under the profile,
 :math:`\log \mathrm{Multinomial}(x_d;\, a) \ge G \log p`; the profile is then that of the empty ones, and so on.
 
-Dims: d droplets, n cells, g genes. Counts stay as they are stored: nothing here makes a sparse table dense.
+Dims: d droplets, n cells, g genes. Counts stay as they are stored: nothing here makes a sparse table dense, and of one
+on disk the droplets that are used come into memory.
 Reference: Sheng et al., bioRxiv 2022 (scAR).
 """
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,16 +21,38 @@ from scipy.special import gammaln
 from torch import Tensor
 
 from ...core import unknown_name
-from ...data import align_genes
+from ...data import StoredMatrix, align_genes
+from ...data.library import total_counts
 from ...posterior import group_means
 
-__all__ = ["FEWEST_DROPLETS", "ambient_profile_of", "batches_of", "empty_droplet_profile"]
+__all__ = [
+    "FEWEST_DROPLETS",
+    "FewDropletsError",
+    "ambient_profile_of",
+    "batches_of",
+    "empty_droplet_profile",
+    "with_genes",
+]
 
 logger = logging.getLogger("celbo")
 
 FEWEST_DROPLETS = 50
 _ROUNDING = 1e-3
 _SMALLEST = np.finfo(np.float32).eps
+
+
+class FewDropletsError(ValueError):
+    """Too few droplets hold no cell; ``n_droplets`` says how many, ``least`` the counts that they must have."""
+
+    def __init__(self, n_droplets: int, least: int) -> None:
+        self.n_droplets, self.least = n_droplets, least
+        super().__init__(
+            f"raw_adata has {n_droplets} droplets without a cell and with at least min_raw_counts={least} counts, and "
+            f"{FEWEST_DROPLETS} are needed: give all droplets, unfiltered, or lower prob."
+        )
+
+    def __reduce__(self) -> "tuple[type[FewDropletsError], tuple[int, int]]":
+        return type(self), (self.n_droplets, self.least)
 
 
 def ambient_profile_of(
@@ -131,15 +155,26 @@ def _shares(values_g: np.ndarray, n_genes: int) -> np.ndarray:
     return values_g if abs(total - 1) < _ROUNDING else values_g / total
 
 
+def with_genes(x: Any, columns_g: np.ndarray) -> Any:
+    """Counts of some genes, in the order of ``columns_g``; on disk they stay there."""
+    return x.with_columns(columns_g) if isinstance(x, StoredMatrix) else x[:, columns_g]
+
+
 def empty_droplet_profile(
-    x: object, prob: float, min_raw_counts: int, iterations: int, sample: int, rng: np.random.Generator
+    x: Any,
+    prob: float,
+    min_raw_counts: int,
+    iterations: int,
+    sample: int,
+    rng: np.random.Generator,
+    among_d: np.ndarray | None = None,
 ) -> np.ndarray:
     """Profile of the droplets that hold no cell.
 
     Parameters
     ----------
     x
-        Counts of all droplets, ``(d, g)``, sparse or dense.
+        Counts of all droplets, ``(d, g)``, sparse or dense, in memory or on disk.
     prob
         Probability p per gene: the closer to 1, the fewer droplets count as empty.
     min_raw_counts
@@ -150,6 +185,8 @@ def empty_droplet_profile(
         Most droplets to use; more are sampled at random.
     rng
         Of that draw.
+    among_d
+        Which droplets may be used, ``(d,)`` booleans; None: all.
 
     Returns
     -------
@@ -157,13 +194,13 @@ def empty_droplet_profile(
 
     Raises
     ------
-    ValueError
+    FewDropletsError
         Fewer than 50 droplets are left.
     """
-    seen_dg = sp.csr_array(x)
-    seen_dg = seen_dg[seen_dg.sum(1) >= min_raw_counts]
-    if seen_dg.shape[0] > sample:
-        seen_dg = seen_dg[np.sort(rng.choice(seen_dg.shape[0], sample, replace=False))]
+    rows_s = np.flatnonzero((total_counts(x) >= min_raw_counts) & (True if among_d is None else among_d))
+    if len(rows_s) > sample:
+        rows_s = np.sort(rng.choice(rows_s, sample, replace=False))
+    seen_dg = sp.csr_array(x[rows_s])
     ways_d = _log_ways(seen_dg)
     empty_dg = seen_dg
     profile_g = _profile(seen_dg, min_raw_counts)
@@ -183,9 +220,6 @@ def _log_ways(x_dg: sp.csr_array) -> np.ndarray:
 
 def _profile(x_dg: sp.csr_array, min_raw_counts: int) -> np.ndarray:
     if x_dg.shape[0] < FEWEST_DROPLETS:
-        raise ValueError(
-            f"raw_adata has {x_dg.shape[0]} droplets without a cell and with at least min_raw_counts={min_raw_counts} "
-            f"counts, and {FEWEST_DROPLETS} are needed: give all droplets, unfiltered, or lower prob."
-        )
+        raise FewDropletsError(x_dg.shape[0], min_raw_counts)
     sum_g = np.asarray(x_dg.sum(0), dtype=np.float64)
     return sum_g / sum_g.sum()

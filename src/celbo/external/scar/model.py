@@ -4,7 +4,8 @@ Reference: Sheng, Lopes, Li, Schuierer, Waldt, Cuttat, Dimitrieva, Kauffmann, Du
 *Probabilistic machine learning ensures accurate ambient denoising in droplet-based single-cell omics*, bioRxiv 2022.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar
 
@@ -27,8 +28,11 @@ from ...model.base import (
     setup_method,
 )
 from ...module.likelihoods import LatentDistribution
+from ...posterior import gene_columns
+from ...posterior.denoised import denoised_blocks
+from ...store.writing.matrix import matrix_writer
 from ...verbs.cells import asked
-from .ambient import ambient_profile_of, batches_of, empty_droplet_profile
+from .ambient import ambient_profile_of, batches_of, empty_droplet_profile, with_genes
 from .module import SCAR_VAE, Scale, ScarLikelihood
 
 __all__ = ["SCAR"]
@@ -129,7 +133,8 @@ class SCAR(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
         adata
             The cells.
         raw_adata
-            All droplets, unfiltered, with counts in ``X``. Not changed; it may have more genes.
+            All droplets, unfiltered, with counts in ``X``, as :func:`celbo.data.open` gives them too: on disk they stay
+            there. Not changed; it may have more genes.
         prob
             A droplet is empty if its counts have at least this probability per gene.
         min_raw_counts
@@ -164,16 +169,16 @@ class SCAR(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
         """
         match = align_genes(raw_adata.var_names, adata.var_names, where="raw_adata")
         match.raise_if_missing()
-        raw = raw_adata if match.is_identity else raw_adata[:, match.indexer]
+        x = raw_adata.X if match.is_identity else with_genes(raw_adata.X, match.indexer)
         rng, settings = np.random.default_rng(seed), (prob, min_raw_counts, iterations, sample)
         if batch_key is None:
-            adata.varm["ambient_profile"] = empty_droplet_profile(raw.X, *settings, rng)[:, None]
+            adata.varm["ambient_profile"] = empty_droplet_profile(x, *settings, rng)[:, None]
             return
         of_cells, of_droplets = (
-            batches_of(one.obs, batch_key, name) for one, name in ((adata, "adata"), (raw, "raw_adata"))
+            batches_of(one.obs, batch_key, name) for one, name in ((adata, "adata"), (raw_adata, "raw_adata"))
         )
         profiles = {
-            batch: empty_droplet_profile(raw.X[of_droplets == batch], *settings, rng) for batch in np.unique(of_cells)
+            batch: empty_droplet_profile(x, *settings, rng, of_droplets == batch) for batch in np.unique(of_cells)
         }
         adata.varm["ambient_profile"] = pd.DataFrame(profiles, index=adata.var_names)
 
@@ -209,6 +214,60 @@ class SCAR(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
         return posterior.denoised_counts(
             self.module, cells.batches, n_samples=n_samples, n_cells=cells.n_cells, seed=seed
         )
+
+    def write_denoised_counts(
+        self,
+        path: str | Path,
+        adata: AnnData | None = None,
+        n_samples: int = 1,
+        batch_size: int | None = None,
+        gene_list: Sequence[str] | None = None,
+        overwrite: bool = False,
+        *,
+        seed: int | None = None,
+    ) -> Path:
+        """Write native counts straight to an AnnData file; memory holds one minibatch of them.
+
+        Parameters
+        ----------
+        path
+            File to write, ``.h5ad`` or ``.zarr``: ``X`` in CSR form, float32 ``(n, g)``, with ``obs`` and ``var``. It
+            is there whole or not at all.
+        adata, n_samples, batch_size, seed
+            As of :meth:`get_denoised_counts`.
+        gene_list
+            Genes to write; None: all.
+        overwrite
+            Whether a file that is there may be replaced.
+
+        Returns
+        -------
+        The path.
+
+        Raises
+        ------
+        FileExistsError
+            A file is there and may not be replaced.
+        ValueError
+            No known gene, or another suffix.
+
+        Examples
+        --------
+        >>> model.write_denoised_counts("native.h5ad", seed=0).name
+        'native.h5ad'
+        """
+        self._check_if_trained()
+        cells = asked(self, adata, None, batch_size)
+        assert cells.adata is not None
+        names = np.asarray(self.get_var_names(), dtype=object)
+        genes = gene_columns(gene_list, names)
+        var = pd.DataFrame(index=pd.Index(names if genes is None else names[genes]))
+        blocks = denoised_blocks(self.module, cells.batches, n_samples=n_samples, seed=seed)
+        with matrix_writer(path, cells.adata.obs, var, overwrite=overwrite, sparse=True) as writer:
+            for block in blocks:
+                counts_ng = block.cpu().numpy()
+                writer.append(counts_ng if genes is None else counts_ng[:, genes])
+        return Path(path)
 
     @classmethod
     @setup_method

@@ -20,6 +20,7 @@ from ...core import optional
 from ...core.replacing import building
 from ..mapped import is_mapped, stretches
 from ..tables.columns import forget_column
+from .csr import CsrWriter
 from .writable import writable_column, writable_names
 
 __all__ = ["MatrixWriter", "matrix_writer", "new_anndata", "write_table"]
@@ -58,8 +59,8 @@ def new_anndata(path: Path, overwrite: bool) -> Iterator[Any]:
 
 @contextmanager
 def matrix_writer(
-    path: str | Path, obs: pd.DataFrame, var: pd.DataFrame, *, overwrite: bool = False
-) -> Iterator["MatrixWriter"]:
+    path: str | Path, obs: pd.DataFrame, var: pd.DataFrame, *, overwrite: bool = False, sparse: bool = False
+) -> Iterator["MatrixWriter | CsrWriter"]:
     """A new AnnData file whose ``X`` comes in blocks of rows; see :func:`new_anndata`.
 
     Parameters
@@ -70,17 +71,20 @@ def matrix_writer(
         Tables of the cells and the genes, ``n`` and ``g`` rows.
     overwrite
         Whether a file that is there may be replaced.
+    sparse
+        Store ``X`` in CSR form instead of dense.
 
     Raises
     ------
     ValueError
-        When fewer rows came than ``obs`` has.
+        When other than as many rows came as ``obs`` has.
     """
     with new_anndata(Path(path), overwrite) as root:
-        writer = MatrixWriter(root, len(obs), len(var))
+        writer = (CsrWriter if sparse else MatrixWriter)(root, len(obs), len(var))
         yield writer
         if writer.n_written != len(obs):
-            raise ValueError(f"{path} is for {len(obs)} rows, and only {writer.n_written} came.")
+            raise ValueError(f"{path} is for {len(obs)} rows, and {writer.n_written} came.")
+        writer.finish()
         write_table(root, "obs", obs)
         write_table(root, "var", var)
 
@@ -179,6 +183,9 @@ class MatrixWriter:
             raise ValueError(f"The matrix has {self._shape[0]} rows, and {stop} came.")
         self._x[self.n_written : stop] = block_ng
         self.n_written = stop
+
+    def finish(self) -> None:
+        """Nothing waits."""
 
     def _dataset(self, dtype: np.dtype) -> Any:
         n, g = self._shape

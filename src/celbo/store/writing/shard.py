@@ -20,15 +20,13 @@ from ...core import optional, unknown_name
 from ..matrices.index_structure import check_sparse
 from ..matrices.matrix import StoredMatrix, stored_matrix
 from ..tables.obs import reordered
+from .csr import CsrWriter
 from .matrix import new_anndata, write_table
 
 __all__ = ["shard"]
 
 BUCKET_BYTES = 2**27
 """Memory a bucket takes: 128 MiB."""
-
-CHUNK_ENTRIES = 2**17
-"""Values a chunk of the store: about 650 cells of 200 genes, 512 KiB before compression."""
 
 Progress = Callable[[int, int], None] | None
 
@@ -155,34 +153,10 @@ def _deal(rows: _RowsOf, order_n: np.ndarray, per_bucket: int, folder: Path, pro
 
 
 def _write_csr(root: Any, rows: _RowsOf, buckets: list[_Bucket], progress: Progress) -> None:
-    """Write the buckets one after the other as ``X``, in anndata's layout."""
-    group = root.create_group("X")
-    group.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": [rows.n, rows.g]})
-    kinds = {"data": rows.dtype, "indices": np.dtype(np.int32)}
-    arrays = {
-        name: group.create_array(name, shape=(0,), dtype=dtype, chunks=(CHUNK_ENTRIES,))
-        for name, dtype in kinds.items()
-    }
-    lengths, done = [np.zeros(1, np.int64)], 0
-    waiting: dict[str, list[np.ndarray]] = {name: [] for name in arrays}
-    for number, bucket in enumerate(buckets):
-        block = bucket.rows(rows.g)
-        lengths.append(np.diff(block.indptr).astype(np.int64))
-        is_last = number == len(buckets) - 1
-        for name, part in (("data", block.data), ("indices", block.indices)):
-            waiting[name] = [_append_chunks(arrays[name], np.concatenate([*waiting[name], part]), is_last)]
-        done += block.shape[0]
+    """Write the buckets one after the other as ``X``."""
+    writer = CsrWriter(root, rows.n, rows.g)
+    for bucket in buckets:
+        writer.append(bucket.rows(rows.g))
         if progress is not None:
-            progress(rows.n + done, 2 * rows.n)
-    indptr = np.cumsum(np.concatenate(lengths))
-    group.create_array("indptr", data=indptr, chunks=(min(len(indptr), 2**17),))
-
-
-def _append_chunks(array: Any, values: np.ndarray, is_last: bool) -> np.ndarray:
-    """Write whole chunks (all that there is, at the end); what is left waits for the next."""
-    n_now = len(values) if is_last else len(values) // CHUNK_ENTRIES * CHUNK_ENTRIES
-    start = array.shape[0]
-    if n_now:
-        array.resize((start + n_now,))
-        array[start:] = values[:n_now]
-    return values[n_now:].copy()
+            progress(rows.n + writer.n_written, 2 * rows.n)
+    writer.finish()

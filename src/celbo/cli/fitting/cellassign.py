@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from ..core import unknown_name
-from ..data.genes import align_genes
-from ..data.library import total_counts
-from ..data.opening import of_genes
-from .counts import counts_of, genes_of, place_of_counts
-from .errors import UserError
-from .kind import Fitted, Kind
-from .options import TrainOptions
+from ...core import unknown_name
+from ...data.genes import align_genes
+from ...data.library import total_counts
+from ...data.opening import of_genes
+from ..counts import counts_of, genes_of, place_of_counts
+from ..errors import UserError
+from ..kind import Fitted, Kind
+from ..options import TrainOptions
 
 __all__ = ["SIZE_FACTOR", "check", "fit", "predict", "read_markers"]
 

@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from ..core import unknown_name
-from ..external import SOLO
-from ..model import SCVI
-from .errors import UserError
-from .kind import Fitted, Kind
-from .kind import fit as fit_plain
-from .options import TrainOptions
+from ...core import unknown_name
+from ...external import SOLO
+from ...model import SCVI
+from ..errors import UserError
+from ..kind import Fitted, Kind
+from ..kind import fit as fit_plain
+from ..options import TrainOptions
 
 __all__ = ["PART", "check", "embed", "fit", "predict"]
 
