@@ -207,7 +207,7 @@ _THINGS: dict[str, Kind] = {
         """title prefix class_name data_key modality recipe rna_key protein_expression_key accessibility_key filename
         use_latent_qzm_key use_latent_qzv_key checkpoint_every backup_url output use_rep reference_batch neighbor_key
         cell_coordinates_key expression_embedding_key expression_embedding_niche_key niche_composition_key
-        niche_indexes_key niche_distances_key""",
+        niche_indexes_key niche_distances_key key_added""",
     ),
     "layers": _Columns(_LAYER),
     **_each(_Columns(_COLUMN), "categorical_covariate_keys continuous_covariate_keys"),

@@ -20,6 +20,7 @@ from ..train import merge_kwargs
 from ..train.method import NO_PYRO, SPLIT, training, without_pyro
 from ..train.recipes import default_recipe
 from ..verbs.cells import asked
+from ..verbs.keys import offers_key
 from .base import BaseModelClass, UnsupervisedTrainingMixin, setup_method
 
 __all__ = ["AmortizedLDA"]
@@ -114,6 +115,7 @@ class AmortizedLDA(UnsupervisedTrainingMixin, BaseModelClass):
             features_kg = self.module.topic_by_feature(n_samples)
         return pd.DataFrame(features_kg.cpu().numpy().T, index=self.get_var_names(), columns=self._topics())
 
+    @offers_key()
     def get_latent_representation(
         self,
         adata: AnnData | None = None,
@@ -122,12 +124,13 @@ class AmortizedLDA(UnsupervisedTrainingMixin, BaseModelClass):
         n_samples: int = 5000,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> pd.DataFrame:
         """Topics of each cell, averaged over draws from the posterior.
 
         Parameters
         ----------
-        adata, indices, batch_size, seed
+        adata, indices, batch_size, seed, key_added
             See :class:`~celbo.model.base.VAEMixin`.
         n_samples
             Draws.

@@ -20,6 +20,7 @@ from ..module.vaec import FINE_LABELS_KEY, VAEC
 from ..posterior.cell_types import fine_label_probabilities, label_swaps, mixtures_of_groups
 from ..train.method import PASSED_ON, SPLIT, WHERE, training
 from ..verbs.cells import asked
+from ..verbs.keys import offers_key
 from .base import BaseModelClass, RNASeqMixin, UnsupervisedTrainingMixin, VAEMixin, setup_method
 
 __all__ = ["CondSCVI"]
@@ -118,6 +119,7 @@ class CondSCVI(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass)
         parts = mixtures_of_groups(mean_nk, var_nk, labels_n, self.module.n_labels, p, seed=seed)
         return dict(zip(("mean_vprior", "var_vprior", "weights_vprior"), parts, strict=True))
 
+    @offers_key()
     def predict(
         self,
         adata: AnnData | None = None,
@@ -127,12 +129,13 @@ class CondSCVI(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass)
         use_posterior_mean: bool = True,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> np.ndarray | pd.DataFrame:
         """Predict the fine label of each cell.
 
         Parameters
         ----------
-        adata, indices, batch_size, seed
+        adata, indices, batch_size, seed, key_added
             See :class:`~celbo.model.base.VAEMixin`.
         soft
             Give the probability of each fine label instead of the most probable one.

@@ -21,6 +21,7 @@ from ..module.deconvolution.module import SMOOTHED_KEY, MRDeconv
 from ..posterior.deconvolution import fine_proportions, spot_latents, spot_proportions
 from ..train.method import PASSED_ON, SPLIT, WHERE, training
 from ..verbs.cells import asked
+from ..verbs.keys import offers_key
 from ..verbs.spots import SpotStatesMixin
 from .base import BaseModelClass, UnsupervisedTrainingMixin, setup_method
 from .base.face import gene_names, kept_manager
@@ -156,12 +157,15 @@ class DestVI(SpotStatesMixin, UnsupervisedTrainingMixin, BaseModelClass):
             **(prior | module_kwargs),
         )
 
+    @offers_key()
     def get_proportions(
         self,
         keep_additional: bool = False,
         normalize: bool = True,
         indices: Sequence[int] | None = None,
         batch_size: int | None = None,
+        *,
+        key_added: str | None = None,
     ) -> pd.DataFrame:
         """Share of each cell type in each spot.
 
@@ -172,7 +176,7 @@ class DestVI(SpotStatesMixin, UnsupervisedTrainingMixin, BaseModelClass):
             columns too.
         normalize
             Whether rows sum to 1 over the types that are given.
-        indices, batch_size
+        indices, batch_size, key_added
             See the class.
 
         Returns
@@ -192,8 +196,14 @@ class DestVI(SpotStatesMixin, UnsupervisedTrainingMixin, BaseModelClass):
         names = self.cell_type_mapping_extended[: share_st.shape[1]]
         return pd.DataFrame(share_st, index=cells.names, columns=names)
 
+    @offers_key()
     def get_fine_celltypes(
-        self, sc_model: CondSCVI, indices: Sequence[int] | None = None, batch_size: int | None = None
+        self,
+        sc_model: CondSCVI,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        *,
+        key_added: str | None = None,
     ) -> dict[str, pd.DataFrame]:
         """Probability of each fine label within each cell type of each spot.
 
@@ -201,7 +211,7 @@ class DestVI(SpotStatesMixin, UnsupervisedTrainingMixin, BaseModelClass):
         ----------
         sc_model
             The model of single cells that this one was made from; without fine labels: a ``RuntimeError``.
-        indices, batch_size
+        indices, batch_size, key_added
             See the class.
 
         Returns
@@ -230,6 +240,7 @@ class DestVI(SpotStatesMixin, UnsupervisedTrainingMixin, BaseModelClass):
             for c, name in enumerate(self.cell_type_mapping)
         }
 
+    @offers_key(parts=("mean", "variance"))
     def get_latent_representation(
         self,
         adata: AnnData | None = None,
@@ -240,12 +251,13 @@ class DestVI(SpotStatesMixin, UnsupervisedTrainingMixin, BaseModelClass):
         return_dist: bool = False,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Latent representation of each spot, from which proportions and states are amortized.
 
         Parameters
         ----------
-        adata, indices, give_mean, mc_samples, batch_size, return_dist, seed
+        adata, indices, give_mean, mc_samples, batch_size, return_dist, seed, key_added
             See :meth:`celbo.model.base.VAEMixin.get_latent_representation`.
 
         Returns

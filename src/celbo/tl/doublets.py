@@ -10,8 +10,8 @@ from ..core import REGISTRY_KEYS, checked
 from ..core.kinds import Number, Text
 from ..external import SOLO
 from ..model import SCVI
+from ..verbs.keys import note, ready
 from .fitted import KEYWORDS, fitted
-from .places import note, ready
 
 __all__ = ["doublets"]
 

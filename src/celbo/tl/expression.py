@@ -7,8 +7,8 @@ from anndata import AnnData
 
 from ..core import checked, unknown_name
 from ..core.kinds import Text
+from ..verbs.keys import keep, note, ready
 from .fitted import KEYWORDS, MODEL, fitted
-from .places import note, ready
 
 __all__ = ["denoise"]
 
@@ -86,10 +86,7 @@ def denoise(
         adata, gene_list=wanted, library_size=library_size, transform_batch=transform_batch, seed=seed
     )
     table = (given[0] if isinstance(given, tuple) else given)[wanted]  # TOTALVI gives genes and proteins
-    if genes is None:
-        adata.layers[key_added] = table.to_numpy()
-    else:
-        adata.obsm[key_added] = table
+    keep(adata, key_added, table, "features" if genes is None else "rows")
     how = {"seed": seed, "library_size": library_size, "transform_batch": transform_batch}
     note(adata, key_added, "denoise", found, how | {"model_kwargs": model_kwargs})
     return adata if copy else found

@@ -12,8 +12,8 @@ from anndata import AnnData
 
 from ..core import checked, listed
 from ..core.kinds import Number, Text, Whole
+from ..verbs.keys import note, ready
 from .fitted import KEYWORDS, MODEL, fitted
-from .places import note, ready
 
 __all__ = ["rank_genes", "scanpy_layout"]
 

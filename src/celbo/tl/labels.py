@@ -8,8 +8,8 @@ from anndata import AnnData
 
 from ..core import checked
 from ..core.kinds import Text
+from ..verbs.keys import keep, note, ready
 from .fitted import KEYWORDS, MODEL, fitted, is_trained
-from .places import note, ready
 
 __all__ = ["annotate", "write_labels"]
 
@@ -77,7 +77,7 @@ def annotate(
     setup |= {"layer": layer, "use_raw": use_raw, **setup_kwargs}
     found = fitted(adata, model, setup, model_kwargs, train_kwargs, seed, verb="predict")
     write_labels(adata, found.predict(adata, soft=True), key_added)
-    adata.obsm[latent_key_added] = found.get_latent_representation(adata)
+    keep(adata, latent_key_added, found.get_latent_representation(adata))
     for key in (key_added, latent_key_added):
         note(adata, key, "annotate", found, {"seed": seed, "model_kwargs": model_kwargs})
     return adata if copy else found

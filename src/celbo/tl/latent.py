@@ -7,8 +7,8 @@ from anndata import AnnData
 
 from ..core import checked
 from ..core.kinds import Text
+from ..verbs.keys import keep, note, ready
 from .fitted import KEYWORDS, MODEL, fitted
-from .places import note, ready
 
 __all__ = ["integrate"]
 
@@ -81,6 +81,6 @@ def integrate(
     adata = ready(adata, copy)
     setup = {"batch_key": batch_key, "layer": layer, "use_raw": use_raw, **setup_kwargs}
     found = fitted(adata, model, setup, model_kwargs, train_kwargs, seed, verb="get_latent_representation")
-    adata.obsm[key_added] = found.get_latent_representation(adata)
+    keep(adata, key_added, found.get_latent_representation(adata))
     note(adata, key_added, "integrate", found, {"seed": seed, "model_kwargs": model_kwargs})
     return adata if copy else found

@@ -8,9 +8,9 @@ from anndata import AnnData
 from ..core import checked
 from ..core.kinds import Instance, Text
 from ..model.base import ArchesMixin, SemisupervisedTrainingMixin
+from ..verbs.keys import keep, note, ready
 from .fitted import KEYWORDS
 from .labels import write_labels
-from .places import note, ready
 
 __all__ = ["map_query"]
 
@@ -84,7 +84,7 @@ def map_query(
     )
     model = type(reference).load_query_data(prepared, reference, **(query_kwargs or {}))
     model.train(**({"seed": seed} | dict(train_kwargs or {})))
-    adata.obsm[key_added] = model.get_latent_representation()
+    keep(adata, key_added, model.get_latent_representation())
     note(adata, key_added, "map_query", model, {"seed": seed, "query_kwargs": query_kwargs})
     if isinstance(model, SemisupervisedTrainingMixin):
         write_labels(adata, model.predict(soft=True), labels_key_added)

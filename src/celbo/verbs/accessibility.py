@@ -16,6 +16,7 @@ from ..core.kinds import Number
 from .base import Model
 from .cells import asked, codes_of_batches
 from .differential import DifferentialMixin
+from .keys import offers_key
 from .outputs import names_of, output_of
 
 __all__ = ["ACCESSIBILITY", "AccessibilityMixin"]
@@ -40,14 +41,20 @@ class AccessibilityMixin(DifferentialMixin):
     ``transform_batch`` names categories of the batch, one or several; None: each cell is decoded as its own batch.
     """
 
+    @offers_key()
     def get_library_size_factors(
-        self, adata: AnnData | None = None, indices: Sequence[int] | None = None, batch_size: int = 128
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        batch_size: int = 128,
+        *,
+        key_added: str | None = None,
     ) -> np.ndarray:
         """Factor of each cell, see :func:`~celbo.posterior.cell_factors`.
 
         Parameters
         ----------
-        adata, indices, batch_size
+        adata, indices, batch_size, key_added
             See :class:`~celbo.model.base.VAEMixin`.
 
         Returns
@@ -87,6 +94,7 @@ class AccessibilityMixin(DifferentialMixin):
             raise RuntimeError("This model has no region factors: it was made with region_factors=False.")
         return logits_g.detach().sigmoid().cpu().numpy()
 
+    @offers_key("features")
     def get_normalized_accessibility(
         self,
         adata: AnnData | None = None,
@@ -102,12 +110,13 @@ class AccessibilityMixin(DifferentialMixin):
         return_numpy: bool = False,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> pd.DataFrame | np.ndarray | sp.csr_matrix:
         """Probability of each region being open in each cell.
 
         Parameters
         ----------
-        adata, indices, batch_size, seed
+        adata, indices, batch_size, seed, key_added
             See :class:`~celbo.model.base.VAEMixin`.
         n_samples_overall
             Answer for this many cells, drawn with replacement, instead of all.

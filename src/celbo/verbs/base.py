@@ -51,6 +51,11 @@ class Model(ABC):
 
     @property
     @abstractmethod
+    def history(self) -> dict[str, Any] | None:
+        """Metrics of the training by name; None before."""
+
+    @property
+    @abstractmethod
     def adata_manager(self) -> AnnDataManager:
         """Manager of the training data."""
 

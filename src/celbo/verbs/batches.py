@@ -10,6 +10,7 @@ from .. import posterior
 from ..core import checked_methods
 from .base import Model
 from .cells import asked
+from .keys import offers_key
 
 __all__ = ["EmbeddingMixin"]
 
@@ -18,6 +19,7 @@ __all__ = ["EmbeddingMixin"]
 class EmbeddingMixin(Model):
     """Embedding of batches, for models made with ``batch_representation="embedding"``."""
 
+    @offers_key()
     def get_batch_representation(
         self,
         adata: AnnData | None = None,
@@ -26,12 +28,13 @@ class EmbeddingMixin(Model):
         *,
         dataloader: Iterable[dict[str, Tensor]] | None = None,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> np.ndarray:
         """Learned embedding of each cell's batch.
 
         Parameters
         ----------
-        adata, indices, batch_size, dataloader, seed
+        adata, indices, batch_size, dataloader, seed, key_added
             See :class:`~celbo.model.base.VAEMixin`; nothing is drawn.
 
         Returns

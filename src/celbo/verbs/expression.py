@@ -15,6 +15,7 @@ from ..core import checked_methods
 from ..utils import unsupported_if_adata_minified
 from .cells import Weights, asked, codes_of_batches, weighting_of
 from .differential import DifferentialMixin
+from .keys import offers_key
 from .outputs import correlation, names_of, normalized, output_of
 from .writing import ExpressionWriterMixin
 
@@ -31,6 +32,7 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
     the model explains; None: the first.
     """
 
+    @offers_key("features")
     def get_normalized_expression(
         self,
         adata: AnnData | None = None,
@@ -50,13 +52,14 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         *,
         output: str | None = None,
         seed: int | None = None,
+        key_added: str | None = None,
         **importance_weighting_kwargs: Any,
     ) -> np.ndarray | pd.DataFrame:
         """Denoised expression: what the decoder expects of each gene, at drawn latents.
 
         Parameters
         ----------
-        adata, indices, batch_size, dataloader, seed
+        adata, indices, batch_size, dataloader, seed, key_added
             See :class:`~celbo.model.base.VAEMixin`.
         transform_batch
             See the class; several are averaged, on the same latents.
@@ -289,6 +292,7 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
             seed=seed,
         )
 
+    @offers_key("features")
     def get_likelihood_parameters(
         self,
         adata: AnnData | None = None,
@@ -300,13 +304,14 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         *,
         output: str | None = None,
         seed: int | None = None,
+        key_added: str | None = None,
         **data_loader_kwargs: Any,
     ) -> dict[str, np.ndarray]:
         """Parameters of the distribution of each count, see :func:`~celbo.posterior.likelihood_parameters`.
 
         Parameters
         ----------
-        adata, indices, batch_size, dataloader, seed
+        adata, indices, batch_size, dataloader, seed, key_added
             See :class:`~celbo.model.base.VAEMixin`.
         n_samples
             Draws of the latents for each cell.
@@ -339,6 +344,7 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         )
 
     @unsupported_if_adata_minified
+    @offers_key("column")
     def get_latent_library_size(
         self,
         adata: AnnData | None = None,
@@ -348,13 +354,14 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         dataloader: Iterable[dict[str, Tensor]] | None = None,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
         **data_loader_kwargs: Any,
     ) -> np.ndarray:
         """Library size of each cell, on the scale of counts.
 
         Parameters
         ----------
-        adata, indices, batch_size, dataloader, seed
+        adata, indices, batch_size, dataloader, seed, key_added
             See :class:`~celbo.model.base.VAEMixin`.
         give_mean
             The posterior mean, or a draw; ``False`` returns an observed library.

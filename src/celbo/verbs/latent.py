@@ -14,6 +14,7 @@ from ..core import checked_methods, unknown_name
 from ..utils import unsupported_if_adata_minified
 from .base import Model
 from .cells import asked
+from .keys import offers_key
 
 __all__ = ["VAEMixin"]
 
@@ -25,10 +26,13 @@ class VAEMixin(Model):
     Common arguments: ``adata`` (None: the training data), ``indices`` (row numbers in any order or a boolean mask;
     None: all), ``batch_size`` (None: ``celbo.settings.batch_size``), ``dataloader`` (minibatches to take instead of the
     three), ``seed`` (of everything that is drawn; None: ``celbo.settings.seed``, and fresh randomness where that is
-    None too). The global random generators are never advanced. A model that is not trained has no latent representation
+    None too), ``key_added`` (write the answer into the data too, under this key: a table into ``obsm``, a value for
+    each cell into ``obs``, values of all features into ``layers``, how it was made into ``uns["celbo"]``; None: write
+    nothing). The global random generators are never advanced. A model that is not trained has no latent representation
     (``RuntimeError``); how well it fits is answered with a warning, so that you can compare.
     """
 
+    @offers_key(parts=("mean", "variance"))
     def get_latent_representation(
         self,
         adata: AnnData | None = None,
@@ -40,13 +44,14 @@ class VAEMixin(Model):
         dataloader: Iterable[dict[str, Tensor]] | None = None,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
         **data_loader_kwargs: Any,
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Latent representation of each cell.
 
         Parameters
         ----------
-        adata, indices, batch_size, dataloader, seed
+        adata, indices, batch_size, dataloader, seed, key_added
             See the class.
         give_mean
             The mean of the posterior, or a draw from it.
@@ -87,6 +92,7 @@ class VAEMixin(Model):
         )
 
     @unsupported_if_adata_minified
+    @offers_key()
     def get_elbo(
         self,
         adata: AnnData | None = None,
@@ -97,13 +103,14 @@ class VAEMixin(Model):
         data_loader_kwargs: dict[str, Any] | None = None,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
         **kwargs: Any,
     ) -> Tensor:
         """Evidence lower bound in nats, larger is better; the latents are drawn.
 
         Parameters
         ----------
-        adata, indices, batch_size, dataloader, seed
+        adata, indices, batch_size, dataloader, seed, key_added
             See the class.
         return_mean
             The mean over cells, or a value for each.
@@ -128,6 +135,7 @@ class VAEMixin(Model):
         )
 
     @unsupported_if_adata_minified
+    @offers_key()
     def get_reconstruction_error(
         self,
         adata: AnnData | None = None,
@@ -138,6 +146,7 @@ class VAEMixin(Model):
         data_loader_kwargs: dict[str, Any] | None = None,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
         **kwargs: Any,
     ) -> dict[str, Tensor]:
         """Negative log-likelihood of the data at drawn latents in nats, smaller is better.
@@ -146,6 +155,8 @@ class VAEMixin(Model):
         ----------
         adata, indices, batch_size, dataloader, return_mean, data_loader_kwargs, seed, **kwargs
             As in :meth:`get_elbo`.
+        key_added
+            See :class:`~celbo.model.base.VAEMixin`.
 
         Returns
         -------
@@ -164,6 +175,7 @@ class VAEMixin(Model):
         )
 
     @unsupported_if_adata_minified
+    @offers_key()
     def get_marginal_ll(
         self,
         adata: AnnData | None = None,
@@ -176,12 +188,13 @@ class VAEMixin(Model):
         *,
         n_mc_samples_per_pass: int = 25,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> float | Tensor:
         """Marginal log-likelihood of the data in nats, by importance sampling from the posterior.
 
         Parameters
         ----------
-        adata, indices, batch_size, dataloader, seed
+        adata, indices, batch_size, dataloader, seed, key_added
             See the class.
         n_mc_samples
             Samples for each cell.

@@ -15,6 +15,7 @@ from ..module.multinetworks import MODALITIES
 from .accessibility import AccessibilityMixin
 from .base import answering_with
 from .cells import asked
+from .keys import offers_key
 from .latent import VAEMixin
 from .outputs import names_of, normalized, output_of
 from .writing import ExpressionWriterMixin
@@ -71,14 +72,20 @@ class MultimodalMixin(ExpressionWriterMixin, AccessibilityMixin, VAEMixin):
             raise ValueError("An AnnData does not say which of its cells have which modality; a MuData does.")
         return presence_report(manager)
 
+    @offers_key()
     def get_library_size_factors(  # type: ignore[override]
-        self, adata: AnnData | None = None, indices: Sequence[int] | None = None, batch_size: int = 128
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        batch_size: int = 128,
+        *,
+        key_added: str | None = None,
     ) -> dict[str, np.ndarray]:
         """Factors of each cell, of its expression (natural log) and of its accessibility.
 
         Parameters
         ----------
-        adata, indices, batch_size
+        adata, indices, batch_size, key_added
             See :class:`~celbo.model.base.VAEMixin`.
 
         Returns
@@ -98,6 +105,7 @@ class MultimodalMixin(ExpressionWriterMixin, AccessibilityMixin, VAEMixin):
             for name, key in factors.items()
         }
 
+    @offers_key(parts=("mean", "variance"))
     def get_latent_representation(  # type: ignore[override]
         self,
         adata: AnnData | None = None,
@@ -110,13 +118,14 @@ class MultimodalMixin(ExpressionWriterMixin, AccessibilityMixin, VAEMixin):
         mc_samples: int = 5000,
         dataloader: Iterable[dict[str, Tensor]] | None = None,
         seed: int | None = None,
+        key_added: str | None = None,
         **data_loader_kwargs: Any,
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Latent representation of each cell.
 
         Parameters
         ----------
-        adata, indices, batch_size, dataloader, seed
+        adata, indices, batch_size, dataloader, seed, key_added
             See :class:`~celbo.model.base.VAEMixin`.
         modality
             ``"joint"``, or one modality's: ``"expression"``, ``"accessibility"`` or ``"protein"``.
@@ -169,6 +178,7 @@ class MultimodalMixin(ExpressionWriterMixin, AccessibilityMixin, VAEMixin):
             there = ", ".join(output.name for output in self._outputs)
             raise ValueError(f"This model has no modality {modality!r}. There are: {there}.")
 
+    @offers_key("features")
     def get_normalized_expression(  # type: ignore[override]
         self,
         adata: AnnData | None = None,
@@ -184,12 +194,13 @@ class MultimodalMixin(ExpressionWriterMixin, AccessibilityMixin, VAEMixin):
         silent: bool = True,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> np.ndarray | pd.DataFrame:
         """Share of each gene in a cell's expression, imputed for cells without RNA from what they have.
 
         Parameters
         ----------
-        adata, indices, batch_size, seed
+        adata, indices, batch_size, seed, key_added
             See :class:`~celbo.model.base.VAEMixin`.
         n_samples_overall
             Instead of all cells: this many draws, each from a cell drawn with replacement.
@@ -230,6 +241,7 @@ class MultimodalMixin(ExpressionWriterMixin, AccessibilityMixin, VAEMixin):
             seed=seed,
         )
 
+    @offers_key("features")
     def get_protein_foreground_probability(
         self,
         adata: AnnData | None = None,
@@ -244,12 +256,13 @@ class MultimodalMixin(ExpressionWriterMixin, AccessibilityMixin, VAEMixin):
         silent: bool = True,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> np.ndarray | pd.DataFrame:
         """Probability that a protein's counts exceed background, imputed for cells without proteins.
 
         Parameters
         ----------
-        adata, indices, batch_size, seed
+        adata, indices, batch_size, seed, key_added
             See :class:`~celbo.model.base.VAEMixin`.
         protein_list
             Proteins to return.

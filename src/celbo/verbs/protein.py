@@ -15,6 +15,7 @@ from ..posterior.protein import background_of, foreground_of, protein_of
 from .base import Model
 from .cells import Weights, asked, weighting_of
 from .expression import RNASeqMixin
+from .keys import offers_key
 from .outputs import corrected_batches, correlation, differential, names_of, normalized
 
 __all__ = ["EXPRESSION", "PROTEIN", "ProteinMixin", "columns_of"]
@@ -45,6 +46,7 @@ class ProteinMixin(RNASeqMixin):
     would have measured, decode the cell as that batch.
     """
 
+    @offers_key("features", ("rna", "protein"))
     def get_normalized_expression(  # type: ignore[override]  # scvi-tools' signature
         self,
         adata: AnnData | None = None,
@@ -64,12 +66,13 @@ class ProteinMixin(RNASeqMixin):
         silent: bool = True,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> tuple[np.ndarray | pd.DataFrame, np.ndarray | pd.DataFrame]:
         r"""Denoised expression of genes and of proteins, at the same drawn latents.
 
         Parameters
         ----------
-        adata, indices, batch_size, seed
+        adata, indices, batch_size, seed, key_added
             See :class:`~celbo.model.base.VAEMixin`.
         n_samples_overall
             This many draws from all cells together, each from a cell drawn with replacement.
@@ -110,7 +113,6 @@ class ProteinMixin(RNASeqMixin):
         >>> rna.shape, protein.shape
         ((400, 2), (400, 100))
         """
-        cells = asked(self, adata, indices, batch_size)
         proteins = PROTEIN.reading(
             sample_mixing=sample_protein_mixing, scale=scale_protein, background=include_protein_background
         )
@@ -118,7 +120,7 @@ class ProteinMixin(RNASeqMixin):
         genes, some = columns_of(self, both, (gene_list, protein_list))
         values = normalized(
             self,
-            cells,
+            asked(self, adata, indices, batch_size),
             both,
             transform_batch=transform_batch,
             columns=np.concatenate([genes, self.summary_stats["n_vars"] + some]),
@@ -132,6 +134,7 @@ class ProteinMixin(RNASeqMixin):
             return values.iloc[:, : len(genes)], values.iloc[:, len(genes) :]
         return values[..., : len(genes)], values[..., len(genes) :]
 
+    @offers_key("features")
     def get_protein_foreground_probability(
         self,
         adata: AnnData | None = None,
@@ -145,12 +148,13 @@ class ProteinMixin(RNASeqMixin):
         silent: bool = True,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> np.ndarray | pd.DataFrame:
         r"""Probability :math:`1 - \pi_{np}` that a cell's count of a protein is foreground.
 
         Parameters
         ----------
-        adata, indices, batch_size, seed
+        adata, indices, batch_size, seed, key_added
             See :class:`~celbo.model.base.VAEMixin`.
         transform_batch, protein_list, n_samples, return_mean, return_numpy, silent
             As in :meth:`get_normalized_expression`.
@@ -176,6 +180,7 @@ class ProteinMixin(RNASeqMixin):
             seed=seed,
         )
 
+    @offers_key()
     def get_protein_background_mean(
         self,
         adata: AnnData | None = None,
@@ -183,12 +188,13 @@ class ProteinMixin(RNASeqMixin):
         batch_size: int | None = None,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> np.ndarray:
         """Expected count of each protein in each cell if it is background, at one draw, ``(n, p)``.
 
         Parameters
         ----------
-        adata, indices, batch_size, seed
+        adata, indices, batch_size, seed, key_added
             See :class:`~celbo.model.base.VAEMixin`.
 
         Examples
@@ -198,9 +204,7 @@ class ProteinMixin(RNASeqMixin):
         """
         background = posterior.Output("background", PROTEIN.distribution, PROTEIN.data, background_of)
         cells = asked(self, adata, indices, batch_size)
-        values = normalized(self, cells, [background], return_numpy=True, seed=seed)
-        assert isinstance(values, np.ndarray)
-        return values
+        return np.asarray(normalized(self, cells, [background], return_numpy=True, seed=seed))
 
     def differential_expression(  # type: ignore[override]  # scvi-tools' signature
         self,
@@ -238,7 +242,7 @@ class ProteinMixin(RNASeqMixin):
         ----------
         adata, groupby, group1, group2, idx1, idx2, mode, delta, batch_size, all_stats, batch_correction
             As in ``differential_expression`` of :class:`~celbo.model.SCVI`.
-        batchid1, batchid2, fdr_target, silent, pseudocounts, weights, filter_outlier_cells, subset_idx, seed
+        batchid1, batchid2, fdr_target, silent, pseudocounts, weights, filter_outlier_cells, subset_idx, seed, **kwargs
             As there.
         protein_prior_count
             Added to the values of proteins before fold changes are taken.
@@ -246,8 +250,6 @@ class ProteinMixin(RNASeqMixin):
             As in :meth:`get_normalized_expression`.
         use_field
             ``["rna"]``, ``["protein"]`` or both (None).
-        **kwargs
-            As there.
 
         Returns
         -------

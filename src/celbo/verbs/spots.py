@@ -10,6 +10,7 @@ from ..core import checked_methods, position_of
 from ..posterior.deconvolution import spot_gamma, type_profile
 from .base import Model
 from .cells import Asked, asked
+from .keys import offers_key
 
 __all__ = ["SpotStatesMixin"]
 
@@ -26,17 +27,20 @@ class SpotStatesMixin(Model):
 
     cell_type_mapping: np.ndarray
 
+    @offers_key()
     def get_gamma(
         self,
         indices: Sequence[int] | None = None,
         batch_size: int | None = None,
         return_numpy: bool = False,
+        *,
+        key_added: str | None = None,
     ) -> np.ndarray | dict[str, pd.DataFrame]:
         """State of each cell type in each spot, in the latent space of the single cells.
 
         Parameters
         ----------
-        indices, batch_size
+        indices, batch_size, key_added
             See the class.
         return_numpy
             An array instead of frames.
@@ -62,8 +66,14 @@ class SpotStatesMixin(Model):
             for c, name in enumerate(self.cell_type_mapping)
         }
 
+    @offers_key("features")
     def get_scale_for_ct(
-        self, label: str, indices: Sequence[int] | None = None, batch_size: int | None = None
+        self,
+        label: str,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        *,
+        key_added: str | None = None,
     ) -> pd.DataFrame:
         r"""Expression of a cell type in the state that it has in each spot, whether the spot has such cells or not.
 
@@ -71,6 +81,8 @@ class SpotStatesMixin(Model):
         ----------
         label, indices, batch_size
             See the class.
+        key_added
+            See :class:`~celbo.model.base.VAEMixin`.
 
         Returns
         -------

@@ -15,6 +15,7 @@ from ..posterior import gene_columns
 from ..posterior.passes import Rows, encode, evaluating, on_device
 from .base import Model
 from .cells import Asked, asked
+from .keys import offers_key
 
 __all__ = ["VelocityMixin"]
 
@@ -85,6 +86,7 @@ class VelocityMixin(Model):
         values = self._drawn(states, cells, self._columns(gene_list), n_samples, batch_size, seed)
         return (values.mean(0) if return_mean else values), list(STATES)
 
+    @offers_key("features")
     def get_latent_time(
         self,
         adata: AnnData | None = None,
@@ -98,6 +100,7 @@ class VelocityMixin(Model):
         return_numpy: bool | None = None,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> Table:
         """Time of each cell on each gene's path, between 0 and ``t_max``.
 
@@ -107,6 +110,8 @@ class VelocityMixin(Model):
             See the class.
         time_statistic
             The mean over states, or the time in the likeliest one.
+        key_added
+            See :class:`~celbo.model.base.VAEMixin`.
 
         Notes
         -----
@@ -128,6 +133,7 @@ class VelocityMixin(Model):
         asked_for = (gene_list, n_samples, n_samples_overall, batch_size, return_mean, return_numpy, seed)
         return self._table(times, adata, indices, *asked_for)
 
+    @offers_key("features")
     def get_velocity(
         self,
         adata: AnnData | None = None,
@@ -143,6 +149,7 @@ class VelocityMixin(Model):
         clip: bool = True,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> Table:
         r"""Change of RNA a unit of time: :math:`\beta u - \gamma s`, or :math:`\alpha - \beta u` of unspliced RNA.
 
@@ -156,6 +163,8 @@ class VelocityMixin(Model):
             Of which RNA.
         clip
             No less than the spliced RNA there is, negated.
+        key_added
+            See :class:`~celbo.model.base.VAEMixin`.
 
         Examples
         --------
@@ -173,6 +182,7 @@ class VelocityMixin(Model):
         asked_for = (gene_list, n_samples, n_samples_overall, batch_size, return_mean, return_numpy, seed)
         return self._table(velocities, adata, indices, *asked_for)
 
+    @offers_key("features", ("spliced", "unspliced"))
     def get_expression_fit(
         self,
         adata: AnnData | None = None,
@@ -185,12 +195,13 @@ class VelocityMixin(Model):
         restrict_to_latent_dim: int | None = None,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> tuple[Table, Table]:
         """Spliced and unspliced RNA as the model has them.
 
         Parameters
         ----------
-        adata, indices, gene_list, n_samples, batch_size, return_mean, return_numpy, seed
+        adata, indices, gene_list, n_samples, batch_size, return_mean, return_numpy, seed, key_added
             See the class.
         restrict_to_latent_dim
             The one latent that times are decoded from, the others at 0; None: all.
@@ -216,6 +227,7 @@ class VelocityMixin(Model):
         )
         return spliced, unspliced
 
+    @offers_key("features")
     def get_gene_likelihood(
         self,
         adata: AnnData | None = None,
@@ -227,12 +239,13 @@ class VelocityMixin(Model):
         return_numpy: bool | None = None,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> Table:
         """Log-likelihood of the RNA of each gene in each cell, in nats.
 
         Parameters
         ----------
-        adata, indices, gene_list, n_samples, batch_size, return_mean, return_numpy, seed
+        adata, indices, gene_list, n_samples, batch_size, return_mean, return_numpy, seed, key_added
             See the class.
 
         Examples

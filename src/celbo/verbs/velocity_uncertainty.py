@@ -11,6 +11,7 @@ from ..core import REGISTRY_KEYS, checked_methods, unknown_name
 from ..data.access import dense
 from ..module.kinetics import UNSPLICED_KEY
 from .directions import directional_statistics, permuted_within, t_statistics, transitions
+from .keys import offers_key
 from .velocity import VelocityMixin
 
 __all__ = ["VelocityUncertaintyMixin"]
@@ -22,6 +23,7 @@ _CELLS_COMPARED = 200
 class VelocityUncertaintyMixin(VelocityMixin):
     """Intrinsic and extrinsic uncertainty of directions, and permutation scores."""
 
+    @offers_key(parts=("", "cosines"))
     def get_directional_uncertainty(
         self,
         adata: AnnData | None = None,
@@ -30,12 +32,13 @@ class VelocityUncertaintyMixin(VelocityMixin):
         n_jobs: int = -1,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> tuple[pd.DataFrame, np.ndarray]:
         """How much the direction of each cell's velocity varies over draws: intrinsic uncertainty.
 
         Parameters
         ----------
-        adata, n_samples, gene_list, seed
+        adata, n_samples, gene_list, seed, key_added
             See the class.
         n_jobs
             Accepted for compatibility with scvi-tools: cells are computed together.
@@ -55,6 +58,7 @@ class VelocityUncertaintyMixin(VelocityMixin):
         genes = None if gene_list is None else list(gene_list)
         return directional_statistics(self._velocities(adata, genes, n_samples, seed), adata.obs_names)
 
+    @offers_key(parts=("", "cosines"))
     def get_extrinsic_uncertainty(
         self,
         adata: AnnData | None = None,
@@ -63,12 +67,13 @@ class VelocityUncertaintyMixin(VelocityMixin):
         n_neighbors: int = 30,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> tuple[pd.DataFrame, np.ndarray]:
         """How much the direction in which each cell's neighbours lie that it moves to varies over draws.
 
         Parameters
         ----------
-        adata, n_samples, gene_list, seed
+        adata, n_samples, gene_list, seed, key_added
             See the class.
         n_neighbors
             Neighbours of each cell, in spliced RNA, that it may move to.

@@ -24,6 +24,7 @@ from ...train.config import as_list
 from ...train.method import PASSED_ON, SPLIT, STOPPING, WHERE, Argument, training
 from ...train.recipes import default_recipe
 from ...verbs.cells import asked
+from ...verbs.keys import offers_key
 from ..converging import ConvergingTrainingMixin
 from .markers import SIZES_OF_MARKERS, check_size_factors, markers_of
 from .module import CellAssignModule
@@ -106,14 +107,20 @@ class CellAssign(ConvergingTrainingMixin, RNASeqMixin, BaseModelClass):
         check_size_factors(size_n, self.get_setup_arg("size_factor_key"))
         return survey_of(self._make_data_loader(self.adata), self.adata.n_obs)
 
+    @offers_key()
     def predict(
-        self, adata: AnnData | None = None, indices: Sequence[int] | None = None, batch_size: int | None = None
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        *,
+        key_added: str | None = None,
     ) -> pd.DataFrame:
         """Probability of each type for each cell.
 
         Parameters
         ----------
-        adata, indices, batch_size
+        adata, indices, batch_size, key_added
             See :class:`~celbo.model.base.VAEMixin`.
 
         Returns

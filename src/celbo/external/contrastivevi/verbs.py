@@ -17,6 +17,7 @@ from ...dataloaders.row_sources.source import as_indices
 from ...posterior import EXPRESSION
 from ...verbs.base import Model, answering_with
 from ...verbs.cells import Asked, asked
+from ...verbs.keys import offers_key
 from ...verbs.outputs import corrected_batches, differential, names_of, normalized
 from .module import IS_TARGET, Decoded, Encoded
 
@@ -38,6 +39,7 @@ class ContrastiveMixin(Model):
     ``return_mean``, ``return_numpy``): see :class:`~celbo.model.base.RNASeqMixin`.
     """
 
+    @offers_key()
     def get_latent_representation(
         self,
         adata: AnnData | None = None,
@@ -47,12 +49,13 @@ class ContrastiveMixin(Model):
         representation_kind: Kind = "salient",
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> np.ndarray:
         """Latents of each cell, of one kind.
 
         Parameters
         ----------
-        adata, indices, batch_size, seed
+        adata, indices, batch_size, seed, key_added
             See the class.
         give_mean
             The posterior mean, or a draw.
@@ -80,6 +83,7 @@ class ContrastiveMixin(Model):
         assert isinstance(latents, np.ndarray)  # two of them only where the distribution is asked for
         return latents
 
+    @offers_key("features")
     def get_normalized_expression(
         self,
         adata: AnnData | None = None,
@@ -95,12 +99,13 @@ class ContrastiveMixin(Model):
         silent: bool = True,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> dict[str, np.ndarray | pd.DataFrame]:
         """Denoised expression of each cell without and with its salient latents.
 
         Parameters
         ----------
-        adata, indices, transform_batch, gene_list, library_size, n_samples, n_samples_overall, batch_size
+        adata, indices, transform_batch, gene_list, library_size, n_samples, n_samples_overall, batch_size, key_added
             See the class.
         return_mean, return_numpy, seed
             See the class.
@@ -121,6 +126,7 @@ class ContrastiveMixin(Model):
         cells = asked(self, adata, indices, batch_size)
         return {kind: self._expression(cells, kind, asked_for, return_mean, return_numpy, seed) for kind in _KINDS}
 
+    @offers_key("features")
     def get_salient_normalized_expression(
         self,
         adata: AnnData | None = None,
@@ -135,12 +141,13 @@ class ContrastiveMixin(Model):
         return_numpy: bool | None = None,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> np.ndarray | pd.DataFrame:
         """Denoised expression of each cell with its salient latents: cells by genes.
 
         Parameters
         ----------
-        adata, indices, transform_batch, gene_list, library_size, n_samples, n_samples_overall, batch_size
+        adata, indices, transform_batch, gene_list, library_size, n_samples, n_samples_overall, batch_size, key_added
             See the class.
         return_mean, return_numpy, seed
             See the class.
@@ -154,6 +161,7 @@ class ContrastiveMixin(Model):
         cells = asked(self, adata, indices, batch_size)
         return self._expression(cells, "salient", asked_for, return_mean, return_numpy, seed)
 
+    @offers_key("features")
     def get_specific_normalized_expression(
         self,
         adata: AnnData | None = None,
@@ -170,12 +178,13 @@ class ContrastiveMixin(Model):
         indices_to_return_salient: Sequence[int] | None = None,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> np.ndarray | pd.DataFrame:
         """Denoised expression of one kind for all cells, or chosen for each cell: cells by genes.
 
         Parameters
         ----------
-        adata, indices, transform_batch, gene_list, library_size, n_samples, n_samples_overall, batch_size
+        adata, indices, transform_batch, gene_list, library_size, n_samples, n_samples_overall, batch_size, key_added
             See the class.
         return_mean, return_numpy, seed
             See the class.
@@ -275,6 +284,7 @@ class ContrastiveMixin(Model):
             seed=seed,
         )
 
+    @offers_key("column")
     def get_latent_library_size(
         self,
         adata: AnnData | None = None,
@@ -284,12 +294,13 @@ class ContrastiveMixin(Model):
         *,
         variance_as_scale: bool = True,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> np.ndarray:
         """Library size of each cell, ``(n, 1)``, on the scale of counts.
 
         Parameters
         ----------
-        adata, indices, batch_size, seed
+        adata, indices, batch_size, seed, key_added
             See the class.
         give_mean
             The posterior mean, or a draw; ``False`` returns an observed library.

@@ -14,6 +14,7 @@ from torch.distributions import Distribution
 from ... import posterior
 from ...core import ArgumentError, checked_methods, unknown_name
 from ...model.base import VAEMixin
+from ...verbs.keys import offers_key
 from .panel import CYTOVI_REGISTRY_KEYS
 
 __all__ = ["AbundanceMixin", "log_median"]
@@ -83,6 +84,7 @@ class AbundanceMixin(VAEMixin):
             indices = np.flatnonzero(code_n == names.index(sample)).tolist()
         return super().get_aggregated_posterior(adata, indices, batch_size, dof, seed=seed)
 
+    @offers_key()
     def get_sample_logprobs(
         self,
         adata: AnnData | None = None,
@@ -91,12 +93,13 @@ class AbundanceMixin(VAEMixin):
         dof: float | None = None,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> pd.DataFrame:
         """Log-density of each sample at each cell, see :func:`~celbo.posterior.sample_log_densities`.
 
         Parameters
         ----------
-        adata, batch_size, seed
+        adata, batch_size, seed, key_added
             See the class.
         downsample_cells
             Most cells per sample that its density is made of, drawn at random; None: all.

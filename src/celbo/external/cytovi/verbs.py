@@ -16,6 +16,7 @@ from ...model.base import RNASeqMixin
 from ...posterior.differential import log2_fold_change
 from ...posterior.output import EXPRESSION
 from ...verbs.cells import Weights, asked, weighting_of
+from ...verbs.keys import offers_key
 from ...verbs.outputs import corrected_batches, differential, names_of, normalized
 from .abundance import AbundanceMixin
 from .imputing import ImputingMixin
@@ -45,6 +46,7 @@ class CytometryMixin(AbundanceMixin, ImputingMixin, RNASeqMixin):
     ``protein_list`` names markers, or is a mask of them; None: all, those that a cell's panel lacks included.
     """
 
+    @offers_key("features")
     def get_normalized_expression(  # type: ignore[override]  # arguments as in scvi-tools, here and below
         self,
         adata: AnnData | None = None,
@@ -60,13 +62,14 @@ class CytometryMixin(AbundanceMixin, ImputingMixin, RNASeqMixin):
         nan_warning: bool | None = True,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
         **importance_weighting_kwargs: Any,
     ) -> np.ndarray | pd.DataFrame:
         """Markers as the decoder expects them at drawn latents: denoised, and imputed where a panel lacks them.
 
         Parameters
         ----------
-        adata, indices, batch_size, seed, protein_list
+        adata, indices, batch_size, seed, protein_list, key_added
             See the class.
         transform_batch
             Batches to decode as, of which the mean is given: ``"all"``, names of some, or None for each cell's own. A

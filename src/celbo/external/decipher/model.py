@@ -20,6 +20,7 @@ from ...model.base import BaseModelClass, UnsupervisedTrainingMixin, VAEMixin, s
 from ...posterior.passes import Rows, evaluating, on_device
 from ...train.method import NO_PYRO, PASSED_ON, SPLIT, training, without_pyro
 from ...verbs.cells import asked
+from ...verbs.keys import offers_key
 from .module import DecipherModule
 from .patterns import covariances, gene_patterns, time_of
 from .utils import Trajectory
@@ -70,18 +71,21 @@ class Decipher(VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
         prepare=without_pyro,
     )
 
+    @offers_key()
     def get_latent_representation(  # type: ignore[override]  # arguments as in scvi-tools
         self,
         adata: AnnData | None = None,
         indices: Sequence[int] | None = None,
         batch_size: int | None = None,
         give_z: bool = False,
+        *,
+        key_added: str | None = None,
     ) -> np.ndarray:
         """Posterior mean of v, the readable dimensions, or of z, the latents.
 
         Parameters
         ----------
-        adata, indices, batch_size
+        adata, indices, batch_size, key_added
             See :class:`~celbo.model.base.VAEMixin`.
         give_z
             z and not v.
@@ -97,6 +101,7 @@ class Decipher(VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
         """
         return self._of_cells(adata, indices, batch_size, lambda x: self.module.locations(x)[0 if give_z else 1])
 
+    @offers_key("features")
     def compute_imputed_gene_expression(
         self,
         adata: AnnData | None = None,
@@ -105,12 +110,14 @@ class Decipher(VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
         compute_covariances: bool = False,
         v_obsm_key: Annotated[str | None, Text()] = None,
         z_obsm_key: Annotated[str | None, Text()] = None,
+        *,
+        key_added: str | None = None,
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Expected counts of each cell at its latents.
 
         Parameters
         ----------
-        adata, indices, batch_size
+        adata, indices, batch_size, key_added
             See :class:`~celbo.model.base.VAEMixin`.
         compute_covariances
             Give the covariance of each gene with v and with z too.

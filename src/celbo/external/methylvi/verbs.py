@@ -13,6 +13,7 @@ from ...data.modalities import obs_with
 from ...posterior import Output
 from ...verbs.base import Model
 from ...verbs.cells import Asked, Weights, asked, weighting_of
+from ...verbs.keys import offers_key
 from ...verbs.outputs import corrected_batches, counts_behind, differential, names_of, normalized, output_of
 from .differences import methylated_shares, methylation_table
 
@@ -33,6 +34,7 @@ class MethylationMixin(Model):
     ``transform_batch`` names categories of the batch, one or several; None: each cell is decoded as its own batch.
     """
 
+    @offers_key("features")
     def get_normalized_methylation(
         self,
         mdata: "MuData | None" = None,
@@ -48,6 +50,7 @@ class MethylationMixin(Model):
         transform_batch: Sequence[float | str] | float | str | None = None,
         weights: Weights | None = None,
         seed: int | None = None,
+        key_added: str | None = None,
         **importance_weighting_kwargs: Any,
     ) -> dict[str, Table] | Table:
         """Share of methylated reads that the model expects of each region in each cell, at drawn latents.
@@ -72,6 +75,8 @@ class MethylationMixin(Model):
             See the class; several are averaged, on the same latents.
         weights, **importance_weighting_kwargs
             See :meth:`SCVI.get_normalized_expression <celbo.model.SCVI.get_normalized_expression>`.
+        key_added
+            See :class:`~celbo.model.base.VAEMixin`.
 
         Returns
         -------
@@ -107,6 +112,7 @@ class MethylationMixin(Model):
         }
         return tables if context is None else tables[context]
 
+    @offers_key("features")
     def get_specific_normalized_methylation(
         self,
         mdata: "MuData | None" = None,
@@ -122,6 +128,7 @@ class MethylationMixin(Model):
         return_numpy: bool | None = None,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
         **importance_weighting_kwargs: Any,
     ) -> Table:
         """As :meth:`get_normalized_methylation`, of one context.
@@ -134,6 +141,8 @@ class MethylationMixin(Model):
             Which one.
         transform_batch, weights, seed, **importance_weighting_kwargs
             As there.
+        key_added
+            See :class:`~celbo.model.base.VAEMixin`.
 
         Returns
         -------

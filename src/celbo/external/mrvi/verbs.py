@@ -14,6 +14,7 @@ from ... import posterior
 from ...core import REGISTRY_KEYS, ArgumentError, checked_methods, optional, unknown_name
 from ...model.base import RNASeqMixin, VAEMixin
 from ...verbs.cells import Asked, asked
+from ...verbs.keys import offers_key
 from . import samples
 from .counterfactual import Averages, Norm, distances, groups_of, latents, posterior_of_u, representations
 
@@ -38,6 +39,7 @@ class CounterfactualMixin(RNASeqMixin, VAEMixin):
         """Names of the samples, by code."""
         return np.asarray(self.get_state_registry(REGISTRY_KEYS.SAMPLE_KEY)["categorical_mapping"])
 
+    @offers_key()
     def get_latent_representation(  # type: ignore[override]  # arguments as in scvi-tools, here and below
         self,
         adata: AnnData | None = None,
@@ -48,12 +50,13 @@ class CounterfactualMixin(RNASeqMixin, VAEMixin):
         dataloader: Iterable[dict[str, Tensor]] | None = None,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> np.ndarray:
         """Latents of each cell: u, its state apart from the sample, or z, its state in the sample.
 
         Parameters
         ----------
-        adata, indices, batch_size, dataloader, seed
+        adata, indices, batch_size, dataloader, seed, key_added
             See the class.
         use_mean
             Take the mean of u, or a draw.
@@ -79,6 +82,7 @@ class CounterfactualMixin(RNASeqMixin, VAEMixin):
         options: dict[str, Any] = {"give_z": give_z, "use_mean": use_mean, "n_cells": cells.n_cells, "seed": seed}
         return latents(self.module, cells.batches, **options)
 
+    @offers_key("features")
     def get_normalized_expression(  # type: ignore[override]
         self,
         adata: AnnData | None = None,
@@ -95,6 +99,8 @@ class CounterfactualMixin(RNASeqMixin, VAEMixin):
         silent: bool = True,
         dataloader: Iterable[dict[str, Tensor]] | None = None,
         data_loader_kwargs: dict[str, Any] | None = None,
+        *,
+        key_added: str | None = None,
         **kwargs: Any,
     ) -> np.ndarray | pd.DataFrame:
         """As :meth:`celbo.model.base.RNASeqMixin.get_normalized_expression`, with the defaults of scvi-tools.
@@ -105,6 +111,8 @@ class CounterfactualMixin(RNASeqMixin, VAEMixin):
             As there.
         weights, return_mean, return_numpy, silent, dataloader, data_loader_kwargs, **kwargs
             As there.
+        key_added
+            See :class:`~celbo.model.base.VAEMixin`.
 
         Examples
         --------

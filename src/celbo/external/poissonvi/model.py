@@ -24,6 +24,7 @@ from ...module.variants import without_bias
 from ...verbs.accessibility import Cells
 from ...verbs.base import answering_with
 from ...verbs.cells import Weights
+from ...verbs.keys import offers_key
 
 __all__ = ["POISSONVI"]
 
@@ -110,6 +111,7 @@ class POISSONVI(PEAKVI, BaseMinifiedModeModelClass):
         """The model with the regions' factors, or without."""
         return self if normalize_regions else answering_with(self, without_bias(self.module, _REGION_FACTORS))
 
+    @offers_key("features")
     def get_normalized_accessibility(  # type: ignore[override]  # scvi-tools' signature
         self,
         adata: AnnData | None = None,
@@ -126,6 +128,7 @@ class POISSONVI(PEAKVI, BaseMinifiedModeModelClass):
         return_numpy: bool = False,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
         **importance_weighting_kwargs: Any,
     ) -> np.ndarray | pd.DataFrame:
         """Expected share of each region in a cell's fragments, at drawn latents.
@@ -142,6 +145,8 @@ class POISSONVI(PEAKVI, BaseMinifiedModeModelClass):
             As in ``get_normalized_expression``.
         seed
             As in ``get_normalized_expression``.
+        key_added
+            See :class:`~celbo.model.base.VAEMixin`.
         **importance_weighting_kwargs
             As in ``get_normalized_expression``.
 

@@ -18,6 +18,7 @@ from ...ops.draws import sample
 from ...posterior import gene_columns
 from ...posterior.passes import Rows, decode, encode, evaluating, on_device
 from ...verbs.cells import Asked, Weights, asked, codes_of_batches
+from ...verbs.keys import offers_key
 from .module import INDEX_KEY
 from .parts import SHARES, Parts
 from .weighed import weighed_draw
@@ -65,6 +66,7 @@ class ResolvedMixin(RNASeqMixin):
         ]
         return {"data_and_attributes": keys}
 
+    @offers_key("features")
     def get_normalized_expression_importance(
         self,
         adata: AnnData | None = None,
@@ -82,6 +84,7 @@ class ResolvedMixin(RNASeqMixin):
         size_scaling: bool = False,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> Table:
         """Corrected expression, draws weighted by how well they explain the cell's counts.
 
@@ -97,6 +100,8 @@ class ResolvedMixin(RNASeqMixin):
             Accepted for compatibility with scvi-tools.
         library_scaling, size_scaling
             See the class.
+        key_added
+            See :class:`~celbo.model.base.VAEMixin`.
 
         Returns
         -------
@@ -205,14 +210,20 @@ class ResolvedMixin(RNASeqMixin):
             encoded = [encode(self.module, tensors) for _ in range(n_samples)]
             yield [self.module.parts(tensors, one, decode(self.module, tensors, one)) for one in encoded]
 
+    @offers_key()
     def get_mixture_proportions(
-        self, adata: AnnData | None = None, indices: Sequence[int] | None = None, batch_size: int | None = None
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        *,
+        key_added: str | None = None,
     ) -> pd.DataFrame:
         """Shares of own, diffused and background counts of each cell, rows that sum to 1; nothing is drawn.
 
         Parameters
         ----------
-        adata, indices, batch_size
+        adata, indices, batch_size, key_added
             See the class.
 
         Raises
@@ -250,6 +261,7 @@ class ResolvedMixin(RNASeqMixin):
                 rows.append(torch.stack(draws).mean(0))
         return rows.array()
 
+    @offers_key()
     def predict(
         self,
         adata: AnnData | None = None,
@@ -259,12 +271,13 @@ class ResolvedMixin(RNASeqMixin):
         num_samples: int | None = 30,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> Table:
         """Label of each cell, for models made with ``semisupervised=True``.
 
         Parameters
         ----------
-        adata, indices, batch_size, seed
+        adata, indices, batch_size, seed, key_added
             See the class.
         soft
             Give the probability of each label.
@@ -295,6 +308,7 @@ class ResolvedMixin(RNASeqMixin):
             return pd.DataFrame(probability_nc, index=cells.names, columns=labels)
         return labels[probability_nc.argmax(1)]
 
+    @offers_key()
     def get_neighbor_abundance(
         self,
         adata: AnnData | None = None,
@@ -309,13 +323,14 @@ class ResolvedMixin(RNASeqMixin):
         return_numpy: bool | None = None,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
         **kwargs: Any,
     ) -> Table:
         """Mean probability of each label among a cell's neighbours, ``(n, c)``.
 
         Parameters
         ----------
-        adata, indices, batch_size, return_numpy, seed
+        adata, indices, batch_size, return_numpy, seed, key_added
             See the class.
         neighbor_key
             Entry of ``obsm`` with the row numbers of the neighbours; None: those of setup.

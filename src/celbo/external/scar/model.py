@@ -32,6 +32,7 @@ from ...posterior import gene_columns
 from ...posterior.denoised import denoised_blocks
 from ...store.writing.matrix import matrix_writer
 from ...verbs.cells import asked
+from ...verbs.keys import offers_key
 from .ambient import ambient_profile_of, batches_of, empty_droplet_profile, with_genes
 from .module import SCAR_VAE, Scale, ScarLikelihood
 
@@ -182,6 +183,7 @@ class SCAR(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
         }
         adata.varm["ambient_profile"] = pd.DataFrame(profiles, index=adata.var_names)
 
+    @offers_key("features")
     def get_denoised_counts(
         self,
         adata: AnnData | None = None,
@@ -189,12 +191,13 @@ class SCAR(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
         batch_size: int | None = None,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> np.ndarray:
         """Native counts of each cell, see :func:`~celbo.posterior.denoised_counts`.
 
         Parameters
         ----------
-        adata, batch_size, seed
+        adata, batch_size, seed, key_added
             See :class:`~celbo.model.base.VAEMixin`.
         n_samples
             Draws for each cell, of which the median is given (of an even number the lower one). One draw has the right

@@ -20,6 +20,7 @@ from ...model.base import BaseModelClass, UnsupervisedTrainingMixin, setup_metho
 from ...ops.random import fresh_seed
 from ...posterior.passes import device_of, evaluating
 from ...train.method import PASSED_ON, SPLIT, WHERE, Argument, training
+from ...verbs.keys import offers_key
 from .dna import SequenceField
 from .module import DNA_CODE_KEY, ScBassetModule
 from .motifs import Motif, injected, motif_chances, of_files, shuffled
@@ -111,8 +112,14 @@ class SCBASSET(UnsupervisedTrainingMixin, BaseModelClass):
         own=_OWN,
     )
 
-    def get_latent_representation(self) -> np.ndarray:
+    @offers_key(of="var")
+    def get_latent_representation(self, *, key_added: str | None = None) -> np.ndarray:
         """Embedding of each cell, ``(n, k)``, apart from that of its batch.
+
+        Parameters
+        ----------
+        key_added
+            Write the answer into the data too, under this key of ``adata.varm``; None: write nothing.
 
         Raises
         ------
@@ -127,8 +134,14 @@ class SCBASSET(UnsupervisedTrainingMixin, BaseModelClass):
         self._check_if_trained(warn=False)
         return self.module.cell_embedding.detach().cpu().numpy().T
 
-    def get_cell_bias(self) -> np.ndarray:
+    @offers_key(of="var")
+    def get_cell_bias(self, *, key_added: str | None = None) -> np.ndarray:
         """Log odds of a region to be open in each cell, all else equal, ``(n,)``.
+
+        Parameters
+        ----------
+        key_added
+            Write the answer into the data too, under this key of ``adata.var``; None: write nothing.
 
         Raises
         ------
@@ -143,6 +156,7 @@ class SCBASSET(UnsupervisedTrainingMixin, BaseModelClass):
         self._check_if_trained(warn=False)
         return self.module.cell_bias.detach().cpu().numpy()
 
+    @offers_key(of="var")
     def get_tf_activity(
         self,
         tf: Annotated[str, Text()],
@@ -154,6 +168,7 @@ class SCBASSET(UnsupervisedTrainingMixin, BaseModelClass):
         motif: Motif | None = None,
         n_sequences: Annotated[int, Whole(1)] = 1000,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> np.ndarray:
         """How much more open a region becomes in each cell when the motif of a transcription factor is inserted.
 
@@ -176,6 +191,8 @@ class SCBASSET(UnsupervisedTrainingMixin, BaseModelClass):
             How many such sequences.
         seed
             Of them; None: ``celbo.settings.seed``, or fresh randomness.
+        key_added
+            As in :meth:`get_cell_bias`.
 
         Returns
         -------

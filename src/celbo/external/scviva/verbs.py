@@ -17,6 +17,7 @@ from ...posterior.comparisons import comparisons
 from ...posterior.passes import Rows, decode, encode, evaluating, on_device
 from ...utils import unsupported_if_adata_minified
 from ...verbs.cells import Asked, Weights, asked, weighting_of
+from ...verbs.keys import offers_key
 from ...verbs.outputs import corrected_batches, differential, output_of
 from .differential_expression import (
     PROBABILITY,
@@ -42,6 +43,7 @@ class NicheMixin(RNASeqMixin):
     :class:`~celbo.model.base.VAEMixin`.
     """
 
+    @offers_key()
     def predict_neighborhood(
         self,
         adata: AnnData | None = None,
@@ -49,12 +51,13 @@ class NicheMixin(RNASeqMixin):
         batch_size: int | None = 1024,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> np.ndarray:
         """Expected shares of cell types around each cell, ``(n, c)``, in the order of the composition's columns.
 
         Parameters
         ----------
-        adata, indices, batch_size, seed
+        adata, indices, batch_size, seed, key_added
             See the class.
 
         Examples
@@ -95,6 +98,7 @@ class NicheMixin(RNASeqMixin):
         return rows.array()
 
     @unsupported_if_adata_minified
+    @offers_key()
     def get_composition_error(
         self,
         adata: AnnData | None = None,
@@ -104,13 +108,14 @@ class NicheMixin(RNASeqMixin):
         return_mean: bool = True,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
         **kwargs: Any,
     ) -> Tensor:
         """Negative log-likelihood of the shares of cell types around each cell in nats, smaller is better.
 
         Parameters
         ----------
-        adata, indices, batch_size, dataloader, seed
+        adata, indices, batch_size, dataloader, seed, key_added
             See the class.
         return_mean
             The mean over cells, or a value for each, ``(n,)``.
@@ -126,6 +131,7 @@ class NicheMixin(RNASeqMixin):
         return self._error(cells, lambda loss: loss.composition_loss, return_mean, seed, kwargs)
 
     @unsupported_if_adata_minified
+    @offers_key()
     def get_niche_error(
         self,
         adata: AnnData | None = None,
@@ -135,6 +141,7 @@ class NicheMixin(RNASeqMixin):
         return_mean: bool = True,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
         **kwargs: Any,
     ) -> Tensor:
         """That of the states of each cell's neighbours; see :meth:`get_composition_error`.
@@ -143,6 +150,8 @@ class NicheMixin(RNASeqMixin):
         ----------
         adata, indices, batch_size, dataloader, return_mean, seed, **kwargs
             As in :meth:`get_composition_error`.
+        key_added
+            See :class:`~celbo.model.base.VAEMixin`.
 
         Examples
         --------

@@ -18,6 +18,7 @@ from ...data.fields import bundles
 from ...model.base import BaseModelClass, setup_method
 from ...model.base.face import gene_names
 from ...train.method import PASSED_ON, SPLIT, WHERE, training
+from ...verbs.keys import offers_key
 from ..converging import ConvergingTrainingMixin
 from .module import RNADeconv, SpatialDeconv
 
@@ -170,13 +171,16 @@ class SpatialStereoscope(ConvergingTrainingMixin, BaseModelClass):
         sc_params = (w_gc[match.indexer], px_o[match.indexer])
         return cls(st_adata, sc_params, types, prior_weight=prior_weight, **model_kwargs)
 
-    def get_proportions(self, keep_noise: bool = False) -> pd.DataFrame:
+    @offers_key()
+    def get_proportions(self, keep_noise: bool = False, *, key_added: str | None = None) -> pd.DataFrame:
         """Share of each cell type in each spot.
 
         Parameters
         ----------
         keep_noise
             Whether the noise has a share too.
+        key_added
+            See :class:`~celbo.model.base.VAEMixin`.
 
         Returns
         -------

@@ -21,6 +21,7 @@ from ...posterior.classification import class_probabilities
 from ...train import KwargsLike, Plan, SemiSupervisedTrainingPlan, merge_kwargs
 from ...train import SemiSupervisedAdversarialTrainingPlan as WithAdversary
 from ...verbs.cells import asked
+from ...verbs.keys import offers_key
 from ...verbs.outputs import names_of
 from .made_with import flat
 from .relabelled import columns_by_label, setup_with_labels, warn_ignored
@@ -219,6 +220,7 @@ class SemisupervisedTrainingMixin(Trainable):
             pretrained=self.was_pretrained,
         )
 
+    @offers_key()
     def predict(
         self,
         adata: AnnData | None = None,
@@ -231,29 +233,22 @@ class SemisupervisedTrainingMixin(Trainable):
         dataloader: Iterable[dict[str, Tensor]] | None = None,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> Any:
         """Predict the label of each cell.
 
         Parameters
         ----------
-        adata
-            Data; None: the training data. Cells without a column of labels are taken as unlabelled.
-        indices
-            Row numbers in any order or a boolean mask; None: all cells.
+        adata, indices, batch_size, dataloader, seed, key_added
+            See :class:`~celbo.model.base.VAEMixin`. Cells without a column of labels are taken as unlabelled.
         soft
             Give the probability of each label instead of the most probable one.
-        batch_size
-            Cells a minibatch; None: ``celbo.settings.batch_size``.
         use_posterior_mean
             Classify the mean of the latents' posterior, or a draw from it.
         ig_interpretability
             Also say which genes make the predictions, by integrated gradients.
         ig_args
             Its arguments, see :func:`~celbo.posterior.attribution.class_attributions`: ``n_steps``, ``baselines``.
-        dataloader
-            Minibatches to take instead of ``adata`` and ``indices``.
-        seed
-            Of the draws; None: ``celbo.settings.seed``, and fresh randomness where that is None too.
 
         Returns
         -------

@@ -1,0 +1,308 @@
+"""Answers kept in the data by key: one declaration lets a verb take ``key_added=``.
+
+What has a row for each cell goes to ``obs``, ``obsm`` or ``layers``, and how it was made to ``uns["celbo"]``.
+"""
+
+import functools
+import inspect
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+from torch import Tensor
+
+from ..core import ArgumentError, __version__, settings
+from ..data.access import is_mudata
+from .base import Model
+from .outputs import names_of, output_of
+
+__all__ = ["NOTES", "keep", "note", "offers_key", "ready"]
+
+NOTES = "celbo"
+"""The key in ``adata.uns`` of what results were made with."""
+
+Kind = Literal["rows", "column", "features"]
+F = TypeVar("F", bound=Callable[..., Any])
+
+_SOME_CELLS = ("indices", "dataloader", "n_samples_overall")
+_NOT_NOTED = {"self", "adata", "silent", "batch_size", "return_numpy", *_SOME_CELLS}
+
+
+def offers_key(
+    kind: Kind = "rows", parts: Sequence[str] = ("",), *, of: Literal["obs", "var"] = "obs"
+) -> Callable[[F], F]:
+    """Let a verb take ``key_added=``, under which its answer is written into the data that it is about.
+
+    The verb names the argument in its signature, by keyword only, and does nothing with it.
+
+    Parameters
+    ----------
+    kind
+        ``"rows"``: a table goes to ``obsm``, one value a cell to ``obs``. ``"column"``: a table of one column goes to
+        ``obs`` too. ``"features"``: values of all features of the data go to ``layers``.
+    parts
+        Names of the answers, where a verb gives several in a tuple: each goes to ``f"{key_added}_{name}"``; that of no
+        name to ``key_added`` itself, those behind the last name nowhere. A mapping brings its names with it.
+    of
+        Where cells are: ``"var"`` in data of regions by cells, whose answers go to ``var`` and ``varm``.
+
+    Returns
+    -------
+    The decorator of the verb.
+    """
+
+    def declared(verb: F) -> F:
+        signature = inspect.signature(verb)
+
+        @functools.wraps(verb)
+        def answering(self: Model, *args: Any, key_added: str | None = None, **kwargs: Any) -> Any:
+            if key_added is None:
+                return verb(self, *args, **kwargs)
+            call = signature.bind(self, *args, **kwargs)
+            given = dict(call.arguments)
+            _require_all_cells(given, verb.__name__)
+            data = _data_of(self, given.get("adata"), key_added)
+            as_arrays = kind == "features" and bool(given.get("return_numpy"))
+            if as_arrays:
+                call.arguments["return_numpy"] = False  # the names of the features say where values belong
+            answer = verb(*call.args, **call.kwargs)
+            names = names_of(self, output_of(self, given.get("output"))) if kind == "features" else None
+            for name, table in _tables(answer, parts):
+                key = f"{key_added}_{name}" if name else key_added
+                keep(data, key, table, kind, of=of, names=names)
+                note(data, key, verb.__name__, self, {name: given[name] for name in given if name not in _NOT_NOTED})
+            return _arrays(answer) if as_arrays else answer
+
+        return answering  # type: ignore[return-value]
+
+    return declared
+
+
+def keep(
+    data: AnnData,
+    key: str,
+    answer: object,
+    kind: Kind = "rows",
+    *,
+    of: Literal["obs", "var"] = "obs",
+    names: np.ndarray | None = None,
+) -> None:
+    """Write an answer with a row for each cell into the data.
+
+    Parameters
+    ----------
+    data
+        An AnnData, or a MuData: its own tables are written to, or with values of all features of a modality that has
+        all cells the layers of this modality.
+    key
+        Where.
+    answer
+        ``(n,)`` or ``(n, .)``, cells in their order: an array, a frame, or a tensor.
+    kind, of
+        See :func:`offers_key`.
+    names
+        Features that are the columns of an array, if it has as many.
+
+    Raises
+    ------
+    ValueError
+        Not a row for each cell.
+    """
+    table = _table(answer)
+    columns, tables, cells = (
+        (data.obs, data.obsm, data.obs_names) if of == "obs" else (data.var, data.varm, data.var_names)
+    )
+    shape = table.shape
+    if len(shape) not in (1, 2) or shape[0] != len(cells):
+        found = f"of shape {shape}" if shape else "one number"
+        raise ValueError(
+            f"key_added={key!r} writes a row for each of {len(cells)} cells, and this answer is {found}: average over "
+            "draws, and pass return_mean=False where it would average over cells."
+        )
+    if len(shape) == 1 or (kind == "column" and shape[1] == 1):
+        columns[key] = _column(table)
+    elif not (kind == "features" and _kept_in_layer(data, key, _frame(table, names))):
+        tables[key] = _beside(table, cells)
+
+
+def ready(adata: AnnData, copy: bool) -> AnnData:
+    """The AnnData to write to: a copy in memory, or the one given, which is no view afterwards.
+
+    Warns
+    -----
+    UserWarning
+        The one given is a view: it becomes an AnnData of its own, as in scanpy.
+
+    Raises
+    ------
+    ValueError
+        A view of a MuData.
+    """
+    if copy:
+        return _in_memory(adata)
+    if adata.is_view and is_mudata(adata):
+        raise ValueError("This is a view of a MuData, which cannot be written to: take mdata[...].copy() of it.")
+    if adata.is_view:
+        warnings.warn(
+            "Received a view of an AnnData. Making a copy.", UserWarning, stacklevel=settings.warnings_stacklevel + 1
+        )
+        adata._init_as_actual(_in_memory(adata))  # anndata's own way to turn a view into an object of its own
+    return adata
+
+
+def note(data: AnnData, key: str, by: str, model: Model, settings_of_call: Mapping[str, Any]) -> None:
+    """Write into ``data.uns["celbo"][key]`` which function made what lies under a key, with which model and how.
+
+    Parameters
+    ----------
+    data
+        The data.
+    key
+        Where the result lies.
+    by
+        Name of the function.
+    model
+        The trained model.
+    settings_of_call
+        Arguments; those that are None are left out, what no file can hold is written as text.
+    """
+    made_with: dict[str, Any] = {"by": by, "model": type(model).__name__, "version": __version__}
+    made_with |= {name: _kept(value) for name, value in settings_of_call.items() if value is not None}
+    made_with |= {f"setup_{name}": _kept(value) for name, value in model.registry_["setup_args"].items() if value}
+    by_epoch = {name: frame for name, frame in (model.history or {}).items() if frame.index.name == "epoch"}
+    made_with["epochs"] = max(map(len, by_epoch.values()), default=0)
+    elbo = by_epoch.get("elbo_validation", pd.DataFrame()).dropna().to_numpy()
+    if elbo.size:
+        made_with["elbo_validation"] = float(elbo.min())
+    notes = dict(data.uns[NOTES]) if NOTES in data.uns else {}
+    data.uns[NOTES] = notes | {key: made_with}
+
+
+# Before the verb is asked.
+
+
+def _require_all_cells(given: Mapping[str, Any], verb: str) -> None:
+    for name in _SOME_CELLS:
+        if given.get(name) is not None:
+            raise ArgumentError.of(
+                "key_added",
+                f"key_added writes a row for every cell, and {name}= asks about some: leave {name} out, or ask about "
+                f"cells that are an AnnData of their own, {verb}(adata[cells].copy(), key_added=...).",
+            )
+
+
+def _data_of(model: Model, given: AnnData | None, key: str) -> AnnData:
+    data = model.adata if given is None else given
+    if data is None:
+        raise ValueError("This model was loaded without data: pass adata=, which key_added= writes to.")
+    if key in _names_in(model.registry_["setup_args"]):
+        raise ArgumentError.of("key_added", f"key_added={key!r} is what the model reads of the data: take another key.")
+    return ready(data, copy=False)
+
+
+def _names_in(setup: object) -> Iterator[str]:
+    """The names of columns, layers and tables among the arguments of a setup."""
+    if isinstance(setup, str):
+        yield setup
+    elif isinstance(setup, Mapping):
+        yield from _names_in(list(setup.values()))
+    elif isinstance(setup, list | tuple):
+        for one in setup:
+            yield from _names_in(one)
+
+
+# From an answer to what data hold.
+
+
+def _table(answer: object) -> np.ndarray | pd.DataFrame:
+    if isinstance(answer, pd.DataFrame):
+        return answer
+    return np.asarray(answer.detach().cpu() if isinstance(answer, Tensor) else answer)
+
+
+def _tables(answer: object, parts: Sequence[str]) -> list[tuple[str, object]]:
+    if isinstance(answer, Mapping):
+        return [(str(name), table) for name, table in answer.items()]
+    return list(zip(parts, answer)) if isinstance(answer, tuple) else [("", answer)]
+
+
+def _arrays(answer: object) -> object:
+    """The answer as it was asked for, without names."""
+    if isinstance(answer, Mapping):
+        return {name: _arrays(one) for name, one in answer.items()}
+    if isinstance(answer, tuple):
+        return tuple(map(_arrays, answer))
+    return _values(answer) if isinstance(answer, pd.DataFrame) else answer
+
+
+def _values(frame: pd.DataFrame) -> np.ndarray | sp.csr_matrix:
+    return frame.sparse.to_coo().tocsr() if _is_sparse(frame) else frame.to_numpy()  # type: ignore[attr-defined]
+
+
+def _is_sparse(frame: pd.DataFrame) -> bool:
+    return bool(len(frame.columns)) and all(isinstance(dtype, pd.SparseDtype) for dtype in frame.dtypes)
+
+
+def _column(values: np.ndarray | pd.DataFrame) -> np.ndarray | pd.Categorical:
+    values_n = np.asarray(values).reshape(-1)
+    return values_n if values_n.dtype.kind in "biuf" else pd.Categorical(values_n)
+
+
+def _frame(table: np.ndarray | pd.DataFrame, names: np.ndarray | None) -> pd.DataFrame | None:
+    """A table with the names of its columns; None where nobody knows them."""
+    if isinstance(table, pd.DataFrame):
+        return table
+    known = names is not None and len(names) == table.shape[1]
+    return pd.DataFrame(table, columns=names, copy=False) if known else None
+
+
+def _kept_in_layer(data: AnnData, key: str, table: pd.DataFrame | None) -> bool:
+    """Write values of all features into the AnnData that has them; False where there is none."""
+    if table is None:
+        return False
+    for one in data.mod.values() if is_mudata(data) else [data]:
+        rows, columns = _places(one.obs_names, data.obs_names), _places(one.var_names, table.columns)
+        if rows is None or columns is None:
+            continue
+        in_order = np.array_equal(columns, np.arange(len(columns)))
+        values = _values(table if in_order else table.iloc[:, columns])
+        one.layers[key] = values if one is data else values[rows]
+        return True
+    return False
+
+
+def _places(wanted: pd.Index, have: pd.Index) -> np.ndarray | None:
+    """Where each of some names is, if both are the same names."""
+    if wanted is have:
+        return np.arange(len(have))
+    if len(wanted) != len(have) or not have.is_unique:
+        return None
+    found = have.get_indexer(wanted)
+    return None if (found < 0).any() else found
+
+
+def _beside(table: np.ndarray | pd.DataFrame, cells: pd.Index) -> np.ndarray | pd.DataFrame:
+    """A table as ``obsm`` and files of AnnData take it."""
+    if not isinstance(table, pd.DataFrame):
+        return table
+    dense = table.sparse.to_dense() if _is_sparse(table) else table  # type: ignore[attr-defined]
+    return dense.set_axis(dense.columns.astype(str), axis=1).set_axis(cells)
+
+
+def _in_memory(adata: AnnData) -> AnnData:
+    return adata.to_memory() if adata.isbacked else adata.copy()
+
+
+def _kept(value: object) -> object:
+    """A value as files of AnnData hold it."""
+    if isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): _kept(one) for name, one in value.items()}
+    if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
+        return np.array(value, dtype=object)
+    return repr(value)
