@@ -75,12 +75,35 @@ def of_both(folder, name):
     return weights, document["history"]
 
 
-def test_metrics_are_those_of_one_process(folder, monkeypatch):
-    weights, history = of_both(folder, "whole")
+@pytest.fixture
+def means(monkeypatch):
+    """Normal distributions give their means in this process too, until the test ends."""
     monkeypatch.setattr(torch.distributions.Normal, "rsample", torch.distributions.Normal.rsample)
     two_processes.use_means()
+
+
+@pytest.mark.usefixtures("means")
+def test_metrics_are_those_of_one_process(folder):
     one = two_processes.scvi()
     one.train(**two_processes.RUN, batch_size=two_processes.BATCH_SIZE)
+    assert_same(folder, "whole", one)
+
+
+@pytest.mark.usefixtures("means")
+@pytest.mark.parametrize("name", two_processes.MAKE)
+def test_several_modalities_are_those_of_one_process(folder, name):
+    """With the adversary's losses, a mask of proteins, and cells that lack a modality."""
+    if name == "MULTIVI":
+        pytest.importorskip("mudata", reason="the optional package mudata is not installed")
+    one = two_processes.MAKE[name]()
+    one.train(**two_processes.run_of(name), batch_size=two_processes.BATCH_SIZE)
+    assert {"fool_loss_train", "adversarial_loss_train"} <= set(one.history_)
+    assert_same(folder, name, one)
+
+
+def assert_same(folder, name, one):
+    """Both processes have the weights, history and latents of one."""
+    weights, history = of_both(folder, name)
     assert set(history) == set(one.history_)
     for name, frame in one.history_.items():
         assert history[name] == pytest.approx(frame[name].tolist(), rel=1e-6, abs=1e-9), name

@@ -5,16 +5,19 @@ one does with the whole, up to the order of sums.
 """
 
 import atexit
+import importlib.util
 import os
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from celbo.data import simulate_counts
 from celbo.io import write_archive
-from celbo.model import SCANVI, SCVI
+from celbo.model import MULTIVI, SCANVI, SCVI, TOTALVI
+from celbo.module import Classifier
 from celbo.train import AdversarialTrainingPlan, Callback, NonFiniteLossError
 
 BATCH_SIZE = 32
@@ -53,6 +56,60 @@ def scvi(adata=None):
     return SCVI(adata, n_hidden=8, use_batch_norm="none", use_layer_norm="none", dropout_rate=0.0)
 
 
+WITHOUT_NORMS = {"use_batch_norm": "none", "use_layer_norm": "none"}
+
+
+def without_dropout(model):
+    """The model; the protein decoder of MULTIVI has a dropout that no argument reaches."""
+    for part in model.module.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
+    return model
+
+
+def totalvi():
+    """Genes and proteins; the second batch lacks one protein, which turns an adversary on."""
+    adata, rng = counts(), np.random.default_rng(1)
+    proteins = rng.poisson(rng.gamma(1.0, 5.0, (3, 12))[adata.obs["cell_type"].cat.codes]).astype(np.float32)
+    proteins[(adata.obs["batch"] == "batch_1").to_numpy(), 3] = 0
+    names = [f"protein_{p}" for p in range(12)]
+    adata.obsm["protein"] = pd.DataFrame(proteins, index=adata.obs_names, columns=names)
+    TOTALVI.setup_anndata(adata, "protein", batch_key="batch")
+    return without_dropout(TOTALVI(adata, n_latent=3, n_hidden=8, **WITHOUT_NORMS))
+
+
+def multivi():
+    """A mosaic: genes of most cells, regions of most, proteins of some."""
+    import mudata
+
+    cells, number = counts(), np.arange(211)
+    has = {"rna": number % 4 != 1, "peaks": number % 4 != 2, "adt": number % 3 == 0}
+    parts = {}
+    for seed, (name, has_n) in enumerate(has.items()):
+        part = simulate_counts(211, 16 + 4 * seed, n_cell_types=3, n_batches=2, seed=seed)
+        part.obs, part.var_names = cells.obs[["batch"]].copy(), [f"{name}_{j}" for j in range(part.n_vars)]
+        parts[name] = part[has_n].copy()
+    modalities = {"rna_layer": "rna", "atac_layer": "peaks", "protein_layer": "adt", "batch_key": "rna"}
+    with mudata.set_options(pull_on_update=False):
+        mdata = mudata.MuData(parts)
+        MULTIVI.setup_mudata(mdata, batch_key="batch", modalities=modalities)
+    return without_dropout(MULTIVI(mdata, n_hidden=8, n_latent=3, **WITHOUT_NORMS))
+
+
+def run_of(name):
+    """Arguments of training, with a classifier without noise, and an ``eps`` beside which rounding is nothing."""
+    of_model = {"TOTALVI": {"n_epochs_kl_warmup": 4}, "MULTIVI": {"adversarial_mixing": True, "eps": 0.01}}[name]
+    classifier = Classifier(3, 8, 2, dropout_rate=0.0, logits=True, use_batch_norm=False)
+    torch.manual_seed(0)
+    for parameter in classifier.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    plan = {"adversarial_classifier": classifier, "scale_adversarial_loss": 1.0}
+    return RUN | of_model | {"plan_kwargs": RUN["plan_kwargs"] | plan}
+
+
+MAKE = {"TOTALVI": totalvi, "MULTIVI": multivi}
+
+
 def keep(path, model):
     """Weights, history and latents."""
     history = {name: frame[name].tolist() for name, frame in model.history_.items()}
@@ -76,6 +133,16 @@ def whole_run(folder, rank):
     model = scvi()
     model.train(**RUN, batch_size=BATCH_SIZE // 2, enable_checkpointing=True, log_save_dir=folder / "best")
     keep(folder / f"whole-{rank}", model)
+
+
+def multimodal_runs(folder, rank):
+    """The same of models of several modalities, each with an adversary."""
+    for name, make in MAKE.items():
+        if name == "MULTIVI" and importlib.util.find_spec("mudata") is None:
+            continue
+        model = make()
+        model.train(**run_of(name), batch_size=BATCH_SIZE // 2)
+        keep(folder / f"{name}-{rank}", model)
 
 
 def killed_run(folder, rank):
@@ -163,6 +230,7 @@ def main():
 
     rank = make_engine("cpu").rank
     whole_run(folder, rank)
+    multimodal_runs(folder, rank)
     torch.distributions.Normal.rsample = as_it_is
     killed_run(folder, rank)
     labelled_run(folder, rank)

@@ -318,7 +318,8 @@ class LearningRateMonitor(Callback):
     def on_train_epoch_end(self, trainer: RunState, plan: "Plan") -> None:
         """Note the rate of every optimizer."""
         for i, optimizer in enumerate(trainer.optimizers):
-            name = f"lr-{type(optimizer).__name__}" + (f"-{i}" if i else "")
+            kind = type(optimizer).__name__.removeprefix("Fabric")  # which wraps it where there are several processes
+            name = f"lr-{kind}" + (f"-{i}" if i else "")
             trainer.history.add(trainer.global_step, {name: float(optimizer.param_groups[0]["lr"])}, "step")
 
 
