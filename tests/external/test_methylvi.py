@@ -271,7 +271,7 @@ class TestModule:
     def test_few_cells_are_trained_from_there(self):
         model = made(cells(40))
         model.train(batch_size=32, **QUIET)
-        assert model.recipe_ == "one_cycle"
+        assert model.recipe_ == "brief_cycle"
 
     def test_marginal_likelihood_is_above_the_bound(self, model):
         marginal = model.get_marginal_ll(n_mc_samples=200, return_mean=False, seed=0)

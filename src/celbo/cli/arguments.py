@@ -68,7 +68,9 @@ AmbientProb = Annotated[
 ]
 Recipe = Annotated[
     str | None,
-    typer.Option(help="one_cycle, long_cycle, or classic (scvi-tools' defaults).", show_default="the model's"),
+    typer.Option(
+        help="one_cycle, long_cycle, brief_cycle, or classic (scvi-tools' defaults).", show_default="the model's"
+    ),
 ]
 Seed = Annotated[
     int | None, typer.Option(min=0, max=2**32 - 1, help="Makes the run repeatable.", show_default="random")

@@ -1,13 +1,13 @@
 """Recipes: named sets of plan and loop settings, one row each.
 
-``one_cycle`` is celbo's own, ``long_cycle`` the same over a fifth of scvi-tools' epochs, ``short_cycle`` over
-thirty; ``converging`` goes to the maximum of a loss without noise and no further; ``classic`` is scvi-tools' defaults
-to the letter.
+``one_cycle`` is celbo's own, ``long_cycle`` the same over a fifth of scvi-tools' epochs, ``brief_cycle`` over a tenth,
+``short_cycle`` over thirty; ``converging`` goes to the maximum of a loss without noise and no further; ``classic`` is
+scvi-tools' defaults to the letter.
 """
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
 from ..core import unknown_name
@@ -96,6 +96,8 @@ _STEPS_TO_MIX = 1200
 _ENOUGH_STEPS = 3000
 _ENOUGH_EPOCHS = 10
 _SHARE_OF_CLASSIC = 1 / 5
+_BRIEF_SHARE = 1 / 10
+_BRIEF_STEPS = 250
 _MOST_EPOCHS_TO_CONVERGE = 400
 _SHARE_TO_MIX = 0.225
 _ONE_CYCLE = {"lr": 2e-2, "lr_schedule": "one_cycle", "n_epochs_kl_warmup": None}
@@ -115,6 +117,13 @@ def _long_cycle_epochs(n_obs: int, batch_size: int, n_batch: int) -> int:
     """A fifth of scvi-tools' epochs, and no fewer than those of ``one_cycle``."""
     share = math.ceil(_SHARE_OF_CLASSIC * max_epochs_classic(n_obs))
     return max(share, _one_cycle_epochs(n_obs, batch_size, n_batch))
+
+
+def _brief_cycle_epochs(n_obs: int, batch_size: int, n_batch: int) -> int:
+    """A tenth of scvi-tools' epochs, at least 250 steps, and no more than ``one_cycle``."""
+    steps_an_epoch = max(1, math.ceil(0.9 * n_obs / batch_size))
+    share = math.ceil(_BRIEF_SHARE * max_epochs_classic(n_obs))
+    return min(max(share, math.ceil(_BRIEF_STEPS / steps_an_epoch)), _one_cycle_epochs(n_obs, batch_size, n_batch))
 
 
 def _short_cycle_epochs(n_obs: int, batch_size: int, n_batch: int) -> int:
@@ -162,6 +171,15 @@ _FROM_COUNTS = Recipe(
     retries=2,
 )
 
+_BRIEF = Recipe(
+    name="brief_cycle",
+    max_epochs=_brief_cycle_epochs,
+    pretrained_epochs=lambda *sizes: math.ceil(_brief_cycle_epochs(*sizes) / 3),
+    plan_kwargs=_ONE_CYCLE,
+    retries=2,
+    worth_it_beyond=_CELLS_A_BATCH,
+)
+
 RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
@@ -182,6 +200,12 @@ RECIPES: Mapping[str, Recipe] = {
             plan_kwargs=_ONE_CYCLE,
             retries=2,
             worth_it_beyond=_CELLS_A_BATCH,
+        ),
+        replace(
+            _BRIEF,
+            from_counts=replace(
+                _BRIEF, plan_kwargs=_FROM_COUNTS.plan_kwargs, lr=_FROM_COUNTS.lr, batch_size=_FROM_COUNTS.batch_size
+            ),
         ),
         Recipe(
             name="short_cycle",

@@ -58,6 +58,8 @@ class MethylationModel(MethylationMixin, VAEMixin, ArchesMixin, BaseModelClass):
     """What models of methylated reads share: the contexts of their data, and that these are a MuData."""
 
     get_normalized_function_name_ = "get_normalized_methylation"
+    _recipe: ClassVar[str | None] = "brief_cycle"  # the decoder begins with each region's share: shares of 50 epochs
+    # are as near to the true ones as those of 90, or of 240 with labels
 
     @property
     def _outputs(self) -> Sequence[Output]:  # type: ignore[override]  # by the contexts of the data

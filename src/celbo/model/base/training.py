@@ -357,7 +357,7 @@ class UnsupervisedTrainingMixin(Trainable):
             A config also says how many epochs, where, and whether to stop early, where the arguments above do not.
         recipe
             ``"one_cycle"`` (default; a one-cycle learning rate, the best weights kept), ``"long_cycle"`` (the same over
-            a fifth of scvi-tools' epochs) or ``"classic"`` (scvi-tools' defaults).
+            a fifth of scvi-tools' epochs), ``"brief_cycle"`` (over a tenth) or ``"classic"`` (scvi-tools' defaults).
         seed
             Fixes split, order and noise; None: ``celbo.settings.seed``, or fresh randomness. Global generators are
             untouched.

@@ -47,7 +47,9 @@ class SemiSupervisedTrainingPlan(TrainingPlan):
     # simulated cells 0.960, not measured, 0.965. The epoch of the best ELBO is not that of the best labels, so the
     # last weights are kept.
     _recipe = "long_cycle"
-    _recipe_kwargs: ClassVar[Mapping[str, Mapping[str, Any]]] = {"long_cycle": {"classification_ratio": 10}}
+    _recipe_kwargs: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        recipe: {"classification_ratio": 10} for recipe in ("long_cycle", "brief_cycle")
+    }
 
     @checked
     def __init__(

@@ -1,0 +1,279 @@
+"""Whole default trainings of models of one modality, in processor time, and what they find on simulated cells.
+
+``python -m benchmarks.default_trainings --models ContrastiveVI SysVI --data FOLDER [--cells N] [--seeds N]``
+
+``--package scvi``, in an environment with scvi-tools, trains its models on the files that celbo left in the folder.
+Set ``OMP_NUM_THREADS=1``.
+"""
+
+import argparse
+import importlib
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import anndata
+import numpy as np
+import pandas as pd
+
+from . import common
+
+__all__ = ["CASES", "Case", "figures"]
+
+Figures = dict[str, float]
+
+
+def _near(z_nk: np.ndarray, labels: "pd.Series[str]") -> float:
+    return common.neighbours_of_their_own(z_nk, labels.astype(str).to_numpy())
+
+
+def two_perturbations(n_cells: int, seed: int, n_genes: int = 150, n_types: int = 4) -> anndata.AnnData:
+    """Cells of four types in two batches; in the second half each is under one of two perturbations of 20 genes."""
+    rng = np.random.default_rng(seed)
+    profile_tg = rng.gamma(1.0, size=n_genes) * np.exp(rng.normal(0, 1, (n_types, n_genes)))
+    kind, is_target = rng.integers(n_types, size=n_cells), np.arange(n_cells) >= n_cells // 2
+    perturbation = np.where(is_target, rng.integers(1, 3, size=n_cells), 0)
+    batch = rng.integers(2, size=n_cells)
+    profile_ng = profile_tg[kind] * np.exp(rng.normal(0, 0.2, (2, n_genes)))[batch]
+    for k in (1, 2):
+        profile_ng[np.ix_(perturbation == k, rng.choice(n_genes, 20, replace=False))] *= np.e
+    profile_ng /= profile_ng.sum(1, keepdims=True)
+    library_n = np.exp(rng.normal(np.log(1000), 0.3, n_cells))
+    adata = anndata.AnnData(rng.poisson(rng.gamma(5.0, library_n[:, None] * profile_ng / 5.0)).astype(np.float32))
+    for name, code in (("type", kind), ("perturbation", perturbation), ("batch", batch), ("is_target", is_target)):
+        adata.obs[name] = pd.Categorical([f"{name}_{int(k)}" for k in code])
+    return adata
+
+
+def _sets(adata: anndata.AnnData) -> tuple[np.ndarray, np.ndarray]:
+    is_target = (adata.obs["is_target"] == "is_target_1").to_numpy()
+    return np.flatnonzero(~is_target), np.flatnonzero(is_target)
+
+
+def _contrast(model: Any, adata: anndata.AnnData) -> Figures:
+    target = _sets(adata)[1]
+    found = {}
+    for kind in ("salient", "background"):
+        z_nk = model.get_latent_representation(indices=target, representation_kind=kind)
+        for what in ("perturbation", "type"):
+            found[f"{kind} latents, neighbours of the same {what}"] = _near(z_nk, adata.obs[what].iloc[target])
+    return found
+
+
+def _counts_in_batches(n_cells: int, seed: int, **strength: float) -> anndata.AnnData:
+    from celbo.data import simulate_counts
+
+    adata = simulate_counts(n_cells, 150, n_cell_types=4, n_batches=2, seed=seed, **strength)
+    adata.X = adata.X.toarray()
+    return adata
+
+
+def two_systems(n_cells: int, seed: int) -> anndata.AnnData:
+    """Normalized expression of four types in two batches, whose effect is as strong as the types."""
+    adata = _counts_in_batches(n_cells, seed, marker_strength=2.5, batch_strength=1)
+    adata.X = np.log1p(1e4 * adata.X / adata.X.sum(1, keepdims=True)).astype(np.float32)
+    return adata
+
+
+def _latents(model: Any, adata: anndata.AnnData) -> Figures:
+    z_nk, kind = model.get_latent_representation(), adata.obs["cell_type"].astype(str).to_numpy()
+    return {
+        "neighbours of the same type": common.neighbours_of_their_own(z_nk, kind),
+        "neighbours of the same batch": _near(z_nk, adata.obs["batch"]),
+        "types by k-means, ARI": common.types_by_k_means(z_nk, kind),
+    }
+
+
+def soup(n_cells: int, seed: int, share: float, n_genes: int = 150, n_types: int = 4) -> anndata.AnnData:
+    """Counts of which a share is ambient; each type has eight genes that no other expresses."""
+    rng = np.random.default_rng(seed)
+    profile_kg = np.tile(rng.gamma(0.6, 1, n_genes) + 0.01, (n_types, 1))
+    profile_kg *= np.exp(rng.normal(0, 0.7, (n_types, n_genes)))
+    profile_kg[:, : 8 * n_types] = np.kron(np.eye(n_types), rng.gamma(2, 1, 8) + 0.5) + 1e-4
+    profile_kg /= profile_kg.sum(1, keepdims=True)
+    kind, ambient_g = rng.integers(n_types, size=n_cells), profile_kg.mean(0)
+    total_n = rng.lognormal(np.log(1500), 0.4, n_cells).astype(int)
+    soup_n = rng.binomial(total_n, share)
+    native = np.stack([rng.multinomial(n, profile_kg[k]) for n, k in zip(total_n - soup_n, kind, strict=True)])
+    adata = anndata.AnnData((native + np.stack([rng.multinomial(n, ambient_g) for n in soup_n])).astype(np.float32))
+    adata.layers["native"] = native.astype(np.float32)
+    adata.uns["ambient"] = ambient_g
+    return adata
+
+
+def _denoised(model: Any, adata: anndata.AnnData) -> Figures:
+    given = {"seed": 0} if model.__module__.startswith("celbo") else {}
+    found, native = model.get_denoised_counts(**given), adata.layers["native"]
+
+    def correlation(x_ng: np.ndarray) -> float:
+        return float(np.corrcoef(np.log1p(x_ng).ravel(), np.log1p(native).ravel())[0, 1])
+
+    return {
+        "taken away, %": 100 * float(1 - found.sum() / adata.X.sum()),
+        "ambient, %": 100 * float(1 - native.sum() / adata.X.sum()),
+        "correlation with native counts (log)": correlation(found),
+        "... of the raw counts": correlation(adata.X),
+    }
+
+
+def _methylated(model: Any, mdata: Any) -> Figures:
+    found = _latents(model, mdata)
+    share = model.get_normalized_methylation(return_numpy=True)
+    for context in mdata.mod:
+        seen = np.asarray(mdata[context].layers["cov"].todense()) > 0
+        truth = mdata[context].layers["share"]
+        found[f"{context}, correlation of shares"] = float(np.corrcoef(share[context][seen], truth[seen])[0, 1])
+    return found
+
+
+def _labelled(model: Any, mdata: Any) -> Figures:
+    hidden = (mdata.obs["seen"] == "unknown").to_numpy()
+    right = np.asarray(model.predict()) == mdata.obs["cell_type"].astype(str).to_numpy()
+    return {"hidden labels found": float(right[hidden].mean())} | _methylated(model, mdata)
+
+
+def _methylomes(n_cells: int, seed: int) -> Any:
+    from . import methylation
+
+    return methylation.simulate(seed, n_cells)
+
+
+def _samples(n_cells: int, seed: int) -> anndata.AnnData:
+    from .samples import simulate_samples
+
+    return simulate_samples(n_cells, seed=seed)
+
+
+def _between_samples(model: Any, adata: anndata.AnnData) -> Figures:
+    table = model.get_local_sample_distances(groupby="type", keep_cell=False)["type"]
+    found = {}
+    is_second_s = np.array([int(str(s).rsplit("_", 1)[1]) >= 4 for s in table.sample_x.values])
+    same_ss = is_second_s[:, None] == is_second_s
+    apart_ss = same_ss & ~np.eye(len(is_second_s), dtype=bool)
+    for name in table.type_name.values:
+        d_ss = table.sel(type_name=name).values
+        found[str(name)] = float(d_ss[~same_ss].mean() / d_ss[apart_ss].mean())
+    u_nk, kind = model.get_latent_representation(), adata.obs["type"].astype(str).to_numpy()
+    return {
+        "between over within, type that differs": found.pop("type_0"),
+        "between over within, others": float(np.mean(list(found.values()))),
+        "types by k-means on u, ARI": common.types_by_k_means(u_nk, kind),
+        "neighbours of the same sample": _near(u_nk, adata.obs["sample"]),
+    }
+
+
+class Case(NamedTuple):
+    """A model, data of known truth, and what it is asked.
+
+    Parameters
+    ----------
+    model
+        Its name.
+    simulate
+        Data from the number of cells and a seed.
+    setup
+        Arguments of its setup.
+    figures
+        What a trained model is asked.
+    init, sets
+        Arguments of its constructor, and positional ones of ``train``, from the data.
+    """
+
+    model: str
+    simulate: Callable[[int, int], Any]
+    setup: Mapping[str, Any]
+    figures: Callable[[Any, Any], Figures]
+    init: Callable[[Any], dict[str, Any]] = lambda data: {}
+    sets: Callable[[Any], tuple[Any, ...]] = lambda data: ()
+
+
+_READS = {"mc_layer": "mc", "cov_layer": "cov", "methylation_contexts": ["mCG", "mCH"], "batch_key": "batch"}
+_READS |= {"modalities": {"batch_key": None}}
+_LABELS = {"labels_key": "seen", "unlabeled_category": "unknown", "modalities": {"batch_key": None, "labels_key": None}}
+
+
+def _with_ambient(adata: anndata.AnnData) -> dict[str, Any]:
+    return {"ambient_profile": np.asarray(adata.uns["ambient"])}
+
+
+CASES: Mapping[str, Case] = {
+    "ContrastiveVI": Case("ContrastiveVI", two_perturbations, {"batch_key": "batch"}, _contrast, sets=_sets),
+    "SysVI": Case("SysVI", two_systems, {"batch_key": "batch"}, _latents),
+    **{
+        f"SCAR {percent}%": Case(
+            "SCAR", lambda n, seed, share=percent / 100: soup(n, seed, share), {}, _denoised, _with_ambient
+        )
+        for percent in (10, 30, 50)
+    },
+    "METHYLVI": Case("METHYLVI", _methylomes, _READS, _methylated),
+    "METHYLANVI": Case("METHYLANVI", _methylomes, _READS | _LABELS, _labelled),
+    "MRVI": Case("MRVI", _samples, {"sample_key": "sample", "batch_key": "batch"}, _between_samples),
+}
+
+
+def _data(case: str, folder: Path, n_cells: int, seed: int) -> Any:
+    is_mudata = "METHYL" in case
+    path = folder / f"{case.replace('METHYLANVI', 'METHYLVI')} {n_cells} {seed}.h5{'mu' if is_mudata else 'ad'}"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        getattr(data := CASES[case].simulate(n_cells, seed), "write_h5mu" if is_mudata else "write_h5ad")(path)
+        return data
+    if is_mudata:
+        import mudata
+
+        return mudata.read_h5mu(path)
+    return anndata.read_h5ad(path)
+
+
+def figures(package: str, name: str, data: Any, seed: int, options: dict[str, Any]) -> Figures:
+    """Figures of one training by one of the two packages."""
+    case, is_celbo = CASES[name], package == "celbo"
+    cls = getattr(importlib.import_module(f"{package}.external"), case.model)
+    setup = dict(case.setup) | ({"backend": "torch"} if case.model == "MRVI" and not is_celbo else {})
+    (cls.setup_mudata if "METHYL" in name else cls.setup_anndata)(data, **setup)
+    if not is_celbo:
+        importlib.import_module("scvi").settings.seed = seed
+    model = cls(data, **case.init(data))
+    quiet = {"seed": seed, "verbose": 0} if is_celbo else {"enable_progress_bar": False}
+    start = time.process_time()
+    model.train(*case.sets(data), accelerator="cpu", **quiet, **options)
+    seconds = time.process_time() - start
+    history = model.history
+    return {
+        "processor time, s": seconds,
+        "epochs": len(next(iter(history[key] for key in ("train_loss_epoch", "train_loss") if key in history))),
+    } | case.figures(model, data)
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=list(CASES), choices=list(CASES), metavar="CASE")
+    parser.add_argument("--package", default="celbo", choices=["celbo", "scvi"])
+    parser.add_argument("--data", type=Path, required=True, help="folder that data are written to, or read from")
+    parser.add_argument("--cells", type=int, default=600)
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--recipe")
+    parser.add_argument("--plan", default="", help="settings of the plan, name=value,...")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    given = parser.parse_args()
+    options: dict[str, Any] = {"recipe": given.recipe, "max_epochs": given.epochs}
+    options = {name: value for name, value in options.items() if value is not None}
+    options |= {"plan_kwargs": plan} if (plan := common.settings_of(given.plan)) else {}
+    seeds = range(given.first, given.first + given.seeds)
+    for name in given.models:
+        once = options | {"max_epochs": 1}  # what a process does once is in no figure
+        figures(given.package, name, _data(name, given.data, given.cells, given.first), given.first, once)
+        runs = [
+            figures(given.package, name, _data(name, given.data, given.cells, seed), seed, options) for seed in seeds
+        ]
+        print(f"{given.package} {name}, {given.cells} cells, {common.shown(options)}")
+        for figure in runs[0]:
+            values = [run[figure] for run in runs]
+            print(f"  {figure:45} {np.median(values):8.3f}   " + " ".join(f"{value:.3f}" for value in values))
+
+
+if __name__ == "__main__":
+    main()
