@@ -48,7 +48,7 @@ def test_counts_in_raw_and_nowhere(adata, celbo, tmp_path):
     adata.write_h5ad(tmp_path / "none.h5ad")
     found = said(celbo("check", tmp_path / "none.h5ad"))
     assert found["counts"] == "none: counts are whole and not negative, and X is not"
-    assert found["models"] == "sysvi (--batch-key batch)"
+    assert found["models"] == "cytovi, sysvi (--batch-key batch)"
     adata.raw = counts
     adata.write_h5ad(tmp_path / "raw.h5ad")
     assert said(celbo("check", tmp_path / "raw.h5ad"))["counts"].startswith("--raw")

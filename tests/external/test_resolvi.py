@@ -11,6 +11,8 @@ from scipy.spatial.distance import cdist
 from torch.distributions import Dirichlet, Gamma, NegativeBinomial
 
 from celbo.core import ArgumentError
+from celbo.data import StoredMatrix
+from celbo.data import open as open_data
 from celbo.data.spatial import two_hop_cells
 from celbo.external import RESOLVI
 from celbo.external.resolvi.learned import CONSTRAINTS
@@ -154,6 +156,30 @@ def test_differences_are_those_of_the_types(model):
     up = found["lfc_median"] > 1
     assert set(found.index[up]) >= {f"gene{g}" for g in range(15)}
     assert not set(found.index[up]) & {f"gene{g}" for g in range(15, 50)}
+
+
+def test_differences_of_a_model_loaded_without_data(model, tmp_path):
+    model.save(str(tmp_path / "m"))
+    loaded = RESOLVI.load(str(tmp_path / "m"), adata=False)
+    wanted = model.differential_expression(groupby="kind", group1="a", seed=0)
+    pd.testing.assert_frame_equal(
+        loaded.differential_expression(model.adata.copy(), groupby="kind", group1="a", seed=0), wanted, rtol=1e-4
+    )
+
+
+def test_counts_on_disk_give_the_same_priors_and_answers(tmp_path):
+    adata, _ = tissue(120)
+    adata.write_h5ad(tmp_path / "tissue.h5ad")
+    models = [made(adata.copy()), made(open_data(tmp_path / "tissue.h5ad", stream=True))]
+    assert isinstance(models[1].adata.X, StoredMatrix)
+    priors = [one.compute_dataset_dependent_priors() for one in models]
+    x = adata.X.toarray()
+    few = np.argsort(x.sum(0))[:1]
+    assert priors[0]["background_ratio"] == pytest.approx((x[:, few].mean(1) / x.mean(1)).mean(), rel=1e-5)
+    assert priors[0] == pytest.approx(priors[1])
+    models[1].train(max_epochs=2, **QUICK)
+    wanted = models[1].get_latent_representation()
+    np.testing.assert_allclose(models[1].get_latent_representation(adata.copy()), wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_sites_of_the_posterior(model):

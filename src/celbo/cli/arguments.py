@@ -15,6 +15,8 @@ __all__ = [
     "Ambient",
     "AmbientProb",
     "Atac",
+    "BackgroundKey",
+    "Context",
     "Data",
     "Inputs",
     "Markers",
@@ -29,7 +31,9 @@ __all__ = [
     "Raw",
     "Recipe",
     "Rna",
+    "SampleKey",
     "Seed",
+    "SpatialKey",
     "asking",
     "reading",
 ]
@@ -53,9 +57,10 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but erro
 Model = Annotated[
     str,
     typer.Option(
-        help="scvi, joint_embedding, drvi, linear_scvi, scanvi, autozi, lda, decipher, cellassign, solo, scar or "
-        "sysvi; of genes and proteins totalvi or totalanvi, of regions peakvi or poissonvi, of several of the three "
-        "multivi."
+        help="scvi, joint_embedding, drvi, linear_scvi, scanvi, autozi, lda, decipher, cellassign, solo, scar, sysvi, "
+        "mrvi, contrastivevi, velovi, resolvi or scviva; of genes and proteins totalvi or totalanvi, of regions peakvi "
+        "or poissonvi, of several of the three multivi; of markers by cytometry cytovi; of methylation methylvi or "
+        "methylanvi."
     ),
 ]
 Markers = Annotated[Path | None, typer.Option(help="cellassign: .csv of genes by cell types, 1 for a marker, else 0.")]
@@ -65,6 +70,14 @@ Ambient = Annotated[
 AmbientProb = Annotated[
     float | None,
     typer.Option(min=0, max=1, help="scar: least probability per gene of an empty droplet.", show_default="0.995"),
+]
+SampleKey = Annotated[str | None, typer.Option(help="mrvi, cytovi: column of obs with the sample of each cell.")]
+BackgroundKey = Annotated[
+    str | None, typer.Option(help="contrastivevi: column of obs that tells background cells from targets.")
+]
+Context = Annotated[list[str] | None, typer.Option(help="methylvi: modality; repeatable.", show_default="all")]
+SpatialKey = Annotated[
+    str | None, typer.Option(help="resolvi, scviva: obsm with the coordinates.", show_default="spatial")
 ]
 Recipe = Annotated[
     str | None,

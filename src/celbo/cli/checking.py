@@ -125,15 +125,27 @@ def _in_python(found: Found) -> str:
     return ", ".join(names)
 
 
+_PLACEHOLDERS = {
+    "markers": "TABLE.csv",
+    "embedding_key": "KEY",
+    "background_category": "VALUE",
+    "spliced_layer": "LAYER",
+    "unspliced_layer": "LAYER",
+}
+
+
 def _with_needs(kind: Kind, columns: Columns) -> str:
-    likeliest = {"labels_key": next(iter(columns.labels), ""), "batch_key": next(iter(columns.batches), "")}
-    needs = [f"{spelt(name)} {likeliest.get(name, 'TABLE.csv')}" for name in kind.needs]
+    named = {"labels_key": columns.labels, "batch_key": columns.batches, "sample_key": columns.samples}
+    likeliest = {name: next(iter(some)) for name, some in named.items() if some}
+    known = {**_PLACEHOLDERS, **likeliest}
+    needs = [f"{spelt(name)} {known.get(name, 'COLUMN')}" for name in kind.needs]
     return f"{kind.name} ({', '.join(needs)})" if needs else kind.name
 
 
 def _line(inputs: Sequence[Path], kinds: Sequence[Kind], places: Sequence[str], columns: Columns) -> str:
     """A command line to begin with."""
-    kind = next((one for one in kinds if not one.needs), kinds[0])
+    suited = [one for one in kinds if not one.needs and (one.takes_counts or one.of_contexts or not places)]
+    kind = next(iter(suited), kinds[0])
     words = ["celbo", "train", *map(str, inputs)]
     words += ["--model", kind.name] if kind.name != "scvi" else []
     text = " ".join(map(shlex.quote, words))

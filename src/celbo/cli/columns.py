@@ -15,8 +15,12 @@ from .options import TrainOptions, spelt
 
 __all__ = ["value_of", "with_values_of"]
 
-_OF_ONE_COLUMN = ("batch_key", "labels_key", "size_factor_key")
-_VALUES = {"unlabeled_category": "labels_key", "restrict_to_batch": "batch_key"}
+_OF_ONE_COLUMN = ("batch_key", "labels_key", "size_factor_key", "sample_key", "background_key")
+_VALUES = {
+    "unlabeled_category": "labels_key",
+    "restrict_to_batch": "batch_key",
+    "background_category": "background_key",
+}
 """Setting that is a value -> setting that names its column."""
 
 
@@ -33,8 +37,9 @@ def with_values_of(data: Any, options: TrainOptions) -> TrainOptions:
     for key in (*given, *options.categorical_covariates, *options.continuous_covariates):
         if key is not None and key not in obs:
             raise UserError(unknown_name("column of obs", key, obs.columns))
-    if options.layer is not None and options.layer not in adata.layers:
-        raise UserError(unknown_name("layer", options.layer, adata.layers))
+    for layer in options.layers:
+        if layer not in adata.layers:
+            raise UserError(unknown_name("layer", layer, adata.layers))
     if options.raw:
         counts_of(adata, None, raw=True)
     chosen = {name: getattr(options, name) for name in _VALUES if getattr(options, name) is not None}

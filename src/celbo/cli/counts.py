@@ -15,14 +15,21 @@ from ..data.count_places import count_places
 from ..store.part import ColumnsError
 from ..store.progress import counting
 from .errors import UserError, as_options
+from .options import LAYERS
 
-__all__ = ["counts_of", "findings", "genes_of", "opened_on_disk", "place_of_counts"]
+__all__ = ["counts_of", "findings", "genes_of", "layers_of", "opened_on_disk", "place_of_counts"]
 
 
 def place_of_counts(model: Any) -> tuple[str | None, bool]:
     """The layer that a model was set up with, and whether it was ``raw``."""
     arguments = model.registry_["setup_args"]
     return arguments.get("layer"), bool(arguments.get("use_raw", False))
+
+
+def layers_of(model: Any) -> tuple[list[str], bool]:
+    """All layers that a model was set up with, and whether it was with ``raw``."""
+    arguments = model.registry_["setup_args"]
+    return [arguments[name] for name in LAYERS if arguments.get(name)], bool(arguments.get("use_raw", False))
 
 
 def counts_of(adata: anndata.AnnData, layer: str | None, raw: bool) -> Any:

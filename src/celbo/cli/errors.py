@@ -54,6 +54,7 @@ def as_options(text: str) -> str:
     text = re.sub(r'\blayer=("(?:[^"\\]|\\.)*")', lambda found: f"--layer {shlex.quote(json.loads(found[1]))}", text)
     text = text.replace("layer=None", "X (leave --layer out)").replace("use_raw=False", "X (leave --raw out)")
     text = text.replace("use_raw=True", "--raw")
+    text = text.replace("make a model of these cells from this one by RESOLVI.load_query_data", "celbo map takes them")
     text = text.replace("SCAR.get_ambient_profile(adata, raw_adata) with", "--ambient RAW.h5,")
     text = text.replace("ambient_profile is not given", "--ambient is not given")
     text = text.replace("(celbo.data.open(..., stream=False))", "(--data load)")

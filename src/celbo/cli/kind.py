@@ -6,7 +6,7 @@ Dims: n cells, g genes, k latents, c classes.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from inspect import signature
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,22 @@ _OF_SETUP = {
     "size_factor_key": "size_factor_key",
     "categorical_covariates": "categorical_covariate_keys",
     "continuous_covariates": "continuous_covariate_keys",
+    "sample_key": "sample_key",
+    "spliced_layer": "spliced_layer",
+    "unspliced_layer": "unspliced_layer",
+    "nan_layer": "nan_layer",
+    "contexts": "methylation_contexts",
+    "mc_layer": "mc_layer",
+    "cov_layer": "cov_layer",
+    "spatial_key": "cell_coordinates_key",
+    "embedding_key": "expression_embedding_key",
 }
 """Setting -> argument of ``setup_anndata``."""
 
 _OF_MODEL = {"n_latent": "n_latent", "encode_covariates": "encode_covariates", "n_topics": "n_topics"}
 """Setting -> argument of the model's class, or of its module's."""
 
-_SEVERAL = ("categorical_covariates", "continuous_covariates")
+_SEVERAL = ("categorical_covariates", "continuous_covariates", "contexts")
 """Settings that may be given more than once."""
 
 
@@ -94,10 +103,14 @@ class Kind:
         Settings that it does not take, though they are arguments of its class.
     needs
         Settings that must be given -> what they are.
+    defaults
+        Settings -> what they are when not given, where its class does not say.
     fit
         Set it up on the data and train it: this row, the data, the settings, and the arguments of ``train``.
     parts
         Names and classes of the models that :attr:`Fitted.parts` holds.
+    prepare
+        Add to cells of files what it must be asked with: the model and the data. None: nothing.
     check
         Refuse settings that are wrong whatever the data.
     embed
@@ -105,6 +118,8 @@ class Kind:
     predict
         Probability of each class for each cell, cells by classes; cells it says nothing about are left out. None: it
         predicts nothing.
+    predicts_by
+        Argument of setup without which it predicts nothing; empty: it does anyway.
     genes
         What it says of each gene, rows by name; None: nothing.
     denoise
@@ -118,10 +133,14 @@ class Kind:
         What its one matrix holds, one of :data:`celbo.data.modality_roles.ROLES`.
     roles
         Of a model of several modalities: what they hold -> whether it cannot do without.
-    takes_raw
-        Whether it can be set up with ``raw``.
+    of_contexts
+        Whether it takes modalities by their names, all of the same kind.
     takes_counts
         Whether its data are counts.
+    all_layers
+        Whether its setup looks for layers that no setting names.
+    streams
+        Whether its data may stay on disk.
     """
 
     name: str
@@ -129,24 +148,46 @@ class Kind:
     further: tuple[str, ...] = ()
     leaves_out: tuple[str, ...] = ()
     needs: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     fit: Callable[["Kind", AnnData, TrainOptions, Mapping[str, Any]], Fitted] = fit
     parts: Mapping[str, Any] = field(default_factory=dict)
+    prepare: Callable[[Any, AnnData], AnnData] | None = None
     check: Callable[[TrainOptions], Any] | None = None
     embed: Callable[[Fitted, AnnData | None, np.ndarray | None], np.ndarray] | None = latents
     predict: Callable[[Fitted, AnnData | None], pd.DataFrame] | None = None
+    predicts_by: str = ""
     genes: Callable[[Fitted], pd.DataFrame] | None = None
     denoise: Callable[..., str] | None = None
     compares: Mapping[str, str] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
     role: str = RNA
     roles: Mapping[str, bool] = field(default_factory=dict)
-    takes_raw: bool = True
+    of_contexts: bool = False
     takes_counts: bool = True
+    all_layers: bool = False
+    streams: bool = True
 
     @property
     def maps(self) -> bool:
         """Whether it takes queries: new cells, of new batches too."""
         return issubclass(self.cls, ArchesMixin)
+
+    def predicted(self, fitted: Fitted, adata: AnnData | None = None) -> pd.DataFrame | None:
+        """Probability of each class for each cell; None: this model predicts nothing."""
+        if self.predict is None or (self.predicts_by and fitted.model.get_setup_arg(self.predicts_by) is None):
+            return None
+        return self.predict(fitted, adata)
+
+    @cached_property
+    def places(self) -> frozenset[str]:
+        """Which of ``layer`` and ``raw`` it can be set up with; of several modalities the layer is that of genes."""
+        names = {"layer": "layer", "rna_layer": "layer", "use_raw": "raw"}
+        return frozenset(names[one] for one in self._setup if one in names)
+
+    @property
+    def _setup(self) -> Mapping[str, Parameter]:
+        cls = next(iter(self.parts.values()), self.cls)
+        return signature(cls.setup_mudata if self.roles or self.of_contexts else cls.setup_anndata).parameters
 
     @cached_property
     def settings(self) -> Mapping[str, Any]:
@@ -156,11 +197,11 @@ class Kind:
         several modalities takes the name of each.
         """
         cls = next(iter(self.parts.values()), self.cls)
-        of_setup = signature(cls.setup_mudata if self.roles else cls.setup_anndata).parameters
+        of_setup = self._setup
         of_model = {**signature(cls._module_cls.__init__).parameters, **signature(cls.__init__).parameters}
         taken: dict[str, Any] = {n: () if n in _SEVERAL else None for n, arg in _OF_SETUP.items() if arg in of_setup}
         taken |= {name: of_model[arg].default for name, arg in _OF_MODEL.items() if arg in of_model}
-        taken |= dict.fromkeys((*self.further, *self.roles))
+        taken |= {**dict.fromkeys((*self.further, *self.roles)), **self.defaults}
         return {name: value for name, value in taken.items() if name not in self.leaves_out}
 
     def load(self, archive: Path) -> Fitted:
@@ -177,8 +218,9 @@ class Kind:
 
     def setup_arguments(self, options: TrainOptions) -> dict[str, Any]:
         """Arguments of ``setup_anndata``: the settings given that this model takes."""
-        place = {"use_raw": True} if options.raw else {"layer": options.layer}
-        return {**place, **self._given(options, _OF_SETUP)}
+        place: dict[str, Any] = {"use_raw": True} if options.raw else {"layer": options.layer}
+        of_setup = {name: argument for name, argument in _OF_SETUP.items() if argument in self._setup}
+        return {**(place if self.places else {}), **self._given(options, of_setup)}
 
     def model_arguments(self, options: TrainOptions) -> dict[str, Any]:
         """Arguments of the class."""

@@ -11,17 +11,35 @@ from anndata import AnnData
 
 from ..core import unknown_name
 from ..data.modality_roles import ATAC, PROTEIN, RNA
-from ..external import DRVI, POISSONVI, SCAR, SOLO, TOTALANVI, CellAssign, Decipher, JointEmbeddingSCVI, SysVI
+from ..external import (
+    CYTOVI,
+    DRVI,
+    METHYLANVI,
+    METHYLVI,
+    MRVI,
+    POISSONVI,
+    RESOLVI,
+    SCAR,
+    SCVIVA,
+    SOLO,
+    TOTALANVI,
+    VELOVI,
+    CellAssign,
+    ContrastiveVI,
+    Decipher,
+    JointEmbeddingSCVI,
+    SysVI,
+)
 from ..model import AUTOZI, MULTIVI, PEAKVI, SCANVI, SCVI, TOTALVI, AmortizedLDA, LinearSCVI
 from ..model.base.archives.archive import read_saved
 from ..report.topics import N_DRAWS, topics_of_cells
 from ..report.zero_inflation import gene_table
 from . import multimodal
 from .errors import UserError
-from .fitting import ambient, doublets
+from .fitting import ambient, contrasts, doublets, methylation, tissue
 from .fitting import cellassign as marked
 from .kind import Fitted, Kind
-from .options import TrainOptions, spelt
+from .options import LAYERS, TrainOptions, spelt
 from .saved import find_archive
 from .written import write_expression, write_native
 
@@ -32,7 +50,8 @@ _OF_VAE = (*_TOP_GENES, "encode_covariates")
 _OF_LABELS: Mapping[str, str] = {"labels_key": "the column of obs with the label of each cell that has one"}
 _GENES: Mapping[str, str] = {"expression": "differential_expression"}
 _REGIONS: Mapping[str, str] = {"accessibility": "differential_accessibility"}
-_BOTH: Mapping[str, Any] = {"fit": multimodal.fit, "denoise": write_expression, "takes_raw": False}
+_SMOOTHED = "the layer with smoothed RNA (Ms and Mu of scvelo, or of celbo.external.velovi.moments)"
+_BOTH: Mapping[str, Any] = {"fit": multimodal.fit, "denoise": write_expression}
 
 
 def _label_probabilities(fitted: Fitted, adata: AnnData | None = None) -> pd.DataFrame:
@@ -49,6 +68,10 @@ def _genes_of_topics(fitted: Fitted) -> pd.DataFrame:
 
 def _loadings(fitted: Fitted) -> pd.DataFrame:
     return fitted.model.get_loadings()
+
+
+def _rates(fitted: Fitted) -> pd.DataFrame:
+    return pd.DataFrame(fitted.model.get_rates(), index=fitted.model.get_var_names())
 
 
 def _zero_inflation(fitted: Fitted) -> pd.DataFrame:
@@ -100,8 +123,8 @@ _ROWS = (
         embed=doublets.embed,
         predict=doublets.predict,
     ),
-    Kind("peakvi", PEAKVI, role=ATAC, takes_raw=False, compares=_REGIONS),
-    Kind("poissonvi", POISSONVI, leaves_out=("size_factor_key",), role=ATAC, takes_raw=False, compares=_REGIONS),
+    Kind("peakvi", PEAKVI, role=ATAC, compares=_REGIONS),
+    Kind("poissonvi", POISSONVI, leaves_out=("size_factor_key",), role=ATAC, compares=_REGIONS),
     Kind("totalvi", TOTALVI, _TOP_GENES, roles={RNA: True, PROTEIN: True}, compares=_GENES, **_BOTH),
     Kind(
         "totalanvi",
@@ -136,6 +159,48 @@ _ROWS = (
         check=ambient.check,
         denoise=write_native,
     ),
+    Kind("mrvi", MRVI, _TOP_GENES, needs={"sample_key": "the column of obs with the sample of each cell"}),
+    Kind(
+        "contrastivevi",
+        ContrastiveVI,
+        (*_TOP_GENES, *contrasts.SETTINGS),
+        needs=contrasts.NEEDS,
+        fit=contrasts.fit,
+        compares=_GENES,
+    ),
+    Kind("cytovi", CYTOVI, role=PROTEIN, takes_counts=False, all_layers=True, compares=_GENES),
+    Kind(
+        "velovi",
+        VELOVI,
+        needs={"spliced_layer": _SMOOTHED, "unspliced_layer": _SMOOTHED},
+        takes_counts=False,
+        streams=False,
+        genes=_rates,
+    ),
+    Kind("methylvi", METHYLVI, **methylation.ROW),
+    Kind("methylanvi", METHYLANVI, needs=_OF_LABELS, predict=_label_probabilities, **methylation.ROW),
+    Kind(
+        "resolvi",
+        RESOLVI,
+        (*_TOP_GENES, "spatial_key"),
+        defaults={"spatial_key": "spatial"},
+        fit=tissue.fit_resolvi,
+        predict=_label_probabilities,
+        predicts_by="labels_key",
+        denoise=write_expression,
+        compares=_GENES,
+    ),
+    Kind(
+        "scviva",
+        SCVIVA,
+        _TOP_GENES,
+        needs={**_OF_LABELS, "embedding_key": "the entry of obsm with an embedding of expression, as of an scvi"},
+        defaults={"spatial_key": "spatial"},
+        fit=tissue.fit_scviva,
+        prepare=tissue.with_niches,
+        streams=False,
+        denoise=write_expression,
+    ),
 )
 
 MODELS: Mapping[str, Kind] = {row.name: row for row in _ROWS}
@@ -145,15 +210,7 @@ _IN_PYTHON: Mapping[str, str] = {
     "gimvi": "cells and a tissue, two files: celbo.external.GIMVI(adata_seq, adata_spatial)",
     "tangram": "cells and spots, two tables in a MuData: celbo.external.Tangram.setup_mudata",
     "diagvi": "two modalities of other cells: celbo.external.DIAGVI",
-    "velovi": "smoothed spliced and unspliced RNA: celbo.external.velovi.moments, then celbo.external.VELOVI",
-    "resolvi": "cells in space: celbo.external.RESOLVI",
-    "scviva": "niches, found beforehand: celbo.external.SCVIVA.preprocessing_anndata",
     "scbasset": "regions by cells with their sequences: celbo.external.SCBASSET",
-    "mrvi": "cells of several samples: celbo.external.MRVI",
-    "contrastivevi": "background and target cells: celbo.external.ContrastiveVI",
-    "cytovi": "transformed and scaled markers: celbo.external.CYTOVI",
-    "methylvi": "methylated and covered counts of each context: celbo.external.METHYLVI",
-    "methylanvi": "methylated and covered counts of each context: celbo.external.METHYLANVI",
 }
 """Models that are trained in Python alone -> what they take, and where to begin."""
 
@@ -176,8 +233,7 @@ def settled(options: TrainOptions) -> TrainOptions:
         if getattr(options, name) not in (None, ()):
             able = " or ".join(f"--model {row.name}" for row in _ROWS if name in row.settings)
             raise UserError(f"{kind.name} takes no {spelt(name)}: leave it out, or use {able}.")
-    if options.raw and not kind.takes_raw:
-        raise UserError(f"{kind.name} takes no --raw: name a layer with --layer, or write an input whose X is raw.")
+    _require_place(kind, options)
     for name, what in kind.needs.items():
         if getattr(options, name) is None:
             raise UserError(f"{kind.name} needs {spelt(name)}: {what}.")
@@ -186,6 +242,15 @@ def settled(options: TrainOptions) -> TrainOptions:
     if kind.check is not None:
         kind.check(options)
     return options
+
+
+def _require_place(kind: Kind, options: TrainOptions) -> None:
+    """Refuse a layer, or raw, of a model that is not set up with one."""
+    if options.raw and "raw" not in kind.places:
+        raise UserError(f"{kind.name} takes no --raw: name a layer with --layer, or write an input whose X is raw.")
+    if options.layer is not None and "layer" not in kind.places:
+        named = " and ".join(spelt(name) for name in LAYERS if name in kind.settings)
+        raise UserError(f"{kind.name} takes no --layer: {named} name its layers.")
 
 
 def settings_of_others(kind: Kind) -> tuple[str, ...]:

@@ -37,6 +37,7 @@ __all__ = [
     "modality_with",
     "named_as_in",
     "names_in",
+    "open_contexts",
     "open_modalities",
     "replaced",
 ]
@@ -80,6 +81,26 @@ def open_modalities(
     more = f"; left out: {', '.join(left)}" if left else ""
     logger.info("Modalities: %s%s. Others: %s.", ", ".join(taken), more, _named_by(kind))
     return of_modalities(mdata, {name: mdata.mod[name] for name in where.values()}), where
+
+
+def open_contexts(
+    kind: Kind, inputs: Sequence[Path], how: ReadingOptions, stream: bool | None, names: Sequence[str]
+) -> "MuData":
+    """A MuData with the modalities of these names, in their order; none: with all.
+
+    Raises
+    ------
+    UserError
+        A modality that is not there, or an option of models that tell modalities by what they hold.
+    """
+    for name in ("modality", *ROLES):
+        if getattr(how, name) is not None:
+            raise UserError(f"{kind.name} takes modalities by --context: leave {spelt(name)} out.")
+    mdata = open_mudata(list(inputs), stream=stream)
+    for name in names:
+        if name not in mdata.mod:
+            raise UserError(f"--context: {unknown_name('modality', name, mdata.mod)}")
+    return of_modalities(mdata, {name: mdata.mod[name] for name in names or mdata.mod})
 
 
 def _named_by(kind: Kind) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Asked", "ReadingOptions", "TrainOptions", "spelt"]
+__all__ = ["LAYERS", "Asked", "ReadingOptions", "TrainOptions", "spelt"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,17 @@ class TrainOptions:
     size_factor_key: str | None = None
     categorical_covariates: tuple[str, ...] = ()
     continuous_covariates: tuple[str, ...] = ()
+    sample_key: str | None = None
+    background_key: str | None = None
+    background_category: str | int | float | bool | None = None
+    spliced_layer: str | None = None
+    unspliced_layer: str | None = None
+    nan_layer: str | None = None
+    contexts: tuple[str, ...] = ()
+    mc_layer: str | None = None
+    cov_layer: str | None = None
+    spatial_key: str | None = None
+    embedding_key: str | None = None
     markers: str | None = None
     ambient: str | None = None
     ambient_prob: float | None = None
@@ -96,14 +107,23 @@ class TrainOptions:
         return cls(**values)
 
     @property
+    def layers(self) -> list[str]:
+        """All layers that are named."""
+        return [layer for name in LAYERS if (layer := getattr(self, name)) is not None]
+
+    @property
     def reading(self) -> ReadingOptions:
         """How the inputs are read."""
         return ReadingOptions(*(getattr(self, field.name) for field in fields(ReadingOptions)))
 
 
+LAYERS = ("layer", "spliced_layer", "unspliced_layer", "nan_layer")
+"""Settings that name a layer; arguments of setup are called the same."""
+
 _ONE_OF_SEVERAL = {
     "categorical_covariates": "--categorical-covariate",
     "continuous_covariates": "--continuous-covariate",
+    "contexts": "--context",
 }
 
 

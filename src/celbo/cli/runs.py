@@ -177,8 +177,8 @@ def _run(
     epoch_table(fitted.model.history_ or {}).to_csv(folder / "history.csv")
     if kind.embed is not None:
         write_embedding(folder / "embedding.h5ad", obs, embedded(kind, fitted, None, len(obs)))
-    if kind.predict is not None:
-        write_predictions(folder / "predictions.csv", kind.predict(fitted, None))
+    if (probability_nc := kind.predicted(fitted)) is not None:
+        write_predictions(folder / "predictions.csv", probability_nc)
     if kind.genes is not None:
         kind.genes(fitted).rename_axis("gene").to_csv(folder / "genes.csv")
     settings = {**source, **dataclasses.asdict(options), "seed": fitted.model.seed_}

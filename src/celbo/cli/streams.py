@@ -15,11 +15,11 @@ from ..data.modality_roles import ROLES
 from ..formats import ORIENTATIONS
 from ..store.progress import tracking
 from ..store.writing.shard import shard as write_shard
-from .counts import counts_of, place_of_counts
+from .counts import counts_of, layers_of
 from .errors import UserError
 from .kind import Fitted, Kind
 from .messages import speaking
-from .multimodal import modality_with, named_as_in, names_in, open_modalities
+from .multimodal import modality_with, named_as_in, names_in, open_contexts, open_modalities
 from .options import ReadingOptions, TrainOptions, spelt
 from .output import require_new_file
 
@@ -30,7 +30,9 @@ DATA_MODES: dict[str, bool | None] = {"auto": None, "load": False, "stream": Tru
 """What ``--data`` may be, and whether the matrices then stay on disk."""
 
 
-def opened(inputs: Sequence[Path], how: ReadingOptions, layer: str | None = None, raw: bool = False) -> anndata.AnnData:
+def opened(
+    inputs: Sequence[Path], how: ReadingOptions, layers: Sequence[str] | None = (), raw: bool = False
+) -> anndata.AnnData:
     """The AnnData of some files: loaded or streamed, as ``--data`` says; with ``raw`` they must have one."""
     stream = _stream(how)
     if how.orientation not in (None, *ORIENTATIONS):
@@ -38,7 +40,7 @@ def opened(inputs: Sequence[Path], how: ReadingOptions, layer: str | None = None
     adata = open_data(
         list(inputs),
         stream=stream,
-        layers=[] if layer is None else [layer],
+        layers=None if layers is None else list(layers),
         raw=raw,
         modality=how.modality,
         orientation=how.orientation,
@@ -56,22 +58,40 @@ def _stream(how: ReadingOptions) -> bool | None:
 
 def data_to_train(kind: Kind, inputs: Sequence[Path], options: TrainOptions) -> tuple[Any, TrainOptions]:
     """The AnnData or MuData that a kind of model is trained on, and the settings with the modalities that it is of."""
-    how = options.reading
+    how = _of_memory(kind, options.reading)
     if kind.roles:
         data, where = open_modalities(kind, inputs, how, _stream(how), 2)
         named: Any = where
         return data, replace(options, **named)
+    if kind.of_contexts:
+        data = open_contexts(kind, inputs, how, _stream(how), options.contexts)
+        return data, replace(options, contexts=tuple(data.mod))
     how = _of_one_matrix(kind, inputs, how)
-    return opened(inputs, how, options.layer, options.raw), replace(options, modality=how.modality)
+    return opened(inputs, how, None if kind.all_layers else options.layers, options.raw), replace(
+        options, modality=how.modality
+    )
 
 
 def data_for(kind: Kind, fitted: Fitted, inputs: Sequence[Path], how: ReadingOptions) -> Any:
     """The AnnData or MuData of cells that a trained model is asked about, its modalities named as the model's are."""
-    model = fitted.trained[0]
-    if not names_in(model):
-        return opened(inputs, _of_one_matrix(kind, inputs, how), *place_of_counts(model))
-    mdata, where = open_modalities(kind, inputs, how, _stream(how))
-    return named_as_in(model, mdata, where)
+    model, how = fitted.trained[0], _of_memory(kind, how)
+    if kind.of_contexts:
+        return open_contexts(kind, inputs, how, _stream(how), model.registry_["setup_args"]["methylation_contexts"])
+    if names_in(model):
+        mdata, where = open_modalities(kind, inputs, how, _stream(how))
+        return named_as_in(model, mdata, where)
+    layers, raw = layers_of(model)
+    adata = opened(inputs, _of_one_matrix(kind, inputs, how), None if kind.all_layers else layers, raw)
+    return adata if kind.prepare is None else kind.prepare(model, adata)
+
+
+def _of_memory(kind: Kind, how: ReadingOptions) -> ReadingOptions:
+    """How the input is read: into memory, where the model needs that."""
+    if kind.streams:
+        return how
+    if how.data == "stream":
+        raise UserError(f"{kind.name} needs its data in memory: leave --data stream out.")
+    return replace(how, data="load")
 
 
 def _of_one_matrix(kind: Kind, inputs: Sequence[Path], how: ReadingOptions) -> ReadingOptions:
@@ -105,7 +125,7 @@ def shard(
             raise UserError(f"{output} is the input itself, or holds it: choose another name with -o.")
         if raw and layer is not None:
             raise UserError("--raw and --layer name two matrices: give the one that holds the counts.")
-        adata = opened(inputs, how, layer, raw)
+        adata = opened(inputs, how, [] if layer is None else [layer], raw)
         if raw:
             adata = anndata.AnnData(counts_of(adata, layer, raw), obs=adata.obs, var=adata.raw.var)
         with tracking("Sharding") as tell:

@@ -79,9 +79,9 @@ def _mapped(reference: Any, data: Any) -> Any:
 def _write(path: Path, kind: Kind, mapped: Fitted, obs: Any) -> str:
     """Write what is known of the mapped cells; says what."""
     blocks = embedded(kind, mapped, None, len(obs))
-    if kind.predict is None:
+    probability_nc = kind.predicted(mapped)
+    if probability_nc is None:
         n_latent = write_embedding(path, obs, blocks)
         return f"{len(obs):,} cells mapped, {n_latent} latent dimensions: obsm[{EMBEDDING_KEY!r}]"
-    probability_nc = kind.predict(mapped, None)
     write_anndata(path, obs, probability_nc, np.concatenate(list(blocks)))
     return f"{said_of(probability_nc, len(obs))}: obsm[{EMBEDDING_KEY!r}] and obs['celbo_predicted']"

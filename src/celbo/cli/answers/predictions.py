@@ -11,7 +11,8 @@ import typer
 
 from ...data.modalities import gathered_obs
 from ...store.writing.matrix import new_anndata, write_table
-from ..options import Asked
+from ..errors import UserError
+from ..options import Asked, spelt
 from .asking import writing
 from .embedding import EMBEDDING_KEY
 from .tables import TABLES, require_output, write_as
@@ -32,9 +33,10 @@ def predict(asked: Asked) -> None:
     output = asked.output
     require_output(output, "predictions are", (".h5ad",))
     with writing(asked, "predictions", lambda row: row.predict is not None) as question:
-        assert question.kind.predict is not None
         obs = gathered_obs(question.data)
-        probability_nc = question.kind.predict(question.fitted, question.data)
+        probability_nc = question.kind.predicted(question.fitted, question.data)
+        if probability_nc is None:
+            raise UserError(f"{asked.model_dir} was trained without {spelt(question.kind.predicts_by)}: no labels.")
         if output.suffix in TABLES:
             write_as(output.suffix, question.path, as_table(probability_nc))
         else:

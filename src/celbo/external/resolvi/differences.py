@@ -144,7 +144,7 @@ class DifferencesMixin(ResolvedMixin):
         who = {"groupby": groupby, "group1": group1, "group2": group2, "idx1": idx1, "idx2": idx2}
         return differential(
             answering,
-            asked(self, adata, None, batch_size, None, {} if weighed else self._alone()),
+            asked(self, adata, None, batch_size, None, {} if weighed else self._alone(adata)),
             [output_of(self, None)],
             who | {"subset_idx": subset_idx},
             corrected,

@@ -19,7 +19,7 @@ from ...train.method import Argument, training
 from ...train.recipes import default_recipe
 from .differences import DifferencesMixin
 from .module import DISTANCE_KEY, INDEX_KEY, RESOLVAE
-from .neighbors import CellField, Graph, Prepared, as_numbers, dataset_priors, prepare
+from .neighbors import CellField, Graph, Prepared, dataset_priors, prepare
 
 __all__ = ["RESOLVI"]
 
@@ -149,7 +149,7 @@ class RESOLVI(DifferencesMixin, VAEMixin, ArchesMixin, UnsupervisedTrainingMixin
         >>> sorted(model.compute_dataset_dependent_priors())
         ['background_ratio', 'mean_log_counts', 'median_distance', 'std_log_counts']
         """
-        counts = as_numbers(self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY))
+        counts = self.adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
         return dataset_priors(counts, self.adata_manager.get_from_registry(DISTANCE_KEY), n_small_genes)
 
     train = training(

@@ -5,21 +5,25 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 from anndata import AnnData
 
 from ...core import REGISTRY_KEYS, ArgumentError, UnknownArgumentError
+from ...data import StoredMatrix
 from ...data.access import require_key
 from ...data.fields import CategoricalObsField
+from ...data.library import total_counts
 from ...data.spatial import check_neighbours, coordinates_of, nearest_cells, two_hop_cells
+from ...store.matrices.blocks import DenseBlock, blocks
 from .module import DISTANCE_KEY, INDEX_KEY
 
-__all__ = ["CellField", "Graph", "Prepared", "dataset_priors", "prepare"]
+__all__ = ["FEWEST_GENES", "CellField", "Graph", "Prepared", "dataset_priors", "prepare"]
 
 Graph = Literal["nearest", "two_hops"]
 
 CELL_NAMES = "_indices"
-_GENES_A_BACKGROUND = 50
+FEWEST_GENES = 50
+"""One of so many genes is taken for background, the least expressed."""
+
 _SIXTH = 5
 
 
@@ -130,7 +134,7 @@ def dataset_priors(x: Any, distance_nm: np.ndarray, n_small_genes: int | None) -
     Parameters
     ----------
     x
-        Counts, ``(n, g)``, dense or sparse.
+        Counts, ``(n, g)``, on any storage.
     distance_nm
         Squared distances of neighbours.
     n_small_genes
@@ -148,18 +152,18 @@ def dataset_priors(x: Any, distance_nm: np.ndarray, n_small_genes: int | None) -
         Fewer genes than the background needs.
     """
     n_genes = x.shape[1]
-    n_small = n_genes // _GENES_A_BACKGROUND if n_small_genes is None else n_small_genes
+    n_small = n_genes // FEWEST_GENES if n_small_genes is None else n_small_genes
     if not 0 < n_small <= n_genes:
         raise ArgumentError(
-            f"RESOLVI tells the background from one gene in {_GENES_A_BACKGROUND}, the least expressed ones, and these "
+            f"RESOLVI tells the background from one gene in {FEWEST_GENES}, the least expressed ones, and these "
             f"are {n_genes} genes: give background_ratio= (0.1, say), or n_small_genes= to compute_dataset_dependent_"
             "priors."
         )
-    smallest = np.argsort(np.asarray(x.sum(0), dtype=np.float32).ravel())[:n_small]
-    mean_n = np.asarray(x.mean(1)).ravel()
-    few = x[:, smallest]
-    small_n = np.asarray(few.mean(1)).ravel()
-    log_totals = np.log1p(np.asarray(x.sum(1)).ravel())
+    smallest = np.argsort(_sums_of_genes(x).astype(np.float32))[:n_small]
+    total_n = total_counts(x)
+    few = x.with_columns(smallest) if isinstance(x, StoredMatrix) else x[:, smallest]
+    mean_n, small_n = total_n / n_genes, total_counts(few) / n_small
+    log_totals = np.log1p(total_n)
     is_full = mean_n > 0
     nearest_nm = np.sort(np.asarray(distance_nm), axis=1)
     return {
@@ -170,6 +174,12 @@ def dataset_priors(x: Any, distance_nm: np.ndarray, n_small_genes: int | None) -
     }
 
 
-def as_numbers(x: Any) -> Any:
-    """Counts that can be added up: sparse, or an array."""
-    return x if sp.issparse(x) else np.asarray(x)
+def _sums_of_genes(x: Any) -> np.ndarray:
+    """Counts of each gene in one pass, ``(g,)``."""
+    sum_g = np.zeros(x.shape[1])
+    for block in blocks(x):
+        if isinstance(block, DenseBlock):
+            sum_g += block.values.sum(0, dtype=np.float64)
+        else:
+            np.add.at(sum_g, block.column_of_entry(), block.data.astype(np.float64))
+    return sum_g

@@ -57,11 +57,11 @@ class ResolvedMixin(RNASeqMixin):
     with scvi-tools.
     """
 
-    def _alone(self) -> dict[str, Any]:
+    def _alone(self, adata: AnnData | None) -> dict[str, Any]:
         """Arguments of a loader that leaves out the neighbours' counts, which decoding a cell itself does not need."""
         keys = [
             key
-            for key in keys_of_rows(self.get_anndata_manager(self._validate_anndata(), required=True))
+            for key in keys_of_rows(self.get_anndata_manager(self._validate_anndata(adata), required=True))
             if key != NEIGHBOR_COUNTS_KEY
         ]
         return {"data_and_attributes": keys}
@@ -236,7 +236,7 @@ class ResolvedMixin(RNASeqMixin):
         >>> list(model.get_mixture_proportions())
         ['true_proportion', 'diffusion_proportion', 'background_proportion']
         """
-        cells = asked(self, adata, indices, batch_size, None, self._alone())
+        cells = asked(self, adata, indices, batch_size, None, self._alone(adata))
         rows = Rows(cells.n_cells)
         with evaluating(self.module):
             for tensors in on_device(cells.batches, self.module):
@@ -302,7 +302,7 @@ class ResolvedMixin(RNASeqMixin):
         """
         labels = self._labels()
         self._check_if_trained(warn=False)
-        cells = asked(self, adata, indices, batch_size, None, self._alone())
+        cells = asked(self, adata, indices, batch_size, None, self._alone(adata))
         probability_nc = self._probabilities(cells, num_samples or 1, seed)
         if soft:
             return pd.DataFrame(probability_nc, index=cells.names, columns=labels)
@@ -353,9 +353,9 @@ class ResolvedMixin(RNASeqMixin):
         """
         self._check_if_trained(warn=False)
         labels, data = self._labels(), self._validate_anndata(adata)
-        every = asked(self, data, None, batch_size, None, self._alone())
+        every = asked(self, data, None, batch_size, None, self._alone(adata))
         probability_nc = self._probabilities(every, n_samples, seed)
         index_nm = np.asarray(data.obsm[neighbor_key or INDEX_KEY]).astype(np.int64)
-        rows = asked(self, data, indices, batch_size, None, self._alone()).require_cells("get_neighbor_abundance")
+        rows = asked(self, data, indices, batch_size, None, self._alone(adata)).require_cells("get_neighbor_abundance")
         found_nc = probability_nc[index_nm[rows]].mean(1)
         return found_nc if return_numpy else pd.DataFrame(found_nc, index=data.obs_names[rows], columns=labels)
