@@ -16,6 +16,7 @@ from .planned import public_names
 from .process import is_first_process
 from .regular_file import open_regular, read_regular
 from .settings import Settings, settings
+from .summary import Explained, Summary
 from .version import __version__, version_numbers
 
 __all__ = [
@@ -27,8 +28,10 @@ __all__ = [
     "SCVI_TOOLS_VERSION",
     "ArgumentError",
     "DataMismatchError",
+    "Explained",
     "MinifiedDataError",
     "Settings",
+    "Summary",
     "UnknownArgumentError",
     "__version__",
     "checked",

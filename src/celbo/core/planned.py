@@ -190,7 +190,7 @@ def _no_attribute(module: str, name: str) -> str:
 
 
 def public_names(module: str) -> Callable[[], list[str]]:
-    """The ``__dir__`` of a package: its public names and its loaded submodules, not what it imports for its own use.
+    """The ``__dir__`` of a package: its public names and loaded packages, not its files nor what they import.
 
     Parameters
     ----------
@@ -200,7 +200,8 @@ def public_names(module: str) -> Callable[[], list[str]]:
 
     def __dir__() -> list[str]:
         package = sys.modules[module]
-        below = [name for name in vars(package) if not name.startswith("_") and f"{module}.{name}" in sys.modules]
+        loaded = {name: sys.modules.get(f"{module}.{name}") for name in vars(package) if not name.startswith("_")}
+        below = [name for name, found in loaded.items() if hasattr(found, "__path__")]
         return sorted({*package.__all__, *below, *(name for name in vars(package) if name.startswith("__"))})
 
     return __dir__

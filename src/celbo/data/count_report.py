@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..core import settings
+from ..core import Explained, Summary, settings
 from ..core.rules import rules
 from ..store.mapped import stretches
 from ..store.tables.columns import true_places
@@ -64,8 +64,8 @@ class TotalsSummary:
     max: float
 
 
-@dataclass(frozen=True, eq=False)
-class CountReport:
+@dataclass(frozen=True, eq=False, repr=False)
+class CountReport(Explained):
     """What :func:`celbo.data.check_counts` found in a matrix of ``n_cells`` by ``n_genes``.
 
     Parameters
@@ -184,6 +184,18 @@ class CountReport:
         found += [self._fractions(where, elsewhere), self._empty("cells", where, elsewhere)]
         found += [self._empty("genes", where, elsewhere)]
         return [finding for finding in found if finding is not None]
+
+    def summary(self) -> Summary:
+        """Shape, sparsity, depth, and what :meth:`findings` has to say. Notebooks show a report by it."""
+        totals = self.totals
+        rows = {
+            "matrix": f"{self.n_cells} cells by {self.n_genes} genes, {self.density:.1%} of the entries not zero",
+            "largest": f"{self.max:g}",
+            "totals": f"{totals.min:g} to {totals.max:g} a cell, median {totals.median:g}, mean {totals.mean:g}",
+            "counts": "yes" if self.is_counts else "no",
+        }
+        said = "\n".join(f"{finding.severity}: {finding}" for finding in self.findings())
+        return Summary("CountReport", rows | ({"to know": said} if said else {}))
 
     def _impossible(self, kind: str, word: str, where: str, elsewhere: Sequence[str] | None) -> Finding | None:
         count = getattr(self, f"n_{kind}")

@@ -10,7 +10,7 @@ from uuid import uuid4
 import numpy as np
 from anndata import AnnData
 
-from ..core import SCVI_TOOLS_VERSION, checked, checked_methods
+from ..core import SCVI_TOOLS_VERSION, Explained, Summary, checked, checked_methods
 from .access import is_mudata
 from .constants import (
     DATA_REGISTRY,
@@ -35,7 +35,7 @@ from .registry import (
     state_registry_of,
     summary_stats_of,
 )
-from .registry_view import places_table, print_setup_call, screen, summary_table
+from .registry_view import places_table, print_setup_call, screen, summary_of, summary_table
 from .validation_check import AnnDataManagerValidationCheck
 
 __all__ = ["AnnDataManager"]
@@ -45,7 +45,7 @@ logger = logging.getLogger("celbo")
 
 @checked_methods
 @checked
-class AnnDataManager:
+class AnnDataManager(Explained):
     """Registers an AnnData for a model and says afterwards where everything is.
 
     What registration adds to the AnnData: ``uns["_scvi_uuid"]`` (its identity), ``uns["_scvi_manager_uuid"]`` (who
@@ -298,8 +298,6 @@ class AnnDataManager:
             raise RuntimeError("Import celbo.dataloaders first: it has the data set that this method makes.")
         return make(self, indices, data_and_attributes, load_sparse_tensor)
 
-    # -- showing ---------------------------------------------------------------------------------------------------
-
     @staticmethod
     def view_setup_method_args(registry: Mapping[str, Any]) -> None:
         """Print the call that set the AnnData up."""
@@ -317,6 +315,11 @@ class AnnDataManager:
                 shown = field.view_state_registry(self.get_state_registry(field.registry_key))
                 if shown is not None:
                     console.print(shown)
+
+    def summary(self) -> Summary:
+        """What it registered: the arguments, the sizes, where each field lies. Notebooks show a manager by it."""
+        found = summary_stats_of(self._registry), data_registry_of(self._registry)
+        return summary_of(type(self).__name__, self._registry, *found)
 
     # -- inside ----------------------------------------------------------------------------------------------------
 

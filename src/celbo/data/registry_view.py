@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..core import Summary
 from .access import place
 from .constants import ATTR_KEY, ATTR_NAME, MOD_KEY, MODEL_NAME, SETUP_ARGS, SETUP_METHOD_NAME
 
@@ -10,9 +11,19 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["places_table", "print_setup_call", "screen", "summary_table", "table"]
+__all__ = ["places_table", "print_setup_call", "screen", "sizes_text", "summary_of", "summary_table", "table"]
 
 _STYLES = ("dodger_blue1", "green", "dark_violet")
+
+
+def summary_of(name: str, registry: Mapping[str, Any], stats: Mapping[str, Any], places: Mapping[str, Any]) -> Summary:
+    """A registry in a few lines: arguments of the setup, sizes, and where each field lies."""
+    given = registry[SETUP_ARGS] or {}
+    rows = {argument: repr(value) for argument, value in given.items() if value is not None}
+    if sizes := sizes_text(stats):
+        rows["sizes"] = sizes
+    rows |= {key: _shown_place(where) for key, where in places.items()}
+    return Summary(f"{name} of {registry[MODEL_NAME]}" if registry[MODEL_NAME] else name, rows)
 
 
 def screen() -> "Console":
@@ -42,6 +53,11 @@ def places_table(data_registry: Mapping[str, Mapping[str, Any]]) -> "Table":
     """Where each field's data lie."""
     rows = [[key, _shown_place(where)] for key, where in data_registry.items()]
     return table("Data Registry", ["Registry Key", "scvi-tools Location"], rows)
+
+
+def sizes_text(stats: Mapping[str, Any]) -> str:
+    """Sizes in one line, as ``400 cells, 100 vars``; those that are 0 are left out."""
+    return ", ".join(f"{value} {name.removeprefix('n_').replace('_', ' ')}" for name, value in stats.items() if value)
 
 
 def _shown_place(where: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from ..data.access import is_mudata
 from .base import Model
 from .outputs import names_of, output_of
 
-__all__ = ["NOTES", "keep", "note", "offers_key", "ready"]
+__all__ = ["NOTES", "keep", "note", "offers_key", "ready", "trained_for"]
 
 NOTES = "celbo"
 """The key in ``adata.uns`` of what results were made with."""
@@ -173,13 +173,18 @@ def note(data: AnnData, key: str, by: str, model: Model, settings_of_call: Mappi
     made_with: dict[str, Any] = {"by": by, "model": type(model).__name__, "version": __version__}
     made_with |= {name: _kept(value) for name, value in settings_of_call.items() if value is not None}
     made_with |= {f"setup_{name}": _kept(value) for name, value in model.registry_["setup_args"].items() if value}
-    by_epoch = {name: frame for name, frame in (model.history or {}).items() if frame.index.name == "epoch"}
-    made_with["epochs"] = max(map(len, by_epoch.values()), default=0)
-    elbo = by_epoch.get("elbo_validation", pd.DataFrame()).dropna().to_numpy()
-    if elbo.size:
-        made_with["elbo_validation"] = float(elbo.min())
+    made_with["epochs"], best = trained_for(model.history)
+    if best is not None:
+        made_with["elbo_validation"] = best
     notes = dict(data.uns[NOTES]) if NOTES in data.uns else {}
     data.uns[NOTES] = notes | {key: made_with}
+
+
+def trained_for(history: Mapping[str, pd.DataFrame] | None) -> tuple[int, float | None]:
+    """Epochs in a history, and the smallest negative ELBO of validation cells if it has one."""
+    by_epoch = {name: frame for name, frame in (history or {}).items() if frame.index.name == "epoch"}
+    elbo = by_epoch.get("elbo_validation", pd.DataFrame()).dropna().to_numpy()
+    return max(map(len, by_epoch.values()), default=0), float(elbo.min()) if elbo.size else None
 
 
 # Before the verb is asked.

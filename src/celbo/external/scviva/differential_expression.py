@@ -57,6 +57,17 @@ class DifferentialExpressionResults:
     n1_index: np.ndarray | None = None
     n2_index: np.ndarray | None = None
 
+    def _repr_html_(self) -> str:
+        """In notebooks: the first genes of each comparison."""
+        tables = {
+            "group 1 against group 2": self.g1_g2,
+            "group 1 against its neighbours": self.g1_n1,
+            "neighbours of group 1 against group 2": self.n1_g2,
+            "neighbours of group 1 against those of group 2": self.n1_n2,
+        }
+        there = {title: table for title, table in tables.items() if table is not None}
+        return "".join(f"<strong>{title}</strong>{table.head(10).to_html()}" for title, table in there.items())
+
     def gpc_info(self) -> dict[str, Any]:
         """Summary of the fitted Gaussian process: its kernel, log-likelihood and number of genes; empty without one."""
         if self.gpc is None:

@@ -15,10 +15,10 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
-from ...core import REGISTRY_KEYS, checked_methods
+from ...core import REGISTRY_KEYS, Explained, Summary, checked_methods
 from ...core.argument_names import TORCH_DEVICE
 from ...data import AnnDataManager
-from .describe import summary_text
+from .describe import summary_of, summary_text
 from .registered import Registered
 
 __all__ = ["ModelFace", "all_managers", "forget_manager", "gene_names", "keep_manager", "kept_manager", "models_of"]
@@ -76,7 +76,7 @@ def forget_manager(owner: object, adata: object) -> bool:
 
 
 @checked_methods
-class ModelFace(Registered):
+class ModelFace(Explained, Registered):
     """State of a model, and how it is asked for."""
 
     _module_cls: ClassVar[type[torch.nn.Module] | None] = None
@@ -281,6 +281,26 @@ class ModelFace(Registered):
 
     def __repr__(self) -> str:
         return self.summary_string
+
+    def summary(self) -> Summary:
+        """What the model is: its state, data, arguments and size, and what it may be asked.
+
+        Notebooks show a model by it.
+
+        Returns
+        -------
+        Text in a terminal, a table in a notebook; ``rows`` has the lines by name.
+
+        Examples
+        --------
+        >>> model.summary().rows["data"]
+        '100 vars, 400 cells, 2 batch, 1 labels'
+        """
+        return summary_of(self, self._registries_by_name(), ModelFace)
+
+    def _registries_by_name(self) -> dict[str, Mapping[str, Any]]:
+        """What setup found out about each data set of the model."""
+        return {"data": self.registry_}
 
     # Verbs that mixins add.
 

@@ -36,6 +36,9 @@ class SeveralSetsMixin(BaseModelClass):
         """Names of the data sets, in their order."""
         raise NotImplementedError
 
+    def _registries_by_name(self) -> dict[str, Mapping[str, Any]]:
+        return dict(zip(self.set_names, self.registries_, strict=True))
+
     def _take_sets(self, adatas: Mapping[str, AnnData]) -> None:
         """Keep each data set with its manager; of a model without data its registries alone."""
         self.adata_managers = {name: self._class_manager(adata) for name, adata in adatas.items()}
