@@ -7,7 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from celbo.cli import estimating
 from celbo.data import simulate_counts
+
+
+@pytest.fixture(autouse=True)
+def briefly(monkeypatch):
+    """Measure this machine for a moment only."""
+    monkeypatch.setattr(estimating, "_SECOND", 0.05)
 
 
 def said(done):

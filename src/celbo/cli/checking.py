@@ -16,6 +16,7 @@ from ..formats import Kind as FileKind
 from ..formats import recognise
 from .counts import opened_on_disk
 from .errors import UserError, as_options
+from .estimating import estimates, size_of
 from .kind import Kind
 from .messages import speaking
 from .models import MODELS
@@ -84,6 +85,8 @@ def _lines(inputs: Sequence[Path], how: ReadingOptions) -> Iterator[tuple[str, s
     if others := _in_python(found):
         yield "in Python", f"{others}: celbo.which(adata) says more"
     if kinds:
+        batches = next(iter(columns.batches.values()), 1)
+        yield from estimates(size_of(list(found.parts.values()), batches), kinds)
         yield "to begin", _line(inputs, kinds, next(iter(found.counts.values())), columns)
 
 

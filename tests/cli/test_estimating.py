@@ -1,0 +1,93 @@
+"""Memory and time to expect: finite, by stated rules, growing with the cells; epochs as a training has them."""
+
+import math
+import re
+from dataclasses import replace
+
+import anndata
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from celbo.cli import estimating
+from celbo.cli.estimating import COST, Size, cells_a_second, default_epochs, estimates, seconds_of, size_of
+from celbo.cli.models import MODELS
+from celbo.data import open as open_data
+from celbo.data import simulate_counts
+from celbo.model import PEAKVI, SCANVI, SCVI
+
+SIZE = Size(20_000, 2_000, 4_000_000)
+
+
+def test_every_model_has_its_cost():
+    assert set(COST) == set(MODELS)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_more_cells_take_longer(model):
+    """Ten times as many at least as long, beyond what ``one_cycle`` makes of them: steps are no fewer."""
+    kind = MODELS[model]
+    times = [seconds_of(kind, replace(SIZE, n_cells=n), 10_000.0) for n in (500, 20_000, 200_000, 2_000_000)]
+    assert all(map(math.isfinite, times))
+    assert times[0] > 0
+    assert times == sorted(times)
+    assert seconds_of(kind, SIZE, 5_000.0) == pytest.approx(2 * seconds_of(kind, SIZE, 10_000.0))
+
+
+@pytest.mark.parametrize(("cls", "labels"), [(SCVI, None), (SCANVI, "cell_type"), (PEAKVI, None)])
+@pytest.mark.parametrize("batch_key", [None, "batch"])
+def test_epochs_are_those_of_a_training(cls, labels, batch_key):
+    adata = simulate_counts(400, 10, n_cell_types=2, seed=0)
+    if cls is PEAKVI:
+        adata.X = adata.X.minimum(1)
+    cls.setup_anndata(adata, batch_key=batch_key, **({} if labels is None else {"labels_key": labels}))
+    model = cls(adata)
+    model.train(seed=0, verbose=0, accelerator="cpu")
+    size = size_of([adata], 1 if batch_key is None else 2)
+    kind = next(one for one in MODELS.values() if one.cls is cls)
+    assert default_epochs(kind, size)[0] == model.trainer.max_epochs
+
+
+def test_size_is_that_of_the_data(tmp_path, rng):
+    x = (rng.random((300, 40)) < 0.2).astype(np.float32)
+    adata = anndata.AnnData(sp.csr_matrix(x))
+    wanted = Size(300, 40, int(x.sum()))
+    assert size_of([adata], 1) == wanted
+    assert size_of([anndata.AnnData(x)], 1) == wanted
+    adata.write_h5ad(tmp_path / "x.h5ad")
+    assert size_of([open_data(tmp_path / "x.h5ad", stream=True)], 1) == wanted
+    assert size_of([adata, adata[:, :10].copy()], 3).n_features == 50
+    assert wanted.share_nonzero == pytest.approx(x.mean())
+
+
+def test_the_rate_is_of_an_scvi_of_this_width(monkeypatch):
+    monkeypatch.setattr(estimating, "_SECOND", 0.05)
+    rate, n_weights = cells_a_second(Size(1_000, 30, 6_000))
+    assert math.isfinite(rate)
+    assert rate > 0
+    adata = simulate_counts(50, 30, seed=0)
+    SCVI.setup_anndata(adata)
+    assert n_weights == sum(weights.numel() for weights in SCVI(adata).module.parameters())
+
+
+def test_the_lines_say_their_basis(monkeypatch):
+    monkeypatch.setattr(estimating, "cells_a_second", lambda size: (1_000.0, 10**6))
+    kinds = [MODELS["scvi"], MODELS["velovi"]]
+    lines = list(estimates(Size(10_000, 500, 10**9), kinds))
+    assert [name for name, _ in lines] == ["memory", "time", ""]
+    memory, times, basis = (text for _, text in lines)
+    assert "8.0 GB of data (1,000,000,000 nonzero values of 8 bytes)" in memory
+    assert "--data stream" in memory
+    epochs, _ = default_epochs(MODELS["scvi"], SIZE)
+    assert epochs > 0
+    assert re.fullmatch(r"about scvi \d+ (s|min), velovi up to \d+ h", times)
+    assert re.search(r"\(scvi: \d+ epochs of 9,000 cells; .* scvi of 500 features at 1,000 cells/s", basis)
+
+
+def test_celbo_check_says_it(small, celbo, monkeypatch):
+    monkeypatch.setattr(estimating, "_SECOND", 0.05)
+    done = celbo("check", small.path)
+    assert done.exit_code == 0, done.stderr
+    assert re.search(r"^memory +about \d+ MB: .* of data", done.stdout, re.MULTILINE)
+    assert re.search(r"^time +about scvi ", done.stdout, re.MULTILINE)
+    assert done.stderr == ""
