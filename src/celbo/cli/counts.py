@@ -13,7 +13,7 @@ from ..data import open as open_data
 from ..data.access import which_layer
 from ..data.count_places import count_places
 from ..store.part import ColumnsError
-from ..store.progress import counting
+from ..store.progress import tracking
 from .errors import UserError, as_options
 from .options import LAYERS
 
@@ -72,7 +72,7 @@ def findings(
         counts_of(_whole(adata, inputs), layer, raw)  # the same, with all the layers that there are
         raise
     where = ("raw" if raw else "X" if layer is None else f"layer {layer!r}") + of_part
-    with counting(x, where) as progress:
+    with tracking(f"Reading {where}", "rows") as progress:
         report = check_counts(x, obs_names=adata.obs_names, var_names=genes_of(adata, raw), progress=progress)
     elsewhere = None
     if not (report.is_counts and report.nnz):

@@ -13,7 +13,6 @@ from ..core.replacing import printable
 from ..data import open as open_data
 from ..data.modality_roles import ROLES
 from ..formats import ORIENTATIONS
-from ..store.progress import tracking
 from ..store.writing.shard import shard as write_shard
 from .counts import counts_of, layers_of
 from .errors import UserError
@@ -128,7 +127,6 @@ def shard(
         adata = opened(inputs, how, [] if layer is None else [layer], raw)
         if raw:
             adata = anndata.AnnData(counts_of(adata, layer, raw), obs=adata.obs, var=adata.raw.var)
-        with tracking("Sharding") as tell:
-            write_shard(adata, output, layer=layer, seed=seed, overwrite=overwrite, progress=tell)
+        write_shard(adata, output, layer=layer, seed=seed, overwrite=overwrite)
     if not quiet:
         typer.echo(f"{adata.n_obs:,} cells in random order, {adata.n_vars:,} genes: {output}")

@@ -4,6 +4,7 @@ Dims: n cells, g genes, r draws.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -12,6 +13,7 @@ import pandas as pd
 
 from ..core import UnknownArgumentError, checked, listed, optional
 from ..module.base import BaseModuleClass
+from ..store.progress import tracking
 from .comparisons import Comparison
 from .differential import Hypothesis, Pairs, differential_effects, expected_fdr
 from .embedding import latent_representation
@@ -181,8 +183,11 @@ def differential_expression(
     groups = [cells for comparison in comparisons for cells in (comparison.cells1, comparison.cells2)]
     means = None if counts is None else beside([one.means(groups) for one in counts])
     tables = []
-    with evaluating(module, seed) as rng:
+    several = tracking("Comparing", "comparisons") if len(comparisons) > 1 else nullcontext()
+    with evaluating(module, seed) as rng, several as tell:
         for i, comparison in enumerate(comparisons):
+            if tell is not None:
+                tell(i, len(comparisons))
             low = [None if means is None else means.mean[j] < hypothesis.threshold_counts for j in (2 * i, 2 * i + 1)]
             pairs = _draw(module, loader_of, comparison, sampling, outputs, rng)
             columns = differential_effects(

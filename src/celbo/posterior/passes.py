@@ -13,9 +13,11 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from ..core import REGISTRY_KEYS, settings
+from ..dataloaders import AnnDataLoader
 from ..module.base import BaseModuleClass
 from ..ops.draws import minibatches_of, randomness_of
 from ..ops.native.threads import between_batches, working_threads
+from ..store.progress import tracking
 
 __all__ = [
     "Batches",
@@ -88,13 +90,18 @@ def evaluating(module: BaseModuleClass, seed: int | None = None) -> Iterator[np.
 
 def on_device(batches: Batches, module: BaseModuleClass) -> Iterator[dict[str, Tensor]]:
     """The minibatches on the module's device, so that each table travels once however often it is decoded."""
-    device = device_of(module)
-    for tensors in minibatches_of(batches):
-        between_batches()
-        if not isinstance(tensors, Mapping):
-            kind = type(tensors).__name__
-            raise TypeError(f"dataloader must give minibatches, mappings of registry keys to tensors, not a {kind}.")
-        yield {key: table.to(device, non_blocking=True) for key, table in tensors.items() if table is not None}
+    device, done = device_of(module), 0
+    total = len(batches.indices) if isinstance(batches, AnnDataLoader) else None
+    with tracking("Computing") as tell:
+        for tensors in minibatches_of(batches):
+            between_batches()
+            if not isinstance(tensors, Mapping):
+                kind = type(tensors).__name__
+                raise TypeError(f"dataloader must give minibatches, mappings of registry keys to tensors, not {kind}.")
+            yield {key: table.to(device, non_blocking=True) for key, table in tensors.items() if table is not None}
+            if tell is not None:
+                done += size_of(tensors)
+                tell(done, total)
 
 
 def size_of(tensors: Minibatch) -> int:

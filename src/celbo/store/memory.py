@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-__all__ = ["available_memory", "readable_bytes"]
+__all__ = ["available_memory", "readable_bytes", "resident_memory"]
 
 _LIMITS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -40,6 +40,14 @@ def _of_group(limit: str, used: str) -> int | None:
         most = (_CGROUPS / limit).read_text(encoding="ascii").strip()
         return None if most == "max" else max(0, int(most) - int((_CGROUPS / used).read_text(encoding="ascii")))
     except (OSError, ValueError):
+        return None
+
+
+def resident_memory() -> int | None:
+    """Bytes of memory that this process has; None where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
         return None
 
 

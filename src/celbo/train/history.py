@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Protocol, SupportsFloat
@@ -12,6 +12,7 @@ import pandas as pd
 
 from ..core import settings, unknown_name
 from ..core.kinds import described
+from ..store.progress import tracking
 
 __all__ = ["SHOWN", "History", "Progress", "make_loggers", "make_progress", "speaking_at"]
 
@@ -167,11 +168,25 @@ def speaking_at(verbose: int) -> Iterator[None]:
         _is_silent.reset(before)
 
 
+class Reached(Protocol):
+    """How far a run is."""
+
+    current_epoch: int
+    batches_done: int
+
+    @property
+    def num_training_batches(self) -> int | None:
+        """Minibatches an epoch; None: nobody knows."""
+
+
 class Progress(Protocol):
     """What the loop tells about itself."""
 
     def start(self, n_epochs: int) -> None:
         """Training begins."""
+
+    def batch(self, run: "Reached") -> None:
+        """A training minibatch is done."""
 
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """An epoch ended."""
@@ -184,6 +199,9 @@ class Silent:
     """Says nothing."""
 
     def start(self, n_epochs: int) -> None:
+        """Nothing."""
+
+    def batch(self, run: Reached) -> None:
         """Nothing."""
 
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
@@ -206,26 +224,30 @@ class Lines(Silent):
 
 
 class Bar(Silent):
-    """A rich progress bar on stderr, gone from the screen's way when done."""
+    """A bar where somebody sees it, see :mod:`celbo.store.progress`; it moves within an epoch too."""
 
     def start(self, n_epochs: int) -> None:
-        """Draw the bar."""
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-        from rich.progress import Progress as RichProgress
+        """Have the bar ready."""
+        self._n_epochs, self._figures = n_epochs, ""
+        self._shown = ExitStack()
+        self._tell = self._shown.enter_context(tracking("Training", "epochs"))
 
-        columns = ("Training", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        self._bar: Any = RichProgress(*columns, TextColumn("{task.fields[figures]}"), console=Console(stderr=True))
-        self._task = self._bar.add_task("epochs", total=n_epochs, figures="")
-        self._bar.start()
+    def batch(self, run: Reached) -> None:
+        """Move the bar by a part of an epoch."""
+        if self._tell is not None:
+            n_batches = run.num_training_batches
+            part = run.batches_done / n_batches if n_batches else 0
+            self._tell(run.current_epoch + part, self._n_epochs, self._figures)
 
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Move the bar."""
-        self._bar.update(self._task, completed=epoch + 1, figures=_figures(metrics))
+        """Move the bar to the end of an epoch, with its figures."""
+        if self._tell is not None:
+            self._figures = _figures(metrics)
+            self._tell(epoch + 1, self._n_epochs, self._figures)
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
-        self._bar.stop()
+        """Leave the screen as it was."""
+        self._shown.close()
 
 
 def _figures(metrics: Mapping[str, float]) -> str:
@@ -238,8 +260,8 @@ def make_progress(verbose: int) -> Progress:
     Parameters
     ----------
     verbose
-        0: silent. 1: a bar on a terminal or in a notebook, nothing where output is kept in a file. 2: one line an
-        epoch.
+        0: silent. 1: a bar on a terminal or in a notebook, nothing in CI or where output is kept in a file. 2: one line
+        an epoch.
     """
     if verbose >= 2:
         return Lines()

@@ -84,6 +84,7 @@ def _train(trainer: Run) -> None:
         _training_batch(trainer, trainer.to_device(batch), trainer.batches_done)
         trainer.batches_done += 1
         trainer.checkpointing.batch_done()
+        trainer.progress.batch(trainer)
         if 0 < trainer.max_steps <= trainer.global_step:
             break
     if not trainer.batches_done:

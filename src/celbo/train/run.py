@@ -10,7 +10,7 @@ from torch import Tensor
 from ..ops.draws import drawing_of
 from .engines.engine import Engine
 from .engines.recorded import RecordedStage
-from .history import History
+from .history import History, Progress
 from .nonfinite import NonFiniteLossError, copy_weights
 from .plans.base import Plan
 from .run_state import RunState
@@ -69,6 +69,8 @@ class Run(RunState):
         The attempts of this run, and what each begins with.
     checkpointing
         Is told of each minibatch.
+    progress
+        Shows on the screen how far the run is.
     identity
         What the run is made of, see :func:`~celbo.train.checkpoints.fingerprint.describe_run`.
     recorded
@@ -84,6 +86,7 @@ class Run(RunState):
     stateful: Sequence[Stateful]
     attempts: Stateful
     checkpointing: Watcher
+    progress: Progress
     identity: dict[str, Any]
     recorded: dict[str, RecordedStage[Any]]
     retries: int

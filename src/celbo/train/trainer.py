@@ -29,7 +29,7 @@ from .callbacks import (
 )
 from .config import as_list, refuse_unknown
 from .engines.engine import make_engine
-from .history import History, Progress, make_loggers, make_progress, speaking_at
+from .history import History, make_loggers, make_progress, speaking_at
 from .loop import prepare_recordings, run_epoch
 from .nonfinite import FiniteGuard, say_where_cells_are_alike
 from .optim import unpack_optimizers
@@ -279,12 +279,12 @@ class Trainer(TrainerView):
         can_retry = self.attempts.number < self.retries
         self.guard = FiniteGuard(self.raw_module, every, self.engine.any_process, can_retry)
         prepare_recordings(self)
-        progress = make_progress(self.verbose if self.engine.is_first else 0)
+        self.progress = make_progress(self.verbose if self.engine.is_first else 0)
         started, self.n_seen = time.perf_counter(), 0
-        progress.start(self.max_epochs)
+        self.progress.start(self.max_epochs)
         try:
             self._begin()
-            self._run_epochs(progress)
+            self._run_epochs()
             self._end()
         except KeyboardInterrupt:
             self.interrupted = True
@@ -297,16 +297,16 @@ class Trainer(TrainerView):
         finally:
             self.recorded = {}  # their memory
             self.checkpointing.close()
-            progress.close()
+            self.progress.close()
             self.call("teardown", stage="fit")
         if self.engine.is_first and self.verbose:
             say_summary(self, time.perf_counter() - started)
 
-    def _run_epochs(self, progress: Progress) -> None:
+    def _run_epochs(self) -> None:
         while not self._finished():
             row = run_epoch(self)
             self.n_seen += self.plan.train_epoch_metrics.n_obs
-            progress.epoch(self.current_epoch, row)
+            self.progress.epoch(self.current_epoch, row)
             self.current_epoch += 1
             self.batches_done, self.epoch_is_trained = 0, False
             self.checkpointing.epoch_done()

@@ -1,7 +1,9 @@
 """A progress bar over a sequence."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import Any, Literal, TypeVar
+
+from ..store.progress import tracking
 
 __all__ = ["track"]
 
@@ -30,7 +32,12 @@ def track(
     **kwargs
         ``total``: length of a sequence that does not know its own; others of tqdm are without effect.
     """
-    from rich.progress import track as rich_track  # 20 ms to import, for those who show a bar
-
-    total = kwargs.get("total")
-    return iter(rich_track(sequence, description=description, total=total, disable=disable, transient=True))
+    if disable:
+        yield from sequence
+        return
+    total = kwargs.get("total", len(sequence) if isinstance(sequence, Sized) else None)
+    with tracking(description, "items") as tell:
+        for done, item in enumerate(sequence, start=1):
+            yield item
+            if tell is not None:
+                tell(done, total)

@@ -66,7 +66,7 @@ class DifferentialMixin(Model):
         fdr_target
             Expected false discovery rate of the column ``is_de_fdr_{fdr_target}``; several: a column for each.
         silent
-            Accepted for compatibility with scvi-tools: there is no progress bar.
+            Accepted for compatibility with scvi-tools: bars come by ``celbo.settings.verbosity``.
         weights, importance_weighting_kwargs
             See ``get_normalized_expression``.
         filter_outlier_cells

@@ -79,7 +79,7 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         return_numpy
             An array instead of a DataFrame.
         silent
-            Accepted for compatibility with scvi-tools: there is no progress bar.
+            Accepted for compatibility with scvi-tools: bars come by ``celbo.settings.verbosity``.
         data_loader_kwargs
             Further arguments of the data loader.
         output
@@ -207,7 +207,7 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         output
             See the class.
         silent
-            Accepted for compatibility with scvi-tools: there is no progress bar.
+            Accepted for compatibility with scvi-tools: bars come by ``celbo.settings.verbosity``.
         **data_loader_kwargs
             Further arguments of the data loader.
 
@@ -269,7 +269,7 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         output
             See the class.
         silent
-            Accepted for compatibility with scvi-tools: there is no progress bar.
+            Accepted for compatibility with scvi-tools: bars come by ``celbo.settings.verbosity``.
 
         Returns
         -------

@@ -217,7 +217,7 @@ class MultimodalMixin(ExpressionWriterMixin, AccessibilityMixin, VAEMixin):
         return_numpy
             An array instead of a DataFrame.
         silent
-            Accepted for compatibility with scvi-tools: there is no progress bar.
+            Accepted for compatibility with scvi-tools: bars come by ``celbo.settings.verbosity``.
 
         Returns
         -------

@@ -96,7 +96,7 @@ class ProteinMixin(RNASeqMixin):
         return_numpy
             Arrays instead of DataFrames.
         silent
-            Accepted for compatibility with scvi-tools: there is no progress bar.
+            Accepted for compatibility with scvi-tools: bars come by ``celbo.settings.verbosity``.
 
         Returns
         -------
@@ -362,7 +362,7 @@ class ProteinMixin(RNASeqMixin):
         log_transform
             Correlate ``log(1 + rate)``; ranks do not depend on it.
         silent
-            Accepted for compatibility with scvi-tools: there is no progress bar.
+            Accepted for compatibility with scvi-tools: bars come by ``celbo.settings.verbosity``.
 
         Returns
         -------

@@ -8,6 +8,7 @@ import pandas as pd
 from anndata import AnnData
 
 from ...store.matrices.masks import require_unmasked
+from ...store.progress import tracking
 from ..access import anndata_value, place, put_row_major, require_key
 from ..counts import check_counts, is_count_matrix
 from ..genes import align_genes
@@ -134,7 +135,9 @@ class ArrayLikeField(BaseArrayLikeField):
     def _check_counts(self, adata: AnnData) -> None:
         if self.is_count_data:
             values = anndata_value(adata, self.attr_name, self.attr_key)
-            report = check_counts(values, obs_names=adata.obs_names, var_names=list(map(str, self.column_names(adata))))
+            names = list(map(str, self.column_names(adata)))
+            with tracking(f"Reading {self.place}", "rows") as progress:
+                report = check_counts(values, obs_names=adata.obs_names, var_names=names, progress=progress)
             elsewhere = None if report.is_counts and report.nnz else self._count_tables(adata, values.shape)
             report.raise_if_bad(self.place, elsewhere)
             report.tell(self.place, elsewhere)

@@ -10,7 +10,7 @@ from anndata import AnnData
 from ...core import REGISTRY_KEYS, settings
 from ...core.rules import rules
 from ...store.matrices.masks import require_unmasked
-from ...store.progress import counting
+from ...store.progress import tracking
 from ..access import anndata_value, put_row_major, raw_of, require_key, which_layer
 from ..constants import RAW
 from ..count_places import count_places
@@ -158,7 +158,7 @@ class LayerField(BaseAnnDataField):
 
     def _check_counts(self, adata: AnnData) -> None:
         x = anndata_value(adata, self.attr_name, self.attr_key)
-        with counting(x, self.place) as progress:
+        with tracking(f"Reading {self.place}", "rows") as progress:
             report = check_counts(x, obs_names=adata.obs_names, var_names=self.column_names(adata), progress=progress)
         elsewhere = None if report.is_counts and report.nnz else self._other_places(adata)
         report.raise_if_bad(self.place, elsewhere)

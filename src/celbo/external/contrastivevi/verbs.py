@@ -110,7 +110,7 @@ class ContrastiveMixin(Model):
         return_mean, return_numpy, seed
             See the class.
         silent
-            Accepted for compatibility with scvi-tools: there is no progress bar.
+            Accepted for compatibility with scvi-tools: bars come by ``celbo.settings.verbosity``.
 
         Returns
         -------

@@ -9,6 +9,8 @@ import h5py
 import numpy as np
 from scipy import sparse
 
+from ..progress import Tell
+
 __all__ = ["CHUNK_ENTRIES", "CsrWriter"]
 
 CHUNK_ENTRIES = 2**17
@@ -38,6 +40,7 @@ class CsrWriter:
         self._waiting: dict[str, np.ndarray] = {}
         self._shape = (n, g)
         self.n_written = 0
+        self.tell: Tell | None = None
 
     def append(self, block_ng: np.ndarray | sparse.csr_array) -> None:
         """Write the next rows, ``(rows, g)``, dense or sparse, of one dtype throughout."""
@@ -45,6 +48,8 @@ class CsrWriter:
         self._lengths.append(np.diff(block.indptr).astype(np.int64))
         self._write(block.data, block.indices.astype(np.int32, copy=False))
         self.n_written += block.shape[0]
+        if self.tell is not None:
+            self.tell(self.n_written, self._shape[0])
 
     def finish(self) -> None:
         """Write what waits for a chunk to be full, and where each row begins."""

@@ -19,6 +19,7 @@ from anndata.io import write_elem
 from ...core import optional
 from ...core.replacing import building
 from ..mapped import is_mapped, stretches
+from ..progress import Tell, tracking
 from ..tables.columns import forget_column
 from .csr import CsrWriter
 from .writable import writable_column, writable_names
@@ -79,8 +80,9 @@ def matrix_writer(
     ValueError
         When other than as many rows came as ``obs`` has.
     """
-    with new_anndata(Path(path), overwrite) as root:
+    with new_anndata(Path(path), overwrite) as root, tracking(f"Writing {Path(path).name}") as tell:
         writer = (CsrWriter if sparse else MatrixWriter)(root, len(obs), len(var))
+        writer.tell = tell
         yield writer
         if writer.n_written != len(obs):
             raise ValueError(f"{path} is for {len(obs)} rows, and {writer.n_written} came.")
@@ -173,6 +175,7 @@ class MatrixWriter:
         self._root, self._shape, self._name = root, (n, g), name
         self._x: Any = None
         self.n_written = 0
+        self.tell: Tell | None = None
 
     def append(self, block_ng: np.ndarray) -> None:
         """Write the next rows, ``(rows, g)``, of one dtype throughout."""
@@ -183,6 +186,8 @@ class MatrixWriter:
             raise ValueError(f"The matrix has {self._shape[0]} rows, and {stop} came.")
         self._x[self.n_written : stop] = block_ng
         self.n_written = stop
+        if self.tell is not None:
+            self.tell(stop, self._shape[0])
 
     def finish(self) -> None:
         """Nothing waits."""

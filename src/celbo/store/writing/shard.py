@@ -8,6 +8,7 @@ Dims: n cells, k buckets.
 
 import tempfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from scipy import sparse
 from ...core import optional, unknown_name
 from ..matrices.index_structure import check_sparse
 from ..matrices.matrix import StoredMatrix, stored_matrix
+from ..progress import tracking
 from ..tables.obs import reordered
 from .csr import CsrWriter
 from .matrix import new_anndata, write_table
@@ -58,7 +60,7 @@ def shard(
     bucket_bytes
         Memory to work in; None: 128 MiB. As much room as the data take is needed beside the store meanwhile.
     progress
-        Called with (rows done, rows in both passes).
+        Called with (rows done, rows in both passes); None: a bar, where somebody sees it.
 
     Returns
     -------
@@ -82,10 +84,11 @@ def shard(
     with (
         new_anndata(path, overwrite) as root,
         tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder,
+        tracking("Sharding", "rows") if progress is None else nullcontext(progress) as tell,
     ):
         per_bucket = max(1, int((bucket_bytes or BUCKET_BYTES) / rows.bytes_per_row))
-        buckets = _deal(rows, order_n, per_bucket, Path(folder), progress)
-        _write_csr(root, rows, buckets, progress)
+        buckets = _deal(rows, order_n, per_bucket, Path(folder), tell)
+        _write_csr(root, rows, buckets, tell)
         write_table(root, "obs", obs)
         write_table(root, "var", adata.var)
     return path
