@@ -1,5 +1,7 @@
 """TOTALANVI: labels from genes and proteins; scvi-tools' archives and their figures."""
 
+from copy import deepcopy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,7 @@ from torch.distributions import Normal, kl_divergence
 
 from celbo.external import TOTALANVI
 from celbo.model import TOTALVI
+from celbo.module import Classifier
 from celbo.ops.random import own_rng
 
 SETUP = {"protein_expression_obsm_key": "protein", "batch_key": "batch"}
@@ -69,14 +72,48 @@ class TestPrediction:
         gain_n = (at_x - at_0).numpy()[cells, soft.to_numpy().argmax(1)]
         assert table["attribution_mean"].sum() == pytest.approx(gain_n.mean(), rel=1e-2)
 
-    def test_an_adversary_of_the_batch(self):
-        """It guesses the batch of all cells while labels are learned; without it nothing is different."""
+    def test_loss_of_an_adversary(self):
+        """Of one minibatch: the loss without it and its weight times what it is told; no weight changes nothing."""
+        runs = {}
+        for weight in (None, 0.0, 5.0):
+            model = made(labelled())
+            adversary = {"scale_adversarial_loss": weight or 0.0, "n_epochs_kl_warmup": 4}
+            model.train(
+                **{"max_epochs": 1, "batch_size": 512, "train_size": 1.0, "check_val_every_n_epoch": 0},
+                **{"adversarial_classifier": weight is not None, "plan_kwargs": adversary, "recipe": "classic"},
+                **{"verbose": 0, "seed": 0, "accelerator": "cpu"},
+            )
+            runs[weight] = model
+        loss = {weight: float(model.history["train_loss"].iloc[0, 0]) for weight, model in runs.items()}
+        fool = float(runs[5.0].history["fool_loss_train"].iloc[0, 0])
+        assert fool == pytest.approx(np.log(2), abs=0.1)  # a classifier that knows nothing yet
+        assert loss[5.0] == pytest.approx(loss[0.0] + 5 * fool, rel=1e-6)
+        plain, without_weight = (runs[weight].module.state_dict() for weight in (None, 0.0))
+        assert all(torch.equal(plain[name], without_weight[name]) for name in plain)
+
+    def test_an_adversary_guesses_the_batch_of_all_cells(self, monkeypatch):
+        """Both its losses are the cross-entropies of the latents that the loss had, labelled or not."""
         model = made(labelled())
-        model.train(max_epochs=2, adversarial_classifier=True, verbose=0, seed=0, accelerator="cpu")
-        assert model.recipe_ == "classic"
-        assert len(model.trainer.optimizers) == 2
-        assert {"fool_loss_train", "adversarial_loss_train", "train_accuracy"} <= set(model.history)
-        assert model.history["adversarial_loss_train"].iloc[0, 0] == pytest.approx(np.log(2), abs=0.1)
+        classifier = Classifier(4, 8, 2, dropout_rate=0.0, logits=True, use_batch_norm=False)
+        encode, seen = model.module.inference, []
+
+        def inference(*args, **kwargs):
+            seen.append((kwargs["batch_index"], encode(*args, **kwargs)))
+            return seen[-1][1]
+
+        monkeypatch.setattr(model.module, "inference", inference)
+        plan = {"scale_adversarial_loss": 2.0, "adversarial_classifier": classifier}
+        before = deepcopy(classifier.state_dict())
+        options = {"max_epochs": 1, "batch_size": 512, "train_size": 1.0, "check_val_every_n_epoch": 0}
+        model.train(**options, recipe="classic", plan_kwargs=plan, verbose=0, seed=0, accelerator="cpu")
+        batch_n1, outputs = next((b, out) for b, out in seen if len(b) == 160)
+        assert any(not torch.equal(before[name], value) for name, value in classifier.state_dict().items())
+        classifier.load_state_dict(before)
+        log_q_n2 = classifier.log_probs(outputs["z"].detach())
+        true_n, other_n = (log_q_n2.gather(1, code_n1.long()).detach() for code_n1 in (batch_n1, 1 - batch_n1))
+        history = model.history
+        assert history["adversarial_loss_train"].iloc[0, 0] == pytest.approx(-true_n.mean().item(), rel=1e-5)
+        assert history["fool_loss_train"].iloc[0, 0] == pytest.approx(-other_n.mean().item(), rel=1e-5)
 
     def test_verbs_of_totalvi(self, model):
         rna, protein = model.get_normalized_expression(n_samples=2, seed=0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from anndata import AnnData
 from scipy import stats
-from torch.distributions import kl_divergence
+from torch.distributions import Normal, kl_divergence
 
 import celbo
 from celbo.core.rules import SCVI_TOOLS, followed
@@ -271,6 +271,20 @@ class TestMissingProteins:
         model = TOTALVI(set_up(self.some_missing(0.0)), n_latent=4, n_hidden=8, override_missing_proteins=True)
         assert model.module.measured is None
 
+    @pytest.mark.parametrize(("recipe", "weight"), [("one_cycle", 10.0), ("classic", "auto")])
+    def test_weight_of_the_adversary(self, recipe, weight):
+        model, plans = TOTALVI(set_up(self.some_missing(0.0)), n_latent=4, n_hidden=8), []
+
+        class Keep:
+            def on_train_start(self, trainer, plan):
+                plans.append(plan)
+
+        model.train(max_epochs=1, batch_size=32, recipe=recipe, callbacks=[Keep()], verbose=0)
+        assert plans[0].scale_adversarial_loss == weight
+        given = {"plan_kwargs": {"scale_adversarial_loss": 2.0}}
+        model.train(max_epochs=1, batch_size=32, recipe=recipe, callbacks=[Keep()], verbose=0, **given)
+        assert plans[1].scale_adversarial_loss == 2.0
+
     def test_the_adversary_is_on_where_panels_differ(self):
         adata = self.some_missing(0.0)
         model = TOTALVI(set_up(adata), n_latent=4, n_hidden=8)
@@ -304,6 +318,27 @@ class TestBackground:
         mean, spread = background_of_cells(lambda rows: counts[rows], np.zeros(20, int), (8, 1), masks)
         assert (mean == 0).all()
         assert (spread == 1).all()
+
+    @pytest.mark.parametrize("activation", ["softplus", "exp"])
+    def test_training_begins_with_the_background_of_its_prior(self, activation):
+        """What it costs is the divergence from the mean of the panels' priors, of thousands of nats before."""
+        model = TOTALVI(
+            set_up(cite()), n_latent=4, n_hidden=8, extra_decoder_kwargs={"activation_function_bg": activation}
+        )
+        module, tensors = model.module.eval(), batch_of(model)
+
+        def cost() -> torch.Tensor:
+            with own_rng(0):
+                decoded = module(tensors)[1]
+            return kl_divergence(decoded["q_background"], module._background_prior(tensors)).sum(-1).detach()
+
+        before = cost()
+        assert module.start_from_counts(tensors["X"])
+        mean_pb, spread_pb = module.background_pro_alpha.detach(), module.background_pro_log_beta.detach().exp()
+        begun = Normal(mean_pb.mean(1, keepdim=True), spread_pb.mean(1, keepdim=True))
+        expected_b = kl_divergence(begun, Normal(mean_pb, spread_pb)).sum(0)
+        torch.testing.assert_close(cost(), expected_b[tensors["batch"].squeeze(1).long()], rtol=1e-3, atol=1e-4)
+        assert cost().mean() < before.mean() / 50
 
     def test_prior_from_cells_is_the_same_each_time(self):
         models = [TOTALVI(set_up(cite()), n_latent=4, n_hidden=8) for _ in range(2)]

@@ -48,6 +48,9 @@ logger = logging.getLogger("celbo")
 
 _FEWEST_FOR_PRIOR = 10
 _CLASSIC_WARMUP, _WARMUP = 0.75, 2 / 3
+_WEIGHT_OF_ADVERSARY = 10.0
+"""A cell has thousands of nats, of which its batch in the latents costs .7: a weight of 1 does not take it out."""
+
 _CLASSIC: Mapping[str, Any] = {"lr": 4e-3, "batch_size": 256, "early_stopping": True, "reduce_lr_on_plateau": True}
 """Settings of scvi-tools, which other recipes have values of their own for."""
 
@@ -73,6 +76,8 @@ def _train_settings(model: "TOTALVI", options: dict[str, Any]) -> dict[str, Any]
         options = {name: value for name, value in options.items() if (name, value) not in _CLASSIC.items()}
     if options["n_steps_kl_warmup"] is None and options["n_epochs_kl_warmup"] is None:
         options |= _warmup(model, find_recipe(chosen), options)
+    if chosen != "classic" and adversary:
+        plan["scale_adversarial_loss"] = _WEIGHT_OF_ADVERSARY
     options["plan_kwargs"] = plan | dict(options["plan_kwargs"] or {})
     if indexing is not None:
         options["datasplitter_kwargs"] = {"external_indexing": indexing} | (options["datasplitter_kwargs"] or {})
@@ -209,7 +214,9 @@ class TOTALVI(ProteinMixin, VAEMixin, ArchesMixin, UnsupervisedTrainingMixin, Ba
         {"external_indexing": None},
         own={
             "adversarial_classifier": Argument(
-                bool | None, "Let a classifier take the batch out of the latents; None: where panels differ."
+                bool | None,
+                "Let a classifier take the batch out of the latents; None: where panels differ. By another recipe than "
+                "``classic`` its weight is 10 (``plan_kwargs={'scale_adversarial_loss': ...}``).",
             ),
             "external_indexing": Argument(
                 Sequence[np.ndarray] | None, "Row numbers to train, validate and test on, instead of a random split."

@@ -381,10 +381,11 @@ class TOTALVAE(CountedModule):
 
     @torch.no_grad()
     def start_from_counts(self, x: Tensor) -> bool:
-        """Begin with the dispersions that the counts of genes have; see :class:`~celbo.module.VAE`."""
+        """Begin with the dispersions of the counts, and the prior's background: others cost thousands of nats."""
         if not 0 < x.sum() < float("inf"):
             return False
         self.px_r.t().copy_(log_theta_by_moments(x))
+        self.decoder.start_background(self.background_pro_alpha.mean(1), self.background_pro_log_beta.exp().mean(1))
         return True
 
 

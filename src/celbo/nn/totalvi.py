@@ -221,6 +221,18 @@ class DecoderTOTALVI(nn.Module):
         py["scale"] = F.normalize(torch.sigmoid(-py["mixing"]) * py["rate_fore"], p=1, dim=-1)
         return {"scale": scale_ng, "rate": library_gene * scale_ng, "dropout": dropout}, py, py.pop("log_back")
 
+    @torch.no_grad()
+    def start_background(self, log_mean_p: Tensor, spread_p: Tensor) -> None:
+        """Let the background of every cell begin with this log mean and spread, ``(p,)`` each, whatever its latents."""
+        is_softplus = isinstance(self.activation_function_bg, nn.Softplus)
+        before_activation_p = (spread_p.expm1() if is_softplus else spread_p).log()
+        heads = {self.py_back_mean_log_alpha: log_mean_p, self.py_back_mean_log_beta: before_activation_p}
+        for head_of_background, value_p in heads.items():
+            for layer in head_of_background.modules():
+                if isinstance(layer, nn.Linear):
+                    layer.weight.zero_()
+                    layer.bias.copy_(value_p)
+
     def logits(
         self, z: Tensor, *cat_list: Tensor | None, use_dropout: bool = True
     ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
