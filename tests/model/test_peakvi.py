@@ -123,6 +123,8 @@ class TestTraining:
         model.train(**given)
         assert (seen["recipe"], seen["max_epochs"], seen["plan_kwargs"]["lr"]) == (recipe, max_epochs, lr)
         assert seen["trainer_kwargs"]["early_stopping"] == (recipe == "classic")
+        gives_up = recipe == "one_cycle" and "max_epochs" not in given  # who asks for seven epochs gets seven
+        assert seen["trainer_kwargs"].get("gives_up_after", 1.0) == (0.3 if gives_up else 1.0)
 
     def test_by_loaders_without_data(self, model, monkeypatch, tmp_path):
         seen = {}

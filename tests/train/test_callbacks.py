@@ -121,6 +121,15 @@ def test_keep_best_looks_at_the_last_part_only(run):
     assert run([5, 1, 3, 4], max_epochs=9, keep_best=True, keep_best_from=0.9, **stopping).raw_module.w.item() == 1.0
 
 
+def test_keep_best_gives_up(run):
+    trainer = run([5, 1, 2, 3, 4, 0], max_epochs=6, keep_best=True, gives_up_after=0.5)
+    assert (trainer.current_epoch, trainer.raw_module.w.item()) == (5, 1.0)
+    later = run([5, 1, 2, 3, 0, 4], max_epochs=6, keep_best=True, gives_up_after=0.5)
+    assert (later.current_epoch, later.raw_module.w.item()) == (6, 4.0)
+    never = run([1, 2, 3, 4, 5, 6], max_epochs=6, keep_best=True)
+    assert (never.current_epoch, never.raw_module.w.item()) == (6, 0.0)
+
+
 def test_keep_best_after_an_interrupt(run):
     class Interrupts(Callback):
         def on_train_batch_end(self, trainer, plan, outputs, batch, batch_idx):

@@ -186,30 +186,45 @@ class KeepBest(Callback):
     from_share
         Share of the run before which no weights are kept. A few cells' ELBO can be best long before the latents
         separate types and mix batches.
+    gives_up_after
+        Share of the run without better weights after which it ends: the steps to come would be thrown away.
     """
 
-    def __init__(self, monitor: str = "elbo_validation", mode: str = "min", from_share: float = 0.0) -> None:
+    def __init__(
+        self,
+        monitor: str = "elbo_validation",
+        mode: str = "min",
+        from_share: float = 0.0,
+        gives_up_after: float = 1.0,
+    ) -> None:
         self.monitor = monitor
-        self.from_share = from_share
+        self.from_share, self.gives_up_after = from_share, gives_up_after
         self.best = _Best(mode)
         self.best_epoch: int | None = None
+        self.best_step = 0
         self._weights: dict[str, Tensor] = {}
 
     def on_validation_end(self, trainer: RunState, plan: "Plan") -> None:
-        """Copy the weights when the metric is the best so far."""
-        if self.from_share and trainer.global_step < self.from_share * trainer.estimated_stepping_batches:
+        """Copy the weights when the metric is the best so far; end a run that has not improved for long."""
+        n_steps = trainer.estimated_stepping_batches
+        if self.from_share and trainer.global_step < self.from_share * n_steps:
             return
         if self.best.improves(float(find_metric(trainer.callback_metrics, self.monitor, "keeping the best weights"))):
-            self.best_epoch = trainer.current_epoch
+            self.best_epoch, self.best_step = trainer.current_epoch, trainer.global_step
             self._weights = copy_weights(trainer.raw_module, self._weights)
+        elif self.gives_up_after < 1 and trainer.global_step - self.best_step >= self.gives_up_after * n_steps:
+            share = f"{self.gives_up_after:.0%} of the run"
+            trainer.stop(f"{self.monitor} did not improve for {share}; best {_short(self.best.value)}")
 
     def state_dict(self) -> dict[str, Any]:
-        """Best value, its epoch and weights."""
-        return {"best": self.best.value, "best_epoch": self.best_epoch, "weights": self._weights}
+        """Best value, its epoch, step and weights."""
+        where = {"best_epoch": self.best_epoch, "best_step": self.best_step}
+        return {"best": self.best.value, **where, "weights": self._weights}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Put them back."""
         self.best.value, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
+        self.best_step = state_dict.get("best_step", 0)  # runs that know no step are of a version that never gave up
         self._weights = dict(state_dict["weights"])
 
     def on_train_end(self, trainer: RunState, plan: "Plan") -> None:

@@ -193,6 +193,10 @@ class _Training:
         return options | {"plan_kwargs": plan | given}
 
 
+_OF_OWN_EPOCHS = {"gives_up_after"}
+"""Settings of a recipe that go with its own number of epochs: who asks for ten epochs gets ten."""
+
+
 def _by_recipe(model: Any, options: dict[str, Any], given: set[str]) -> dict[str, Any]:
     """Settings of the model's own recipe in place of defaults, which are scvi-tools' and meant for ``classic``.
 
@@ -206,7 +210,8 @@ def _by_recipe(model: Any, options: dict[str, Any], given: set[str]) -> dict[str
     elif options["recipe"] is None and "max_epochs" not in given and options.get("datamodule") is None:
         recipe = recipe.for_cells(math.ceil(model.adata_manager.adata.n_obs * (options.get("train_size") or 0.9)))
     own = model._own_settings(recipe.name, asked=options["recipe"] is not None)
-    return options | {"recipe": recipe.name} | {one: value for one, value in own.items() if one not in given}
+    not_meant = given | (_OF_OWN_EPOCHS if "max_epochs" in given else set())
+    return options | {"recipe": recipe.name} | {one: value for one, value in own.items() if one not in not_meant}
 
 
 def training(

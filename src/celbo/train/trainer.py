@@ -82,6 +82,8 @@ class Trainer(TrainerView):
         Put the weights of the best validation ELBO back at the end.
     keep_best_from
         Share of the run before which none are kept; early stopping, which ends a run at any time, looks at all.
+    gives_up_after
+        Share of the run without better weights after which it ends, where the best are kept; 1: never.
     retries
         How often a run whose weights diverge starts again with a quarter of the learning rate.
     checkpoint_every
@@ -135,6 +137,7 @@ class Trainer(TrainerView):
         verbose: int = 1,
         keep_best: bool = False,
         keep_best_from: Annotated[float, Number(0, 1)] = 0.0,
+        gives_up_after: Annotated[float, Number(0, 1)] = 1.0,
         retries: int = 0,
         checkpoint_every: str | None = None,
         checkpoint_dir: str | Path | None = None,
@@ -155,12 +158,11 @@ class Trainer(TrainerView):
         self.log_every_n_steps, self.accumulate_grad_batches = log_every_n_steps, accumulate_grad_batches
         self.limit_train_batches, self.limit_val_batches = limit_train_batches, limit_val_batches
         self.seed, self.keep_best, self.retries, self.precision = seed, keep_best, retries, str(precision)
-        self.keep_best_from = 0.0 if early_stopping else keep_best_from
+        self.keep_best_from, self.gives_up_after = 0.0 if early_stopping else keep_best_from, gives_up_after
         every = None if checkpoint_every is None else checkpoints.Interval.parse(checkpoint_every)
         self._checkpoints = every, checkpoint_dir
         self._resumed = None if resume is None else checkpoints.checked_run(resume)
-        self.verbose = verbose if enable_progress_bar else 0
-        self.loggers = make_loggers(logger, log_save_dir)
+        self.verbose, self.loggers = verbose if enable_progress_bar else 0, make_loggers(logger, log_save_dir)
         stopping = LoudEarlyStopping(
             early_stopping_monitor,
             early_stopping_min_delta,
@@ -347,7 +349,8 @@ class Trainer(TrainerView):
             self._stop_after_kl_warmup.warmup_epochs = self.plan.kl_warmup_epochs
         if self.max_epochs == 1:  # a curve by epochs would be a single point
             self.plan.on_step = True
-        keep_best = [KeepBest(from_share=self.keep_best_from)] if self.keep_best and self.val_loader is not None else []
+        keeps = self.keep_best and self.val_loader is not None
+        keep_best = [KeepBest(from_share=self.keep_best_from, gives_up_after=self.gives_up_after)] if keeps else []
         everyone = [*self.callbacks, *keep_best]
         self._hooks = Hooks(everyone)
         self.stateful = [callback for callback in everyone if isinstance(callback, Callback)]
