@@ -176,6 +176,19 @@ def test_denoised(runs, place, celbo, tmp_path, model):
     np.testing.assert_allclose(anndata.read_h5ad(tmp_path / "d.h5ad").X.sum(1), 1, rtol=1e-3)
 
 
+@pytest.mark.parametrize("model", [model for model in RUNS if MODELS[model].maps])
+def test_mapped(runs, place, celbo, tmp_path, model):
+    """Of METHYLVI nothing may move, as the query has no new batch: its cells lie where the run put them."""
+    query = file_of(place, model, "query")
+    done = celbo("map", runs[model], query, "--max-epochs", 1, "--seed", 0, "-o", tmp_path / "m.csv")
+    assert done.exit_code == 0, done.stderr
+    found = pd.read_csv(tmp_path / "m.csv", index_col="cell").filter(regex="^latent_")
+    assert found.shape == (80, latents(runs, model).shape[1])
+    if model == "methylvi":
+        assert "cannot move the latents" in done.stderr
+        np.testing.assert_allclose(found, latents(runs, model)[:80], rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("model", [model for model in RUNS if MODELS[model].streams])
 def test_from_disk(place, celbo, tmp_path, model):
     line = [file_of(place, model, "cells"), "--model", model, *RUNS[model], "--max-epochs", 1, "--data", "stream", "-q"]

@@ -75,8 +75,29 @@ def test_labels_too(references, query, celbo, tmp_path):
     np.testing.assert_allclose(probability_nc, model.predict(soft=True), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])
+@pytest.mark.parametrize("model", ["scvi", "scanvi"])
+def test_as_a_table(references, query, celbo, tmp_path, model, suffix):
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow")
+    done = celbo("map", references[model], query, *QUICK, "-o", tmp_path / f"m{suffix}")
+    assert done.exit_code == 0, done.stderr
+    assert "a line a cell, in " in done.stdout
+    assert celbo("map", references[model], query, *QUICK, "-q", "-o", tmp_path / "m.h5ad").exit_code == 0
+    wanted = anndata.read_h5ad(tmp_path / "m.h5ad")
+    if suffix == ".parquet":
+        found = pd.read_parquet(tmp_path / "m.parquet")
+    else:
+        found = pd.read_csv(tmp_path / f"m{suffix}", index_col="cell", sep="\t" if suffix == ".tsv" else ",")
+    assert list(found.index) == list(wanted.obs_names)
+    np.testing.assert_allclose(found.filter(regex="^latent_"), wanted.obsm["X_celbo"], rtol=1e-4, atol=1e-5)
+    assert found.shape[1] == 10 + (0 if model == "scvi" else 2 + len(wanted.uns["celbo_classes"]))
+    if model == "scanvi":
+        assert list(found["predicted"]) == list(wanted.obs["celbo_predicted"].astype(str))
+
+
 WRONG = {
-    "suffix": (["-o", "m.csv"], "mapped cells are written as .h5ad"),
+    "suffix": (["-o", "m.txt"], "mapped cells are written as .csv, .tsv, .parquet, .h5ad"),
     "recipe": (["-o", "m.h5ad", "--recipe", "clasic"], "value of --recipe is called 'clasic'. Did you mean 'classic'"),
 }
 

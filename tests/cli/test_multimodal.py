@@ -114,6 +114,42 @@ def test_a_run(runs, model):
     assert set(embedded.obs["donor"]) == {"a", "b"}
 
 
+@pytest.fixture(scope="module")
+def query(place):
+    """Some cells of a batch that no model knows, the modalities by other names, genes the other way round."""
+    genes, adts, peaks = (one[:40].copy() for one in (place.genes[:, ::-1], place.adts, place.peaks))
+    folder = place.folder / "query"
+    folder.mkdir()
+    with mudata.set_options(pull_on_update=False):
+        for name, second in {"cite": {"protein": adts}, "multiome": {"atac": peaks}}.items():
+            mdata = mudata.MuData({"rna": genes.copy(), **second})
+            mdata.obs["batch"] = mdata.obs["donor"] = "new"
+            mdata["rna"].obs["donor"] = "new"
+            mdata.write(folder / f"{name}.h5mu")
+    return folder
+
+
+@pytest.mark.parametrize("model", RUNS)
+def test_a_query_is_mapped(place, runs, query, tmp_path, model):
+    name, _ = RUNS[model]
+    done = run("map", runs[model].folder, query / name, "--max-epochs", 1, "--seed", 0, "-o", tmp_path / "m.h5ad")
+    assert done.exit_code == 0, done.stderr
+    found = anndata.read_h5ad(tmp_path / "m.h5ad")
+    assert list(found.obs_names) == [f"cell_{i}" for i in range(40)]
+    cls = {"totalvi": TOTALVI, "totalanvi": TOTALANVI, "multivi": MULTIVI}[model]
+    reference = cls.load(str(runs[model].folder / "model"), adata=False)
+    mdata = read(query / name)
+    names = {"rna": "gex", "protein": "adt"} if name == "cite.h5mu" else {"rna": "gex", "atac": "x"}
+    with mudata.set_options(pull_on_update=False):
+        renamed = mudata.MuData({names[one]: mdata[one] for one in mdata.mod})
+        renamed.obs[["batch", "donor"]] = "new"
+    mapped = cls.load_query_data(cls.prepare_query_mudata(renamed, reference, inplace=False), reference)
+    mapped.train(max_epochs=1, seed=0, verbose=0)
+    np.testing.assert_allclose(found.obsm["X_celbo"], mapped.get_latent_representation(), rtol=1e-4, atol=1e-5)
+    if model == "totalanvi":
+        assert list(found.obs["celbo_predicted"].astype(str)) == list(mapped.predict())
+
+
 def test_what_is_taken_is_said_with_the_options_that_name_it(runs):
     said = runs["totalvi"].said
     assert "genes from 'gex' (12), proteins from 'adt' (5); left out: 'hto'." in said

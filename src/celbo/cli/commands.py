@@ -153,7 +153,7 @@ def predict(asked: Asked) -> None:
 
 
 @app.command("map")
-@asking("File to write: .h5ad.")
+@asking("File to write: .h5ad, .csv, .tsv, .parquet.")
 def map_query(
     asked: Asked,
     max_epochs: MaxEpochs = None,

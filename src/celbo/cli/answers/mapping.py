@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import typer
 
 from ...core import unknown_name
@@ -18,10 +19,11 @@ from ..interrupts import INTERRUPTED
 from ..kind import Fitted, Kind
 from ..multimodal import is_on_disk
 from ..options import Asked
-from ..output import new_folder, require_suffix
+from ..output import new_folder
 from .asking import writing
-from .embedding import EMBEDDING_KEY, embedded, write_embedding
-from .predictions import said_of, write_anndata
+from .embedding import EMBEDDING_KEY, embedded, latent_table, write_embedding
+from .predictions import as_table, said_of, write_anndata
+from .tables import TABLES, require_output, write_as
 
 __all__ = ["map_query"]
 
@@ -33,7 +35,7 @@ def map_query(asked: Asked, training: Mapping[str, Any], model_output: Path | No
     ----------
     asked
         Output ``.h5ad``: ``obs`` of the input and the latents in ``obsm["X_celbo"]``; of a model of labels what
-        ``predict`` writes, too.
+        ``predict`` writes, too. ``.csv``, ``.tsv``, ``.parquet``: a line a cell with the same.
     training
         Arguments of ``train``; None: not given.
     model_output
@@ -48,7 +50,7 @@ def map_query(asked: Asked, training: Mapping[str, Any], model_output: Path | No
     UserError
         Another suffix, an unknown recipe, or a model that takes no query.
     """
-    require_suffix(asked.output, (".h5ad",), "mapped cells are written as .h5ad")
+    require_output(asked.output, "mapped cells are", (".h5ad",))
     if training["recipe"] not in (None, *RECIPES):
         raise UserError(unknown_name("value of --recipe", training["recipe"], RECIPES))
     with writing(asked, "query mapping", lambda row: row.maps) as question:
@@ -58,7 +60,7 @@ def map_query(asked: Asked, training: Mapping[str, Any], model_output: Path | No
         if model_output is not None:
             with new_folder(model_output, asked.overwrite, asked.inputs) as folder:
                 mapped.save(folder / "model")
-        said = _write(question.path, question.kind, mapped, gathered_obs(question.data))
+        said = _write(asked.output.suffix, question.path, question.kind, mapped, gathered_obs(question.data))
     if not asked.quiet:
         typer.echo(f"{said}, in {asked.output}")
     if not mapped.model.trainer.interrupted:
@@ -76,12 +78,21 @@ def _mapped(reference: Any, data: Any) -> Any:
     return cls.load_query_data(prepare(data, reference, inplace=False), reference)
 
 
-def _write(path: Path, kind: Kind, mapped: Fitted, obs: Any) -> str:
+def _write(suffix: str, path: Path, kind: Kind, mapped: Fitted, obs: pd.DataFrame) -> str:
     """Write what is known of the mapped cells; says what."""
     blocks = embedded(kind, mapped, None, len(obs))
     probability_nc = kind.predicted(mapped)
+    if suffix in TABLES:
+        latent_nk = np.concatenate(list(blocks))
+        tables = [] if probability_nc is None else [as_table(probability_nc)]
+        write_as(suffix, path, pd.concat([*tables, latent_table(latent_nk, obs.index)], axis=1).rename_axis("cell"))
+        said = _said(len(obs), latent_nk.shape[1]) if probability_nc is None else said_of(probability_nc, len(obs))
+        return f"{said}: a line a cell"
     if probability_nc is None:
-        n_latent = write_embedding(path, obs, blocks)
-        return f"{len(obs):,} cells mapped, {n_latent} latent dimensions: obsm[{EMBEDDING_KEY!r}]"
+        return f"{_said(len(obs), write_embedding(path, obs, blocks))}: obsm[{EMBEDDING_KEY!r}]"
     write_anndata(path, obs, probability_nc, np.concatenate(list(blocks)))
     return f"{said_of(probability_nc, len(obs))}: obsm[{EMBEDDING_KEY!r}] and obs['celbo_predicted']"
+
+
+def _said(n_cells: int, n_latent: int) -> str:
+    return f"{n_cells:,} cells mapped, {n_latent} latent dimensions"

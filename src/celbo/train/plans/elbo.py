@@ -288,11 +288,14 @@ class TrainingPlan(Plan):
         return config
 
     def _parameter_groups(self, trained: torch.nn.Module) -> list[Any]:
-        """The parameters that may move; those with a learning rate of their own in a second group."""
+        """The parameters that may move; those with a learning rate of their own in a second group.
+
+        Of a query whose every weight is frozen there is one group, which is empty: torch takes no empty list.
+        """
         moving = {name: p for name, p in trained.named_parameters() if p.requires_grad}
         dispersions = [p for name, p in moving.items() if name.rpartition(".")[2] == _DISPERSION]
         if not dispersions or self.dispersion_lr_factor == 1 or self.optimizer_name == "Custom":
-            return list(moving.values())
+            return list(moving.values()) or [{"params": []}]
         others = [p for name, p in moving.items() if name.rpartition(".")[2] != _DISPERSION]
         return [{"params": others}, {"params": dispersions, "lr": self.lr * self.dispersion_lr_factor}]
 
