@@ -167,7 +167,10 @@ def replaced(mdata: "MuData", modalities: Mapping[str, AnnData]) -> "MuData":
 
 
 def modality_of_counts(data: "AnnData | MuData", options: TrainOptions) -> AnnData:
-    """The AnnData whose layer and raw the settings name: the data, or their modality of genes."""
+    """The AnnData whose layer and raw the settings name: the data, or their modality of genes.
+
+    Raises a ``UserError`` where the settings are of genes, and no modality is known to hold them.
+    """
     if not is_mudata(data):
         return data
     if options.rna is None and (options.layer is not None or options.n_top_genes is not None):

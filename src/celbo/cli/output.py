@@ -28,7 +28,7 @@ remove."""
 
 
 def require_suffix(output: Path, suffixes: Iterable[str], written: str) -> None:
-    """Refuse a file of another suffix; ``written`` says what is written, and as what."""
+    """Raise a ``UserError`` for a file of another suffix; ``written`` says what is written, and as what."""
     if output.suffix not in suffixes:
         raise UserError(f"{output} ends in {output.suffix or 'nothing'!r}; {written}.")
 
@@ -106,7 +106,7 @@ def require_new_file(target: Path, overwrite: bool) -> None:
 
 
 def require_name(target: Path) -> None:
-    """Refuse a name that the file system does not take."""
+    """Raise a ``UserError`` for a name that the file system does not take."""
     try:
         os.lstat(target)
     except (FileNotFoundError, NotADirectoryError):

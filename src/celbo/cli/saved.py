@@ -22,7 +22,7 @@ def holds_model(path: Path) -> bool:
 
 
 def find_archive(folder: Path) -> Path:
-    """The folder of the archive: the one given, or ``model`` in it."""
+    """The folder of the archive: the one given, or ``model`` in it; a ``UserError`` where neither is one."""
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}: give the folder of a run or of a saved model.")
     for candidate in (folder, folder / "model"):

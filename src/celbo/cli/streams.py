@@ -32,7 +32,10 @@ DATA_MODES: dict[str, bool | None] = {"auto": None, "load": False, "stream": Tru
 def opened(
     inputs: Sequence[Path], how: ReadingOptions, layers: Sequence[str] | None = (), raw: bool = False
 ) -> anndata.AnnData:
-    """The AnnData of some files: loaded or streamed, as ``--data`` says; with ``raw`` they must have one."""
+    """The AnnData of some files: loaded or streamed, as ``--data`` says; with ``raw`` they must have one.
+
+    Raises a ``UserError`` for an unknown ``--data`` or ``--orientation``, and where ``raw`` is missing.
+    """
     stream = _stream(how)
     if how.orientation not in (None, *ORIENTATIONS):
         raise UserError(unknown_name("value of --orientation", how.orientation, ORIENTATIONS))
@@ -117,7 +120,10 @@ def shard(
     quiet: bool,
     raw: bool = False,
 ) -> None:
-    """Write the cells of files in random order to a zarr store; with ``raw`` its counts and genes become ``X``."""
+    """Write the cells of files in random order to a zarr store; with ``raw`` its counts and genes become ``X``.
+
+    Raises a ``UserError`` where the output holds an input, or both ``layer`` and ``raw`` are given.
+    """
     with speaking(quiet):
         require_new_file(output, overwrite)
         if any(path.resolve().is_relative_to(output.resolve()) for path in inputs):

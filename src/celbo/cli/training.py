@@ -40,7 +40,7 @@ class Clock:
 
 
 def check_options(options: TrainOptions) -> None:
-    """Refuse what is wrong whatever the data."""
+    """Raise a ``UserError`` for what is wrong whatever the data; a ``ValueError`` for an interval that is none."""
     if options.raw and options.layer is not None:
         raise UserError("--raw and --layer name two matrices: give the one that holds the counts.")
     for option, given, known in (
@@ -58,7 +58,7 @@ def check_options(options: TrainOptions) -> None:
 
 
 def with_top_genes(data: Any, options: TrainOptions) -> Any:
-    """The data with the most variable genes, as many as ``--n-top-genes`` says."""
+    """The data with the most variable genes, as many as ``--n-top-genes`` says; ``UserError`` where there are fewer."""
     n_top = options.n_top_genes
     if n_top is None:
         return data

@@ -109,7 +109,7 @@ class Settings:
 
     @property
     def batch_size(self) -> int:
-        """Cells a minibatch."""
+        """Cells a minibatch. A number below 1 raises a ``ValueError``."""
         return self._batch_size
 
     @batch_size.setter
@@ -120,7 +120,7 @@ class Settings:
 
     @property
     def seed(self) -> int | None:
-        """Default seed, or None."""
+        """Default seed, or None. A number outside of 0 to 2**32 - 1 raises a ``ValueError``."""
         return self._seed
 
     @seed.setter

@@ -75,6 +75,8 @@ class PosteriorPredictiveCheck:
     ------
     ModuleNotFoundError
         The package ``sparse`` is not installed.
+    KeyError
+        The data have no such layer or modality; the nearest is named.
     """
 
     def __init__(
@@ -189,6 +191,11 @@ class PosteriorPredictiveCheck:
             Total count of each cell before the logarithm.
         p_val_thresh, n_top_genes_fallback
             Genes with a smaller adjusted p value are called; that many, where there is none.
+
+        Raises
+        ------
+        KeyError
+            ``adata.obs`` has no column ``de_groupby``; the nearest is named.
 
         Notes
         -----

@@ -158,8 +158,10 @@ def encode(column: pd.Series, mapping: np.ndarray, where: str) -> np.ndarray:
 
     Raises
     ------
+    DataMismatchError
+        When a value is not in the mapping; the known ones are listed, nearest first.
     ValueError
-        When a value is missing, or is not in the mapping; the known ones are listed, nearest first.
+        When a value is missing.
     """
     categories = used_categories(column, where)
     unknown = unknown_categories(categories, mapping)

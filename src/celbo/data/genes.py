@@ -47,7 +47,7 @@ class GeneMatch:
         return not len(self.extra) and np.array_equal(self.indexer, np.arange(len(self.indexer)))
 
     def raise_if_missing(self) -> None:
-        """Raise a ``ValueError`` that says how many reference genes are missing, and names the first ones."""
+        """Raise a ``DataMismatchError`` that says how many reference genes are missing, and names the first ones."""
         if len(self.missing):
             raise DataMismatchError(self._missing_in_python(), self._missing_on_command_line())
 

@@ -147,7 +147,10 @@ def open_input(path: Path, reading: Reading | None = None) -> Input | Opened:
 
 
 def open_place(path: Path, place: Root, reading: Reading) -> Input:
-    """As :func:`open_input`, of a group that is open."""
+    """As :func:`open_input`, of a group that is open.
+
+    Raises a ``KeyError`` for a layer that is not there, a ``ValueError`` where ``X`` is wanted and missing.
+    """
     parts, layers = Parts(place.group, path), reading.layers
     var, stored = parts.table("var"), parts.keys("layers")
     for name in layers or ():

@@ -122,7 +122,7 @@ def names_by_modality(registry: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def require_same_shape_of_setup(field: "BaseAnnDataField", source: Mapping[str, Any] | None) -> None:
-    """Raise when the source registry has no such field, or one side names data for it and the other does not."""
+    """Raise a ``KeyError`` when the source has no such field, a ``ValueError`` when only one side has data for it."""
     if source is None or (field.is_empty and field.registry_key not in source[FIELD_REGISTRIES]):
         return  # registries of old archives do not list the empty fields that came later
     had_data = bool(field_registry_of(source, field.registry_key)[DATA_REGISTRY])

@@ -85,6 +85,11 @@ def compare(asked: Asked, groups: Groups) -> None:
         columns; of a model of several modalities ``modality`` too.
     groups
         Who is compared and how.
+
+    Raises
+    ------
+    UserError
+        The output has another suffix, or there is no such ``--mode``; the nearest is named.
     """
     output = asked.output
     require_output(output, "a table is")

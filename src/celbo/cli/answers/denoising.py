@@ -112,7 +112,7 @@ def _say(asked: Asked, said: str) -> None:
 
 
 def require_none(given: Mapping[str, object], option: str) -> None:
-    """Refuse settings that say nothing without another option."""
+    """Refuse settings that say nothing without another option, with a ``UserError``."""
     for name, value in given.items():
         if value is not None:
             raise UserError(f"{spelt(name)} says nothing without {option}: give that too, or leave it out.")

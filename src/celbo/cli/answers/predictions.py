@@ -29,6 +29,11 @@ def predict(asked: Asked) -> None:
         Output ``.csv``, ``.tsv``, ``.parquet``: a line a cell; ``.h5ad``: ``obs`` of the input with
         ``celbo_predicted`` and ``celbo_probability`` (missing for cells that the model says nothing about),
         probabilities in ``obsm["celbo_probabilities"]`` and the classes in ``uns["celbo_classes"]``.
+
+    Raises
+    ------
+    UserError
+        The output has another suffix, or the model was trained without labels.
     """
     output = asked.output
     require_output(output, "predictions are", (".h5ad",))

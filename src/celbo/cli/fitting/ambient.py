@@ -28,7 +28,7 @@ _UNFILTERED = "give the unfiltered file of the same run (10x: raw_feature_bc_mat
 
 
 def check(options: TrainOptions) -> None:
-    """Look for the file of droplets before the cells are read."""
+    """Look for the file of droplets before the cells are read; ``UserError`` for ``--ambient-prob`` without one."""
     if options.ambient is not None:
         input_paths(options.ambient)
     elif options.ambient_prob is not None:

@@ -20,7 +20,7 @@ SETTINGS = tuple(NEEDS)
 
 
 def fit(kind: Kind, adata: AnnData, options: TrainOptions, training: Mapping[str, Any]) -> Fitted:
-    """Train on background cells and targets."""
+    """Train on background cells and targets; a ``UserError`` where no cell is a target."""
     value_n = adata.obs[options.background_key].to_numpy()
     is_background_n = value_n == options.background_category
     if is_background_n.all():

@@ -29,7 +29,7 @@ _OF_THE_FIRST = ("recipe", "resume", "checkpoint_every", "checkpoint_dir")
 
 
 def check(options: TrainOptions) -> None:
-    """Refuse a batch without a column of batches."""
+    """Refuse a batch without a column of batches, with a ``UserError``."""
     if options.restrict_to_batch is not None and options.batch_key is None:
         raise UserError("--restrict-to-batch needs --batch-key: the column of obs with the batch of each cell.")
 

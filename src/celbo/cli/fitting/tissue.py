@@ -17,7 +17,10 @@ _OF_NICHES = ("sample_key", "labels_key", "cell_coordinates_key", "expression_em
 
 
 def fit_resolvi(kind: Kind, adata: AnnData, options: TrainOptions, training: Mapping[str, Any]) -> Fitted:
-    """Set RESOLVI up with the neighbours of each cell, and train it; with labels it learns these, too."""
+    """Set RESOLVI up with the neighbours of each cell, and train it; with labels it learns these, too.
+
+    Raises a ``UserError`` where the data have too few genes to tell the background from.
+    """
     if adata.n_vars < FEWEST_GENES:
         raise UserError(
             f"resolvi tells the background from one gene in {FEWEST_GENES}, and these are {adata.n_vars} genes. In "

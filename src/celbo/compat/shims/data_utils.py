@@ -49,7 +49,7 @@ def registry_key_to_default_dtype(key: str) -> type:
 
 
 def scipy_to_torch_sparse(x: Any) -> torch.Tensor:
-    """A scipy CSR or CSC matrix as the torch tensor of the same layout."""
+    """A scipy CSR or CSC matrix as the torch tensor of the same layout; a ``TypeError`` for anything else."""
     if not sparse.issparse(x) or x.format not in ("csr", "csc"):
         raise TypeError(f"A CSR or CSC matrix is wanted, got a {type(x).__name__}.")
     make = torch.sparse_csr_tensor if x.format == "csr" else torch.sparse_csc_tensor
@@ -115,7 +115,7 @@ def _check_fragment_counts(data: object, n_to_check: int = 100) -> bool:
 
 
 def _check_if_view(adata: Any, copy_if_view: bool = False) -> None:
-    """Refuse a view, or make it a copy of its own."""
+    """Refuse a view with a ``ValueError``, or make it a copy of its own."""
     if not adata.is_view:
         return
     if not copy_if_view:
@@ -139,6 +139,6 @@ def _is_minified(adata: object) -> bool:
 
 
 def _validate_adata_dataloader_input(model: object, adata: object = None, dataloader: object = None) -> None:
-    """Refuse data and a loader at once."""
+    """Refuse data and a loader at once, with a ``ValueError``."""
     if adata is not None and dataloader is not None:
         raise ValueError("Pass adata or dataloader, not both.")

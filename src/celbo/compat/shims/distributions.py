@@ -90,7 +90,7 @@ class DistributionConcatenator:
             self._parts.setdefault(name, []).append(value.cpu())
 
     def get_concatenated_distributions(self, axis: int = 0) -> Distribution:
-        """One distribution of all observations, in the order they came."""
+        """One distribution of all observations, in the order they came; a ``ValueError`` where none was stored."""
         if self._cls is None:
             raise ValueError("No distribution was stored.")
         joined: dict[str, Any] = {name: torch.cat(parts, axis) for name, parts in self._parts.items()}

@@ -46,6 +46,13 @@ class ArrayLikeField(BaseArrayLikeField):
     correct_data_format
         Where scvi-tools' :class:`~celbo.core.rules.Rules` hold, setup puts a dense array of another memory layout
         there as a copy, row by row. celbo's own loaders take any layout as it is.
+
+    Raises
+    ------
+    ValueError
+        ``field_type`` is neither ``"obsm"`` nor ``"varm"``.
+    TypeError
+        ``attr_key`` is a list.
     """
 
     COLUMN_NAMES_KEY = "column_names"
@@ -69,7 +76,10 @@ class ArrayLikeField(BaseArrayLikeField):
         self.count_stat_key = f"n_{registry_key}"
 
     def validate_field(self, adata: AnnData) -> None:
-        """Raise when the table or the entry with its column names does not exist."""
+        """Raise when the table or the entry with its column names does not exist (``KeyError``).
+
+        Raises a ``ValueError`` for a table of counts without columns.
+        """
         values = anndata_value(adata, self.attr_name, self.attr_key)
         require_unmasked(values, self.place)
         if self.is_count_data and not values.shape[1]:

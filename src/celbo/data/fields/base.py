@@ -129,7 +129,10 @@ class BaseAnnDataField(ABC):
         """The state as a table for people, or None."""
 
     def get_field_data(self, adata: AnnData) -> Any:
-        """The data as they lie in the AnnData; a column of ``obs`` or ``var`` as ``(n, 1)``."""
+        """The data as they lie in the AnnData; a column of ``obs`` or ``var`` as ``(n, 1)``.
+
+        Raises a ``ValueError`` for an empty field.
+        """
         if self.is_empty:
             raise ValueError(f"The field {self.registry_key!r} is empty: setup named no data for it.")
         return anndata_array(adata, self.attr_name, self.attr_key)

@@ -40,6 +40,13 @@ class BaseDataFrameField(BaseAnnDataField):
         ``"obs"`` or ``"var"``.
     required
         Whether None is an error.
+
+    Raises
+    ------
+    ValueError
+        ``field_type`` is neither ``"obs"`` nor ``"var"``, or a required field has no ``attr_key``.
+    TypeError
+        ``attr_key`` is a list.
     """
 
     def __init__(

@@ -43,6 +43,13 @@ class BaseJointField(BaseArrayLikeField):
         ``"obsm"`` or ``"varm"``: where the table goes.
     required
         Kept as an attribute for compatibility with scvi-tools; an empty list is never an error.
+
+    Raises
+    ------
+    ValueError
+        ``field_type`` is neither ``"obsm"`` nor ``"varm"``, or a column is named twice.
+    TypeError
+        ``attr_keys`` is no list of names.
     """
 
     def __init__(

@@ -46,6 +46,11 @@ class LayerField(BaseAnnDataField):
         Warn when the counts look like reads (mostly even) instead of fragments.
     use_raw
         Take ``adata.raw.X``; the genes are those of ``adata.raw`` then.
+
+    Raises
+    ------
+    ValueError
+        ``layer`` and ``use_raw`` are both given.
     """
 
     N_OBS_KEY = "n_obs"
@@ -139,7 +144,7 @@ class LayerField(BaseAnnDataField):
         return stats
 
     def check_state(self, state_registry: dict[str, Any]) -> None:
-        """Raise when a state has no sizes or no column names."""
+        """Raise when a state has no sizes or no column names; a ``ValueError`` when these differ in number."""
         super().check_state(state_registry)
         if len(state_registry[self.COLUMN_NAMES_KEY]) != state_registry[self.N_VARS_KEY]:
             raise ValueError("The state names other columns than it counts.")

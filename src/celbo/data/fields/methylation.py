@@ -51,7 +51,7 @@ class ReadsField(LayerField):
         return f"mdata.mod[{self.context!r}].layers[{self.attr_key!r}]"
 
     def validate_field(self, adata: AnnData) -> None:
-        """Raise for a layer that the modality does not have, the nearest one named."""
+        """Raise a ``MissingLayerError`` for a layer that the modality does not have, the nearest one named."""
         if self.attr_key not in adata.layers:
             argument = "cov_layer" if self.at_most is None else "mc_layer"
             what = f"layer of mdata.mod[{self.context!r}] ({argument})"

@@ -25,6 +25,13 @@ class BaseUnsField(BaseAnnDataField):
         Key of ``adata.uns``; None leaves the field empty.
     required
         Whether None is an error.
+
+    Raises
+    ------
+    ValueError
+        A required field has no ``uns_key``.
+    TypeError
+        ``uns_key`` is a list.
     """
 
     def __init__(self, registry_key: str, uns_key: str | None, required: bool = True) -> None:

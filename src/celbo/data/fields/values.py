@@ -36,7 +36,10 @@ class Faults(NamedTuple):
 
 
 def dense_rows(x: Any) -> Iterator[tuple[int, np.ndarray]]:
-    """Rows of a matrix of any storage as dense blocks, with the number of the first."""
+    """Rows of a matrix of any storage as dense blocks, with the number of the first.
+
+    Raises a ``TypeError`` for a matrix that lies in a file by columns.
+    """
     for block in blocks(x.tocsr() if sp.issparse(x) else x, _ROWS):
         if isinstance(block, DenseBlock):
             yield block.start, block.values
