@@ -1,6 +1,8 @@
 """Peak memory of the process as the number of cells grows: opening, setup, training, an embedding, streamed.
 
-``python -m benchmarks.many_cells [--cells 1000000 10000000 100000000] [--genes 50] [--embed] [--folder DIR]``
+``python -m benchmarks.many_cells [--cells 1000000 10000000 100000000] [--genes 50] [--embed] [--folder DIR]``, or
+``python -m benchmarks.many_cells --model PEAKVI --cells 100000 --genes 100000 --per-cell 2000 --steps 100``
+for wide data
 
 Counts of few genes, so that the files of a hundred million cells (11 GB) are written and read in minutes: what grows
 with the number of cells (names, columns of obs, codes, the split, row pointers) does not depend on the genes. Each size
@@ -19,11 +21,11 @@ import numpy as np
 from . import common
 from .side import peak_mb
 
-N_TYPES, N_BATCHES, PER_CELL, PIECE = 20, 4, 5, 2**18
+N_TYPES, N_BATCHES, ENTRIES_AT_ONCE = 20, 4, 5 * 2**18
 
 
-def simulate(path: Path, n_cells: int, n_genes: int, seed: int = 0) -> None:
-    """An h5ad of cells sorted by type, each with a few genes of its type's; memory holds a piece of it."""
+def simulate(path: Path, n_cells: int, n_genes: int, per_cell: int, seed: int = 0) -> None:
+    """An h5ad of cells sorted by type, each with so many genes of its type's; memory holds a piece of it."""
     import pandas as pd
 
     from celbo.store.mapped import put
@@ -31,30 +33,30 @@ def simulate(path: Path, n_cells: int, n_genes: int, seed: int = 0) -> None:
     from celbo.store.writing.matrix import new_anndata, write_table
 
     rng = np.random.default_rng(seed)
-    step = n_genes // PER_CELL
-    shift_tk = rng.integers(0, step, (N_TYPES, PER_CELL))
+    step, piece = n_genes // per_cell, max(1, ENTRIES_AT_ONCE // per_cell)
+    shift_tk = rng.integers(0, step, (N_TYPES, per_cell))
 
     def pieces() -> Iterator[np.ndarray]:
-        return (np.arange(start, min(start + PIECE, n_cells)) for start in range(0, n_cells, PIECE))
+        return (np.arange(start, min(start + piece, n_cells)) for start in range(0, n_cells, piece))
 
     with new_anndata(path, overwrite=True) as file:
         x = file.create_group("X")
         x.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": [n_cells, n_genes]})
-        n_entries = n_cells * PER_CELL
+        n_entries = n_cells * per_cell
         stored = {
             name: x.create_dataset(name, (n_entries,), dtype=dtype, chunks=(min(2**16, n_entries),))
             for name, dtype in (("data", "f4"), ("indices", "i4"))
         }
         indptr = x.create_dataset("indptr", (n_cells + 1,), dtype="i8")
         for cells in pieces():
-            rows = slice(int(cells[0]) * PER_CELL, (int(cells[-1]) + 1) * PER_CELL)
+            rows = slice(int(cells[0]) * per_cell, (int(cells[-1]) + 1) * per_cell)
             type_m = cells * N_TYPES // n_cells
-            gene_mk = (shift_tk[type_m] + rng.integers(0, 3, (len(cells), PER_CELL))) % step + step * np.arange(
-                PER_CELL
+            gene_mk = (shift_tk[type_m] + rng.integers(0, 3, (len(cells), per_cell))) % step + step * np.arange(
+                per_cell
             )
             stored["indices"][rows] = gene_mk.ravel()
             stored["data"][rows] = 1 + rng.poisson(1.0, gene_mk.size)
-            indptr[cells[0] : cells[-1] + 2] = PER_CELL * np.arange(cells[0], cells[-1] + 2)
+            indptr[cells[0] : cells[-1] + 2] = per_cell * np.arange(cells[0], cells[-1] + 2)
         codes = {
             "cell_type": (lambda: (cells * N_TYPES // n_cells for cells in pieces()), N_TYPES),
             "batch": (lambda: (cells % N_BATCHES for cells in pieces()), N_BATCHES),
@@ -98,8 +100,10 @@ def measure(task: dict) -> dict:
     model_cls.setup_anndata(adata, batch_key="batch", **labels)
     stages.end("setup")
     model = model_cls(adata)
+    weights_mb = sum(parameter.nbytes for parameter in model.module.parameters()) / 2**20
     model.train(max_epochs=1, max_steps=task["steps"], seed=0, verbose=0, accelerator="cpu")
     stages.end("train")
+    stages.found["train"]["weights_mb"] = weights_mb
     model.save(str(folder / "model"), overwrite=True)
     del model, adata
     if task["embed"]:
@@ -118,14 +122,14 @@ def run(options: argparse.Namespace, folder: Path) -> None:
     """Measure every size and add its rows."""
     report = common.Report("many_cells", options.dry)
     for n_cells in options.cells:
-        path = folder / f"many_{n_cells}_{options.genes}.h5ad"
+        path = folder / f"many_{n_cells}_{options.genes}_{options.per_cell}.h5ad"
         if not path.exists():
-            simulate(path, n_cells, options.genes)
+            simulate(path, n_cells, options.genes, options.per_cell)
         task = {"path": str(path), "folder": str(folder), "model": options.model}
         task |= {"steps": options.steps, "embed": options.embed}
         for stage, figures in common.in_a_process("many_cells", task).items():
             for figure, value in figures.items():
-                unit = "MB" if figure == "peak_mb" else "s"
+                unit = "MB" if figure.endswith("_mb") else "s"
                 report.add(
                     f"{options.model}, {n_cells} x {options.genes}, {stage}", figure, unit, {"celbo": [value]}, False
                 )
@@ -137,7 +141,8 @@ def main() -> None:
     parser.add_argument("--cells", type=int, nargs="+", default=[1_000_000, 10_000_000, 100_000_000])
     parser.add_argument("--genes", type=int, default=50)
     parser.add_argument("--steps", type=int, default=1500, help="optimizer steps; validation comes after them")
-    parser.add_argument("--model", default="SCVI", choices=["SCVI", "SCANVI"])
+    parser.add_argument("--model", default="SCVI", choices=["SCVI", "SCANVI", "PEAKVI"])
+    parser.add_argument("--per-cell", type=int, default=5, help="genes of a cell that are not zero")
     parser.add_argument("--embed", action="store_true", help="write the latent space of all cells, too")
     parser.add_argument("--folder", type=Path, help="where the files are kept")
     options = parser.parse_args()

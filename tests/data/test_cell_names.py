@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 
 import anndata
 import numpy as np
@@ -118,6 +120,26 @@ def test_anndata_writes_them(adata, tmp_path, name, options):
     found = anndata.read_h5ad(path) if name == "a.h5ad" else anndata.read_zarr(path)
     assert found.obs_names.tolist() == NAMES
     pd.testing.assert_series_equal(found.obs["kind"].reset_index(drop=True), adata.obs["kind"].reset_index(drop=True))
+
+
+WRITES = """
+import sys
+from pathlib import Path
+import pandas as pd
+from celbo.store.tables.names import CellNames
+from celbo.store.writing.matrix import new_anndata, write_table
+names = pd.Index(CellNames.from_pieces(lambda: [["a", "b"]]))
+with new_anndata(Path(sys.argv[1]), overwrite=False) as root:
+    write_table(root, "obs", pd.DataFrame(index=names))
+    write_table(root, "var", pd.DataFrame(index=["g"]))
+"""
+
+
+def test_a_process_that_opened_nothing_writes_them(tmp_path):
+    command = [sys.executable, "-W", "error", "-c", WRITES, str(tmp_path / "two.h5ad")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert list(anndata.read_h5ad(tmp_path / "two.h5ad").obs_names) == ["a", "b"]
 
 
 @pytest.mark.filterwarnings("ignore:Observation names are not unique")

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..tables.names import CellNames
+from .anndata import CAN_WRITE
 
 __all__ = ["NUMBERS", "writable_column", "writable_names"]
 
@@ -18,7 +19,7 @@ NUMBERS = frozenset({"integer", "floating", "mixed-integer-float", "boolean", "d
 
 def writable_names(index: pd.Index) -> Any:
     """Names of rows as compact names or plain text, ``(n,)``."""
-    if isinstance(index.array, CellNames):
+    if isinstance(index.array, CellNames) and CAN_WRITE:
         return index.array
     return np.array([str(name) for name in index], dtype=object)
 
