@@ -89,11 +89,14 @@ class Loader(ABC):
         return False
 
     def state_dict(self) -> dict[str, Any]:
-        """Where it stands: a plain dict with ``epoch`` and ``batch``, the minibatch after the last one handed out."""
+        """Where it stands: a plain dict with ``epoch`` and ``batch``, the minibatch after the last one handed out.
+
+        Raises a ``TypeError`` unless the loader is resumable.
+        """
         raise TypeError(f"{type(self.given).__name__} cannot say where it stands.")
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where the loader stood that gave ``state``."""
+        """Go on where the loader stood that gave ``state``; a ``TypeError`` unless it is resumable."""
         raise TypeError(f"{type(self.given).__name__} cannot go on where another one stood.")
 
 

@@ -137,6 +137,11 @@ class EpochSampler:
     ----------
     last_weight
         Positions of the last minibatch over an equal share of it: 1, save for a last one of uneven shares.
+
+    Raises
+    ------
+    ValueError
+        ``batch_size`` is below 1.
     """
 
     def __init__(

@@ -81,6 +81,11 @@ class TwoSetsSplitter(DataModule):
         Row numbers of each set, for each of the two.
     n_train, n_val
         How many there are in both.
+
+    Raises
+    ------
+    ValueError
+        ``external_indexing`` does not have two parts, or fewer than two cells of one of the sets are left to train on.
     """
 
     train_idx: Any

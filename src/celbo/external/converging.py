@@ -87,7 +87,7 @@ class ConvergingPlan(TrainingPlan):
         self.largest_step *= factor
 
     def on_train_start(self) -> None:
-        """Take one step per epoch; a ``ValueError`` in one of several processes."""
+        """Take one step per epoch; ``ValueError`` in one of several processes, ``TypeError`` without a length."""
         super().on_train_start()
         if self.trainer.world_size > 1:
             raise ValueError("This model converges in one process: pass devices=1, or recipe='classic' to use several.")

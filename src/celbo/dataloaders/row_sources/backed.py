@@ -62,7 +62,7 @@ class HDF5Rows(SortedRows):
     """Rows of a dense HDF5 dataset (``.X`` of an AnnData read with ``backed="r"``)."""
 
     def read(self, ascending_u: np.ndarray) -> np.ndarray:
-        """Read stretch by stretch."""
+        """Read stretch by stretch; a ``ValueError`` where the file was closed."""
         if not self._array:
             raise ValueError(
                 "The h5ad file behind this AnnData was closed: read it again with `anndata.read_h5ad(..., backed='r')`."
@@ -133,6 +133,11 @@ class DaskRows(RowSource, Streamed):
         As in :class:`~celbo.dataloaders.RowSource`.
     open_block
         Makes a row source of one computed block, of whatever type that is.
+
+    Raises
+    ------
+    ValueError
+        The array does not know its shape.
     """
 
     def __init__(

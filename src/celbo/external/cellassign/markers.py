@@ -51,8 +51,10 @@ def markers_of(genes: Iterable[str], cell_type_markers: pd.DataFrame) -> pd.Data
     ------
     KeyError
         The table has other genes.
+    RepeatedMarkersError
+        A gene stands in it twice.
     ValueError
-        A gene or a type stands in it twice, or anything but 0 and 1.
+        A type stands in it twice, or anything but 0 and 1.
     """
     if not cell_type_markers.index.is_unique:
         twice = cell_type_markers.index[cell_type_markers.index.duplicated()].unique()

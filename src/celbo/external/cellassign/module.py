@@ -54,6 +54,11 @@ class CellAssignModule(BaseModuleClass):
         Begin with standard normal draws instead.
     n_batch, n_cats_per_cov, n_continuous_cov
         Sizes of the covariates.
+
+    Raises
+    ------
+    ValueError
+        ``rho`` does not have one row for each gene, or ``random_b_g_0=False`` comes without ``b_g_0``.
     """
 
     search_tolerance = 1e-4  # of 8 to 100 nats per cell

@@ -64,6 +64,11 @@ class ContrastiveVAE(BaseModuleClass):
         Number of continuous covariates; categories of each categorical one. scvi-tools ignores both.
     use_size_factor_key
         Whether size factors take the place of the library, and a softplus that of the softmax. As there.
+
+    Raises
+    ------
+    ValueError
+        The library is latent, and its means or variances are not given.
     """
 
     library_log_means: Tensor
@@ -210,6 +215,11 @@ class ContrastiveVAE(BaseModuleClass):
             As in :meth:`encode`.
         size_factor
             ``(n, 1)``, in place of the library where the module is built for it.
+
+        Raises
+        ------
+        ValueError
+            The module is built for size factors, and none are given.
         """
         columns, codes = with_covariates(torch.cat([z, s], -1), batch_index, cont_covs, cat_covs)
         logits, _, zi_logits = self.decoder.logits("gene", columns, *codes)

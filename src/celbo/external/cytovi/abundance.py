@@ -70,6 +70,11 @@ class AbundanceMixin(VAEMixin):
         dof
             Degrees of freedom of Student's t components; None for normal ones.
 
+        Raises
+        ------
+        ArgumentError
+            ``sample`` and ``indices`` are both given, or there is no such sample; the nearest is named.
+
         Examples
         --------
         >>> model.get_aggregated_posterior(indices=range(50)).sample().shape

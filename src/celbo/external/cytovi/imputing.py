@@ -87,6 +87,11 @@ class ImputingMixin(Model):
         -------
         Categories ``(n,)`` of the model's own cells, and their uncertainty ``(n,)``.
 
+        Raises
+        ------
+        ArgumentError
+            ``obs`` of the reference has no column ``cat_key``; the nearest is named.
+
         Examples
         --------
         >>> model.impute_categories_from_reference(adata, "labels").shape

@@ -196,7 +196,10 @@ class CytoVAE(BaseModuleClass):
             self.prior_logits = nn.Parameter(torch.zeros(m))
 
     def on_load(self, model: Any, **kwargs: Any) -> None:
-        """Refuse an archive of scvi-tools on panels, if the data that say what the encoder reads are not there."""
+        """Refuse an archive of scvi-tools on panels, if the data that say what the encoder reads are not there.
+
+        The refusal is an ``ArchiveError``.
+        """
         if not model.knows_backbone:
             raise ArchiveError(
                 "This archive of scvi-tools does not say which markers the encoder reads: load it with adata=, the "

@@ -63,7 +63,7 @@ class PanelField(LayerField):
         super().__init__(PANEL_KEY, layer, is_count_data=False)
 
     def validate_field(self, adata: AnnData) -> None:
-        """Raise for a missing layer, or one with numbers other than 0 and 1."""
+        """Raise a ``KeyError`` for a missing layer, a ``ValueError`` for one with numbers other than 0 and 1."""
         if self.attr_key not in adata.layers:
             raise KeyError(
                 f"{self.place} should say which markers each cell's panel has, and it is not there: "
@@ -86,7 +86,7 @@ class PanelField(LayerField):
         return state | {BACKBONE: np.asarray(state[self.COLUMN_NAMES_KEY])[everywhere_g]}
 
     def transfer_field(self, state_registry: dict[str, Any], adata_target: AnnData, **kwargs: Any) -> dict[str, Any]:
-        """Raise where cells lack a marker of the model's backbone."""
+        """Raise a ``ValueError`` where cells lack a marker of the model's backbone."""
         state = super().transfer_field(state_registry, adata_target, **kwargs)
         everywhere = adata_target.var_names[measured_everywhere(self.get_field_data(adata_target))]
         if BACKBONE not in state_registry:  # scvi-tools' archives do not name it

@@ -64,6 +64,11 @@ def transform_arcsinh(
     Returns
     -------
     None, or the copy.
+
+    Raises
+    ------
+    ArgumentError
+        There is no such layer or no such marker, or a factor is not positive.
     """
     raw_ng = _layer(adata, raw_layer_key, "raw_layer_key=None reads adata.X.")
     factors_g = np.full(adata.n_vars, float(global_scaling_factor))
@@ -115,6 +120,11 @@ def scale(
     Returns
     -------
     None, or the copy.
+
+    Raises
+    ------
+    ArgumentError
+        There is no such layer or column, or ``feature_range`` does not rise by more than twice ``feat_eps``.
     """
     values_ng = _layer(adata, transformed_layer_key, "transform_arcsinh(adata) writes it.")
     low, high = feature_range
@@ -215,6 +225,11 @@ def merge_batches(
     -------
     All markers of all batches; ``var["_batch_0"]``, ... say which batch has which. Where two batches share a cell's
     name, all names get ``-0``, ``-1``, ...
+
+    Raises
+    ------
+    ArgumentError
+        The list is empty, a batch lacks the layer or has a marker twice, or the batches share no marker.
     """
     adatas = list(adata_list)
     if not adatas:
@@ -276,6 +291,11 @@ def mask_markers(
     Returns
     -------
     A copy with NaN there, in ``X`` and in all layers.
+
+    Raises
+    ------
+    ArgumentError
+        There is no such marker, column or batch; the nearest is named.
     """
     names = [markers] if isinstance(markers, str) else list(markers)
     for name in names:
@@ -334,6 +354,11 @@ def subsample(
     Returns
     -------
     A copy, in the order of ``adata``.
+
+    Raises
+    ------
+    ArgumentError
+        There are fewer than ``n_obs`` cells to draw without replacement, or no such column.
     """
     rng = np.random.default_rng(random_state)
     if groupby is None:

@@ -33,6 +33,11 @@ def plot_trajectories(
         One or several, all through the same space.
     color
         Column of ``adata.obs`` to colour cells by; None: one grey.
+
+    Raises
+    ------
+    ArgumentError
+        ``trajectories`` is empty, or ``adata.obs`` has no column ``color``.
     """
     several = [trajectories] if isinstance(trajectories, Trajectory) else list(trajectories)
     if not several:

@@ -270,6 +270,11 @@ class DIAGVI(UnsupervisedTrainingMixin, DiagviMixin):
             Names of the two.
         batch_key, labels_key, layer, likelihood, normalize_lib, gmm_prior, n_mixture_components, unlabeled_category
             As there, for both modalities, or by the name of the modality; one that a name lacks is as the default.
+
+        Raises
+        ------
+        ArgumentError
+            The MuData has no such modality; the nearest is named.
         """
         given = {
             "batch_key": batch_key,

@@ -227,6 +227,11 @@ class DRVI(SCVI):
         -------
         A column for each side of each latent, ``"DR 1+"``, ``"DR 1-"``, in the order of their effect.
 
+        Raises
+        ------
+        ArgumentError
+            ``embed`` has no such scores; the message says how to make them.
+
         Examples
         --------
         >>> model.get_interpretability_scores(embed).shape

@@ -58,7 +58,10 @@ def covariate(info: pd.DataFrame, obs: pd.DataFrame | None, code_n: np.ndarray, 
 
 
 def code_of(names: np.ndarray, sample: str | int) -> int:
-    """Code of a sample by name; a number that is not a name is taken as the code."""
+    """Code of a sample by name; a number that is not a name is taken as the code.
+
+    Raises an ``ArgumentError`` where there is no such sample; the nearest is named.
+    """
     known = [str(name) for name in names]
     if str(sample) in known:
         return known.index(str(sample))

@@ -273,6 +273,11 @@ class SCAR_VAE(VAE):
         -------
         ``px``, whose mean has the ambient counts and whose scale, :math:`(1 - \epsilon_n) \rho_n`, has not; ``pz``;
         ``pl``, None for an observed library.
+
+        Raises
+        ------
+        ValueError
+            The module is built for size factors, and none are given.
         """
         if self.use_size_factor_key:
             if size_factor is None:

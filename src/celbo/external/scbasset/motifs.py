@@ -76,7 +76,7 @@ def shuffled(codes_rl: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarr
 
 
 def injected(codes_sl: np.ndarray, chances: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The sequences with a draw of the motif in the middle of each."""
+    """The sequences with a draw of the motif in the middle of each; ``ArgumentError`` for a motif longer than they."""
     width, length = len(chances), codes_sl.shape[1]
     if width > length:
         raise ArgumentError(f"The motif has {width} bases, the sequences {length}.")

@@ -148,6 +148,11 @@ class SOLO(UnsupervisedTrainingMixin, BaseModelClass):
         -------
         AnnData with the counts as CSR where the setup had them, and the columns of the first of each pair.
 
+        Raises
+        ------
+        ValueError
+            ``doublet_ratio`` is not positive.
+
         Examples
         --------
         >>> celbo.external.SOLO.create_doublets(scvi.adata_manager, doublet_ratio=1, seed=0).shape

@@ -63,6 +63,11 @@ class RNADeconv(BaseModuleClass):
         Sizes.
     ct_weight
         Weight of the cells of each type, ``(c,)``; None: 1.
+
+    Raises
+    ------
+    ValueError
+        ``ct_weight`` does not have one weight for each type.
     """
 
     ct_weight: Tensor
@@ -144,6 +149,11 @@ class SpatialDeconv(BaseModuleClass):
     prior_weight
         ``"n_obs"``: the formula above. ``"minibatch"``: the likelihood is summed over the minibatch and not scaled up
         to all spots, so that the prior counts for more.
+
+    Raises
+    ------
+    ValueError
+        There is no such ``prior_weight``; the nearest is named.
     """
 
     W: Tensor

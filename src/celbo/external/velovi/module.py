@@ -347,7 +347,7 @@ class VELOVAE(BaseModuleClass):
         return decoded["px"].log_prob(spliced) + decoded["pu"].log_prob(unspliced)
 
     def get_loadings(self) -> np.ndarray:
-        """Change of each gene's time along each latent, ``(g, k)``, of a linear decoder."""
+        """Change of each gene's time along each latent, ``(g, k)``, of a linear decoder; else a ``ValueError``."""
         if not self.decoder.linear:
             raise ValueError("Only a linear decoder has loadings: VELOVI(adata, linear_decoder=True).")
         layers: Any = self.decoder.rho_first_decoder.fc_layers[0]
