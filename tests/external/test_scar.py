@@ -99,12 +99,30 @@ def test_ambient_counts_are_taken_away():
     adata = ad.AnnData((native + ambient).astype(np.float32))
     SCAR.setup_anndata(adata)
     model = SCAR(adata, ambient_profile=profile_g)
-    model.train(max_epochs=100, **QUICK)
+    model.train(**QUICK)
+    assert model.recipe_ == "brief_cycle"
     found = model.get_denoised_counts(seed=0)
     assert 1 - found.sum() / adata.X.sum() == pytest.approx(0.4, abs=0.03)
     raw = np.corrcoef(adata.X.ravel(), native.ravel())[0, 1]
     assert np.corrcoef(found.ravel(), native.ravel())[0, 1] > raw + 0.01
     assert np.array_equal(found, model.get_denoised_counts(seed=0))
+
+
+@pytest.mark.parametrize("activation", ["softplus_sp", "softplus", "softmax"])
+@pytest.mark.parametrize("likelihood", ["b", "nb"])
+def test_native_profiles_begin_as_the_mean_of_the_cells(activation, likelihood, torch_rng):
+    share = torch.tensor([0.001, 0.009, 0.04, 0.15, 0.3, 0.5])
+    x = (share * 1000).expand(20, G)
+    module = SCAR_VAE(torch.full((G,), 1 / G), G, scale_activation=activation, gene_likelihood=likelihood).eval()
+    assert module.start_from_counts(x)
+    with torch.no_grad():
+        native, noise, _ = module.decoder(torch.zeros(1, 15), False)
+        of_hidden = module.decoder.px_scale_decoder[0](torch.randn(200, 150, generator=torch_rng))
+    torch.testing.assert_close(noise, torch.full((1, 1), 1 / (1 + np.e)), rtol=1e-3, atol=0)  # (1 + tanh(-1/2)) / 2
+    assert np.corrcoef(native[0], share)[0, 1] > 0.99
+    spread = of_hidden.std(0) / share
+    assert spread.max() < 2 * spread.min()  # all genes vary alike in proportion
+    assert not module.start_from_counts(torch.zeros(5, G))
 
 
 def test_each_batch_has_its_soup():

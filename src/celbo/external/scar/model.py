@@ -87,6 +87,7 @@ class SCAR(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
     """
 
     _module_cls: ClassVar[type[SCAR_VAE]] = SCAR_VAE
+    _recipe: ClassVar[str | None] = "brief_cycle"  # native profiles begin as the mean of the cells: 50 epochs end there
 
     _plan_defaults: Mapping[str, Any] = MappingProxyType({"lr": 3e-3})  # at 0.01 at 50% ambient 46% are removed
 

@@ -37,6 +37,9 @@ ScarLikelihood = Literal["zinb", "nb", "b", "poisson"]
 
 _NO_DIVISION_BY_0 = 1e-5
 _FIRST_NOISE = -1.0
+_NOISE_BESIDE_PROFILES = -0.5
+_FIRST_MEAN = 0.7
+_LEAST_SCALE = 1e-3
 
 
 class Binomial(TorchBinomial, CountDistribution):  # type: ignore[misc]  # same support, narrower type
@@ -104,6 +107,12 @@ class NativeScale(nn.Module):
         self.activation = activation
         self.cut = F.softplus(torch.tensor(-10.0 * (1 - sparsity))).item()
 
+    def logits_of(self, scale: Tensor) -> Tensor:
+        """Logits, ``(..., g)``, of which positive numbers ``scale`` are made, before they are divided by their sum."""
+        if self.activation == "softmax":
+            return scale.log()
+        return (scale + (self.cut if self.activation == "softplus_sp" else 0.0)).expm1().log()
+
     def forward(self, logits: Tensor) -> Tensor:
         """Shares ``(..., g)`` of logits ``(..., g)``."""
         if self.activation == "softmax":
@@ -161,6 +170,26 @@ class DecoderSCAR(nn.Module):
         # have in common before there are native profiles, and the latents then stay unused.
         nn.init.zeros_(to_noise.weight)
         nn.init.constant_(to_noise.bias, _FIRST_NOISE)
+
+    @torch.no_grad()
+    def start_from_profile(self, share: Tensor) -> None:
+        """Begin with the mean profile of the cells as the native one of all, and an ambient share of 0.27.
+
+        From profiles that are even the ambient one explains the counts better at first, and takes too many at any but
+        small learning rates. Weights of a gene are scaled with its share, so that all vary as much in proportion.
+
+        Parameters
+        ----------
+        share
+            Share of each gene in all counts, ``(g,)``.
+        """
+        to_scale: Any = self.px_scale_decoder[0]
+        scale: Any = self.px_scale_decoder[1]
+        wanted = share * len(share) * _FIRST_MEAN
+        to_scale.weight.mul_((wanted[:, None] / _FIRST_MEAN).clamp(min=_LEAST_SCALE))
+        to_scale.bias.copy_(scale.logits_of(wanted.clamp(min=_LEAST_SCALE)))
+        to_noise: Any = self.px_noise_decoder[0]
+        to_noise.bias.fill_(_NOISE_BESIDE_PROFILES)
 
     def forward(self, z: Tensor, use_dropout: bool) -> tuple[Tensor, Tensor, Tensor | None]:
         """Native profile ``(..., g)``, ambient share ``(..., 1)``, logits of an added zero where asked for."""
@@ -242,8 +271,11 @@ class SCAR_VAE(VAE):
         self.register_buffer("ambient_profile", profile, persistent=False)
 
     def start_from_counts(self, x: Tensor) -> bool:
-        """Begin with the dispersions that the counts have; a binomial has none."""
-        return self.gene_likelihood != "b" and super().start_from_counts(x)
+        """Begin with the cells' mean profile, and the dispersions that the counts have; a binomial has none."""
+        if not x.sum() > 0 or (self.gene_likelihood != "b" and not super().start_from_counts(x)):
+            return False
+        self.decoder.start_from_profile(x.sum(0) / x.sum())  # type: ignore[operator]
+        return True
 
     def _ambient(self, batch_index: Tensor) -> Tensor:
         """Ambient profile of each cell's batch, ``(n, g)``, or the one that all have, ``(1, g)``."""
