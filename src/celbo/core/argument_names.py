@@ -190,7 +190,7 @@ _THINGS: dict[str, Kind] = {
     **_each(
         _ANNDATA,
         """adata adata_seq adata_spatial st_adata sc_adata raw_adata rna_anndata atac_anndata multi_anndata adata_target
-        adata_reference adata_rna adata_sc adata_sp embed query_adata target_adata""",
+        adata_reference adata_rna adata_sc adata_sp embed query_adata target_adata into""",
     ),
     **_each(_COLUMN, "batch_key labels_key size_factor_key fine_labels_key groupby de_groupby sample_key split_by"),
     **_each(_COLUMN, "modality_key panel_key cat_key"),

@@ -25,15 +25,34 @@ __all__ = ["NOTES", "keep", "note", "offers_key", "ready", "trained_for"]
 NOTES = "celbo"
 """The key in ``adata.uns`` of what results were made with."""
 
-Kind = Literal["rows", "column", "features"]
+Kind = Literal["rows", "column", "features", "named"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SOME_CELLS = ("indices", "dataloader", "n_samples_overall")
-_NOT_NOTED = {"self", "adata", "silent", "batch_size", "return_numpy", *_SOME_CELLS}
+_NOT_NOTED = {
+    "self",
+    "adata",
+    "adatas",
+    "query_adata",
+    "target_adata",
+    "into",
+    "silent",
+    "batch_size",
+    "return_numpy",
+    *_SOME_CELLS,
+}
+
+
+def _training_data_or(model: Model, given: Mapping[str, Any]) -> Any:
+    return model.adata if given.get("adata") is None else given["adata"]
 
 
 def offers_key(
-    kind: Kind = "rows", parts: Sequence[str] = ("",), *, of: Literal["obs", "var"] = "obs"
+    kind: Kind = "rows",
+    parts: Sequence[str] = ("",),
+    *,
+    of: Literal["obs", "var"] = "obs",
+    about: Callable[[Any, Mapping[str, Any]], Any] = _training_data_or,
 ) -> Callable[[F], F]:
     """Let a verb take ``key_added=``, under which its answer is written into the data that it is about.
 
@@ -43,12 +62,16 @@ def offers_key(
     ----------
     kind
         ``"rows"``: a table goes to ``obsm``, one value a cell to ``obs``. ``"column"``: a table of one column goes to
-        ``obs`` too. ``"features"``: values of all features of the data go to ``layers``.
+        ``obs`` too. ``"features"``: values of all features of the data go to ``layers``. ``"named"``: as rows, those of
+        the cells that the index of a frame names; what lies there about other cells stays.
     parts
         Names of the answers, where a verb gives several in a tuple: each goes to ``f"{key_added}_{name}"``; that of no
         name to ``key_added`` itself, those behind the last name nowhere. A mapping brings its names with it.
     of
         Where cells are: ``"var"`` in data of regions by cells, whose answers go to ``var`` and ``varm``.
+    about
+        Takes the model and its arguments by name and gives the data to write to; a list, where the answer has a part
+        for each of several.
 
     Returns
     -------
@@ -65,16 +88,19 @@ def offers_key(
             call = signature.bind(self, *args, **kwargs)
             given = dict(call.arguments)
             _require_all_cells(given, verb.__name__)
-            data = _data_of(self, given.get("adata"), key_added)
+            found = about(self, given)
+            data_sets = [_writable(self, one, key_added) for one in (found if isinstance(found, list) else [found])]
             as_arrays = kind == "features" and bool(given.get("return_numpy"))
             if as_arrays:
                 call.arguments["return_numpy"] = False  # the names of the features say where values belong
             answer = verb(*call.args, **call.kwargs)
             names = names_of(self, output_of(self, given.get("output"))) if kind == "features" else None
-            for name, table in _tables(answer, parts):
-                key = f"{key_added}_{name}" if name else key_added
-                keep(data, key, table, kind, of=of, names=names)
-                note(data, key, verb.__name__, self, {name: given[name] for name in given if name not in _NOT_NOTED})
+            how = {name: given[name] for name in given if name not in _NOT_NOTED}
+            for data, one in zip(data_sets, _of_each(answer) if isinstance(found, list) else [answer], strict=True):
+                for name, table in _tables(one, parts):
+                    key = f"{key_added}_{name}" if name else key_added
+                    keep(data, key, table, kind, of=of, names=names)
+                    note(data, key, verb.__name__, self, how)
             return _arrays(answer) if as_arrays else answer
 
         return answering  # type: ignore[return-value]
@@ -112,10 +138,13 @@ def keep(
     ValueError
         Not a row for each cell.
     """
-    table = _table(answer)
     columns, tables, cells = (
         (data.obs, data.obsm, data.obs_names) if of == "obs" else (data.var, data.varm, data.var_names)
     )
+    if kind == "named" and isinstance(answer, pd.DataFrame | pd.Series):
+        home = tables if isinstance(answer, pd.DataFrame) else columns
+        answer = _filled(cells, answer, home.get(key))
+    table = _table(answer)
     shape = table.shape
     if len(shape) not in (1, 2) or shape[0] != len(cells):
         found = f"of shape {shape}" if shape else "one number"
@@ -200,8 +229,7 @@ def _require_all_cells(given: Mapping[str, Any], verb: str) -> None:
             )
 
 
-def _data_of(model: Model, given: AnnData | None, key: str) -> AnnData:
-    data = model.adata if given is None else given
+def _writable(model: Model, data: AnnData | None, key: str) -> AnnData:
     if data is None:
         raise ValueError("This model was loaded without data: pass adata=, which key_added= writes to.")
     if key in _names_in(model.registry_["setup_args"]):
@@ -227,6 +255,25 @@ def _table(answer: object) -> np.ndarray | pd.DataFrame:
     if isinstance(answer, pd.DataFrame):
         return answer
     return np.asarray(answer.detach().cpu() if isinstance(answer, Tensor) else answer)
+
+
+def _of_each(answer: object) -> list[object]:
+    """The part of each of several data sets."""
+    return list(answer.values() if isinstance(answer, Mapping) else answer)  # type: ignore[call-overload]
+
+
+def _filled(cells: pd.Index, new: pd.DataFrame | pd.Series, before: object) -> pd.DataFrame | pd.Series:
+    """Rows of all cells: the new ones by their names, beside those that are there, or missing values."""
+    unknown = new.index.difference(cells)
+    if len(unknown):
+        raise ValueError(f"These data have no cell {unknown[0]!r}, which key_added= would write a row of.")
+    filled, others = new.reindex(cells), ~cells.isin(new.index)
+    if isinstance(filled, pd.Series):
+        if isinstance(before, pd.Series):
+            filled.loc[others] = before.loc[others]
+    elif isinstance(before, pd.DataFrame) and before.columns.equals(filled.columns):
+        filled.loc[others] = before.loc[others]
+    return filled
 
 
 def _tables(answer: object, parts: Sequence[str]) -> list[tuple[str, object]]:

@@ -16,6 +16,8 @@ from ...model.base.face import keep_manager, kept_manager
 from ...model.base.several import SeveralSetsMixin
 from ...ops.draws import sample
 from ...posterior.passes import Rows, evaluating, on_device
+from ...verbs.keys import offers_key
+from .asked import cells_to_impute, cells_to_label, data_sets
 from .graph import GuidanceGraph
 from .start import COUNTS
 
@@ -55,11 +57,14 @@ class DiagviMixin(SeveralSetsMixin):
     adatas: dict[str, AnnData]
     guidance_graph: GuidanceGraph
 
+    @offers_key(about=data_sets)
     def get_latent_representation(
         self,
         adatas: dict[str, AnnData] | list[AnnData] | None = None,
         indices: Indices | None = None,
         batch_size: int = 1024,
+        *,
+        key_added: str | None = None,
     ) -> dict[str, np.ndarray]:
         """Latents of each cell of each modality: the mean of their posterior.
 
@@ -71,6 +76,8 @@ class DiagviMixin(SeveralSetsMixin):
             Row numbers of the cells asked for, by the name of the modality; None: all.
         batch_size
             Cells a minibatch.
+        key_added
+            Write the answer into the data too, under this key of ``obsm`` or ``obs``; None: write nothing.
 
         Returns
         -------
@@ -92,6 +99,7 @@ class DiagviMixin(SeveralSetsMixin):
 
         return self._of_each(adatas, indices, batch_size, None, latents)
 
+    @offers_key(about=cells_to_impute)
     def get_imputed_values(
         self,
         query_name: Name,
@@ -103,6 +111,7 @@ class DiagviMixin(SeveralSetsMixin):
         reference_libsize: Libsize = None,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> np.ndarray:
         """What the other modality would have measured in the cells of one.
 
@@ -116,8 +125,8 @@ class DiagviMixin(SeveralSetsMixin):
             Row numbers of the cells asked for; None: all.
         deterministic
             Decode the means of cells and features, or draws.
-        batch_size
-            Cells a minibatch.
+        batch_size, key_added
+            As in :meth:`get_latent_representation`.
         reference_batch
             Batch of the other modality to decode as: its name, its number, or one of these for each cell; None: the
             mean over all.
@@ -160,6 +169,7 @@ class DiagviMixin(SeveralSetsMixin):
 
         return self._answers(manager, cells, batch_size, seed, imputed)
 
+    @offers_key(about=cells_to_label)
     def predict_celltype(
         self,
         labeled_modality: Name,
@@ -170,6 +180,7 @@ class DiagviMixin(SeveralSetsMixin):
         deterministic: bool = True,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> dict[str, np.ndarray]:
         """Labels of cells by the classifier that was trained on those of one modality.
 
@@ -181,14 +192,10 @@ class DiagviMixin(SeveralSetsMixin):
             Modality of the cells to label; None: the other one.
         target_adata
             The cells; None: those of the model.
-        indices
-            Row numbers of the cells asked for; None: all.
-        batch_size
-            Cells a minibatch.
+        indices, batch_size, seed, key_added
+            As in :meth:`get_imputed_values`.
         deterministic
             Classify the means of the cells, or draws.
-        seed
-            Of the draws; None: ``celbo.settings.seed``, or fresh randomness.
 
         Returns
         -------
@@ -242,10 +249,8 @@ class DiagviMixin(SeveralSetsMixin):
             As in :meth:`get_latent_representation`.
         n_samples
             Draws of each cell.
-        batch_size
-            Cells a minibatch; None: ``celbo.settings.batch_size``.
-        seed
-            Of the draws; None: ``celbo.settings.seed``, or fresh randomness.
+        batch_size, seed
+            Cells a minibatch, None: ``celbo.settings.batch_size``; of the draws, None: ``celbo.settings.seed``.
 
         Returns
         -------

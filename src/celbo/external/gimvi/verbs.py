@@ -1,7 +1,7 @@
 """GimviMixin: verbs of a model of two data sets; answers are lists with an entry for each."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -17,12 +17,18 @@ from ...posterior import EXPRESSION, gene_columns
 from ...posterior.passes import Rows, evaluating, on_device
 from ...verbs.base import answering_with
 from ...verbs.cells import asked
+from ...verbs.keys import offers_key
 from ...verbs.outputs import names_of, normalized
 from .module import OneSet
 
 __all__ = ["GimviMixin"]
 
 Answer = Callable[[int, Mapping[str, Tensor]], Tensor]
+
+
+def _data_sets(model: "GimviMixin", given: Mapping[str, Any]) -> list[AnnData]:
+    """The data sets that a verb is asked about, for what it writes into them."""
+    return list(model.adatas if given.get("adatas") is None else given["adatas"])
 
 
 @checked_methods
@@ -40,6 +46,7 @@ class GimviMixin(ModelFace):
     adatas: list[AnnData]
     registries_: list[Mapping[str, object]]
 
+    @offers_key(about=_data_sets)
     def get_latent_representation(
         self,
         adatas: list[AnnData] | None = None,
@@ -47,6 +54,7 @@ class GimviMixin(ModelFace):
         batch_size: int = 128,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> list[np.ndarray]:
         """Latents of each cell of each data set.
 
@@ -60,6 +68,8 @@ class GimviMixin(ModelFace):
             Cells per minibatch.
         seed
             Of the draws; None: ``celbo.settings.seed``, or fresh randomness.
+        key_added
+            Write each answer into its data set too, under this key of ``obsm``; None: write nothing.
 
         Returns
         -------
@@ -76,6 +86,7 @@ class GimviMixin(ModelFace):
 
         return self._of_each(adatas, batch_size, seed, latents)
 
+    @offers_key(about=_data_sets)
     def get_imputed_values(
         self,
         adatas: list[AnnData] | None = None,
@@ -85,12 +96,13 @@ class GimviMixin(ModelFace):
         batch_size: int = 128,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> list[np.ndarray]:
         """Expression of all genes in each cell of each data set.
 
         Parameters
         ----------
-        adatas, deterministic, batch_size, seed
+        adatas, deterministic, batch_size, seed, key_added
             As in :meth:`get_latent_representation`.
         normalized
             Shares of the library, or expected counts.
@@ -114,6 +126,7 @@ class GimviMixin(ModelFace):
 
         return self._of_each(adatas, batch_size, seed, expression)
 
+    @offers_key("features")
     def get_normalized_expression(
         self,
         adata: AnnData | None = None,
@@ -128,6 +141,7 @@ class GimviMixin(ModelFace):
         return_numpy: bool | None = None,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> np.ndarray | pd.DataFrame:
         """Denoised expression of the genes that one data set has; of all genes: :meth:`get_imputed_values`.
 
@@ -138,7 +152,8 @@ class GimviMixin(ModelFace):
             dissociated cells.
         transform_batch
             Batches of that data set to decode as.
-        indices, gene_list, library_size, n_samples, n_samples_overall, batch_size, return_mean, return_numpy, seed
+        indices, gene_list, library_size, n_samples, n_samples_overall, batch_size, return_mean, return_numpy, seed, \
+key_added
             As in :meth:`RNASeqMixin.get_normalized_expression
             <celbo.model.base.RNASeqMixin.get_normalized_expression>`.
 

@@ -5,14 +5,14 @@ semi-supervised deep learning*, Cell Systems 2020.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from ...core import REGISTRY_KEYS, position_of, settings
+from ...core import REGISTRY_KEYS, ArgumentError, position_of, settings
 from ...core.rules import rules
 from ...data import AnnDataManager
 from ...data.constants import RAW
@@ -24,12 +24,21 @@ from ...model.base import BaseModelClass, UnsupervisedTrainingMixin, setup_metho
 from ...posterior.passes import Rows, evaluating, on_device
 from ...train import ClassifierTrainingPlan, Plan
 from ...train.method import PASSED_ON, SPLIT, STOPPING, WHERE, training
+from ...verbs.keys import offers_key
 from .module import DoubletClassifier, draw_parents, sums_of_pairs
 
 __all__ = ["SOLO"]
 
 _COVARIATES = {REGISTRY_KEYS.CAT_COVS_KEY, REGISTRY_KEYS.CONT_COVS_KEY}
 _LABEL, _SINGLET, _DOUBLET = "_solo_doub_sim", "singlet", "doublet"
+
+
+def _cells_to_write_to(model: object, given: Mapping[str, Any]) -> AnnData:
+    if given.get("into") is None:
+        raise ArgumentError.of(
+            "into", "key_added writes into the data with the cells, and SOLO keeps none: pass into=."
+        )
+    return given["into"]
 
 
 class SOLO(UnsupervisedTrainingMixin, BaseModelClass):
@@ -208,8 +217,15 @@ class SOLO(UnsupervisedTrainingMixin, BaseModelClass):
         fixed={"early_stopping_monitor": "validation_loss"},
     )
 
+    @offers_key("named", about=_cells_to_write_to)
     def predict(
-        self, soft: bool = True, include_simulated_doublets: bool = False, return_logits: bool = False
+        self,
+        soft: bool = True,
+        include_simulated_doublets: bool = False,
+        return_logits: bool = False,
+        *,
+        into: AnnData | None = None,
+        key_added: str | None = None,
     ) -> pd.DataFrame | pd.Series:
         """Say which cells are doublets.
 
@@ -221,6 +237,11 @@ class SOLO(UnsupervisedTrainingMixin, BaseModelClass):
             Also classify the simulated doublets; their rows follow the cells.
         return_logits
             Give logits instead of probabilities.
+        into
+            The data with the cells, which ``key_added`` writes to: the model keeps none of them.
+        key_added
+            Write the answer into ``into.obsm``, without ``soft`` into ``into.obs``, under this key. Cells go by their
+            names, so that the models of several batches write side by side; None: write nothing.
 
         Returns
         -------
