@@ -46,25 +46,28 @@ class Budget:
         self.odd_keys_left = _MAX_ODD_KEYS
 
     def charge(self, n_bytes: int) -> None:
-        """Count bytes that are about to be made."""
+        """Count bytes that are about to be made; an ``ArchiveError`` where they are too many for the file."""
         self.bytes_left -= n_bytes
         if self.bytes_left < 0:
             raise ArchiveError("it declares arrays far larger than the file itself")
 
     def count(self, n: int) -> None:
-        """Count values; shared parts count each time they are used, so that no tiny file unfolds without end."""
+        """Count values; shared parts count each time they are used, so that no tiny file unfolds without end.
+
+        Raises an ``ArchiveError`` beyond ``MAX_VALUES``.
+        """
         self.values_left -= n
         if self.values_left < 0:
             raise ArchiveError(f"it unfolds into more than {MAX_VALUES:,} values")
 
     def tables(self, n: int = 1) -> None:
-        """Count pandas objects."""
+        """Count pandas objects; an ``ArchiveError`` beyond ``MAX_TABLES``."""
         self.tables_left -= n
         if self.tables_left < 0:
             raise ArchiveError(f"it holds more than {MAX_TABLES:,} tables, columns and indices")
 
     def key(self, key: object) -> Any:
-        """The key of a dict or element of a set, which must not be one of many that hash alike."""
+        """The key of a dict or element of a set, which must not be one of many that hash alike (``ArchiveError``)."""
         if isinstance(key, int) and abs(key) >= _MAX_INT_KEY:
             raise ArchiveError("a dictionary or set has an integer beyond 2**60")
         if type(key) not in _PLAIN_KEYS:
@@ -74,7 +77,7 @@ class Budget:
         return key
 
     def shape(self, sizes: object, itemsize: int) -> tuple[int, ...]:
-        """A shape that is one, its bytes counted."""
+        """A shape that is one (else an ``ArchiveError``), its bytes counted."""
         if not isinstance(sizes, tuple | list) or len(sizes) > _MAX_DIMS:
             raise ArchiveError("an array has an impossible shape")
         if any(type(size) is not int or not 0 <= size < 2**63 for size in sizes):
@@ -84,7 +87,7 @@ class Budget:
 
 
 def bounded(number: int) -> int:
-    """An integer of at most 2,048 bits."""
+    """An integer of at most 2,048 bits; an ``ArchiveError`` for a longer one."""
     if number.bit_length() > MAX_BITS:
         raise ArchiveError(f"it holds an integer of {number.bit_length():,} bits, more than {MAX_BITS:,}")
     return number

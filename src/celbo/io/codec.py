@@ -55,7 +55,7 @@ class Writer:
         return name
 
     def count_tables(self, n: int = 1) -> None:
-        """Count pandas objects, of which a reader takes only so many."""
+        """Count pandas objects, of which a reader takes only so many; an ``ArchiveError`` beyond."""
         self.n_tables += n
         if self.n_tables > MAX_TABLES:
             raise ArchiveError(
@@ -64,7 +64,7 @@ class Writer:
             )
 
     def encode(self, value: object, step: str = "") -> Any:
-        """JSON form of a value; ``step`` is how the path goes on to it."""
+        """JSON form of a value; ``step`` is how the path goes on to it. ``ArchiveError`` for what cannot be saved."""
         self.path.append(step)
         encoder = _encoder(type(value))
         if encoder is None:
@@ -97,7 +97,7 @@ class Reader:
         return "".join(f"[{str(step)[:60]!r}]" for step in self.path if step is not None) or "the document"
 
     def decode(self, node: object, step: object = None) -> Any:
-        """Value of a JSON node; ``step`` is how the path goes on to it. The path stays where an error rises."""
+        """Value of a JSON node; ``step`` is how the path goes on to it. It stays where an ``ArchiveError`` rises."""
         if not isinstance(node, list | dict):
             return _plain(node)
         if len(self.path) >= _MAX_DEPTH + 10:
@@ -120,14 +120,14 @@ class Reader:
         return decoder(self, node)
 
     def elements(self, node: dict[str, Any], n: int | None = None) -> list[Any]:
-        """Values of a node's list, ``n`` of them if given."""
+        """Values of a node's list, ``n`` of them if given; an ``ArchiveError`` where that is wrong."""
         nodes = node["v"]
         if not isinstance(nodes, list) or (n is not None and len(nodes) != n):
             raise ArchiveError("a list of values is no list, or not of the length it must have")
         return [self.decode(element, i) for i, element in enumerate(nodes)]
 
     def of(self, node: object, *kinds: type) -> Any:
-        """Value of a node that must be of one of some kinds."""
+        """Value of a node that must be of one of some kinds; an ``ArchiveError`` for another."""
         value = self.decode(node)
         if not isinstance(value, kinds):
             raise ArchiveError(f"a {type(value).__name__} stands where a {kinds[0].__name__} must be")

@@ -65,7 +65,7 @@ def _read_dtype(r: Reader, node: dict[str, Any]) -> np.dtype[Any]:
 
 
 def dtype_of_text(text: Any) -> np.dtype[Any]:
-    """The dtype of a text that :func:`checked_dtype` gave."""
+    """The dtype of a text that :func:`checked_dtype` gave; an ``ArchiveError`` for any other text."""
     if not _DTYPE_TEXT.fullmatch(text_of(text)):
         raise ArchiveError(f"it holds the numpy dtype {text!r}, which archives do not hold")
     dtype = np.dtype(text)
@@ -92,7 +92,7 @@ def to_stored(value: np.ndarray) -> np.ndarray:
 
 
 def from_stored(flat: np.ndarray, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
-    """The array that :func:`to_stored` flattened."""
+    """The array that :func:`to_stored` flattened; an ``ArchiveError`` where bytes and shape do not fit."""
     if dtype.kind in "SU" or flat.nbytes != math.prod(shape) * dtype.itemsize:
         raise ArchiveError(f"an array of shape {shape} and dtype {dtype} comes with {flat.nbytes} bytes")
     return flat.view(dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape)

@@ -25,7 +25,7 @@ _MAX_RANGE = 2**20
 
 
 def encode_values(w: Writer, values: Any) -> Any:
-    """JSON form of a column's or an index's array: numpy, categorical, masked or text."""
+    """JSON form of a column's or an index's array: numpy, categorical, masked or text; else an ``ArchiveError``."""
     w.count_tables()
     dtype = values.dtype
     if isinstance(dtype, np.dtype):

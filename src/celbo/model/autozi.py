@@ -160,6 +160,8 @@ class AUTOZI(VAEMixin, UnsupervisedTrainingMixin, RNASeqMixin, BaseModelClass):
         ------
         RuntimeError
             Before training.
+        ValueError
+            ``n_mc_samples`` is below 1.
 
         Examples
         --------

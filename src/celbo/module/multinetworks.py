@@ -59,7 +59,10 @@ def multimodal_sizes(
 
 
 class MultimodalNetworks(BaseMinifiedModeModuleClass):
-    """Networks of :class:`~celbo.module.MULTIVAE`, whose arguments these are."""
+    """Networks of :class:`~celbo.module.MULTIVAE`, whose arguments these are.
+
+    Raises a ``ValueError`` for an unknown choice of likelihood or latents, and where there is no modality.
+    """
 
     use_observed_lib_size = True  # where only latents are kept, so are the totals of genes
 

@@ -330,6 +330,11 @@ class VAE(EmbeddingModuleMixin, CountedModule):
         Returns
         -------
         ``px``; ``pz``; ``pl``, None for an observed library.
+
+        Raises
+        ------
+        ValueError
+            The module is built for size factors, and none are given.
         """
         if transform_batch is not None:
             batch_index = torch.ones_like(batch_index) * transform_batch

@@ -160,6 +160,11 @@ class VAEC(EmbeddingModuleMixin, BaseModuleClass):
         Returns
         -------
         ``z`` ``(n, k)``; ``qz``; ``library`` ``(n, 1)``, the total count (not its logarithm).
+
+        Raises
+        ------
+        ValueError
+            The encoder sees the batch, and ``batch_index`` is not given.
         """
         encoded = x.log1p() if self.log_variational else x
         if self.encode_covariates:

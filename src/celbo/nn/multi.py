@@ -37,6 +37,11 @@ class MultiEncoder(nn.Module):
         Whether :meth:`forward` returns the distribution instead of its mean and variance.
     **kwargs
         Further arguments of :class:`~celbo.nn.FCLayers`.
+
+    Raises
+    ------
+    ValueError
+        ``n_input_list`` does not have one number for each of the heads.
     """
 
     def __init__(

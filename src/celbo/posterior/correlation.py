@@ -133,6 +133,11 @@ def pearson(blocks_rg: Iterator[np.ndarray]) -> np.ndarray:
     """Pearson correlation of columns in one pass over blocks of rows, ``(g, g)`` float64.
 
     Sums are taken around the first block's mean, which keeps their digits.
+
+    Raises
+    ------
+    ValueError
+        There are no blocks.
     """
     first = next(blocks_rg, None)
     if first is None:

@@ -205,6 +205,11 @@ def importance_pool(
     Returns
     -------
     Cell ``(n_rows,)`` and latents ``(n_rows, k)`` of each draw.
+
+    Raises
+    ------
+    ValueError
+        There are no cells, or the latents have no density here (logistic normal).
     """
     if not len(cells_n):
         raise ValueError("There are no cells to draw from.")

@@ -148,7 +148,7 @@ def _over_batches(
 
 
 def draw_rows(cells_n: np.ndarray, n_rows: int, rng: np.random.Generator) -> np.ndarray:
-    """``(n_rows,)`` cells drawn from ``cells_n`` with replacement."""
+    """``(n_rows,)`` cells drawn from ``cells_n`` with replacement; a ``ValueError`` where there are none."""
     if not len(cells_n):
         raise ValueError("There are no cells to draw from.")
     return cells_n[rng.integers(len(cells_n), size=n_rows)]

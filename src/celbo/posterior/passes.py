@@ -89,7 +89,10 @@ def evaluating(module: BaseModuleClass, seed: int | None = None) -> Iterator[np.
 
 
 def on_device(batches: Batches, module: BaseModuleClass) -> Iterator[dict[str, Tensor]]:
-    """The minibatches on the module's device, so that each table travels once however often it is decoded."""
+    """The minibatches on the module's device, so that each table travels once however often it is decoded.
+
+    Raises a ``TypeError`` for a minibatch that is no mapping.
+    """
     device, done = device_of(module), 0
     total = len(batches.indices) if isinstance(batches, AnnDataLoader) else None
     with tracking("Computing") as tell:

@@ -56,6 +56,8 @@ def posterior_predictive_sample(
     ------
     ModuleNotFoundError
         When the package ``sparse`` is not installed.
+    ValueError
+        When there are no minibatches.
     """
     sparse = optional("sparse", extra="sparse", purpose="posterior_predictive_sample")
     of = {} if output.distribution == EXPRESSION.distribution else {"distribution": output.distribution}

@@ -59,7 +59,10 @@ class Allowance:
             self.add(name, size, held)
 
     def add(self, name: str, size: int, held: int) -> None:
-        """Count in one array of ``size`` bytes, of which the file holds ``held``; errors as of :meth:`require`."""
+        """Count in one array of ``size`` bytes, of which the file holds ``held``.
+
+        Raises a ``DamagedDataError`` or a ``MemoryError``, as :meth:`require` does.
+        """
         self._excess += max(0, size - MOST_TIMES * held)
         self._total += size
         if self._excess > EXCESS:

@@ -82,6 +82,15 @@ def naming_damage(path: Path, part: str = "", *, what: str = "AnnData") -> Itera
         What of it is read: ``"obs"``; nothing for all.
     what
         What it is read as.
+
+    Raises
+    ------
+    DamagedDataError
+        Whatever went wrong, the two below aside.
+    MemoryError
+        The file does not fit in memory.
+    ModuleNotFoundError
+        As it came.
     """
     try:
         yield

@@ -60,6 +60,11 @@ def put_together(pieces: Callable[[], Iterable[Sequence[np.ndarray]]], dtypes: S
         Restarts the pieces: of each array one at a time.
     dtypes
         Of each array.
+
+    Raises
+    ------
+    TypeError
+        An array holds Python's objects.
     """
     dtypes = [np.dtype(dtype) for dtype in dtypes]
     if any(dtype.hasobject for dtype in dtypes):

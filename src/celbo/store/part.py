@@ -68,6 +68,8 @@ class StoredPart:
     ------
     DamagedDataError
         When the arrays of the matrix do not fit each other.
+    NoNumbersError
+        When the matrix holds text or other things.
     ColumnsError
         For a matrix stored by columns.
     """

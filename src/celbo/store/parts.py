@@ -85,7 +85,10 @@ class Parts:
             raise DamagedDataError(f"{self.path} ({key}) is damaged: {fault}. Copy the file again.") from error
 
     def table(self, key: str) -> pd.DataFrame:
-        """``obs`` or ``var``; before anndata 0.7 an array of records, with the names of the rows in the first field."""
+        """``obs`` or ``var``; before anndata 0.7 an array of records, with the names of the rows in the first field.
+
+        Raises a ``DamagedDataError`` where it is no table.
+        """
         if self._has_records(key):
             frame = pd.DataFrame(self._records(key))
             return frame.set_index(frame.columns[0])

@@ -56,6 +56,8 @@ def check_module(
     ------
     AssertionError
         With what was expected, what came and where.
+    ValueError
+        The minibatch has fewer than 4 cells.
 
     Examples
     --------

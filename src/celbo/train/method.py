@@ -62,7 +62,7 @@ NO_PYRO = Argument(Any, "Must be None: a plan of Pyro's has nothing to train her
 
 
 def without_pyro(model: object, options: dict[str, Any]) -> dict[str, Any]:
-    """Arguments without a plan of Pyro's, which is refused: the ``prepare`` of such models."""
+    """Arguments without a plan of Pyro's, which is refused (``TypeError``): the ``prepare`` of such models."""
     if (plan := options.pop("training_plan")) is not None:
         name = type(model).__name__
         raise TypeError(f"{name} is trained without Pyro: give plan_kwargs= instead of training_plan={plan!r}.")

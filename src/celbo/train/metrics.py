@@ -215,6 +215,11 @@ class ElboMetric:
         ``"train"`` or ``"validation"``.
     interval
         ``"obs"``: mean over observations; ``"batch"``: mean over minibatches.
+
+    Raises
+    ------
+    ValueError
+        ``interval`` is neither ``"obs"`` nor ``"batch"``.
     """
 
     @checked
@@ -241,7 +246,7 @@ class ElboMetric:
         self.n_batches: Any = 0
 
     def update(self, **kwargs: Any) -> None:
-        """Add a minibatch: needs the component by its name and ``n_obs_minibatch``."""
+        """Add a minibatch: needs the component by its name and ``n_obs_minibatch``, or raises a ``ValueError``."""
         for needed in (self._name, "n_obs_minibatch"):
             if needed not in kwargs:
                 raise ValueError(f"Missing {needed!r} value in metrics update.")
@@ -255,7 +260,7 @@ class ElboMetric:
 
 
 def find_metric(metrics: Mapping[str, Tensor], name: str, who: str) -> Tensor:
-    """A metric by name, or an error that lists those there are."""
+    """A metric by name, or a ``KeyError`` that lists those there are."""
     if name not in metrics:
         raise KeyError(f"{who}: {unknown_name('metric of this training', name, metrics)}")
     return metrics[name]

@@ -56,6 +56,11 @@ def unpack_optimizers(configured: object) -> tuple[list[torch.optim.Optimizer], 
     ----------
     configured
         An optimizer; a dict with ``optimizer`` and ``lr_scheduler``; a list of either; or ``(optimizers, schedulers)``.
+
+    Raises
+    ------
+    TypeError
+        It returned anything else.
     """
     if isinstance(configured, torch.optim.Optimizer):
         return [configured], []

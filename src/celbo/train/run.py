@@ -124,7 +124,10 @@ class Run(RunState):
             return self._finish_batch(batch, 0)
 
     def save_model(self, path: Path) -> None:
-        """Write the model as it stands, trained up to here, as an archive; of several processes, the first one does."""
+        """Write the model as it stands, trained up to here, as an archive; of several processes, the first one does.
+
+        Raises a ``ValueError`` where the run is of no model.
+        """
         if self.model is None:
             raise ValueError("Checkpoints are archives of a model: train through model.train, or set trainer.model.")
         if not self.engine.is_first:

@@ -17,7 +17,10 @@ __all__ = ["RunState", "batches_in"]
 
 
 def batches_in(loader: Loader, limit: float | None) -> int | None:
-    """Minibatches an epoch: the loader's length cut to ``limit``, a number or a share; None if unknown."""
+    """Minibatches an epoch: the loader's length cut to ``limit``, a number or a share; None if unknown.
+
+    Raises a ``TypeError`` for a share of an unknown length.
+    """
     try:
         n = len(loader)  # type: ignore[arg-type]  # a TypeError where it has no length
     except TypeError:
@@ -133,7 +136,7 @@ class RunState:
 
     @property
     def estimated_stepping_batches(self) -> int:
-        """Optimizer steps of the whole run."""
+        """Optimizer steps of the whole run; a ``TypeError`` where the training loader has no length."""
         if self.num_training_batches is None:
             raise TypeError(
                 "A one-cycle schedule must know the number of steps, but the training loader has no length: "

@@ -175,7 +175,10 @@ def codes_of_batches(model: Model, names: object, argument: str = "transform_bat
 
 
 def weighting_of(weights: Weights | None, kwargs: dict[str, Any]) -> Weighting | None:
-    """How draws are weighted; None: uniformly. Arguments are the fields of :class:`~celbo.posterior.Weighting`."""
+    """How draws are weighted; None: uniformly. Arguments are the fields of :class:`~celbo.posterior.Weighting`.
+
+    Raises a ``ValueError`` for an unknown choice, a ``TypeError`` for arguments that only importance weights have.
+    """
     if weights not in (None, "uniform", "importance"):
         raise ValueError(unknown_name("choice of weights", weights, ("uniform", "importance")))
     if weights == "importance":

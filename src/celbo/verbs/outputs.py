@@ -86,6 +86,11 @@ def normalized(
         See ``get_normalized_expression``.
     use_mean
         Decode the mean of the latents of all cells, instead of draws.
+
+    Raises
+    ------
+    ValueError
+        Importance weights without ``n_samples_overall``.
     """
     codes = codes_of_batches(model, transform_batch)
     n_samples = 1 if use_mean else n_samples

@@ -114,6 +114,11 @@ class VelocityUncertaintyMixin(VelocityMixin):
         Student's t of permuted against own errors, genes by types, each by the first 200 cells of the type: small for
         genes without a path. And the permuted data.
 
+        Raises
+        ------
+        KeyError
+            ``adata.obs`` has no column ``labels_key``; the nearest is named.
+
         Examples
         --------
         >>> scores, permuted = model.get_permutation_scores("labels", seed=0)

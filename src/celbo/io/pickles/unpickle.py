@@ -83,7 +83,7 @@ class Rebuilder:
         return value
 
     def values(self, nodes: object, n: int | None = None) -> list[Any]:
-        """Values of a tuple or list of nodes, ``n`` of them if given."""
+        """Values of a tuple or list of nodes, ``n`` of them if given; an ``ArchiveError`` where that is wrong."""
         if not isinstance(nodes, tuple | list) or (n is not None and len(nodes) != n):
             raise ArchiveError("a list of values does not have the length it must have")
         return [self.value(node) for node in nodes]
@@ -97,14 +97,14 @@ class Rebuilder:
         return self.budget.key(self.value(node))
 
     def of(self, node: object, kind: type) -> Any:
-        """Value of a node that must be of a type, exactly."""
+        """Value of a node that must be of a type, exactly; else an ``ArchiveError``."""
         value = self.value(node)
         if type(value) is not kind:
             raise ArchiveError(f"a {type(value).__name__} stands where a {kind.__name__} must be")
         return value
 
     def call(self, call: Call) -> Any:
-        """Value of a granted call."""
+        """Value of a granted call; an ``ArchiveError`` for any other call."""
         if not isinstance(call.function, Name):
             raise ArchiveError("it calls something that is no plain name")
         grant = self.grants.get(str(call.function))
@@ -113,7 +113,7 @@ class Rebuilder:
         return grant(self, call)
 
     def name(self, name: Name) -> Any:
-        """Value of a bare name."""
+        """Value of a bare name; an ``ArchiveError`` for a name that is not granted."""
         if str(name) not in self.constants:
             raise ArchiveError(refusal(name))
         return self.constants[str(name)]

@@ -69,7 +69,7 @@ class Constraint:
 
 
 def storage_dtype(node: object) -> torch.dtype:
-    """Element type that a storage class in a persistent id stands for."""
+    """Element type that a storage class in a persistent id stands for; an ``ArchiveError`` for an unknown class."""
     dtype = STORAGE_DTYPES.get(str(node)) if isinstance(node, Name) else None
     if dtype is None:
         raise ArchiveError(f"it holds a torch storage of the kind {str(node)[:80]!r}, which is not read")

@@ -45,8 +45,10 @@ def read_legacy_archive(
 
     Raises
     ------
+    ArchiveNotFoundError
+        The file of names or that of attributes is missing.
     ArchiveError
-        A file is missing, damaged or holds something that no archive needs.
+        That of the weights is missing, or a file is damaged or holds something that no archive needs.
     """
     weights_path, attributes_path = folder / f"{prefix}model_params.pt", folder / f"{prefix}attr.pkl"
     var_names = _names_in(folder, prefix)

@@ -38,7 +38,7 @@ class _Managers(WeakKeyDictionary):
 
 
 def keep_manager(owner: object, manager: AnnDataManager) -> None:
-    """Remember a manager on its AnnData for a model class or a model."""
+    """Remember a manager on its AnnData for a model class or a model; a ``ValueError`` where it has no AnnData yet."""
     adata = manager.adata
     if adata is None:
         raise ValueError("This manager has no AnnData yet: call register_fields first.")
@@ -196,7 +196,7 @@ class ModelFace(Explained, Registered):
 
     @property
     def adata_manager(self) -> AnnDataManager:
-        """Manager of the training data."""
+        """Manager of the training data; a ``ValueError`` where the model was loaded without data."""
         if self._adata_manager is None:
             raise ValueError("This model was loaded without data: set model.adata first.")
         return self._adata_manager

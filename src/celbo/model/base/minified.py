@@ -39,6 +39,11 @@ def minified_copy(manager: AnnDataManager, keep_count_data: bool = False) -> Any
     keep_count_data
         Copy everything. Otherwise ``X`` and all layers are empty CSR matrices of the same shape; so is ``raw``, where
         the counts lie in it, and else it is left out.
+
+    Raises
+    ------
+    ValueError
+        The manager has no data yet.
     """
     adata = manager.adata
     if adata is None:

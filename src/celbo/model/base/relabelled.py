@@ -29,7 +29,10 @@ def warn_ignored(names: list[str], init: Mapping[str, Any], source: str = "SCVI"
 def setup_with_labels(
     scvi_registry: Mapping[str, Any], adata: Any, labels_key: str | None, unlabeled: Any, source_name: str = "SCVI"
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Registry of a model without labels, with labels of which some may mean "not labelled", and the setup call."""
+    """Registry of a model without labels, with labels of which some may mean "not labelled", and the setup call.
+
+    Raises a ``ValueError`` where neither ``labels_key`` nor the model's setup names a column.
+    """
     # latents stored by such a model are not those that one with labels learns
     arguments = dict(scvi_registry["setup_args"]) | {"unlabeled_category": unlabeled, "use_minified": False}
     arguments["labels_key"] = labels_key or arguments.get("labels_key")

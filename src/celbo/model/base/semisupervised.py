@@ -185,6 +185,8 @@ class SemisupervisedTrainingMixin(Trainable):
             An argument that nobody knows, with the nearest known one.
         NonFiniteLossError
             The loss became NaN or infinite. The last finite weights are kept.
+        ValueError
+            ``adversarial_classifier`` for a model that has none.
         """
         of_plan: dict[str, Any] = {"n_classes": self.n_labels}
         if adversarial_classifier:

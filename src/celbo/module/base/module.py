@@ -190,7 +190,7 @@ class BaseModuleClass(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Device of the parameters; an error names more than one."""
+        """Device of the parameters; a ``RuntimeError`` names more than one."""
         devices = {parameter.device for parameter in self.parameters()}
         if len(devices) > 1:
             raise RuntimeError(f"{type(self).__name__} has parameters on several devices: {sorted(map(str, devices))}.")

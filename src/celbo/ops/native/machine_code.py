@@ -102,6 +102,11 @@ class Loop:
         An object file.
     symbol
         Name of the function in it, as :mod:`.compiling` makes them.
+
+    Raises
+    ------
+    RuntimeError
+        The object code has no such function.
     """
 
     def __init__(self, object_code: bytes, symbol: str) -> None:

@@ -113,6 +113,11 @@ def check_stored_columns(group: Any, shape: tuple[int, int], where: str) -> None
         Rows and columns.
     where
         How the message calls it.
+
+    Raises
+    ------
+    DamagedDataError
+        The arrays do not fit each other or the shape.
     """
     indptr, indices, n_values = np.asarray(group["indptr"][:]), group["indices"], int(group["data"].shape[0])
     n = int(indices.shape[0])

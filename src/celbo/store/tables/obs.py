@@ -133,7 +133,7 @@ def _are_codes(column: pd.Series, n_categories: int) -> bool:
 
 
 def records_of(element: Any) -> dict[str, np.ndarray]:
-    """The fields of an array of records, text as Python's strings."""
+    """The fields of an array of records, text as Python's strings; a ``ValueError`` for another array."""
     records = np.asarray(element[()])
     if records.dtype.names is None:
         raise ValueError(f"{element.name} is neither a table nor an array of records")

@@ -178,7 +178,7 @@ class MatrixWriter:
         self.tell: Tell | None = None
 
     def append(self, block_ng: np.ndarray) -> None:
-        """Write the next rows, ``(rows, g)``, of one dtype throughout."""
+        """Write the next rows, ``(rows, g)``, of one dtype throughout; a ``ValueError`` past the matrix's last row."""
         if self._x is None:
             self._x = self._dataset(block_ng.dtype)
         stop = self.n_written + len(block_ng)

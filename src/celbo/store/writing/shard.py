@@ -70,6 +70,8 @@ def shard(
     ------
     FileExistsError, ModuleNotFoundError, ValueError
         A store that is there, no zarr installed, another suffix, or data stored by columns.
+    KeyError
+        No such layer; the nearest is named.
     """
     path = Path(path)
     optional("zarr", extra="zarr", purpose="Writing .zarr")

@@ -58,7 +58,10 @@ def counted(store: Any, allowance: Allowance) -> Iterator[None]:
 
 
 def require_inside(path: Path) -> None:
-    """Look through a folder for links out of it and for what is no regular file; see :func:`guarded_group`."""
+    """Look through a folder for links out of it (``OutsideDataError``), and for what is no regular file.
+
+    Raises a ``DamagedDataError`` for that; see :func:`guarded_group`.
+    """
     root, waiting = os.path.realpath(path), [str(path)]
     while waiting:
         with os.scandir(waiting.pop()) as entries:

@@ -135,7 +135,7 @@ class Plan(nn.Module):
 
     @property
     def trainer(self) -> RunState:
-        """The trainer that runs this plan."""
+        """The trainer that runs this plan; a ``RuntimeError`` outside of training."""
         if self._trainer is None:
             raise RuntimeError(f"{type(self).__name__} is not attached to a trainer: it has one only while training.")
         return self._trainer

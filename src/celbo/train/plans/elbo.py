@@ -68,6 +68,9 @@ class TrainingPlan(Plan):
     ------
     TypeError
         A keyword that neither the plan nor ``module.loss`` has.
+    ValueError
+        An unknown choice of optimizer or schedule, arguments that exclude each other, or ``min_kl_weight`` above
+        ``max_kl_weight``.
     """
 
     _running_means: RunningMeans | None = None

@@ -76,7 +76,10 @@ def save_model(
     save_anndata: bool,
     anndata_write_kwargs: Mapping[str, Any],
 ) -> None:
-    """Write a model; see :meth:`celbo.model.base.BaseModelClass.save`."""
+    """Write a model; see :meth:`celbo.model.base.BaseModelClass.save`.
+
+    Raises a ``ValueError`` where data are to be saved with a model that has none.
+    """
     if save_anndata and model._adata is None:
         raise ValueError("save_anndata=True, but this model was loaded without data.")
     attributes = {
@@ -175,7 +178,10 @@ def load_model(
     prefix: str,
     allowed_classes_names_list: list[str] | None,
 ) -> Any:
-    """Read a model; see :meth:`celbo.model.base.BaseModelClass.load`."""
+    """Read a model; see :meth:`celbo.model.base.BaseModelClass.load`.
+
+    Raises an ``ArchiveError`` for an archive of another class.
+    """
     saved = read_saved(dir_path, prefix)
     if saved.class_name and saved.class_name not in (cls.__name__, *cls._reads, *(allowed_classes_names_list or ())):
         raise io.ArchiveError(

@@ -50,9 +50,10 @@ def convert_archive(
 
     Raises
     ------
+    ArchiveNotFoundError
+        There is no archive of scvi-tools at ``old``.
     ArchiveError
-        There is no archive of scvi-tools at ``old``, it is damaged or holds what no model needs, or its class is not
-        known.
+        It is damaged or holds what no model needs, or its class is not known.
     """
     if not io.is_scvi_archive(old, prefix):
         raise io.ArchiveNotFoundError(
@@ -114,8 +115,10 @@ def export_archive(
 
     Raises
     ------
+    ArchiveNotFoundError
+        There is no archive of celbo at ``new``.
     ArchiveError
-        There is no archive of celbo at ``new``, it is damaged, or that version has another network for these weights.
+        It is damaged, or that version has another network for these weights.
 
     Notes
     -----
