@@ -67,7 +67,7 @@ def test_regions(celbo, tmp_path):
     anndata.AnnData(x, var=pd.DataFrame(index=names)).write_h5ad(tmp_path / "peaks.h5ad")
     found = said(celbo("check", tmp_path / "peaks.h5ad"))
     assert found["cells"] == "40 cells x 30 regions"
-    assert found["models"] == "peakvi, poissonvi"
+    assert found["models"] == "peakvi, poissonvi, scbasset (--fasta GENOME.fa)"
     assert "--model peakvi" in found["to begin"]
 
 

@@ -20,10 +20,11 @@ SIZE = Size(20_000, 2_000, 4_000_000)
 
 
 def test_every_model_has_its_cost():
-    assert set(COST) == set(MODELS)
+    """But scbasset, whose time goes by the length of its sequences."""
+    assert set(COST) == set(MODELS) - {"scbasset"}
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", COST)
 def test_more_cells_take_longer(model):
     """Ten times as many at least as long, beyond what ``one_cycle`` makes of them: steps are no fewer."""
     kind = MODELS[model]

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from celbo.cli import app
 from celbo.cli.models import MODELS
 from celbo.data import simulate_counts, simulate_methylation
-from celbo.external import CYTOVI, RESOLVI, SCVIVA, VELOVI, ContrastiveVI
+from celbo.external import CYTOVI, RESOLVI, SCBASSET, SCVIVA, VELOVI, ContrastiveVI
+from celbo.external.scbasset import add_dna_sequence
 
 N, G = 120, 60
 METHYLATION = ("methylvi", "methylanvi")
@@ -272,3 +273,57 @@ def test_resolvi_without_labels_predicts_none(place, celbo, tmp_path):
     done = celbo("predict", tmp_path / "run", cells, "-o", tmp_path / "p.csv")
     assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
     assert "was trained without --labels-key: no labels." in done.stderr
+
+
+@pytest.fixture(scope="module")
+def regions(tmp_path_factory):
+    """Cells by regions, and a genome."""
+    folder, rng = tmp_path_factory.mktemp("regions"), np.random.default_rng(0)
+    (folder / "genome.fa").write_text(">chr1\n" + "".join(rng.choice(list("ACGT"), 8_000)) + "\n")
+    names = [f"chr1:{start}-{start + 200}" for start in range(0, 7_500, 250)]
+    x = (rng.random((12, len(names))) < 0.3).astype(np.float32)
+    adata = anndata.AnnData(x, obs=pd.DataFrame(index=[f"c{n}" for n in range(12)]), var=pd.DataFrame(index=names))
+    adata.obs["lane"] = ["x", "y"] * 6
+    adata.write_h5ad(folder / "peaks.h5ad")
+    return folder
+
+
+class TestSequences:
+    def test_is_as_in_python(self, regions, celbo, tmp_path, monkeypatch):
+        monkeypatch.setattr("celbo.report.figures.as_data_uri", lambda figure: "data:,")
+        more = ["--fasta", regions / "genome.fa", "--seq-len", 192, "--batch-key", "lane", "--max-epochs", 1]
+        done = celbo(
+            "train", regions / "peaks.h5ad", "--model", "scbasset", *more, "--seed", 0, "-q", "-o", tmp_path / "r"
+        )
+        assert (done.exit_code, done.stderr) == (0, "")
+        found = anndata.read_h5ad(tmp_path / "r" / "embedding.h5ad")
+        cells = anndata.read_h5ad(regions / "peaks.h5ad")
+        starts = np.arange(0, 7_500, 250)
+        cells.var["chr"], cells.var["start"], cells.var["end"] = "chr1", starts, starts + 200
+        add_dna_sequence(cells, 192, fasta=regions / "genome.fa")
+        turned = cells.T.copy()
+        SCBASSET.setup_anndata(turned, dna_code_key="dna_code", batch_key="lane")
+        model = SCBASSET(turned)
+        model.train(max_epochs=1, seed=0, verbose=0)
+        assert list(found.obs_names) == list(cells.obs_names)
+        np.testing.assert_allclose(found.obsm["X_celbo"], model.get_latent_representation(), rtol=1e-3, atol=1e-4)
+        assert "30 regions" in celbo("info", tmp_path / "r").stdout
+        for verb, output in (("embed", "e.csv"), ("report", "r.json")):
+            done = celbo(verb, tmp_path / "r", regions / "peaks.h5ad", "-o", tmp_path / output)
+            assert (done.exit_code, done.stderr.count("\n")) == (2, 1), done.stderr
+            assert "knows the cells that it was trained on and no others" in done.stderr
+
+    def test_wrong(self, regions, celbo, tmp_path):
+        def said(path, genome):
+            line = ["train", path, "--model", "scbasset", "--fasta", genome, "--seq-len", 192, "-q"]
+            done = celbo(*line, "-o", tmp_path / "run")
+            assert (done.exit_code, done.stderr.count("\n")) == (2, 1), done.stderr
+            return done.stderr
+
+        assert "no.fa: there is no such file" in said(regions / "peaks.h5ad", regions / "no.fa")
+        cells = anndata.read_h5ad(regions / "peaks.h5ad")
+        cells.var_names = [f"peak_{g}x" for g in range(cells.n_vars)]
+        cells.write_h5ad(tmp_path / "named.h5ad")
+        assert "Where is region 'peak_0x'?" in said(tmp_path / "named.h5ad", regions / "genome.fa")
+        (tmp_path / "other.fa").write_text(">chr2\nACGT\n")
+        assert "chr1" in said(regions / "peaks.h5ad", tmp_path / "other.fa")

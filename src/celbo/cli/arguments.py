@@ -58,9 +58,9 @@ Model = Annotated[
     str,
     typer.Option(
         help="scvi, joint_embedding, drvi, linear_scvi, scanvi, autozi, lda, decipher, cellassign, solo, scar, sysvi, "
-        "mrvi, contrastivevi, velovi, resolvi or scviva; of genes and proteins totalvi or totalanvi, of regions peakvi "
-        "or poissonvi, of several of the three multivi; of markers by cytometry cytovi; of methylation methylvi or "
-        "methylanvi."
+        "mrvi, contrastivevi, velovi, resolvi or scviva; of genes and proteins totalvi or totalanvi; of regions "
+        "peakvi, poissonvi or scbasset; of several of the three multivi; of markers by cytometry cytovi; of "
+        "methylation methylvi or methylanvi."
     ),
 ]
 Markers = Annotated[Path | None, typer.Option(help="cellassign: .csv of genes by cell types, 1 for a marker, else 0.")]

@@ -130,6 +130,7 @@ def _in_python(found: Found) -> str:
 
 _PLACEHOLDERS = {
     "markers": "TABLE.csv",
+    "fasta": "GENOME.fa",
     "embedding_key": "KEY",
     "background_category": "VALUE",
     "spliced_layer": "LAYER",

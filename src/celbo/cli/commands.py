@@ -88,6 +88,8 @@ def train(
     cov_layer: Annotated[str | None, typer.Option(help="methylvi: all reads.", show_default="cov")] = None,
     spatial_key: SpatialKey = None,
     embedding_key: Annotated[str | None, typer.Option(help="scviva: obsm with an embedding of expression.")] = None,
+    fasta: Annotated[Path | None, typer.Option(help="scbasset: the genome, FASTA.")] = None,
+    seq_len: Annotated[int | None, typer.Option(min=1, help="scbasset: bases a region.", show_default="1344")] = None,
     markers: Markers = None,
     ambient: Ambient = None,
     ambient_prob: AmbientProb = None,
@@ -143,7 +145,7 @@ def embed(asked: Asked) -> None:
 @app.command()
 @asking("File to write: .csv, .tsv, .parquet, .h5ad.")
 def predict(asked: Asked) -> None:
-    """Predict labels (scanvi), cell types (cellassign) or doublets (solo).
+    """Predict labels (scanvi, totalanvi, methylanvi, resolvi), cell types (cellassign) or doublets (solo).
 
     Genes are matched by name. The file has the most probable class of each cell and the probabilities of all.
 

@@ -20,6 +20,7 @@ from ..external import (
     POISSONVI,
     RESOLVI,
     SCAR,
+    SCBASSET,
     SCVIVA,
     SOLO,
     TOTALANVI,
@@ -36,7 +37,7 @@ from ..report.topics import N_DRAWS, topics_of_cells
 from ..report.zero_inflation import gene_table
 from . import multimodal
 from .errors import UserError
-from .fitting import ambient, contrasts, doublets, methylation, tissue
+from .fitting import ambient, contrasts, doublets, methylation, sequences, tissue
 from .fitting import cellassign as marked
 from .kind import Fitted, Kind
 from .options import LAYERS, TrainOptions, spelt
@@ -201,6 +202,19 @@ _ROWS = (
         streams=False,
         denoise=write_expression,
     ),
+    Kind(
+        "scbasset",
+        SCBASSET,
+        ("fasta",),
+        needs={"fasta": "the genome as a FASTA file"},
+        defaults={"seq_len": 1344},
+        fit=sequences.fit,
+        prepare=sequences.refuse,
+        check=sequences.check,
+        embed=sequences.embed,
+        role=ATAC,
+        streams=False,
+    ),
 )
 
 MODELS: Mapping[str, Kind] = {row.name: row for row in _ROWS}
@@ -210,7 +224,6 @@ _IN_PYTHON: Mapping[str, str] = {
     "gimvi": "cells and a tissue, two files: celbo.external.GIMVI(adata_seq, adata_spatial)",
     "tangram": "cells and spots, two tables in a MuData: celbo.external.Tangram.setup_mudata",
     "diagvi": "two modalities of other cells: celbo.external.DIAGVI",
-    "scbasset": "regions by cells with their sequences: celbo.external.SCBASSET",
 }
 """Models that are trained in Python alone -> what they take, and where to begin."""
 

@@ -75,6 +75,8 @@ class TrainOptions:
     cov_layer: str | None = None
     spatial_key: str | None = None
     embedding_key: str | None = None
+    fasta: str | None = None
+    seq_len: int | None = None
     markers: str | None = None
     ambient: str | None = None
     ambient_prob: float | None = None
