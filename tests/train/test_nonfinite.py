@@ -7,7 +7,16 @@ import torch
 from torch import nn
 
 from celbo.module.base import BaseModuleClass, LossOutput
+from celbo.store.mapped import put
 from celbo.train import NonFiniteLossError, TrainingPlan
+from celbo.train.nonfinite import copy_weights, kept
+
+
+@pytest.fixture(params=["in memory", "on disk"], autouse=True)
+def place_of_copies(request, monkeypatch):
+    """Copies of large weights lie in temporary files; here all do, or none."""
+    if request.param == "on disk":
+        monkeypatch.setattr("celbo.train.nonfinite._ON_DISK_BEYOND", 0)
 
 
 class Net(BaseModuleClass):
@@ -151,3 +160,35 @@ def test_hooks_hear_of_the_error(fit, x_n3, batches):
     with pytest.raises(NonFiniteLossError):
         fit(TrainingPlan(Net()), train=batches(x_n3[:60]), callbacks=Hears())
     assert isinstance(heard[0], NonFiniteLossError)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool])
+@pytest.mark.parametrize("shape", [(), (0,), (3, 5)])
+def test_a_kept_tensor_is_equal_and_apart(place_of_copies, dtype, shape):
+    value = torch.arange(15)[: torch.Size(shape).numel()].reshape(shape).to(dtype)
+    copy = kept(value)
+    assert (copy.dtype, copy.shape) == (value.dtype, value.shape)
+    assert torch.equal(copy, value)
+    before = copy.clone()
+    value.zero_()
+    assert torch.equal(copy, before)
+
+
+def test_a_copy_follows_the_weights(place_of_copies):
+    net = Net()
+    copy = copy_weights(net, {})
+    with torch.no_grad():
+        net.linear.weight.add_(1)
+    assert not torch.equal(copy["linear.weight"], net.linear.weight)
+    copy = copy_weights(net, copy)
+    assert all(torch.equal(copy[name], value) for name, value in net.state_dict().items())
+
+
+def test_large_copies_lie_in_files(monkeypatch):
+    monkeypatch.setattr("celbo.train.nonfinite._ON_DISK_BEYOND", 400)
+    written = []
+    monkeypatch.setattr(
+        "celbo.train.nonfinite.put", lambda pieces, dtype: written.append(pieces()[0].nbytes) or put(pieces, dtype)
+    )
+    copy_weights(nn.Linear(10, 12), {})
+    assert written == [480]  # not the bias of 48 bytes

@@ -151,6 +151,17 @@ def test_goes_on_exactly(scvi, tmp_path, case, every):
         assert len(find_checkpoints(folder)) <= 2
 
 
+def test_goes_on_with_copies_of_weights_on_disk(scvi, tmp_path, monkeypatch):
+    whole = scvi()
+    whole.train(**BASE, callbacks=[KillAt(-1)])
+    monkeypatch.setattr("celbo.train.nonfinite._ON_DISK_BEYOND", 0)
+    with pytest.raises(KilledError):
+        scvi().train(**BASE, callbacks=[KillAt(30)], checkpoint_every="2 steps", checkpoint_dir=tmp_path)
+    resumed = scvi()
+    resumed.train(**BASE, callbacks=[KillAt(-1)], resume=tmp_path)
+    assert_same_run(whole, resumed)
+
+
 def test_goes_on_twice(scvi, tmp_path):
     whole = scvi()
     whole.train(**BASE, callbacks=[KillAt(-1)])

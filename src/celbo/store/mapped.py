@@ -1,4 +1,4 @@
-"""Arrays with one entry a cell that lie in a temporary file, mapped into memory as they are used."""
+"""Arrays that lie in a temporary file, mapped into memory as they are used: columns of cells, copies of weights."""
 
 import contextlib
 import logging
@@ -74,7 +74,7 @@ def put_together(pieces: Callable[[], Iterable[Sequence[np.ndarray]]], dtypes: S
     except OSError as error:
         if error.errno is None:  # of the data, not of the file
             raise
-        logger.warning("No temporary file (%s): a column of the cells is kept in memory.", error)
+        logger.warning("No temporary file (%s): what would lie there is kept in memory.", error)
     parts: list[list[np.ndarray]] = [[np.empty(0, dtype)] for dtype in dtypes]
     for together in pieces():
         for part, piece, dtype in zip(parts, together, dtypes):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..core import REGISTRY_KEYS
 from ..dataloaders.base import Loader
 from ..module.base import LossOutput
+from ..store.mapped import put
 
 __all__ = [
     "FiniteGuard",
@@ -22,6 +23,7 @@ __all__ = [
     "copied",
     "copy_weights",
     "explain_nonfinite",
+    "kept",
     "say_where_cells_are_alike",
 ]
 
@@ -234,14 +236,32 @@ class FiniteGuard:
         return bool(torch.isfinite(largest).all())  # waits but once
 
 
+_ON_DISK_BEYOND = 32 << 20
+"""Bytes of a weight beyond which its copy lies in a temporary file: it is read when training goes wrong or ends."""
+
+
 def copy_weights(module: nn.Module, into: dict[str, Tensor]) -> dict[str, Tensor]:
     """Copy of a module's state dict, in the tensors of an earlier copy where there is one."""
     state = module.state_dict()
     if into.keys() != state.keys():
-        return {name: value.detach().clone() for name, value in state.items()}
-    with torch.no_grad():
-        torch._foreach_copy_([into[name] for name in state], list(state.values()))
-    return into
+        return {name: kept(value) for name, value in state.items()}
+    large = {name: kept(value) for name, value in state.items() if _is_large(value)}
+    if small := [name for name in state if name not in large]:
+        with torch.no_grad():
+            torch._foreach_copy_([into[name] for name in small], [state[name] for name in small])
+    return into | large
+
+
+def _is_large(value: Tensor) -> bool:
+    return value.device.type == "cpu" and value.nbytes > _ON_DISK_BEYOND
+
+
+def kept(value: Tensor) -> Tensor:
+    """Copy of a tensor: a large one on the CPU lies in a temporary file and takes no memory until it is read."""
+    if not _is_large(value):
+        return value.detach().clone()
+    raw = value.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return torch.from_numpy(put(lambda: (raw,), raw.dtype)).view(value.dtype).reshape(value.shape)
 
 
 def copied(nest: object) -> Any:

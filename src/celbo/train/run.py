@@ -11,7 +11,7 @@ from ..ops.draws import drawing_of
 from .engines.engine import Engine
 from .engines.recorded import RecordedStage
 from .history import History, Progress
-from .nonfinite import NonFiniteLossError, copy_weights
+from .nonfinite import NonFiniteLossError, copy_weights, kept
 from .plans.base import Plan
 from .run_state import RunState
 
@@ -233,4 +233,4 @@ class Attempts:
         guard = self.trainer.guard
         guard.first_loss = state_dict.get("first_loss")  # checkpoints of earlier versions have none
         guard.may_retry = self.number < self.trainer.retries
-        self.weights = {name: value.clone() for name, value in state_dict["weights"].items()}
+        self.weights = {name: kept(value) for name, value in state_dict["weights"].items()}
