@@ -69,9 +69,9 @@ def _counts_in_batches(n_cells: int, seed: int, **strength: float) -> anndata.An
     return adata
 
 
-def two_systems(n_cells: int, seed: int) -> anndata.AnnData:
-    """Normalized expression of four types in two batches, whose effect is as strong as the types."""
-    adata = _counts_in_batches(n_cells, seed, marker_strength=2.5, batch_strength=1)
+def two_systems(n_cells: int, seed: int, **strength: float) -> anndata.AnnData:
+    """Normalized expression of four types in two batches."""
+    adata = _counts_in_batches(n_cells, seed, **strength)
     adata.X = np.log1p(1e4 * adata.X / adata.X.sum(1, keepdims=True)).astype(np.float32)
     return adata
 
@@ -199,7 +199,13 @@ def _with_ambient(adata: anndata.AnnData) -> dict[str, Any]:
 
 CASES: Mapping[str, Case] = {
     "ContrastiveVI": Case("ContrastiveVI", two_perturbations, {"batch_key": "batch"}, _contrast, sets=_sets),
-    "SysVI": Case("SysVI", two_systems, {"batch_key": "batch"}, _latents),
+    "SysVI": Case(
+        "SysVI",
+        lambda n, seed: two_systems(n, seed, marker_strength=2.5, batch_strength=1),
+        {"batch_key": "batch"},
+        _latents,
+    ),
+    "SysVI weak types": Case("SysVI", two_systems, {"batch_key": "batch"}, _latents),
     **{
         f"SCAR {percent}%": Case(
             "SCAR", lambda n, seed, share=percent / 100: soup(n, seed, share), {}, _denoised, _with_ambient

@@ -99,13 +99,14 @@ def minibatch(n: int = 30):
     return {"X": torch.rand(n, 6, generator=generator), "batch": torch.arange(n)[:, None] % 2}
 
 
-@pytest.mark.parametrize("decode_as_other", [False, True])
-def test_loss_is_the_plain_formula(decode_as_other):
+@pytest.mark.parametrize(("decode_as_other", "normal_weight"), [(False, 0.0), (True, 0.0), (True, 2.0)])
+def test_loss_is_the_plain_formula(decode_as_other, normal_weight):
     tensors = minibatch()
     with private_rng(0):
         module = SysVAE(6, n_batch=2, **SMALL).double().eval()
         tensors["X"] = tensors["X"].double()
         weights = {"kl_weight": 0.7, "reconstruction_weight": 0.5, "z_distance_cycle_weight": 3.0}
+        weights |= {"standard_normal_weight": normal_weight}
         encoded, decoded, out = module(tensors, loss_kwargs=weights | {"decode_as_other": decode_as_other})
     z_nk, px, qz = encoded["z"], decoded["px"], encoded["qz"]
     spread_ng = px.scale
@@ -123,7 +124,9 @@ def test_loss_is_the_plain_formula(decode_as_other):
     torch.testing.assert_close(out.reconstruction_loss["reconstruction_loss"], nll_n)
     torch.testing.assert_close(out.kl_local["kl_local"], kl_n)
     torch.testing.assert_close(out.extra_metrics["cycle_loss"], cycle_n.mean())
-    torch.testing.assert_close(out.loss, (0.5 * nll_n + 0.7 * kl_n + 3 * cycle_n).mean())
+    normal_n = (0.5 * (qz.scale**2 + qz.loc**2 - 1) - qz.scale.log()).sum(1)
+    both_n = kl_n + normal_weight * normal_n
+    torch.testing.assert_close(out.loss, (0.5 * nll_n + 0.7 * both_n + 3 * cycle_n).mean())
 
 
 def test_a_cycle_without_weight_is_left_out():
@@ -189,6 +192,16 @@ def test_one_batch_is_refused():
         SysVI(adata)
     with pytest.raises(ValueError, match="z_distance_cycle_weight"):
         SysVAE(6, n_batch=1, **SMALL).random_select_batch(torch.zeros(3, 1).long())
+
+
+@pytest.mark.parametrize(("recipe", "weight"), [(None, 3.0), ("one_cycle", 3.0), ("classic", 0.0)])
+def test_a_standard_normal_stands_beside_the_prior_but_under_classic(recipe, weight):
+    adata = data()
+    SysVI.setup_anndata(adata, batch_key="batch")
+    model = SysVI(adata, **SMALL)
+    model.train(**TRAIN, recipe=recipe, train_size=0.9, plan_kwargs={"max_kl_weight": 2.0})
+    assert model.trainer.plan.loss_kwargs["standard_normal_weight"] == weight
+    assert model.recipe_ == (recipe or "brief_cycle")
 
 
 def test_there_is_no_warmup():

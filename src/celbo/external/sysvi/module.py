@@ -46,6 +46,8 @@ _LARGEST = math.log(torch.finfo(torch.float32).max) - 1e-4
 
 VarianceMode = Literal["sample_feature", "feature"]
 
+_STANDARD_NORMAL = GaussianPrior()
+
 
 class _CellVariance(nn.Module):
     """Variance of each feature in each cell."""
@@ -267,6 +269,7 @@ class SysVAE(EmbeddingModuleMixin, BaseModuleClass):
         z_distance_cycle_weight: float = 2.0,
         compute_cycle: bool = True,
         decode_as_other: bool = False,
+        standard_normal_weight: float = 0.0,
     ) -> LossOutput:
         """Loss of a minibatch.
 
@@ -281,6 +284,9 @@ class SysVAE(EmbeddingModuleMixin, BaseModuleClass):
         decode_as_other
             Whether the cell goes into the cycle decoded as one of the other batch, as the paper has it, or of its own,
             as scvi-tools has it.
+        standard_normal_weight
+            Weight of the divergence from a standard normal beside that from the prior. A VampPrior shrinks with the
+            latents, so that batches leave them only after some thousand steps. 0 is scvi-tools' loss.
         """
         x_ng, px, qz = tensors[REGISTRY_KEYS.X_KEY], generative_outputs["px"], inference_outputs["qz"]
         nll_n = _gaussian_nll(px.loc, x_ng, px.scale).sum(-1)
@@ -295,6 +301,8 @@ class SysVAE(EmbeddingModuleMixin, BaseModuleClass):
             if BATCH_WEIGHTS_KEY in tensors:
                 cycle_n = cycle_n * tensors[BATCH_WEIGHTS_KEY].flatten()
         loss_n = reconstruction_weight * nll_n + kl_weight * kl_n + z_distance_cycle_weight * cycle_n
+        if standard_normal_weight:
+            loss_n = loss_n + kl_weight * standard_normal_weight * _STANDARD_NORMAL.kl(qz)
         cycle = {"cycle_loss": cycle_n.mean()}
         return LossOutput(loss_n.mean(), reconstruction_loss=nll_n, kl_local=kl_n, extra_metrics=cycle)
 
