@@ -54,6 +54,10 @@ COST: Mapping[str, float] = {
 }
 """Model -> time for a pass over the cells, by that of scvi: 2,000 simulated cells of 1,000 features, one thread."""
 
+_EPOCHS: Mapping[str, int] = {"multivi": 200}
+_FEWER_EPOCHS = ("drvi", "mrvi")
+"""Models whose ``train`` settles on fewer epochs than their recipe says."""
+
 _SECOND = 1.0
 _SHARE_TRAINED = 0.9
 _BYTES_A_COUNT = 8
@@ -170,12 +174,12 @@ def _trained(size: Size) -> int:
 
 
 def default_epochs(kind: Kind, size: Size) -> tuple[int, bool]:
-    """Epochs of a training by default, and whether it may stop before."""
+    """Epochs of a training by default, and whether they may be fewer."""
     cls: Any = next(iter(kind.parts.values()), kind.cls)
     defaults = {name: one.default for name, one in signature(cls.train).parameters.items()} | dict(cls._own_recipe)
     recipe = find_recipe(default_recipe(cls, cls._training_plan_cls))
-    stops = bool(defaults.get("early_stopping")) or recipe.converges
-    if (epochs := defaults.get("max_epochs")) is not None:
+    stops = bool(defaults.get("early_stopping")) or recipe.converges or kind.name in _FEWER_EPOCHS
+    if (epochs := _EPOCHS.get(kind.name, defaults.get("max_epochs"))) is not None:
         return int(epochs), stops
     n_train = _trained(size)
     recipe = recipe.for_cells(n_train) if cls._few_cells_by_classic else recipe
