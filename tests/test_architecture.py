@@ -95,6 +95,9 @@ BANNED_PHRASES = (
 )
 """What reads as translated, in docstrings, comments and messages; say who does what, in plain words."""
 
+SELF_EVIDENT_ERRORS = {"AssertionError", "AttributeError", "KeyboardInterrupt", "NotImplementedError", "StopIteration"}
+"""Errors that no docstring has to name."""
+
 # Exceptions: these tables may only shrink.
 
 LONG_FILES: dict[str, int] = {"module/vae.py": 460, "ops/native/kernels.py": 478}
@@ -294,6 +297,48 @@ def has_all(tree: ast.Module) -> bool:
     return any(isinstance(target, ast.Name) and target.id == "__all__" for target in targets)
 
 
+def named_public(tree: ast.Module) -> set[str]:
+    """What ``__all__`` lists."""
+    lists = [
+        node.value for node in tree.body if isinstance(node, ast.Assign) and "__all__" in map(ast.unparse, node.targets)
+    ]
+    return {node.value for listed in lists for node in ast.walk(listed) if isinstance(node, ast.Constant)}
+
+
+def raised_in(function: ast.FunctionDef) -> set[str]:
+    """Errors that a function raises itself, without those of functions inside of it."""
+    errors: set[str] = set()
+    waiting: list[ast.AST] = list(function.body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.Raise) and node.exc is not None:
+            made = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+            errors |= {name for name in re.findall(r"\w+", ast.unparse(made)) if name[0].isupper()}
+        waiting.extend(ast.iter_child_nodes(node))
+    return errors - SELF_EVIDENT_ERRORS
+
+
+def unnamed_errors(tree: ast.Module) -> list[str]:
+    """Errors that a public function or method raises without a word in its docstring (of ``__init__``, the class's)."""
+    faults, public = [], named_public(tree)
+    for node in tree.body:
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name not in public:
+            continue
+        members = (
+            [node] if isinstance(node, ast.FunctionDef) else [m for m in node.body if isinstance(m, ast.FunctionDef)]
+        )
+        for member in members:
+            if member is not node and member.name.startswith("_") and member.name != "__init__":
+                continue
+            # a property's setter is explained where its getter is
+            explained = [m for m in members if m.name == member.name] + [node] * (member.name == "__init__")
+            words = {word for m in explained for word in re.findall(r"\w+", ast.get_docstring(m) or "")}
+            faults += [f"{node.name}: {member.name} raises {error}" for error in sorted(raised_in(member) - words)]
+    return faults
+
+
 def too_long(lengths: dict[str, int], limit: int, allowed: dict[str, int]) -> list[str]:
     """What is longer than it may be, and rows of the table of exceptions that are no longer needed."""
     grown = [f"{name} has {n} lines" for name, n in lengths.items() if n > allowed.get(name, limit)]
@@ -439,6 +484,10 @@ class TestHouse:
     def test_every_file_starts_with_a_docstring(self, house):
         assert {file for file, tree in house.files.items() if not ast.get_docstring(tree)} == NO_DOCSTRING
 
+    def test_docstrings_name_the_errors(self, house):
+        """What a public function or method raises itself, its docstring says."""
+        assert [f"{file}: {fault}" for file, tree in house.files.items() for fault in unnamed_errors(tree)] == []
+
     def test_every_module_names_what_is_public(self, house):
         without = {file for file, tree in house.files.items() if not has_all(tree) and not file.endswith("__main__.py")}
         assert without == NO_ALL
@@ -525,3 +574,22 @@ class TestTheChecksThemselves:
     def test_docstrings_do_not_count(self, build):
         house = build(core='def f():\n    """One.\n\n    Two.\n    """\n    return 1')
         assert function_lengths(house) == {"core/__init__.py:f": 2}
+
+    @pytest.mark.parametrize(
+        ("text", "faults"),
+        [
+            ("def f():\n    'Refuse.'\n    raise KeyError('k')", ["f: f raises KeyError"]),
+            ("def f():\n    'Raise a MissingKeyError.'\n    raise KeyError('k')", ["f: f raises KeyError"]),
+            ("def f():\n    raise errors.OwnError.of('k')", ["f: f raises OwnError"]),
+            ("def f():\n    'Raise a ``KeyError``.'\n    raise KeyError('k')", []),
+            ("def f():\n    def g():\n        raise KeyError('k')", []),
+            ("def g():\n    raise KeyError('k')", []),
+            ("class f:\n    'Raises KeyError.'\n    def __init__(self):\n        raise KeyError('k')", []),
+            (
+                "class f:\n    'Raises KeyError.'\n    def g(self):\n        raise KeyError('k')",
+                ["f: g raises KeyError"],
+            ),
+        ],
+    )
+    def test_errors_of_public_functions(self, text, faults):
+        assert unnamed_errors(ast.parse(f"__all__ = ['f']\n{text}")) == faults

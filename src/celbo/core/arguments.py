@@ -112,6 +112,8 @@ class Door:
         ------
         ArgumentError
             The first that cannot be meant.
+        UnknownArgumentError
+            A keyword that nobody knows; the nearest is named.
         """
         if not self.takes_more:
             for name in kwargs:

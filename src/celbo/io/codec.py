@@ -97,7 +97,7 @@ class Reader:
         return "".join(f"[{str(step)[:60]!r}]" for step in self.path if step is not None) or "the document"
 
     def decode(self, node: object, step: object = None) -> Any:
-        """Value of a JSON node; ``step`` is how the path goes on to it. It stays where an ``ArchiveError`` rises."""
+        """Value of a JSON node; ``step`` is how the path goes on to it. The path stays at an ``ArchiveError``."""
         if not isinstance(node, list | dict):
             return _plain(node)
         if len(self.path) >= _MAX_DEPTH + 10:

@@ -95,7 +95,10 @@ class Counts:
 
 
 def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Arguments of :class:`~celbo.posterior.Hypothesis` and of :class:`Sampling` apart; ``TypeError`` for any other."""
+    """Arguments of :class:`~celbo.posterior.Hypothesis` and of :class:`Sampling` apart.
+
+    Raises an ``UnknownArgumentError`` for any other; the nearest is named.
+    """
     names = [[spec.name for spec in fields(kind)] for kind in (Hypothesis, Sampling)]
     for name in options:
         if name not in names[0] + names[1]:

@@ -90,7 +90,7 @@ def naming_damage(path: Path, part: str = "", *, what: str = "AnnData") -> Itera
     MemoryError
         The file does not fit in memory.
     ModuleNotFoundError
-        As it came.
+        A package that reading needs is not installed.
     """
     try:
         yield

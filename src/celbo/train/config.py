@@ -155,7 +155,7 @@ WITHOUT_EFFECT = (
 
 
 def refuse_unknown(kwargs: Mapping[str, Any], known: Iterable[str]) -> None:
-    """Raise an error for a keyword that is neither known nor one of Lightning's that change nothing here."""
+    """Raise an ``UnknownArgumentError`` for a keyword that is neither known nor one of Lightning's without effect."""
     for name in kwargs:
         if name not in WITHOUT_EFFECT:
             raise UnknownArgumentError.among(

@@ -126,7 +126,7 @@ class Run(RunState):
     def save_model(self, path: Path) -> None:
         """Write the model as it stands, trained up to here, as an archive; of several processes, the first one does.
 
-        Raises a ``ValueError`` where the run is of no model.
+        Raises a ``ValueError`` where the run has no model.
         """
         if self.model is None:
             raise ValueError("Checkpoints are archives of a model: train through model.train, or set trainer.model.")

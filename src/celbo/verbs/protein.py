@@ -249,7 +249,7 @@ class ProteinMixin(RNASeqMixin):
         scale_protein, sample_protein_mixing, include_protein_background
             As in :meth:`get_normalized_expression`.
         use_field
-            ``["rna"]``, ``["protein"]`` or both (None); neither raises a ``ValueError``.
+            ``["rna"]``, ``["protein"]`` or both (None); a list of neither raises a ``ValueError``.
 
         Returns
         -------

@@ -71,7 +71,7 @@ class Prepared(NamedTuple):
 
     @classmethod
     def of(cls, given: Mapping[str, Any] | None) -> "Prepared":
-        """Read the argument; an unknown word is an error that names the nearest."""
+        """Read the argument; an unknown word is an ``UnknownArgumentError`` that names the nearest."""
         for name in given or {}:
             if name not in cls._fields:
                 raise UnknownArgumentError.among(name, "prepare_data_kwargs", cls._fields)

@@ -69,8 +69,8 @@ class TrainingPlan(Plan):
     TypeError
         A keyword that neither the plan nor ``module.loss`` has.
     ValueError
-        An unknown choice of optimizer or schedule, arguments that exclude each other, or ``min_kl_weight`` above
-        ``max_kl_weight``.
+        An unknown optimizer or schedule, ``"Custom"`` without its creator, ``reduce_lr_on_plateau`` with
+        ``"one_cycle"``, or ``min_kl_weight`` above ``max_kl_weight``.
     """
 
     _running_means: RunningMeans | None = None
