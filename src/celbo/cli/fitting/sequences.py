@@ -26,7 +26,7 @@ _NAME = re.compile(r"(.+)[:\-_](\d+)[\-_](\d+)")
 
 
 def check(options: TrainOptions) -> None:
-    """Look for the genome before the data are read."""
+    """Look for the genome before the data are read; a ``UserError`` where it is not there."""
     if not Path(str(options.fasta)).is_file():
         raise UserError(f"--fasta {options.fasta}: there is no such file.")
 
@@ -66,7 +66,7 @@ def embed(fitted: Fitted, adata: AnnData | None = None, indices: np.ndarray | No
 
 
 def refuse(model: object, adata: AnnData) -> NoReturn:
-    """Say that other data are no question for this model."""
+    """Say by a ``UserError`` that other data are no question for this model."""
     raise UserError(
         "scbasset knows the cells that it was trained on and no others: embedding.h5ad and report.html of the run are "
         "about them."
