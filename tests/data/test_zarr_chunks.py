@@ -17,6 +17,7 @@ from celbo.data import open as open_data
 from celbo.data import read
 from celbo.store.damage import DamagedDataError
 from celbo.store.zarr.chunks import Layout, layout_of, require_sound_chunk
+from celbo.store.zarr.inside import guarded_group
 
 pytest.importorskip("zarr")
 numcodecs = pytest.importorskip("numcodecs")
@@ -65,6 +66,18 @@ def test_what_belongs_there_passes_and_what_does_not_is_refused(codec):
             require_sound_chunk(memoryview(pack(b"x") + pack(bytes(2**24))), layout, "a")
 
 
+@pytest.mark.parametrize("codec", list(numcodecs.blosc.list_compressors()))
+@pytest.mark.parametrize("more", [1, 2**16, 2**27])
+def test_a_head_of_blosc_that_announces_more_than_there_is(codec, more):
+    """The decoder believes it, reads behind the chunk and ends the process."""
+    raw = bytearray(numcodecs.Blosc(cname=codec).encode(PLAIN))
+    raw[12:16] = (int.from_bytes(raw[12:16], "little") + more).to_bytes(4, "little")
+    with pytest.raises(
+        DamagedDataError, match=rf"a is damaged: its head announces \d+ bytes, and there are {len(raw)}"
+    ):
+        require_sound_chunk(memoryview(raw), Layout(8000, 1000, 8, ("blosc", "bytes")), "a")
+
+
 def test_frames_that_do_not_say_their_size():
     for n, fits in ((1, True), (2, True), (1000, False)):
         raw, layout = memoryview(zeros_of_zstd(n)), Layout(0, 2**15, 8, ("zstd", "bytes"))
@@ -90,6 +103,35 @@ def test_layouts_are_read_as_zarr_reads_them(tmp_path, version):
     with pytest.raises(ValueError, match="whole numbers"):
         layout_of({**document, "shape": [1.5]})
     assert layout_of({"zarr_format": version, "node_type": "group"}) is None
+
+
+@pytest.mark.parametrize("codec", ["blosc", "gzip", "zstd"])
+@pytest.mark.parametrize("index", ["start", "end"])
+def test_parts_of_sound_shards(tmp_path, codec, index):
+    """Zarr reads the index of a shard, then single chunks: neither is a shard."""
+    import zarr
+
+    compressor = {"blosc": zarr.codecs.BloscCodec, "gzip": zarr.codecs.GzipCodec, "zstd": zarr.codecs.ZstdCodec}[codec]
+    inner = zarr.codecs.ShardingCodec(
+        chunk_shape=(50,), codecs=[zarr.codecs.BytesCodec(), compressor()], index_location=index
+    )
+    values = np.random.default_rng(0).integers(0, 3, 20_000).astype("i4")
+    group = zarr.create_group(tmp_path / "a.zarr", zarr_format=3)
+    group.create_array("x", shape=(20_000,), chunks=(5000,), dtype="i4", serializer=inner, compressors=None)[:] = values
+    stored = guarded_group(tmp_path / "a.zarr")["x"]
+    for start in range(0, 19_500, 487):
+        np.testing.assert_array_equal(stored[start : start + 210], values[start : start + 210])
+    shard = tmp_path / "a.zarr/x/c/1"
+    raw = bytearray(shard.read_bytes())
+    index_at = 0 if index == "start" else len(raw) - 16 * 100 - 4
+    first, size = np.frombuffer(raw[index_at : index_at + 16], "<u8").tolist()
+    if codec == "blosc":
+        raw[first + 15] = 1
+        shard.write_bytes(raw)
+        with pytest.raises(
+            DamagedDataError, match=rf"\(x/c/1\) is damaged: its head announces \d+ bytes, and there are {size}"
+        ):
+            guarded_group(tmp_path / "a.zarr")["x"][5000:5010]
 
 
 class TestStores:

@@ -68,6 +68,6 @@ def _store_class() -> type:
 
         async def get(self, key: str, prototype: object = None, byte_range: object = None) -> Any:
             value = await super().get(key, prototype, byte_range)
-            return self.looked_at(key, value, f"{self.path} ({key})")
+            return self.looked_at(key, value, f"{self.path} ({key})", byte_range)
 
     return GuardedZip

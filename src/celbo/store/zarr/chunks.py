@@ -154,6 +154,11 @@ def require_sound_chunk(raw: memoryview, layout: Layout, where: str) -> None:
             require_sound_chunk(piece, layout.inner, where)
         return
     packed = next((name for name in layout.codecs if name in _WHOLE), None)
+    if packed == "blosc" and (announced := int.from_bytes(raw[12:16], "little")) > len(raw):
+        raise DamagedDataError(  # the decoder would read on behind the chunk, and end the process
+            f"{where} is damaged: its head announces {announced} bytes, and there are {len(raw)}. "
+            "Write the store again from its source."
+        )
     most = MOST_TIMES * len(raw) + EXCESS
     if layout.item_bytes is not None:
         most = min(most, 4 * layout.items * layout.item_bytes + _SLACK)

@@ -43,8 +43,7 @@ def guarded_group(path: Path) -> Any:
         For a pipe, device or socket in it.
     """
     require_inside(path)
-    zarr = optional("zarr", extra="zarr", purpose="Reading .zarr")
-    return zarr.open_group(_store_class()(path, read_only=True), mode="r", use_consolidated=False)
+    return _zarr().open_group(_store_class()(path, read_only=True), mode="r", use_consolidated=False)
 
 
 @contextmanager
@@ -153,14 +152,14 @@ class Watch:
         """Bytes that a part of the store takes on disk."""
         raise NotImplementedError
 
-    def looked_at(self, key: str, value: Any, where: str) -> Any:
-        """The value of a key, or an error that begins with ``where``."""
+    def looked_at(self, key: str, value: Any, where: str, byte_range: object = None) -> Any:
+        """The value of a key, or the part of it that was asked for; or an error that begins with ``where``."""
         if value is None:
             return None
         folder, _, name = key.rpartition("/")
         if name in _DOCUMENTS:
             self._note(folder, require_harmless(value.to_bytes(), where))
-        elif name not in _OTHER_DOCUMENTS and (layout := self._layout_of(folder)) is not None:
+        elif name not in _OTHER_DOCUMENTS and (layout := _of_part(self._layout_of(folder), byte_range)) is not None:
             require_sound_chunk(memoryview(value.as_numpy_array()), layout, where)
         return value
 
@@ -178,10 +177,23 @@ class Watch:
         return self.layouts.get(folder)
 
 
+def _of_part(layout: Layout | None, byte_range: object) -> Layout | None:
+    """How a part of a chunk lies: of a shard zarr asks for single chunks, and for the index, of which it has a sum."""
+    if layout is None or byte_range is None:
+        return layout
+    single = isinstance(byte_range, _zarr().abc.store.RangeByteRequest)
+    is_index = not single or (layout.index_first and byte_range.start == 0)  # type: ignore[attr-defined]
+    return None if is_index else layout.inner
+
+
+def _zarr() -> Any:
+    return optional("zarr", extra="zarr", purpose="Reading .zarr")
+
+
 @cache
 def _store_class() -> type:
     """Zarr's store of a folder, with a look at each key; zarr is optional, so that the class is made when needed."""
-    base: Any = optional("zarr", extra="zarr", purpose="Reading .zarr").storage.LocalStore
+    base: Any = _zarr().storage.LocalStore
 
     class GuardedStore(Watch, base):
         def held(self, folder: str) -> int:
@@ -193,11 +205,13 @@ def _store_class() -> type:
 
         async def get(self, key: str, prototype: object = None, byte_range: object = None) -> Any:
             self._require_key(key)
-            return self.looked_at(key, await super().get(key, prototype, byte_range), f"{self.root} ({key})")
+            value = await super().get(key, prototype, byte_range)
+            return self.looked_at(key, value, f"{self.root} ({key})", byte_range)
 
         def get_sync(self, key: str, **options: Any) -> Any:
             self._require_key(key)
-            return self.looked_at(key, super().get_sync(key, **options), f"{self.root} ({key})")
+            value = super().get_sync(key, **options)
+            return self.looked_at(key, value, f"{self.root} ({key})", options.get("byte_range"))
 
         async def get_partial_values(self, prototype: Any, key_ranges: Any) -> Any:
             key_ranges = list(key_ranges)
