@@ -285,6 +285,17 @@ class TestModule:
 
 
 class TestArchivesAndQueries:
+    @pytest.mark.parametrize("verb", ["get_normalized_methylation", "get_specific_normalized_methylation"])
+    def test_a_key_goes_to_the_query(self, model, verb):
+        query, context = cells(40), {} if verb == "get_normalized_methylation" else {"context": "mCG"}
+        given = getattr(model, verb)(mdata=query, key_added="answer", seed=0, **context)
+        for name, table in (given if isinstance(given, dict) else {"mCG": given}).items():
+            key = "answer" if context else f"answer_{name}"
+            assert np.array_equal(query[name].layers[key], table)
+            assert "mdata" not in query.uns["celbo"][key]
+        assert not any("answer" in key for name in REGIONS for key in model.adata[name].layers)
+        assert not any("answer" in key for key in (*model.adata.obsm, *model.adata.uns.get("celbo", {})))
+
     def test_query_of_a_new_batch(self, model, tmp_path):
         model.save(tmp_path / "m")
         mdata = cells(40, seed=3)

@@ -32,6 +32,7 @@ _SOME_CELLS = ("indices", "dataloader", "n_samples_overall")
 _NOT_NOTED = {
     "self",
     "adata",
+    "mdata",
     "adatas",
     "query_adata",
     "target_adata",
@@ -44,7 +45,8 @@ _NOT_NOTED = {
 
 
 def _training_data_or(model: Model, given: Mapping[str, Any]) -> Any:
-    return model.adata if given.get("adata") is None else given["adata"]
+    asked = (given[name] for name in ("adata", "mdata") if given.get(name) is not None)
+    return next(asked, model.adata)
 
 
 def offers_key(
