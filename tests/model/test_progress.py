@@ -33,12 +33,29 @@ class Drawn:
         self.open -= 1
 
 
+def ipython(shell=None, displayed=None):
+    """Stands in for IPython: the shell that runs, if any, and what takes what is displayed."""
+    face, display = types.ModuleType("IPython"), types.ModuleType("IPython.display")
+    face.get_ipython = lambda: shell
+    display.HTML = lambda text: text
+    display.display = lambda page, display_id: displayed and (displayed.update(page) or displayed)
+    return {"IPython": face, "IPython.display": display, "ipykernel": types.ModuleType("ipykernel")}
+
+
+KERNEL = types.SimpleNamespace(kernel=object())
+
+
+def use(monkeypatch, modules):
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+
+
 @pytest.fixture
 def screen(monkeypatch):
     """A terminal that shows bars at once, and keeps what they say."""
     drawn = Drawn()
     monkeypatch.delenv("CI", raising=False)
-    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(progress, "PATIENCE", 0.0)
     monkeypatch.setattr(progress, "_EVERY", 0.0)
@@ -104,8 +121,17 @@ class TestWhere:
     def test_not_where_output_is_kept(self, screen, monkeypatch):
         monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
         assert not is_seen()
-        monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+        use(monkeypatch, ipython(KERNEL))
         assert is_seen()
+
+    @pytest.mark.parametrize("shell", [None, types.SimpleNamespace()], ids=["no shell", "a shell without kernel"])
+    def test_ipykernel_alone_is_no_notebook(self, screen, monkeypatch, shell):
+        use(monkeypatch, ipython(shell))
+        with tracking("x") as tell:
+            tell(1, 2)
+        assert screen.titles == ["x"]
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+        assert not is_seen()
 
     def test_not_where_celbo_is_to_be_silent(self, screen, monkeypatch):
         monkeypatch.setattr(celbo.settings, "_verbosity", logging.WARNING)
@@ -145,7 +171,7 @@ class TestWhere:
 
     def test_rich_writes_to_stderr_and_takes_names_as_they_are(self, monkeypatch, capsys):
         monkeypatch.setattr(progress, "PATIENCE", 0.0)
-        monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+        monkeypatch.delitem(sys.modules, "IPython", raising=False)
         for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "160"}.items():
             monkeypatch.setenv(name, value)
         monkeypatch.delenv("NO_COLOR", raising=False)
@@ -169,12 +195,8 @@ class Handle:
 
 
 def test_a_notebook_gets_a_page(monkeypatch):
-    handle, display = Handle(), types.ModuleType("IPython.display")
-    display.HTML = lambda text: text
-    display.display = lambda page, display_id: handle.update(page) or handle
-    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
-    monkeypatch.setitem(sys.modules, "IPython.display", display)
-    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    handle = Handle()
+    use(monkeypatch, ipython(KERNEL, handle))
     monkeypatch.setattr(progress, "PATIENCE", 0.0)
     monkeypatch.setattr(progress, "_EVERY", 0.0)
     bar = Bar("Writing <b>x</b>", "cells")
@@ -187,6 +209,15 @@ def test_a_notebook_gets_a_page(monkeypatch):
     assert second.rstrip("</div>").endswith("&lt;i&gt;")
     assert "<progress></progress> 3 cells" in third
     assert last == ""
+
+
+def test_training_goes_on_where_a_kernel_displays_nothing(screen, monkeypatch, adata):
+    use(monkeypatch, ipython(KERNEL))
+    celbo.model.SCVI.setup_anndata(adata)
+    made = celbo.model.SCVI(adata, n_hidden=8)
+    made.train(max_epochs=2, seed=0)
+    assert len(made.history["elbo_train"]) == 2
+    assert screen.titles == []
 
 
 class TestWork:

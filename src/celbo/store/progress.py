@@ -64,7 +64,9 @@ def is_seen() -> bool:
 
 
 def _in_notebook() -> bool:
-    return "ipykernel" in sys.modules
+    """Whether a kernel shows what is displayed; some import ipykernel where none runs."""
+    ipython = sys.modules.get("IPython")  # where it is not imported, no kernel runs
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
 class Bar:
@@ -177,10 +179,14 @@ class _Notebook:
         self._handle: Any = display(self._page(0, None, ""), display_id=True)
 
     def show(self, done: float, total: float | None, figures: str) -> None:
-        self._handle.update(self._page(done, total, figures))
+        self._update(self._page(done, total, figures))
 
     def close(self) -> None:
-        self._handle.update(self._html(""))
+        self._update(self._html(""))
+
+    def _update(self, page: Any) -> None:
+        if self._handle is not None:  # a shell that displays nothing gives none
+            self._handle.update(page)
 
     def _page(self, done: float, total: float | None, figures: str) -> Any:
         value = "" if total is None else f' value="{done:g}" max="{total:g}"'

@@ -265,4 +265,4 @@ def make_progress(verbose: int) -> Progress:
     """
     if verbose >= 2:
         return Lines()
-    return Bar() if verbose == 1 and (sys.stderr.isatty() or "ipykernel" in sys.modules) else Silent()
+    return Bar() if verbose == 1 else Silent()
