@@ -91,10 +91,25 @@ class TestFigures:
             ((3600, None, 2.0, "rows", None), "3,600 rows  1.8e+03 rows/s"),
             ((1.5, 4, 6.0, "epochs", None), "1/4 epochs  4 s per epoch  0:00:10 left"),
             ((1, 8000, 1.0, "cells", None), "1/8,000 cells  1 cells/s  2:13:19 left"),
+            ((92, 100, 6.0, "epochs", None, 90), "92/100 epochs  3 s per epoch  0:00:24 left"),
+            ((90, 100, 0.0, "epochs", None, 90), "90/100 epochs"),
         ],
     )
     def test_by_hand(self, now, said):
         assert figures_of(*now) == said
+
+    def test_a_bar_counts_from_what_it_is_told_first(self, screen, monkeypatch):
+        clock = iter([0.0, 50.0, 60.0, 80.0])
+        monkeypatch.setattr(progress, "time", types.SimpleNamespace(perf_counter=lambda: next(clock)))
+        monkeypatch.setattr(progress, "resident_memory", lambda: None)
+        with tracking("x", "epochs") as tell:
+            for done in (90.5, 91.5, 94.5):
+                tell(done, 100)
+        assert [figures for *_, figures in screen.said] == [
+            "90/100 epochs",
+            "91/100 epochs  10 s per epoch  0:01:25 left",
+            "94/100 epochs  7.5 s per epoch  0:00:41 left",
+        ]
 
     def test_memory_is_that_of_the_process(self):
         before = progress.resident_memory()

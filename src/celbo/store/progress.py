@@ -83,6 +83,7 @@ class Bar:
     def __init__(self, title: str, unit: str = "cells") -> None:
         self._title, self._unit = title, unit
         self._since = time.perf_counter()
+        self._first: tuple[float, float] | None = None
         self._looked = 0.0
         self._screen: _Screen | None = None
 
@@ -97,12 +98,15 @@ class Bar:
             What to say behind.
         """
         now = time.perf_counter()
+        if self._first is None:
+            self._first = done, now  # a resumed training begins far from 0
         if now - self._since < PATIENCE or now - self._looked < _EVERY:
             return
         if self._screen is None:
             self._screen = _Notebook(self._title) if _in_notebook() else _Terminal(self._title)
         self._looked = now
-        figures = figures_of(done, total, now - self._since, self._unit, resident_memory())
+        before, since = self._first
+        figures = figures_of(done, total, now - since, self._unit, resident_memory(), before)
         self._screen.show(done, total, "  ".join(filter(None, (figures, further))))
 
     def close(self) -> None:
@@ -111,8 +115,12 @@ class Bar:
             self._screen.close()
 
 
-def figures_of(done: float, total: float | None, seconds: float, unit: str, memory: int | None) -> str:
+def figures_of(
+    done: float, total: float | None, seconds: float, unit: str, memory: int | None, before: float = 0.0
+) -> str:
     """What stands beside a bar: how much is done, the rate, the time left, and the memory of the process.
+
+    The rate is that of what was done in these seconds, which does not count what was done before.
 
     Examples
     --------
@@ -121,7 +129,7 @@ def figures_of(done: float, total: float | None, seconds: float, unit: str, memo
     >>> figures_of(2, 20, 60.0, "epochs", None)
     '2/20 epochs  30 s per epoch  0:09:00 left'
     """
-    rate = done / max(seconds, 1e-9)
+    rate = (done - before) / max(seconds, 1e-9)
     parts = [f"{int(done):,}{'' if total is None else f'/{total:,.0f}'} {unit}"]
     if rate > 0:
         parts.append(f"{rate:,.3g} {unit}/s" if rate >= 1 else f"{1 / rate:,.3g} s per {unit.removesuffix('s')}")
