@@ -78,6 +78,13 @@ def test_a_head_of_blosc_that_announces_more_than_there_is(codec, more):
         require_sound_chunk(memoryview(raw), Layout(8000, 1000, 8, ("blosc", "bytes")), "a")
 
 
+@pytest.mark.parametrize("length", [0, 1, 8, 15, 16])
+def test_a_chunk_of_blosc_that_is_cut(length):
+    raw = numcodecs.Blosc().encode(PLAIN)[:length]
+    with pytest.raises(DamagedDataError, match=f"a is damaged: its head announces .* and there are {length}"):
+        require_sound_chunk(memoryview(raw), Layout(8000, 1000, 8, ("blosc", "bytes")), "a")
+
+
 def test_frames_that_do_not_say_their_size():
     for n, fits in ((1, True), (2, True), (1000, False)):
         raw, layout = memoryview(zeros_of_zstd(n)), Layout(0, 2**15, 8, ("zstd", "bytes"))

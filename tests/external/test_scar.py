@@ -125,6 +125,20 @@ def test_native_profiles_begin_as_the_mean_of_the_cells(activation, likelihood, 
     assert not module.start_from_counts(torch.zeros(5, G))
 
 
+@pytest.mark.parametrize("activation", ["softplus_sp", "softplus", "softmax"])
+def test_a_gene_of_a_tenth_of_the_counts_among_many(activation):
+    """Whose native scale begins far beyond the largest exponent of float32."""
+    share = torch.full((20_000,), 0.9 / 19_999)
+    share[7] = 0.1
+    module = SCAR_VAE(share.clone(), 20_000, n_hidden=8, scale_activation=activation).eval()
+    assert module.start_from_counts((share * 1e5).expand(4, -1))
+    with torch.no_grad():
+        assert module.decoder(torch.zeros(1, 15), False)[0].isfinite().all()
+        module.decoder.px_scale_decoder[0].weight.zero_()  # what varies with the latents
+        native, *_ = module.decoder(torch.zeros(1, 15), False)
+    torch.testing.assert_close(native[0], share, rtol=0.02, atol=0)
+
+
 def test_each_batch_has_its_soup():
     """Two batches of the same cells in soups of their own: with one profile for both, less is found."""
     native, _, _ = soup(0.4, n=500)

@@ -194,11 +194,14 @@ def test_one_batch_is_refused():
         SysVAE(6, n_batch=1, **SMALL).random_select_batch(torch.zeros(3, 1).long())
 
 
-@pytest.mark.parametrize(("recipe", "weight"), [(None, 3.0), ("one_cycle", 3.0), ("classic", 0.0)])
-def test_a_standard_normal_stands_beside_the_prior_but_under_classic(recipe, weight):
+@pytest.mark.parametrize(
+    ("prior", "recipe", "weight"),
+    [("vamp", None, 3.0), ("vamp", "one_cycle", 3.0), ("vamp", "classic", 0.0), ("standard_normal", None, 0.0)],
+)
+def test_a_standard_normal_stands_beside_a_vamp_prior_but_under_classic(prior, recipe, weight):
     adata = data()
     SysVI.setup_anndata(adata, batch_key="batch")
-    model = SysVI(adata, **SMALL)
+    model = SysVI(adata, prior=prior, **SMALL)
     model.train(**TRAIN, recipe=recipe, train_size=0.9, plan_kwargs={"max_kl_weight": 2.0})
     assert model.trainer.plan.loss_kwargs["standard_normal_weight"] == weight
     assert model.recipe_ == (recipe or "brief_cycle")

@@ -14,6 +14,7 @@ from torch.distributions import Normal
 
 from ..core import unknown_name
 from ..ops.draws import rsample
+from ..ops.elementwise import inverse_softplus
 from .fc_layers import FCLayers, Linear
 from .protein import beside_latents, head
 
@@ -225,7 +226,7 @@ class DecoderTOTALVI(nn.Module):
     def start_background(self, log_mean_p: Tensor, spread_p: Tensor) -> None:
         """Let the background of every cell begin with this log mean and spread, ``(p,)`` each, whatever its latents."""
         is_softplus = isinstance(self.activation_function_bg, nn.Softplus)
-        before_activation_p = (spread_p.expm1() if is_softplus else spread_p).log()
+        before_activation_p = inverse_softplus(spread_p) if is_softplus else spread_p.log()
         heads = {self.py_back_mean_log_alpha: log_mean_p, self.py_back_mean_log_beta: before_activation_p}
         for head_of_background, value_p in heads.items():
             for layer in head_of_background.modules():

@@ -33,7 +33,14 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn.functional import logsigmoid
 
-__all__ = ["log_gamma_ratio", "nb_log_prob", "nb_mixture_log_prob", "poisson_log_prob", "zinb_log_prob"]
+__all__ = [
+    "inverse_softplus",
+    "log_gamma_ratio",
+    "nb_log_prob",
+    "nb_mixture_log_prob",
+    "poisson_log_prob",
+    "zinb_log_prob",
+]
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 _BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510)  # B_2, B_4, ..., B_16
@@ -59,6 +66,11 @@ _PRECISION = {
     torch.float32: _Precision(start=3.0, n_stirling=5, n_atanh=5, smallest=1e-30, largest=1e18),
     torch.float64: _Precision(start=8.0, n_stirling=8, n_atanh=10, smallest=1e-200, largest=1e100),
 }
+
+
+def inverse_softplus(x: Tensor) -> Tensor:
+    """Log of ``e^x - 1``, of which softplus makes ``x``, for positive ``x`` of any size and shape."""
+    return x + (-torch.expm1(-x)).log()
 
 
 def log_gamma_ratio(x: Tensor, theta: Tensor) -> Tensor:

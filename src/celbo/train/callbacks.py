@@ -17,7 +17,7 @@ from ..core import checked, settings
 from ..core.kinds import Whole
 from ..ops.draws import drawing_of
 from .metrics import find_metric
-from .nonfinite import copy_weights
+from .nonfinite import copy_weights, kept
 from .run import Run
 from .run_state import RunState
 
@@ -206,15 +206,17 @@ class KeepBest(Callback):
 
     def on_validation_end(self, trainer: RunState, plan: "Plan") -> None:
         """Copy the weights when the metric is the best so far; end a run that has not improved for long."""
-        n_steps = trainer.estimated_stepping_batches
-        if self.from_share and trainer.global_step < self.from_share * n_steps:
+        if self.from_share and trainer.global_step < self.from_share * trainer.estimated_stepping_batches:
             return
         if self.best.improves(float(find_metric(trainer.callback_metrics, self.monitor, "keeping the best weights"))):
             self.best_epoch, self.best_step = trainer.current_epoch, trainer.global_step
             self._weights = copy_weights(trainer.raw_module, self._weights)
-        elif self.gives_up_after < 1 and trainer.global_step - self.best_step >= self.gives_up_after * n_steps:
+        elif self.gives_up_after < 1 and self._waited_long(trainer):
             share = f"{self.gives_up_after:.0%} of the run"
             trainer.stop(f"{self.monitor} did not improve for {share}; best {_short(self.best.value)}")
+
+    def _waited_long(self, trainer: RunState) -> bool:
+        return trainer.global_step - self.best_step >= self.gives_up_after * trainer.estimated_stepping_batches
 
     def state_dict(self) -> dict[str, Any]:
         """Best value, its epoch, step and weights."""
@@ -225,7 +227,7 @@ class KeepBest(Callback):
         """Put them back."""
         self.best.value, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
         self.best_step = state_dict.get("best_step", 0)  # runs that know no step are of a version that never gave up
-        self._weights = dict(state_dict["weights"])
+        self._weights = {name: kept(value) for name, value in state_dict["weights"].items()}
 
     def on_train_end(self, trainer: RunState, plan: "Plan") -> None:
         """Put the best weights back, unless they are the last ones."""

@@ -27,7 +27,7 @@ from ...module import VAE
 from ...module.likelihoods import LIKELIHOODS, LatentDistribution, norms
 from ...nn import FCLayers
 from ...nn.fc_layers import Linear
-from ...ops.elementwise import log_gamma_ratio
+from ...ops.elementwise import inverse_softplus, log_gamma_ratio
 from ...ops.random import generator_or
 
 __all__ = ["SCAR_VAE", "Binomial", "DecoderSCAR", "NativeScale", "Scale", "ScarLikelihood"]
@@ -111,7 +111,7 @@ class NativeScale(nn.Module):
         """Logits, ``(..., g)``, of which positive numbers ``scale`` are made, before they are divided by their sum."""
         if self.activation == "softmax":
             return scale.log()
-        return (scale + (self.cut if self.activation == "softplus_sp" else 0.0)).expm1().log()
+        return inverse_softplus(scale + (self.cut if self.activation == "softplus_sp" else 0.0))
 
     def forward(self, logits: Tensor) -> Tensor:
         """Shares ``(..., g)`` of logits ``(..., g)``."""

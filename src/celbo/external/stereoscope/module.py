@@ -24,6 +24,7 @@ from ...core import REGISTRY_KEYS, checked, unknown_name
 from ...distributions import NegativeBinomial
 from ...module.base import BaseModuleClass, LossOutput, auto_move_data
 from ...ops.draws import randn
+from ...ops.elementwise import inverse_softplus
 from ...ops.quasi_newton import Extent
 from .sums import sum_by_type
 
@@ -37,11 +38,6 @@ _ODDS_BETWEEN = 0.02, 1e3  # of a success: variance over mean, less 1
 _SHARE_OF_NOISE = 0.01
 _SCALE_BETWEEN = 0.1, 10.0
 _NOTHING = -5.0  # before the softplus
-
-
-def inverse_softplus(x: Tensor) -> Tensor:
-    """Log of ``e^x - 1`` for positive ``x``."""
-    return x + (-torch.expm1(-x)).log()
 
 
 def _root_scale(amount: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from ...core import REGISTRY_KEYS, ArgumentError, settings
 from ...core.kinds import Whole
 from ...data.fields import LayerField, NumericalObsField, bundles
 from ...model.base import ArchesMixin, BaseModelClass, RNASeqMixin, UnsupervisedTrainingMixin, VAEMixin, setup_method
+from ...module.base.priors import VampPrior
 from ...ops.random import fresh_seed
 from ...train import merge_kwargs
 from ...train.method import training
@@ -60,7 +61,8 @@ def _plan_settings(model: BaseModelClass, options: dict[str, Any]) -> dict[str, 
             stacklevel=settings.warnings_stacklevel,
         )
     is_classic = (options["recipe"] or default_recipe(type(model))) == "classic"
-    own = {"decode_as_other": not is_classic, "standard_normal_weight": 0.0 if is_classic else _STANDARD_NORMAL_WEIGHT}
+    beside = isinstance(model.module.prior, VampPrior) and not is_classic  # another prior is that normal itself
+    own = {"decode_as_other": not is_classic, "standard_normal_weight": _STANDARD_NORMAL_WEIGHT if beside else 0.0}
     return options | {"plan_kwargs": own | plan | _NO_WARMUP}
 
 

@@ -154,11 +154,8 @@ def require_sound_chunk(raw: memoryview, layout: Layout, where: str) -> None:
             require_sound_chunk(piece, layout.inner, where)
         return
     packed = next((name for name in layout.codecs if name in _WHOLE), None)
-    if packed == "blosc" and (announced := int.from_bytes(raw[12:16], "little")) > len(raw):
-        raise DamagedDataError(  # the decoder would read on behind the chunk, and end the process
-            f"{where} is damaged: its head announces {announced} bytes, and there are {len(raw)}. "
-            "Write the store again from its source."
-        )
+    if packed == "blosc":
+        _require_whole(raw, where)
     most = MOST_TIMES * len(raw) + EXCESS
     if layout.item_bytes is not None:
         most = min(most, 4 * layout.items * layout.item_bytes + _SLACK)
@@ -169,6 +166,19 @@ def require_sound_chunk(raw: memoryview, layout: Layout, where: str) -> None:
         )
     if layout.item_bytes is None and layout.codecs and layout.codecs[-1].startswith("vlen"):
         _require_count(raw, layout, packed, where)
+
+
+_HEAD_OF_BLOSC = 16
+
+
+def _require_whole(raw: memoryview, where: str) -> None:
+    """Refuse a chunk of blosc that is shorter than its head says: the decoder reads on, and ends the process."""
+    announced = max(_HEAD_OF_BLOSC, int.from_bytes(raw[12:16], "little"))
+    if announced > len(raw):
+        raise DamagedDataError(
+            f"{where} is damaged: its head announces {announced} bytes, and there are {len(raw)}. "
+            "Write the store again from its source."
+        )
 
 
 def _of_shard(raw: memoryview, layout: Layout) -> Iterator[memoryview]:
