@@ -49,6 +49,12 @@ def test_epochs_are_those_of_a_training(cls, labels, batch_key):
     assert default_epochs(kind, size)[0] == model.trainer.max_epochs
 
 
+def test_peakvi_may_end_early_and_scvi_does_not():
+    """PEAKVI gives up where part of its run brought no better weights."""
+    assert default_epochs(MODELS["peakvi"], SIZE)[1]
+    assert not default_epochs(MODELS["scvi"], SIZE)[1]
+
+
 def test_size_is_that_of_the_data(tmp_path, rng):
     x = (rng.random((300, 40)) < 0.2).astype(np.float32)
     adata = anndata.AnnData(sp.csr_matrix(x))
@@ -69,6 +75,49 @@ def test_the_rate_is_of_an_scvi_of_this_width(monkeypatch):
     adata = simulate_counts(50, 30, seed=0)
     SCVI.setup_anndata(adata)
     assert n_weights == sum(weights.numel() for weights in SCVI(adata).module.parameters())
+
+
+def test_data_of_many_features_are_tried_on_fewer(monkeypatch):
+    """The training for a second would not fit in memory itself: weights of 300,000 peaks take gigabytes."""
+    widths = []
+
+    def noted(adata):
+        widths.append(adata.n_vars)
+        return SCVI(adata)
+
+    noted.setup_anndata = SCVI.setup_anndata
+    monkeypatch.setattr(estimating, "_SECOND", 0.05)
+    monkeypatch.setattr(estimating, "_MOST_COLUMNS", 500)
+    monkeypatch.setattr(estimating, "SCVI", noted)
+    _, n_weights = cells_a_second(Size(1_000, 2_000, 200_000))
+    assert widths == [500]
+    adata = anndata.AnnData(sp.csr_matrix(np.ones((5, 2_000), np.float32)))
+    SCVI.setup_anndata(adata)
+    assert n_weights == pytest.approx(sum(weights.numel() for weights in SCVI(adata).module.parameters()), rel=0.1)
+
+
+def test_the_rate_of_many_features_is_in_proportion(monkeypatch):
+    """The clock stands for the machine: an epoch takes a second."""
+    monkeypatch.setattr(estimating.time, "perf_counter", iter(range(10**6)).__next__)
+    monkeypatch.setattr(estimating, "_MOST_COLUMNS", 50)
+    narrow, _ = cells_a_second(Size(1_000, 50, 5_000))
+    assert cells_a_second(Size(1_000, 200, 20_000))[0] == pytest.approx(narrow / 4)
+
+
+def test_memory_of_the_program_is_read_before_the_training(monkeypatch):
+    """Its weights would count twice."""
+    read = []
+    monkeypatch.setattr(estimating, "resident_memory", lambda: read.append("memory"))
+    monkeypatch.setattr(estimating, "cells_a_second", lambda size: read.append("training") or (1_000.0, 0))
+    lines = dict(estimates(Size(10, 1, 0), [MODELS["scvi"]]))
+    assert read == ["memory", "training"]
+    assert "537 MB for the program" in lines["memory"]
+
+
+def test_the_lines_say_that_a_rate_was_scaled(monkeypatch):
+    monkeypatch.setattr(estimating, "cells_a_second", lambda size: (10.0, 10**6))
+    *_, (_, basis) = estimates(Size(10_000, 300_000, 10**7), [MODELS["scvi"]])
+    assert "scvi of 5,000 features at 600 cells/s for 1 s, scaled to 300,000 features" in basis
 
 
 def test_the_lines_say_their_basis(monkeypatch):

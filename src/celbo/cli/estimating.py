@@ -4,12 +4,10 @@ Dims: n cells, g features.
 """
 
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,7 @@ from anndata import AnnData
 from ..data import StoredMatrix
 from ..model import SCVI
 from ..module.base import BaseModuleClass
-from ..store.memory import readable_bytes
+from ..store.memory import readable_bytes, resident_memory
 from ..train.recipes import default_recipe, find_recipe
 from .kind import Kind
 
@@ -65,6 +63,8 @@ _BYTES_A_WEIGHT = 16
 _TABLES_A_STEP = 12
 _CELLS_A_STEP = 128
 _MOST_ENTRIES = 2**22
+_MOST_COLUMNS = 5_000
+_SIZE_OF_PROGRAM = 2**29
 _UNITS = (("days", 86400), ("h", 3600), ("min", 60))
 
 
@@ -114,8 +114,9 @@ def estimates(size: Size, kinds: Sequence[Kind]) -> Iterator[tuple[str, str]]:
 
     They leave scbasset out: its time goes by the length of its sequences.
     """
+    program = resident_memory() or _SIZE_OF_PROGRAM  # before the training, whose weights would count twice
     rate, n_weights = cells_a_second(size)
-    data, rest = size.n_nonzero * _BYTES_A_COUNT, _of_training(size, n_weights)
+    data, rest = size.n_nonzero * _BYTES_A_COUNT, program + _of_training(size, n_weights)
     yield (
         "memory",
         f"about {readable_bytes(data + rest)}: {readable_bytes(data)} of data ({size.n_nonzero:,} nonzero values of "
@@ -129,8 +130,10 @@ def estimates(size: Size, kinds: Sequence[Kind]) -> Iterator[tuple[str, str]]:
 
 def _basis(kind: Kind, size: Size, rate: float) -> str:
     epochs = f"{kind.name}: {default_epochs(kind, size)[0]:,} epochs of {_trained(size):,} cells"
-    speed = f"this machine trained an scvi of {size.n_features:,} features at {rate:,.0f} cells/s for {_SECOND:g} s"
-    return f"{epochs}; {speed}"
+    width, times = _width(size)
+    speed = f"this machine trained an scvi of {width:,} features at {times * rate:,.0f} cells/s for {_SECOND:g} s"
+    wider = f", scaled to {size.n_features:,} features" if times > 1 else ""
+    return f"{epochs}; {speed}{wider}"
 
 
 def _time_of(kind: Kind, size: Size, rate: float) -> str:
@@ -139,17 +142,8 @@ def _time_of(kind: Kind, size: Size, rate: float) -> str:
 
 
 def _of_training(size: Size, n_weights: int) -> int:
-    """Bytes of this program, of weights with gradients and moments, and of the tables of a step."""
-    return _resident() + _BYTES_A_WEIGHT * n_weights + 4 * _TABLES_A_STEP * _CELLS_A_STEP * size.n_features
-
-
-def _resident() -> int:
-    """Bytes of memory that this process has."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except OSError:
-        return 2**29
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    """Bytes of weights with gradients and moments, and of the tables of a step."""
+    return _BYTES_A_WEIGHT * n_weights + 4 * _TABLES_A_STEP * _CELLS_A_STEP * size.n_features
 
 
 def seconds_of(kind: Kind, size: Size, rate: float) -> float:
@@ -178,7 +172,8 @@ def default_epochs(kind: Kind, size: Size) -> tuple[int, bool]:
     cls: Any = next(iter(kind.parts.values()), kind.cls)
     defaults = {name: one.default for name, one in signature(cls.train).parameters.items()} | dict(cls._own_recipe)
     recipe = find_recipe(default_recipe(cls, cls._training_plan_cls))
-    stops = bool(defaults.get("early_stopping")) or recipe.converges or kind.name in _FEWER_EPOCHS
+    stops = bool(defaults.get("early_stopping")) or defaults.get("gives_up_after", 1) < 1
+    stops = stops or recipe.converges or kind.name in _FEWER_EPOCHS
     if (epochs := _EPOCHS.get(kind.name, defaults.get("max_epochs"))) is not None:
         return int(epochs), stops
     n_train = _trained(size)
@@ -190,23 +185,30 @@ def default_epochs(kind: Kind, size: Size) -> tuple[int, bool]:
 
 
 def cells_a_second(size: Size) -> tuple[float, int]:
-    """Train an scvi for a second on random counts as wide and as sparse as the data.
+    """Train an scvi for a second on random counts as sparse as the data, of as many features but 5,000 at most.
 
     Returns
     -------
-    Cells a second after the first epoch, and the number of weights.
+    Cells a second after the first epoch, and the number of weights; of wider data, both in proportion to the features.
     """
-    n = int(np.clip(_MOST_ENTRIES // max(1, size.n_features), _CELLS_A_STEP, 8 * _CELLS_A_STEP))
+    width, times = _width(size)
+    n = int(np.clip(_MOST_ENTRIES // width, _CELLS_A_STEP, 8 * _CELLS_A_STEP))
     share = min(max(size.share_nonzero, 1 / max(1, size.n_features)), 1.0)
     rng = np.random.default_rng(0)
-    x = sp.random(n, max(1, size.n_features), share, format="csr", dtype=np.float32, random_state=rng)
+    x = sp.random(n, width, share, format="csr", dtype=np.float32, random_state=rng)
     x.data = np.ceil(-3 * np.log1p(-x.data)).clip(1).astype(np.float32)
     adata = AnnData(x)
     SCVI.setup_anndata(adata)
     model, watch = SCVI(adata), _Watch(_SECOND)
     model.train(max_epochs=10**6, batch_size=_CELLS_A_STEP, callbacks=[watch], verbose=0, seed=0)
     n_weights = sum(weights.numel() for weights in model.module.parameters())
-    return watch.n_epochs * _trained(Size(n, 1, 1)) / watch.seconds, n_weights
+    return watch.n_epochs * _trained(Size(n, 1, 1)) / watch.seconds / times, round(times * n_weights)
+
+
+def _width(size: Size) -> tuple[int, float]:
+    """Features of the scvi that is trained for a second, and how many times as many the data have."""
+    width = max(1, min(size.n_features, _MOST_COLUMNS))
+    return width, max(1, size.n_features) / width
 
 
 class _Watch:
