@@ -128,7 +128,7 @@ def test_the_same_bits_whatever_others_want(monkeypatch):
     monkeypatch.setattr(watch, "_others_waited_for", lambda now: True)
     monkeypatch.setattr(waiting, "_watch", watch)
     assert digest() == alone
-    assert len(crowds) > 3
+    assert crowds  # how many depends on how long the training takes
     assert not watch.crowded
 
 
