@@ -138,6 +138,6 @@ def test_celbo_check_says_it(small, celbo, monkeypatch):
     monkeypatch.setattr(estimating, "_SECOND", 0.05)
     done = celbo("check", small.path)
     assert done.exit_code == 0, done.stderr
-    assert re.search(r"^memory +about \d+ MB: .* of data", done.stdout, re.MULTILINE)
+    assert re.search(r"^memory +about [\d.]+ [MG]B: .* of data", done.stdout, re.MULTILINE)
     assert re.search(r"^time +about scvi ", done.stdout, re.MULTILINE)
     assert done.stderr == ""
