@@ -148,7 +148,7 @@ class TestDamage:
         path = self.zarr(tmp_path, large)
         chunk = self.chunks(path, "data")[0]
         chunk.write_bytes(chunk.read_bytes()[:30])
-        with pytest.raises(DamagedDataError, match=r"cells\.zarr \(X/data/0\) is damaged"):
+        with pytest.raises(DamagedDataError, match=r"Rows 0 to \d+ of .*cells\.zarr"):
             open_data(path, stream=True).X.to_memory()
 
     @pytest.mark.parametrize("name", ["data", "indices"])

@@ -10,6 +10,7 @@ from ..core.regular_file import kind_of
 
 __all__ = [
     "ChangedFileError",
+    "DamagedChunkError",
     "DamagedDataError",
     "FileMark",
     "NoNumbersError",
@@ -27,6 +28,10 @@ class ChangedFileError(OSError):
 
 class DamagedDataError(OSError, ValueError):
     """Part of a file cannot be read, or does not fit the rest of it; the message names file and rows."""
+
+
+class DamagedChunkError(DamagedDataError):
+    """A chunk of a zarr array cannot be what it should be; the message names the chunk, and no rows."""
 
 
 class NoNumbersError(TypeError, ValueError):

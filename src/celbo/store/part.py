@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 from scipy import sparse
 
-from .damage import DamagedDataError, NoNumbersError
+from .damage import DamagedChunkError, DamagedDataError, NoNumbersError
 from .dtypes import plain_dtype, plain_values
 from .hdf5.chunks import require_sound_chunks
 from .hdf5.walk import refuse_outside
@@ -204,6 +204,8 @@ class StoredPart:
         """Turn an error of the storage, of whatever kind, into one that names file and rows."""
         try:
             yield
+        except DamagedChunkError as error:
+            raise DamagedDataError(f"{rows} of {self._where} cannot be read: {error}") from error
         except (MemoryError, DamagedDataError, ColumnsError):
             raise
         except Exception as error:

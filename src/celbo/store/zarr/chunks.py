@@ -17,7 +17,7 @@ import numpy as np
 
 from ...core import optional
 from ..allowance import EXCESS, MOST_TIMES, STRING
-from ..damage import DamagedDataError
+from ..damage import DamagedChunkError
 from ..memory import readable_bytes
 
 __all__ = ["Layout", "layout_of", "require_sound_chunk"]
@@ -146,7 +146,7 @@ def require_sound_chunk(raw: memoryview, layout: Layout, where: str) -> None:
 
     Raises
     ------
-    DamagedDataError
+    DamagedChunkError
         With what it should be and what it would be.
     """
     if layout.inner is not None:
@@ -160,7 +160,7 @@ def require_sound_chunk(raw: memoryview, layout: Layout, where: str) -> None:
     if layout.item_bytes is not None:
         most = min(most, 4 * layout.items * layout.item_bytes + _SLACK)
     if packed is not None and (size := _unpacked(packed, raw, most)) > most:
-        raise DamagedDataError(
+        raise DamagedChunkError(
             f"{where} is damaged, or made to fill the memory: its {len(raw)} bytes unpack to more than "
             f"{readable_bytes(min(size, most))}. Write the store again from its source."
         )
@@ -175,7 +175,7 @@ def _require_whole(raw: memoryview, where: str) -> None:
     """Refuse a chunk of blosc that is shorter than its head says: the decoder reads on, and ends the process."""
     announced = max(_HEAD_OF_BLOSC, int.from_bytes(raw[12:16], "little"))
     if announced > len(raw):
-        raise DamagedDataError(
+        raise DamagedChunkError(
             f"{where} is damaged: its head announces {announced} bytes, and there are {len(raw)}. "
             "Write the store again from its source."
         )
@@ -197,7 +197,7 @@ def _require_count(raw: memoryview, layout: Layout, packed: str | None, where: s
         codec = optional("numcodecs", extra="zarr", purpose="Reading .zarr").get_codec({"id": packed})
         plain = bytes(codec.decode(plain[:-4] if layout.codecs[0] == "crc32c" else plain))
     if (count := int.from_bytes(plain[:4], "little")) > layout.items:
-        raise DamagedDataError(f"{where} is damaged: it announces {count} strings, {layout.items} belong there.")
+        raise DamagedChunkError(f"{where} is damaged: it announces {count} strings, {layout.items} belong there.")
 
 
 def _unpacked(codec: str, raw: memoryview, most: int) -> int:
