@@ -21,7 +21,7 @@ from ..core.process import give_back_free_blocks
 from ..formats import ORIENTATIONS, Opened, Reading, no_modalities
 from ..store import mapped as scratch
 from ..store.damage import naming_damage
-from ..store.matrices.matrix import StoredMatrix
+from ..store.matrices.matrix import StoredMatrix, columns_of
 from ..store.memory import available_memory, readable_bytes
 from ..store.part import ColumnsError
 from ..store.tables.names import names_of
@@ -126,14 +126,11 @@ def with_genes(adata: AnnData, is_wanted_g: np.ndarray, *, of_raw: bool = False)
     """
     columns = np.flatnonzero(is_wanted_g)
 
-    def chosen(x: object) -> object:
-        return x.with_columns(columns) if isinstance(x, StoredMatrix) else x[:, columns]  # type: ignore[index]
-
     if of_raw:
-        raw = {"X": chosen(adata.raw.X), "var": adata.raw.var.iloc[columns]}
+        raw = {"X": columns_of(adata.raw.X, columns), "var": adata.raw.var.iloc[columns]}
         return _anndata(None, adata.obs, pd.DataFrame(index=pd.Index([], dtype=str)), {}, raw=raw)
-    layers = {name: chosen(x) for name, x in adata.layers.items()}
-    x = None if adata.X is None else chosen(adata.X)
+    layers = {name: columns_of(x, columns) for name, x in adata.layers.items()}
+    x = None if adata.X is None else columns_of(adata.X, columns)
     return _anndata(x, adata.obs, adata.var.iloc[columns], layers)
 
 

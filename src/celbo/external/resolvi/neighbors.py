@@ -8,12 +8,12 @@ import pandas as pd
 from anndata import AnnData
 
 from ...core import REGISTRY_KEYS, ArgumentError, UnknownArgumentError
-from ...data import StoredMatrix
 from ...data.access import require_key
 from ...data.fields import CategoricalObsField
 from ...data.library import total_counts
 from ...data.spatial import check_neighbours, coordinates_of, nearest_cells, two_hop_cells
 from ...store.matrices.blocks import DenseBlock, blocks
+from ...store.matrices.matrix import columns_of
 from .module import DISTANCE_KEY, INDEX_KEY
 
 __all__ = ["FEWEST_GENES", "CellField", "Graph", "Prepared", "dataset_priors", "prepare"]
@@ -161,7 +161,7 @@ def dataset_priors(x: Any, distance_nm: np.ndarray, n_small_genes: int | None) -
         )
     smallest = np.argsort(_sums_of_genes(x).astype(np.float32))[:n_small]
     total_n = total_counts(x)
-    few = x.with_columns(smallest) if isinstance(x, StoredMatrix) else x[:, smallest]
+    few = columns_of(x, smallest)
     mean_n, small_n = total_n / n_genes, total_counts(few) / n_small
     log_totals = np.log1p(total_n)
     is_full = mean_n > 0

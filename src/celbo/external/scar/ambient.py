@@ -21,7 +21,7 @@ from scipy.special import gammaln
 from torch import Tensor
 
 from ...core import unknown_name
-from ...data import StoredMatrix, align_genes
+from ...data import align_genes
 from ...data.library import total_counts
 from ...posterior import group_means
 
@@ -31,7 +31,6 @@ __all__ = [
     "ambient_profile_of",
     "batches_of",
     "empty_droplet_profile",
-    "with_genes",
 ]
 
 logger = logging.getLogger("celbo")
@@ -153,11 +152,6 @@ def _shares(values_g: np.ndarray, n_genes: int) -> np.ndarray:
             "SCAR.get_ambient_profile(adata, raw_adata) estimates it from unfiltered droplets."
         )
     return values_g if abs(total - 1) < _ROUNDING else values_g / total
-
-
-def with_genes(x: Any, columns_g: np.ndarray) -> Any:
-    """Counts of some genes, in the order of ``columns_g``; on disk they stay there."""
-    return x.with_columns(columns_g) if isinstance(x, StoredMatrix) else x[:, columns_g]
 
 
 def empty_droplet_profile(

@@ -30,10 +30,11 @@ from ...model.base import (
 from ...module.likelihoods import LatentDistribution
 from ...posterior import gene_columns
 from ...posterior.denoised import denoised_blocks
+from ...store.matrices.matrix import columns_of
 from ...store.writing.matrix import matrix_writer
 from ...verbs.cells import asked
 from ...verbs.keys import offers_key
-from .ambient import ambient_profile_of, batches_of, empty_droplet_profile, with_genes
+from .ambient import ambient_profile_of, batches_of, empty_droplet_profile
 from .module import SCAR_VAE, Scale, ScarLikelihood
 
 __all__ = ["SCAR"]
@@ -171,7 +172,7 @@ class SCAR(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
         """
         match = align_genes(raw_adata.var_names, adata.var_names, where="raw_adata")
         match.raise_if_missing()
-        x = raw_adata.X if match.is_identity else with_genes(raw_adata.X, match.indexer)
+        x = raw_adata.X if match.is_identity else columns_of(raw_adata.X, match.indexer)
         rng, settings = np.random.default_rng(seed), (prob, min_raw_counts, iterations, sample)
         if batch_key is None:
             adata.varm["ambient_profile"] = empty_droplet_profile(x, *settings, rng)[:, None]

@@ -16,7 +16,7 @@ from .row_stack import RowStack
 from .rows import Rows
 from .sparse_columns import moved_columns, place_of_columns
 
-__all__ = ["StoredMatrix", "pieces", "stored_matrix"]
+__all__ = ["StoredMatrix", "columns_of", "pieces", "stored_matrix"]
 
 GAP = 16
 """Dense rows not asked for that are read along rather than starting another read (measured on h5ad)."""
@@ -164,6 +164,11 @@ class StoredMatrix(CSRDataset):
     def __repr__(self) -> str:
         where = str(self.files[0]) if len(self.files) == 1 else f"{len(self.parts)} files"
         return f"StoredMatrix: {self.shape[0]} x {self.shape[1]} {self.dtype} in {where}"
+
+
+def columns_of(x: Any, columns_g: np.ndarray) -> Any:
+    """Some columns of a matrix, ``(n, g)``, in the order of their numbers; one on disk stays there, unread."""
+    return x.with_columns(columns_g) if isinstance(x, StoredMatrix) else x[:, columns_g]
 
 
 def stored_matrix(dataset: CSRDataset) -> StoredMatrix:
