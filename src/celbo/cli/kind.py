@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from inspect import Parameter, signature
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -74,11 +75,29 @@ class Fitted:
             part.save(str(folder / name))
 
 
-def fit(kind: "Kind", adata: AnnData, options: TrainOptions, training: Mapping[str, Any]) -> Fitted:
-    """Set up, make and train a model as most are."""
-    kind.cls.setup_anndata(adata, **kind.setup_arguments(options))
-    model = kind.cls(adata, **kind.model_arguments(options))
-    model.train(**{kind.renamed.get(name, name): value for name, value in training.items()})
+def fit(
+    kind: "Kind",
+    adata: AnnData,
+    options: TrainOptions,
+    training: Mapping[str, Any],
+    *groups: np.ndarray,
+    setup: Mapping[str, Any] = MappingProxyType({}),
+    made_with: Mapping[str, Any] = MappingProxyType({}),
+) -> Fitted:
+    """Set up, make and train a model as most are.
+
+    Parameters
+    ----------
+    kind, adata, options, training
+        As :attr:`Kind.fit` takes them.
+    groups
+        Row numbers of groups of cells, each ``(k,)``, that ``train`` takes first.
+    setup, made_with
+        Arguments of ``setup_anndata`` and of the class beside those that the options give.
+    """
+    kind.cls.setup_anndata(adata, **kind.setup_arguments(options), **setup)
+    model = kind.cls(adata, **kind.model_arguments(options), **made_with)
+    model.train(*groups, **{kind.renamed.get(name, name): value for name, value in training.items()})
     return Fitted(model)
 
 

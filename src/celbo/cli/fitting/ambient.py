@@ -18,6 +18,7 @@ from ...external.scar.ambient import FEWEST_DROPLETS, FewDropletsError
 from ..counts import genes_of, opened_on_disk
 from ..errors import UserError
 from ..kind import Fitted, Kind
+from ..kind import fit as fit_plain
 from ..multimodal import modality_with
 from ..options import TrainOptions
 
@@ -38,10 +39,7 @@ def check(options: TrainOptions) -> None:
 def fit(kind: Kind, adata: AnnData, options: TrainOptions, training: Mapping[str, Any]) -> Fitted:
     """Estimate the ambient profile where droplets are named, and train with it."""
     profile = None if options.ambient is None else _profile(kind, adata, Path(options.ambient), options)
-    kind.cls.setup_anndata(adata, **kind.setup_arguments(options))
-    model = kind.cls(adata, profile, **kind.model_arguments(options))
-    model.train(**training)
-    return Fitted(model)
+    return fit_plain(kind, adata, options, training, made_with={"ambient_profile": profile})
 
 
 def _profile(kind: Kind, adata: AnnData, path: Path, options: TrainOptions) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from anndata import AnnData
 
 from ..errors import UserError
 from ..kind import Fitted, Kind
+from ..kind import fit as fit_plain
 from ..options import TrainOptions
 
 __all__ = ["NEEDS", "SETTINGS", "fit"]
@@ -28,7 +29,5 @@ def fit(kind: Kind, adata: AnnData, options: TrainOptions, training: Mapping[str
             f"All cells have {options.background_category!r} in {options.background_key!r}, so none is a target: name "
             "the value of the background cells, and a column that has others too."
         )
-    kind.cls.setup_anndata(adata, **kind.setup_arguments(options))
-    model = kind.cls(adata, **kind.model_arguments(options))
-    model.train(np.flatnonzero(is_background_n), np.flatnonzero(~is_background_n), **training)
-    return Fitted(model)
+    groups = np.flatnonzero(is_background_n), np.flatnonzero(~is_background_n)
+    return fit_plain(kind, adata, options, training, *groups)

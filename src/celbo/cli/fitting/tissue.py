@@ -9,6 +9,7 @@ from ...external import SCVIVA
 from ...external.resolvi.neighbors import FEWEST_GENES
 from ..errors import UserError
 from ..kind import Fitted, Kind
+from ..kind import fit as fit_plain
 from ..options import TrainOptions
 
 __all__ = ["fit_resolvi", "fit_scviva", "with_niches"]
@@ -26,22 +27,16 @@ def fit_resolvi(kind: Kind, adata: AnnData, options: TrainOptions, training: Map
             f"resolvi tells the background from one gene in {FEWEST_GENES}, and these are {adata.n_vars} genes. In "
             "Python, celbo.external.RESOLVI(adata, background_ratio=0.1) takes fewer."
         )
-    where = {"spatial_rep": options.spatial_key}
-    kind.cls.setup_anndata(adata, **kind.setup_arguments(options), prepare_data_kwargs=where)
+    where = {"prepare_data_kwargs": {"spatial_rep": options.spatial_key}}
     labels = {"semisupervised": True} if options.labels_key is not None else {}
-    model = kind.cls(adata, **kind.model_arguments(options), **labels)
-    model.train(**training)
-    return Fitted(model)
+    return fit_plain(kind, adata, options, training, setup=where, made_with=labels)
 
 
 def fit_scviva(kind: Kind, adata: AnnData, options: TrainOptions, training: Mapping[str, Any]) -> Fitted:
     """Find the niches, set SCVIVA up with them, and train it."""
     arguments = kind.setup_arguments(options)
     SCVIVA.preprocessing_anndata(adata, **{name: arguments[name] for name in _OF_NICHES if name in arguments})
-    kind.cls.setup_anndata(adata, **arguments)
-    model = kind.cls(adata, **kind.model_arguments(options))
-    model.train(**training)
-    return Fitted(model)
+    return fit_plain(kind, adata, options, training)
 
 
 def with_niches(model: Any, adata: AnnData) -> AnnData:
