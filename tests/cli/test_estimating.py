@@ -43,7 +43,7 @@ def test_epochs_are_those_of_a_training(cls, labels, batch_key):
         adata.X = adata.X.minimum(1)
     cls.setup_anndata(adata, batch_key=batch_key, **({} if labels is None else {"labels_key": labels}))
     model = cls(adata)
-    model.train(seed=0, verbose=0, accelerator="cpu")
+    model.train(seed=0, verbose=0, accelerator="cpu", max_steps=1)  # the epochs that it would have
     size = size_of([adata], 1 if batch_key is None else 2)
     kind = next(one for one in MODELS.values() if one.cls is cls)
     assert default_epochs(kind, size)[0] == model.trainer.max_epochs

@@ -10,6 +10,7 @@ import pytest
 
 import celbo
 from celbo.compat import as_scvi, install_as_scvi, is_installed, uninstall
+from celbo.compat.__main__ import main
 from celbo.compat.aliases import PRIVATE
 from celbo.core.planned import PUBLIC_API
 from celbo.core.rules import CELBO, followed
@@ -223,9 +224,14 @@ class TestCommand:
         script = tmp_path / "script.py"
         script.write_text("raise SystemExit(3)")
         assert self.run(str(script)).returncode == 3
-        assert self.run().returncode == 2
         assert "python -m celbo.compat SCRIPT.py" in self.run("-m").stderr
-        assert self.run("--help").returncode == 0
+
+    @pytest.mark.parametrize(("arguments", "code"), [([], 2), (["-m"], 2), (["--help"], 0), (["-h"], 0)])
+    def test_exit_code_of_usage(self, arguments, code, capsys):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == code
+        assert "python -m celbo.compat SCRIPT.py" in capsys.readouterr().err
 
 
 def test_nothing_warns_when_everything_is_imported():
