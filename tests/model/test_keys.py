@@ -1,6 +1,7 @@
 """``key_added=``: what a verb answers is written into the data too, where it belongs, and nothing else is."""
 
 import inspect
+from collections.abc import Mapping
 
 import anndata
 import numpy as np
@@ -26,6 +27,8 @@ ASKED_WITH = {
     "get_specific_normalized_methylation": {"context": "mCG"},
     "get_specific_normalized_expression": {"expression_type": "salient"},
     "get_scale_for_ct": {"label": "label_0"},
+    "get_state_assignment": {"n_samples": 2},
+    "get_outlier_cell_sample_pairs": {"subsample_size": 20},
 }
 """Verb -> arguments with which it has a row for each cell, soon."""
 
@@ -34,10 +37,12 @@ NAMES = {
     "get_expression_fit": ["spliced", "unspliced"],
     "get_directional_uncertainty": ["", "cosines"],
     "get_extrinsic_uncertainty": ["", "cosines"],
+    "get_state_assignment": [""],
 }
 """Verb -> what the parts of its answer are called."""
 
 UNANSWERED = {
+    "differential_expression": "MRVI TorchMRVI",  # the samples of the example have no covariates; see TestSamples
     "get_batch_representation": "SCVI DRVI SCVIVA JointEmbeddingSCVI",  # those of the examples embed no batches
     "get_elbo": "CellAssign",
     "get_fine_celltypes": "DestVI",  # those of the example have no fine labels
@@ -46,6 +51,7 @@ UNANSWERED = {
     "get_likelihood_parameters": "SCAR TOTALVI TOTALANVI",
     "get_marginal_ll": "MULTIVI PEAKVI CondSCVI MRVI TorchMRVI RESOLVI VELOVI SysVI",
     "get_tf_activity": "SCBASSET",  # its motifs lie in files
+    "posterior_predictive_sample": "SysVI MRVI TorchMRVI CellAssign RESOLVI",
     "predict": "CondSCVI",  # that of the example has no fine labels
 }
 """Verb -> models that have the method and no answer."""
@@ -74,25 +80,19 @@ NO_ROW_EACH = {
     "get_importance_weights": "of draws",
     "get_interpretability_scores": "of latents",
     "get_loadings": "of genes",
-    "get_local_sample_distances": "of pairs of samples",
-    "get_local_sample_representation": "of pairs of cell and sample",
     "get_mapper_matrix": "of pairs of cell and spot",
-    "get_outlier_cell_sample_pairs": "of pairs of cell and sample",
     "get_permutation_scores": "of genes",
     "get_presence_report": "of batches",
     "get_ranked_features": "of genes",
     "get_rates": "of genes",
     "get_region_factors": "of regions",
     "get_setup_arg": "an argument",
-    "get_state_assignment": "of each state of each gene in each cell",
     "get_top_genes": "of genes",
     "get_vamp_prior": "of pseudo-inputs",
     "get_var_names": "of genes",
     "impute_categories_from_reference": "by neighbours in another data set",
     "impute_rna_from_reference": "an AnnData of its own",
     "load_registry": "a registry",
-    "posterior_predictive_sample": "draws of counts",
-    "predict_niche_activation": "of each niche of each cell",
     "prepare_query_anndata": "an AnnData",
     "prepare_query_mudata": "a MuData",
     "preprocessing_query_anndata": "an AnnData",
@@ -143,28 +143,34 @@ def names_in(data):
 def numbers(value):
     if isinstance(value, torch.Tensor):
         return value.detach().numpy()
+    if type(value).__module__.partition(".")[0] == "sparse":
+        return value.todense()
     return value.toarray() if sp.issparse(value) else np.asarray(value)
 
 
 def parts_of(verb, answer):
     """The key of each part of an answer -> the part."""
-    if isinstance(answer, dict):
+    if isinstance(answer, Mapping):
         return {f"kept_{name}": one for name, one in answer.items()}
     if isinstance(answer, tuple):
-        return {f"kept_{name}".rstrip("_"): one for name, one in zip(NAMES[verb], answer, strict=True)}
+        return {f"kept_{name}".rstrip("_"): one for name, one in zip(NAMES[verb], answer)}
     return {"kept": answer}
 
 
 def may_lie_in(data, verb, table):
     """Where a table belongs, by its shape and the names of its columns."""
-    of_cells = "obs" if len(table) == data.n_obs else "var"
+    of_cells = "obs" if table.shape[0] == data.n_obs else "var"
     if table.ndim == 1 or verb == "get_latent_library_size":
         return {of_cells}
+    if table.ndim == 3:
+        return {f"{of_cells}m"}
     mods = {f"layers of {name}": one for name, one in data.mod.items()} if hasattr(data, "mod") else {"layers": data}
     if isinstance(table, pd.DataFrame):
         return {name for name, one in mods.items() if list(one.var_names) == list(table)} or {f"{of_cells}m"}
     if verb in ("get_likelihood_parameters", "get_denoised_counts", "compute_imputed_gene_expression"):
         return {"layers"}
+    if verb == "posterior_predictive_sample":
+        return set(mods) | {"obsm"}
     return {f"{of_cells}m"}
 
 
@@ -302,6 +308,63 @@ class TestWhere:
         assert list(back.obsm["one"].columns) == ["gene_3"]
         assert list(back.uns["celbo"]["one"]["transform_batch"]) == both
 
+    def test_draws_lie_behind_the_genes_of_each_cell(self, fitted, adata, tmp_path):
+        sixty = {"n_samples": 60, "seed": 0}  # as many as cells: no shape tells which is which
+        given = fitted.get_normalized_expression(adata, return_mean=False, key_added="draws", **sixty)
+        sampled = fitted.posterior_predictive_sample(adata, n_samples=2, seed=0, key_added="counts")
+        assert given.shape == (60, 60, 20)
+        adata.write_h5ad(tmp_path / "cells.h5ad")
+        for back in (anndata.read_h5ad(tmp_path / "cells.h5ad"), anndata.read_h5ad(tmp_path / "cells.h5ad", "r")):
+            assert np.array_equal(back.obsm["draws"], given.transpose(1, 2, 0))
+            assert np.array_equal(back.obsm["counts"], sampled.todense())
+            assert np.array_equal(back[5:7].to_memory().obsm["draws"], given[:, 5:7].transpose(1, 2, 0))
+
+    def test_drawn_counts_are_a_layer(self, fitted, adata):
+        drawn = fitted.posterior_predictive_sample(adata, seed=0, key_added="drawn")
+        assert sp.issparse(adata.layers["drawn"])
+        assert np.array_equal(adata.layers["drawn"].toarray(), drawn.todense())
+
+    def test_drawn_counts_of_all_genes_in_another_order(self, fitted, adata):
+        backwards = list(adata.var_names[::-1])
+        drawn = fitted.posterior_predictive_sample(adata, gene_list=backwards, seed=0, key_added="drawn")
+        assert "drawn" not in adata.layers
+        assert np.array_equal(adata.obsm["drawn"].toarray(), drawn.todense())
+
+
+class TestSamples:
+    @pytest.fixture
+    def model(self):
+        pytest.importorskip("xarray")
+        adata = synthetic_iid(batch_size=30, n_genes=20, n_proteins=0, n_regions=0, seed=0)
+        adata.obs["sample"] = [f"sample_{n % 4}" for n in range(60)]
+        adata.obs["treated"] = [f"{n % 2}" for n in range(60)]
+        celbo.external.MRVI.setup_anndata(adata, sample_key="sample")
+        model = celbo.external.MRVI(adata, n_latent=4, n_latent_u=3)
+        model.train(max_epochs=1, seed=0, verbose=0)
+        model.update_sample_info(adata)
+        return model
+
+    def test_each_cell_in_each_sample(self, model, tmp_path):
+        z = model.get_local_sample_representation(key_added="X_z")
+        apart = model.get_local_sample_distances(groupby="treated", key_added="apart")
+        model.adata.write_h5ad(tmp_path / "cells.h5ad")
+        back = anndata.read_h5ad(tmp_path / "cells.h5ad")
+        assert np.array_equal(back.obsm["X_z"], z.values)
+        assert np.array_equal(back.obsm["apart_cell"], apart["cell"].values)
+        assert not any("treated" in key for key in back.obsm)
+        assert list(back.uns["celbo"]["X_z"]["sample"]) == [f"sample_{n}" for n in range(4)]
+        assert list(back.uns["celbo"]["apart_cell"]["sample_y"]) == [f"sample_{n}" for n in range(4)]
+
+    def test_effects_of_covariates(self, model):
+        found = model.differential_expression(sample_cov_keys=["treated"], mc_samples=2, key_added="de")
+        assert np.array_equal(model.adata.obsm["de_beta"], found["beta"].values)
+        assert model.adata.obsm["de_beta"].shape == (60, 1, 4)
+        assert list(model.adata.uns["celbo"]["de_pvalue"]["covariate"]) == list(found["covariate"].values)
+
+    def test_nothing_of_cells_was_asked(self, model):
+        with pytest.raises(ValueError, match="a row for each cell: cell, which was not asked"):
+            model.get_local_sample_distances(groupby="treated", keep_cell=False, key_added="apart")
+
 
 class TestLabels:
     @pytest.fixture
@@ -342,10 +405,6 @@ class TestRefused:
     def test_a_number_for_all_cells(self, fitted, adata):
         with pytest.raises(ValueError, match="a row for each of 60 cells, and this answer is one number"):
             fitted.get_elbo(adata, key_added="fit")
-
-    def test_draws_that_are_not_averaged(self, fitted, adata):
-        with pytest.raises(ValueError, match=r"this answer is of shape \(2, 60, 20\): average over draws"):
-            fitted.get_normalized_expression(adata, n_samples=2, return_mean=False, key_added="denoised")
 
     @pytest.mark.parametrize("wrong", [3, ["X_z"]])
     def test_no_name(self, fitted, wrong):

@@ -177,6 +177,7 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
             seed=seed,
         )
 
+    @offers_key("samples")
     def posterior_predictive_sample(
         self,
         adata: AnnData | None = None,
@@ -190,13 +191,14 @@ class RNASeqMixin(ExpressionWriterMixin, DifferentialMixin):
         *,
         output: str | None = None,
         seed: int | None = None,
+        key_added: str | None = None,
         **data_loader_kwargs: Any,
     ) -> Any:
         """Counts like those observed, drawn from the model.
 
         Parameters
         ----------
-        adata, indices, batch_size, dataloader, seed
+        adata, indices, batch_size, dataloader, seed, key_added
             See :class:`~celbo.model.base.VAEMixin`.
         transform_batch
             See the class. Draws of several categories are averaged, so they are not whole numbers.

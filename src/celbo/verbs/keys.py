@@ -7,7 +7,7 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -25,10 +25,11 @@ __all__ = ["NOTES", "keep", "note", "offers_key", "ready", "trained_for"]
 NOTES = "celbo"
 """The key in ``adata.uns`` of what results were made with."""
 
-Kind = Literal["rows", "column", "features", "named"]
+Kind = Literal["rows", "column", "features", "samples", "named"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SOME_CELLS = ("indices", "dataloader", "n_samples_overall")
+_SOME_FEATURES = ("gene_list", "protein_list")
 _NOT_NOTED = {
     "self",
     "adata",
@@ -63,12 +64,13 @@ def offers_key(
     Parameters
     ----------
     kind
-        ``"rows"``: a table goes to ``obsm``, one value a cell to ``obs``. ``"column"``: a table of one column goes to
-        ``obs`` too. ``"features"``: values of all features of the data go to ``layers``. ``"named"``: as rows, those of
+        ``"rows"``: tables go to ``obsm``, one value a cell to ``obs``. ``"column"``: a table of one column goes there
+        too. ``"features"``: values of all features of the data go to ``layers``; draws of them, ``(s, n, g)``, to
+        ``obsm`` as ``(n, g, s)``. ``"samples"``: as features, and draws come like that. ``"named"``: as rows, those of
         the cells that the index of a frame names; what lies there about other cells stays.
     parts
         Names of the answers, where a verb gives several in a tuple: each goes to ``f"{key_added}_{name}"``; that of no
-        name to ``key_added`` itself, those behind the last name nowhere. A mapping brings its names with it.
+        name to ``key_added`` itself, others nowhere. A mapping brings its names; where parts are named, only those go.
     of
         Where cells are: ``"var"`` in data of regions by cells, whose answers go to ``var`` and ``varm``.
     about
@@ -96,13 +98,14 @@ def offers_key(
             if as_arrays:
                 call.arguments["return_numpy"] = False  # the names of the features say where values belong
             answer = verb(*call.args, **call.kwargs)
-            names = names_of(self, output_of(self, given.get("output"))) if kind == "features" else None
+            of_all = kind in ("features", "samples") and all(given.get(name) is None for name in _SOME_FEATURES)
+            names = names_of(self, output_of(self, given.get("output"))) if of_all else None
             how = {name: given[name] for name in given if name not in _NOT_NOTED}
             for data, one in zip(data_sets, _of_each(answer) if isinstance(found, list) else [answer], strict=True):
                 for name, table in _tables(one, parts):
                     key = f"{key_added}_{name}" if name else key_added
                     keep(data, key, table, kind, of=of, names=names)
-                    note(data, key, verb.__name__, self, how)
+                    note(data, key, verb.__name__, self, how | _axes(table))
             return _arrays(answer) if as_arrays else answer
 
         return answering  # type: ignore[return-value]
@@ -129,7 +132,7 @@ def keep(
     key
         Where.
     answer
-        ``(n,)`` or ``(n, .)``, cells in their order: an array, a frame, or a tensor.
+        ``(n, ...)``, cells in their order: an array, also of sparse or xarray, a frame, a tensor; draws ``(s, n, g)``.
     kind, of
         See :func:`offers_key`.
     names
@@ -147,16 +150,18 @@ def keep(
         home = tables if isinstance(answer, pd.DataFrame) else columns
         answer = _filled(cells, answer, home.get(key))
     table = _table(answer)
+    if kind == "features" and len(table.shape) > 2:
+        table = np.moveaxis(np.asarray(table), 0, -1)
     shape = table.shape
-    if len(shape) not in (1, 2) or shape[0] != len(cells):
+    if not shape or shape[0] != len(cells):
         found = f"of shape {shape}" if shape else "one number"
         raise ValueError(
-            f"key_added={key!r} writes a row for each of {len(cells)} cells, and this answer is {found}: average over "
-            "draws, and pass return_mean=False where it would average over cells."
+            f"key_added={key!r} writes a row for each of {len(cells)} cells, and this answer is {found}: pass "
+            "return_mean=False where it would average over cells."
         )
     if len(shape) == 1 or (kind == "column" and shape[1] == 1):
         columns[key] = _column(table)
-    elif not (kind == "features" and _kept_in_layer(data, key, _frame(table, names))):
+    elif not (kind in ("features", "samples") and len(shape) == 2 and _kept_in_layer(data, key, _frame(table, names))):
         tables[key] = _beside(table, cells)
 
 
@@ -253,9 +258,31 @@ def _names_in(setup: object) -> Iterator[str]:
 # From an answer to what data hold.
 
 
-def _table(answer: object) -> np.ndarray | pd.DataFrame:
+@runtime_checkable
+class _Labelled(Protocol):  # an array of the package xarray
+    dims: tuple[str, ...]
+    coords: Mapping[str, Any]
+
+
+@runtime_checkable
+class _Packed(Protocol):  # an array of the package sparse
+    ndim: int
+    to_scipy_sparse: Callable[[], sp.spmatrix]
+    todense: Callable[[], np.ndarray]
+
+
+def _axes(answer: object) -> dict[str, list[str]]:
+    """The names along each axis behind that of the cells, as far as an answer has them."""
+    named = [name for name in answer.dims[1:] if name in answer.coords] if isinstance(answer, _Labelled) else []
+    return {name: list(map(str, np.asarray(answer.coords[name]))) for name in named}  # type: ignore[attr-defined]
+
+
+def _table(answer: object) -> np.ndarray | sp.csr_matrix | pd.DataFrame:
+    """An array, a frame, or a CSR matrix."""
     if isinstance(answer, pd.DataFrame):
         return answer
+    if isinstance(answer, _Packed):
+        return answer.to_scipy_sparse().tocsr() if answer.ndim == 2 else answer.todense()
     return np.asarray(answer.detach().cpu() if isinstance(answer, Tensor) else answer)
 
 
@@ -280,7 +307,12 @@ def _filled(cells: pd.Index, new: pd.DataFrame | pd.Series, before: object) -> p
 
 def _tables(answer: object, parts: Sequence[str]) -> list[tuple[str, object]]:
     if isinstance(answer, Mapping):
-        return [(str(name), table) for name, table in answer.items()]
+        kept = [(str(name), table) for name, table in answer.items() if tuple(parts) == ("",) or name in parts]
+        if not kept:
+            raise ValueError(
+                f"key_added= writes what has a row for each cell: {', '.join(parts)}, which was not asked."
+            )
+        return kept
     return list(zip(parts, answer)) if isinstance(answer, tuple) else [("", answer)]
 
 
@@ -306,12 +338,15 @@ def _column(values: np.ndarray | pd.DataFrame) -> np.ndarray | pd.Categorical:
     return values_n if values_n.dtype.kind in "biuf" else pd.Categorical(values_n)
 
 
-def _frame(table: np.ndarray | pd.DataFrame, names: np.ndarray | None) -> pd.DataFrame | None:
+def _frame(table: np.ndarray | sp.csr_matrix | pd.DataFrame, names: np.ndarray | None) -> pd.DataFrame | None:
     """A table with the names of its columns; None where nobody knows them."""
     if isinstance(table, pd.DataFrame):
         return table
-    known = names is not None and len(names) == table.shape[1]
-    return pd.DataFrame(table, columns=names, copy=False) if known else None
+    if names is None or len(names) != table.shape[1]:
+        return None
+    if sp.issparse(table):
+        return pd.DataFrame.sparse.from_spmatrix(table, columns=names)  # type: ignore[attr-defined]
+    return pd.DataFrame(table, columns=names, copy=False)
 
 
 def _kept_in_layer(data: AnnData, key: str, table: pd.DataFrame | None) -> bool:

@@ -287,6 +287,7 @@ class ProteinMixin(RNASeqMixin):
             suffixes={PROTEIN.name: "_protein"},
         )
 
+    @offers_key()
     def posterior_predictive_sample(  # type: ignore[override]  # scvi-tools' signature
         self,
         adata: AnnData | None = None,
@@ -297,12 +298,13 @@ class ProteinMixin(RNASeqMixin):
         protein_list: Names = None,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> dict[str, np.ndarray]:
         """Counts of genes and proteins like those observed, of the same draws of the latents.
 
         Parameters
         ----------
-        adata, indices, batch_size, seed
+        adata, indices, batch_size, seed, key_added
             See :class:`~celbo.model.base.VAEMixin`.
         n_samples
             Draws for each cell.
@@ -311,22 +313,20 @@ class ProteinMixin(RNASeqMixin):
 
         Returns
         -------
-        ``rna`` and ``protein``, or the names of these modalities of a MuData: each ``(n, .)`` or ``(n, ., s)`` for more
-        than one draw, dense.
+        ``rna`` and ``protein`` (in a MuData as it calls them): ``(n, .)``, or ``(n, ., s)`` for several draws, dense.
 
         Examples
         --------
-        >>> drawn = model.posterior_predictive_sample(indices=range(50))
-        >>> {name: counts.shape for name, counts in drawn.items()}
-        {'rna': (50, 100), 'protein': (50, 100)}
+        >>> model.posterior_predictive_sample(indices=range(50), n_samples=2)["protein"].shape
+        (50, 100, 2)
         """
         cells = asked(self, adata, indices, batch_size)
         outputs = (EXPRESSION, PROTEIN)
         drawn = posterior.joint_predictive_sample(self.module, cells.batches, outputs, n_samples=n_samples, seed=seed)
-        genes, proteins = columns_of(self, outputs, (gene_list, protein_list))
+        chosen = columns_of(self, outputs, (gene_list, protein_list))
         where = [data_registry_of(self.registry_)[one.data].get("mod_key") for one in outputs]
-        rna, protein = (name or usual for name, usual in zip(where, ("rna", "protein"), strict=True))
-        return {rna: drawn[0][:, genes], protein: drawn[1][:, proteins]}
+        names = [name or usual for name, usual in zip(where, ("rna", "protein"), strict=True)]
+        return {name: counts[:, columns] for name, counts, columns in zip(names, drawn, chosen, strict=True)}
 
     def _library_is_known(self) -> bool:
         return self.module.use_observed_lib_size and not self.module.scvi_tools_figures

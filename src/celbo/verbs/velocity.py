@@ -43,6 +43,7 @@ class VelocityMixin(Model):
     (an array, or a frame with the names of cells and genes; None: a frame of the mean).
     """
 
+    @offers_key()
     def get_state_assignment(
         self,
         adata: AnnData | None = None,
@@ -55,12 +56,13 @@ class VelocityMixin(Model):
         return_numpy: bool | None = None,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> tuple[np.ndarray, list[str]]:
         """Probability of each state of each gene in each cell.
 
         Parameters
         ----------
-        adata, indices, gene_list, n_samples, batch_size, return_mean, seed
+        adata, indices, gene_list, n_samples, batch_size, return_mean, seed, key_added
             See the class.
         hard_assignment
             1 for the likeliest state of a draw, else 0.

@@ -115,6 +115,7 @@ class CytometryMixin(AbundanceMixin, ImputingMixin, RNASeqMixin):
             seed=seed,
         )
 
+    @offers_key("samples")
     def posterior_predictive_sample(  # type: ignore[override]
         self,
         adata: AnnData | None = None,
@@ -124,12 +125,13 @@ class CytometryMixin(AbundanceMixin, ImputingMixin, RNASeqMixin):
         batch_size: int | None = None,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> np.ndarray:
         """Markers like those measured, drawn from the model.
 
         Parameters
         ----------
-        adata, indices, batch_size, seed, protein_list
+        adata, indices, batch_size, seed, protein_list, key_added
             See the class.
         n_samples
             Draws for each cell.

@@ -232,6 +232,7 @@ class DiagviMixin(SeveralSetsMixin):
         confidence_n = p_nc[np.arange(len(p_nc)), best_n]
         return {"predictions": labels_c[best_n], "probabilities": p_nc, "confidence": confidence_n}
 
+    @offers_key(about=data_sets)
     def posterior_predictive_sample(
         self,
         adatas: dict[str, AnnData] | None = None,
@@ -240,12 +241,13 @@ class DiagviMixin(SeveralSetsMixin):
         batch_size: int | None = None,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> dict[str, np.ndarray]:
         """Data that the model gives for each cell, with latents drawn from their posterior.
 
         Parameters
         ----------
-        adatas, indices
+        adatas, indices, key_added
             As in :meth:`get_latent_representation`.
         n_samples
             Draws of each cell.
@@ -274,9 +276,8 @@ class DiagviMixin(SeveralSetsMixin):
     # One minibatch.
 
     def _encoded(self, tensors: Mapping[str, Tensor], name: str, deterministic: bool = True) -> dict[str, Any]:
-        encoded: dict[str, Any] = self.module.inference(
-            tensors[REGISTRY_KEYS.X_KEY], mode=name, deterministic=deterministic
-        )
+        x_ng = tensors[REGISTRY_KEYS.X_KEY]
+        encoded: dict[str, Any] = self.module.inference(x_ng, mode=name, deterministic=deterministic)
         return encoded
 
     def _decoded(self, encoded: Mapping[str, Any], name: str, codes: np.ndarray, start: int) -> Tensor:
@@ -341,9 +342,8 @@ class DiagviMixin(SeveralSetsMixin):
                     f"reference_libsize has {len(given)} numbers for {n} cells: give 1, or one for each."
                 )
             return np.log(given)
-        if not self.module.reads_library(other) or all(
-            self.module.likelihoods[one] in COUNTS for one in (query, other)
-        ):
+        both_count = all(self.module.likelihoods[one] in COUNTS for one in (query, other))
+        if both_count or not self.module.reads_library(other):
             return None
         if other not in self.adatas:
             raise ArgumentError(f"This model was loaded without data: pass reference_libsize=, the total of {other!r}.")

@@ -254,6 +254,7 @@ class MethylationMixin(Model):
             tables[one.name] = self._with_shares(found, cells, one, who, all_stats)
         return tables if context is None else tables[context]
 
+    @offers_key()
     def posterior_predictive_sample(
         self,
         mdata: "MuData | None" = None,
@@ -263,12 +264,13 @@ class MethylationMixin(Model):
         indices: Sequence[int] | None = None,
         context: str | None = None,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> Any:
         """Methylated reads like those observed, drawn from the model for as many reads as there are.
 
         Parameters
         ----------
-        mdata, batch_size, indices, seed
+        mdata, batch_size, indices, seed, key_added
             See :class:`~celbo.model.base.VAEMixin`.
         n_samples
             Draws for each cell.

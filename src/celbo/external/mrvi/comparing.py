@@ -11,6 +11,7 @@ from ...core import ArgumentError, checked_methods, settings
 from ...core.kinds import Number
 from ...ops.random import fresh_seed
 from ...verbs.cells import Asked, asked
+from ...verbs.keys import offers_key
 from . import abundance, samples
 from .differential import Regression, differential, false_discovery_rates
 from .verbs import CounterfactualMixin, xarray_for
@@ -22,6 +23,7 @@ __all__ = ["MRVIMixin"]
 class MRVIMixin(CounterfactualMixin):
     """Abundance and expression that differ between samples; arguments are those of the class that this derives from."""
 
+    @offers_key()
     def differential_abundance(  # type: ignore[override]
         self,
         adata: AnnData | None = None,
@@ -30,12 +32,14 @@ class MRVIMixin(CounterfactualMixin):
         compute_log_enrichment: bool = False,
         omit_original_sample: bool = True,
         batch_size: int = 128,
+        *,
+        key_added: str | None = None,
     ) -> Any:
         """Density of each sample, and of each value of a covariate of samples, at each cell.
 
         Parameters
         ----------
-        adata, batch_size
+        adata, batch_size, key_added
             See the class.
         sample_cov_keys
             Columns of ``adata.obs`` that have one value in each sample.
@@ -78,6 +82,7 @@ class MRVIMixin(CounterfactualMixin):
                 variables[f"{key}_log_enrichs"] = (["cell_name", key], more)
         return xarray_for().Dataset(variables, coords)
 
+    @offers_key()
     def get_outlier_cell_sample_pairs(
         self,
         adata: AnnData | None = None,
@@ -87,12 +92,13 @@ class MRVIMixin(CounterfactualMixin):
         batch_size: int = 256,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> Any:
         """Which cells may be put into which samples: those that the sample has a cell near.
 
         Parameters
         ----------
-        adata, batch_size, seed
+        adata, batch_size, seed, key_added
             See the class.
         subsample_size
             Most cells per sample to use, drawn at random; None: all.
@@ -128,6 +134,7 @@ class MRVIMixin(CounterfactualMixin):
         coords = {"cell_name": cells.names, "sample": self.sample_order[order]}
         return xarray_for().Dataset({name: (["cell_name", "sample"], table) for name, table in tables.items()}, coords)
 
+    @offers_key()
     def differential_expression(  # type: ignore[override]
         self,
         adata: AnnData | None = None,
@@ -147,13 +154,14 @@ class MRVIMixin(CounterfactualMixin):
         delta: Annotated[float | None, Number(0)] = 0.3,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
         **filter_samples_kwargs: Any,
     ) -> Any:
         """How each cell depends on covariates of samples, see :mod:`celbo.external.mrvi.differential`.
 
         Parameters
         ----------
-        adata, batch_size, use_vmap, seed
+        adata, batch_size, use_vmap, seed, key_added
             See the class.
         sample_cov_keys
             Columns of ``adata.obs`` that have one value in each sample: numbers, or categories, which are compared with

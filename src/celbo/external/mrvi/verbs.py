@@ -123,6 +123,7 @@ class CounterfactualMixin(RNASeqMixin, VAEMixin):
         further = (batch_size, return_mean, return_numpy, silent, dataloader, data_loader_kwargs)
         return super().get_normalized_expression(*given, *further, **kwargs)
 
+    @offers_key()
     def get_local_sample_representation(
         self,
         adata: AnnData | None = None,
@@ -133,12 +134,13 @@ class CounterfactualMixin(RNASeqMixin, VAEMixin):
         *,
         mc_samples: int = 10,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> Any:
         """Z of each cell in each sample.
 
         Parameters
         ----------
-        adata, indices, batch_size, use_vmap, seed
+        adata, indices, batch_size, use_vmap, seed, key_added
             See the class.
         use_mean
             Take the mean of u, or draws.
@@ -168,6 +170,7 @@ class CounterfactualMixin(RNASeqMixin, VAEMixin):
         coords = {"cell_name": cells.names, "sample": self.sample_order}
         return xarray_for().DataArray(z, dims=dims, coords=coords, name="sample_representations")
 
+    @offers_key(parts=("cell",))
     def get_local_sample_distances(
         self,
         adata: AnnData | None = None,
@@ -183,12 +186,13 @@ class CounterfactualMixin(RNASeqMixin, VAEMixin):
         indices: Sequence[int] | None = None,
         out: str | Path | None = None,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> Any:
         """Distances between what each cell would be in two samples.
 
         Parameters
         ----------
-        adata, indices, batch_size, use_vmap, seed
+        adata, indices, batch_size, use_vmap, seed, key_added
             See the class.
         use_mean
             Take the mean of u, or draws.

@@ -67,6 +67,7 @@ class NicheMixin(RNASeqMixin):
         """
         return self._decoded(asked(self, adata, indices, batch_size), "niche_composition", seed)
 
+    @offers_key()
     def predict_niche_activation(
         self,
         adata: AnnData | None = None,
@@ -74,12 +75,13 @@ class NicheMixin(RNASeqMixin):
         batch_size: int | None = 1024,
         *,
         seed: int | None = None,
+        key_added: str | None = None,
     ) -> np.ndarray:
         """Expected state of the neighbours of each type, ``(n, c, e)``, in the embedding that setup named.
 
         Parameters
         ----------
-        adata, indices, batch_size, seed
+        adata, indices, batch_size, seed, key_added
             See the class.
 
         Examples
