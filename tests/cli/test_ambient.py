@@ -71,6 +71,20 @@ def test_counts_are_those_of_python(place, celbo, tmp_path):
     np.testing.assert_array_equal(few_ng.X.toarray(), found[:, ["gene_3"]].X.toarray())
 
 
+def test_counts_of_raw(place, celbo, tmp_path):
+    """``--raw`` takes the counts and the genes there, as a file from scanpy has them."""
+    logged = anndata.AnnData(np.log1p(place.adata.X), obs=place.adata.obs, var=place.adata.var)[:, 5:].copy()
+    logged.raw = place.adata
+    logged.write_h5ad(tmp_path / "logged.h5ad")
+    given = ["--ambient", place.raw, "--ambient-prob", 0.3, "--max-epochs", 3, *QUICK]
+    for name, cells in {"x": [place.cells], "raw": [tmp_path / "logged.h5ad", "--raw"]}.items():
+        done = celbo("denoise", *cells, *given, "-o", tmp_path / f"{name}.h5ad")
+        assert done.exit_code == 0, done.stderr
+    x, raw = (anndata.read_h5ad(tmp_path / f"{name}.h5ad") for name in ("x", "raw"))
+    np.testing.assert_array_equal(raw.X.toarray(), x.X.toarray())
+    assert list(raw.var_names) == list(place.adata.var_names)
+
+
 def test_each_batch_has_its_soup(place, celbo, tmp_path, monkeypatch):
     """The profile is that of the empty droplets of the lane, and these stay on disk."""
     seen = []
@@ -150,6 +164,10 @@ def test_wrong_lines(place, trained, celbo, tmp_path):
     assert_one_line(celbo("denoise", trained.folder, *out), ["Which cells?", "--ambient"])
     both = celbo("denoise", trained.folder, place.cells, "--ambient", place.raw, *out)
     assert_one_line(both, ["holds a trained model", "leave one of them out"])
+    no_raw = celbo("denoise", place.cells, "--ambient", place.raw, "--raw", *out)
+    assert_one_line(no_raw, ["has no raw"])
+    unused = celbo("denoise", trained.folder, place.cells, "--raw", *out)
+    assert_one_line(unused, ["--raw says nothing without --ambient"])
     alone = celbo("denoise", trained.folder, place.cells, "--batch-key", "lane", *out)
     assert_one_line(alone, ["--batch-key says nothing without --ambient"])
     prob = celbo("train", place.cells, "--model", "scar", "--ambient-prob", 0.5, "-o", tmp_path / "run")

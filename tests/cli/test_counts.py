@@ -70,7 +70,7 @@ def test_logarithms_are_said_however_quiet(with_raw, celbo, tmp_path, mode):
     assert done.stdout == ""
     (line,) = done.stderr.strip().splitlines()
     assert f"X of {with_raw} does not contain unnormalized count data" in line
-    assert line.endswith(f"use --raw (adata.raw, {H} genes).")
+    assert line.endswith(f"use --raw ({H} genes).")
     done = celbo("embed", tmp_path / "o", with_raw, "-o", tmp_path / "e.h5ad", "-q", "--data", mode)
     assert "does not contain unnormalized count data" in done.stderr
 

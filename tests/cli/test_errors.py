@@ -261,3 +261,57 @@ print(heavy, file=sys.stderr)
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.stderr == "set()\n"
         assert "--n-top-genes" in done.stdout
+
+
+class TestInTheWordsOfTheCommandLine:
+    @pytest.mark.parametrize("option", ["--continuous-covariate", "--size-factor-key"])
+    def test_numbers_are_wanted(self, small, celbo, tmp_path, option):
+        done = celbo("train", small.path, option, "donor", "-o", tmp_path / "run")
+        assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+        assert done.stderr.startswith(f"celbo: {option} donor: numbers are wanted")
+
+    def test_a_run_is_no_data(self, small, trained, celbo, tmp_path):
+        for line in (["train", trained.folder], ["embed", trained.folder, trained.folder]):
+            done = celbo(*line, "-o", tmp_path / "new.h5ad")
+            assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+            assert done.stderr.endswith("holds a saved model, not data: celbo info says what it is.\n")
+
+    def test_a_file_is_no_run(self, small, celbo):
+        done = celbo("info", small.path)
+        assert done.exit_code == 2
+        assert "small.h5ad is a file: give the folder of a run" in done.stderr
+
+    def test_a_run_is_not_exported_into_itself(self, trained, celbo, tmp_path):
+        """``model.pt`` there would be taken for the run's model from then on."""
+        before = sorted(trained.folder.iterdir())
+        done = celbo("export", trained.folder, trained.folder / ".." / trained.folder.name, "--overwrite")
+        assert done.exit_code == 2
+        assert "is the run itself: choose another folder." in done.stderr
+        assert sorted(trained.folder.iterdir()) == before
+
+    def test_a_group_is_not_compared_with_itself(self, small, trained, celbo, tmp_path):
+        given = ["--groupby", "donor", "--group1", "a", "--group2", "a", "-o", tmp_path / "t.csv"]
+        done = celbo("de", trained.folder, small.path, *given)
+        assert done.exit_code == 2
+        assert "'a' is named by --group1 and by --group2" in done.stderr
+
+    def test_fractions_are_no_groups(self, small, trained, celbo, tmp_path):
+        done = celbo("de", trained.folder, small.path, "--groupby", "depth", "-o", tmp_path / "t.csv")
+        assert done.exit_code == 2
+        assert "--groupby depth has" in done.stderr
+        assert "different numbers: name a column of groups" in done.stderr
+
+    def test_genes_and_coordinates(self, small, trained, celbo, tmp_path):
+        done = celbo("denoise", trained.folder, small.path, "--gene", "gene_x", "-o", tmp_path / "d.h5ad")
+        assert done.stderr.endswith("None of --gene is there.\n")
+        of_niches = ["--model", "scviva", "--labels-key", "cell_type", "--embedding-key", "X"]
+        done = celbo("train", small.path, *of_niches, "-o", tmp_path / "run")
+        assert done.stderr.startswith("celbo: obsm has no coordinates under 'spatial'")
+        assert done.stderr.endswith("name where they lie: --spatial-key.\n")
+
+    def test_a_short_warm_up(self):
+        said = "its warm-up takes 50 epochs, training 1. plan_kwargs={'n_epochs_kl_warmup': 1} would let it reach 1."
+        assert as_options(said).endswith("training 1. give more --max-epochs, or leave that out.")
+
+    def test_a_question_keeps_its_mark(self, celbo):
+        assert celbo("mapp", "run").stderr.endswith("Did you mean 'map'? See --help.\n")

@@ -64,6 +64,20 @@ def test_latents_are_those_of_python(references, query, celbo, tmp_path):
     np.testing.assert_array_equal(before(padded), model.get_latent_representation(padded))
 
 
+def test_remedies_are_those_of_the_command_line(trained, references, query, celbo, tmp_path):
+    """A reference that cannot adapt, missing genes on disk, one epoch: nothing says what to type in Python."""
+    out = ["-o", tmp_path / "m.h5ad", "--overwrite"]
+    stays = celbo("map", trained.folder, query, *QUICK, *out)
+    assert "(it was trained without --encode-covariates)" in stays.stderr
+    assert "train the reference with --encode-covariates.\n" in stays.stderr
+    lacks = celbo("map", references["scvi"], query, "--data", "stream", *QUICK, *out)
+    assert (lacks.exit_code, lacks.stderr.count("\n")) == (2, 1)
+    assert lacks.stderr.endswith("celbo map --data load counts them as zeros.\n")
+    for said in (stays.stderr, lacks.stderr):
+        assert "=True" not in said
+        assert "SCVI." not in said
+
+
 def test_labels_too(references, query, celbo, tmp_path):
     done = celbo("map", references["scanvi"], query, *QUICK, "-o", tmp_path / "m.h5ad", "-q")
     assert (done.exit_code, done.stdout) == (0, ""), done.stderr

@@ -15,13 +15,13 @@ from ..data.multimodal import feature_tables, open_mudata
 from ..formats import Kind as FileKind
 from ..formats import recognise
 from .counts import opened_on_disk
-from .errors import UserError, as_options
+from .errors import as_options
 from .estimating import estimates, size_of
 from .kind import Kind
 from .messages import speaking
 from .models import MODELS
 from .options import ReadingOptions, spelt
-from .saved import holds_model
+from .saved import require_data
 
 __all__ = ["check_files"]
 
@@ -54,9 +54,7 @@ def check_files(inputs: Sequence[Path], how: ReadingOptions) -> None:
         A saved model instead of data.
     """
     with speaking(quiet=True):
-        for path in inputs:
-            if holds_model(path):
-                raise UserError(f"{path} holds a saved model, not data: celbo info says what it is.")
+        require_data(inputs)
         for name, text in _lines(inputs, how):
             typer.echo(f"{name:14}{text}")
 

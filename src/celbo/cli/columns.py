@@ -37,6 +37,12 @@ def with_values_of(data: Any, options: TrainOptions) -> TrainOptions:
     for key in (*given, *options.categorical_covariates, *options.continuous_covariates):
         if key is not None and key not in obs:
             raise UserError(unknown_name("column of obs", key, obs.columns))
+    for name in (*options.continuous_covariates, options.size_factor_key):
+        if name is not None and not pd.api.types.is_numeric_dtype(obs[name]):
+            option = "--size-factor-key" if name == options.size_factor_key else spelt("continuous_covariates")
+            raise UserError(
+                f"{option} {name}: numbers are wanted, and this column of obs is of type {obs[name].dtype}."
+            )
     for layer in options.layers:
         if layer not in adata.layers:
             raise UserError(unknown_name("layer", layer, adata.layers))

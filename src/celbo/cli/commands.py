@@ -200,6 +200,7 @@ def denoise(
     ambient_prob: AmbientProb = None,
     batch_key: Annotated[str | None, typer.Option(help="--ambient: column of obs, each batch its own soup.")] = None,
     layer: Annotated[str | None, typer.Option(help="--ambient: layer with the counts.", show_default="X")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="--ambient: take the counts, and the genes, of raw.")] = False,
     max_epochs: MaxEpochs = None,
     model_output: Annotated[
         Path | None, typer.Option(help="--ambient: folder for the model.", show_default="not kept")
@@ -222,10 +223,10 @@ def denoise(
     options = {"transform_batch": transform_batch or None, "gene_list": gene or None, "seed": seed}
     settings = {"ambient_prob": ambient_prob, "batch_key": batch_key, "layer": layer, "max_epochs": max_epochs}
     if ambient is None:
-        runs.require_none({**settings, "model_output": model_output}, "--ambient")
+        runs.require_none({**settings, "raw": raw or None, "model_output": model_output}, "--ambient")
         runs.denoise(asked, options)
     else:
-        settings |= {"ambient": str(ambient), "seed": seed}
+        settings |= {"ambient": str(ambient), "raw": raw, "seed": seed}
         _leave(runs.remove_ambient(asked, settings, options, model_output))
 
 

@@ -33,7 +33,8 @@ _OF_THE_USER = (UserError, ValueError, LookupError, OSError, ImportError, Arithm
 def one_line(error: BaseException) -> str:
     """The message of an error and its notes on one line, Python arguments in it as the options they are here."""
     if isinstance(error, _ParserError):
-        text = f"{error.format_message().rstrip('.')}. See --help."
+        said = error.format_message()
+        text = f"{said}{'' if said.endswith(('.', '?')) else '.'} See --help."
     elif isinstance(error, KeyError) and error.args:
         text = str(error.args[0])  # str() of a KeyError is the repr of its message
     elif isinstance(error, DataMismatchError):
@@ -47,18 +48,38 @@ def one_line(error: BaseException) -> str:
     return as_options(text) or type(error).__name__
 
 
+_REMEDIES = {
+    r"layer=None": "X (leave --layer out)",
+    r"use_raw=False": "X (leave --raw out)",
+    r"use_raw=True": "--raw",
+    r"make a model of these cells from this one by RESOLVI\.load_query_data": "celbo map takes them",
+    r"SCAR\.get_ambient_profile\(adata, raw_adata\) with": "--ambient RAW.h5,",
+    r"ambient_profile is not given": "--ambient is not given",
+    r"\(celbo\.data\.open\(\.\.\., stream=False\)\)": "(--data load)",
+    r": celbo\.data\.read reads .*?\.": ". Give files that hold several, as .h5mu, or choose a --model of one.",
+    r"\(encode_covariates=False\)": "(it was trained without --encode-covariates)",
+    r"with encode_covariates=True, or pass freeze_expression=False,[^.]*": "with --encode-covariates",
+    r"\w+\.prepare_query_\w+\(adata, reference_model\) counts": "celbo map --data load counts",
+    r"in Python, prepare_query_\w+ fills missing genes with zeros": "celbo map counts missing genes as zeros",
+    r"plan_kwargs=\{'n_epochs_kl_warmup': \d+\} would let it reach 1": "give more --max-epochs, or leave that out",
+    r"(prepare_data_kwargs\['spatial_rep'\]|\bcell_coordinates_key)=": "--spatial-key",
+    r"\bcheckpoint_every='([^']*)'": r"--checkpoint-every '\1'",
+    r"\bgene_list\b": "--gene",
+    r"--raw \(adata\.raw, ": "--raw (",
+    r"(?<!-)\brestrict_to_batch\b": "--restrict-to-batch",
+    r"\b[am]data\.(?=(obs|var|X|raw|layers|mod|uns)\b|obsm|varm)": "",
+}
+"""What celbo says to those who call Python -> the same here."""
+
+
 def as_options(text: str) -> str:
     """A message on one line, with the Python arguments in it as the options they are here."""
     text = re.sub(r"\b(layer|modality|orientation)='([^' ]*)'", r"--\1 \2", " ".join(text.split()))
     text = re.sub(r"\b(layer|modality)=('[^']*')", r"--\1 \2", text)
     text = re.sub(r'\blayer=("(?:[^"\\]|\\.)*")', lambda found: f"--layer {shlex.quote(json.loads(found[1]))}", text)
-    text = text.replace("layer=None", "X (leave --layer out)").replace("use_raw=False", "X (leave --raw out)")
-    text = text.replace("use_raw=True", "--raw")
-    text = text.replace("make a model of these cells from this one by RESOLVI.load_query_data", "celbo map takes them")
-    text = text.replace("SCAR.get_ambient_profile(adata, raw_adata) with", "--ambient RAW.h5,")
-    text = text.replace("ambient_profile is not given", "--ambient is not given")
-    text = text.replace("(celbo.data.open(..., stream=False))", "(--data load)")
-    return re.sub(r"(?<!-)\brestrict_to_batch\b", "--restrict-to-batch", text)
+    for python, here in _REMEDIES.items():
+        text = re.sub(python, here, text)
+    return text
 
 
 class OneLineErrors(TyperGroup):

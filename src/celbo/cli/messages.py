@@ -57,12 +57,8 @@ _SAID_ELSEWHERE = {
 """File of celbo -> why what it has to say for information is left out."""
 
 
-_OF_PYTHON = ("modality='", "orientation='", "ambient_profile")
-"""Words of messages that were written for those who call Python."""
-
-
 def _is_news(record: logging.LogRecord) -> bool:
     said = record.getMessage()
-    if any(word in said for word in _OF_PYTHON):
+    if "\n" not in said:  # a table keeps its lines
         record.msg, record.args = as_options(said), ()
     return record.levelno > logging.INFO or record.module not in _SAID_ELSEWHERE

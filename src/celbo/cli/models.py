@@ -244,8 +244,9 @@ def settled(options: TrainOptions) -> TrainOptions:
     kind = MODELS[options.model]
     for name in settings_of_others(kind):
         if getattr(options, name) not in (None, ()):
-            able = " or ".join(f"--model {row.name}" for row in _ROWS if name in row.settings)
-            raise UserError(f"{kind.name} takes no {spelt(name)}: leave it out, or use {able}.")
+            *others, last = [row.name for row in _ROWS if name in row.settings]
+            able = f"{', '.join(others)} or {last}" if others else last
+            raise UserError(f"{kind.name} takes no {spelt(name)}: leave it out, or use --model {able}.")
     _require_place(kind, options)
     for name, what in kind.needs.items():
         if getattr(options, name) is None:

@@ -30,6 +30,7 @@ from .answers.mapping import map_query
 from .answers.predictions import predict, write_predictions
 from .checking import check_files
 from .columns import with_values_of
+from .errors import UserError
 from .interrupts import INTERRUPTED
 from .kind import Fitted
 from .messages import speaking
@@ -147,13 +148,21 @@ def info(model_dir: Path) -> None:
 def convert(old: Path, new: Path, overwrite: bool) -> None:
     """Write a model of scvi-tools as an archive of celbo's."""
     with speaking(quiet=False):
-        typer.echo(f"Written: {convert_archive(find_archive(old), new, overwrite=overwrite)}")
+        typer.echo(f"Written: {convert_archive(_apart(old, new), new, overwrite=overwrite)}")
 
 
 def export(new: Path, old: Path, overwrite: bool, version: str | None = None) -> None:
     """Write a model of celbo's as an archive of scvi-tools'."""
     with speaking(quiet=False):
-        typer.echo(f"Written: {export_archive(find_archive(new), old, overwrite=overwrite, version=version)}")
+        typer.echo(f"Written: {export_archive(_apart(new, old), old, overwrite=overwrite, version=version)}")
+
+
+def _apart(folder: Path, target: Path) -> Path:
+    """The archive of a run; refuses to write another one into the run, which would be taken for it from then on."""
+    archive = find_archive(folder)
+    if target.resolve() == archive.parent.resolve():
+        raise UserError(f"{target} is the run itself: choose another folder.")
+    return archive
 
 
 def _run(

@@ -1,5 +1,6 @@
 """Saved models as the command line finds them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from ..report.models import ROWS, Row
 from ..train.history import epoch_table
 from .errors import UserError
 
-__all__ = ["describe", "find_archive", "holds_model"]
+__all__ = ["describe", "find_archive", "holds_model", "require_data"]
 
 
 def holds_model(path: Path) -> bool:
@@ -21,8 +22,17 @@ def holds_model(path: Path) -> bool:
     return path.is_dir() and any(is_archive(place) or is_scvi_archive(place) for place in (path, path / "model"))
 
 
+def require_data(paths: Sequence[Path]) -> None:
+    """Refuse a saved model in the place of data, with a ``UserError``."""
+    for path in paths:
+        if holds_model(path):
+            raise UserError(f"{path} holds a saved model, not data: celbo info says what it is.")
+
+
 def find_archive(folder: Path) -> Path:
     """The folder of the archive: the one given, or ``model`` in it; a ``UserError`` where neither is one."""
+    if folder.is_file():
+        raise UserError(f"{folder} is a file: give the folder of a run or of a saved model. celbo check looks at data.")
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}: give the folder of a run or of a saved model.")
     for candidate in (folder, folder / "model"):

@@ -21,6 +21,7 @@ from .messages import speaking
 from .multimodal import modality_with, named_as_in, names_in, open_contexts, open_modalities
 from .options import ReadingOptions, TrainOptions, spelt
 from .output import require_new_file
+from .saved import require_data
 
 __all__ = ["DATA_MODES", "data_for", "data_to_train", "named", "opened", "shard"]
 
@@ -60,6 +61,7 @@ def _stream(how: ReadingOptions) -> bool | None:
 
 def data_to_train(kind: Kind, inputs: Sequence[Path], options: TrainOptions) -> tuple[Any, TrainOptions]:
     """The AnnData or MuData that a kind of model is trained on, and the settings with the modalities that it is of."""
+    require_data(inputs)
     how = _of_memory(kind, options.reading)
     if kind.roles:
         data, where = open_modalities(kind, inputs, how, _stream(how), 2)
@@ -76,6 +78,7 @@ def data_to_train(kind: Kind, inputs: Sequence[Path], options: TrainOptions) -> 
 
 def data_for(kind: Kind, fitted: Fitted, inputs: Sequence[Path], how: ReadingOptions) -> Any:
     """The AnnData or MuData of cells that a trained model is asked about, its modalities named as the model's are."""
+    require_data(inputs)
     model, how = fitted.trained[0], _of_memory(kind, how)
     if kind.of_contexts:
         return open_contexts(kind, inputs, how, _stream(how), model.registry_["setup_args"]["methylation_contexts"])

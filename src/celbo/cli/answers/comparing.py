@@ -27,6 +27,10 @@ __all__ = ["Groups", "compare"]
 MODES = ("change", "vanilla")
 
 
+_MOST_GROUPS = 50
+"""Of a column of fractions, which are rarely groups."""
+
+
 @dataclass(frozen=True)
 class Groups:
     """Who is compared and how, as on the command line.
@@ -64,6 +68,12 @@ class Groups:
         groups = {
             name: [value_of(obs, self.groupby, one, f"--{name}") for one in given] for name, given in named.items()
         }
+        for name in set(self.group1) & set(self.group2):
+            raise UserError(f"{name!r} is named by --group1 and by --group2: compare it with others.")
+        n_groups = obs[self.groupby].nunique()
+        if not self.group1 and pd.api.types.is_float_dtype(obs[self.groupby]) and n_groups > _MOST_GROUPS:
+            many = f"{n_groups:,} different numbers"
+            raise UserError(f"--groupby {self.groupby} has {many}: name a column of groups, or some by --group1.")
         given = {name: values or None for name, values in groups.items()} | {"delta": self.delta}
         return {
             **{name: value for name, value in given.items() if value is not None},
