@@ -7,6 +7,9 @@ from torch.distributions import Bernoulli
 from celbo import ops
 from celbo.ops import reference
 from celbo.ops.accessibility import accessibility_log_probs
+from celbo.ops.fused_cpu import REGIONS
+from celbo.ops.native import accessibility_kernel
+from celbo.ops.native.threads import working_threads
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
 FACTORS = [(True, True), (True, False), (False, True), (False, False)]
@@ -81,3 +84,39 @@ def test_no_gradient_of_counts_in_the_fused_form():
     x, logits, *_ = case(dtype=torch.float32)
     with ops.use_backend("fused_cpu"), pytest.raises(ValueError, match="'fused_cpu' was asked for and does not fit"):
         ops.accessibility_log_prob_sum(x.requires_grad_(), logits)
+
+
+def gradients(x, *parameters):
+    given = [parameter.clone().requires_grad_() for parameter in parameters]
+    value_n = ops.accessibility_log_prob_sum(x, *given)
+    (value_n * torch.linspace(0.5, 2, len(value_n))).sum().backward()
+    return [value_n.detach(), *(parameter.grad for parameter in given)]
+
+
+def test_blocks_of_regions_on_any_number_of_threads():
+    """As many blocks as threads share, the last not full; sums over cells do not depend on who does them."""
+    x, *parameters = case(n=9, g=9 * REGIONS + 5, dtype=torch.float32)
+    with ops.use_backend("reference"):
+        expected = gradients(x, *parameters)
+    found = []
+    for n_threads in (1, 2):
+        with working_threads(n_threads):
+            found.append(gradients(x.to_sparse_csr(), *parameters))
+    for alone, together, wanted in zip(*found, expected, strict=True):
+        assert torch.equal(alone, together)
+        torch.testing.assert_close(alone, wanted, rtol=1e-5, atol=1e-6 * float(wanted.abs().max()))
+
+
+def test_a_row_has_its_regions_in_any_order():
+    x, *parameters = case(n=3, g=2 * REGIONS, dtype=torch.float32)
+    in_order = x.to_sparse_csr()
+    starts, columns = in_order.crow_indices(), in_order.col_indices().clone()
+    for i in range(3):
+        columns[starts[i] : starts[i + 1]] = columns[starts[i] : starts[i + 1]].flip(0)
+    turned = torch.sparse_csr_tensor(starts, columns, in_order.values(), size=x.shape, check_invariants=False)
+    for one, other in zip(gradients(turned, *parameters), gradients(in_order, *parameters), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_kernel_has_the_same_blocks():
+    assert accessibility_kernel.REGIONS == REGIONS

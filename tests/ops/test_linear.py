@@ -33,6 +33,15 @@ def test_values_and_gradients(operands, with_bias):
         torch.testing.assert_close(fast.double(), exact, rtol=1e-5, atol=2e-4)
 
 
+@pytest.mark.parametrize("operands", [(64, 12, 33_001)], indirect=True)
+def test_the_gradient_of_a_wide_weight_in_blocks(operands):
+    x, weight, _, upstream = operands
+    assert upstream.numel() > linear_module._WIDE
+    leaf = weight.clone().requires_grad_()
+    linear(x, leaf).backward(upstream)
+    torch.testing.assert_close(leaf.grad.double(), upstream.double().t() @ x.double(), rtol=1e-5, atol=2e-5)
+
+
 @pytest.mark.parametrize("operands", SHAPES[:2], indirect=True)
 def test_strided_operands(operands):
     x, weight, bias, _ = operands

@@ -17,6 +17,7 @@ from torch.distributions.utils import lazy_property
 
 from .. import ops
 from ..ops.accessibility import accessibility_log_prob, accessibility_log_probs
+from ..ops.elementwise import joint_shape
 from ..ops.random import generator_or
 from .base import CountDistribution, Shape, describe, extended, normalized
 
@@ -46,8 +47,7 @@ class Accessibility(CountDistribution):
     def __init__(self, logits: Tensor, depth_logits: Tensor | None = None, region_logits: Tensor | None = None) -> None:
         self.logits, self.depth_logits, self.region_logits = logits, depth_logits, region_logits
         given = [factor for factor in (depth_logits, region_logits) if factor is not None]
-        shape = torch.broadcast_shapes(logits.shape, *(factor.shape for factor in given))
-        super().__init__(shape, validate_args=False)
+        super().__init__(joint_shape(logits, *given), validate_args=False)
 
     @lazy_property
     def scale(self) -> Tensor:

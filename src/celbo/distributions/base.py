@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from ..core import unknown_name
+from ..ops.elementwise import joint_shape
 
 __all__ = ["CountDistribution", "Shape", "covers", "describe", "extended", "normalized", "sum_rows"]
 
@@ -55,7 +56,7 @@ def covers(scale_logits: Tensor | None, *others: Tensor) -> bool:
         return False
     shape = scale_logits.shape
     return all(tensor.dim() and tensor.shape[-1] == shape[-1] for tensor in others) and (
-        torch.broadcast_shapes(shape, *(tensor.shape for tensor in others)) == shape
+        joint_shape(scale_logits, *others) == shape
     )
 
 

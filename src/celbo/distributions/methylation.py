@@ -19,6 +19,7 @@ from torch.distributions import constraints
 from torch.distributions.utils import lazy_property
 
 from .. import ops
+from ..ops.elementwise import joint_shape
 from ..ops.methylation import concentrations, methylation_log_prob
 from ..ops.random import generator_or
 from .base import CountDistribution, Shape, describe, extended, normalized
@@ -50,8 +51,8 @@ class Methylation(CountDistribution):
 
     def __init__(self, logits: Tensor, gamma_logits: Tensor | None = None, total_count: Tensor | None = None) -> None:
         self.logits, self.gamma_logits, self._total_count = logits, gamma_logits, total_count
-        given = [one.shape for one in (logits, gamma_logits, total_count) if one is not None]
-        super().__init__(torch.broadcast_shapes(*given), validate_args=False)
+        given = [one for one in (logits, gamma_logits, total_count) if one is not None]
+        super().__init__(joint_shape(*given), validate_args=False)
 
     @property
     def total_count(self) -> Tensor:

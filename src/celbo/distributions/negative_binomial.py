@@ -20,7 +20,7 @@ from torch.distributions import Distribution, constraints
 from torch.distributions.utils import broadcast_all, lazy_property
 
 from .. import ops
-from ..ops.elementwise import nb_log_prob, zinb_log_prob
+from ..ops.elementwise import joint_shape, nb_log_prob, zinb_log_prob
 from ..ops.random import generator_or
 from .base import CountDistribution, Shape, covers, describe, extended, normalized, sum_rows
 
@@ -114,7 +114,7 @@ class NegativeBinomial(CountDistribution):
     def _keep_logits(self, scale_logits: Tensor, log_library: Tensor, log_theta: Tensor, *others: Tensor) -> None:
         self.scale_logits, self.log_library, self.log_theta = scale_logits, log_library, log_theta
         parameters = (scale_logits, log_library, log_theta, *others)
-        Distribution.__init__(self, torch.broadcast_shapes(*(p.shape for p in parameters)), validate_args=False)
+        Distribution.__init__(self, joint_shape(*parameters), validate_args=False)
 
     @lazy_property
     def scale(self) -> Tensor:

@@ -14,7 +14,7 @@ from torch.distributions import Poisson as TorchPoisson
 from torch.distributions.utils import lazy_property
 
 from .. import ops
-from ..ops.elementwise import poisson_log_prob
+from ..ops.elementwise import joint_shape, poisson_log_prob
 from ..ops.random import generator_or
 from .base import CountDistribution, Shape, covers, describe, extended, normalized, sum_rows
 
@@ -63,8 +63,7 @@ class Poisson(TorchPoisson, CountDistribution):  # type: ignore[misc]  # same su
         """
         self = cls.__new__(cls)
         self.scale_logits, self.log_library = scale_logits, log_library
-        shape = torch.broadcast_shapes(scale_logits.shape, log_library.shape)
-        Distribution.__init__(self, shape, validate_args=False)
+        Distribution.__init__(self, joint_shape(scale_logits, log_library), validate_args=False)
         return self
 
     @lazy_property

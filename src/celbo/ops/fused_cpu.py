@@ -6,7 +6,8 @@ numba, once a machine: :mod:`.machine_code` keeps them next to the package, in t
 be written, or where ``NUMBA_CACHE_DIR`` says.
 
 A gradient depends on the upstream gradient through one factor a row. The forward pass therefore leaves finished
-gradients behind and the backward pass multiplies. Where nothing requires a gradient only values are computed. A row's
+gradients behind and the backward pass multiplies; those of open regions, whose tables are wide, are computed on the way
+back. Where nothing requires a gradient only values are computed. A row's
 numbers are the same whatever the number of threads.
 
 Not here: gradients of counts, second derivatives, ``torch.func`` transforms, ``torch.compile``.
@@ -31,6 +32,9 @@ __all__ = [
 ]
 
 COMPUTED_IN_FLOAT32 = (torch.float32, torch.bfloat16, torch.float16)
+
+REGIONS = 2048
+"""As in ``native.accessibility_kernel``, which takes numba to import."""
 
 
 def nb_log_prob_sum(x: Tensor, scale_logits: Tensor, log_library: Tensor, log_theta: Tensor) -> Tensor:
@@ -168,31 +172,35 @@ class _Accessibility(torch.autograd.Function):
     def forward(
         ctx: Any, grad_enabled: bool, x: Tensor, logits: Tensor, depth: Tensor | None, regions: Tensor | None
     ) -> Tensor:
-        needs = [grad_enabled and needed for needed in ctx.needs_input_grad]
         n, g = x.shape
         factors = [*_factor(depth, n), *_factor(regions, g)]
         if depth is None and regions is None:
             factors = [torch.empty(0)] * 6
-        values, grad_depth, nothing = torch.empty(n), torch.empty(n), torch.empty(0, g)
-        grad_logits = torch.empty(n, g) if any(needs) else nothing
-        slopes = torch.empty(n, g) if needs[4] else nothing
-        tables = [*_open_entries(x), *(table.contiguous() for table in (logits.detach(), *factors))]
-        for_row_ranges(loop("accessibility").bind([*tables, values, grad_logits, grad_depth, slopes], g), n, g)
-        ctx.save_for_backward(grad_logits, grad_depth, slopes, factors[4])
+        values, grad_depth, entries = torch.empty(n), torch.empty(n), _open_entries(x)
+        tables = [*entries, *(table.contiguous() for table in (logits.detach(), *factors)), values, grad_depth]
+        for_row_ranges(loop("accessibility").bind(tables, g), n, g)
+        d, not_d, _, f, not_f, _ = factors
+        if grad_enabled and any(ctx.needs_input_grad):
+            ctx.save_for_backward(grad_depth, *entries, logits, d, not_d, f, not_f)
         return values
 
     @staticmethod
     def backward(ctx: Any, upstream_n: Tensor) -> tuple[Tensor | None, ...]:
         _refuse_second_derivatives()
-        grad_logits, grad_depth, slopes, not_f_g = ctx.saved_tensors
-        upstream = upstream_n.unsqueeze(1)
+        grad_depth, *entries, logits, d, not_d, f, not_f = ctx.saved_tensors
         _, _, needs_logits, needs_depth, needs_regions = ctx.needs_input_grad
+        n, g = logits.shape
+        grad_logits, slopes = torch.empty(n, g), torch.empty(g if needs_regions else 0)
+        if needs_logits or needs_regions:
+            given = (upstream_n, logits, d, not_d, f, not_f)
+            tables = [*entries, *(table.detach().contiguous() for table in given), grad_logits, slopes]
+            for_row_ranges(loop("accessibility_gradient").bind(tables, g), -(-g // REGIONS), n * min(g, REGIONS))
         return (
             None,
             None,
-            grad_logits * upstream if needs_logits else None,
-            grad_depth.unsqueeze(1) * upstream if needs_depth else None,
-            (upstream_n @ slopes) * not_f_g if needs_regions else None,
+            grad_logits if needs_logits else None,
+            (grad_depth * upstream_n).unsqueeze(1) if needs_depth else None,
+            slopes * not_f if needs_regions else None,
         )
 
 
@@ -231,15 +239,28 @@ def _factor(logits: Tensor | None, size: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _open_entries(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Counts other than zero as CSR: where rows start, columns, values."""
+    """Counts other than zero as CSR: where rows start, columns, values; the columns of a row in ascending order."""
     if x.layout == torch.sparse_csr:
-        starts, columns, values = x.crow_indices(), x.col_indices(), x.values()
+        starts, columns, values = _in_order(x.crow_indices(), x.col_indices(), x.values())
     else:
         is_open = x > 0
         starts = torch.nn.functional.pad(is_open.sum(1).cumsum(0), (1, 0))
         columns = is_open.nonzero()[:, 1]
         values = torch.ones(len(columns))
     return starts.to(torch.int64).contiguous(), columns.to(torch.int32).contiguous(), values.contiguous()
+
+
+def _in_order(starts: Tensor, columns: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same rows, each with its columns in ascending order: as files have them, rows may be in any."""
+    falls = columns.diff() < 0
+    row_starts = starts[1:-1]
+    falls[row_starts[(row_starts > 0) & (row_starts < len(columns))] - 1] = False  # another row begins
+    if not falls.any():
+        return starts, columns, values
+    rows = torch.repeat_interleave(torch.arange(len(starts) - 1), starts.diff())
+    order = columns.argsort(stable=True)
+    order = order[rows[order].argsort(stable=True)]
+    return starts, columns[order], values[order]
 
 
 # --------------------------------------------------------------------------------------------------------------------

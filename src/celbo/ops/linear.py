@@ -39,6 +39,9 @@ logger = logging.getLogger("celbo")
 _SMALL = 1 << 20
 """Multiplications below which the call costs more than is won."""
 
+_WIDE, _ROWS = 1 << 21, 1024
+"""Entries of a gradient beyond which it is turned around in blocks, and how many of its rows in each."""
+
 _NARROW = 32
 """Inputs or outputs, such as latents, below which a product on a GPU is narrow."""
 
@@ -135,9 +138,19 @@ class _Linear(torch.autograd.Function):
 
 
 def _weight_gradient(grad_no: Tensor, x: Tensor) -> Tensor:
-    """``grad.T @ x``: oneDNN wants the longer operand contiguous, and copying the gradient is cheap beside it."""
+    """``grad.T @ x``: oneDNN wants the longer operand contiguous, and copying the gradient is cheap beside it.
+
+    A wide one is copied block by block: 128 cells x 50,000 regions would take 26 MB.
+    """
     transposed = grad_no.t()
-    return _product(transposed.contiguous() if transposed.shape[0] > x.shape[1] else transposed, x.t())
+    if transposed.shape[0] <= x.shape[1]:
+        return _product(transposed, x.t())
+    if grad_no.numel() <= _WIDE:
+        return _product(transposed.contiguous(), x.t())
+    grad = grad_no.new_empty(transposed.shape[0], x.shape[1])
+    for part, rows in zip(grad.split(_ROWS), transposed.split(_ROWS), strict=True):
+        part.copy_(_product(rows.contiguous(), x.t()))
+    return grad
 
 
 class _Narrow(torch.autograd.Function):

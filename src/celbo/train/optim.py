@@ -11,11 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.adam import adam
 
 from .metrics import find_metric
 
-__all__ = ["Adam", "SchedulerLink", "WithoutCompiler", "parameters_of", "unpack_optimizers"]
+__all__ = ["Adam", "AdamW", "SchedulerLink", "WithoutCompiler", "parameters_of", "unpack_optimizers"]
 
 
 @dataclass(frozen=True)
@@ -106,6 +105,12 @@ class WithoutCompiler(torch.optim.Optimizer):
         """Put them back."""
         _load_state_dict(self, state_dict)
 
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step on the gradients that the parameters have."""
+        step: Any = inspect.unwrap(super().step)  # torch's, which is no method any more
+        return step(self, closure)
+
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients, or set them to zero."""
         for parameter in (p for group in self.param_groups for p in group["params"] if p.grad is not None):
@@ -125,48 +130,26 @@ class Adam(WithoutCompiler, torch.optim.Adam):
         Learning rate; added to the denominator; factor of the weights in the gradient.
     """
 
-    grad_scale: Tensor | None = None
-    found_inf: Tensor | None = None
-    """Set by torch's gradient scaler under 16-bit precision."""
-
     def __init__(
         self, params: Iterable[Tensor], lr: float = 1e-3, eps: float = 1e-8, weight_decay: float = 0.0
     ) -> None:
         super().__init__(params, lr=lr, eps=eps, weight_decay=weight_decay, fused=True)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step on the gradients that the parameters have."""
-        loss = None if closure is None else torch.enable_grad()(closure)()
-        for group in self.param_groups:
-            trained: list[Tensor] = []
-            gradients: list[Tensor] = []
-            means: list[Tensor] = []
-            squares: list[Tensor] = []
-            largest_squares: list[Tensor] = []
-            steps: list[Tensor] = []
-            has_complex = self._init_group(group, trained, gradients, means, squares, largest_squares, steps)
-            beta1, beta2 = group["betas"]
-            adam(
-                trained,
-                gradients,
-                means,
-                squares,
-                largest_squares,
-                steps,
-                fused=True,
-                foreach=False,
-                capturable=group["capturable"],
-                differentiable=False,
-                amsgrad=False,
-                maximize=False,
-                has_complex=has_complex,
-                beta1=beta1,
-                beta2=beta2,
-                lr=group["lr"],
-                weight_decay=group["weight_decay"],
-                eps=group["eps"],
-                grad_scale=self.grad_scale,
-                found_inf=self.found_inf,
-            )
-        return loss
+
+class AdamW(WithoutCompiler, torch.optim.AdamW):
+    """Adam whose decay of the weights stays out of the moments: the numbers of ``torch.optim.AdamW(fused=True)``.
+
+    Reference: Loshchilov and Hutter, *Decoupled weight decay regularization*, 2019.
+
+    Parameters
+    ----------
+    params
+        Parameters to train.
+    lr, eps, weight_decay
+        Learning rate; added to the denominator; share of the weights, times the rate, that a step takes away.
+    """
+
+    def __init__(
+        self, params: Iterable[Tensor], lr: float = 1e-3, eps: float = 1e-8, weight_decay: float = 1e-2
+    ) -> None:
+        super().__init__(params, lr=lr, eps=eps, weight_decay=weight_decay, fused=True)

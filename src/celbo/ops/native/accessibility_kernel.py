@@ -1,4 +1,4 @@
-r"""Numba kernel: log-probability and gradients of open and closed regions, rows in one pass.
+r"""Numba kernels: log-probability of open and closed regions, and its gradients, each in one pass.
 
 With :math:`t = e^{-|a|}`, :math:`q = d f` and :math:`r = 1 - q` (given without cancellation), the odds of a region
 being seen to be open are
@@ -8,6 +8,10 @@ being seen to be open are
 so :math:`\log(1 - P) = -\log(1 + e)`, and the derivatives of it are :math:`-e (1 - p)`, :math:`-e (1 - d)` and
 :math:`-e (1 - f)`; those of :math:`\log P` are the same with :math:`-e` replaced by 1. All regions are taken as closed
 first, and the open ones, which are few, put right one by one in float64. Odds above 1e30 are taken as 1e30.
+
+The gradients are computed on the way back, when their factor is known, from the logits: one table as large as these is
+written then, and none before. That costs a second round of exponentials and saves three tables, whose fresh pages cost
+more where there are 50,000 regions.
 """
 
 import math
@@ -16,11 +20,15 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from .csr_kernel import add_scaled
 from .kernels import INNER, LARGEST_RATIO, STRICT, F, Floats, exp_negative, log1p, sum_row
 
-__all__ = ["accessibility_rows"]
+__all__ = ["REGIONS", "accessibility_gradient_blocks", "accessibility_rows"]
 
 SMALLEST = F(1e-30)
+
+REGIONS = 2048
+"""Regions of which the gradients are computed together, over all rows: their sums stay in the nearest cache."""
 
 
 @njit(fastmath=STRICT, **INNER)
@@ -70,11 +78,18 @@ def grad_plain_row(logits: Floats, grad: Floats) -> None:
         grad[j] = -((F(1.0) if a > F(0.0) else t) / (F(1.0) + t))
 
 
+@njit(**INNER)
+def copy_row(source: Floats, target: Floats) -> None:
+    """Target = source: numba would make a copy in between, for which the loops have no memory."""
+    for j in range(target.size):
+        target[j] = source[j]
+
+
 @njit(fastmath=STRICT, **INNER)
-def negate_row(odds: Floats, slopes: Floats) -> None:
-    """Slopes = -odds."""
-    for j in range(odds.size):
-        slopes[j] = -odds[j]
+def scale_row(factor: np.float32, row: Floats) -> None:
+    """Row *= factor."""
+    for j in range(row.size):
+        row[j] *= factor
 
 
 @njit(**INNER)
@@ -90,20 +105,17 @@ def accessibility_rows(
     not_f_g: Floats,
     log_f_g: Floats,
     values_n: Floats,
-    grad_logits_ng: Floats,
     grad_depth_n: Floats,
-    slopes_ng: Floats,
     scratch: Floats,
     start: int,
     stop: int,
 ) -> None:
-    """Rows start..stop; which regions are open is given as CSR (counts of 0 are closed).
+    """Rows start..stop, and their derivatives by the cells' factors; which regions are open is given as CSR.
 
-    Without rows in ``d_n`` there are no factors; without rows in ``grad_logits_ng`` no gradients, without rows in
-    ``slopes_ng`` none for the regions. ``slopes_ng`` is the derivative by the logarithm of any factor.
+    Counts of 0 are closed. Without rows in ``d_n`` there are no factors.
     """
     odds, log_closed = scratch[0], scratch[1]
-    has_factors, wants_gradients = d_n.size > 0, grad_logits_ng.shape[0] > 0
+    has_factors = d_n.size > 0
     for i in range(start, stop):
         logits = logits_ng[i]
         log_d, total = 0.0, 0.0
@@ -115,13 +127,6 @@ def accessibility_rows(
             plain_row(logits, log_closed)
         total = sum_row(log_closed)
         slope = -sum_row(odds) if has_factors else 0.0
-        if wants_gradients:
-            if has_factors:
-                grad_closed_row(logits, odds, grad_logits_ng[i])
-            else:
-                grad_plain_row(logits, grad_logits_ng[i])
-            if slopes_ng.shape[0] > 0:
-                negate_row(odds, slopes_ng[i])
         for k in range(starts_n[i], starts_n[i + 1]):
             if counts[k] > F(0.0):
                 j = columns[k]
@@ -132,10 +137,69 @@ def accessibility_rows(
                     log_open += np.float64(log_f_g[j])
                     slope += 1.0 + np.float64(odds[j])
                 total += log_open - np.float64(log_closed[j])
-                if wants_gradients:
-                    grad_logits_ng[i, j] = F((t if a > 0.0 else 1.0) / (1.0 + t))
-                    if slopes_ng.shape[0] > 0:
-                        slopes_ng[i, j] = F(1.0)
         values_n[i] = F(total)
-        if wants_gradients and has_factors:
+        if has_factors:
             grad_depth_n[i] = F(slope * np.float64(not_d_n[i]))
+
+
+@njit(**INNER)
+def place_of(columns: npt.NDArray[np.int32], first: int, last: int, wanted: int) -> int:
+    """The first place in ``first..last`` whose column is at least the one wanted."""
+    while first < last:
+        middle = (first + last) // 2
+        if columns[middle] < wanted:
+            first = middle + 1
+        else:
+            last = middle
+    return first
+
+
+@njit(**INNER)
+def accessibility_gradient_blocks(
+    starts_n: npt.NDArray[np.int64],
+    columns: npt.NDArray[np.int32],
+    counts: Floats,
+    upstream_n: Floats,
+    logits_ng: Floats,
+    d_n: Floats,
+    not_d_n: Floats,
+    f_g: Floats,
+    not_f_g: Floats,
+    grad_logits_ng: Floats,
+    slopes_g: Floats,
+    scratch: Floats,
+    start: int,
+    stop: int,
+) -> None:
+    """Blocks start..stop of the regions: gradients times those upstream; a row's open regions are in ascending order.
+
+    Without entries in ``slopes_g`` there is none for the regions; it is the derivative by the logarithm of a region's
+    factor, summed over cells in their order, whichever thread does it.
+    """
+    n, g = logits_ng.shape
+    has_factors, wants_slopes = d_n.size > 0, slopes_g.size > 0
+    for block in range(start, stop):
+        left, right = block * REGIONS, min((block + 1) * REGIONS, g)
+        odds, sums = scratch[0, : right - left], scratch[1, : right - left]
+        sums[:] = F(0.0)
+        for i in range(n):
+            logits, grad = logits_ng[i, left:right], grad_logits_ng[i, left:right]
+            if has_factors:
+                odds_row(logits, d_n[i], not_d_n[i], f_g[left:right], not_f_g[left:right], odds)
+                grad_closed_row(logits, odds, grad)
+            else:
+                grad_plain_row(logits, grad)
+            for k in range(place_of(columns, starts_n[i], starts_n[i + 1], left), starts_n[i + 1]):
+                if columns[k] >= right:
+                    break
+                if counts[k] > F(0.0):
+                    j = columns[k] - left
+                    a = np.float64(logits[j])
+                    t = math.exp(-abs(a))
+                    grad[j] = F((t if a > 0.0 else 1.0) / (1.0 + t))
+                    odds[j] = F(-1.0)
+            scale_row(upstream_n[i], grad)
+            if wants_slopes:
+                add_scaled(sums, odds, -upstream_n[i])
+        if wants_slopes:
+            copy_row(sums, slopes_g[left:right])

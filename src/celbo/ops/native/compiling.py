@@ -91,9 +91,27 @@ def accessibility(tables: Any, rows: Any, scratch: Any, index: Any, g: int, star
         carray(tables[8], rows[8], F32),
         carray(tables[9], rows[9], F32),
         carray(tables[10], rows[10], F32),
-        carray(tables[11], (rows[11], g), F32),
-        carray(tables[12], rows[12], F32),
-        carray(tables[13], (rows[13], g), F32),
+        carray(tables[11], rows[11], F32),
+        carray(scratch, (kernels.SCRATCH_ROWS, g), F32),
+        start,
+        stop,
+    )
+
+
+def accessibility_gradient(tables: Any, rows: Any, scratch: Any, index: Any, g: int, start: int, stop: int) -> None:
+    """Gradients of open and closed regions: views of bare memory, then the loop."""
+    accessibility_kernel.accessibility_gradient_blocks(
+        carray(tables[0], rows[0], I64),
+        carray(tables[1], rows[1], I32),
+        carray(tables[2], rows[2], F32),
+        carray(tables[3], rows[3], F32),
+        carray(tables[4], (rows[4], g), F32),
+        carray(tables[5], rows[5], F32),
+        carray(tables[6], rows[6], F32),
+        carray(tables[7], rows[7], F32),
+        carray(tables[8], rows[8], F32),
+        carray(tables[9], (rows[9], g), F32),
+        carray(tables[10], rows[10], F32),
         carray(scratch, (kernels.SCRATCH_ROWS, g), F32),
         start,
         stop,
@@ -149,6 +167,7 @@ ENTRIES: dict[str, Callable[..., None]] = {
     "negative_binomial": negative_binomial,
     "poisson": poisson,
     "accessibility": accessibility,
+    "accessibility_gradient": accessibility_gradient,
     "methylation": methylation,
     "csr_product": csr_product,
     "sparse_linear": sparse_linear,
@@ -158,6 +177,7 @@ NAMES = {
     "negative_binomial": "negative binomial likelihood",
     "poisson": "poisson likelihood",
     "accessibility": "accessibility likelihood",
+    "accessibility_gradient": "gradient of the accessibility likelihood",
     "methylation": "methylation likelihood",
     "csr_product": "sparse product",
     "sparse_linear": "sparse linear layer",

@@ -30,6 +30,7 @@ Family = Literal[
     "negative_binomial",
     "poisson",
     "accessibility",
+    "accessibility_gradient",
     "methylation",
     "csr_product",
     "sparse_linear",

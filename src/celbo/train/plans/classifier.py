@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ...core import checked
 from ...module import Classifier
 from ...module.base import LossOutput
-from ..optim import Adam
+from ..optim import Adam, AdamW
 from .base import Plan
 from .classification import classification_metrics
 
@@ -135,7 +135,7 @@ class ClassifierTrainingPlan(Plan):
         settings: dict[str, Any] = {"lr": self.lr, "eps": self.eps, "weight_decay": self.weight_decay}
         if self.optimizer_name == "Adam":
             return Adam(parameters, **settings)
-        return torch.optim.AdamW(parameters, fused=True, **settings)
+        return AdamW(parameters, **settings)
 
 
 @checked

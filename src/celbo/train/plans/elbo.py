@@ -12,7 +12,7 @@ from ...core import UnknownArgumentError, checked, unknown_name
 from ...core.kinds import Number
 from ...module.base import BaseModuleClass, LossOutput
 from ..metrics import ElboMetric, EpochMetrics
-from ..optim import Adam
+from ..optim import Adam, AdamW
 from . import schedules
 from .base import Plan
 from .schedules import RunningMeans
@@ -273,7 +273,7 @@ class TrainingPlan(Plan):
         settings: dict[str, Any] = {"lr": self.lr, "eps": self.eps, "weight_decay": self.weight_decay}
         if self.optimizer_name == "Adam":
             return lambda params: Adam(params, **settings)
-        return lambda params: torch.optim.AdamW(params, fused=True, **settings)
+        return lambda params: AdamW(params, **settings)
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Optimizer of the parameters that require gradients, with the schedule in Lightning's form."""
