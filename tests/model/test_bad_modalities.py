@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from scipy.sparse import csr_matrix
 
 from celbo.external import TOTALANVI
 from celbo.model import MULTIVI, TOTALVI
@@ -123,8 +124,20 @@ ENDED = [
     (put("protein", np.nan), TOTALVI, MU, "'protein_3' in the cell 'cell5'", NOT_MEASURED),
     (put("protein", np.nan), TOTALANVI, ANN, "'protein_3' in the cell 'cell5'", NOT_MEASURED),
     (put("protein", np.nan), TOTALANVI, MU, "'protein_3' in the cell 'cell5'", NOT_MEASURED),
-    (put("protein", np.nan), MULTIVI, ANN, "1 NaN value in 1 of 48 cells ('cell5')", "or set them to 0"),
-    (put("protein", np.nan), MULTIVI, MU, "1 NaN value in 1 of 48 cells ('cell5')", "or set them to 0"),
+    (
+        put("protein", np.nan),
+        MULTIVI,
+        ANN,
+        "1 NaN value in 1 of 48 cells ('cell5')",
+        "by a 0 in every column, as a cell",
+    ),
+    (
+        put("protein", np.nan),
+        MULTIVI,
+        MU,
+        "1 NaN value in 1 of 48 cells ('cell5')",
+        "leaving the cells out of this mod",
+    ),
     *[
         (put("protein", -1.0), model, kind, "1 negative value in 1 of 48 cells ('cell5')", "Counts cannot be negative")
         for model in (TOTALVI, TOTALANVI, MULTIVI)
@@ -171,6 +184,44 @@ def test_setup_ends_with_what_is_wrong_where_and_what_to_do(spoil, model, kind, 
     if spoil.__qualname__.split(".")[0] in {one.__name__ for one in HAS_ITS_PLACE}:
         assert str(error.value).startswith(PROTEINS[kind])
     assert_kept(data, before)
+
+
+def test_nan_among_sparse_proteins():
+    parts = some_parts()
+    put("protein", np.nan)(parts)
+    parts["protein"].X = csr_matrix(parts["protein"].X)
+    with pytest.raises(ValueError, match="0 would say that the protein was measured: leave these cells out"):
+        set_up(TOTALVI, held(TOTALVI, MU, parts))
+
+
+@pytest.mark.parametrize("kind", [ANN, MU])
+def test_the_cure_of_nan_takes_the_proteins_of_the_cell_for_missing(kind):
+    parts = some_parts()
+    put("protein", np.nan)(parts)
+    if kind == MU:
+        parts["protein"] = parts["protein"][np.arange(N_CELLS) != 5].copy()
+    data = held(MULTIVI, kind, parts)
+    if kind == ANN:
+        data.obsm["protein"].iloc[5] = 0
+    set_up(MULTIVI, data)
+    model = MULTIVI(data, n_hidden=8, n_latent=2, **({"n_genes": N_GENES} if kind == ANN else {}))
+    model.is_trained_ = True
+    lacking = np.isnan(model.get_latent_representation(modality="protein")).any(1)
+    np.testing.assert_array_equal(np.flatnonzero(lacking), [5])
+
+
+@pytest.mark.parametrize("model", [TOTALVI, TOTALANVI])
+def test_the_cure_of_a_missing_protein_is_an_argument_of_the_setup(model, caplog):
+    parts = some_parts()
+    parts["protein"].X[::2, 3] = 0  # of b0
+    adata = of_anndata(parts, model)
+    with caplog.at_level(logging.INFO, logger="celbo"):
+        set_up(model, adata)
+    assert "say so: measured_proteins={batch: names}" in caplog.text
+    labels = {"labels_key": "seen", "unlabeled_category": "unknown"} if model is TOTALANVI else {}
+    every = {"b0": list(adata.obsm["protein"].columns)}
+    model.setup_anndata(adata, "protein", batch_key="batch", measured_proteins=every, **labels)
+    assert model(adata, n_latent=3, n_hidden=8).module.measured is None
 
 
 def assert_kept(data, before):

@@ -256,6 +256,15 @@ class TestReport:
         assert "MULTIVI" in (tmp_path / "report.html").read_text()
 
 
+class TestOneBatch:
+    def test_there_is_no_adversary_and_no_word_of_it(self):
+        mdata = simulated()
+        MULTIVI.setup_mudata(mdata, modalities={name: key for name, key in PARTS.items() if name != "batch_key"})
+        model = MULTIVI(mdata, n_hidden=8, n_latent=2)
+        model.train(max_epochs=1, verbose=0)  # warnings are errors
+        assert "fool_loss_train" not in model.history
+
+
 class TestLife:
     def test_archive(self, model, tmp_path):
         model.save(tmp_path / "m", save_anndata=True)

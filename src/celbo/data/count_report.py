@@ -169,7 +169,9 @@ class CountReport(Explained):
         """Whether every entry is a finite, non-negative whole number of at most 2**31."""
         return not any(getattr(self, f"n_{kind}") for kind in KINDS)
 
-    def findings(self, where: str = "The matrix", elsewhere: Sequence[str] | None = None) -> list[Finding]:
+    def findings(
+        self, where: str = "The matrix", elsewhere: Sequence[str] | None = None, cure_of_nan: str | None = None
+    ) -> list[Finding]:
         """What to know, worst first.
 
         Parameters
@@ -179,8 +181,11 @@ class CountReport(Explained):
         elsewhere
             What to type for other matrices that hold counts, the best first, for example ``['layer="umi"']``; empty
             where there are none, None where nobody looked.
+        cure_of_nan
+            What to do about NaN; None: what is right for counts of genes.
         """
-        found = [self._impossible(kind, word, where, elsewhere) for kind, word in _IMPOSSIBLE.items()]
+        cures = _IMPOSSIBLE_FIX if cure_of_nan is None else _IMPOSSIBLE_FIX | {"nan": cure_of_nan}
+        found = [self._impossible(kind, word, where, elsewhere, cures[kind]) for kind, word in _IMPOSSIBLE.items()]
         found += [self._fractions(where, elsewhere), self._empty("cells", where, elsewhere)]
         found += [self._empty("genes", where, elsewhere)]
         return [finding for finding in found if finding is not None]
@@ -197,7 +202,9 @@ class CountReport(Explained):
         said = "\n".join(f"{finding.severity}: {finding}" for finding in self.findings())
         return Summary("CountReport", rows | ({"to know": said} if said else {}))
 
-    def _impossible(self, kind: str, word: str, where: str, elsewhere: Sequence[str] | None) -> Finding | None:
+    def _impossible(
+        self, kind: str, word: str, where: str, elsewhere: Sequence[str] | None, cure: str
+    ) -> Finding | None:
         count = getattr(self, f"n_{kind}")
         if not count:
             return None
@@ -205,7 +212,7 @@ class CountReport(Explained):
         severity = rules().bad_counts
         if severity == "warning":
             message = f"{where} {NO_COUNTS}. Are you sure this is what you want? {message}"
-        return Finding(severity, message, f"{_IMPOSSIBLE_FIX[kind]} {_instead(elsewhere)}")
+        return Finding(severity, message, f"{cure} {_instead(elsewhere)}")
 
     def _fractions(self, where: str, elsewhere: Sequence[str] | None) -> Finding | None:
         if not self.n_noninteger:
@@ -234,12 +241,15 @@ class CountReport(Explained):
         count = self.n_cells_with[kind]
         return f"{count} of {self.n_cells} cells ({_listed(self.first[kind], count)})"
 
-    def raise_if_bad(self, where: str = "The matrix", elsewhere: Sequence[str] | None = None) -> None:
+    def raise_if_bad(
+        self, where: str = "The matrix", elsewhere: Sequence[str] | None = None, cure_of_nan: str | None = None
+    ) -> None:
         """Raise a ``ValueError`` for NaN, infinite and negative entries; says how many, in which cells, and the fix.
 
         Where scvi-tools' :class:`~celbo.core.rules.Rules` hold, they are left to :meth:`tell`.
         """
-        errors = [str(finding) for finding in self.findings(where, elsewhere) if finding.severity == "error"]
+        found = self.findings(where, elsewhere, cure_of_nan)
+        errors = [str(finding) for finding in found if finding.severity == "error"]
         if errors:
             raise ValueError(" ".join(errors))
 

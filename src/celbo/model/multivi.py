@@ -12,7 +12,7 @@ from anndata import AnnData
 from .. import posterior
 from ..core import REGISTRY_KEYS, ArgumentError, listed
 from ..core.kinds import Several, Text
-from ..data.fields import LayerField, NumericalJointObsField, ProteinObsmField, bundles
+from ..data.fields import LayerField, NumericalJointObsField, ProteinLayerField, ProteinObsmField, bundles
 from ..data.fields.dataframe import RowNumberField
 from ..module.likelihoods import Dispersion, LatentDistribution, Placement, ProteinDispersion
 from ..module.modalities import ModalityPenalty
@@ -37,7 +37,8 @@ _OF_NARROW: Mapping[str, Any] = {"recipe": "classic", "max_epochs": 200, "lr": 1
 
 
 def _train_settings(model: "MULTIVI", options: dict[str, Any]) -> dict[str, Any]:
-    plan = {"adversarial_classifier": options.pop("adversarial_mixing"), "scale_adversarial_loss": 1.0}
+    adversary = options.pop("adversarial_mixing") and model.summary_stats.get("n_batch", 1) > 1
+    plan = {"adversarial_classifier": adversary, "scale_adversarial_loss": 1.0}
     return options | {"plan_kwargs": plan | dict(options["plan_kwargs"] or {})}
 
 
@@ -215,7 +216,8 @@ class MULTIVI(MultimodalMixin, ArchesMixin, UnsupervisedTrainingMixin, BaseMudat
         PASSED_ON,
         own={
             "adversarial_mixing": Argument(
-                bool, "Whether a classifier that guesses the batch from the latents is to be misled."
+                bool,
+                "Whether a classifier that guesses the batch from the latents, if there are several, is to be misled.",
             )
         },
         fixed={"early_stopping_monitor": "reconstruction_loss_validation", "early_stopping_patience": 50},
@@ -302,13 +304,12 @@ class MULTIVI(MultimodalMixin, ArchesMixin, UnsupervisedTrainingMixin, BaseMudat
             *of("continuous_covariate_keys", [numbers]),
             *bundles.in_modality(None, [RowNumberField(REGISTRY_KEYS.INDICES_KEY, "_indices")]),
         ]
-        if "rna_layer" in where:
-            fields += of("rna_layer", bundles.counts(rna_layer))
-        if "atac_layer" in where:
-            fields += of("atac_layer", [LayerField(REGISTRY_KEYS.ATAC_X_KEY, atac_layer)])
-        if "protein_layer" in where:
-            fields += of("protein_layer", [LayerField(REGISTRY_KEYS.PROTEIN_EXP_KEY, protein_layer)])
-        return fields
+        regions: bundles.Fields = [LayerField(REGISTRY_KEYS.ATAC_X_KEY, atac_layer)]
+        proteins: bundles.Fields = [
+            ProteinLayerField(REGISTRY_KEYS.PROTEIN_EXP_KEY, protein_layer, use_batch_mask=False)
+        ]
+        tables = {"rna_layer": bundles.counts(rna_layer), "atac_layer": regions, "protein_layer": proteins}
+        return fields + [field for name in tables if name in where for field in of(name, tables[name])]
 
 
 def _names(keys: Sequence[str] | str | None) -> list[str] | None:

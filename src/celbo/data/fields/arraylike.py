@@ -149,7 +149,7 @@ class ArrayLikeField(BaseArrayLikeField):
             with tracking(f"Reading {self.place}", "rows") as progress:
                 report = check_counts(values, obs_names=adata.obs_names, var_names=names, progress=progress)
             elsewhere = None if report.is_counts and report.nnz else self._count_tables(adata, values.shape)
-            report.raise_if_bad(self.place, elsewhere)
+            report.raise_if_bad(self.place, elsewhere, self.cure_of_nan)
             report.tell(self.place, elsewhere)
 
     def _count_tables(self, adata: AnnData, shape: tuple[int, ...]) -> list[str]:

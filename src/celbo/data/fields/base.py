@@ -37,9 +37,12 @@ class BaseAnnDataField(ABC):
     ----------
     held_by
         What holds the data, as a user would type it: ``adata``, or a modality of a MuData.
+    cure_of_nan
+        What to do about NaN among counts; None: what is right for those of genes.
     """
 
     held_by: str = "adata"
+    cure_of_nan: str | None = None
 
     def __init__(self, registry_key: str, attr_name: str, attr_key: str | None, is_empty: bool = False) -> None:
         self._registry_key = registry_key

@@ -166,7 +166,7 @@ class LayerField(BaseAnnDataField):
         with tracking(f"Reading {self.place}", "rows") as progress:
             report = check_counts(x, obs_names=adata.obs_names, var_names=self.column_names(adata), progress=progress)
         elsewhere = None if report.is_counts and report.nnz else self._other_places(adata)
-        report.raise_if_bad(self.place, elsewhere)
+        report.raise_if_bad(self.place, elsewhere, self.cure_of_nan)
         report.tell(self.place, elsewhere)
 
     def _other_places(self, adata: AnnData) -> list[str]:

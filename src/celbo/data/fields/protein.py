@@ -24,6 +24,12 @@ __all__ = ["ProteinLayerField", "ProteinObsmField"]
 logger = logging.getLogger("celbo")
 
 
+_WITHOUT_PANELS = (
+    "Proteins of a cell are all measured or all missing here: leave out the columns with NaN, or take the proteins of "
+    "these cells for missing"
+)
+_OF_MODALITY = ", by leaving the cells out of this modality only."
+_OF_TABLE = ", by a 0 in every column, as a cell without any count counts as one without proteins."
 _SHOWN = 10
 _ROWS_AT_ONCE = 2**14
 """Cells whose counts are looked at together, where these lie on disk."""
@@ -37,6 +43,10 @@ class _ProteinMask(BaseAnnDataField):
 
     PROTEIN_BATCH_MASK = "protein_batch_mask"
     _cure = "override_missing_proteins=True"
+    cure_of_nan = (
+        "0 would say that the protein was measured: leave these cells out, or give them, by panel_key, a panel in "
+        "which no cell has a count of it."
+    )
     COLUMN_NAMES_KEY = "column_names"
 
     def _find_masks_by(
@@ -51,6 +61,8 @@ class _ProteinMask(BaseAnnDataField):
                 "`use_batch_mask = True` requires that `batch_field is not None`. Please provide a `batch_field`."
             )
         self.use_batch_mask, self.measured_proteins = use_batch_mask, measured or {}
+        if not use_batch_mask:
+            self.cure_of_nan = f"{_WITHOUT_PANELS}{_OF_MODALITY if isinstance(self, LayerField) else _OF_TABLE}"
         self.given_batch_field = batch_field
         self.batch_field = None if batch_field is None else batch_field.adata_field
 

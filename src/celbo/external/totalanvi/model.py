@@ -164,12 +164,14 @@ class TOTALANVI(SemisupervisedTrainingMixin, TOTALVI):  # type: ignore[misc]  # 
         continuous_covariate_keys: list[str] | None = None,
         labels_key: str | None = None,
         unlabeled_category: str | None = None,
+        *,
+        measured_proteins: dict[str, list[str]] | None = None,
     ) -> bundles.Fields:
         """Register an AnnData with counts of genes and proteins, and labels.
 
         Parameters
         ----------
-        protein_expression_obsm_key, protein_names_uns_key, panel_key
+        protein_expression_obsm_key, protein_names_uns_key, panel_key, measured_proteins
             As in :meth:`TOTALVI.setup_anndata <celbo.model.TOTALVI.setup_anndata>`.
         labels_key
             Column of ``adata.obs`` with the label of each cell; cells with NaN are not labelled.
@@ -179,7 +181,7 @@ class TOTALANVI(SemisupervisedTrainingMixin, TOTALVI):  # type: ignore[misc]  # 
         return cite_seq.fields(
             bundles.counts(layer),
             _labels(labels_key, unlabeled_category),
-            cite_seq.proteins_in_obsm(protein_expression_obsm_key, protein_names_uns_key),
+            cite_seq.proteins_in_obsm(protein_expression_obsm_key, protein_names_uns_key, measured_proteins),
             (batch_key, panel_key, size_factor_key, categorical_covariate_keys, continuous_covariate_keys),
         )
 
