@@ -5,6 +5,7 @@ Code cells of notebooks are run. The build needs no network, and what a reader o
 
 import hashlib
 import inspect
+import os
 import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -28,6 +29,16 @@ def fingerprint_of_the_library() -> str:
         found.update(path.read_bytes())
     return found.hexdigest()[:16]
 
+
+def quiet_kernels(folder: Path) -> str:
+    """A folder of IPython's settings whose kernels do not warn that they talk over this machine's own network."""
+    profile = folder / "profile_default"
+    profile.mkdir(parents=True, exist_ok=True)
+    (profile / "ipython_kernel_config.py").write_text("c = get_config()\nc.IPKernelApp.log_level = 40\n")
+    return str(folder)
+
+
+os.environ["IPYTHONDIR"] = quiet_kernels(REPOSITORY / "build" / "ipython")
 
 project = "celbo"
 author = "the celbo developers"
