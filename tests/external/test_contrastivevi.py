@@ -13,6 +13,7 @@ from celbo.core import REGISTRY_KEYS
 from celbo.data import synthetic_iid
 from celbo.external import ContrastiveVI
 from celbo.external.contrastivevi import ContrastiveDataLoader, ContrastiveDataSplitter, ContrastiveVAE
+from celbo.ops.random import own_rng
 from celbo.report import model_report
 
 QUICK = {"verbose": 0, "seed": 0, "accelerator": "cpu"}
@@ -111,23 +112,93 @@ def test_the_loss_of_several_draws_is_the_mean_of_theirs(observed):
         assert {value.shape for value in terms.values()} == {(3, 4)}
 
 
-def test_perturbations_are_salient():
-    """Two perturbations that only target cells have: the nearest salient neighbour has the same one."""
+def test_recombined_cells_weigh_what_the_encoders_miss_of_their_latents():
+    module = ContrastiveVAE(6, 2, 5, 2, 3, dropout_rate=0.0)
+    x = torch.poisson(torch.full((2, 4, 6), 3.0), generator=torch.Generator().manual_seed(0)) + 1
+    batch = torch.tensor([[0], [1], [0], [1]])
+    pair = {kind: {"X": x[i], "batch": batch} for i, kind in enumerate(("background", "target"))}
+
+    def loss_of(seed, **weight):
+        with own_rng(seed):
+            latents = module.inference(**module._get_inference_input(pair))
+        decoded = module.generative(**module._get_generative_input(pair, latents))
+        with own_rng(seed):
+            output = module.loss(pair, latents, decoded, **weight)
+        with own_rng(seed):
+            z, s, library = latents["background"]["z"], latents["target"]["s"], latents["background"]["library"]
+            found = module.encode(module.decode(z, s, library, batch)["px"].sample(), batch)
+        missed = kl_divergence(latents["background"]["qz"], found["qz"]).sum(-1)
+        return output.loss, missed + kl_divergence(latents["target"]["qs"], found["qs"]).sum(-1)
+
+    plain, missed = loss_of(0)
+    assert missed.min() > 0
+    torch.testing.assert_close(loss_of(0, recombination_weight=2.0)[0], plain + 2 * missed.mean())
+    module.eval()  # validation is the evidence lower bound alone
+    assert loss_of(0, recombination_weight=2.0)[0] == loss_of(0)[0]
+
+
+def test_no_gradient_reaches_the_decoder_through_recombined_cells():
+    module = ContrastiveVAE(6, 2, 5, 2, 3)
+    pair = {
+        kind: {"X": torch.full((4, 6), 3.0), "batch": torch.zeros(4, 1).long()} for kind in ("background", "target")
+    }
+    encoded = module.inference(**module._get_inference_input(pair))
+    module._missed(pair, encoded).sum().backward()
+    reached = {name.split(".")[0] for name, weight in module.named_parameters() if weight.grad is not None}
+    assert reached == {"z_encoder", "s_encoder"}
+
+
+def perturbed_cells(n=400, g=60):
+    """Cells of three types in two batches of the same kind; half of them are under one of two perturbations."""
     rng = np.random.default_rng(0)
-    n, g = 400, 60
     pert = np.where(np.arange(n) < n // 2, 0, 1 + rng.integers(2, size=n))
-    profile = rng.gamma(0.6, 1, (3, g))[rng.integers(3, size=n)] + 0.05
+    kind = rng.integers(3, size=n)
+    profile = rng.gamma(0.6, 1, (3, g))[kind] + 0.05
     effect = np.ones((3, g))
     effect[1, :8] = effect[2, 8:16] = 8
     mu = profile * effect[pert]
     adata = ad.AnnData(rng.poisson(1000 * mu / mu.sum(1, keepdims=True)).astype(np.float32))
+    return adata, kind, pert
+
+
+def of_their_own(z, codes, k=15):
+    """Share of cells most of whose nearest neighbours are alike."""
+    distance = ((z[:, None] - z[None]) ** 2).sum(-1)
+    np.fill_diagonal(distance, np.inf)
+    votes = (codes[distance.argsort(1)[:, :k]][..., None] == np.arange(codes.max() + 1)).sum(1)
+    return (votes.argmax(1) == codes).mean()
+
+
+def test_each_kind_of_latents_finds_what_it_is_for_and_not_the_other():
+    """Two perturbations that only target cells have. By chance a half and a third of the cells are alike; 400 epochs of
+    ``classic`` let 0.94 of the types be told from s, and 0.84 of the perturbations from z.
+    """
+    adata, kind, pert = perturbed_cells()
     ContrastiveVI.setup_anndata(adata)
     model = ContrastiveVI(adata)
-    model.train(np.flatnonzero(pert == 0), np.flatnonzero(pert > 0), max_epochs=80, **QUICK)
-    s = model.get_latent_representation(indices=pert > 0)
-    distance = ((s[:, None] - s[None]) ** 2).sum(-1)
-    np.fill_diagonal(distance, np.inf)
-    assert (pert[pert > 0][distance.argmin(1)] == pert[pert > 0]).mean() > 0.95
+    model.train(np.flatnonzero(pert == 0), np.flatnonzero(pert > 0), **QUICK)
+    assert model.recipe_ == "brief_cycle"
+    is_target = pert > 0
+    s, z = (
+        model.get_latent_representation(indices=is_target, representation_kind=one) for one in ("salient", "background")
+    )
+    assert of_their_own(s, pert[is_target]) >= 0.98
+    assert of_their_own(z, kind[is_target]) >= 0.98
+    assert of_their_own(s, kind[is_target]) <= 0.85
+    assert of_their_own(z, pert[is_target]) <= 0.70
+
+
+def test_the_classic_recipe_is_that_of_scvi_tools(adata):
+    """Minibatches of 128 pairs, and a loss without recombined cells: another weight is another loss."""
+    ContrastiveVI.setup_anndata(adata)
+
+    def loss(**options):
+        model = ContrastiveVI(adata, **SMALL)
+        model.train(np.arange(20), np.arange(20, 60), max_epochs=1, **QUICK, **options)
+        return float(model.history["train_loss"].iloc[0, 0])
+
+    classic = loss(recipe="classic")
+    assert loss(recipe="classic", recombination_weight=0) == classic != loss(recipe="classic", recombination_weight=5)
 
 
 class TestAnswers:
