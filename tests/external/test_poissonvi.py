@@ -1,7 +1,5 @@
 """POISSONVI: fragments, the regions' factors as a bias, scvi-tools' archives and their figures."""
 
-import subprocess
-import sys
 import warnings
 
 import numpy as np
@@ -195,8 +193,8 @@ def test_query(model):
     assert mapped.get_latent_representation().shape == (40, 4)
 
 
-def test_figures_of_scvi_tools(parity2):
-    done = subprocess.run(
-        [sys.executable, parity2 / "check.py", "POISSONVI"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+@pytest.mark.parametrize("case", ["poissonvi", "poissonvi_covariates"])
+def test_figures_of_scvi_tools(case, check_case):
+    asked, compared, faults = check_case(case)
+    assert faults == []
+    assert compared > asked > 12
