@@ -18,6 +18,10 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import torch
+
+from celbo.data import synthetic_iid
+from celbo.model import SCVI
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "src" / "celbo"
@@ -75,10 +79,12 @@ SHARED_BY_EXTERNAL_MODELS = {"celbo.external.converging"}
 OTHER_PATHS = {("mrvi_torch", "mrvi")}
 MAX_SHARE_OF_A_ROOM = 0.12
 MAX_SHARE_OF_ANY = 0.04
+MAX_FILES_ENTERED = 60
 MAX_ASKED_FOR = 12
 """Files beside a folder's face; lines of a room over those of the package. More than a reader keeps in mind.
 
-Arguments that are ``Any`` over all of them; calls of ``getattr`` with a default.
+Arguments that are ``Any`` over all of them; calls of ``getattr`` with a default. Files that Python enters between
+``SCVI(adata)`` and the first backward pass.
 """
 
 BANNED_PHRASES = (
@@ -509,6 +515,29 @@ def test_a_model_of_cells_in_memory_loads_no_reader_of_files():
     code = f"import sys, celbo; celbo.model.SCVI; print([name for name in {late!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_few_files_are_entered_on_the_way_to_the_first_gradients(monkeypatch):
+    adata = synthetic_iid(batch_size=50, seed=0)
+    SCVI.setup_anndata(adata, batch_key="batch")
+    entered = set()
+
+    def enter(frame, event, argument):
+        if event == "call" and frame.f_code.co_filename.startswith(str(PACKAGE)):
+            entered.add(frame.f_code.co_filename)
+
+    def arrive(*args, **kwargs):
+        raise KeyError("as far as here")
+
+    monkeypatch.setattr(torch.Tensor, "backward", arrive)
+    before = sys.getprofile()
+    sys.setprofile(enter)
+    try:
+        with pytest.raises(KeyError, match="as far as here"):
+            SCVI(adata).train(max_epochs=2, accelerator="cpu", verbose=0)
+    finally:
+        sys.setprofile(before)
+    assert 30 < len(entered) <= MAX_FILES_ENTERED, sorted(entered)
 
 
 class TestTheChecksThemselves:

@@ -17,9 +17,8 @@ from torch.distributions.utils import lazy_property
 
 from .. import ops
 from ..ops.accessibility import accessibility_log_prob, accessibility_log_probs
-from ..ops.elementwise import joint_shape
 from ..ops.random import generator_or
-from .base import CountDistribution, Shape, describe, extended, normalized
+from .base import CountDistribution, Shape, describe, extended, joint_shape, normalized
 
 __all__ = ["Accessibility"]
 

@@ -11,9 +11,8 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from ..core import unknown_name
-from ..ops.elementwise import joint_shape
 
-__all__ = ["CountDistribution", "Shape", "covers", "describe", "extended", "normalized", "sum_rows"]
+__all__ = ["CountDistribution", "Shape", "covers", "describe", "extended", "joint_shape", "normalized", "sum_rows"]
 
 Shape: TypeAlias = torch.Size | list[int] | tuple[int, ...]
 
@@ -48,6 +47,11 @@ class CountDistribution(Distribution):
                 f"{type(self).__name__}.log_prob was given values that are not counts (integers >= 0)."
             )
             warnings.warn(message, UserWarning, stacklevel=3)
+
+
+def joint_shape(*tensors: Tensor) -> torch.Size:
+    """The shape that these broadcast to, as ``torch.broadcast_shapes`` says it; that loads a library of algebra."""
+    return torch.broadcast_tensors(*tensors)[0].shape
 
 
 def covers(scale_logits: Tensor | None, *others: Tensor) -> bool:

@@ -19,10 +19,9 @@ from torch.distributions import constraints
 from torch.distributions.utils import lazy_property
 
 from .. import ops
-from ..ops.elementwise import joint_shape
 from ..ops.methylation import concentrations, methylation_log_prob
 from ..ops.random import generator_or
-from .base import CountDistribution, Shape, describe, extended, normalized
+from .base import CountDistribution, Shape, describe, extended, joint_shape, normalized
 from .beta_binomial import BetaBinomial
 
 __all__ = ["Methylation"]

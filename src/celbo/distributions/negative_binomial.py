@@ -20,9 +20,9 @@ from torch.distributions import Distribution, constraints
 from torch.distributions.utils import broadcast_all, lazy_property
 
 from .. import ops
-from ..ops.elementwise import joint_shape, nb_log_prob, zinb_log_prob
+from ..ops.elementwise import nb_log_prob, zinb_log_prob
 from ..ops.random import generator_or
-from .base import CountDistribution, Shape, covers, describe, extended, normalized, sum_rows
+from .base import CountDistribution, Shape, covers, describe, extended, joint_shape, normalized, sum_rows
 
 __all__ = ["NegativeBinomial", "ZeroInflatedNegativeBinomial"]
 

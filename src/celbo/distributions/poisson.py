@@ -14,9 +14,9 @@ from torch.distributions import Poisson as TorchPoisson
 from torch.distributions.utils import lazy_property
 
 from .. import ops
-from ..ops.elementwise import joint_shape, poisson_log_prob
+from ..ops.elementwise import poisson_log_prob
 from ..ops.random import generator_or
-from .base import CountDistribution, Shape, covers, describe, extended, normalized, sum_rows
+from .base import CountDistribution, Shape, covers, describe, extended, joint_shape, normalized, sum_rows
 
 __all__ = ["Poisson"]
 

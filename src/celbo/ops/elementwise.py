@@ -35,7 +35,6 @@ from torch.nn.functional import logsigmoid
 
 __all__ = [
     "inverse_softplus",
-    "joint_shape",
     "log_gamma_ratio",
     "nb_log_prob",
     "nb_mixture_log_prob",
@@ -67,11 +66,6 @@ _PRECISION = {
     torch.float32: _Precision(start=3.0, n_stirling=5, n_atanh=5, smallest=1e-30, largest=1e18),
     torch.float64: _Precision(start=8.0, n_stirling=8, n_atanh=10, smallest=1e-200, largest=1e100),
 }
-
-
-def joint_shape(*tensors: Tensor) -> torch.Size:
-    """The shape that these broadcast to, as ``torch.broadcast_shapes`` says it; that loads a library of algebra."""
-    return torch.broadcast_tensors(*tensors)[0].shape
 
 
 def inverse_softplus(x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .accessibility import accessibility_log_prob
-from .elementwise import joint_shape, nb_log_prob, poisson_log_prob, zinb_log_prob
+from .elementwise import nb_log_prob, poisson_log_prob, zinb_log_prob
 from .methylation import methylation_log_prob
 
 __all__ = [
@@ -160,7 +160,7 @@ def methylation_log_prob_sum(y: Tensor, total: Tensor, logits: Tensor, gamma_log
     if y.device.type != "cpu":
         return methylation_log_prob(y, total, logits, gamma_logits).sum(-1)
     given = [table for table in (y, total, logits, gamma_logits) if table is not None]
-    shape = joint_shape(*given)
+    shape = torch.broadcast_tensors(*given)[0].shape
     covered = total.expand(shape).reshape(-1).nonzero().squeeze(-1)
     row, column = covered.div(shape[-1], rounding_mode="floor"), covered % shape[-1]
     picked = (table[column] if table.dim() == 1 else table.expand(shape).reshape(-1)[covered] for table in given)
