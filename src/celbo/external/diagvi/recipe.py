@@ -4,11 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from ...core import REGISTRY_KEYS
-from ...data import AnnDataManager
-from ...dataloaders import AnnDataLoader
+from ...dataloaders.some import some_cells
 from ...train.method import Argument
 from ...train.recipes import default_recipe
 from .verbs import DiagviMixin
@@ -30,7 +26,6 @@ WARM_START = Argument(
 )
 
 _ENOUGH_STEPS, _MOST_EPOCHS, _FEWEST_EPOCHS = 3000, 80, 10
-_CELLS, _NUMBERS = 5000, 2 * 10**7
 
 
 def train_settings(model: DiagviMixin, options: dict[str, Any]) -> dict[str, Any]:
@@ -53,7 +48,7 @@ def train_settings(model: DiagviMixin, options: dict[str, Any]) -> dict[str, Any
     wanted = options.pop("warm_start")
     is_classic = (options["recipe"] or default_recipe(type(model))) == "classic"
     if wanted or (wanted is None and not model.is_trained and not is_classic):
-        cells = {name: _some_cells(manager) for name, manager in model.adata_managers.items()}
+        cells = {name: some_cells(manager) for name, manager in model.adata_managers.items()}
         model.module.start_from(cells, model.guidance_graph)
     if options["max_epochs"] is None and not is_classic:
         options |= {"max_epochs": _epochs(max(map(len, model.adatas.values())), options["batch_size"])}
@@ -61,15 +56,6 @@ def train_settings(model: DiagviMixin, options: dict[str, Any]) -> dict[str, Any
     of_each = [given.pop(name, {}) for name in names]
     own = {"second_manager": model.adata_managers[names[1]], "names": names, "of_each": of_each}
     return options | {"datasplitter_kwargs": own | {"validate_together": True} | given}
-
-
-def _some_cells(manager: AnnDataManager) -> np.ndarray:
-    """Data of up to 5,000 cells, evenly spaced, ``(n, g)``."""
-    n_cells, n_features = (manager.summary_stats[name] for name in ("n_cells", "n_vars"))
-    n = min(n_cells, _CELLS, 2 + _NUMBERS // n_features)
-    rows = np.linspace(0, n_cells - 1, n).astype(np.int64)
-    loader = AnnDataLoader(manager, indices=rows, batch_size=_CELLS)
-    return np.concatenate([tensors[REGISTRY_KEYS.X_KEY].numpy() for tensors in loader])
 
 
 def _epochs(n_cells: int, batch_size: int) -> int:

@@ -16,11 +16,13 @@ from ...core.kinds import Number
 from ...data import AnnDataManager, state_registry_of, summary_stats_of
 from ...data.fields import bundles
 from ...data.library import library_size_moments
+from ...dataloaders.some import some_cells
 from ...dataloaders.two_sets import TwoSetsSplitter
 from ...model.base import UnsupervisedTrainingMixin, archives, setup_method
 from ...model.base.made_with import given_arguments
 from ...model.base.several import SeveralSetsMixin
 from ...train.method import PASSED_ON, SPLIT, WHERE, Argument, training
+from ...train.recipes import default_recipe
 from .module import JVAE
 from .plan import TwoSetsPlan
 from .verbs import GimviMixin
@@ -36,7 +38,12 @@ _COUNTS = ("zinb", "nb", "poisson")
 
 
 def _two_sets(model: "GIMVI", options: dict[str, Any]) -> dict[str, Any]:
-    """Hand the second data set to the splitter, and the adversary's settings to the plan."""
+    """Hand the second data set to the splitter, and the adversary's settings to the plan; a new model begins with
+    what its dissociated cells say, but by the classic recipe.
+    """
+    is_classic = (options["recipe"] or default_recipe(type(model))) == "classic"
+    if model.adatas and not model.is_trained and not is_classic:
+        model.module.start_from(some_cells(model.adata_managers["seq"]))
     of_splitter = {"second_manager": model.adata_managers["spatial"], "names": ("dissociated", "spatial")}
     of_splitter |= options.get("datasplitter_kwargs") or {}
     plan = {"scale_adversarial_loss": options.pop("kappa")} | dict(options.pop("plan_kwargs") or {})
@@ -86,7 +93,8 @@ class GIMVI(GimviMixin, UnsupervisedTrainingMixin, SeveralSetsMixin):
     _module_cls: ClassVar[type[JVAE]] = JVAE
     _data_splitter_cls: ClassVar[type] = TwoSetsSplitter
     _training_plan_cls: ClassVar[type[TwoSetsPlan]] = TwoSetsPlan
-    _recipe: ClassVar[str | None] = "one_cycle"  # the adversary's weight is a number: it needs no warm-up
+    _recipe: ClassVar[str | None] = "brief_cycle"  # more epochs impute no better, see docs/models/gimvi.md
+    _own_recipe: ClassVar[Mapping[str, Any]] = {"max_epochs": None}
     _renamed: ClassVar[Mapping[str, str | None]] = {
         "generative_distributions": "gene_likelihoods",
         "model_library_size": "model_library_bools",

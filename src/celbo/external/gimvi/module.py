@@ -36,6 +36,9 @@ Genes = np.ndarray | slice
 _MOMENTS = Instance("a list of arrays, or of None", lambda value: isinstance(value, list | tuple))
 Moments = Annotated[Sequence[np.ndarray | None], _MOMENTS]
 _STANDARD = Normal(0.0, 1.0)
+_FLOOR, _SMALL, _FEW_ZEROS, _SURE = 1e-2, 0.1, -3.0, -4.6
+"""Where training begins: a gene's least level, of the mean one; what weights are multiplied by; log-odds of an added
+zero; log variance of a latent library."""
 
 
 class JVAE(BaseModuleClass):
@@ -134,6 +137,35 @@ class JVAE(BaseModuleClass):
             n_cat_list=[n_batch],
             dropout_rate=dropout_rate_decoder,
         )
+
+    @torch.no_grad()
+    def start_from(self, x: np.ndarray) -> None:
+        """Begin with the level of each gene and of the libraries, few added zeros, and latents that change little.
+
+        From random weights the first steps send latent libraries far off, and the latents then stand for how deeply
+        a cell was sequenced: hidden genes follow that, not the type.
+
+        Parameters
+        ----------
+        x
+            Counts of some dissociated cells, ``(n, g)``.
+        """
+        mean_g = torch.as_tensor(x).mean(0)
+        level_g = (mean_g + _FLOOR * mean_g.mean()).log()
+        scale: Any = self.decoder.px_scale_decoder[0]
+        if level_g.isfinite().all():  # there is a count
+            scale.bias.copy_(level_g - level_g.mean())
+        scale.weight.mul_(_SMALL)
+        self.decoder.px_dropout_decoder.bias.fill_(_FEW_ZEROS)
+        for mode, is_latent in enumerate(self.model_library_bools):
+            if is_latent:
+                self._start_library(self.l_encoders[mode], self.get_buffer(f"library_log_means_{mode}"))
+
+    def _start_library(self, encoder: Any, mean_1b: Tensor) -> None:
+        is_own_1b = mean_1b != 0  # batches of the other data set have none
+        encoder.mean_encoder.bias.fill_(float(mean_1b.sum() / is_own_1b.sum().clamp(min=1)))
+        encoder.mean_encoder.weight.mul_(_SMALL)
+        encoder.var_encoder.bias.fill_(_SURE)
 
     def _keep(self, name: str, numbers: Sequence[Any] | None) -> None:
         """Whole numbers of each data set that move with the module. They follow from the data, so none is saved."""
