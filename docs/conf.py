@@ -38,6 +38,7 @@ def quiet_kernels(folder: Path) -> str:
     return str(folder)
 
 
+os.environ.setdefault("CELBO_DATA", str(REPOSITORY.parent / "shared" / "data"))  # of the tutorials; need not be there
 os.environ["IPYTHONDIR"] = quiet_kernels(REPOSITORY / "build" / "ipython")
 
 project = "celbo"

@@ -26,6 +26,7 @@ def optional_packages() -> list[str]:
 
 def run_page(page: Path, folder: Path, *optional: str) -> subprocess.CompletedProcess:
     environment = {**os.environ, "MPLBACKEND": "Agg", "JAX_PLATFORMS": "cpu"}
+    environment.setdefault("CELBO_DATA", str(REPOSITORY.parent / "shared" / "data"))  # without it cells are simulated
     command = [sys.executable, "-W", "error", str(RUNNER), str(page), *optional]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
 
