@@ -229,6 +229,13 @@ def test_logits_give_the_same_distribution(kept_and_plain, counts):
     torch.testing.assert_close(copy.deepcopy(kept).mean, plain.mean)
 
 
+def test_the_scale_is_read_without_the_mean(kept_and_plain):
+    """At 50,000 regions a table of means beside that of shares would double what an answer needs."""
+    kept, _ = kept_and_plain
+    torch.testing.assert_close(kept.get_normalized("scale"), kept.scale_logits.softmax(-1))
+    assert {"scale", "mu", "rate"} & vars(kept).keys() == {"scale"}
+
+
 def test_log_prob_sum(kept_and_plain, counts):
     kept, plain = kept_and_plain
     expected = plain.log_prob(counts.double()).sum(-1).float()

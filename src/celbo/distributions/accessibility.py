@@ -80,7 +80,7 @@ class Accessibility(CountDistribution):
 
     def get_normalized(self, key: str) -> Tensor:
         """Probability with the factors (``"mu"``) or without (``"scale"``)."""
-        return normalized(self, key, mu=self.mean, scale=self.scale)
+        return normalized(self, key, mu=lambda: self.mean, scale=lambda: self.scale)
 
     @torch.no_grad()
     def sample(self, sample_shape: Shape | None = None, *, generator: torch.Generator | None = None) -> Tensor:

@@ -97,8 +97,8 @@ def describe(distribution: Distribution, **parameters: Tensor | None) -> str:
     return f"{type(distribution).__name__}({', '.join(texts)})"
 
 
-def normalized(distribution: Distribution, key: str, **known: Tensor | None) -> Tensor:
-    """The entry of ``known`` called ``key``.
+def normalized(distribution: Distribution, key: str, **known: Tensor | Callable[[], Tensor] | None) -> Tensor:
+    """The entry of ``known`` called ``key``; where it is a function, what that gives: a table is not made in vain.
 
     Raises
     ------
@@ -107,7 +107,8 @@ def normalized(distribution: Distribution, key: str, **known: Tensor | None) -> 
     """
     if key not in known:
         raise ValueError(unknown_name(f"normalized value of {type(distribution).__name__}", key, known))
-    return known[key]  # type: ignore[return-value]  # scale is None where nobody gave one, as in scvi-tools
+    value = known[key]
+    return value() if callable(value) else value  # type: ignore[return-value]  # None where nobody gave one
 
 
 def extended(distribution: Distribution, sample_shape: Shape | None) -> torch.Size:

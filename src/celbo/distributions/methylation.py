@@ -80,7 +80,7 @@ class Methylation(CountDistribution):
 
     def get_normalized(self, key: str) -> Tensor:
         """Expected number of methylated reads (``"mu"``), or their share (``"scale"``)."""
-        return normalized(self, key, mu=self.mean if key == "mu" else None, scale=self.scale)
+        return normalized(self, key, mu=lambda: self.mean, scale=lambda: self.scale)
 
     @torch.no_grad()
     def sample(self, sample_shape: Shape | None = None, *, generator: torch.Generator | None = None) -> Tensor:

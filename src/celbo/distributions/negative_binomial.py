@@ -143,7 +143,7 @@ class NegativeBinomial(CountDistribution):
 
     def get_normalized(self, key: str) -> Tensor:
         """The mean (``"mu"``) or the ``scale`` handed over at construction (``"scale"``)."""
-        return normalized(self, key, mu=self.mu, scale=self.scale)
+        return normalized(self, key, mu=lambda: self.mu, scale=lambda: self.scale)
 
     @torch.no_grad()
     def sample(self, sample_shape: Shape | None = None, *, generator: torch.Generator | None = None) -> Tensor:

@@ -78,7 +78,7 @@ class Poisson(TorchPoisson, CountDistribution):  # type: ignore[misc]  # same su
 
     def get_normalized(self, key: str) -> Tensor:
         """The mean (``"mu"``) or the ``scale`` handed over at construction (``"scale"``)."""
-        return normalized(self, key, mu=self.rate, scale=self.scale)
+        return normalized(self, key, mu=lambda: self.rate, scale=lambda: self.scale)
 
     @torch.no_grad()
     def sample(self, sample_shape: Shape | None = None, *, generator: torch.Generator | None = None) -> Tensor:

@@ -55,7 +55,7 @@ class PositiveDistribution(Distribution):
 
     def get_normalized(self, key: str) -> Tensor:
         """The mean (``"mu"``), or the value handed over at construction (``"scale"``)."""
-        return normalized(self, key, mu=self.mean, scale=self._carried)
+        return normalized(self, key, mu=lambda: self.mean, scale=self._carried)
 
     @torch.no_grad()
     def sample(self, sample_shape: Shape | None = None, *, generator: torch.Generator | None = None) -> Tensor:

@@ -142,9 +142,12 @@ def _over_batches(
     """Values of an encoded minibatch averaged over the batches it is decoded as, ``(..., n, g)``."""
     first, *others = batches
     total = read(outputs, decode(module, tensors, encoded, first), columns)
+    if not others:
+        return total
+    total = total / len(batches)
     for batch in others:
-        total = total + read(outputs, decode(module, tensors, encoded, batch), columns)
-    return total / len(batches) if others else total
+        total.add_(read(outputs, decode(module, tensors, encoded, batch), columns), alpha=1 / len(batches))
+    return total
 
 
 def draw_rows(cells_n: np.ndarray, n_rows: int, rng: np.random.Generator) -> np.ndarray:
