@@ -28,6 +28,8 @@ def test_kl_weight(epoch, step, epochs, steps, expected):
 def test_kl_weight_between_bounds():
     weights = [kl_weight(e, 0, 4, None, max_kl_weight=0.5, min_kl_weight=0.1) for e in range(6)]
     assert weights == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.5])
+    late = [kl_weight(e, 0, 4, None, 1.0, 0.1, begins_at=0.5) for e in range(6)]
+    assert late == pytest.approx([0.1, 0.1, 0.1, 0.55, 1.0, 1.0])
     with pytest.raises(ValueError, match=r"min_kl_weight=0\.9 is above max_kl_weight=0\.5"):
         kl_weight(0, 0, 4, None, 0.5, 0.9)
 

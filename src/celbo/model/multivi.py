@@ -16,12 +16,13 @@ from ..data.fields import LayerField, NumericalJointObsField, ProteinLayerField,
 from ..data.fields.dataframe import RowNumberField
 from ..module.likelihoods import Dispersion, LatentDistribution, Placement, ProteinDispersion
 from ..module.modalities import ModalityPenalty
-from ..module.multinetworks import CountLikelihoodName, ModalityWeights
+from ..module.multinetworks import NARROW, CountLikelihoodName, ModalityWeights
 from ..module.multivae import MULTIVAE
 from ..posterior import Output
 from ..posterior.protein import foreground_of
 from ..train import AdversarialTrainingPlan
 from ..train.method import PASSED_ON, SPLIT, WHERE, Argument, training
+from ..train.recipes import find_recipe
 from ..verbs.multimodal import MultimodalMixin
 from .base import ArchesMixin, BaseMudataMinifiedModeModelClass, UnsupervisedTrainingMixin, setup_method
 from .base.made_with import given_arguments
@@ -29,16 +30,19 @@ from .peakvi import PEAKVI
 
 __all__ = ["MULTIVI"]
 
-_FEWEST_FOR_ONE_CYCLE = 64
-"""Hidden units from which modalities and types hold together at a high rate."""
-
-_OF_NARROW: Mapping[str, Any] = {"recipe": "classic", "max_epochs": 200, "lr": 1e-3}
-"""Settings of fewer hidden units, which panels of a few hundred regions have by default."""
+_OF_NARROW: Mapping[str, Any] = {**PEAKVI._own_recipe, "lr": 1e-2, "n_steps_kl_warmup": None, "gives_up_after": 1.0}
+_WARMUP = 0.7  # of the run
+_FREE_FIRST = {"min_kl_weight": 1e-3, "kl_warmup_begins_at": 4 / 7, "warms_penalty": True}
+"""For 0.4 of the run hardly anything keeps latents of few units from saying what a cell is; else they stay empty."""
 
 
 def _train_settings(model: "MULTIVI", options: dict[str, Any]) -> dict[str, Any]:
     adversary = options.pop("adversarial_mixing") and model.summary_stats.get("n_batch", 1) > 1
-    plan = {"adversarial_classifier": adversary, "scale_adversarial_loss": 1.0}
+    plan: dict[str, Any] = {"adversarial_classifier": adversary, "scale_adversarial_loss": 1.0}
+    warmup = {options["n_steps_kl_warmup"], options["n_epochs_kl_warmup"]}
+    if model._own_settings(options["recipe"], asked=True) is _OF_NARROW and warmup == {None}:
+        n_epochs = find_recipe(options["recipe"]).epochs_of(options, model.module.n_obs, model.module.n_batch)
+        plan |= _FREE_FIRST | {"n_epochs_kl_warmup": max(1, round(_WARMUP * n_epochs))}
     return options | {"plan_kwargs": plan | dict(options["plan_kwargs"] or {})}
 
 
@@ -182,9 +186,8 @@ class MULTIVI(MultimodalMixin, ArchesMixin, UnsupervisedTrainingMixin, BaseMudat
         }
 
     def _own_settings(self, recipe: str, asked: bool) -> Mapping[str, Any]:
-        is_narrow = self.module is not None and self.module.n_hidden < _FEWEST_FOR_ONE_CYCLE
-        by_default = recipe == "one_cycle" and not asked
-        return _OF_NARROW if is_narrow and by_default else super()._own_settings(recipe, asked)
+        is_narrow = self.module is not None and self.module.n_hidden < NARROW
+        return _OF_NARROW if is_narrow and recipe != "classic" else super()._own_settings(recipe, asked)
 
     @property
     def _of_mudata(self) -> bool:
@@ -248,10 +251,9 @@ class MULTIVI(MultimodalMixin, ArchesMixin, UnsupervisedTrainingMixin, BaseMudat
         protein_names_uns_key
             Entry of ``adata.uns`` with their names; None: columns of the table.
         """
-        batch = bundles.batch(batch_key)
         fields: bundles.Fields = [
             *bundles.counts(layer),
-            *batch,
+            *bundles.batch(batch_key),
             *bundles.labels(None),
             NumericalJointObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, _names(size_factor_key), required=False),
             *bundles.covariates(categorical_covariate_keys, continuous_covariate_keys),
@@ -304,12 +306,10 @@ class MULTIVI(MultimodalMixin, ArchesMixin, UnsupervisedTrainingMixin, BaseMudat
             *of("continuous_covariate_keys", [numbers]),
             *bundles.in_modality(None, [RowNumberField(REGISTRY_KEYS.INDICES_KEY, "_indices")]),
         ]
-        regions: bundles.Fields = [LayerField(REGISTRY_KEYS.ATAC_X_KEY, atac_layer)]
-        proteins: bundles.Fields = [
-            ProteinLayerField(REGISTRY_KEYS.PROTEIN_EXP_KEY, protein_layer, use_batch_mask=False)
-        ]
-        tables = {"rna_layer": bundles.counts(rna_layer), "atac_layer": regions, "protein_layer": proteins}
-        return fields + [field for name in tables if name in where for field in of(name, tables[name])]
+        proteins = ProteinLayerField(REGISTRY_KEYS.PROTEIN_EXP_KEY, protein_layer, use_batch_mask=False)
+        fields += of("rna_layer", bundles.counts(rna_layer)) if "rna_layer" in where else []
+        fields += of("atac_layer", [LayerField(REGISTRY_KEYS.ATAC_X_KEY, atac_layer)]) if "atac_layer" in where else []
+        return fields + (of("protein_layer", [proteins]) if "protein_layer" in where else [])
 
 
 def _names(keys: Sequence[str] | str | None) -> list[str] | None:

@@ -60,9 +60,8 @@ def _warmup(model: "TOTALVI", recipe: Recipe, options: Mapping[str, Any]) -> dic
     n_cells, n_batch = model.summary_stats["n_cells"], model.summary_stats["n_batch"]
     if recipe.name == "classic":
         return {"n_steps_kl_warmup": int(_CLASSIC_WARMUP * n_cells)}
-    recipe = recipe.from_counts or recipe
-    sizes = (n_cells, options.get("batch_size") or recipe.batch_size(n_cells, n_batch), n_batch)
-    return {"n_epochs_kl_warmup": max(1, round(_WARMUP * (options["max_epochs"] or recipe.max_epochs(*sizes))))}
+    n_epochs = (recipe.from_counts or recipe).epochs_of(options, n_cells, n_batch)
+    return {"n_epochs_kl_warmup": max(1, round(_WARMUP * n_epochs))}
 
 
 def _train_settings(model: "TOTALVI", options: dict[str, Any]) -> dict[str, Any]:

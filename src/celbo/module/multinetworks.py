@@ -31,6 +31,7 @@ from .modalities import ModalityPenalty
 __all__ = [
     "MODALITIES",
     "MOST_LOG",
+    "NARROW",
     "CountLikelihoodName",
     "ModalityWeights",
     "MultimodalNetworks",
@@ -46,6 +47,12 @@ CountLikelihoodName = Literal["zinb", "nb", "poisson"]
 _KEYS = (REGISTRY_KEYS.X_KEY, REGISTRY_KEYS.ATAC_X_KEY, REGISTRY_KEYS.PROTEIN_EXP_KEY)
 _MOST_HIDDEN = 128
 _VAR_EPS = 1e-4
+NARROW = 64
+"""Fewer hidden units than these, which panels of a few hundred regions have by default, need a start of their own."""
+
+_FIRST_LOG_VARIANCE = -4.0
+"""What theirs begin with. At a variance of 1 draws hide what the means say, and decoders learn to ignore them."""
+
 MOST_LOG = 15.0
 """Most of a log library or log variance: beyond, single precision has no room for what follows."""
 
@@ -143,6 +150,9 @@ class MultimodalNetworks(BaseMinifiedModeModuleClass):
         self.z_encoder_accessibility = Encoder(n_regions, **of_latents)
         self.l_encoder_accessibility = AccessibilityDecoder(n_regions, **of_library)
         self.z_encoder_protein = Encoder(n_proteins, **of_latents)
+        if self.n_hidden < NARROW and not self.scvi_tools_figures:
+            for encoder in (self.z_encoder_expression, self.z_encoder_accessibility, self.z_encoder_protein):
+                nn.init.constant_(encoder.var_encoder.bias, _FIRST_LOG_VARIANCE)
 
     def _add_decoders(self, n_input: int, deep: bool, layers: dict[str, Any]) -> None:
         layers = {"n_input": n_input, "n_hidden": self.n_hidden, **layers}

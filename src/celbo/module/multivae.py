@@ -278,8 +278,9 @@ class MULTIVAE(MultimodalNetworks):
         inference_outputs: Mapping[str, Any],
         generative_outputs: Mapping[str, Any],
         kl_weight: Tensor | float = 1.0,
+        warms_penalty: bool = False,
     ) -> LossOutput:
-        """Loss of the file's formula, the KL divergence weighted by ``kl_weight``."""
+        """Loss of the file's formula, the KL divergence weighted by ``kl_weight``, and so the penalty, if it warms."""
         counts, has_nm = self._counts(tensors), inference_outputs["has"]
         nothing = torch.zeros(len(has_nm), device=has_nm.device)
         terms: dict[str, Tensor] = {}
@@ -292,7 +293,8 @@ class MULTIVAE(MultimodalNetworks):
         penalty_n = pair_penalty(
             inference_outputs["posteriors"], has_nm, self.modality_penalty, self.scvi_tools_figures
         )
-        loss = (sum(terms.values()) + kl_weight * kl_n + penalty_n).mean()
+        penalty_weight = kl_weight if warms_penalty else 1.0
+        loss = (sum(terms.values()) + kl_weight * kl_n + penalty_weight * penalty_n).mean()
         kl = {"kl_divergence_z": kl_n, "kl_divergence_paired": penalty_n}
         extra = self._payload(tensors, inference_outputs) if self.extra_payload_autotune else {}
         return LossOutput(loss, reconstruction_loss=terms, kl_local=kl, extra_metrics=extra)

@@ -82,6 +82,11 @@ class Recipe:
         rate = {} if self.lr is None else {"lr": self.lr(n_obs or _MANY, n_steps or _MANY)}
         return dict(self.plan_kwargs) | rate | dict(plan_cls._recipe_kwargs.get(self.name, {}))
 
+    def epochs_of(self, options: Mapping[str, Any], n_obs: int, n_batch: int) -> int:
+        """Epochs of a training with these arguments of ``train``: those asked for, else what the recipe says."""
+        batch_size = options.get("batch_size") or self.batch_size(n_obs, n_batch)
+        return options.get("max_epochs") or self.max_epochs(n_obs, batch_size, n_batch)
+
     def for_cells(self, n_train: int) -> "Recipe":
         """The recipe for so many training cells, where the user names neither recipe nor epochs.
 

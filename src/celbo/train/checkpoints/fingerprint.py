@@ -191,7 +191,13 @@ def _as_declared(saved: Mapping[str, Any], present: Mapping[str, Any]) -> Mappin
 _UNKNOWN_ONCE = frozenset({"digest", "streamed"})
 """What checkpoints of earlier versions lack: nothing to compare with."""
 
-_ONCE_FIXED = {"dispersion_lr_factor": 1.0, "batch_norm_momentum": None, "keep_best_from": 0.0, "gives_up_after": 1.0}
+_ONCE_FIXED = {
+    "dispersion_lr_factor": 1.0,
+    "batch_norm_momentum": None,
+    "keep_best_from": 0.0,
+    "gives_up_after": 1.0,
+    "kl_warmup_begins_at": 0.0,
+}
 """Settings that checkpoints of earlier versions lack, with the value that all runs had then."""
 
 

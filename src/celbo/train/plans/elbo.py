@@ -41,6 +41,8 @@ class TrainingPlan(Plan):
         Train only the parameters under ``module.decoder``.
     n_steps_kl_warmup, n_epochs_kl_warmup
         Length of the linear KL warm-up; epochs win when both are set; 0 or None: no warm-up.
+    kl_warmup_begins_at
+        Share of the warm-up before which the KL weight stays at its minimum.
     reduce_lr_on_plateau, lr_factor, lr_patience, lr_threshold, lr_scheduler_metric, lr_min
         Multiply the learning rate by ``lr_factor`` once ``lr_scheduler_metric`` has not fallen for ``lr_patience``
         epochs.
@@ -106,6 +108,7 @@ class TrainingPlan(Plan):
         lr_warmup_fraction: float = 0.1,
         dispersion_lr_factor: Annotated[float, Number(0, above=True)] = 1.0,
         batch_norm_momentum: Annotated[float | None, Number(0, 1, above=True)] = None,
+        kl_warmup_begins_at: Annotated[float, Number(0, 1, below=True)] = 0.0,
         **loss_kwargs: Any,
     ) -> None:
         super().__init__()
@@ -119,12 +122,11 @@ class TrainingPlan(Plan):
         self.module = torch.compile(module, **(compile_kwargs or {})) if compile else module
         self.optimizer_creator = optimizer_creator
         self.lr, self.eps, self.weight_decay = lr, eps, weight_decay
-        self.update_only_decoder = update_only_decoder
+        self.update_only_decoder, self.kl_warmup_begins_at = update_only_decoder, kl_warmup_begins_at
         self.n_steps_kl_warmup, self.n_epochs_kl_warmup = n_steps_kl_warmup, n_epochs_kl_warmup
         self.max_kl_weight, self.min_kl_weight = max_kl_weight, min_kl_weight
-        self.reduce_lr_on_plateau = reduce_lr_on_plateau
+        self.reduce_lr_on_plateau, self.lr_scheduler_metric = reduce_lr_on_plateau, lr_scheduler_metric
         self.lr_factor, self.lr_patience, self.lr_threshold, self.lr_min = lr_factor, lr_patience, lr_threshold, lr_min
-        self.lr_scheduler_metric = lr_scheduler_metric
         self.lr_warmup_fraction = lr_warmup_fraction
         self.dispersion_lr_factor, self.batch_norm_momentum = dispersion_lr_factor, batch_norm_momentum
         self._is_compiled = compile
@@ -166,6 +168,7 @@ class TrainingPlan(Plan):
             self.n_steps_kl_warmup,
             self.max_kl_weight,
             self.min_kl_weight,
+            self.kl_warmup_begins_at,
         )
 
     @property

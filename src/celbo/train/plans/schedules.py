@@ -22,10 +22,11 @@ def kl_weight(
     n_steps_kl_warmup: int | None,
     max_kl_weight: float = 1.0,
     min_kl_weight: float = 0.0,
+    begins_at: float = 0.0,
 ) -> float:
     r"""Weight of the local KL term during its linear warm-up.
 
-    .. math:: w(t) = w_{\min} + (w_{\max} - w_{\min}) \min(1, t / T)
+    .. math:: w(t) = w_{\min} + (w_{\max} - w_{\min}) \min(1, \max(0, t - sT) / (T - sT))
 
     Parameters
     ----------
@@ -35,6 +36,8 @@ def kl_weight(
         Length :math:`T` of the warm-up; epochs win when both are set, and 0 or None means unset.
     max_kl_weight, min_kl_weight
         Where the weight ends and begins.
+    begins_at
+        Share :math:`s` of the warm-up, below 1, before which the weight stays at its minimum.
 
     Raises
     ------
@@ -49,6 +52,8 @@ def kl_weight(
         progress = step / n_steps_kl_warmup
     else:
         progress = 1.0
+    if progress < 1 and begins_at:
+        progress = max(0.0, progress - begins_at) / (1 - begins_at)
     return max_kl_weight if progress >= 1 else min_kl_weight + (max_kl_weight - min_kl_weight) * progress
 
 
