@@ -4,6 +4,7 @@ import subprocess
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.stats import spearmanr
@@ -13,8 +14,8 @@ import celbo
 from celbo import io
 from celbo.core import ArgumentError
 from celbo.external import Decipher
-from celbo.external.decipher import DecipherModule
-from celbo.external.decipher.plots import plot_gene_patterns, plot_trajectories
+from celbo.external.decipher import DecipherModule, perturbation_shifts
+from celbo.external.decipher.plots import plot_gene_patterns, plot_shifts, plot_trajectories
 from celbo.external.decipher.utils import Trajectory, rotate_decipher_components
 from celbo.ops.random import private_rng
 
@@ -277,3 +278,49 @@ def test_time_follows_the_order_of_real_clusters(shared_dir):
         on_the_way = np.isfinite(time_n)
         place_n = [clusters_in_order.index(name) for name in clusters[on_the_way]]
         assert spearmanr(time_n[on_the_way], place_n)[0] > 0.6
+
+
+def moved_cells():
+    """200 cells of two types, under a drug or none, which moves the first type by (2, 0)."""
+    rng = np.random.default_rng(0)
+    obs = pd.DataFrame({"type": ["a", "b"] * 100, "drug": ["none"] * 100 + ["x"] * 100}, [f"c{i}" for i in range(200)])
+    v = rng.normal(size=(200, 2)) + np.outer((obs["type"] == "a") & (obs["drug"] == "x"), [2.0, 0.0])
+    return ad.AnnData(np.ones((200, 1), np.float32), obs, obsm={"v": v})
+
+
+def test_shifts_are_those_that_were_made():
+    adata = moved_cells()
+    before = np.random.get_state()[1].copy()
+    found = perturbation_shifts(adata, "v", "drug", "none", "type", seed=1).set_index("group")
+    assert (np.random.get_state()[1] == before).all()
+    first, second = (
+        adata.obsm["v"][((adata.obs["type"] == "a") & (adata.obs["drug"] == drug))] for drug in ("x", "none")
+    )
+    np.testing.assert_allclose(found.loc["a", ["shift_0", "shift_1"]].astype(float), first.mean(0) - second.mean(0))
+    spread = np.sqrt(
+        (((first - first.mean(0)) ** 2).sum(1).mean() + ((second - second.mean(0)) ** 2).sum(1).mean()) / 2
+    )
+    np.testing.assert_allclose(found.loc["a", "in_spreads"] * spread, found.loc["a", "length"])
+    assert found.loc["a", "p_value"] == pytest.approx(1 / 1001)
+    assert found.loc["b", "p_value"] > 0.05
+    again = perturbation_shifts(adata, "v", "drug", "none", "type", seed=1).set_index("group")
+    pd.testing.assert_frame_equal(found, again)
+    arrows = plot_shifts(adata, "v", found.reset_index(), color="type").axes[0].texts
+    assert [text.get_text() for text in arrows] == ["", "a, x", "", "b, x"]
+
+
+def test_shifts_that_cannot_be():
+    adata = moved_cells()
+    for given, said in (
+        (("w", "drug", "none"), r"No key of adata\.obsm is called 'w'"),
+        (("v", "drugs", "none"), "Did you mean 'drug'"),
+        (("v", "drug", "nine"), "Did you mean 'none'"),
+        (("v", "drug", "none", "drug"), "No group has 2 cells under 'none' and 2 under another value"),
+    ):
+        with pytest.raises(ArgumentError, match=said):
+            perturbation_shifts(adata, *given)
+    adata.obsm["v"][3, 0] = np.nan
+    with pytest.raises(ArgumentError, match="not finite: leave those cells out"):
+        perturbation_shifts(adata, "v", "drug", "none")
+    with pytest.raises(ArgumentError, match=r"No key of adata\.obsm"):
+        plot_shifts(adata, "w", pd.DataFrame())

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 
 from ...core import ArgumentError, checked, unknown_name
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_gene_patterns", "plot_trajectories"]
+__all__ = ["plot_gene_patterns", "plot_shifts", "plot_trajectories"]
 
 _DOT = 4
 
@@ -83,6 +84,43 @@ def plot_gene_patterns(
         low, high = (patterns[name][:, column] for name in ("q25", "q75"))
         ax.fill_between(patterns["times"], low, high, color=line.get_color(), alpha=0.2, linewidth=0)
     ax.legend(frameon=False)
+    return figure
+
+
+@checked
+def plot_shifts(
+    adata: AnnData,
+    rep_key: Annotated[str, Text()],
+    shifts: pd.DataFrame,
+    color: Annotated[str | None, Text()] = None,
+) -> "Figure":
+    """Cells in the first two dimensions of a latent space, and an arrow for each shift of a group by a condition.
+
+    Parameters
+    ----------
+    adata
+        Cells, with that latent space in ``adata.obsm``.
+    rep_key
+        Its key.
+    shifts
+        What :func:`~celbo.external.decipher.perturbation_shifts` gave, or some of its rows.
+    color
+        Column of ``adata.obs`` to colour cells by; None: one grey.
+
+    Raises
+    ------
+    ArgumentError
+        ``adata.obsm`` has no such key, or ``adata.obs`` no column ``color``.
+    """
+    if rep_key not in adata.obsm:
+        raise ArgumentError(unknown_name("key of adata.obsm", rep_key, list(adata.obsm)))
+    figure, ax = _figure(rep_key)
+    _scatter(ax, np.asarray(adata.obsm[rep_key]), None if color is None else _column(adata, color))
+    for row in shifts.to_dict("records"):
+        start = (row["from_0"], row["from_1"])
+        end = (start[0] + row["shift_0"], start[1] + row["shift_1"])
+        ax.annotate("", end, start, arrowprops={"arrowstyle": "->"})
+        ax.annotate(f"{row['group']}, {row['condition']}", end, fontsize=7)
     return figure
 
 
