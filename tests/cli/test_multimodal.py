@@ -114,6 +114,17 @@ def test_a_run(runs, model):
     assert set(embedded.obs["donor"]) == {"a", "b"}
 
 
+def test_a_reader_of_one_matrix_names_the_reader_of_all(place):
+    from celbo.cli.errors import as_options
+    from celbo.data import read, read_mudata
+
+    with pytest.raises(ValueError, match="holds 3 modalities") as refused:
+        read(place.folder / "cite.h5mu")
+    assert str(refused.value).endswith("All of them, for a model of several: celbo.data.read_mudata.")
+    assert list(read_mudata(place.folder / "cite.h5mu").mod) == ["gex", "adt", "hto"]
+    assert as_options(str(refused.value)).endswith("--model totalvi and multivi take several.")
+
+
 @pytest.fixture(scope="module")
 def query(place):
     """Some cells of a batch that no model knows, the modalities by other names, genes the other way round."""

@@ -56,6 +56,7 @@ _REMEDIES = {
     r"SCAR\.get_ambient_profile\(adata, raw_adata\) with": "--ambient RAW.h5,",
     r"ambient_profile is not given": "--ambient is not given",
     r"\(celbo\.data\.open\(\.\.\., stream=False\)\)": "(--data load)",
+    r" All of them, for a model of several: celbo\.data\.read_mudata\.": " --model totalvi and multivi take several.",
     r": celbo\.data\.read reads .*?\.": ". Give files that hold several, as .h5mu, or choose a --model of one.",
     r"\(encode_covariates=False\)": "(it was trained without --encode-covariates)",
     r"with encode_covariates=True, or pass freeze_expression=False,[^.]*": "with --encode-covariates",

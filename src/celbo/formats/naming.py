@@ -89,9 +89,10 @@ def only_one(path: Path, what: str, sizes: Mapping[str, str], modality: str | No
     if len(sizes) == 1:
         return next(iter(sizes))
     there = ", ".join(f"{name!r} ({size})" for name, size in sizes.items())
+    together = " All of them, for a model of several: celbo.data.read_mudata." if what == "modalities" else ""
     raise ValueError(
         f"{path} holds {len(sizes)} {what}, and a model of one matrix takes one of them: {there}. Say which, for "
-        f"example modality='{_likeliest(list(sizes))}'."
+        f"example modality='{_likeliest(list(sizes))}'.{together}"
     )
 
 
