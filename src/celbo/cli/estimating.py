@@ -52,7 +52,6 @@ COST: Mapping[str, float] = {
 }
 """Model -> time for a pass over the cells, by that of scvi: 2,000 simulated cells of 1,000 features, one thread."""
 
-_EPOCHS: Mapping[str, int] = {"multivi": 200}
 _FEWER_EPOCHS = ("drvi", "mrvi")
 """Models whose ``train`` settles on fewer epochs than their recipe says."""
 
@@ -174,7 +173,7 @@ def default_epochs(kind: Kind, size: Size) -> tuple[int, bool]:
     recipe = find_recipe(default_recipe(cls, cls._training_plan_cls))
     stops = bool(defaults.get("early_stopping")) or defaults.get("gives_up_after", 1) < 1
     stops = stops or recipe.converges or kind.name in _FEWER_EPOCHS
-    if (epochs := _EPOCHS.get(kind.name, defaults.get("max_epochs"))) is not None:
+    if (epochs := defaults.get("max_epochs")) is not None:
         return int(epochs), stops
     n_train = _trained(size)
     recipe = recipe.for_cells(n_train) if cls._few_cells_by_classic else recipe
