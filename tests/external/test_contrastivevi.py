@@ -7,6 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import cross_val_predict
 from torch.distributions import Normal, kl_divergence
 
 from celbo.core import REGISTRY_KEYS
@@ -280,3 +283,26 @@ def test_answers_are_those_of_scvi_tools(case, check_case):
     asked, compared, faults = check_case(case)
     assert faults == []
     assert compared > asked > 10
+
+
+def test_targets_of_a_screen_are_told_from_controls(shared_dir):
+    """Knocked out genes of the interferon pathway are far from control, CD86 is not."""
+    path = shared_dir / "data" / "perturb_thp1_eccite.h5ad"
+    if not path.exists():
+        pytest.skip("no perturb_thp1_eccite.h5ad in 'shared/data'")
+    adata = ad.read_h5ad(path)
+    adata = adata[adata.obs["target"].isin(["non-targeting", "IFNGR2", "JAK2", "CD86"])].copy()
+    target = adata.obs["target"].astype(str).to_numpy()
+    is_control = target == "non-targeting"
+    ContrastiveVI.setup_anndata(adata, batch_key="replicate")
+    model = ContrastiveVI(adata)
+    model.train(np.flatnonzero(is_control), np.flatnonzero(~is_control), max_epochs=10, **QUICK)
+    s = model.get_latent_representation()
+
+    def auroc(name):
+        rows = np.flatnonzero(is_control | (target == name))
+        p = cross_val_predict(LogisticRegression(), s[rows], target[rows] == name, method="predict_proba")[:, 1]
+        return roc_auc_score(target[rows] == name, p)
+
+    assert min(auroc("IFNGR2"), auroc("JAK2")) > 0.8  # 0.79 and 0.88 by logs of all genes
+    assert auroc("CD86") < 0.6

@@ -272,3 +272,19 @@ def test_answers_are_those_of_scvi_tools(case, check_case):
     asked, compared, faults = check_case(case)
     assert faults == []
     assert compared > asked > 10
+
+
+def test_the_profile_of_real_droplets_is_the_mean_of_those_without_a_cell(shared_dir):
+    path = shared_dir / "data" / "droplets_raw_pbmc_toy.h5ad"
+    if not path.exists():
+        pytest.skip("no droplets_raw_pbmc_toy.h5ad in 'shared/data'")
+    droplets = ad.read_h5ad(path)
+    is_cell = droplets.obs["is_cell"].astype(bool).to_numpy()
+    cells = droplets[is_cell].copy()
+    SCAR.get_ambient_profile(cells, droplets, prob=0.3)
+    found_g, (soup_g, own_g) = (
+        np.asarray(cells.varm["ambient_profile"]).ravel(),
+        (np.asarray(droplets[rows].X.sum(0)).ravel() for rows in (~is_cell, is_cell)),
+    )
+    assert np.abs(found_g - soup_g / soup_g.sum()).sum() / 2 < 0.02  # of cells: 0.56
+    assert np.abs(own_g / own_g.sum() - soup_g / soup_g.sum()).sum() / 2 > 0.5
