@@ -1,5 +1,6 @@
 """SCBASSET: its tower against a plain one, its areas against scipy, sequences from files, a planted motif, archives."""
 
+import logging
 import subprocess
 
 import anndata as ad
@@ -122,6 +123,22 @@ def test_any_length_that_the_tower_allows(length, positions):
     module = ScBassetModule(2, n_filters_init=2, n_filters_pre_bottleneck=2, sequence_length=length).eval()
     assert module.bottleneck.dense.in_features == 2 * positions
     assert module.inference(torch.zeros(1, length))["region_embedding"].shape == (1, 32)
+
+
+def test_what_is_empty_is_called_what_it_is(caplog):
+    adata = regions()
+    adata.X[[3, 7]] = 0
+    adata.X[:, 4] = 0
+    logger = logging.getLogger("celbo")
+    logger.addHandler(caplog.handler)
+    SCBASSET.setup_anndata(adata, dna_code_key="dna_code")
+    logger.removeHandler(caplog.handler)
+    said = [record.getMessage() for record in caplog.records]
+    assert any("2 of 60 regions have no counts ('3', '7')" in one for one in said)
+    assert any("1 of 20 cells have no counts ('4')" in one for one in said)
+    adata.X[:] = 0
+    with pytest.warns(UserWarning, match="all 60 regions are empty"):
+        SCBASSET.setup_anndata(adata, dna_code_key="dna_code")
 
 
 def test_sequences_that_are_too_short():

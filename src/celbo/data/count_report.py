@@ -32,6 +32,9 @@ NO_COUNTS = "does not contain unnormalized count data"
 Severity = Literal["error", "warning", "info"]
 
 
+_CELLS_BY_GENES = ("cells", "genes")
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing to know about a matrix.
@@ -95,6 +98,8 @@ class CountReport(Explained):
         Finite entries above 2**31.
     bad_cells
         ``(n,)`` booleans, cells with an entry that is no count; empty where there are none.
+    axes
+        What rows and columns are called in messages.
     """
 
     n_cells: int
@@ -114,6 +119,7 @@ class CountReport(Explained):
     cells_per_gene: np.ndarray
     n_huge: int = 0
     bad_cells: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    axes: tuple[str, str] = _CELLS_BY_GENES
 
     @classmethod
     def from_tally(
@@ -149,6 +155,7 @@ class CountReport(Explained):
             genes_per_cell=genes_n,
             cells_per_gene=cells_g,
             bad_cells=np.logical_or.reduce(list(rows.values())) if rows else np.zeros(0, bool),
+            axes=_CELLS_BY_GENES,
         )
 
     @property
@@ -230,16 +237,16 @@ class CountReport(Explained):
         if axis == "cells" and count == total:
             return Finding(
                 "warning",
-                f"{where} {NO_COUNTS}: all {total} cells are empty, so there is nothing to learn from.",
+                f"{where} {NO_COUNTS}: all {total} {self.axes[0]} are empty, so there is nothing to learn from.",
                 _instead(elsewhere),
             )
         names = _listed(self.first[f"empty_{axis}"], count)
-        message = f"{where}: {count} of {total} {axis} have no counts ({names})."
+        message = f"{where}: {count} of {total} {self.axes[axis == 'genes']} have no counts ({names})."
         return Finding("info", message, f"They teach a model nothing: sc.pp.filter_{axis}(adata, min_counts=1).")
 
     def _cells(self, kind: str) -> str:
         count = self.n_cells_with[kind]
-        return f"{count} of {self.n_cells} cells ({_listed(self.first[kind], count)})"
+        return f"{count} of {self.n_cells} {self.axes[0]} ({_listed(self.first[kind], count)})"
 
     def raise_if_bad(
         self, where: str = "The matrix", elsewhere: Sequence[str] | None = None, cure_of_nan: str | None = None

@@ -1,5 +1,6 @@
 """The count matrix: ``adata.X``, a layer, or ``adata.raw.X``."""
 
+import dataclasses
 import logging
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,8 @@ class LayerField(BaseAnnDataField):
         Warn when the counts look like reads (mostly even) instead of fragments.
     use_raw
         Take ``adata.raw.X``; the genes are those of ``adata.raw`` then.
+    axes
+        What messages call rows and columns.
 
     Raises
     ------
@@ -67,11 +70,12 @@ class LayerField(BaseAnnDataField):
         check_fragment_counts: bool = False,
         *,
         use_raw: bool = False,
+        axes: tuple[str, str] = ("cells", "genes"),
     ) -> None:
         if use_raw and layer is not None:
             raise ValueError(f"layer={layer!r} and use_raw=True name two matrices: pass one of them.")
         super().__init__(registry_key, RAW if use_raw else "X" if layer is None else "layers", layer)
-        self.use_raw = use_raw
+        self.use_raw, self.axes = use_raw, axes
         self.is_count_data = is_count_data
         self.correct_data_format = correct_data_format
         self.check_fragment_counts = check_fragment_counts
@@ -164,7 +168,8 @@ class LayerField(BaseAnnDataField):
     def _check_counts(self, adata: AnnData) -> None:
         x = anndata_value(adata, self.attr_name, self.attr_key)
         with tracking(f"Reading {self.place}", "rows") as progress:
-            report = check_counts(x, obs_names=adata.obs_names, var_names=self.column_names(adata), progress=progress)
+            found = check_counts(x, obs_names=adata.obs_names, var_names=self.column_names(adata), progress=progress)
+        report = dataclasses.replace(found, axes=self.axes)
         elsewhere = None if report.is_counts and report.nnz else self._other_places(adata)
         report.raise_if_bad(self.place, elsewhere, self.cure_of_nan)
         report.tell(self.place, elsewhere)

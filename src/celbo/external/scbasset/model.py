@@ -264,7 +264,7 @@ class SCBASSET(UnsupervisedTrainingMixin, BaseModelClass):
             Numbers that are not codes of bases.
         """
         return [
-            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True),
+            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True, axes=("regions", "cells")),
             SequenceField(DNA_CODE_KEY, dna_code_key),
             CategoricalVarField(REGISTRY_KEYS.BATCH_KEY, batch_key),
         ]
