@@ -520,6 +520,7 @@ def test_a_model_of_cells_in_memory_loads_no_reader_of_files():
 def test_few_files_are_entered_on_the_way_to_the_first_gradients(monkeypatch):
     adata = synthetic_iid(batch_size=50, seed=0)
     SCVI.setup_anndata(adata, batch_key="batch")
+    SCVI(adata).train(max_epochs=1, max_steps=1, accelerator="cpu", verbose=0)  # compiles, where nobody has yet
     entered = set()
 
     def enter(frame, event, argument):
