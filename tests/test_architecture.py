@@ -22,6 +22,7 @@ import torch
 
 from celbo.data import synthetic_iid
 from celbo.model import SCVI
+from celbo.ops.native.threads import working_threads
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "src" / "celbo"
@@ -518,6 +519,7 @@ def test_a_model_of_cells_in_memory_loads_no_reader_of_files():
 
 
 def test_few_files_are_entered_on_the_way_to_the_first_gradients(monkeypatch):
+    """On one thread: more of them look around for who else wants the processors."""
     adata = synthetic_iid(batch_size=50, seed=0)
     SCVI.setup_anndata(adata, batch_key="batch")
     SCVI(adata).train(max_epochs=1, max_steps=1, accelerator="cpu", verbose=0)  # compiles, where nobody has yet
@@ -532,12 +534,13 @@ def test_few_files_are_entered_on_the_way_to_the_first_gradients(monkeypatch):
 
     monkeypatch.setattr(torch.Tensor, "backward", arrive)
     before = sys.getprofile()
-    sys.setprofile(enter)
-    try:
-        with pytest.raises(KeyError, match="as far as here"):
-            SCVI(adata).train(max_epochs=2, accelerator="cpu", verbose=0)
-    finally:
-        sys.setprofile(before)
+    with working_threads(1):
+        sys.setprofile(enter)
+        try:
+            with pytest.raises(KeyError, match="as far as here"):
+                SCVI(adata).train(max_epochs=2, accelerator="cpu", verbose=0)
+        finally:
+            sys.setprofile(before)
     assert 30 < len(entered) <= MAX_FILES_ENTERED, sorted(entered)
 
 

@@ -8,7 +8,7 @@ import pytest
 def test_page_and_json(trained, small, celbo, tmp_path):
     done = celbo("report", trained.folder, small.path, "-o", tmp_path / "r.html")
     assert done.exit_code == 0, done.stderr
-    assert done.stderr == "adata.X of the new data: 30 columns are matched by name, 10 others are not used\n"
+    assert done.stderr == "X of the new data: 30 columns are matched by name, 10 others are not used\n"
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "Did training converge?" in text
     assert "Verdict: " in done.stdout
