@@ -12,6 +12,7 @@ from celbo.external import SCVIVA
 from celbo.external.scviva import NicheLossOutput, nicheVAE
 from celbo.external.scviva.differential_expression import DifferentialExpressionResults
 from celbo.model.base import convert_archive, export_archive
+from celbo.ops.random import own_rng, private_rng
 
 QUICK = {"verbose": 0, "seed": 0, "accelerator": "cpu"}
 G = 24
@@ -73,7 +74,8 @@ def test_preprocessing_names_types_in_the_order_of_cells():
 
 @pytest.mark.parametrize("options", [{}, {"prior_mixture": True}, {"semisupervised": False, "spatial_weight": 2.5}])
 def test_the_loss_is_its_formula(options):
-    module = nicheVAE(5, 2, n_batch=2, n_labels=3, n_hidden=8, n_latent=3, **options).eval()
+    with private_rng(0):
+        module = nicheVAE(5, 2, n_batch=2, n_labels=3, n_hidden=8, n_latent=3, **options).eval()
     generator = torch.Generator().manual_seed(0)
     shares = torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0], [0.2, 0.2, 0.6]])
     tensors = {
@@ -83,7 +85,8 @@ def test_the_loss_is_its_formula(options):
         "niche_composition": shares,
         "latent_mean_ct_key": torch.randn(3, 6, generator=generator),
     }
-    encoded, decoded, record = module(tensors, loss_kwargs={"kl_weight": 0.25, "n_samples_mixture": 4000})
+    with own_rng(0):
+        encoded, decoded, record = module(tensors, loss_kwargs={"kl_weight": 0.25, "n_samples_mixture": 4000})
     x, z, qz = tensors["X"], encoded["z"], encoded["qz"]
     rho = decoded["px"].rate / x.sum(1, keepdim=True)
     torch.testing.assert_close(rho.sum(1), torch.ones(3))
