@@ -6,7 +6,6 @@ single-cell RNA-seq for tumor microenvironment profiling*, Nature Methods 2019.
 """
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -19,13 +18,13 @@ from ...core import REGISTRY_KEYS
 from ...data.fields import NumericalObsField, bundles
 from ...model.base import BaseModelClass, RNASeqMixin, setup_method
 from ...posterior.passes import Rows, decode, encode, evaluating, on_device
-from ...train.callbacks import Callback
 from ...train.config import as_list
 from ...train.method import PASSED_ON, SPLIT, STOPPING, WHERE, Argument, training
 from ...train.recipes import default_recipe
 from ...verbs.cells import asked
 from ...verbs.keys import offers_key
 from ..converging import ConvergingTrainingMixin
+from .clamping import ClampCallback
 from .markers import SIZES_OF_MARKERS, check_size_factors, markers_of
 from .module import CellAssignModule
 from .start import Survey, start_from_markers, survey_of
@@ -185,12 +184,3 @@ class CellAssign(ConvergingTrainingMixin, RNASeqMixin, BaseModelClass):
             *bundles.batch(batch_key),
             *bundles.covariates(categorical_covariate_keys, continuous_covariate_keys),
         ]
-
-
-class ClampCallback(Callback):
-    """Keep the log fold changes of markers at or above the module's ``min_delta``, after each step."""
-
-    def on_train_batch_end(self, trainer: object, plan: Any, *args: Any) -> None:
-        """Clamp them."""
-        with torch.no_grad():
-            plan.module.delta_log.clamp_(min=math.log(plan.module.min_delta))

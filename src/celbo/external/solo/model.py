@@ -4,7 +4,6 @@ Reference: Bernstein, Fong, Lam, Roy, Hendrickson and Kelley, *Solo: doublet ide
 semi-supervised deep learning*, Cell Systems 2020.
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -12,20 +11,18 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from ...core import REGISTRY_KEYS, ArgumentError, position_of, settings
+from ...core import REGISTRY_KEYS, ArgumentError
 from ...core.rules import rules
 from ...data import AnnDataManager
-from ...data.constants import RAW
 from ...data.fields import LayerField, bundles
-from ...dataloaders.row_sources.open import rows
-from ...dataloaders.row_sources.source import as_indices
 from ...model import SCVI
 from ...model.base import BaseModelClass, UnsupervisedTrainingMixin, setup_method
 from ...posterior.passes import Rows, evaluating, on_device
 from ...train import ClassifierTrainingPlan, Plan
 from ...train.method import PASSED_ON, SPLIT, STOPPING, WHERE, training
 from ...verbs.keys import offers_key
-from .module import DoubletClassifier, draw_parents, sums_of_pairs
+from .doublets import cells_of_batch, simulated_doublets
+from .module import DoubletClassifier
 
 __all__ = ["SOLO"]
 
@@ -122,7 +119,7 @@ class SOLO(UnsupervisedTrainingMixin, BaseModelClass):
         assert manager is not None
         if not rules().doublets_with_covariates and _COVARIATES & manager.data_registry.keys():
             raise ValueError("Initializing a SOLO model from SCVI with registered covariates is not supported.")
-        cells_n = _cells_of_batch(manager, restrict_to_batch)
+        cells_n = cells_of_batch(manager, restrict_to_batch)
         doublets = cls.create_doublets(manager, doublet_ratio, indices=cells_n)
         scvi_model.transfer_fields(doublets)
         names = adata.obs_names[cells_n].append(doublets.obs_names)
@@ -167,26 +164,7 @@ class SOLO(UnsupervisedTrainingMixin, BaseModelClass):
         >>> celbo.external.SOLO.create_doublets(scvi.adata_manager, doublet_ratio=1, seed=0).shape
         (400, 100)
         """
-        if doublet_ratio <= 0:
-            raise ValueError(
-                f"doublet_ratio is the number of doublets per cell and must be positive, got {doublet_ratio}."
-            )
-        adata = adata_manager.adata
-        assert adata is not None
-        cells_n = np.arange(adata.n_obs) if indices is None else as_indices(indices, adata.n_obs)
-        parents_m2 = cells_n[draw_parents(len(cells_n), int(doublet_ratio * len(cells_n)), seed)]
-        counts = adata_manager.get_from_registry(REGISTRY_KEYS.X_KEY)
-        columns = adata_manager.get_column_indexer(REGISTRY_KEYS.X_KEY)
-        own = [name for name in adata.obs if not str(name).startswith("_scvi_")]
-        obs = adata.obs[own].iloc[parents_m2[:, 0]].set_axis([f"sim_doublet_{m}" for m in range(len(parents_m2))])
-        names = adata_manager.get_state_registry(REGISTRY_KEYS.X_KEY)[LayerField.COLUMN_NAMES_KEY]
-        doublets = AnnData(sums_of_pairs(rows(counts, columns=columns), parents_m2), obs, pd.DataFrame(index=names))
-        place = adata_manager.data_registry[REGISTRY_KEYS.X_KEY]
-        if place.attr_name == "layers":
-            doublets.layers[place.attr_key] = doublets.X
-        if place.attr_name == RAW:
-            doublets.raw = doublets
-        return doublets
+        return simulated_doublets(adata_manager, doublet_ratio, indices, seed)
 
     @classmethod
     @setup_method
@@ -271,21 +249,6 @@ class SOLO(UnsupervisedTrainingMixin, BaseModelClass):
         kinds = self.get_state_registry(REGISTRY_KEYS.LABELS_KEY)["categorical_mapping"]
         frame = pd.DataFrame(answers.array(), adata.obs_names[asked_n], kinds)
         return frame if soft else frame.idxmax(axis=1)
-
-
-def _cells_of_batch(manager: AnnDataManager, batch: str | None) -> np.ndarray:
-    names = manager.get_state_registry(REGISTRY_KEYS.BATCH_KEY)["categorical_mapping"]
-    codes_n = np.asarray(manager.get_from_registry(REGISTRY_KEYS.BATCH_KEY)).reshape(-1)
-    if batch is None:
-        if len(names) > 1:
-            warnings.warn(
-                f"These cells are of {len(names)} batches. Doublets arise within a batch: pass restrict_to_batch and "
-                "take them one by one.",
-                UserWarning,
-                stacklevel=settings.warnings_stacklevel + 1,
-            )
-        return np.arange(len(codes_n))
-    return np.flatnonzero(codes_n == position_of(batch, list(names), "batch (restrict_to_batch)"))
 
 
 def _features(model: SCVI, adata: AnnData, cells: Any = None) -> np.ndarray:
