@@ -15,6 +15,7 @@ Not here: gradients of counts, second derivatives, ``torch.func`` transforms, ``
 
 from typing import Any
 
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -241,7 +242,7 @@ def _factor(logits: Tensor | None, size: int) -> tuple[Tensor, Tensor, Tensor]:
 def _open_entries(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Counts other than zero as CSR: where rows start, columns, values; the columns of a row in ascending order."""
     if x.layout == torch.sparse_csr:
-        starts, columns, values = _in_order(x.crow_indices(), x.col_indices(), x.values())
+        starts, columns, values = _in_order(x)
     else:
         is_open = x > 0
         starts = torch.nn.functional.pad(is_open.sum(1).cumsum(0), (1, 0))
@@ -250,17 +251,14 @@ def _open_entries(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return starts.to(torch.int64).contiguous(), columns.to(torch.int32).contiguous(), values.contiguous()
 
 
-def _in_order(starts: Tensor, columns: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The same rows, each with its columns in ascending order: as files have them, rows may be in any."""
-    falls = columns.diff() < 0
-    row_starts = starts[1:-1]
-    falls[row_starts[(row_starts > 0) & (row_starts < len(columns))] - 1] = False  # another row begins
-    if not falls.any():
+def _in_order(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Where rows of a CSR tensor start, columns, values; each row in ascending order: as files have them, in any."""
+    starts, columns, values = x.crow_indices(), x.col_indices(), x.values()
+    table = sp.csr_array((values.numpy(), columns.numpy(), starts.numpy()), shape=tuple(x.shape))
+    if table.has_sorted_indices:
         return starts, columns, values
-    rows = torch.repeat_interleave(torch.arange(len(starts) - 1), starts.diff())
-    order = columns.argsort(stable=True)
-    order = order[rows[order].argsort(stable=True)]
-    return starts, columns[order], values[order]
+    table = table.sorted_indices()
+    return torch.from_numpy(table.indptr), torch.from_numpy(table.indices), torch.from_numpy(table.data)
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -295,8 +295,8 @@ class ContrastiveVAE(BaseModuleClass):
             latents = {**background, "s": target["s"]}
             x = sample(self.decode(**decoding_input(tensors["background"], latents))["px"])
         found = self.encode(**{**_ENCODING.collect(tensors["background"]), "x": x})
-        pairs = (background["qz"], found["qz"]), (target["qs"], found["qs"])
-        return sum((kl_divergence(_fixed(q), again).sum(-1) for q, again in pairs), torch.zeros(()))
+        missed_z_nk = kl_divergence(_fixed(background["qz"]), found["qz"])
+        return missed_z_nk.sum(-1) + kl_divergence(_fixed(target["qs"]), found["qs"]).sum(-1)
 
     def _library_kl(self, ql: Normal | None, tensors: Mapping[str, Tensor], like_n: Tensor) -> Tensor:
         if ql is None:

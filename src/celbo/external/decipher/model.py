@@ -21,6 +21,7 @@ from ...posterior.passes import Rows, evaluating, on_device
 from ...train.method import NO_PYRO, PASSED_ON, SPLIT, training, without_pyro
 from ...verbs.cells import asked
 from ...verbs.keys import offers_key
+from .lookup import column_of, latents_of
 from .module import DecipherModule
 from .patterns import covariances, gene_patterns, time_of
 from .utils import Trajectory
@@ -144,7 +145,9 @@ class Decipher(VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
         data = self._validate_anndata(adata)
         rows = slice(None) if indices is None else indices
         v, z = (
-            self.get_latent_representation(data, indices, batch_size, is_z) if key is None else _obsm(data, key)[rows]
+            self.get_latent_representation(data, indices, batch_size, is_z)
+            if key is None
+            else latents_of(data, key)[rows]
             for is_z, key in ((False, v_obsm_key), (True, z_obsm_key))
         )
         return expression_ng, covariances(expression_ng, v), covariances(expression_ng, z)
@@ -186,15 +189,13 @@ class Decipher(VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
         >>> model.compute_decipher_time(adata, "labels", way).shape
         (400,)
         """
-        if cluster_obs_key not in adata.obs:
-            raise ArgumentError(unknown_name("column of adata.obs", cluster_obs_key, list(adata.obs)))
-        clusters = adata.obs[cluster_obs_key]
+        clusters = column_of(adata, cluster_obs_key)
         missing = [name for name in trajectory.cluster_ids if not (clusters == name).any()]
         if missing:
             raise ArgumentError(unknown_name(f"cluster in {cluster_obs_key!r}", missing[0], list(clusters.unique())))
         on_the_way = clusters.isin(trajectory.cluster_ids).to_numpy()
         time_n = np.full(adata.n_obs, np.nan)
-        time_n[on_the_way] = time_of(_obsm(adata, trajectory.rep_key)[on_the_way], trajectory, n_neighbors)
+        time_n[on_the_way] = time_of(latents_of(adata, trajectory.rep_key)[on_the_way], trajectory, n_neighbors)
         return time_n
 
     def compute_gene_patterns(
@@ -267,9 +268,3 @@ class Decipher(VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
     def setup_anndata(cls, adata: AnnData, layer: str | None = None, *, use_raw: bool = False) -> bundles.Fields:
         """Register an AnnData with counts."""
         return bundles.counts(layer, use_raw)
-
-
-def _obsm(adata: AnnData, key: str) -> np.ndarray:
-    if key not in adata.obsm:
-        raise ArgumentError(unknown_name("key of adata.obsm", key, list(adata.obsm)))
-    return np.asarray(adata.obsm[key])

@@ -9,6 +9,7 @@ from anndata import AnnData
 
 from ...core import ArgumentError, checked, unknown_name
 from ...core.kinds import Several, Text
+from .lookup import column_of, latents_of
 from .utils import Trajectory
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def plot_trajectories(
         raise ArgumentError("trajectories is empty: give one at least.")
     v = np.asarray(adata.obsm[several[0].rep_key])
     figure, ax = _figure(several[0].rep_key)
-    _scatter(ax, v, None if color is None else _column(adata, color))
+    _scatter(ax, v, None if color is None else column_of(adata, color))
     for trajectory in several:
         ax.plot(*trajectory.trajectory_latent[:, :2].T, color="black", linewidth=1.5)
         ax.plot(*trajectory.cluster_locations[:, :2].T, "o", color="black", markersize=4)
@@ -112,10 +113,9 @@ def plot_shifts(
     ArgumentError
         ``adata.obsm`` has no such key, or ``adata.obs`` no column ``color``.
     """
-    if rep_key not in adata.obsm:
-        raise ArgumentError(unknown_name("key of adata.obsm", rep_key, list(adata.obsm)))
+    v = latents_of(adata, rep_key)
     figure, ax = _figure(rep_key)
-    _scatter(ax, np.asarray(adata.obsm[rep_key]), None if color is None else _column(adata, color))
+    _scatter(ax, v, None if color is None else column_of(adata, color))
     for row in shifts.to_dict("records"):
         start = (row["from_0"], row["from_1"])
         end = (start[0] + row["shift_0"], start[1] + row["shift_1"])
@@ -132,12 +132,6 @@ def _figure(*labels: str) -> "tuple[Figure, Axes]":
     x, y = labels if len(labels) == 2 else (f"{labels[0]} 1", f"{labels[0]} 2")
     ax.set(xlabel=x, ylabel=y)
     return figure, ax
-
-
-def _column(adata: AnnData, color: str) -> Any:
-    if color not in adata.obs:
-        raise ArgumentError(unknown_name("column of adata.obs", color, list(adata.obs)))
-    return adata.obs[color]
 
 
 def _scatter(ax: "Axes", v: np.ndarray, values: Any) -> None:

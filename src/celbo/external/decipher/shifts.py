@@ -17,6 +17,7 @@ from anndata import AnnData
 
 from ...core import ArgumentError, checked, settings, unknown_name
 from ...core.kinds import Text, Whole
+from .lookup import column_of, latents_of
 
 __all__ = ["perturbation_shifts"]
 
@@ -72,11 +73,11 @@ def perturbation_shifts(
     >>> list(shifts["condition"])
     ['label_1', 'label_2']
     """
-    v_nk = _latents(adata, rep_key)
-    condition_n = _column(adata, condition_key)
+    v_nk = _finite(latents_of(adata, rep_key).astype(float), rep_key)
+    condition_n = column_of(adata, condition_key)
     if not (condition_n == control).any():
         raise ArgumentError(unknown_name(f"value in {condition_key!r}", control, list(condition_n.unique())))
-    group_n = pd.Series("all", adata.obs_names) if groupby is None else _column(adata, groupby)
+    group_n = pd.Series("all", adata.obs_names) if groupby is None else column_of(adata, groupby)
     rng = np.random.default_rng(settings.seed if seed is None else seed)
     rows = []
     for group in pd.unique(group_n.dropna().sort_values()):
@@ -102,10 +103,11 @@ def _shift(
     length = float(np.linalg.norm(shift_k))
     spread = float(np.sqrt(0.5 * sum(part.var(0).sum() for part in (base_mk, moved_mk))))
     whole_nk = np.concatenate([base_mk, moved_mk])
+    total_k = whole_nk.sum(0)
     as_far = 0
     for _ in range(n_permutations):
         first_k = whole_nk[rng.permutation(len(whole_nk))[:n]].mean(0)
-        rest_k = (whole_nk.sum(0) - n * first_k) / len(moved_mk)
+        rest_k = (total_k - n * first_k) / len(moved_mk)
         as_far += bool(np.linalg.norm(rest_k - first_k) >= length)
     places = {f"from_{k}": float(x) for k, x in enumerate(start_k)}
     places |= {f"shift_{k}": float(x) for k, x in enumerate(shift_k)}
@@ -120,16 +122,7 @@ def _shift(
     )
 
 
-def _latents(adata: AnnData, key: str) -> np.ndarray:
-    if key not in adata.obsm:
-        raise ArgumentError(unknown_name("key of adata.obsm", key, list(adata.obsm)))
-    v_nk = np.asarray(adata.obsm[key], dtype=float)
+def _finite(v_nk: np.ndarray, key: str) -> np.ndarray:
     if not np.isfinite(v_nk).all():
         raise ArgumentError(f"adata.obsm[{key!r}] has numbers that are not finite: leave those cells out.")
     return v_nk
-
-
-def _column(adata: AnnData, key: str) -> "pd.Series[Any]":
-    if key not in adata.obs:
-        raise ArgumentError(unknown_name("column of adata.obs", key, list(adata.obs)))
-    return adata.obs[key]

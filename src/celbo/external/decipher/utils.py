@@ -6,8 +6,9 @@ from typing import Annotated, Any, Self
 import numpy as np
 from anndata import AnnData
 
-from ...core import ArgumentError, checked, checked_methods, unknown_name
+from ...core import ArgumentError, checked, checked_methods
 from ...core.kinds import Text, Whole
+from .lookup import column_of, latents_of
 
 __all__ = ["Trajectory", "rotate_decipher_components"]
 
@@ -161,7 +162,7 @@ def rotate_decipher_components(
     ArgumentError
         No column was given, a column is not there or needs an order, or v does not have two dimensions.
     """
-    v, z = (np.asarray(_looked_up(adata.obsm, key, "adata.obsm")) for key in (v_obsm_key, z_obsm_key))
+    v, z = (latents_of(adata, key) for key in (v_obsm_key, z_obsm_key))
     if v.ndim != 2 or v.shape[1] != 2:
         raise ArgumentError(f"adata.obsm[{v_obsm_key!r}] must have two columns to be turned, it has {v.shape[1:]}.")
     columns = ((v1_obs_col, v1_order), (v2_obs_col, v2_order))
@@ -173,15 +174,9 @@ def rotate_decipher_components(
     return turned, z * _signs(z, turned) if auto_flip_decipher_z else z, rotation
 
 
-def _looked_up(table: Any, key: Any, where: str) -> Any:
-    if key not in table:
-        raise ArgumentError(unknown_name(f"key of {where}", key, list(table.keys())))
-    return table[key]
-
-
 def _numbers(adata: AnnData, column: str | None, order: Values | None) -> np.ndarray:
     """A column as numbers, places in an order where one is given; NaN where a cell has none."""
-    values = _looked_up(adata.obs, column, "adata.obs")
+    values = column_of(adata, column)
     if order is not None:
         place = {value: float(i) for i, value in enumerate(order)}
         return values.astype(object).map(place).to_numpy(dtype=float)
