@@ -128,3 +128,27 @@ class TestOutputs:
     def test_unknown(self, model):
         with pytest.raises(ValueError, match="'unspliced'"):
             model.get_normalized_expression(output="unsplized")
+
+
+@pytest.mark.parametrize(
+    ("model", "method"),
+    [
+        ("SCVI", "get_normalized_expression"),
+        ("TOTALVI", "get_normalized_expression"),
+        ("PEAKVI", "get_normalized_accessibility"),
+        ("POISSONVI", "get_normalized_accessibility"),
+        ("MULTIVI", "get_normalized_accessibility"),
+        ("METHYLVI", "get_normalized_methylation"),
+        ("METHYLANVI", "get_normalized_methylation"),
+    ],
+)
+def test_the_method_that_normalizes_is_named_as_in_scvi_tools(model, method):
+    """A constructor of the base class once wrote the name for expression over that of METHYLVI."""
+    cls = getattr(celbo.model, model, None) or getattr(celbo.external, model)
+    assert cls.get_normalized_function_name_ == method
+
+
+def test_a_model_keeps_the_name_of_its_class():
+    adata = celbo.data.synthetic_iid(seed=0)
+    celbo.model.PEAKVI.setup_anndata(adata)
+    assert vars(celbo.model.PEAKVI(adata))["get_normalized_function_name_"] == "get_normalized_accessibility"

@@ -93,7 +93,6 @@ class PEAKVI(AccessibilityMixin, ArchesMixin, RNASeqMixin, VAEMixin, Unsupervise
         **model_kwargs: Any,
     ) -> None:
         super().__init__(adata)
-        self.get_normalized_function_name_ = "get_normalized_accessibility"
         self._build_module()
 
     train = training(
@@ -119,9 +118,5 @@ class PEAKVI(AccessibilityMixin, ArchesMixin, RNASeqMixin, VAEMixin, Unsupervise
         layer: str | None = None,
     ) -> bundles.Fields:
         """Register an AnnData with counts of reads or fragments, cells by regions; what counts is which are zero."""
-        return [
-            *bundles.counts(layer),
-            *bundles.batch(batch_key),
-            *bundles.labels(labels_key),
-            *bundles.covariates(categorical_covariate_keys, continuous_covariate_keys),
-        ]
+        known = [*bundles.counts(layer), *bundles.batch(batch_key), *bundles.labels(labels_key)]
+        return [*known, *bundles.covariates(categorical_covariate_keys, continuous_covariate_keys)]

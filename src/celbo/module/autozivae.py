@@ -28,6 +28,7 @@ from torch.nn.functional import logsigmoid
 
 from ..core import checked, unknown_name
 from ..distributions import ZeroInflatedNegativeBinomial
+from ..nn.fc_layers import decoded_as
 from ..ops.draws import randn, rsample
 from ..ops.elementwise import nb_log_prob
 from .base import LossOutput, auto_move_data
@@ -249,8 +250,8 @@ class AutoZIVAE(VAE):
             y,
             transform_batch,  # type: ignore[arg-type]
         )
-        if transform_batch is not None and batch_index is not None:
-            batch_index = torch.ones_like(batch_index) * transform_batch
+        if batch_index is not None:
+            batch_index = decoded_as(batch_index, transform_batch)
         if delta is None:
             delta = self.sample_bernoulli_params(batch_index, y, n_samples)
         else:

@@ -8,14 +8,13 @@ Dims: n cells, g genes, s samples.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ..core import unknown_name
 from ..distributions import NegativeBinomial, Normal, Poisson, ZeroInflatedNegativeBinomial
 from ..distributions.base import CountDistribution
 
@@ -29,7 +28,6 @@ __all__ = [
     "Placement",
     "ProteinDispersion",
     "as_of_genes",
-    "check_choices",
     "dispersion_shape",
     "log_likelihood",
     "log_theta_by_moments",
@@ -44,25 +42,9 @@ LatentDistribution = Literal["normal", "ln"]
 BatchRepresentation = Literal["one-hot", "embedding"]
 Placement = Literal["encoder", "decoder", "none", "both"]
 
-_CHOICES: Mapping[str, tuple[str, ...]] = {
-    "dispersion": get_args(Dispersion),
-    "gene_likelihood": get_args(GeneLikelihood),
-    "latent_distribution": get_args(LatentDistribution),
-    "batch_representation": get_args(BatchRepresentation),
-    "use_batch_norm": get_args(Placement),
-    "use_layer_norm": get_args(Placement),
-}
-
-
-def check_choices(**given: str) -> None:
-    """Raise ``ValueError`` for a value that its option does not have; the message gives those it has."""
-    for option, choice in given.items():
-        if choice not in _CHOICES[option]:
-            raise ValueError(unknown_name(f"choice of {option}", choice, _CHOICES[option]))
-
 
 def norms(where: Literal["encoder", "decoder"], use_batch_norm: Placement, use_layer_norm: Placement) -> dict[str, Any]:
-    """Which normalizations a network has, as arguments of its layers; ``ValueError`` for an unknown placement.
+    """Which normalizations a network has, as arguments of its layers.
 
     Parameters
     ----------
@@ -71,7 +53,6 @@ def norms(where: Literal["encoder", "decoder"], use_batch_norm: Placement, use_l
     use_batch_norm, use_layer_norm
         Where each of the two is wanted.
     """
-    check_choices(use_batch_norm=use_batch_norm, use_layer_norm=use_layer_norm)
     wanted = (where, "both")
     return {"use_batch_norm": use_batch_norm in wanted, "use_layer_norm": use_layer_norm in wanted}
 

@@ -22,7 +22,6 @@ from .likelihoods import (
     Placement,
     ProteinDispersion,
     as_of_genes,
-    check_choices,
     dispersion_shape,
     norms,
 )
@@ -107,7 +106,6 @@ class MultimodalNetworks(BaseMinifiedModeModuleClass):
         scvi_tools_figures: bool = False,
     ) -> None:
         super().__init__()
-        check_choices(latent_distribution=latent_distribution, gene_likelihood=gene_likelihood)
         self.n_inputs = (n_input_genes, n_input_regions, n_input_proteins)
         if not any(self.n_inputs):
             raise ValueError("There are no genes, no regions and no proteins: name at least one modality.")

@@ -26,7 +26,7 @@ from torch.distributions import Distribution, Normal, kl_divergence
 
 from ..core import REGISTRY_KEYS
 from ..distributions import Accessibility, NegativeBinomialMixture
-from ..nn.fc_layers import with_covariates
+from ..nn.fc_layers import decoded_as, with_covariates
 from ..ops.draws import rsample, sample
 from .base import LossOutput, auto_move_data
 from .base.minified import stored_latents
@@ -241,8 +241,7 @@ class MULTIVAE(MultimodalNetworks):
         ``px`` of genes, ``pa`` (an :class:`~celbo.distributions.Accessibility`) of regions, ``py`` (a
         :class:`~celbo.distributions.NegativeBinomialMixture`) of proteins, each where the module has them; ``pz``.
         """
-        if transform_batch is not None:
-            batch_index = torch.ones_like(batch_index) * transform_batch
+        batch_index = decoded_as(batch_index, transform_batch)
         z = qz_m if use_z_mean or self.decodes_means else z
         latent, codes = with_covariates(z, batch_index, cont_covs, cat_covs)
         wanted = [n > 0 for n in self.n_inputs]

@@ -25,10 +25,10 @@ from torch.distributions import Distribution, Normal, kl_divergence
 from ..core import REGISTRY_KEYS, checked
 from ..distributions import Accessibility
 from ..nn import AccessibilityDecoder, Encoder
-from ..nn.fc_layers import with_covariates
+from ..nn.fc_layers import decoded_as, with_covariates
 from ..ops.draws import sample
 from .base import BaseModuleClass, LossOutput, auto_move_data
-from .likelihoods import LatentDistribution, Placement, check_choices, log_likelihood, norms
+from .likelihoods import LatentDistribution, Placement, log_likelihood, norms
 from .predictive import predictive_sample
 
 __all__ = ["PEAKVAE", "peak_sizes"]
@@ -97,8 +97,6 @@ class PEAKVAE(BaseModuleClass):
         extra_decoder_kwargs: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        check_choices(latent_distribution=latent_distribution)
-        self.n_layers_encoder, self.n_layers_decoder = n_layers_encoder, n_layers_decoder
         self.n_hidden, self.n_latent = peak_sizes(n_input_regions, n_hidden, n_latent)
         self.latent_distribution, self.encode_covariates = latent_distribution, encode_covariates
         n_cats = [n_batch, *(n_cats_per_cov or [])]
@@ -167,9 +165,7 @@ class PEAKVAE(BaseModuleClass):
         ``z`` ``(n, k)``; ``qz`` and its mean ``qz_m``; ``d`` ``(n, 1)``, the cells' factors, and ``depth_logits``,
         their log-odds (both None without factors).
         """
-        codes: list[Tensor] = []
-        if self.encode_covariates:
-            x, codes = with_covariates(x, batch_index, cont_covs, cat_covs)
+        x, codes = with_covariates(x, batch_index, cont_covs, cat_covs) if self.encode_covariates else (x, [])
         qz, z = self.z_encoder(x, *codes)
         if n_samples > 1:
             z = self.z_encoder.z_transformation(sample(qz, (n_samples,)))
@@ -212,8 +208,7 @@ class PEAKVAE(BaseModuleClass):
         -------
         ``px``, an :class:`~celbo.distributions.Accessibility`; ``pz``.
         """
-        if transform_batch is not None:
-            batch_index = torch.ones_like(batch_index) * transform_batch
+        batch_index = decoded_as(batch_index, transform_batch)
         latent, codes = with_covariates(qz_m if use_z_mean else z, batch_index, cont_covs, cat_covs)
         px = Accessibility(self.z_decoder.logits(latent, *codes), depth_logits, self.region_factors)
         return {"px": px, "pz": Normal(torch.zeros_like(z), torch.ones_like(z), validate_args=False)}

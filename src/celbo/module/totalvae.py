@@ -29,7 +29,7 @@ from torch.distributions import Distribution, LogNormal, Normal, kl_divergence
 from ..core import REGISTRY_KEYS, checked
 from ..distributions import NegativeBinomialMixture
 from ..nn import DecoderTOTALVI, EncoderTOTALVI
-from ..nn.fc_layers import with_covariates
+from ..nn.fc_layers import decoded_as, with_covariates
 from ..ops.draws import randn, sample, uniform
 from .base import LossOutput, auto_move_data
 from .base.minified import stored_latents
@@ -247,8 +247,7 @@ class TOTALVAE(CountedModule):
         without the efficiency of the batch's capture; ``q_background`` and its draw ``log_background`` ``(n, p)``;
         ``mixing``, logits of background; ``pz``; ``pl``, None for an observed library.
         """
-        if transform_batch is not None:
-            batch_index = torch.ones_like(batch_index) * transform_batch
+        batch_index = decoded_as(batch_index, transform_batch)
         if self.use_size_factor_key and size_factor is not None:
             library = size_factor.log()
         latent, codes = with_covariates(z, batch_index, cont_covs, cat_covs)

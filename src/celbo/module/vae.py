@@ -23,7 +23,7 @@ from torch.distributions import Distribution, Normal, kl_divergence
 from ..core import REGISTRY_KEYS, checked
 from ..distributions import Poisson
 from ..nn import DecoderSCVI, Encoder, LinearDecoderSCVI
-from ..nn.fc_layers import append_columns, with_covariates
+from ..nn.fc_layers import append_columns, decoded_as, with_covariates
 from ..ops.draws import randn, sample
 from ..ops.linear import row_sums
 from . import likelihoods
@@ -37,7 +37,6 @@ from .likelihoods import (
     GeneLikelihood,
     LatentDistribution,
     Placement,
-    check_choices,
     log_likelihood,
     norms,
 )
@@ -131,14 +130,6 @@ class VAE(EmbeddingModuleMixin, CountedModule):
         batch_embedding_kwargs: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        check_choices(
-            dispersion=dispersion,
-            gene_likelihood=gene_likelihood,
-            latent_distribution=latent_distribution,
-            batch_representation=batch_representation,
-            use_batch_norm=use_batch_norm,
-            use_layer_norm=use_layer_norm,
-        )
         self.dispersion = dispersion
         self.n_latent = n_latent
         self.log_variational = log_variational
@@ -336,8 +327,7 @@ class VAE(EmbeddingModuleMixin, CountedModule):
         ValueError
             The module is built for size factors, and none are given.
         """
-        if transform_batch is not None:
-            batch_index = torch.ones_like(batch_index) * transform_batch
+        batch_index = decoded_as(batch_index, transform_batch)
         if self.use_size_factor_key:
             if size_factor is None:
                 raise ValueError(

@@ -27,7 +27,7 @@ from torch.distributions import Distribution, MixtureSameFamily
 from ..core import REGISTRY_KEYS, checked, unknown_name
 from ..distributions import NegativeBinomial
 from ..nn import Encoder, FCLayers
-from ..nn.fc_layers import Linear, append_columns
+from ..nn.fc_layers import Linear, append_columns, decoded_as
 from ..ops.draws import randn, sample
 from .base import BaseModuleClass, EmbeddingModuleMixin, LossOutput, auto_move_data
 from .base.priors import GaussianPrior, mixture_kl, normal_mixture
@@ -207,8 +207,7 @@ class VAEC(EmbeddingModuleMixin, BaseModuleClass):
         ``px``; ``pz``.
         """
         batch_index = torch.zeros_like(y) if batch_index is None else batch_index
-        if transform_batch is not None:
-            batch_index = torch.ones_like(batch_index) * transform_batch
+        batch_index = decoded_as(batch_index, transform_batch)
         decoded = append_columns(z, self.compute_embedding(REGISTRY_KEYS.BATCH_KEY, batch_index))
         scale_logits = self.px_decoder(self.decoder(decoded, y)) + self.per_ct_bias[y.squeeze(-1)]
         amount = library if size_factor is None else size_factor

@@ -28,6 +28,7 @@ __all__ = [
     "append_columns",
     "codes_of",
     "covariate_widths",
+    "decoded_as",
     "linear_with_covariates",
     "with_covariates",
 ]
@@ -255,6 +256,19 @@ def codes_of(batch_index: Tensor, cat_covs: Tensor | None = None) -> list[Tensor
         Codes, ``(n, 1)`` and ``(n, k)``.
     """
     return [batch_index, *(() if cat_covs is None else cat_covs.split(1, dim=-1))]
+
+
+def decoded_as(batch_index: Tensor, transform_batch: Tensor | int | None) -> Tensor:
+    """Batch that each cell is decoded as.
+
+    Parameters
+    ----------
+    batch_index
+        Codes of the cells' own batches, ``(n, 1)``.
+    transform_batch
+        Code of the batch that all cells take instead; None: each keeps its own.
+    """
+    return batch_index if transform_batch is None else torch.ones_like(batch_index) * transform_batch
 
 
 def with_covariates(

@@ -41,6 +41,8 @@ class AccessibilityMixin(DifferentialMixin):
     ``transform_batch`` names categories of the batch, one or several; None: each cell is decoded as its own batch.
     """
 
+    get_normalized_function_name_ = "get_normalized_accessibility"
+
     @offers_key()
     def get_library_size_factors(
         self,

@@ -34,7 +34,7 @@ from ...module.likelihoods import LatentDistribution, Placement, norms
 from ...module.marginal import marginal_log_likelihood
 from ...module.predictive import predictive_sample
 from ...nn import Encoder, FCLayers
-from ...nn.fc_layers import Linear, with_covariates
+from ...nn.fc_layers import Linear, decoded_as, with_covariates
 from ...ops.draws import randn, sample
 from .panel import PANEL_KEY
 
@@ -282,8 +282,7 @@ class CytoVAE(BaseModuleClass):
         -------
         ``px`` of all markers, measured or not, and the prior ``pz``.
         """
-        if transform_batch is not None:
-            batch_index = torch.ones_like(batch_index) * transform_batch
+        batch_index = decoded_as(batch_index, transform_batch)
         decoded, codes = with_covariates(z, batch_index, cont_covs, cat_covs)
         return {"px": self.decoder(decoded, *codes), "pz": self.prior(z, y)}
 

@@ -27,6 +27,7 @@ from ...core.kinds import Instance
 from ...module.base import BaseModuleClass, LossOutput, auto_move_data
 from ...module.likelihoods import LIKELIHOODS, dispersion_shape, log_likelihood, log_theta_of
 from ...nn import Encoder, MultiDecoder, MultiEncoder
+from ...nn.fc_layers import decoded_as
 from ...ops.draws import randn, sample
 
 __all__ = ["JVAE", "OneSet"]
@@ -249,8 +250,8 @@ class JVAE(BaseModuleClass):
         """
         mode = mode or 0
         batch_n1 = self._code("batch", batch_index, mode)
-        if transform_batch is not None and batch_n1 is not None:
-            batch_n1 = torch.ones_like(batch_n1) * transform_batch
+        if batch_n1 is not None:
+            batch_n1 = decoded_as(batch_n1, transform_batch)
         logits_ng, log_theta, zi_logits_ng = self.decoder.logits(z, self.dispersion, batch_n1)
         if log_theta is None:
             log_theta = log_theta_of(self.px_r, self.dispersion, batch_n1, self._code("label", y, mode))

@@ -30,7 +30,7 @@ from ...module.base import BaseModuleClass, LossOutput, auto_move_data
 from ...module.marginal import marginal_log_likelihood
 from ...module.predictive import drawn
 from ...nn import Encoder, FCLayers
-from ...nn.fc_layers import Linear, with_covariates
+from ...nn.fc_layers import Linear, decoded_as, with_covariates
 from ...ops.draws import randn, sample
 
 __all__ = ["METHYLVAE", "DecoderMETHYLVI", "MethylationDispersion", "MethylationLikelihood"]
@@ -224,8 +224,7 @@ class METHYLVAE(BaseModuleClass):
         -------
         A :class:`~celbo.distributions.Methylation` under the registry key of each context's methylated reads; ``pz``.
         """
-        if transform_batch is not None:
-            batch_index = torch.ones_like(batch_index) * transform_batch
+        batch_index = decoded_as(batch_index, transform_batch)
         latent, codes = with_covariates(z, batch_index, None, cat_covs)
         decoded: dict[str, Distribution] = {"pz": Normal(torch.zeros_like(z), torch.ones_like(z), validate_args=False)}
         for context, name in zip(self.contexts, self._names, strict=True):

@@ -28,6 +28,7 @@ from ...data.constants import SCVI_VERSION
 from ...distributions import NegativeBinomial
 from ...module.base import BaseModuleClass, LossOutput, auto_move_data
 from ...module.base.priors import labelled_mixture
+from ...nn.fc_layers import decoded_as
 from ...ops.draws import initial_weights, randn, rsample
 from .blocks import LAYOUTS
 from .layers import DecoderZX, EncoderUZ, EncoderXU
@@ -221,8 +222,7 @@ class TorchMRVAE(BaseModuleClass):
         -------
         ``px``, and the prior ``pu``.
         """
-        if transform_batch is not None:
-            batch_index = torch.ones_like(batch_index) * transform_batch
+        batch_index = decoded_as(batch_index, transform_batch)
         logits = self.px(z, batch_index.flatten().long())
         px = NegativeBinomial.from_logits(logits, library.expand(*logits.shape[:-1], 1), self.px.px_r)
         return {"px": px, "pu": self.prior(y)}

@@ -93,7 +93,6 @@ class POISSONVI(PEAKVI, BaseMinifiedModeModelClass):
         **model_kwargs: Any,
     ) -> None:
         super(PEAKVI, self).__init__(adata)  # whose own constructor names what this network does not have
-        self.get_normalized_function_name_ = "get_normalized_accessibility"
         sizes = dict(zip(("n_hidden", "n_latent"), peak_sizes(self.summary_stats["n_vars"], n_hidden, n_latent)))
         self._build_module(**sizes, **{**_NETWORK, **model_kwargs})
 

@@ -31,7 +31,7 @@ from ...module.base import BaseModuleClass, LossOutput, auto_move_data
 from ...module.base.priors import labelled_mixture
 from ...module.likelihoods import Placement, log_theta_of, norms
 from ...nn import DecoderSCVI, Encoder
-from ...nn.fc_layers import codes_of
+from ...nn.fc_layers import codes_of, decoded_as
 from ...ops.draws import randn, rsample, sample
 from .learned import Learned, first_values
 from .parts import SHARES, Parts, counted, keep_priors, named_part, shared_log_prior
@@ -263,8 +263,7 @@ class RESOLVAE(BaseModuleClass):
         -------
         ``px``, the distribution of a cell that lost and gained nothing, ``pz``, and with labels ``probabilities``.
         """
-        if transform_batch is not None:
-            batch_index = torch.ones_like(batch_index) * transform_batch
+        batch_index = decoded_as(batch_index, transform_batch)
         logits = self._scale_logits(z, codes_of(batch_index, cat_covs))
         px: Distribution
         if self.gene_likelihood == "poisson":

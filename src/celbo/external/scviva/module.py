@@ -32,6 +32,7 @@ from ...module.base import LossOutput
 from ...module.base.priors import labelled_mixture, mixture_kl
 from ...module.likelihoods import Placement, log_likelihood, norms
 from ...nn import Encoder
+from ...nn.fc_layers import decoded_as
 from ...ops.draws import randn
 from .layers import DirichletDecoder, NicheDecoder, OneHeadEncoder
 
@@ -193,8 +194,7 @@ class nicheVAE(VAE):
         ``niche_expression``, a distribution over ``(n, c, e)``.
         """
         decoded = super().generative(z, library, batch_index, cont_covs, cat_covs, size_factor, y, transform_batch)
-        if transform_batch is not None:
-            batch_index = torch.ones_like(batch_index) * transform_batch
+        batch_index = decoded_as(batch_index, transform_batch)
         latents, codes = self._with_covariates(z, batch_index, cont_covs, cat_covs)
         of_niche = codes if self.inpute_covariates_niche_decoder else []
         return decoded | {

@@ -31,7 +31,7 @@ from ...distributions import Normal
 from ...module.base import BaseModuleClass, EmbeddingModuleMixin, GaussianPrior, LossOutput, auto_move_data
 from ...module.base.priors import Prior, VampPrior
 from ...nn import FCLayers
-from ...nn.fc_layers import Linear, codes_of
+from ...nn.fc_layers import Linear, codes_of, decoded_as
 from ...ops.draws import rsample
 from ...ops.random import generator_for
 
@@ -247,8 +247,7 @@ class SysVAE(EmbeddingModuleMixin, BaseModuleClass):
         ``px``, and ``px_cycle``, as the other batch. The loss has no need of that one.
         """
         outputs: dict[str, Any] = {}
-        if transform_batch is not None:
-            batch_index = torch.ones_like(batch_index) * transform_batch
+        batch_index = decoded_as(batch_index, transform_batch)
         if compute_original:
             outputs["px"] = self._decoded(z, *self._covariates(batch_index, cont_covs, cat_covs))
         if compute_cycle and cycle_batch is not None:

@@ -85,7 +85,7 @@ class ModelFace(Explained, Registered):
     train_indices_: Any
     validation_indices_: Any
     test_indices_: Any
-    get_normalized_function_name_: str
+    get_normalized_function_name_: str = "get_normalized_expression"
     run_name_: str
     run_id_: str
     _adata: AnnData | None
