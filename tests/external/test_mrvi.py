@@ -192,6 +192,66 @@ def test_exports_name_the_version(tmp_path):
         export_archive(tmp_path / "old", tmp_path / "x", version="1.5")
 
 
+# Queries.
+
+
+def query_of(donor="new", batch="batch_0"):
+    query = data()
+    query.obs["donor"], query.obs["batch"] = donor, batch
+    return query
+
+
+@pytest.mark.parametrize(("cls", "recipe"), [(MRVI, "one_cycle"), (TorchMRVI, "classic")])
+def test_a_query_of_a_new_sample_moves_its_rows_alone(tables, tmp_path, cls, recipe):
+    reference = trained(cls)
+    before = reference.get_latent_representation(give_z=True)
+    distances = reference.get_local_sample_distances()["cell"].values
+    query = query_of()
+    model = cls.load_query_data(query, reference)
+    np.testing.assert_array_equal(model.sample_order, [*sorted(DONORS), "new"])
+    model.save(tmp_path / "untrained")
+    model = cls.load(tmp_path / "untrained", query, accelerator="cpu")
+    started = {name: weight.clone() for name, weight in model.module.state_dict().items()}
+    mean = reference.module.qz.embedding.weight.mean(0)
+    torch.testing.assert_close(started["qz.embedding.weight"][-1], mean.detach())
+    model.train(**TRAIN, recipe=recipe)
+    moved = {
+        name: (weight != started[name]).reshape(len(weight), -1).any(1)
+        for name, weight in model.module.state_dict().items()
+    }
+    rows = torch.arange(5) == 4
+    norms = ("conditional_norm1", "conditional_norm2")
+    own = {f"qu.{norm}.{which}_embedding.weight" for norm in norms for which in ("gamma", "beta")}
+    own |= {"qu.sample_embed.weight", "qz.embedding.weight"}
+    assert {name for name, rows_moved in moved.items() if rows_moved.any()} == own
+    assert all(torch.equal(moved[name], rows) for name in own)
+    np.testing.assert_array_equal(model.get_latent_representation(data(), give_z=True), before)
+    again = model.get_local_sample_distances(data())["cell"].values
+    np.testing.assert_allclose(again[:, :4, :4], distances, atol=1e-6)
+    assert again.shape == (60, 5, 5)
+
+
+def test_a_query_knows_the_samples_of_its_reference(tables, model):
+    query = query_of()
+    query.obs["state"], query.obs["age"] = "ill", 33.0
+    mapped = MRVI.load_query_data(query, model)
+    assert mapped.sample_info["age"].tolist() == [20.0, 50.0, 30.0, 60.0, 33.0]
+    mapped.train(**TRAIN)
+    found = mapped.differential_expression(sample_cov_keys=["age"], mc_samples=2, seed=0)
+    assert found["pvalue"].shape == (60, 1)
+
+
+def test_a_new_batch_wants_a_reference_of_several():
+    reference = trained(setup={"batch_key": None})
+    MRVI.load_query_data(query_of(), reference)
+    adata = data()
+    adata.obs["batch"] = "batch_0"
+    MRVI.setup_anndata(adata, sample_key="donor", batch_key="batch")
+    reference = MRVI(adata, **SMALL)
+    with pytest.raises(ArgumentError, match="give the query's cells the reference's batch"):
+        MRVI.load_query_data(query_of(batch="other"), reference)
+
+
 def test_scvi_tools_reads_what_is_exported(tmp_path, peer_python):
     model = trained(TorchMRVI)
     model.adata.write_h5ad(tmp_path / "a.h5ad")

@@ -16,7 +16,8 @@ from anndata import AnnData
 from ...core import REGISTRY_KEYS, ArgumentError
 from ...data.constants import MODEL_NAME, SCVI_VERSION
 from ...data.fields import CategoricalObsField, bundles
-from ...model.base import BaseModelClass, UnsupervisedTrainingMixin, setup_method
+from ...data.fields.dataframe import RowNumberField
+from ...model.base import ArchesMixin, BaseModelClass, UnsupervisedTrainingMixin, setup_method
 from ...train import merge_kwargs
 from ...train.method import WHERE, training
 from ...train.recipes import default_recipe
@@ -47,6 +48,8 @@ def _prepared(model: Any, options: dict[str, Any]) -> dict[str, Any]:
     if epochs is None and not classic and model.adata is not None:
         epochs = _epochs(model.adata.n_obs, options["batch_size"])
     plan = _CLASSIC if classic else {**_OWN, "n_epochs_kl_warmup": epochs and math.ceil(epochs / 2)}
+    if model.surgery_ is not None:
+        plan = {**plan, "weight_decay": 0.0}  # it would move what is frozen
     plan = {**plan, **merge_kwargs(None, options["plan_kwargs"], name="plan")}
     return {"gradient_clip_val": 40.0} | options | {"max_epochs": epochs, "plan_kwargs": plan}
 
@@ -57,7 +60,7 @@ def _epochs(n_cells: int, batch_size: int) -> int:
     return math.ceil(max(400, min(10 * steps_an_epoch, 3000)) / steps_an_epoch)
 
 
-class MRVI(MRVIMixin, UnsupervisedTrainingMixin, BaseModelClass):
+class MRVI(MRVIMixin, ArchesMixin, UnsupervisedTrainingMixin, BaseModelClass):
     r"""Variational autoencoder of cells of many samples: donors, conditions, perturbations.
 
     .. math:: u_n \sim \text{a mixture}, \qquad z_n = A u_n + \epsilon(u_n, s_n), \qquad
@@ -120,6 +123,16 @@ class MRVI(MRVIMixin, UnsupervisedTrainingMixin, BaseModelClass):
             self.update_sample_info(self._adata)
         self._build_module()
 
+    def _operate(self, reference: Any, options: Any) -> None:
+        if self.module.px.has_batches != reference.module.px.has_batches:
+            raise ArgumentError(
+                "The reference was trained on one batch, so its decoder has not learned what a batch does, and the "
+                "query has a new one: give the query's cells the reference's batch, or train on all cells together."
+            )
+        super()._operate(reference, options)
+        known = reference.sample_info.drop(index=self.sample_info.index, errors="ignore")
+        self.sample_info = pd.concat([known, self.sample_info]).sort_index()
+
     def _cells_of_samples(self) -> np.ndarray | None:
         """Cells of each sample in the training data; None without training data."""
         if self._adata_manager is None:
@@ -168,7 +181,7 @@ class MRVI(MRVIMixin, UnsupervisedTrainingMixin, BaseModelClass):
             CategoricalObsField(REGISTRY_KEYS.SAMPLE_KEY, sample_key),
             *bundles.batch(batch_key),
             *bundles.labels(labels_key),
-            *bundles.row_numbers(adata),
+            RowNumberField(REGISTRY_KEYS.INDICES_KEY, "_indices"),
         ]
 
 

@@ -232,7 +232,7 @@ def frees_encoder(free: Mapping[str, Free], sees_covariates: bool) -> bool:
     sees_covariates
         Whether the encoder sees the covariates.
     """
-    seen = ("z_encoder", "encoder", *(["_embeddings_dict"] if sees_covariates else []))
+    seen = ("z_encoder", "encoder", "qu", "qz", *(["_embeddings_dict"] if sees_covariates else []))
     return any(_network(name) in seen and part is not False for name, part in free.items())
 
 
