@@ -1,7 +1,8 @@
-"""ContrastiveVI, SCAR and MRVI on small sets of real cells, beside simple baselines.
+"""Models of one modality on small sets of real cells, beside simple baselines.
 
-``python -m benchmarks.real_sets FOLDER [--models ContrastiveVI SCAR MRVI] [--seeds N]``, the folder with
-``perturb_thp1_eccite.h5ad``, ``droplets_raw_pbmc_toy.h5ad`` and ``samples_worm_embryo.h5ad``.
+``python -m benchmarks.real_sets FOLDER [--models ContrastiveVI SCAR MRVI CYTOVI METHYLVI] [--seeds N]``, the folder
+with ``perturb_thp1_eccite.h5ad``, ``droplets_raw_pbmc_toy.h5ad``, ``samples_worm_embryo.h5ad``,
+``cytometry_pbmc_stim.h5ad`` and ``methylation_mcg_mch_8cells.h5mu``.
 """
 
 import argparse
@@ -11,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import anndata
+import mudata
 import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import cross_val_predict
+from sklearn.model_selection import cross_val_predict, cross_val_score
+from sklearn.neighbors import KNeighborsClassifier
 
-from celbo.external import MRVI, SCAR, ContrastiveVI
+from celbo.external import METHYLVI, MRVI, SCAR, ContrastiveVI
+from celbo.external.cytovi import CYTOVI, scale, transform_arcsinh
 
 from . import common
 
@@ -78,9 +82,35 @@ def marker_shares(x_ng: np.ndarray, raw_ng: np.ndarray, cluster_n: np.ndarray) -
     return float(x[~own_ng].sum() / x.sum()), float(x[own_ng].sum() / raw[own_ng].sum())
 
 
+def spread_of_droplets(droplets: anndata.AnnData, profile_g: np.ndarray, least: float = 0.005) -> float:
+    """Variance of droplets' counts over that of draws from one profile: 1 for a soup; genes of at least that share."""
+    x_ng = droplets.X.toarray()[:, profile_g > least]
+    share_g = profile_g[profile_g > least]
+    mean_ng = np.asarray(droplets.X.sum(1)) * share_g
+    return float(((x_ng - mean_ng) ** 2 / (mean_ng * (1 - share_g))).mean())
+
+
+def most_soup(cells: anndata.AnnData, profile_g: np.ndarray, n_genes: int = 8) -> float:
+    """The most that the profile may hold of the cells: what cells of a cluster express of the genes that the other half
+    of the cluster expresses least, had the soup brought all of it. The least of all clusters.
+    """
+    x_ng, cluster_n, rng = cells.X.toarray(), cells.obs["cluster"].astype(str).to_numpy(), np.random.default_rng(0)
+    found = []
+    for name in np.unique(cluster_n):
+        rows = rng.permutation(np.flatnonzero(cluster_n == name))
+        seen = wanted = 0.0
+        for these, others in ((rows[::2], rows[1::2]), (rows[1::2], rows[::2])):
+            excess_g = np.where(profile_g > 0.005, x_ng[these].mean(0) / np.maximum(profile_g, 1e-12), np.inf)
+            genes = np.argsort(excess_g)[:n_genes]
+            seen, wanted = seen + x_ng[others][:, genes].sum(), wanted + x_ng[others].sum() * profile_g[genes].sum()
+        found.append(seen / wanted)
+    return float(min(found))
+
+
 def ambient(folder: Path, seed: int) -> Figures:
     """What is taken away, and markers of clusters outside of these, before and after."""
-    cells, _, soup_g = cells_and_soup(folder)
+    cells, droplets, soup_g = cells_and_soup(folder)
+    others = droplets[~droplets.obs["is_cell"].astype(bool).to_numpy()]
     SCAR.setup_anndata(cells)
     model, start = SCAR(cells, ambient_profile=soup_g), time.process_time()
     model.train(seed=seed, **QUIET)
@@ -91,6 +121,8 @@ def ambient(folder: Path, seed: int) -> Figures:
     return {
         "processor time, s": seconds,
         "taken away, %": 100 * float(1 - native_ng.sum() / raw_ng.sum()),
+        "most that may be soup, %": 100 * most_soup(cells, soup_g),
+        "spread of the other droplets (a soup: 1)": spread_of_droplets(others, soup_g),
         "markers outside of their cluster": outside,
         "... of the raw counts": marker_shares(raw_ng, raw_ng, cluster_n)[0],
         "markers left in their cluster": kept,
@@ -114,7 +146,51 @@ def embryos(folder: Path, seed: int, n_genes: int = 2000) -> Figures:
     return found
 
 
-SETS: dict[str, Callable[[Path, int], Figures]] = {"ContrastiveVI": perturbed, "SCAR": ambient, "MRVI": embryos}
+def stimulated(folder: Path, seed: int) -> Figures:
+    """Condition and patient told from state markers, from type markers, and from latents corrected for the patient."""
+    adata = anndata.read_h5ad(folder / "cytometry_pbmc_stim.h5ad")
+    adata.layers["raw"] = adata.X.copy()
+    transform_arcsinh(adata)
+    scale(adata)
+    found: Figures = {}
+    for kind in ("state", "type"):
+        some = adata[:, adata.var["marker_class"] == kind].copy()
+        CYTOVI.setup_anndata(some, layer="scaled", batch_key="patient_id")
+        model, start = CYTOVI(some), time.process_time()
+        model.train(seed=seed, **QUIET)
+        found[f"processor time, s, {kind} markers"] = time.process_time() - start
+        spaces = {"markers": np.asarray(some.layers["transformed"]), "latents": model.get_latent_representation()}
+        for space, z_nk in spaces.items():
+            for what in ("condition", "patient_id"):
+                told = cross_val_score(
+                    KNeighborsClassifier(15), z_nk, some.obs[what], cv=5, scoring="balanced_accuracy"
+                )
+                found[f"{what}, {space} of {kind} markers"] = float(told.mean())
+    return found
+
+
+def methylated(folder: Path, seed: int) -> Figures:
+    """Share of methylated reads of all windows, by the reads and by the model."""
+    mdata = mudata.read_h5mu(folder / "methylation_mcg_mch_8cells.h5mu")
+    METHYLVI.setup_mudata(mdata, "mc", "cov", ["mCG", "mCH"])
+    model, start = METHYLVI(mdata), time.process_time()
+    model.train(seed=seed, **QUIET)
+    found = {"processor time, s": time.process_time() - start}
+    share = model.get_normalized_methylation(return_numpy=True)
+    for context in mdata.mod:
+        mc, cov = (np.asarray(mdata[context].layers[name].sum(), dtype=float) for name in ("mc", "cov"))
+        found[f"{context}, share of methylated reads"] = float(mc / cov)
+        found[f"{context}, ... by the model"] = float(mdata[context].layers["cov"].multiply(share[context]).sum() / cov)
+    return found
+
+
+SETS: dict[str, Callable[[Path, int], Figures]] = {
+    "ContrastiveVI": perturbed,
+    "SCAR": ambient,
+    "MRVI": embryos,
+    "CYTOVI": stimulated,
+    "METHYLVI": methylated,
+}
 
 
 def main() -> None:

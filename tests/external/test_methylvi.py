@@ -393,3 +393,18 @@ def test_figures_of_scvi_tools(check_case, case):
     _, compared, faults = check_case(case)
     assert faults == []
     assert compared > 30
+
+
+@pytest.mark.filterwarnings("ignore:From 0.4", "ignore:Cannot join columns")  # mudata's: contexts have the same windows
+def test_shares_of_real_cells_are_those_of_their_reads(shared_dir):
+    path = shared_dir / "data" / "methylation_mcg_mch_8cells.h5mu"
+    if not path.exists():
+        pytest.skip("no methylation_mcg_mch_8cells.h5mu in 'shared/data'")
+    mdata = mudata.read_h5mu(path)
+    METHYLVI.setup_mudata(mdata, "mc", "cov", ["mCG", "mCH"])
+    model = METHYLVI(mdata, n_hidden=16)
+    model.train(40, **QUIET)
+    share = model.get_normalized_methylation(return_numpy=True)
+    for context, tolerance in (("mCG", 0.04), ("mCH", 0.003)):  # 0.730 and 0.0086 of the reads
+        mc, cov = (mdata[context].layers[name] for name in ("mc", "cov"))
+        assert abs(cov.multiply(share[context]).sum() - mc.sum()) < tolerance * cov.sum()
