@@ -26,10 +26,13 @@ __all__ = [
     "ModelDir",
     "Orientation",
     "Overwrite",
+    "Pairs",
     "Protein",
     "Quiet",
     "Raw",
     "Recipe",
+    "Reference",
+    "ReferenceLabels",
     "Rna",
     "SampleKey",
     "Seed",
@@ -60,7 +63,7 @@ Model = Annotated[
         help="scvi, joint_embedding, drvi, linear_scvi, scanvi, autozi, lda, decipher, cellassign, solo, scar, sysvi, "
         "mrvi, contrastivevi, velovi, resolvi or scviva; of genes and proteins totalvi or totalanvi; of regions "
         "peakvi, poissonvi or scbasset; of several of the three multivi; of markers by cytometry cytovi; of "
-        "methylation methylvi or methylanvi."
+        "methylation methylvi or methylanvi; of a tissue and a --reference gimvi or tangram; of two modalities diagvi."
     ),
 ]
 Markers = Annotated[Path | None, typer.Option(help="cellassign: .csv of genes by cell types, 1 for a marker, else 0.")]
@@ -70,6 +73,17 @@ Ambient = Annotated[
 AmbientProb = Annotated[
     float | None,
     typer.Option(min=0, max=1, help="scar: least probability per gene of an empty droplet.", show_default="0.995"),
+]
+Reference = Annotated[
+    Path | None,
+    typer.Option(help="gimvi, tangram: dissociated cells; diagvi: cells of the other modality."),
+]
+ReferenceLabels = Annotated[
+    str | None, typer.Option(help="tangram, diagvi: column of obs with the labels of the --reference.")
+]
+Pairs = Annotated[
+    Path | None,
+    typer.Option(help="diagvi: .csv, a feature and one of the --reference a line.", show_default="by name"),
 ]
 SampleKey = Annotated[str | None, typer.Option(help="mrvi, cytovi: column of obs with the sample of each cell.")]
 BackgroundKey = Annotated[

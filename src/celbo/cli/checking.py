@@ -129,6 +129,7 @@ def _in_python(found: Found) -> str:
 _PLACEHOLDERS = {
     "markers": "TABLE.csv",
     "fasta": "GENOME.fa",
+    "reference": "FILE",
     "embedding_key": "KEY",
     "background_category": "VALUE",
     "spliced_layer": "LAYER",

@@ -19,9 +19,12 @@ from .arguments import (
     ModelDir,
     Orientation,
     Overwrite,
+    Pairs,
     Quiet,
     Raw,
     Recipe,
+    Reference,
+    ReferenceLabels,
     SampleKey,
     Seed,
     SpatialKey,
@@ -93,6 +96,9 @@ def train(
     markers: Markers = None,
     ambient: Ambient = None,
     ambient_prob: AmbientProb = None,
+    reference: Reference = None,
+    reference_labels: ReferenceLabels = None,
+    pairs: Pairs = None,
     restrict_to_batch: Annotated[str | None, typer.Option(help="solo: the batch to call doublets of.")] = None,
     n_latent: Annotated[int | None, typer.Option(min=1, help="Latent dimensions.", show_default="10")] = None,
     encode_covariates: Annotated[
@@ -145,7 +151,7 @@ def embed(asked: Asked) -> None:
 @app.command()
 @asking("File to write: .csv, .tsv, .parquet, .h5ad.")
 def predict(asked: Asked) -> None:
-    """Predict labels (scanvi, totalanvi, methylanvi, resolvi), cell types (cellassign) or doublets (solo).
+    """Predict labels (scanvi, totalanvi, methylanvi, resolvi, diagvi), cell types (cellassign) or doublets (solo).
 
     Genes are matched by name. The file has the most probable class of each cell and the probabilities of all.
 

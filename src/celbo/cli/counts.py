@@ -12,6 +12,7 @@ from ..data import CountReport, Finding, StoredMatrix, check_counts
 from ..data import open as open_data
 from ..data.access import which_layer
 from ..data.count_places import count_places
+from ..io.scvitools.read import OTHER_REGISTRIES
 from ..store.part import ColumnsError
 from ..store.progress import tracking
 from .errors import UserError, as_options
@@ -27,9 +28,11 @@ def place_of_counts(model: Any) -> tuple[str | None, bool]:
 
 
 def layers_of(model: Any) -> tuple[list[str], bool]:
-    """All layers that a model was set up with, and whether it was with ``raw``."""
-    arguments = model.registry_["setup_args"]
-    return [arguments[name] for name in LAYERS if arguments.get(name)], bool(arguments.get("use_raw", False))
+    """All layers that a model was set up with, and whether it was with ``raw``; of two data sets with those of both."""
+    registries = [model.registry_, *model.registry_.get(OTHER_REGISTRIES, ())]
+    given = [one["setup_args"] for one in registries]
+    layers = [one[name] for one in given for name in LAYERS if one.get(name)]
+    return layers, any(one.get("use_raw", False) for one in given)
 
 
 def counts_of(adata: anndata.AnnData, layer: str | None, raw: bool) -> Any:

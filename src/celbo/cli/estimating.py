@@ -111,7 +111,7 @@ def _nonzero(adata: AnnData) -> int:
 def estimates(size: Size, kinds: Sequence[Kind]) -> Iterator[tuple[str, str]]:
     """Lines about the memory and the time of training these models, each with what it is worked out from.
 
-    They leave scbasset out: its time goes by the length of its sequences.
+    They leave scbasset out, whose time goes by the length of its sequences, and models of two data sets.
     """
     program = resident_memory() or _SIZE_OF_PROGRAM  # before the training, whose weights would count twice
     rate, n_weights = cells_a_second(size)

@@ -58,10 +58,13 @@ class Fitted:
         The model.
     parts
         Name to model; they were trained first, in this order.
+    writes
+        Writes what else the run's folder holds into it; None: nothing.
     """
 
     model: Any
     parts: Mapping[str, Any] = field(default_factory=dict)
+    writes: Callable[[Path], None] | None = None
 
     @property
     def trained(self) -> tuple[Any, ...]:
@@ -136,9 +139,9 @@ class Kind:
         Latent representation of cells, all or those with some row numbers, ``(n, k)``; None: it has none.
     predict
         Probability of each class for each cell, cells by classes; cells it says nothing about are left out. None: it
-        predicts nothing.
+        predicts nothing, or answers so.
     predicts_by
-        Argument of setup without which it predicts nothing; empty: it does anyway.
+        Setting without which it predicts nothing; empty: it does anyway.
     genes
         What it says of each gene, rows by name; None: nothing.
     denoise
@@ -173,7 +176,7 @@ class Kind:
     prepare: Callable[[Any, AnnData], AnnData] | None = None
     check: Callable[[TrainOptions], Any] | None = None
     embed: Callable[[Fitted, AnnData | None, np.ndarray | None], np.ndarray] | None = latents
-    predict: Callable[[Fitted, AnnData | None], pd.DataFrame] | None = None
+    predict: Callable[[Fitted, AnnData | None], pd.DataFrame | None] | None = None
     predicts_by: str = ""
     genes: Callable[[Fitted], pd.DataFrame] | None = None
     denoise: Callable[..., str] | None = None
@@ -187,13 +190,19 @@ class Kind:
     streams: bool = True
 
     @property
+    def is_of_two_sets(self) -> bool:
+        """Whether it is trained on cells of another file too."""
+        return "reference" in self.needs
+
+    @property
     def maps(self) -> bool:
         """Whether it takes queries: new cells, of new batches too."""
         return issubclass(self.cls, ArchesMixin)
 
     def predicted(self, fitted: Fitted, adata: AnnData | None = None) -> pd.DataFrame | None:
         """Probability of each class for each cell; None: this model predicts nothing."""
-        if self.predict is None or (self.predicts_by and fitted.model.get_setup_arg(self.predicts_by) is None):
+        of_setup = _OF_SETUP.get(self.predicts_by)
+        if self.predict is None or (of_setup and fitted.model.get_setup_arg(of_setup) is None):
             return None
         return self.predict(fitted, adata)
 
@@ -225,7 +234,8 @@ class Kind:
 
     def load(self, archive: Path) -> Fitted:
         """Read a model of this kind, and its parts, without data."""
-        return Fitted(self.cls.load(str(archive), adata=False), {n: self._part(archive, n) for n in self.parts})
+        no_data = False  # second of every model's ``load``, whatever it is called
+        return Fitted(self.cls.load(str(archive), no_data), {n: self._part(archive, n) for n in self.parts})
 
     def _part(self, archive: Path, name: str) -> Any:
         if not (archive / name).is_dir():

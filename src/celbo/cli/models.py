@@ -13,7 +13,9 @@ from ..core import unknown_name
 from ..data.modality_roles import ATAC, PROTEIN, RNA
 from ..external import (
     CYTOVI,
+    DIAGVI,
     DRVI,
+    GIMVI,
     METHYLANVI,
     METHYLVI,
     MRVI,
@@ -30,6 +32,7 @@ from ..external import (
     Decipher,
     JointEmbeddingSCVI,
     SysVI,
+    Tangram,
 )
 from ..model import AUTOZI, MULTIVI, PEAKVI, SCANVI, SCVI, TOTALVI, AmortizedLDA, LinearSCVI
 from ..model.base.archives.archive import read_saved
@@ -37,7 +40,7 @@ from ..report.topics import N_DRAWS, topics_of_cells
 from ..report.zero_inflation import gene_table
 from . import multimodal
 from .errors import UserError
-from .fitting import ambient, contrasts, doublets, methylation, sequences, tissue
+from .fitting import ambient, contrasts, doublets, methylation, references, sequences, tissue
 from .fitting import cellassign as marked
 from .kind import Fitted, Kind
 from .options import LAYERS, TrainOptions, spelt
@@ -52,6 +55,11 @@ _OF_LABELS: Mapping[str, str] = {"labels_key": "the column of obs with the label
 _GENES: Mapping[str, str] = {"expression": "differential_expression"}
 _REGIONS: Mapping[str, str] = {"accessibility": "differential_accessibility"}
 _SMOOTHED = "the layer with smoothed RNA (Ms and Mu of scvelo, or of celbo.external.velovi.moments)"
+_OF_TISSUE: Mapping[str, Any] = {
+    "needs": {"reference": "a file with dissociated cells of the same tissue"},
+    "check": references.check,
+    "streams": False,
+}
 _BOTH: Mapping[str, Any] = {"fit": multimodal.fit, "denoise": write_expression}
 
 
@@ -215,15 +223,45 @@ _ROWS = (
         role=ATAC,
         streams=False,
     ),
+    Kind(
+        "gimvi",
+        GIMVI,
+        ("reference",),
+        ("labels_key",),
+        fit=references.fit_gimvi,
+        embed=references.embed_tissue,
+        **_OF_TISSUE,
+    ),
+    Kind(
+        "tangram",
+        Tangram,
+        ("reference", "reference_labels"),
+        takes_counts=False,
+        fit=references.fit_tangram,
+        embed=None,
+        **_OF_TISSUE,
+    ),
+    Kind(
+        "diagvi",
+        DIAGVI,
+        ("reference", "reference_labels", "pairs"),
+        needs={"reference": "a file with cells of the other modality"},
+        fit=references.fit_diagvi,
+        check=references.check,
+        embed=references.embed_first,
+        predict=references.predict,
+        predicts_by="reference_labels",
+        streams=False,
+    ),
 )
 
 MODELS: Mapping[str, Kind] = {row.name: row for row in _ROWS}
 """What ``--model`` may be."""
 
 _IN_PYTHON: Mapping[str, str] = {
-    "gimvi": "cells and a tissue, two files: celbo.external.GIMVI(adata_seq, adata_spatial)",
-    "tangram": "cells and spots, two tables in a MuData: celbo.external.Tangram.setup_mudata",
-    "diagvi": "two modalities of other cells: celbo.external.DIAGVI",
+    "destvi": "spots, and a model of single cells: celbo.model.DestVI.from_rna_model(spots, condscvi)",
+    "condscvi": "single cells with labels, for DestVI: celbo.model.CondSCVI",
+    "stereoscope": "spots, and a model of single cells: celbo.external.SpatialStereoscope.from_rna_model",
 }
 """Models that are trained in Python alone -> what they take, and where to begin."""
 
@@ -260,11 +298,14 @@ def settled(options: TrainOptions) -> TrainOptions:
 
 def _require_place(kind: Kind, options: TrainOptions) -> None:
     """Refuse a layer, or raw, of a model that is not set up with one."""
+    named = [spelt(name) for name in LAYERS if name in kind.settings]
+    if (options.raw or options.layer is not None) and not kind.places and not named:
+        option = "--raw" if options.raw else "--layer"
+        raise UserError(f"{kind.name} takes no {option}: write an input whose X is what it is to take.")
     if options.raw and "raw" not in kind.places:
         raise UserError(f"{kind.name} takes no --raw: name a layer with --layer, or write an input whose X is raw.")
     if options.layer is not None and "layer" not in kind.places:
-        named = " and ".join(spelt(name) for name in LAYERS if name in kind.settings)
-        raise UserError(f"{kind.name} takes no --layer: {named} name its layers.")
+        raise UserError(f"{kind.name} takes no --layer: {' and '.join(named)} name its layers.")
 
 
 def settings_of_others(kind: Kind) -> tuple[str, ...]:

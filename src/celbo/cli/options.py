@@ -80,6 +80,9 @@ class TrainOptions:
     markers: str | None = None
     ambient: str | None = None
     ambient_prob: float | None = None
+    reference: str | None = None
+    reference_labels: str | None = None
+    pairs: str | None = None
     restrict_to_batch: str | int | float | bool | None = None
     n_top_genes: int | None = None
     n_latent: int | None = None
@@ -114,6 +117,11 @@ class TrainOptions:
         return [layer for name in LAYERS if (layer := getattr(self, name)) is not None]
 
     @property
+    def files(self) -> list[Path]:
+        """Files that are read beside the inputs."""
+        return [Path(given) for name in _FILES if (given := getattr(self, name)) is not None]
+
+    @property
     def reading(self) -> ReadingOptions:
         """How the inputs are read."""
         return ReadingOptions(*(getattr(self, field.name) for field in fields(ReadingOptions)))
@@ -121,6 +129,9 @@ class TrainOptions:
 
 LAYERS = ("layer", "spliced_layer", "unspliced_layer", "nan_layer")
 """Settings that name a layer; arguments of setup are called the same."""
+
+_FILES = ("fasta", "markers", "ambient", "reference", "pairs")
+"""Settings that name a file."""
 
 _ONE_OF_SEVERAL = {
     "categorical_covariates": "--categorical-covariate",

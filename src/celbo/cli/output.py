@@ -9,15 +9,21 @@ from pathlib import Path
 from ..core.replacing import BusyError, building, printable
 from .errors import UserError
 
-__all__ = ["RUN_FILES", "new_file", "new_folder", "require_name", "require_new_file", "require_suffix"]
+__all__ = ["EMBEDDING_KEY", "RUN_FILES", "new_file", "new_folder", "require_name", "require_new_file", "require_suffix"]
 
 _SHOWN = 80
+
+EMBEDDING_KEY = "X_celbo"
+"""Where the latent representation lies in ``obsm`` of files."""
 
 RUN_FILES = (
     "model",
     "embedding.h5ad",
     "predictions.csv",
     "genes.csv",
+    "imputed.h5ad",
+    "mapping.h5ad",
+    "reference.h5ad",
     "history.csv",
     "run.json",
     "report.html",

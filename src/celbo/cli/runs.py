@@ -109,7 +109,8 @@ def train(
             fitted_on(with_top_genes(adata, options), options, True, resumed, output.absolute() / SUBFOLDER)
             return 0
         replace = overwrite or (resume and not (output / "run.json").exists()) or resumed is not None
-        with new_folder(output, replace, inputs) as folder, keeping_checkpoints(output, resumed) as checkpoints:
+        read = [*inputs, *options.files]
+        with new_folder(output, replace, read) as folder, keeping_checkpoints(output, resumed) as checkpoints:
             if resume and resumed is None and not quiet:
                 typer.echo(f"There are no checkpoints in {output}: training begins.", err=True)
             adata, options = data_to_train(MODELS[options.model], inputs, options)
@@ -190,6 +191,8 @@ def _run(
         write_predictions(folder / "predictions.csv", probability_nc)
     if kind.genes is not None:
         kind.genes(fitted).rename_axis("gene").to_csv(folder / "genes.csv")
+    if fitted.writes is not None:
+        fitted.writes(folder)
     settings = {**source, **dataclasses.asdict(options), "seed": fitted.model.seed_}
     settings["recipe"] = fitted.trained[0].recipe_
     settings = {name: value for name, value in settings.items() if name not in settings_of_others(kind)}
@@ -225,18 +228,24 @@ def _report(
 def _figures(fitted: Fitted, summary: ModelSummary | None, clock: Clock) -> dict[str, Any]:
     model = fitted.model
     history, seconds = epoch_table(model.history_ or {}), clock.ended - clock.started
-    n_cells = len(model.train_indices) * len(history)
+    n_cells = _n_train(model) * len(history)
     elbo = history["elbo_validation"].dropna() if "elbo_validation" in history else pd.Series(dtype=float)
     return {
         "epochs": len(history),
         "seconds": round(seconds, 6),
-        "cells_per_second": round(n_cells / seconds, 1) if seconds else None,
+        "cells_per_second": round(n_cells / seconds, 1) if seconds and n_cells else None,
         "elbo_validation": float(elbo.min()) if len(elbo) else None,
         "n_active": int(summary.is_active_k.sum()) if summary is not None and len(summary.kl_k) else None,
         "interrupted": any(bool(one.trainer.interrupted) for one in fitted.trained),
         "metrics": {} if summary is None else {**summary.metrics, **_of_detail(summary)},
         "verdict": None if summary is None else verdict_of(summary),
     }
+
+
+def _n_train(model: Any) -> int:
+    """Cells that a model was trained on, of all its data sets; 0 of one that holds none out and takes all at once."""
+    of_sets = [] if model.train_indices is None else model.train_indices
+    return sum(map(len, of_sets)) if isinstance(of_sets, list) else len(of_sets)
 
 
 def _of_detail(summary: ModelSummary) -> dict[str, float]:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from ..data import summary_stats_of
 from ..io import is_archive, is_scvi_archive, read_archive
+from ..io.scvitools.read import OTHER_REGISTRIES
 from ..model.base.archives.archive import Saved, read_saved
 from ..report.models import ROWS, Row
 from ..train.history import epoch_table
@@ -47,12 +48,13 @@ def describe(folder: Path) -> dict[str, str]:
     """What a saved model is, by heading."""
     archive = find_archive(folder)
     saved = read_saved(archive, "")
-    stats = summary_stats_of(saved.registry)
+    stats = [summary_stats_of(one) for one in (saved.registry, *saved.registry.get(OTHER_REGISTRIES, ()))]
     lines = {"model": saved.class_name or "unknown", "archive": str(archive)}
     cells, genes = next((row.of for cls, row in ROWS.items() if cls.__name__ == saved.class_name), Row().of)
-    genes = "genes" if {"n_proteins", "n_atac"} & stats.keys() else genes  # the others have sizes of their own
+    genes = "genes" if {"n_proteins", "n_atac"} & stats[0].keys() else genes  # the others have sizes of their own
     sizes = {"n_cells": cells, "n_vars": genes, "n_atac": "regions", "n_proteins": "proteins", "n_batch": "batches"}
-    lines["trained on"] = ", ".join(f"{stats[name]:,} {what}" for name, what in sizes.items() if stats.get(name))
+    sets = [", ".join(f"{one[name]:,} {what}" for name, what in sizes.items() if one.get(name)) for one in stats]
+    lines["trained on"] = " and ".join(sets)
     setup = {name: value for name, value in saved.registry["setup_args"].items() if value}
     lines["setup"] = _pairs(setup) or "counts in X, no batch"
     lines["arguments"] = _pairs(saved.init_kwargs)
@@ -78,4 +80,6 @@ def _pairs(values: dict[str, Any]) -> str:
 
 
 def _in_short(value: object) -> str:
-    return " x ".join(map(str, value.shape)) if isinstance(value, np.ndarray | pd.DataFrame) else str(value)
+    if isinstance(value, np.ndarray | pd.DataFrame):
+        return " x ".join(map(str, value.shape))
+    return f"({_pairs(value)})" if isinstance(value, dict) else str(value)

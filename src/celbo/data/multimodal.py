@@ -25,7 +25,7 @@ from .modality_roles import PROTEIN, RNA, name_of_type, role_of
 from .opening import fits_said, in_memory, of_genes, streamed
 from .opening import open as open_anndata
 
-__all__ = ["feature_tables", "open_mudata", "read_mudata"]
+__all__ = ["feature_tables", "joined", "open_mudata", "read_mudata"]
 
 _WHOLE = ("obsm", "varm", "obsp", "varp", "obsmap", "varmap")
 
@@ -149,7 +149,7 @@ def _of_types(paths: Sequence[Path], types: Sequence[str], stream: bool | None) 
     if stream is None:
         stream = not fits_said(sum(one.loaded_bytes for some in opened.values() for one in some), paths)
     modalities = {name: streamed(some, may_compact=False) for name, some in opened.items()}
-    return _joined(modalities if stream else {name: in_memory(one) for name, one in modalities.items()})
+    return joined(modalities if stream else {name: in_memory(one) for name, one in modalities.items()})
 
 
 def _of_anndata(path: Path, stream: bool | None, tables: Sequence[str]) -> Any:
@@ -158,7 +158,7 @@ def _of_anndata(path: Path, stream: bool | None, tables: Sequence[str]) -> Any:
     types = adata.var["feature_types"].astype(str) if "feature_types" in adata.var else None
     known = [] if types is None else types.unique()
     if len(known) > 1:
-        return _joined({name_of_type(one): of_genes(adata, (types == one).to_numpy()) for one in known})
+        return joined({name_of_type(one): of_genes(adata, (types == one).to_numpy()) for one in known})
     nothing = pd.DataFrame()
     for key in tables:
         if key not in adata.obsm:
@@ -169,7 +169,7 @@ def _of_anndata(path: Path, stream: bool | None, tables: Sequence[str]) -> Any:
     rest = {key: _of_table(adata, key) for key in proteins}
     for key in proteins:
         del adata.obsm[key]
-    return _joined({RNA: adata, **rest})
+    return joined({RNA: adata, **rest})
 
 
 def _of_table(adata: AnnData, key: str) -> AnnData:
@@ -190,7 +190,8 @@ def _one_modality(path: Path, what: str) -> ValueError:
     return ValueError(f"{path} holds no MuData, which has modalities, but {what}: celbo.data.read reads it.")
 
 
-def _joined(modalities: Mapping[str, AnnData]) -> Any:
+def joined(modalities: Mapping[str, AnnData]) -> Any:
+    """A MuData of these modalities; cells of the same name are the same cell."""
     mudata = optional("mudata", extra="mudata", purpose="MuData")
     with mudata.set_options(pull_on_update=False), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that a gene and a protein share a name, which setup says

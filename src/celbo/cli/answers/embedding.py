@@ -16,13 +16,11 @@ from ...data.modalities import gathered_obs
 from ...store.writing.matrix import MatrixWriter, new_anndata, write_table
 from ..kind import Fitted, Kind
 from ..options import Asked
+from ..output import EMBEDDING_KEY
 from .asking import writing
 from .tables import TABLES, require_output, write_as
 
-__all__ = ["EMBEDDING_KEY", "embed", "embedded", "latent_table", "write_embedding"]
-
-EMBEDDING_KEY = "X_celbo"
-"""Where the latent representation lies in ``obsm``."""
+__all__ = ["embed", "embedded", "latent_table", "write_embedding"]
 
 _EMBEDDED_AT_ONCE = 2**18
 

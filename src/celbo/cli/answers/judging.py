@@ -28,10 +28,11 @@ def report(asked: Asked) -> None:
     Raises
     ------
     UserError
-        Another suffix, or a model that is made of another one, whose report is written with its training.
+        Another suffix, or a model that is made of another one or of two data sets, whose report is written with its
+        training.
     """
     require_suffix(asked.output, _SUFFIXES, f"a report is written as {' or '.join(_SUFFIXES)}")
-    with answering(asked, "report", lambda row: not row.parts) as question:
+    with answering(asked, "report", lambda row: not (row.parts or row.is_of_two_sets)) as question:
         question.fitted.model.adata = question.data
         title = f"{question.kind.name} on {named(asked.inputs)}"
         summary = model_report(question.fitted.model, asked.output, title=title)

@@ -19,9 +19,9 @@ from ..interrupts import INTERRUPTED
 from ..kind import Fitted, Kind
 from ..multimodal import is_on_disk
 from ..options import Asked
-from ..output import new_folder
+from ..output import EMBEDDING_KEY, new_folder
 from .asking import writing
-from .embedding import EMBEDDING_KEY, embedded, latent_table, write_embedding
+from .embedding import embedded, latent_table, write_embedding
 from .predictions import as_table, said_of, write_anndata
 from .tables import TABLES, require_output, write_as
 

@@ -13,8 +13,8 @@ from ...data.modalities import gathered_obs
 from ...store.writing.matrix import new_anndata, write_table
 from ..errors import UserError
 from ..options import Asked, spelt
+from ..output import EMBEDDING_KEY
 from .asking import writing
-from .embedding import EMBEDDING_KEY
 from .tables import TABLES, require_output, write_as
 
 __all__ = ["as_table", "predict", "said_of", "write_anndata", "write_predictions"]
