@@ -5,6 +5,7 @@ cells*, Nature Methods 2024.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -18,6 +19,7 @@ from ...model.base import BaseModelClass, UnsupervisedTrainingMixin, VAEMixin, s
 from ...model.base.made_with import given_arguments
 from ...module.kinetics import UNSPLICED_KEY
 from ...train.method import WHERE, Argument, training
+from ...train.recipes import default_recipe, find_recipe
 from ...verbs.velocity_uncertainty import VelocityUncertaintyMixin
 from .module import VELOVAE
 from .preprocess import layer
@@ -26,7 +28,7 @@ __all__ = ["VELOVI"]
 
 _MOST_UNSPLICED = 0.99
 _UNPLACED = -1.0  # gamma before the softplus where the data say nothing
-_HALF = 0.5
+_WARMUP = 0.8  # of a run, in which the penalty on the end of induction goes
 _MOMENTS = "celbo.external.velovi.moments makes smoothed layers, scvelo's pp.moments does too"
 _OWN = {
     "gradient_clip_val": Argument(
@@ -36,12 +38,17 @@ _OWN = {
 }
 
 
-def _as_there(model: object, options: dict[str, Any]) -> dict[str, Any]:
-    """Sets of the user's own are the splitter's affair; the optimizer is AdamW."""
+def _as_there(model: "VELOVI", options: dict[str, Any]) -> dict[str, Any]:
+    """Own sets are the splitter's affair; the optimizer is AdamW, and the weight of the KL rises in any recipe."""
     of_splitter = {"external_indexing": options.pop("external_indexing")} | (
         options.pop("datasplitter_kwargs", None) or {}
     )
-    plan = {"optimizer": "AdamW"} | dict(options.pop("plan_kwargs") or {})
+    recipe = find_recipe(options["recipe"] or default_recipe(type(model)))
+    plan: dict[str, Any] = {"optimizer": "AdamW"}
+    if recipe.name != "classic" and model.adata is not None:
+        n_epochs = recipe.epochs_of(options, model.adata.n_obs, 1)
+        plan["n_epochs_kl_warmup"] = max(1, round(_WARMUP * n_epochs))
+    plan |= options.pop("plan_kwargs") or {}
     return options | {"datasplitter_kwargs": of_splitter, "plan_kwargs": plan}
 
 
@@ -78,7 +85,8 @@ class VELOVI(VelocityUncertaintyMixin, VAEMixin, UnsupervisedTrainingMixin, Base
     """
 
     _module_cls: ClassVar[type[VELOVAE]] = VELOVAE
-    _recipe: ClassVar[str | None] = "classic"  # the penalty on the end of induction goes as the KL weight comes
+    _recipe: ClassVar[str | None] = "short_cycle"  # more passes find no better paths, see docs/models/velovi.md
+    _own_recipe: ClassVar[Mapping[str, Any]] = {"max_epochs": None, "lr": 4e-2, "early_stopping": False}
 
     def __init__(
         self,
