@@ -31,6 +31,15 @@ def test_there_and_back(saved):
     np.testing.assert_array_equal(again.get_latent_representation(), expected)
 
 
+def test_there_is_no_scvi_tools_9(saved):
+    folder = saved[2]
+    line = ["export", str(folder / "model"), str(folder / "out"), "--version", "9"]
+    result = CliRunner().invoke(app, line)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "wanted one of scvi-tools 1, as 1.4.2 or 1.5.0, got '9'" in result.stderr
+    assert not (folder / "out").exists()
+
+
 @pytest.mark.parametrize(("command", "message"), [("convert", "No archive of scvi-tools"), ("export", "no folder")])
 def test_wrong_source(saved, command, message):
     _, _, folder = saved

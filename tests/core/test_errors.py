@@ -3,7 +3,7 @@
 import pytest
 
 import celbo
-from celbo.core import nearest_first, unknown_name
+from celbo.core import nearest_first, number_of, unknown_name
 
 
 def test_nearest_name_is_proposed():
@@ -18,6 +18,10 @@ def test_case_does_not_matter():
 
 def test_nothing_near_proposes_nothing():
     assert unknown_name("layer", "zzz", ["counts"]) == "No layer is called 'zzz'. There are: 'counts'."
+
+
+def test_one_is_no_plural():
+    assert [number_of(count, "epoch") for count in (0, 1, 1200)] == ["0 epochs", "1 epoch", "1,200 epochs"]
 
 
 def test_nothing_known():

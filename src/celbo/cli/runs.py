@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import typer
 
+from ..core import number_of
 from ..core.replacing import printable
 from ..data import Finding, simulate_counts
 from ..data.modalities import gathered_obs
@@ -255,7 +256,7 @@ def _of_detail(summary: ModelSummary) -> dict[str, float]:
 def _farewell(figures: dict[str, Any], output: Path, quiet: bool) -> int:
     """Say how it went; returns the exit code."""
     if not quiet:
-        parts = [f"{figures['epochs']} epochs in {figures['seconds']:.1f} s"]
+        parts = [f"{number_of(figures['epochs'], 'epoch')} in {figures['seconds']:.1f} s"]
         parts += [f"{figures['cells_per_second']:,.0f} cells/s"] if figures["cells_per_second"] else []
         parts += [f"validation ELBO {figures['elbo_validation']:.2f}"] if figures["elbo_validation"] is not None else []
         typer.echo(", ".join(parts))
@@ -264,7 +265,7 @@ def _farewell(figures: dict[str, Any], output: Path, quiet: bool) -> int:
         typer.echo(f"Report: {printable(output / 'report.html')}")
     if figures["interrupted"]:
         more = " The same line with --resume goes on." if figures.get("resumable") else ""
-        done = f"interrupted after {figures['epochs']} epochs; what there is has been written."
+        done = f"interrupted after {number_of(figures['epochs'], 'epoch')}; what there is has been written."
         typer.echo(f"celbo: {done}{more}", err=True)
         return INTERRUPTED
     return 0

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..core import number_of
 from ..data import summary_stats_of
 from ..io import is_archive, is_scvi_archive, read_archive
 from ..io.scvitools.read import OTHER_REGISTRIES
@@ -69,7 +70,7 @@ def _training(saved: Saved) -> dict[str, str]:
     if not saved.attributes.get("is_trained_"):
         return {"training": "none"}
     history = epoch_table(saved.attributes.get("history_") or {})
-    text = f"{len(history)} epochs"
+    text = number_of(len(history), "epoch")
     text += f", best validation ELBO {history['elbo_validation'].min():.2f}" if "elbo_validation" in history else ""
     known = {"recipe": saved.attributes.get("recipe_"), "seed": saved.attributes.get("seed_")}
     return {"training": text, **{name: str(value) for name, value in known.items() if value is not None}}

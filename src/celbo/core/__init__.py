@@ -9,7 +9,7 @@ from .constants import (
     SCVI_FIGURES,
     SCVI_TOOLS_VERSION,
 )
-from .errors import DataMismatchError, MinifiedDataError, nearest_first, noted, unknown_name
+from .errors import DataMismatchError, MinifiedDataError, nearest_first, noted, number_of, unknown_name
 from .lazy import optional
 from .lookup import listed, position_of
 from .planned import public_names
@@ -41,6 +41,7 @@ __all__ = [
     "listed",
     "nearest_first",
     "noted",
+    "number_of",
     "open_regular",
     "optional",
     "position_of",

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable
 from typing import TypeVar
 
-__all__ = ["DataMismatchError", "MinifiedDataError", "nearest_first", "noted", "unknown_name"]
+__all__ = ["DataMismatchError", "MinifiedDataError", "nearest_first", "noted", "number_of", "unknown_name"]
 
 _E = TypeVar("_E", bound=BaseException)
 
@@ -46,6 +46,11 @@ def nearest_first(given: object, known: Iterable[object], limit: int = 10) -> li
         for i, name in enumerate(known)
     ]
     return [name for _, _, name in sorted(scored)[:limit]]
+
+
+def number_of(count: int, noun: str) -> str:
+    """How many of something there are: ``"1 epoch"``, ``"1,200 epochs"``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def unknown_name(what: str, given: object, known: Iterable[object]) -> str:

@@ -242,7 +242,9 @@ class CountReport(Explained):
             )
         names = _listed(self.first[f"empty_{axis}"], count)
         message = f"{where}: {count} of {total} {self.axes[axis == 'genes']} have no counts ({names})."
-        return Finding("info", message, f"They teach a model nothing: sc.pp.filter_{axis}(adata, min_counts=1).")
+        own, side = self.axes[axis == "genes"], "columns" if axis == "genes" else "rows"
+        drops = "" if own == axis else f", which drops {side}, here {own}"
+        return Finding("info", message, f"They teach a model nothing: sc.pp.filter_{axis}(adata, min_counts=1){drops}.")
 
     def _cells(self, kind: str) -> str:
         count = self.n_cells_with[kind]

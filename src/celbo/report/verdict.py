@@ -10,7 +10,7 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 
-from ..core import checked
+from ..core import checked, number_of
 from ..core.kinds import Instance
 from ..data import Finding
 from .summary import BY_GUESSING, KEPT, MIXED, MIXED_WITHIN, Grade, Judgement, ModelSummary
@@ -104,7 +104,7 @@ def _convergence(history: pd.DataFrame) -> Judgement:
         )
     value_e = np.array([]) if name is None else history[name].dropna().to_numpy(float)
     if len(value_e) < _SMALLEST_RUN:
-        finding = f"{len(value_e)} epochs are too few for a curve to tell."
+        finding = f"A curve of {number_of(len(value_e), 'epoch')} is too short to tell."
         action = (
             "Compare the ELBO with that of a longer run; of hundreds of thousands of cells a few epochs may be enough."
         )

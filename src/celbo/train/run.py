@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from ..core import number_of
 from ..ops.draws import drawing_of
 from .engines.engine import Engine
 from .engines.recorded import RecordedStage
@@ -177,7 +178,7 @@ def say_summary(trainer: RunState, seconds: float) -> None:
     """One line at the end of a run."""
     elbo = trainer.callback_metrics.get("elbo_validation")
     rate = trainer.n_seen * trainer.world_size / max(seconds, 1e-9)
-    parts = [f"{trainer.current_epoch} epochs in {seconds:.1f} s ({rate:,.0f} cells/s)"]
+    parts = [f"{number_of(trainer.current_epoch, 'epoch')} in {seconds:.1f} s ({rate:,.0f} cells/s)"]
     parts += [] if elbo is None else [f"validation ELBO {elbo:.2f}"]
     parts += [f"stopped: {trainer.stop_reason}"] if trainer.stop_reason else []
     logger.info(f"Trained {', '.join(parts)}.")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from ...core import Summary
+from ...core import Summary, number_of
 from ...core.kinds import described
 from ...data import state_registry_of, summary_stats_of
 from ...data.registry_view import sizes_text
@@ -73,7 +73,7 @@ def _state(model: _Described) -> str:
     if not model.is_trained_:
         return "not trained: call train()"
     epochs, best = trained_for(model.history_)
-    return f"trained, {epochs} epochs" + ("" if best is None else f"; smallest validation ELBO {best:.6g}")
+    return f"trained, {number_of(epochs, 'epoch')}" + ("" if best is None else f"; smallest validation ELBO {best:.6g}")
 
 
 def _named(arguments: Mapping[str, Any]) -> list[str]:

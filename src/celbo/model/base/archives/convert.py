@@ -118,7 +118,7 @@ def export_archive(
     ArchiveNotFoundError
         There is no archive of celbo at ``new``.
     ArchiveError
-        It is damaged, or that version has another network for these weights.
+        It is damaged, or that version is none of scvi-tools 1, or has another network for these weights.
 
     Notes
     -----
@@ -146,6 +146,11 @@ def _of_version(registry: dict[str, Any], version: str | None) -> dict[str, Any]
     if version is None or version == own:
         return registry
     name, wanted = registry.get(MODEL_NAME), version_numbers(version)
+    if wanted[:1] != (1,):
+        raise io.ArchiveError(
+            f"version: wanted one of scvi-tools 1, as 1.4.2 or 1.5.0, got {version!r}. Archives of other versions have "
+            "another form."
+        )
     if name == _TWO_LAYOUTS and (wanted >= _CHANGED_IN) != (version_numbers(own) >= _CHANGED_IN):
         raise io.ArchiveError(
             f"scvi-tools {version} has another network for MRVI than {own}, whose weights these are: export for that "
