@@ -1,6 +1,7 @@
 """Models of genes and proteins on simulated cells of known types: types, foreground, mixing of batches.
 
-``python -m benchmarks.cite_seq [--models TOTALVI TOTALANVI] [--cells N] [--epochs N] [--recipe NAME] [--seeds N]``
+``python -m benchmarks.cite_seq [--models TOTALVI TOTALANVI] [--cells N] [--epochs N] [--recipe NAME] [--seeds N]
+[--missing N] [--plan name=value,...]``
 """
 
 import time
@@ -69,6 +70,11 @@ def simulate_cite_seq(
     return adata
 
 
+def hide_proteins(adata: anndata.AnnData, n_missing: int) -> None:
+    """Take the first proteins from the second batch."""
+    adata.obsm["protein"].iloc[(adata.obs["batch"] == "batch_1").to_numpy(), :n_missing] = 0
+
+
 def figures(name: str, adata: anndata.AnnData, seed: int, options: dict[str, Any]) -> dict[str, float]:
     """Figures of one training."""
     from sklearn.metrics import roc_auc_score
@@ -113,14 +119,23 @@ def main() -> None:
     parser.add_argument("--recipe")
     parser.add_argument("--lr", type=float)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--missing", type=int, default=0, help="proteins that one batch lacks")
+    parser.add_argument("--plan", default="", help="further settings of the plan, name=value,...")
     asked = parser.parse_args()
     sizes = (asked.cells, asked.genes, asked.proteins)
     options: dict[str, Any] = {"max_epochs": asked.epochs, "recipe": asked.recipe}
-    options["plan_kwargs"] = {"lr": asked.lr} if asked.lr else None
+    plan = common.settings_of(asked.plan) | ({"lr": asked.lr} if asked.lr else {})
+    options["plan_kwargs"] = plan or None
     report = common.Report("cite_seq", asked.dry)
     for name in asked.models:
-        runs = [figures(name, simulate_cite_seq(*sizes, seed=seed), seed, options) for seed in range(asked.seeds)]
-        report.add_runs(f"{name}, {asked.cells} x ({asked.genes} + {asked.proteins}), {common.shown(options)}", runs)
+        runs = []
+        for seed in range(asked.seeds):
+            adata = simulate_cite_seq(*sizes, seed=seed)
+            hide_proteins(adata, asked.missing)
+            runs.append(figures(name, adata, seed, options))
+        size = f"{asked.cells} x ({asked.genes} + {asked.proteins}"
+        size += f", {asked.missing} missing in a batch)" if asked.missing else ")"
+        report.add_runs(f"{name}, {size}, {common.shown(options)}", runs)
     report.write()
 
 

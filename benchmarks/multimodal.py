@@ -27,7 +27,13 @@ SHARES = (0.5, 0.25, 0.25)
 
 
 def simulate_multiome(
-    n_cells: int = 600, n_genes: int = 150, n_peaks: int = 300, n_types: int = 4, seed: int = 0
+    n_cells: int = 600,
+    n_genes: int = 150,
+    n_peaks: int = 300,
+    n_types: int = 4,
+    seed: int = 0,
+    shares: tuple[float, ...] = SHARES,
+    density: float | None = None,
 ) -> Any:
     r"""Genes and peaks of the same cells, half of which have both, a quarter the one and a quarter the other.
 
@@ -40,6 +46,10 @@ def simulate_multiome(
         How many.
     seed
         Of everything.
+    shares
+        Of cells with both, with genes, with peaks.
+    density
+        Share of the peaks that a cell is seen to have open.
 
     Returns
     -------
@@ -47,7 +57,7 @@ def simulate_multiome(
     cell's shares of expression, ``(n, g)``, in the order of its cells.
     """
     mudata = optional("mudata", extra="mudata", purpose="benchmarks.multimodal")
-    peaks = simulate_peaks(n_cells, n_peaks, n_types, seed=seed)
+    peaks = simulate_peaks(n_cells, n_peaks, n_types, seed=seed, density=density)
     rng = np.random.default_rng(seed + 1000)
     kind, batch = peaks.obs["type"].cat.codes.to_numpy(), peaks.obs["batch"].cat.codes.to_numpy()
     log_tg = rng.normal(0, 1, n_genes) + np.where(rng.random(n_genes) < 0.3, rng.normal(0, 1, (n_types, n_genes)), 0)
@@ -56,7 +66,7 @@ def simulate_multiome(
     rho_ng = rate_ng / rate_ng.sum(1, keepdims=True)
     mu_ng = rng.lognormal(np.log(1000), 0.3, (n_cells, 1)) * rho_ng
     x_ng = rng.poisson(rng.gamma(5.0, mu_ng / 5.0)).astype(np.float32)
-    has = rng.choice(len(KINDS), size=n_cells, p=SHARES)
+    has = rng.choice(len(KINDS), size=n_cells, p=shares)
     names = np.array([f"cell_{i}" for i in range(n_cells)])
     rna = anndata.AnnData(sp.csr_matrix(x_ng), obs=pd.DataFrame(index=names))
     rna.var_names = [f"gene_{g}" for g in range(n_genes)]

@@ -36,11 +36,18 @@ def load(task: dict):
         import torch
 
         torch.set_num_threads(task["threads"])
-    import anndata
-
-    adata = anndata.read_h5ad(task["data"])
     scvi.settings.seed = task.get("seed", 0)
-    model_class(scvi, task).setup_anndata(adata, batch_key=task.get("batch_key"))
+    cls, setup = model_class(scvi, task), {"batch_key": task.get("batch_key"), **task.get("setup", {})}
+    if task["data"].endswith(".h5mu"):
+        import mudata
+
+        adata = mudata.read_h5mu(task["data"])
+        cls.setup_mudata(adata, **setup)
+    else:
+        import anndata
+
+        adata = anndata.read_h5ad(task["data"])
+        cls.setup_anndata(adata, **setup)
     return scvi, adata
 
 
@@ -88,14 +95,14 @@ def measure_step(task: dict) -> dict:
 
 
 def measure_memory(task: dict) -> dict:
-    """Peak resident memory after import and data, and after training."""
+    """Peak resident memory after import and data, and after training; of which the weights take how much."""
     scvi, adata = load(task)
     model = model_class(scvi, task)(adata)
-    before = peak_mb()
+    before, weights = peak_mb(), sum(p.numel() * p.element_size() for p in model.module.parameters()) / 2**20
     off = {"check_val_every_n_epoch": 0, "verbose": 0} if task["tool"] == "celbo" else {"enable_progress_bar": False}
-    off["early_stopping"] = False
-    model.train(max_epochs=2, accelerator="cpu", train_size=1.0, **off, **(task.get(task["tool"]) or {}))
-    return {"before_mb": before, "peak_mb": peak_mb()}
+    off |= {"early_stopping": False, "train_size": task.get("train_size", 1.0)}
+    model.train(max_epochs=2, accelerator="cpu", **off, **(task.get(task["tool"]) or {}))
+    return {"before_mb": before, "peak_mb": peak_mb(), "weights_mb": weights}
 
 
 def measure_floor(task: dict) -> dict:
@@ -108,11 +115,17 @@ def measure_floor(task: dict) -> dict:
 
 
 def measure_training(task: dict) -> dict:
-    """A default training on a given split: when each epoch ended, its validation ELBO, and the latent space."""
+    """A default training: when each epoch ended, its validation ELBO, and the latent space.
+
+    Of a task with a split it is on that.
+    """
     import numpy as np
 
     scvi, adata = load(task)
-    split = np.load(task["split"])
+    splits = {}
+    if "split" in task:
+        split = np.load(task["split"])
+        splits = {"external_indexing": [split["train"], split["validation"], split["test"]]}
     model = model_class(scvi, task)(adata, **task.get("model", {}))
     times = clock(task)
     quiet = {"verbose": 0} if task["tool"] == "celbo" else {"enable_progress_bar": False}
@@ -120,7 +133,7 @@ def measure_training(task: dict) -> dict:
     model.train(
         accelerator="cpu",
         check_val_every_n_epoch=1,
-        datasplitter_kwargs={"external_indexing": [split["train"], split["validation"], split["test"]]},
+        datasplitter_kwargs=splits,
         callbacks=[times],
         **quiet,
         **(task.get(task["tool"]) or {}),

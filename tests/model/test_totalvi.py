@@ -271,8 +271,8 @@ class TestMissingProteins:
         model = TOTALVI(set_up(self.some_missing(0.0)), n_latent=4, n_hidden=8, override_missing_proteins=True)
         assert model.module.measured is None
 
-    @pytest.mark.parametrize(("recipe", "weight"), [("one_cycle", 10.0), ("classic", "auto")])
-    def test_weight_of_the_adversary(self, recipe, weight):
+    @pytest.mark.parametrize(("recipe", "weight", "rate"), [("one_cycle", 10.0, 5e-3), ("classic", "auto", 1e-3)])
+    def test_weight_of_the_adversary(self, recipe, weight, rate):
         model, plans = TOTALVI(set_up(self.some_missing(0.0)), n_latent=4, n_hidden=8), []
 
         class Keep:
@@ -281,6 +281,7 @@ class TestMissingProteins:
 
         model.train(max_epochs=1, batch_size=32, recipe=recipe, callbacks=[Keep()], verbose=0)
         assert plans[0].scale_adversarial_loss == weight
+        assert model.trainer.optimizers[1].param_groups[0]["lr"] == rate
         given = {"plan_kwargs": {"scale_adversarial_loss": 2.0}}
         model.train(max_epochs=1, batch_size=32, recipe=recipe, callbacks=[Keep()], verbose=0, **given)
         assert plans[1].scale_adversarial_loss == 2.0

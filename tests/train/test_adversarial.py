@@ -164,6 +164,10 @@ class TestTraining:
         assert model.trainer.optimizers[0].param_groups[0]["lr"] < 1e-4
         assert model.trainer.optimizers[1].param_groups[0]["lr"] == 1e-3
 
+    def test_the_classifier_has_a_rate_of_its_own(self, mixing):
+        model = train(mixing(), {"classifier_lr": 4e-3}, max_epochs=2)
+        assert [optimizer.param_groups[0]["lr"] for optimizer in model.trainer.optimizers] == [1e-3, 4e-3]
+
     def test_a_loss_that_is_not_finite_stops(self, mixing):
         with pytest.raises(NonFiniteLossError, match="epoch 0, step"):
             train(mixing(), {"lr": 1e18}, max_epochs=5)

@@ -13,12 +13,13 @@ Dims: n cells, k latents, b batches.
 import warnings
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from ...core import REGISTRY_KEYS, checked, settings
+from ...core.kinds import Number
 from ...module import Classifier
 from ...module.base import BaseModuleClass
 from ...ops.draws import initial_weights
@@ -31,7 +32,7 @@ __all__ = ["AdversarialTrainingPlan", "AdversarialTrainingPlanConfig"]
 
 _WEIGHT = "adversarial_weight"
 
-_CLASSIFIER_OPTIMIZER = {"lr": 1e-3, "eps": 0.01}
+_EPS = 0.01  # of the classifier's optimizer
 
 _NEVER_ON = (
     "scale_adversarial_loss='auto' is one less the KL weight, and without a KL warm-up that is {weight:g} throughout: "
@@ -57,6 +58,8 @@ class AdversarialTrainingPlan(TrainingPlan):
     scale_adversarial_loss
         Weight of the adversary, or ``"auto"``: one less the KL weight. Much more than 3 makes latents swing instead of
         mix: the module overshoots what it is told.
+    classifier_lr
+        Learning rate of the classifier, throughout. One that is slow beside the module's lags behind latents that move.
     **plan_kwargs
         All else of :class:`~celbo.train.TrainingPlan`, with its defaults.
 
@@ -85,10 +88,11 @@ class AdversarialTrainingPlan(TrainingPlan):
         *,
         adversarial_classifier: bool | Classifier = False,
         scale_adversarial_loss: float | Literal["auto"] = "auto",
+        classifier_lr: Annotated[float, Number(0, above=True)] = 1e-3,
         **plan_kwargs: Any,
     ) -> None:
         super().__init__(module, **plan_kwargs)
-        self.scale_adversarial_loss = scale_adversarial_loss
+        self.scale_adversarial_loss, self.classifier_lr = scale_adversarial_loss, classifier_lr
         self.adversarial_classifier = _as_classifier(adversarial_classifier, module)
         if self.adversarial_classifier is False:
             return
@@ -169,7 +173,8 @@ class AdversarialTrainingPlan(TrainingPlan):
         assert isinstance(self.adversarial_classifier, Classifier)
         self.adversarial_classifier.load_state_dict(self._initial)
         parameters = [p for p in self.adversarial_classifier.parameters() if p.requires_grad]
-        return [of_module, {"optimizer": Adam(parameters, weight_decay=self.weight_decay, **_CLASSIFIER_OPTIMIZER)}]
+        settings_of_it = {"lr": self.classifier_lr, "eps": _EPS, "weight_decay": self.weight_decay}
+        return [of_module, {"optimizer": Adam(parameters, **settings_of_it)}]
 
 
 def _as_classifier(asked: bool | Classifier, module: Any) -> Classifier | Literal[False]:
