@@ -19,9 +19,11 @@ from celbo.external.mrvi import TorchMRVAE, abundance, samples
 from celbo.external.mrvi.blocks import LAYOUTS
 from celbo.external.mrvi.differential import false_discovery_rates
 from celbo.external.mrvi.layers import Attention
+from celbo.external.mrvi.plan import SettlingPlan
 from celbo.io import ArchiveError
 from celbo.model.base import convert_archive, export_archive
 from celbo.ops.random import private_rng
+from celbo.train.plans.schedules import one_cycle
 
 SMALL = {"encoder_n_hidden": 8, "n_latent": 4, "n_latent_u": 3}
 TRAIN = {"max_epochs": 2, "seed": 0, "verbose": 0, "accelerator": "cpu"}
@@ -40,7 +42,7 @@ def trained(cls=MRVI, setup=None, **init):
     adata = data()
     cls.setup_anndata(adata, **({"sample_key": "donor", "batch_key": "batch"} | (setup or {})))
     model = cls(adata, **(SMALL | init))
-    model.train(**TRAIN)
+    model.train(**TRAIN, plan_kwargs={"settles_at": 1.0})  # two epochs of the first part: effects of samples differ
     return model
 
 
@@ -125,6 +127,56 @@ def test_loss_is_the_plain_formula(scvi_tools_figures):
     weight_n = 0.7 * ((every_n if scvi_tools_figures else own_n) - 0.6 * kl_z_n)
     torch.testing.assert_close(out.kl_local["kl_local"], own_n)
     torch.testing.assert_close(out.loss, (nll_n + weight_n).mean())
+
+
+@pytest.mark.parametrize("use_map", [True, False])
+def test_differences_between_effects_are_those_of_samples_of_other_cells(use_map):
+    tensors = minibatch()
+    with private_rng(0):
+        module = TorchMRVAE(6, 4, 2, qz_kwargs={"use_map": use_map}, **SMALL).double().eval()
+        options = {"inference_kwargs": {"n_others": 2}, "loss_kwargs": {"difference_weight": 0.7}}
+        encoded, _, out = module(tensors, **options)
+    code_n, u = tensors["sample"].flatten(), encoded["u"]
+
+    def effect(code):
+        moved = module.move(u, code, use_mean=True)
+        return moved["eps"]
+
+    own = effect(code_n)
+    others = [effect(code_n[(np.arange(12) - k) % 12]) for k in (1, 2)]
+    expected_n = sum((own - other).square().sum(-1).sqrt() for other in others) / 2
+    torch.testing.assert_close(encoded["differences"], expected_n)
+    each_n = out.reconstruction_loss["reconstruction_loss"] + out.kl_local["kl_local"]
+    torch.testing.assert_close(out.loss, (each_n + 0.7 * expected_n).mean())
+    out.loss.backward()
+    assert all(weight.grad is None for weight in module.qu.parameters())
+    assert module.qz.embedding.weight.grad.abs().sum() > 0
+
+
+def test_u_stays_as_it_is_once_effects_settle():
+    adata = data()
+    MRVI.setup_anndata(adata, sample_key="donor", batch_key="batch")
+
+    def moved(settles_at):
+        model = MRVI(adata, **SMALL)
+        before = {name: weight.clone() for name, weight in model.module.state_dict().items()}
+        model.train(**TRAIN, plan_kwargs={"settles_at": settles_at})
+        return {
+            name.partition(".")[0]
+            for name, weight in model.module.state_dict().items()
+            if (weight != before[name]).any()
+        }
+
+    assert {"qu", "qz", "px"} <= moved(1.0)
+    assert moved(0.0) >= {"qz", "px"}
+    assert "qu" not in moved(0.0)
+
+
+def test_each_part_of_a_training_has_a_cycle_of_its_own():
+    with private_rng(0):
+        plan = SettlingPlan(TorchMRVAE(6, 4, 2, **SMALL), settles_at=0.5, lr_warmup_fraction=0.1)
+    cycle = [one_cycle(step, 100, 0.1) for step in range(100)]
+    assert [plan.rate_at(step, 200) for step in range(200)] == [*cycle, *(rate / 2 for rate in cycle)]
 
 
 def test_samples_weigh_the_same_where_asked():

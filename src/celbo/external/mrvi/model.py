@@ -23,11 +23,12 @@ from ...train.method import WHERE, training
 from ...train.recipes import default_recipe
 from .comparing import MRVIMixin
 from .module import TorchMRVAE, layout_of
+from .plan import SettlingPlan
 
 __all__ = ["MRVI", "TorchMRVI"]
 
 _CLASSIC: Mapping[str, Any] = {"lr": 2e-3, "eps": 1e-8, "weight_decay": 1e-8, "n_epochs_kl_warmup": 20}
-_OWN: Mapping[str, Any] = {"lr": 4e-3, "eps": 1e-8, "z_kl_weight": 0.3}
+_OWN: Mapping[str, Any] = {"lr": 4e-3, "eps": 1e-8, "z_kl_weight": 0.3, "settles_at": 8 / 11, "difference_weight": 0.35}
 
 
 def _prepared(model: Any, options: dict[str, Any]) -> dict[str, Any]:
@@ -47,17 +48,18 @@ def _prepared(model: Any, options: dict[str, Any]) -> dict[str, Any]:
     epochs = options["max_epochs"]
     if epochs is None and not classic and model.adata is not None:
         epochs = _epochs(model.adata.n_obs, options["batch_size"])
-    plan = _CLASSIC if classic else {**_OWN, "n_epochs_kl_warmup": epochs and math.ceil(epochs / 2)}
+    plan = _CLASSIC if classic else {**_OWN, "n_epochs_kl_warmup": epochs and math.ceil(4 / 11 * epochs)}
     if model.surgery_ is not None:
-        plan = {**plan, "weight_decay": 0.0}  # it would move what is frozen
+        # Weight decay would move what is frozen; new samples find their place among settled ones.
+        plan = {**plan, "weight_decay": 0.0} | ({} if classic else {"settles_at": 1.0})
     plan = {**plan, **merge_kwargs(None, options["plan_kwargs"], name="plan")}
     return {"gradient_clip_val": 40.0} | options | {"max_epochs": epochs, "plan_kwargs": plan}
 
 
 def _epochs(n_cells: int, batch_size: int) -> int:
-    """Ten passes, at least 400 steps, at most 3,000 of them or one pass."""
+    """Fourteen passes, at least 550 steps, at most 4,000 of them or one pass."""
     steps_an_epoch = max(1, math.ceil(0.9 * n_cells / batch_size))
-    return math.ceil(max(400, min(10 * steps_an_epoch, 3000)) / steps_an_epoch)
+    return math.ceil(max(550, min(14 * steps_an_epoch, 4000)) / steps_an_epoch)
 
 
 class MRVI(MRVIMixin, ArchesMixin, UnsupervisedTrainingMixin, BaseModelClass):
@@ -101,6 +103,7 @@ class MRVI(MRVIMixin, ArchesMixin, UnsupervisedTrainingMixin, BaseModelClass):
     """
 
     _module_cls: ClassVar[type[TorchMRVAE]] = TorchMRVAE
+    _training_plan_cls: ClassVar[type[SettlingPlan]] = SettlingPlan
     _reads: ClassVar[tuple[str, ...]] = ("MRVI", "TorchMRVI")
     _written_as: ClassVar[str] = "1.4.3"
 

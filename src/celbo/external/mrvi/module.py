@@ -153,6 +153,7 @@ class TorchMRVAE(BaseModuleClass):
         cf_sample: Tensor | None = None,
         use_mean: bool = False,
         n_samples: int = 1,
+        n_others: int = 0,
     ) -> dict[str, Any]:
         """Encode cells.
 
@@ -168,17 +169,30 @@ class TorchMRVAE(BaseModuleClass):
             Codes of the samples that the cells are put into, ``(n, 1)``; None: their own.
         use_mean
             Take means for draws.
+        n_others
+            Number of other cells of the minibatch whose samples' effects each cell's own is compared with; the encoder
+            of u then gets no gradient.
 
         Returns
         -------
         ``qu``, ``u``, ``z``, ``z_base`` and ``eps``, whose posterior ``qeps`` is None for a number, and ``library``,
-        the natural log of the total ``(n, 1)``.
+        the natural log of the total ``(n, 1)``; with ``n_others`` also ``differences`` ``(n,)`` between effects.
         """
-        qu = self.qu(x, sample_index.flatten().long())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not n_others):
+            qu = self.qu(x, sample_index.flatten().long())
         u = qu.loc if use_mean else rsample(qu, (mc_samples,) if mc_samples else (n_samples,) if n_samples > 1 else ())
         sample_n = (sample_index if cf_sample is None else cf_sample).flatten().long()
-        moved = self.move(u, sample_n, use_mean)
+        moved = self._beside_others(u, sample_n, n_others) if n_others else self.move(u, sample_n, use_mean)
         return {"qu": qu, "u": u, "library": x.sum(-1, keepdim=True).log(), **moved}
+
+    def _beside_others(self, u: Tensor, sample_n: Tensor, n_others: int) -> dict[str, Any]:
+        """Z in the own sample, and how far its effect lies from those of the samples of other cells."""
+        code_ns = torch.stack([sample_n.roll(k) for k in range(n_others + 1)], dim=1)
+        moved = self.move(u[:, None], code_ns)
+        eps = moved["eps"] if moved["qeps"] is None else moved["qeps"].loc
+        own = {name: part[:, 0] for name, part in moved.items() if isinstance(part, Tensor)}
+        apart_n = torch.linalg.vector_norm(eps[:, 1:] - eps[:, :1], dim=-1).mean(1)
+        return moved | own | {"differences": apart_n}
 
     def move(self, u: Tensor, sample: Tensor, use_mean: bool = False) -> dict[str, Any]:
         """Z and its parts for cells in samples.
@@ -242,6 +256,7 @@ class TorchMRVAE(BaseModuleClass):
         generative_outputs: Mapping[str, Any],
         kl_weight: Tensor | float = 1.0,
         z_kl_weight: float = 1.0,
+        difference_weight: float = 0.0,
     ) -> LossOutput:
         """Negative evidence lower bound of each cell, see the head of this file.
 
@@ -251,6 +266,8 @@ class TorchMRVAE(BaseModuleClass):
             As everywhere.
         z_kl_weight
             Further weight of the prior of effects of samples. Less of it: what samples differ by is in z and not in u.
+        difference_weight
+            Weight of differences between effects of samples, where ``inference`` gave them.
         """
         nll_n = -generative_outputs["px"].log_prob_sum(tensors[REGISTRY_KEYS.X_KEY])
         kl_z_n = self._kl_z(inference_outputs)
@@ -261,6 +278,8 @@ class TorchMRVAE(BaseModuleClass):
             log_q_n1 = qu.log_prob(u).sum(-1, keepdim=True)
             weighed_n = z_kl_weight * kl_z_n + (log_q_n1 - pu.log_prob(u[:, None])).mean(1)
         loss_n = nll_n + kl_weight * weighed_n
+        if "differences" in inference_outputs:
+            loss_n = loss_n + difference_weight * inference_outputs["differences"]
         if self._cells_s is not None:
             loss_n = loss_n / self._cells_s.to(loss_n)[tensors[REGISTRY_KEYS.SAMPLE_KEY].flatten().long()]
         return LossOutput(loss_n.mean(), reconstruction_loss=nll_n, kl_local=kl_n)

@@ -286,12 +286,14 @@ class TrainingPlan(Plan):
         if self.reduce_lr_on_plateau:
             config["lr_scheduler"] = {"scheduler": self._plateau(optimizer), "monitor": self.lr_scheduler_metric}
         elif self.lr_schedule == "one_cycle":
-            n_steps, fraction = self.trainer.estimated_stepping_batches, self.lr_warmup_fraction
-            rate = torch.optim.lr_scheduler.LambdaLR(
-                optimizer, lambda step: schedules.one_cycle(step, n_steps, fraction)
-            )
+            n_steps = self.trainer.estimated_stepping_batches
+            rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.rate_at(step, n_steps))
             config["lr_scheduler"] = {"scheduler": rate, "interval": "step"}
         return config
+
+    def rate_at(self, step: int, n_steps: int) -> float:
+        """Learning rate after some of the steps of a run, as a share of ``lr``."""
+        return schedules.one_cycle(step, n_steps, self.lr_warmup_fraction)
 
     def _parameter_groups(self, trained: torch.nn.Module) -> list[Any]:
         """The parameters that may move; those with a learning rate of their own in a second group.
