@@ -5,9 +5,9 @@ to leave them alone. That import takes a second, a sixth of a whole training on 
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -117,7 +117,46 @@ class WithoutCompiler(torch.optim.Optimizer):
             parameter.grad = None if set_to_none else torch.zeros_like(parameter)
 
 
-class Adam(WithoutCompiler, torch.optim.Adam):
+class _FusedOnCPU(WithoutCompiler):
+    """A fused Adam whose steps on the CPU, but for the first, skip what torch asks of every parameter beforehand.
+
+    That takes torch three times as long as the pass over the weights of 500 genes.
+    """
+
+    _pass: ClassVar[Callable[..., None]]
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step on the gradients that the parameters have."""
+        ready = None if closure is not None else [_with_moments(group, self.state) for group in self.param_groups]
+        if ready is None or None in ready:
+            return super().step(closure)
+        for group, tensors in zip(self.param_groups, ready, strict=True):
+            if tensors is not None and tensors[0]:
+                _fused_step(type(self)._pass, group, tensors)
+        return None
+
+
+def _with_moments(group: Mapping[str, Any], state: Mapping[Tensor, Mapping[str, Tensor]]) -> list[list[Tensor]] | None:
+    """Parameters with a gradient, gradients, both moments and numbers of steps; None where torch must do it."""
+    moved = [parameter for parameter in group["params"] if parameter.grad is not None]
+    kept = [state.get(parameter) for parameter in moved]
+    alike = all(parameter.is_cpu and parameter.dtype is moved[0].dtype for parameter in moved)
+    if not alike or not all(kept) or group["amsgrad"] or group["maximize"] or not group["fused"]:
+        return None
+    of_state = [[one[name] for one in kept if one] for name in ("exp_avg", "exp_avg_sq", "step")]
+    return [moved, [parameter.grad for parameter in moved if parameter.grad is not None], *of_state]
+
+
+def _fused_step(one_pass: Callable[..., None], group: Mapping[str, Any], tensors: Sequence[list[Tensor]]) -> None:
+    *moments, steps = tensors
+    torch._foreach_add_(steps, 1)
+    beta1, beta2 = group["betas"]
+    settings = {name: group[name] for name in ("lr", "weight_decay", "eps", "amsgrad", "maximize")}
+    one_pass(*moments, [], steps, beta1=beta1, beta2=beta2, **settings)
+
+
+class Adam(_FusedOnCPU, torch.optim.Adam):
     """Adam in one fused pass on weights of float precision: the numbers of ``torch.optim.Adam(fused=True)``.
 
     Reference: Kingma and Ba, *Adam: a method for stochastic optimization*, 2015.
@@ -130,13 +169,15 @@ class Adam(WithoutCompiler, torch.optim.Adam):
         Learning rate; added to the denominator; factor of the weights in the gradient.
     """
 
+    _pass = torch._fused_adam_
+
     def __init__(
         self, params: Iterable[Tensor], lr: float = 1e-3, eps: float = 1e-8, weight_decay: float = 0.0
     ) -> None:
         super().__init__(params, lr=lr, eps=eps, weight_decay=weight_decay, fused=True)
 
 
-class AdamW(WithoutCompiler, torch.optim.AdamW):
+class AdamW(_FusedOnCPU, torch.optim.AdamW):
     """Adam whose decay of the weights stays out of the moments: the numbers of ``torch.optim.AdamW(fused=True)``.
 
     Reference: Loshchilov and Hutter, *Decoupled weight decay regularization*, 2019.
@@ -148,6 +189,8 @@ class AdamW(WithoutCompiler, torch.optim.AdamW):
     lr, eps, weight_decay
         Learning rate; added to the denominator; share of the weights, times the rate, that a step takes away.
     """
+
+    _pass = torch._fused_adamw_
 
     def __init__(
         self, params: Iterable[Tensor], lr: float = 1e-3, eps: float = 1e-8, weight_decay: float = 1e-2
