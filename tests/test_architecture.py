@@ -36,6 +36,7 @@ CHAINS = (
     "{module, distributions} < posterior < verbs < model",
     "core < io < train < model",
     "data < choosing < cli",
+    "ops < dataloaders",
     "external < tl",
 )
 """What is left of `<` may be imported by what is right of it. These very lines stand in docs/architecture.md."""

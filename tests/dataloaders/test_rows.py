@@ -275,3 +275,25 @@ def test_pieces(ascending, gap, most, stretches):
     found = list(pieces(np.array(ascending, dtype=np.int64), gap, most))
     assert [(start, stop) for start, stop, _ in found] == stretches
     assert [row for _, _, rows in found for row in rows] == ascending
+
+
+@pytest.mark.parametrize("index_dtype", [np.int32, np.int64])
+def test_the_compiled_loop_writes_what_scipy_does(index_dtype, rng):
+    """Rows without entries, columns out of order and repeated ones; more rows than one thread takes."""
+    counts = rng.integers(0, 9, 700).astype(np.int32)
+    counts[rng.random(700) < 0.2] = 0
+    indptr = np.concatenate([[0], np.cumsum(counts)]).astype(index_dtype)
+    columns = rng.integers(0, 500, indptr[-1]).astype(np.int32)
+    matrix = sparse.csr_array((rng.random(indptr[-1]).astype(np.float32), columns, indptr), shape=(700, 500))
+    rows = rng.integers(0, 700, 900)
+    found = CSRRows(matrix).take(rows).numpy()
+    np.testing.assert_array_equal(found, matrix[rows].toarray())
+    assert (CSRRows(matrix)._entries is None) == (index_dtype is np.int64)  # larger than the loop is made for
+
+
+def test_rows_without_numba(monkeypatch, rng):
+    matrix = sparse.random(50, 20, 0.3, format="csr", dtype=np.float32, rng=rng)
+    monkeypatch.setattr("celbo.dataloaders.row_sources.sparse.works", lambda family: False)
+    source = CSRRows(matrix)
+    assert source._entries is None
+    np.testing.assert_array_equal(source.take([4, 4, 0]).numpy(), matrix.toarray()[[4, 4, 0]])

@@ -77,6 +77,19 @@ def csr_product(tables: Any, rows: Any, scratch: Any, index: Any, h: int, start:
     )
 
 
+def dense_rows(tables: Any, rows: Any, scratch: Any, index: Any, g: int, start: int, stop: int) -> None:
+    """Rows of CSR made dense: views of bare memory, then the loop."""
+    csr_kernel.dense_rows(
+        carray(tables[0], rows[0], I64),
+        carray(tables[1], rows[1], I64),
+        carray(tables[2], rows[2], I32),
+        carray(tables[3], rows[3], F32),
+        carray(tables[4], (rows[4], g), F32),
+        start,
+        stop,
+    )
+
+
 def accessibility(tables: Any, rows: Any, scratch: Any, index: Any, g: int, start: int, stop: int) -> None:
     """Open and closed regions: views of bare memory, then the loop."""
     accessibility_kernel.accessibility_rows(
@@ -170,6 +183,7 @@ ENTRIES: dict[str, Callable[..., None]] = {
     "accessibility_gradient": accessibility_gradient,
     "methylation": methylation,
     "csr_product": csr_product,
+    "dense_rows": dense_rows,
     "sparse_linear": sparse_linear,
     "sparse_linear_gradient": sparse_linear_gradient,
 }
@@ -180,6 +194,7 @@ NAMES = {
     "accessibility_gradient": "gradient of the accessibility likelihood",
     "methylation": "methylation likelihood",
     "csr_product": "sparse product",
+    "dense_rows": "gathering of sparse rows",
     "sparse_linear": "sparse linear layer",
     "sparse_linear_gradient": "gradient of the sparse linear layer",
 }

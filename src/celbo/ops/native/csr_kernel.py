@@ -6,7 +6,7 @@ from numba import njit
 
 from .kernels import INNER, STRICT, F, Floats
 
-__all__ = ["BLOCK", "STRIDE", "TILE", "csr_product_rows", "linear_blocks", "weight_gradient_blocks"]
+__all__ = ["BLOCK", "STRIDE", "TILE", "csr_product_rows", "dense_rows", "linear_blocks", "weight_gradient_blocks"]
 
 
 @njit(fastmath=STRICT, **INNER)
@@ -50,6 +50,25 @@ def csr_product_rows(
             add_four(out, weight_gh, columns[k : k + 4], values[k : k + 4])
         for k in range(fours, last):
             add_scaled(out, weight_gh[columns[k]], values[k])
+
+
+@njit(**INNER)
+def dense_rows(
+    first_n: npt.NDArray[np.int64],
+    behind_n: npt.NDArray[np.int64],
+    columns: npt.NDArray[np.int32],
+    values: Floats,
+    out_ng: Floats,
+    start: int,
+    stop: int,
+) -> None:
+    """Rows of a CSR matrix, whose entries lie from ``first`` until before ``behind``, made dense; repeats are added."""
+    for i in range(start, stop):
+        out_g = out_ng[i]
+        for j in range(out_g.size):
+            out_g[j] = F(0.0)
+        for k in range(first_n[i], behind_n[i]):
+            out_g[columns[k]] += values[k]
 
 
 BLOCK = 64

@@ -33,6 +33,7 @@ Family = Literal[
     "accessibility_gradient",
     "methylation",
     "csr_product",
+    "dense_rows",
     "sparse_linear",
     "sparse_linear_gradient",
 ]
@@ -130,7 +131,7 @@ class Bound:
     def __init__(self, function: Any, tables: list[Tensor], g: int) -> None:
         self._function, self._tables, self._g = function, tables, g  # the tables live as long as their addresses
         self._pointers = (ctypes.c_void_p * len(tables))(*(table.data_ptr() for table in tables))
-        self._rows = (ctypes.c_ssize_t * len(tables))(*(len(table) for table in tables))
+        self._rows = (ctypes.c_ssize_t * len(tables))(*(table.shape[0] for table in tables))
 
     def __call__(self, start: int, stop: int) -> None:
         """Do the rows from ``start`` up to ``stop``."""
