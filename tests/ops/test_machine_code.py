@@ -44,7 +44,7 @@ def compiler(monkeypatch, made):
 def values_of(loop):
     x, logits, library = torch.tensor([[0.0, 3.0]]), torch.zeros(1, 2), torch.zeros(1)
     values, nothing, grad_library = torch.empty(1), torch.empty(0, 2), torch.empty(1)
-    loop.bind([x, logits, library, values, nothing, grad_library], 2)(0, 1)
+    loop.bind([x, logits, library, values, nothing, grad_library, torch.ones(1)], 2)(0, 1)
     return values
 
 

@@ -6,7 +6,8 @@ numba, once a machine: :mod:`.machine_code` keeps them next to the package, in t
 be written, or where ``NUMBA_CACHE_DIR`` says.
 
 A gradient depends on the upstream gradient through one factor a row. The forward pass therefore leaves finished
-gradients behind and the backward pass multiplies; those of open regions, whose tables are wide, are computed on the way
+gradients behind, for the factor that a mean over cells brings (:func:`_of_a_mean`); the backward pass multiplies only
+where another comes. Those of open regions, whose tables are wide, are computed on the way
 back. Where nothing requires a gradient only values are computed. A row's
 numbers are the same whatever the number of threads.
 
@@ -107,26 +108,40 @@ class _NegativeBinomial(torch.autograd.Function):
             "negative_binomial",
             *(x, scale_logits, log_library.reshape(n), theta_rows.exp(), theta_rows.neg().exp(), theta_rows),
             nothing if zi_logits is None else zi_logits,
-            outputs=(values, grad_logits, grad_library, grad_theta, grad_zi),
+            outputs=(values, grad_logits, grad_library, grad_theta, grad_zi, expected := _of_a_mean(n)),
         )
-        ctx.save_for_backward(grad_logits, grad_library, grad_theta, grad_zi)
+        ctx.save_for_backward(grad_logits, grad_library, grad_theta, grad_zi, expected)
         ctx.theta_shape = log_theta.shape
         return values
 
     @staticmethod
     def backward(ctx: Any, upstream_n: Tensor) -> tuple[Tensor | None, ...]:
         _refuse_second_derivatives()
-        grad_logits, grad_library, grad_theta, grad_zi = ctx.saved_tensors
+        grad_logits, grad_library, grad_theta, grad_zi, expected = ctx.saved_tensors
         _, _, needs_logits, needs_library, needs_theta, needs_zi = ctx.needs_input_grad
-        upstream = upstream_n.unsqueeze(1)
+        factor = _factor_left(upstream_n, expected)
         return (
             None,
             None,
-            grad_logits * upstream if needs_logits else None,
-            grad_library.unsqueeze(1) * upstream if needs_library else None,
+            _times(grad_logits, factor) if needs_logits else None,
+            (grad_library * upstream_n).unsqueeze(1) if needs_library else None,
             _theta_gradient(grad_theta, upstream_n, ctx.theta_shape) if needs_theta else None,
-            grad_zi * upstream if needs_zi else None,
+            _times(grad_zi, factor) if needs_zi else None,
         )
+
+
+def _of_a_mean(n: int) -> Tensor:
+    """What comes from upstream where the loss is the negative mean over n cells, ``(1,)``."""
+    return torch.ones(1).div_(-max(1, n))
+
+
+def _factor_left(upstream_n: Tensor, expected: Tensor) -> Tensor | None:
+    """What gradients are still to be multiplied with, ``(n, 1)``; None where upstream is what was expected."""
+    return None if bool((upstream_n == expected).all()) else (upstream_n / expected).unsqueeze(1)
+
+
+def _times(grad_ng: Tensor, factor: Tensor | None) -> Tensor:
+    return grad_ng if factor is None else grad_ng * factor
 
 
 def _refuse_second_derivatives() -> None:
@@ -150,21 +165,21 @@ class _Poisson(torch.autograd.Function):
         n, g = x.shape
         values, grad_library = torch.empty(n), torch.empty(n)
         grad_logits = torch.empty(n, g) if grad_enabled and any(ctx.needs_input_grad) else torch.empty(0, g)
-        _run("poisson", x, scale_logits, log_library.reshape(n), outputs=(values, grad_logits, grad_library))
-        ctx.save_for_backward(grad_logits, grad_library)
+        outputs = (values, grad_logits, grad_library, expected := _of_a_mean(n))
+        _run("poisson", x, scale_logits, log_library.reshape(n), outputs=outputs)
+        ctx.save_for_backward(grad_logits, grad_library, expected)
         return values
 
     @staticmethod
     def backward(ctx: Any, upstream_n: Tensor) -> tuple[Tensor | None, ...]:
         _refuse_second_derivatives()
-        grad_logits, grad_library = ctx.saved_tensors
-        upstream = upstream_n.unsqueeze(1)
+        grad_logits, grad_library, expected = ctx.saved_tensors
         needs_logits, needs_library = ctx.needs_input_grad[2:]
         return (
             None,
             None,
-            grad_logits * upstream if needs_logits else None,
-            grad_library.unsqueeze(1) * upstream if needs_library else None,
+            _times(grad_logits, _factor_left(upstream_n, expected)) if needs_logits else None,
+            (grad_library * upstream_n).unsqueeze(1) if needs_library else None,
         )
 
 

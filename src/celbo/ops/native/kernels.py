@@ -190,14 +190,16 @@ def dropout_row(log_term: Floats, theta: Floats, zi_logits: Floats, count_share:
 
 
 @njit(fastmath=STRICT, **INNER)
-def grad_dropout_row(x: Floats, zi_logits: Floats, count_share: Floats, grad_zi: Floats) -> None:
-    """d/d zi_logits; count_share becomes 1 at nonzero counts, which are never dropout."""
+def grad_dropout_row(
+    x: Floats, zi_logits: Floats, count_share: Floats, upstream: np.float32, grad_zi: Floats
+) -> None:
+    """d/d zi_logits times ``upstream``; count_share becomes 1 at nonzero counts, which are never dropout."""
     for j in range(x.size):
         z = zi_logits[j]
         t = exp_negative(-abs(z))
         dropout = (F(1.0) if z > F(0.0) else t) / (F(1.0) + t)
         share = count_share[j] if x[j] == F(0.0) else F(1.0)
-        grad_zi[j] = (F(1.0) - share) - dropout
+        grad_zi[j] = ((F(1.0) - share) - dropout) * upstream
         count_share[j] = share
 
 
@@ -223,10 +225,10 @@ def add_gammas_row(index: Indices, found: int, gammas: Floats, grad: Floats) -> 
 
 
 @njit(fastmath=STRICT, **INNER)
-def softmax_jacobian_row(grad: Floats, weights: Floats, factor: np.float32) -> None:
-    """From d/d log mu to d/d logits."""
+def softmax_jacobian_row(grad: Floats, weights: Floats, factor: np.float32, upstream: np.float32) -> None:
+    """From d/d log mu to d/d logits times ``upstream``."""
     for j in range(grad.size):
-        grad[j] -= weights[j] * factor
+        grad[j] = (grad[j] - weights[j] * factor) * upstream
 
 
 @njit(**INNER)
@@ -375,10 +377,10 @@ def nonzeros_poisson_row(index: Indices, found: int, x: Floats, logits: Floats, 
 
 
 @njit(fastmath=STRICT, **INNER)
-def grad_poisson_row(x: Floats, weights: Floats, factor: np.float32, grad: Floats) -> None:
-    """d/d logits: x - softmax * sum(x)."""
+def grad_poisson_row(x: Floats, weights: Floats, factor: np.float32, upstream: np.float32, grad: Floats) -> None:
+    """d/d logits, x - softmax * sum(x), times ``upstream``."""
     for j in range(x.size):
-        grad[j] = x[j] - weights[j] * factor
+        grad[j] = (x[j] - weights[j] * factor) * upstream
 
 
 SCRATCH_ROWS = 6
@@ -398,6 +400,7 @@ def negative_binomial_rows(
     grad_library_n: Floats,
     grad_log_theta_ng: Floats,
     grad_zi_ng: Floats,
+    upstream: np.float32,
     scratch: Floats,
     index: Indices,
     start: int,
@@ -406,17 +409,11 @@ def negative_binomial_rows(
     """Rows start..stop of the (zero-inflated) negative binomial.
 
     The three thetas have one row or n. An array without rows switches its part off: ``zi_logits_ng`` dropout,
-    ``grad_log_theta_ng`` that gradient, ``grad_logits_ng`` all gradients. ``scratch`` is ``(SCRATCH_ROWS, g)`` and
-    ``index`` is ``(g,)``.
+    ``grad_log_theta_ng`` that gradient, ``grad_logits_ng`` all gradients. Those of logits are times ``upstream``.
+    ``scratch`` is ``(SCRATCH_ROWS, g)`` and ``index`` is ``(g,)``.
     """
-    weights, log_term, share, excess, count_share, gammas = (
-        scratch[0],
-        scratch[1],
-        scratch[2],
-        scratch[3],
-        scratch[4],
-        scratch[5],
-    )
+    weights, log_term, share = scratch[0], scratch[1], scratch[2]
+    excess, count_share, gammas = scratch[3], scratch[4], scratch[5]
     theta_step = 1 if theta_ng.shape[0] > 1 else 0
     has_dropout, wants_gradients = zi_logits_ng.shape[0] > 0, grad_logits_ng.shape[0] > 0
     for i in range(start, stop):
@@ -438,7 +435,7 @@ def negative_binomial_rows(
         if not wants_gradients:
             continue
         if has_dropout:
-            grad_dropout_row(x, zi_logits, count_share, grad_zi_ng[i])
+            grad_dropout_row(x, zi_logits, count_share, upstream, grad_zi_ng[i])
         mean_share_row(weights, rate, inverse_theta, share)
         if grad_log_theta_ng.shape[0] > 0:
             grad_log_theta = grad_log_theta_ng[i]
@@ -448,7 +445,7 @@ def negative_binomial_rows(
         grad_mean_row(x, share, count_share, theta, grad_logits)
         slope = sum_row(grad_logits)
         grad_library_n[i] = F(slope)
-        softmax_jacobian_row(grad_logits, weights, F(slope / total))
+        softmax_jacobian_row(grad_logits, weights, F(slope / total), upstream)
 
 
 @njit(**INNER)
@@ -459,12 +456,13 @@ def poisson_rows(
     values_n: Floats,
     grad_logits_ng: Floats,
     grad_library_n: Floats,
+    upstream: np.float32,
     scratch: Floats,
     index: Indices,
     start: int,
     stop: int,
 ) -> None:
-    """Rows start..stop of the Poisson; without rows in ``grad_logits_ng`` no gradients."""
+    """Rows start..stop of the Poisson; without rows in ``grad_logits_ng`` no gradients, and they are times upstream."""
     weights = scratch[0]
     for i in range(start, stop):
         x, logits, log_library = x_ng[i], logits_ng[i], np.float64(log_library_n[i])
@@ -475,4 +473,5 @@ def poisson_rows(
         if grad_logits_ng.shape[0] > 0:
             slope = sum_row(x) - rate
             grad_library_n[i] = F(slope)
-            grad_poisson_row(x, weights, F((slope + rate) / total), grad_logits_ng[i])  # NaN where the rate is
+            factor = F((slope + rate) / total)  # NaN where the rate is
+            grad_poisson_row(x, weights, factor, upstream, grad_logits_ng[i])
