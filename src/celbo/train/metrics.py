@@ -68,7 +68,8 @@ class EpochMetrics:
         with torch.no_grad():
             device = loss_output.loss.device
             elbo = (loss_output.reconstruction_loss_sum, loss_output.kl_local_sum, loss_output.kl_global_sum)
-            sums = torch.stack([_double(v, device) for v in elbo] + [_double(v, device) * n for v in weighted.values()])
+            sums = _doubles([*elbo, *weighted.values()], device)
+            sums[len(elbo) :] *= n
             self._add(names, sums, n)
         self.n_obs += n
         self.n_batches += 1
@@ -196,6 +197,14 @@ def _means(totals: Totals, mode: str, n_obs_total: int) -> dict[str, float]:
         metrics[f"elbo_{mode}"] = means["reconstruction_loss"] + means["kl_local"] + kl_global / n_obs_total
         metrics |= {f"{name}_{mode}": mean for name, mean in (means | {"kl_global": kl_global}).items()}
     return metrics | {name: total / weight for name, (total, weight) in totals.kept.items()}
+
+
+def _doubles(values: list[Any], device: torch.device) -> Tensor:
+    """The numbers as one tensor of float64; those of a usual minibatch, all tensors of one kind, by two operations."""
+    first = values[0]
+    if all(isinstance(v, Tensor) and v.dim() == 0 and v.dtype is first.dtype for v in values):
+        return torch.stack(values).double()
+    return torch.stack([_double(v, device) for v in values])
 
 
 def _double(value: object, device: torch.device) -> Tensor:
