@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+import celbo
 from celbo.posterior import importance_weights
 from celbo.posterior.importance import some_cells, weights_from_logs
 
@@ -61,6 +62,35 @@ class TestOfModules:
         monkeypatch.setattr("celbo.posterior.importance._ROWS", 3)
         np.testing.assert_allclose(importance_weights(vae, loader.of([0, 1]), z, **options), whole, rtol=1e-4)
         assert whole.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"gene_likelihood": "nb", "dispersion": "gene-batch"},
+        {"gene_likelihood": "zinb", "dispersion": "gene-cell"},
+        {"gene_likelihood": "zinb"},
+        {"gene_likelihood": "poisson"},
+    ],
+    ids=str,
+)
+def test_anchors_that_share_decodings_are_as_alone(options, monkeypatch):
+    """Two batches, a continuous covariate in steps, libraries that differ between the anchors of a group."""
+    adata = celbo.data.synthetic_iid(seed=0)
+    adata.obs["age"] = np.arange(adata.n_obs) % 3.0
+    celbo.model.SCVI.setup_anndata(adata, batch_key="batch", continuous_covariate_keys=["age"])
+    model = celbo.model.SCVI(adata, **options)
+    model.module.eval()
+    z = torch.linspace(-1, 1, 200).reshape(20, 10)
+
+    def weights():
+        batches = model._make_data_loader(adata, indices=np.arange(0, 400, 25))
+        return importance_weights(model.module, batches, z, n_mc_samples=4, n_mc_samples_per_pass=2, seed=0)
+
+    together = weights()
+    monkeypatch.setattr("celbo.posterior.importance._counts_of", lambda *args: None)
+    np.testing.assert_allclose(together, weights(), rtol=1e-4)
+    assert together.max() > 2 * together.min()
 
 
 def test_some_cells(global_rng_untouched):

@@ -12,7 +12,7 @@ Reference: Boyeau et al., PNAS 2023, doi:10.1073/pnas.2209124120.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from ..core import settings
+from ..core import REGISTRY_KEYS, settings
+from ..distributions import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 from ..module.base import BaseModuleClass
+from ..ops.crossed import nb_log_prob_sums, poisson_log_prob_sums
 from ..ops.random import fresh_seed
 from .embedding import is_logistic_normal
 from .likelihood import MarginalModule
@@ -101,7 +103,8 @@ def importance_weights(
 
     Notes
     -----
-    Every sample is decoded as if it were each anchor (its library, its covariates): time is anchors times samples.
+    Every sample is decoded as if it were each anchor (its library, its covariates), once for anchors of the same
+    covariates, and compared with the counts of each: time is anchors times samples.
     """
     with evaluating(module, seed):
         return _weights(module, anchors, z_ik, truncation, n_mc_samples, n_mc_samples_per_pass)
@@ -125,30 +128,73 @@ def _weights(
         for a in range(size_of(tensors)):
             qz = Normal(encoded["qz"].loc[a], encoded["qz"].scale[a])
             log_q.append(qz.log_prob(z_ik).sum(-1)[None])
-            log_px.append(_log_likelihood_i(module, tensors, encoded, a, z_ik)[None])
+        log_px.append(_log_likelihoods(module, tensors, encoded, z_ik))
     log_prior_i = Normal(0.0, 1.0).log_prob(z_ik).sum(-1).cpu()
     log_px_ai, log_evidence_a, log_q_ai = (torch.from_numpy(rows.array()) for rows in (log_px, log_evidence, log_q))
     return weights_from_logs(log_prior_i, log_px_ai, log_evidence_a, log_q_ai, truncation).numpy()
 
 
-def _log_likelihood_i(
-    module: BaseModuleClass,
-    tensors: Minibatch,
-    encoded: dict[str, Any],
-    anchor: int,
-    z_ik: Tensor,
-) -> Tensor:
-    """Log-likelihood of one anchor's data at every sample, ``(i,)``."""
+def _log_likelihoods(module: BaseModuleClass, tensors: Minibatch, encoded: dict[str, Any], z_ik: Tensor) -> Tensor:
+    """Log-likelihood of each anchor's data at every sample, ``(a, i)``.
+
+    Anchors whose counts have means that differ by the library alone share the samples' decodings.
+    """
+    n = size_of(tensors)
+    log_px_ai = torch.empty(n, len(z_ik), dtype=torch.float64)
+    own = _counts_of(module, decode(module, tensors, encoded))
+    for anchors in torch.arange(n).split(1) if own is None else _alike(tensors):
+        for rows in _parts(len(z_ik)):
+            sums = None
+            if own is not None and len(anchors) > 1:
+                _, decoded = _as_anchor(module, tensors, encoded, int(anchors[0]), z_ik[rows])
+                sums = _sums(decoded["px"], tensors[REGISTRY_KEYS.X_KEY][anchors], own.log_library[anchors, 0])
+            if sums is None:
+                each = (_as_anchor(module, tensors, encoded, int(anchor), z_ik[rows]) for anchor in anchors)
+                sums = torch.stack([module.log_likelihood(repeated, decoded) for repeated, decoded in each])
+            log_px_ai[anchors, rows] = sums.double().cpu()
+    return log_px_ai
+
+
+def _as_anchor(
+    module: BaseModuleClass, tensors: Minibatch, encoded: dict[str, Any], anchor: int, z_ik: Tensor
+) -> tuple[Minibatch, dict[str, Any]]:
+    """An anchor's data, once for each sample, and what the samples are decoded to with its library and covariates."""
     one = slice(anchor, anchor + 1)
-    log_px_i = torch.empty(len(z_ik))
-    for rows in _parts(len(z_ik)):
-        z = z_ik[rows]
-        repeated = {key: value[one].expand(len(z), *value.shape[1:]) for key, value in tensors.items()}
-        drawn = {"z": z}
-        if "library" in encoded:
-            drawn["library"] = encoded["library"][one].expand(len(z), -1)
-        log_px_i[rows] = module.log_likelihood(repeated, decode(module, repeated, drawn)).cpu()
-    return log_px_i
+    repeated = {key: value[one].expand(len(z_ik), *value.shape[1:]) for key, value in tensors.items()}
+    drawn = {"z": z_ik}
+    if "library" in encoded:
+        drawn["library"] = encoded["library"][one].expand(len(z_ik), -1)
+    return repeated, decode(module, repeated, drawn)
+
+
+def _alike(tensors: Minibatch) -> Iterator[Tensor]:
+    """Numbers of the anchors that have the same covariates, for each combination of these."""
+    own = (REGISTRY_KEYS.X_KEY, REGISTRY_KEYS.SIZE_FACTOR_KEY, REGISTRY_KEYS.INDICES_KEY)
+    shared = [value.flatten(1).double() for key, value in tensors.items() if key not in own]
+    if not shared:
+        return iter([torch.arange(size_of(tensors))])
+    _, group_a = torch.cat(shared, 1).unique(dim=0, return_inverse=True)
+    return (torch.nonzero(group_a == group)[:, 0] for group in range(int(group_a.max()) + 1))
+
+
+def _counts_of(module: BaseModuleClass, decoded: Mapping[str, Any]) -> NegativeBinomial | Poisson | None:
+    """The distribution of all the module's data, where these are counts about shares times a library."""
+    px = decoded.get("px")
+    is_all = type(module).log_likelihood is BaseModuleClass.log_likelihood
+    if not is_all or not isinstance(px, NegativeBinomial | Poisson):
+        return None
+    return px if px.scale_logits is not None and px.scale_logits.dim() == 2 else None
+
+
+def _sums(px: NegativeBinomial | Poisson, x_ag: Tensor, log_library_a: Tensor) -> Tensor | None:
+    """Log-likelihoods ``(a, i)``; None where each sample has dispersions of its own."""
+    if isinstance(px, Poisson):
+        return poisson_log_prob_sums(x_ag, log_library_a, px.scale_logits)
+    theta = px.log_theta.reshape(-1, x_ag.shape[1])
+    if not bool((theta == theta[:1]).all()):
+        return None
+    zi_logits = px.zi_logits if isinstance(px, ZeroInflatedNegativeBinomial) else None
+    return nb_log_prob_sums(x_ag, log_library_a, px.scale_logits, theta[0], zi_logits)
 
 
 def _parts(n: int) -> Iterator[slice]:

@@ -190,9 +190,7 @@ def dropout_row(log_term: Floats, theta: Floats, zi_logits: Floats, count_share:
 
 
 @njit(fastmath=STRICT, **INNER)
-def grad_dropout_row(
-    x: Floats, zi_logits: Floats, count_share: Floats, upstream: np.float32, grad_zi: Floats
-) -> None:
+def grad_dropout_row(x: Floats, zi_logits: Floats, count_share: Floats, upstream: np.float32, grad_zi: Floats) -> None:
     """d/d zi_logits times ``upstream``; count_share becomes 1 at nonzero counts, which are never dropout."""
     for j in range(x.size):
         z = zi_logits[j]
