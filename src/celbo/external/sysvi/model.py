@@ -24,7 +24,7 @@ from .module import BATCH_WEIGHTS_KEY, SysVAE
 
 __all__ = ["SysVI"]
 
-_STANDARD_NORMAL_WEIGHT = 3.0
+_STANDARD_NORMAL_WEIGHT = 2.0
 _NO_WARMUP: dict[str, Any] = {"n_epochs_kl_warmup": 0, "n_steps_kl_warmup": 0}
 
 
@@ -48,9 +48,9 @@ class _BatchWeightField(NumericalObsField):
 def _plan_settings(model: BaseModelClass, options: dict[str, Any]) -> dict[str, Any]:
     """The KL weight is at its full height from the start: batches mix badly under a warm-up of it.
 
-    The cycle is the paper's, unless training is to be scvi-tools' to the letter: then each cell is decoded as one of
-    its own batch, which mixes batches less. Nor is there a standard normal beside the VampPrior then, with which
-    batches mix within a few hundred steps.
+    The cycle is the paper's, in units of the spread of latents, unless training is to be scvi-tools' to the letter:
+    then each cell is decoded as one of its own batch, which mixes batches less, and the units are the spread of means.
+    Nor is there a standard normal beside the VampPrior then, with which batches mix within a few hundred steps.
     """
     plan = merge_kwargs(None, options["plan_kwargs"], name="plan")
     if any(plan.get(name) for name in _NO_WARMUP):
@@ -62,7 +62,8 @@ def _plan_settings(model: BaseModelClass, options: dict[str, Any]) -> dict[str, 
         )
     is_classic = (options["recipe"] or default_recipe(type(model))) == "classic"
     beside = isinstance(model.module.prior, VampPrior) and not is_classic  # another prior is that normal itself
-    own = {"decode_as_other": not is_classic, "standard_normal_weight": _STANDARD_NORMAL_WEIGHT if beside else 0.0}
+    own: dict[str, Any] = dict.fromkeys(("decode_as_other", "in_units_of_draws"), not is_classic)
+    own |= {"standard_normal_weight": _STANDARD_NORMAL_WEIGHT if beside else 0.0}
     return options | {"plan_kwargs": own | plan | _NO_WARMUP}
 
 

@@ -268,6 +268,7 @@ class SysVAE(EmbeddingModuleMixin, BaseModuleClass):
         z_distance_cycle_weight: float = 2.0,
         compute_cycle: bool = True,
         decode_as_other: bool = False,
+        in_units_of_draws: bool = False,
         standard_normal_weight: float = 0.0,
     ) -> LossOutput:
         """Loss of a minibatch.
@@ -283,6 +284,9 @@ class SysVAE(EmbeddingModuleMixin, BaseModuleClass):
         decode_as_other
             Whether the cell goes into the cycle decoded as one of the other batch, as the paper has it, or of its own,
             as scvi-tools has it.
+        in_units_of_draws
+            Whether the cycle's distances are in units of the spread of latents or, as in scvi-tools, of their means. In
+            a dimension that says little, means lie close together, and the latter makes its noise count in full.
         standard_normal_weight
             Weight of the divergence from a standard normal beside that from the prior. A VampPrior shrinks with the
             latents, so that batches leave them only after some thousand steps. 0 is scvi-tools' loss.
@@ -296,7 +300,8 @@ class SysVAE(EmbeddingModuleMixin, BaseModuleClass):
             bound["batch_index"] = self.random_select_batch(bound["batch_index"])
             codes, columns = self._covariates(**{name: bound[name] for name in bound if name != "x"})
             as_other = self.decoder(inference_outputs["z"], *codes, cont=columns) if decode_as_other else px
-            cycle_n = self.latent_cycle_consistency(qz, self.encoder(as_other.loc, *codes, cont=columns))
+            qz_cycle = self.encoder(as_other.loc, *codes, cont=columns)
+            cycle_n = self.latent_cycle_consistency(qz, qz_cycle, in_units_of_draws)
             if BATCH_WEIGHTS_KEY in tensors:
                 cycle_n = cycle_n * tensors[BATCH_WEIGHTS_KEY].flatten()
         loss_n = reconstruction_weight * nll_n + kl_weight * kl_n + z_distance_cycle_weight * cycle_n
@@ -328,13 +333,16 @@ class SysVAE(EmbeddingModuleMixin, BaseModuleClass):
         return (batch + step) % self.n_batch
 
     @staticmethod
-    def latent_cycle_consistency(qz: Posterior, qz_cycle: Posterior) -> Tensor:
-        """Squared distance of two sets of latent means, standardized together, summed over dimensions, ``(n,)``.
+    def latent_cycle_consistency(qz: Posterior, qz_cycle: Posterior, in_units_of_draws: bool = False) -> Tensor:
+        r"""Squared distance of two sets of latent means, summed over dimensions, ``(n,)``.
 
-        Without standardization the distance would shrink with the latents, and say nothing.
+        It is in units of the spread of the means of both, :math:`\mathrm{Var}[\mu]`, or of their draws,
+        :math:`\mathrm{Var}[\mu] + \mathrm{E}[\sigma^2]`. In others it would shrink with the latents, and say nothing.
         """
-        both = torch.cat([qz.loc, qz_cycle.loc])
-        return ((qz.loc - qz_cycle.loc) / both.std(0)).square().sum(-1)
+        variance_k = torch.cat([qz.loc, qz_cycle.loc]).var(0)
+        if in_units_of_draws:
+            variance_k = variance_k + torch.cat([qz.scale, qz_cycle.scale]).square().mean(0)
+        return ((qz.loc - qz_cycle.loc) / variance_k.sqrt()).square().sum(-1)
 
 
 def _zeros(n: int, n_genes: int, n_continuous: int, n_categorical: int) -> dict[str, Tensor]:
