@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test tutorials docs lint types bench clean
+.PHONY: demo test tutorials docs lint types bench bench-all clean
 
 demo: $(VENV)/.stamp
 	$(BIN)/celbo demo -o celbo_demo --overwrite
@@ -29,8 +29,11 @@ types: $(VENV)/.stamp-test
 bench: $(VENV)/.stamp-test
 	$(BIN)/python -m benchmarks
 
+bench-all: $(VENV)/.stamp-test
+	$(BIN)/python -m benchmarks --all
+
 clean:
-	rm -rf $(VENV) build docs/reference/generated celbo_demo .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .venv-peer build docs/reference/generated celbo_demo .pytest_cache .ruff_cache .mypy_cache
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "celbo needs Python 3.11 or newer; set PYTHON=")'
