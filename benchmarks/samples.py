@@ -1,9 +1,14 @@
 """MRVI on simulated samples of known truth: do two groups of samples differ in the one cell type in which they do?
 
 ``python -m benchmarks.samples [--seeds 3] [--recipe NAME] [--epochs N] [--plan name=value,...]``
+
+``--mapped`` leaves one sample of each group out and maps it onto the others by ``load_query_data``;
+``--memory [--peer PYTHON]`` measures what training needs beyond data, weights, gradients and moments.
 """
 
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import anndata
@@ -94,6 +99,45 @@ def figures(seed: int, options: dict[str, Any]) -> dict[str, float]:
     }
 
 
+_LEFT_OUT = ("sample_3", "sample_7")
+
+
+def mapped(seed: int, options: dict[str, Any]) -> dict[str, float]:
+    """Distances of new samples to the other group over those to their own, in the type that differs."""
+    adata = simulate_samples(seed=seed)
+    adata.obs["sample"] = adata.obs["sample"].astype(str)
+    is_new = adata.obs["sample"].isin(_LEFT_OUT).to_numpy()
+    known, new = adata[~is_new].copy(), adata[is_new].copy()
+    MRVI.setup_anndata(known, sample_key="sample", batch_key="batch")
+    reference = MRVI(known)
+    reference.train(**options)
+    model = MRVI.load_query_data(new, reference)
+    model.train(seed=seed, verbose=0)
+    table = model.get_local_sample_distances(adata.copy(), groupby="type", keep_cell=False)["type"]
+    first_ss, names = table.sel(type_name="type_0").values, [str(name) for name in table.sample_x.values]
+    group_s = np.array([int(name[-1]) >= 4 for name in names])
+    ratio = {}
+    for name in _LEFT_OUT:
+        row, own = names.index(name), group_s == group_s[names.index(name)]
+        near = own & (np.arange(len(names)) != row)
+        ratio[f"other group over own, {name}"] = float(first_ss[row, ~own].mean() / first_ss[row, near].mean())
+    return ratio
+
+
+def memory(report: common.Report, peer: str | None) -> None:
+    """What two epochs need beyond data, weights, gradients and moments, where code has to be loaded and where not."""
+    n_cells, n_genes = 5000, 2000
+    with tempfile.TemporaryDirectory() as folder:
+        simulate_samples(n_cells, n_genes, n_samples=20).write_h5ad(path := Path(folder) / "samples.h5ad")
+        setup = {"batch_key": "batch", "setup": {"sample_key": "sample"}}
+        task = {"class": "MRVI", "data": str(path), **setup, "measure": "memory", "train_size": 0.9}
+        cold, warm = (common.both_sides(peer, task | {"warm": warm}) for warm in (False, True))
+    case = f"MRVI, {n_cells} x {n_genes}, 20 samples"
+    for how, sides in (("a first training", cold), ("a second training", warm)):
+        further = {tool: one["peak_mb"] - one["before_mb"] - 3 * one["weights_mb"] for tool, one in sides.items()}
+        report.add(case, f"{how} over data, weights, gradients, moments", "MB", further, higher_is_better=False)
+
+
 def main() -> None:
     """Measure."""
     parser = common.arguments(__doc__)
@@ -101,13 +145,20 @@ def main() -> None:
     parser.add_argument("--recipe")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--plan", default="", help="settings of the plan, name=value,...")
+    parser.add_argument("--mapped", action="store_true")
+    parser.add_argument("--memory", action="store_true")
     given = parser.parse_args()
+    report = common.Report("samples", given.dry)
+    if given.memory:
+        memory(report, given.peer)
+        report.write()
+        return
     options: dict[str, Any] = {"recipe": given.recipe, "max_epochs": given.epochs}
     options = {name: value for name, value in options.items() if value is not None}
     options["plan_kwargs"] = common.settings_of(given.plan)
-    runs = [figures(seed, {**options, "seed": seed, "verbose": 0}) for seed in range(given.seeds)]
-    report = common.Report("samples", given.dry)
-    report.add_runs(f"MRVI, 600 x 150, {common.shown(options)}", runs)
+    measured, what = (mapped, ", two samples mapped") if given.mapped else (figures, "")
+    runs = [measured(seed, {**options, "seed": seed, "verbose": 0}) for seed in range(given.seeds)]
+    report.add_runs(f"MRVI, 600 x 150{what}, {common.shown(options)}", runs)
     report.write()
 
 
