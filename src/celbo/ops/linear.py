@@ -14,9 +14,9 @@ Sparse counts never become dense:
 .. math:: y_n = b + \sum_{g :\, x_{ng} \ne 0} x_{ng}\, W_{:, g}, \qquad
           \partial L / \partial W_{:, g} = \sum_{n :\, x_{ng} \ne 0} x_{ng}\, \partial L / \partial y_n
 
-With one count in ten nonzero this is a tenth of the dense product's arithmetic: encoding 512 cells x 2,000 genes takes
-half as long, the gathering of the rows included. Wide layers (regions of open chromatin) and those that are trained go
-by columns: the weight is read once, in order, and not copied.
+With one count in ten nonzero this is a tenth of the dense product's arithmetic: encoding cells x 2,000 genes takes a
+third of the time, the gathering of the rows included. Wide layers (regions of open chromatin) and those that are
+trained go by columns: the weight is read once, in order, and not copied.
 """
 
 import functools

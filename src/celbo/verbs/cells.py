@@ -38,7 +38,7 @@ _TABLE = 2**20
 _SPARSE_CELLS = 2048
 """Cells per minibatch of sparse counts: no dense table bounds them, and each minibatch transposes the weights once."""
 
-_MOST_NONZERO = 0.25
+_MOST_NONZERO = 0.4
 """Share of nonzero counts up to which the sparse product was measured to be the faster one."""
 
 

@@ -5,8 +5,11 @@ import numpy.typing as npt
 from numba import njit
 
 from .kernels import INNER, STRICT, F, Floats
+from .vectors import LANES, sum_of_rows
 
 __all__ = ["BLOCK", "STRIDE", "TILE", "csr_product_rows", "dense_rows", "linear_blocks", "weight_gradient_blocks"]
+
+add_128, add_64, add_16 = sum_of_rows(8), sum_of_rows(4), sum_of_rows(1)
 
 
 @njit(fastmath=STRICT, **INNER)
@@ -14,19 +17,6 @@ def add_scaled(target: Floats, source: Floats, factor: np.float32) -> None:
     """Target += factor * source."""
     for j in range(target.size):
         target[j] += factor * source[j]
-
-
-@njit(fastmath=STRICT, **INNER)
-def add_four(target: Floats, weight_gh: Floats, columns: npt.NDArray[np.int32], values: Floats) -> None:
-    """Target += four rows times their values, one after the other: the target is read and written once for them."""
-    one, two = weight_gh[columns[0]], weight_gh[columns[1]]
-    three, four = weight_gh[columns[2]], weight_gh[columns[3]]
-    a, b, c, d = values[0], values[1], values[2], values[3]
-    for j in range(target.size):
-        total = target[j] + a * one[j]
-        total += b * two[j]
-        total += c * three[j]
-        target[j] = total + d * four[j]
 
 
 @njit(fastmath=STRICT, **INNER)
@@ -41,15 +31,27 @@ def csr_product_rows(
     stop: int,
 ) -> None:
     """Rows start..stop of a CSR matrix times a dense one; a bias without entries is none."""
+    h = out_nh.shape[1]
     for i in range(start, stop):
-        for j in range(out_nh.shape[1]):
+        for j in range(h):
             out_nh[i, j] = bias_h[j] if bias_h.size else F(0.0)
-        out, first, last = out_nh[i], starts_n[i], starts_n[i + 1]
-        fours = first + (last - first) // 4 * 4
-        for k in range(first, fours, 4):
-            add_four(out, weight_gh, columns[k : k + 4], values[k : k + 4])
-        for k in range(fours, last):
-            add_scaled(out, weight_gh[columns[k]], values[k])
+        first, last = starts_n[i], starts_n[i + 1]
+        entries = columns.ctypes.data + 4 * first, values.ctypes.data + 4 * first
+        left = 0
+        while left + LANES <= h:
+            row, out = weight_gh.ctypes.data + 4 * left, out_nh.ctypes.data + 4 * (i * h + left)
+            if left + 8 * LANES <= h:
+                add_128(entries[0], entries[1], last - first, row, 4 * h, out)
+                left += 8 * LANES
+            elif left + 4 * LANES <= h:
+                add_64(entries[0], entries[1], last - first, row, 4 * h, out)
+                left += 4 * LANES
+            else:
+                add_16(entries[0], entries[1], last - first, row, 4 * h, out)
+                left += LANES
+        if left < h:
+            for k in range(first, last):
+                add_scaled(out_nh[i, left:], weight_gh[columns[k], left:], values[k])
 
 
 @njit(**INNER)

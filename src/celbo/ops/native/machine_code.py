@@ -88,7 +88,14 @@ def works(family: Family) -> bool:
 
 
 SCRATCH_ROWS = 6
-SOURCES = ("kernels.py", "accessibility_kernel.py", "methylation_kernel.py", "csr_kernel.py", "compiling.py")
+SOURCES = (
+    "kernels.py",
+    "accessibility_kernel.py",
+    "methylation_kernel.py",
+    "csr_kernel.py",
+    "vectors.py",
+    "compiling.py",
+)
 SUCCESS = (0, -2)
 """What numba's functions return: a value, or None."""
 
