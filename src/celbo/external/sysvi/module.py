@@ -61,14 +61,14 @@ class _CellVariance(nn.Module):
 
 
 class _FeatureVariance(nn.Module):
-    """Variance of each feature, the same in all cells."""
+    """Variance of each feature, the same in all cells: one row."""
 
     def __init__(self, n_hidden: int, n_output: int) -> None:
         super().__init__()
         self.var_param = nn.Parameter(torch.zeros(1, n_output))
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return F.softplus(self.var_param.clamp(-_LARGEST, _LARGEST)).expand(*hidden.shape[:-1], -1)
+        return F.softplus(self.var_param.clamp(-_LARGEST, _LARGEST))
 
 
 class _NormalNetwork(nn.Module):
@@ -83,7 +83,8 @@ class _NormalNetwork(nn.Module):
 
     def forward(self, x: Tensor, *codes: Tensor, cont: Tensor | None = None) -> Posterior:
         hidden = self.decoder_y(x, *codes, cont=cont)
-        return Posterior(self.mean_encoder(hidden), self.var_encoder(hidden).sqrt() + 1e-12, validate_args=False)
+        mean, scale = self.mean_encoder(hidden), self.var_encoder(hidden).sqrt() + 1e-12
+        return Posterior(mean, scale.expand_as(mean), validate_args=False)
 
 
 class _VampPriorByDimension(VampPrior):
@@ -292,7 +293,8 @@ class SysVAE(EmbeddingModuleMixin, BaseModuleClass):
             latents, so that batches leave them only after some thousand steps. 0 is scvi-tools' loss.
         """
         x_ng, px, qz = tensors[REGISTRY_KEYS.X_KEY], generative_outputs["px"], inference_outputs["qz"]
-        nll_n = _gaussian_nll(px.loc, x_ng, px.scale).sum(-1)
+        of_genes = isinstance(self.decoder.var_encoder, _FeatureVariance)  # all rows are the first
+        nll_n = _gaussian_nll(px.loc, x_ng, px.scale[..., :1, :] if of_genes else px.scale).sum(-1)
         kl_n = self.prior.kl(qz, z=inference_outputs["z"])
         cycle_n = torch.zeros_like(nll_n)
         if compute_cycle and z_distance_cycle_weight:

@@ -1,0 +1,124 @@
+"""Memory that training takes beyond data, weights, gradients and moments: models of one modality beside scvi-tools'.
+
+``python -m benchmarks.training_memory --data FOLDER [--models SysVI ...] [--package celbo|scvi] [--epochs N]``
+
+The folder holds the data; celbo writes them, scvi-tools reads them. Each model is a process of its own: it trains on
+200 cells, so that what is loaded late is there, and then on all cells. The figure is the peak of that training over
+what the process held before it, less three times the model's weights (gradients, and two moments).
+"""
+
+import argparse
+import ctypes
+import gc
+import importlib
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import anndata
+import numpy as np
+
+from .side import peak_mb
+
+__all__ = ["CASES", "Case", "measured"]
+
+
+class Case(NamedTuple):
+    """Arguments of a model's setup, of its constructor and of its training, from the data."""
+
+    setup: dict[str, Any]
+    init: Callable[[Any], dict[str, Any]] = lambda data: {}
+    sets: Callable[[Any], tuple[Any, ...]] = lambda data: ()
+
+
+def _halves(adata: anndata.AnnData) -> tuple[np.ndarray, np.ndarray]:
+    return np.arange(0, adata.n_obs, 2), np.arange(1, adata.n_obs, 2)
+
+
+_READS = {"mc_layer": "mc", "cov_layer": "cov", "methylation_contexts": ["mCG", "mCH"], "batch_key": "batch"}
+
+CASES: dict[str, Case] = {
+    "SysVI": Case({"batch_key": "batch"}),
+    "SCAR": Case({}, lambda data: {"ambient_profile": np.asarray(data.X.sum(0)).ravel() / data.X.sum()}),
+    "ContrastiveVI": Case({"batch_key": "batch"}, sets=_halves),
+    "CYTOVI": Case({"layer": "scaled", "batch_key": "batch"}),
+    "METHYLVI": Case(_READS | {"modalities": {"batch_key": None}}),
+}
+
+
+def simulated(model: str, n_cells: int) -> Any:
+    """Data of 2,000 genes, of twice 1,000 regions, or of 30 markers."""
+    from celbo.data import simulate_counts, simulate_methylation
+
+    if model == "METHYLVI":
+        return simulate_methylation(n_cells, {"mCG": 1000, "mCH": 1000}, seed=0)
+    adata = simulate_counts(n_cells, 30 if model == "CYTOVI" else 2000, n_batches=2, seed=0)
+    log_ng = np.log1p(adata.X.toarray())
+    if model == "SysVI":
+        adata.X = log_ng
+    if model == "CYTOVI":
+        adata.layers["scaled"] = (log_ng / log_ng.max(0).clip(1)).astype(np.float32)
+    return adata
+
+
+def _data(folder: Path, model: str, n_cells: int) -> Any:
+    is_mudata = model == "METHYLVI"
+    path = folder / f"{model}_{n_cells}.h5{'mu' if is_mudata else 'ad'}"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        data = simulated(model, n_cells)
+        (data.write_h5mu if is_mudata else data.write_h5ad)(path)
+    if is_mudata:
+        import mudata
+
+        return mudata.read_h5mu(path)
+    return anndata.read_h5ad(path)
+
+
+def _trained(package: str, model: str, data: Any, epochs: int) -> dict[str, float]:
+    case, cls = CASES[model], getattr(importlib.import_module(f"{package}.external"), model)
+    (cls.setup_mudata if model == "METHYLVI" else cls.setup_anndata)(data, **case.setup)
+    made = cls(data, **case.init(data))
+    quiet = {"verbose": 0, "recipe": "classic"} if package == "celbo" else {"enable_progress_bar": False}
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what is free belongs to no training
+    before = _now_mb()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    made.train(*case.sets(data), max_epochs=epochs, accelerator="cpu", batch_size=128, **quiet)
+    weights = sum(p.numel() * p.element_size() for p in made.module.parameters()) / 2**20
+    return {"beyond": peak_mb() - before - 3 * weights, "weights": weights, "before": before}
+
+
+def _now_mb() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+
+def measured(package: str, model: str, folder: Path, n_cells: int, epochs: int) -> dict[str, float]:
+    """MB beyond what data, weights, gradients and moments take; weights; what was held before."""
+    _trained(package, model, _data(folder, model, 200), 1)
+    return _trained(package, model, _data(folder, model, n_cells), epochs)
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--models", nargs="+", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--package", default="celbo", choices=["celbo", "scvi"])
+    parser.add_argument("--cells", type=int, default=5000)
+    parser.add_argument("--epochs", type=int, default=2)
+    given = parser.parse_args()
+    if len(given.models) > 1:
+        for model in given.models:
+            sizes = ["--cells", str(given.cells), "--epochs", str(given.epochs), "--package", given.package]
+            code = [sys.executable, "-W", "ignore", "-m", "benchmarks.training_memory", "--data", str(given.data)]
+            subprocess.run([*code, "--models", model, *sizes], check=True)
+        return
+    found = measured(given.package, given.models[0], given.data, given.cells, given.epochs)
+    print(given.package, given.models[0], {name: round(mb, 1) for name, mb in found.items()}, "MB", flush=True)
+
+
+if __name__ == "__main__":
+    main()
