@@ -1,6 +1,6 @@
 """Tangram on simulated spots of known mixture: shares of types, and genes that were not mapped by.
 
-``python -m benchmarks.mapping [--seeds 3] [--recipe NAME] [--epochs N]``
+``python -m benchmarks.mapping [--seeds 3] [--recipe NAME] [--epochs N] [--rounds N]``
 """
 
 import time
@@ -79,8 +79,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--recipe")
     parser.add_argument("--epochs", type=int)
+    parser.add_argument("--rounds", type=int)
     given = parser.parse_args()
-    asked: dict[str, Any] = {"recipe": given.recipe, "max_epochs": given.epochs}
+    asked: dict[str, Any] = {"recipe": given.recipe, "max_epochs": given.epochs, "warm_start": given.rounds}
     options = {name: value for name, value in asked.items() if value is not None}
     runs = [figures(seed, options | {"seed": seed, "verbose": 0}) for seed in range(given.seeds)]
     report = common.Report("mapping", given.dry)

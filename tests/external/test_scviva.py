@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import spearmanr
 from torch.distributions import Dirichlet, Normal, Poisson, kl_divergence
 
 from celbo.core import ArgumentError
@@ -234,3 +235,29 @@ def test_answers_are_those_of_scvi_tools(case, check_case):
     asked, compared, faults = check_case(case)
     assert faults == []
     assert compared > asked > 15
+
+
+@pytest.mark.filterwarnings("ignore:.*cells share their place", "ignore:.*fewer than 3 cells")
+def test_latents_follow_the_depth_of_real_layers(shared_dir):
+    """The best of ten principal components of log counts has a rank correlation with depth of 0.52 over all cells."""
+    path = shared_dir / "data" / "spatial_cortex_osmfish.h5ad"
+    if not path.exists():
+        pytest.skip("no spatial_cortex_osmfish.h5ad in 'shared/data'")
+    adata = ad.read_h5ad(path)
+    names = ["Layer 2-3", "Layer 4", "Layer 5", "Layer 6"]
+    depth = (
+        adata.obs["region"].astype(str).replace(r" (medial|lateral)", "", regex=True).map(dict(zip(names, range(4))))
+    )
+    adata = adata[depth.notna()].copy()
+    x = np.log1p(adata.X.toarray() if hasattr(adata.X, "toarray") else adata.X)
+    u, s, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
+    adata.obsm["X_scVI"] = (u * s)[:, :10].astype(np.float32)
+    SCVIVA.preprocessing_anndata(adata, k_nn=10, labels_key="cell_type")
+    SCVIVA.setup_anndata(adata, labels_key="cell_type")
+    model = SCVIVA(adata)
+    model.train(max_epochs=4, **QUICK)
+
+    def best(z_nk):
+        return np.abs([spearmanr(z, depth.dropna())[0] for z in z_nk.T]).max()
+
+    assert best(model.get_latent_representation()) > best((u * s)[:, :10])

@@ -34,9 +34,9 @@ SPATIAL_KEY, DENSITY_KEY = "Y", "DENSITY"
 _COMPUTED = {"rna_count_based": "rna_count_based_density", "uniform": "uniform_density"}
 _ONE = 1e-3
 _WARM_START = Argument(
-    bool | None,
-    "Begin with non-negative least squares, which takes a few steps' time, rather than at random. None: unless "
-    'training goes on, or by ``recipe="classic"``.',
+    bool | int | None,
+    "Begin with non-negative least squares, 60 rounds of it or so many, rather than at random. None: unless training "
+    'goes on, or by ``recipe="classic"``.',
 )
 
 
@@ -94,7 +94,7 @@ def _prepared(model: "Tangram", options: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("This Tangram was loaded without data: load it with its MuData to train on.")
     is_classic = (options["recipe"] or default_recipe(type(model))) == "classic"
     if wanted or (wanted is None and not model.is_trained and not is_classic):
-        model.module.start_from_least_squares()
+        model.module.start_from_least_squares(*([] if wanted in (None, True) else [int(wanted)]))
     return options
 
 
