@@ -2,7 +2,9 @@
 
 ``python -m benchmarks.many_cells [--cells 1000000 10000000 100000000] [--genes 50] [--embed] [--folder DIR]``, or
 ``python -m benchmarks.many_cells --model PEAKVI --cells 100000 --genes 100000 --per-cell 2000 --steps 100``
-for wide data
+for wide data, or
+``python -m benchmarks.many_cells --model RESOLVI --cells 200000 --genes 5000 --per-cell 200 --steps 100 --compare``
+for cells in tissue, one type of which is compared with all others
 
 Counts of few genes, so that the files of a hundred million cells (11 GB) are written and read in minutes: what grows
 with the number of cells (names, columns of obs, codes, the split, row pointers) does not depend on the genes. Each size
@@ -89,13 +91,16 @@ def measure(task: dict) -> dict:
     """All stages of one size, in this process."""
     import celbo
     from celbo.cli import runs
+    from celbo.cli.options import Asked
 
     celbo.settings.verbosity = 40
     path, folder = Path(task["path"]), Path(task["folder"])
     stages = _Stages()
     adata = celbo.data.open(path, stream=True)
     stages.end("open")
-    model_cls = getattr(celbo.model, task["model"])
+    model_cls = getattr(celbo.external if task["model"] == "RESOLVI" else celbo.model, task["model"])
+    if task["model"] == "RESOLVI":
+        adata.obsm["X_spatial"] = np.random.default_rng(0).random((adata.n_obs, 2)) * adata.n_obs**0.5
     labels = {"labels_key": "cell_type", "unlabeled_category": "cell_type 0"} if task["model"] == "SCANVI" else {}
     model_cls.setup_anndata(adata, batch_key="batch", **labels)
     stages.end("setup")
@@ -104,10 +109,14 @@ def measure(task: dict) -> dict:
     model.train(max_epochs=1, max_steps=task["steps"], seed=0, verbose=0, accelerator="cpu")
     stages.end("train")
     stages.found["train"]["weights_mb"] = weights_mb
+    if task["compare"]:
+        model.differential_expression(groupby="cell_type", group1="cell_type 0", seed=0, silent=True)
+        stages.end("differential expression of a type")
     model.save(str(folder / "model"), overwrite=True)
     del model, adata
     if task["embed"]:
-        runs.embed(folder / "model", [path], folder / "latent.h5ad", "stream", overwrite=True, quiet=True)
+        how = runs.ReadingOptions("stream")
+        runs.embed(Asked(folder / "model", [path], folder / "latent.h5ad", how, overwrite=True, quiet=True))
         stages.end("celbo embed")
         (folder / "latent.h5ad").unlink()
     return stages.found
@@ -126,7 +135,7 @@ def run(options: argparse.Namespace, folder: Path) -> None:
         if not path.exists():
             simulate(path, n_cells, options.genes, options.per_cell)
         task = {"path": str(path), "folder": str(folder), "model": options.model}
-        task |= {"steps": options.steps, "embed": options.embed}
+        task |= {"steps": options.steps, "embed": options.embed, "compare": options.compare}
         for stage, figures in common.in_a_process("many_cells", task).items():
             for figure, value in figures.items():
                 unit = "MB" if figure.endswith("_mb") else "s"
@@ -141,8 +150,9 @@ def main() -> None:
     parser.add_argument("--cells", type=int, nargs="+", default=[1_000_000, 10_000_000, 100_000_000])
     parser.add_argument("--genes", type=int, default=50)
     parser.add_argument("--steps", type=int, default=1500, help="optimizer steps; validation comes after them")
-    parser.add_argument("--model", default="SCVI", choices=["SCVI", "SCANVI", "PEAKVI"])
+    parser.add_argument("--model", default="SCVI", choices=["SCVI", "SCANVI", "PEAKVI", "RESOLVI"])
     parser.add_argument("--per-cell", type=int, default=5, help="genes of a cell that are not zero")
+    parser.add_argument("--compare", action="store_true", help="compare a type with all others, too")
     parser.add_argument("--embed", action="store_true", help="write the latent space of all cells, too")
     parser.add_argument("--folder", type=Path, help="where the files are kept")
     options = parser.parse_args()

@@ -82,6 +82,19 @@ def test_the_loss_of_each_data_set_is_its_formula(dispersion):
         torch.testing.assert_close(record.loss, (nll_n + 0.3 * kl_n).mean(), rtol=1e-4, atol=1e-3)
 
 
+def test_libraries_that_run_off_make_no_better_likelihood():
+    """At the log of 200 counts would be infinite, and their likelihood above 1."""
+    one, tensors = module().eval(), cells(6)
+    encoded = one.inference(tensors["X"], 0)
+    found = []
+    for size in (60.0, 200.0):
+        library = torch.full_like(encoded["library"], size)
+        generated = one.generative(encoded["z"], library, tensors["batch"], tensors["labels"], mode=0)
+        found.append(-generated["px"].log_prob_sum(tensors["X"]))
+    torch.testing.assert_close(*found)
+    assert (found[1] > 100).all()
+
+
 def test_expression_sums_to_one_over_the_genes_of_the_data_set_decoded_as(model):
     own = [seq_or_spatial.var_names for seq_or_spatial in model.adatas]
     columns = [own[0].get_indexer(names) for names in own]

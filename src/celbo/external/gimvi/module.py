@@ -41,6 +41,9 @@ _FLOOR, _SMALL, _FEW_ZEROS, _SURE = 1e-2, 0.1, -3.0, -4.6
 """Where training begins: a gene's least level, of the mean one; what weights are multiplied by; log-odds of an added
 zero; log variance of a latent library."""
 
+_LARGEST_LIBRARY = 60.0
+"""Natural log of the most that is decoded: latent libraries can run off, and from 88 on counts are infinite."""
+
 
 class JVAE(BaseModuleClass):
     """Networks and loss of GIMVI. Each method is told the number of the data set (``mode``) of the cells it gets.
@@ -257,7 +260,8 @@ class JVAE(BaseModuleClass):
             log_theta = log_theta_of(self.px_r, self.dispersion, batch_n1, self._code("label", y, mode))
         genes = self.get_buffer(f"genes_{mode}")
         px = LIKELIHOODS[self.gene_likelihoods[mode]](
-            logits_ng[..., genes], library, log_theta[..., genes], zi_logits_ng[..., genes], _softmax, True
+            *(logits_ng[..., genes], library.clamp_max(_LARGEST_LIBRARY), log_theta[..., genes]),
+            *(zi_logits_ng[..., genes], _softmax, True),
         )
         return {"px": px}
 
