@@ -49,7 +49,7 @@ class EncoderXU(nn.Module):
         self.gelu = layout.gelu
         self.fc1 = Linear(n_input, n_hidden)
         self.conditional_norm1 = ConditionalNorm(n_hidden, n_sample, layout.eps)
-        self.fc2 = Linear(n_hidden, n_hidden)
+        self.fc2 = nn.Linear(n_hidden, n_hidden)
         self.conditional_norm2 = ConditionalNorm(n_hidden, n_sample, layout.eps)
         self.sample_embed = nn.Embedding(n_sample, n_hidden, _weight=0.1 * randn(n_sample, n_hidden))
         self.output_nn = NormalOutput(n_hidden, n_latent, n_hidden, n_layers, layout.eps)
