@@ -1,7 +1,8 @@
 """Row sums of count log-probabilities: the fused pass against plain torch, forward and backward.
 
 ``python -m benchmarks.ops [--threads T] [--repeats R]`` prints milliseconds (20th, 50th and 80th percentile). The two
-forms take turns within a repeat, so that a busy machine slows both.
+forms take turns within a repeat, so that a busy machine slows both. ``--linear`` compares linear layers instead, by
+oneDNN and by torch's own product, whatever their size: processor time, forward and backward.
 """
 
 import argparse
@@ -13,9 +14,11 @@ from torch import Tensor
 
 from celbo import ops
 from celbo.core.process import keep_large_blocks
-from celbo.ops import fused_cpu
+from celbo.ops import fused_cpu, linear
 
 SHAPES = ((128, 2000), (128, 8000), (1024, 2000), (16, 500))
+LAYERS = ((128, 64, 128), (128, 128, 128), (128, 256, 256), (128, 512, 128), (128, 2000, 128), (128, 128, 2000))
+"""Cells, inputs, outputs."""
 FAMILIES = ("zinb", "nb", "poisson")
 
 
@@ -53,13 +56,33 @@ def time_step(family: str, backend: str, cells: dict[str, Tensor], backward: boo
         return time.perf_counter() - start
 
 
+def time_layers(repeats: int) -> None:
+    """Print what each of :data:`LAYERS` takes by both products, in microseconds: the median and the least."""
+    for n, n_in, n_out in LAYERS:
+        x_ni, grad_no = torch.randn(n, n_in, requires_grad=n_in < 1000), torch.randn(n, n_out)
+        weights = [torch.randn(shape, requires_grad=True) for shape in ((n_out, n_in), (n_out,))]
+        products = {"oneDNN": linear._Linear.apply, "torch": torch.nn.functional.linear}
+        took: dict[str, list[float]] = {name: [] for name in products}
+        for _ in range(repeats):
+            for name, product in products.items():
+                start = time.process_time_ns()
+                torch.autograd.grad(product(x_ni, *weights), weights, grad_no)
+                took[name].append((time.process_time_ns() - start) / 1e3)
+        texts = [f"{name} {np.median(one):.0f} ({min(one):.0f})" for name, one in took.items()]
+        print(f"{n} x {n_in} -> {n_out}: {', '.join(texts)}, torch is {min(took['oneDNN']) / min(took['torch']):.2f} x")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=100)
+    parser.add_argument("--linear", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     keep_large_blocks()  # as training does
+    if arguments.linear:
+        time_layers(arguments.repeats)
+        return
     for family in ("negative_binomial", "poisson"):
         start = time.perf_counter()
         fused_cpu.kernel(family)
