@@ -4,7 +4,8 @@
 ``python -m benchmarks.many_cells --model PEAKVI --cells 100000 --genes 100000 --per-cell 2000 --steps 100``
 for wide data, or
 ``python -m benchmarks.many_cells --model RESOLVI --cells 200000 --genes 5000 --per-cell 200 --steps 100 --compare``
-for cells in tissue, one type of which is compared with all others
+for cells in tissue, one type of which is compared with all others; a ``.h5mu`` of genes and peaks is that of
+``--model MULTIVI --cells 10000 100000 --genes 20000 --per-cell 400 --peaks 100000 --steps 100``
 
 Counts of few genes, so that the files of a hundred million cells (11 GB) are written and read in minutes: what grows
 with the number of cells (names, columns of obs, codes, the split, row pointers) does not depend on the genes. Each size
@@ -17,7 +18,9 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 
 from . import common
@@ -26,7 +29,7 @@ from .side import peak_mb
 N_TYPES, N_BATCHES, ENTRIES_AT_ONCE = 20, 4, 5 * 2**18
 
 
-def simulate(path: Path, n_cells: int, n_genes: int, per_cell: int, seed: int = 0) -> None:
+def simulate(path: Path, n_cells: int, n_genes: int, per_cell: int, seed: int = 0, feature: str = "gene") -> None:
     """An h5ad of cells sorted by type, each with so many genes of its type's; memory holds a piece of it."""
     import pandas as pd
 
@@ -70,7 +73,24 @@ def simulate(path: Path, n_cells: int, n_genes: int, per_cell: int, seed: int = 
         columns["score"] = put(lambda: (cells / 7 for cells in pieces()), np.float32)
         names = CellNames.from_pieces(lambda: ([f"cell_{i}" for i in cells.tolist()] for cells in pieces()))
         write_table(file, "obs", pd.DataFrame(columns, index=pd.Index(names), copy=False))
-        write_table(file, "var", pd.DataFrame(index=[f"gene_{i}" for i in range(n_genes)]))
+        write_table(file, "var", pd.DataFrame(index=[f"{feature}_{i}" for i in range(n_genes)]))
+
+
+def simulate_both(path: Path, n_cells: int, sizes: dict[str, tuple[int, int]]) -> None:
+    """An h5mu of such cells, with so many features, and so many of a cell, in each modality; written as memory is."""
+    from anndata.io import read_elem
+
+    from celbo.cli.written import _new, _write_whole
+
+    with _new(path) as root:
+        group = root.create_group("mod")
+        for seed, (key, size) in enumerate(sizes.items()):
+            one = path.with_name(f"{path.stem}_{key}.h5ad")
+            simulate(one, n_cells, *size, seed=seed, feature=key)
+            with h5py.File(one) as file:
+                file.copy(file["/"], group, name=key)
+            one.unlink()
+        _write_whole(root, {key: group[key] for key in sizes}, read_elem(group[next(iter(sizes))]["obs"]))
 
 
 class _Stages:
@@ -96,13 +116,14 @@ def measure(task: dict) -> dict:
     celbo.settings.verbosity = 40
     path, folder = Path(task["path"]), Path(task["folder"])
     stages = _Stages()
-    adata = celbo.data.open(path, stream=True)
+    open_data = celbo.data.open_mudata if path.suffix == ".h5mu" else celbo.data.open
+    adata = open_data(path, stream=True)
     stages.end("open")
     model_cls = getattr(celbo.external if task["model"] == "RESOLVI" else celbo.model, task["model"])
     if task["model"] == "RESOLVI":
         adata.obsm["X_spatial"] = np.random.default_rng(0).random((adata.n_obs, 2)) * adata.n_obs**0.5
-    labels = {"labels_key": "cell_type", "unlabeled_category": "cell_type 0"} if task["model"] == "SCANVI" else {}
-    model_cls.setup_anndata(adata, batch_key="batch", **labels)
+    setup = model_cls.setup_mudata if path.suffix == ".h5mu" else model_cls.setup_anndata
+    setup(adata, batch_key="batch", **_SETUP.get(task["model"], {}))
     stages.end("setup")
     model = model_cls(adata)
     weights_mb = sum(parameter.nbytes for parameter in model.module.parameters()) / 2**20
@@ -122,6 +143,12 @@ def measure(task: dict) -> dict:
     return stages.found
 
 
+_SETUP: dict[str, dict[str, Any]] = {
+    "SCANVI": {"labels_key": "cell_type", "unlabeled_category": "cell_type 0"},
+    "MULTIVI": {"modalities": {"rna_layer": "rna", "atac_layer": "peaks"}},
+}
+
+
 def answer() -> None:
     """Measure the task that the process was given, and print what came out."""
     print(json.dumps(measure(json.loads(sys.argv[1]))))
@@ -131,17 +158,19 @@ def run(options: argparse.Namespace, folder: Path) -> None:
     """Measure every size and add its rows."""
     report = common.Report("many_cells", options.dry)
     for n_cells in options.cells:
-        path = folder / f"many_{n_cells}_{options.genes}_{options.per_cell}.h5ad"
-        if not path.exists():
+        features = f"{options.genes}+{options.peaks}" if options.peaks else f"{options.genes}"
+        path = folder / f"many_{n_cells}_{features}_{options.per_cell}.{'h5mu' if options.peaks else 'h5ad'}"
+        if options.peaks and not path.exists():
+            of_peaks = (options.peaks, options.peaks // 50)
+            simulate_both(path, n_cells, {"rna": (options.genes, options.per_cell), "peaks": of_peaks})
+        elif not path.exists():
             simulate(path, n_cells, options.genes, options.per_cell)
         task = {"path": str(path), "folder": str(folder), "model": options.model}
         task |= {"steps": options.steps, "embed": options.embed, "compare": options.compare}
         for stage, figures in common.in_a_process("many_cells", task).items():
             for figure, value in figures.items():
                 unit = "MB" if figure.endswith("_mb") else "s"
-                report.add(
-                    f"{options.model}, {n_cells} x {options.genes}, {stage}", figure, unit, {"celbo": [value]}, False
-                )
+                report.add(f"{options.model}, {n_cells} x {features}, {stage}", figure, unit, {"celbo": [value]}, False)
     report.write()
 
 
@@ -150,9 +179,10 @@ def main() -> None:
     parser.add_argument("--cells", type=int, nargs="+", default=[1_000_000, 10_000_000, 100_000_000])
     parser.add_argument("--genes", type=int, default=50)
     parser.add_argument("--steps", type=int, default=1500, help="optimizer steps; validation comes after them")
-    parser.add_argument("--model", default="SCVI", choices=["SCVI", "SCANVI", "PEAKVI", "RESOLVI"])
+    parser.add_argument("--model", default="SCVI", choices=["SCVI", "SCANVI", "PEAKVI", "RESOLVI", "MULTIVI"])
     parser.add_argument("--per-cell", type=int, default=5, help="genes of a cell that are not zero")
     parser.add_argument("--compare", action="store_true", help="compare a type with all others, too")
+    parser.add_argument("--peaks", type=int, default=0, help="peaks beside the genes, 2%% open, which MULTIVI wants")
     parser.add_argument("--embed", action="store_true", help="write the latent space of all cells, too")
     parser.add_argument("--folder", type=Path, help="where the files are kept")
     options = parser.parse_args()
