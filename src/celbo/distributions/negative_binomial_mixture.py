@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all, lazy_property
 
+from ..ops import nb_mixture_log_prob_sum
 from ..ops.elementwise import nb_mixture_log_prob
 from ..ops.random import generator_or
 from .base import CountDistribution, Shape, describe, normalized
@@ -59,6 +60,7 @@ class NegativeBinomialMixture(CountDistribution):
         theta2: Tensor | None = None,
         validate_args: bool = False,
     ) -> None:
+        self._is_one_theta = theta2 is None or theta2 is theta1
         theta2 = theta1 if theta2 is None else theta2
         self.mu1, self.mu2, self.theta1, self.theta2, self.mixture_logits = broadcast_all(
             mu1, mu2, theta1, theta2, mixture_logits
@@ -116,6 +118,23 @@ class NegativeBinomialMixture(CountDistribution):
         """Log-probabilities of counts in nats, in the broadcast shape of ``value`` and ``batch_shape``."""
         self.warn_outside_support(value)
         return nb_mixture_log_prob(value, self.mu1, self.mu2, self.theta1, self.theta2, self.mixture_logits)
+
+    def log_prob_sum(self, value: Tensor) -> Tensor:
+        """Log-probability summed over the last dimension; a value of NaN, which was not measured, adds nothing.
+
+        Parameters
+        ----------
+        value
+            Counts, ``(..., p)``.
+
+        Returns
+        -------
+        Log-probabilities in nats, ``(...)``.
+        """
+        if not self._is_one_theta:
+            return torch.where(value.isnan(), 0, self.log_prob(value.nan_to_num())).sum(-1)
+        self.warn_outside_support(value.nan_to_num())
+        return nb_mixture_log_prob_sum(value, self.mu1, self.mu2, self.theta1, self.mixture_logits)
 
     def expand(self, batch_shape: Shape, _instance: object = None) -> Self:
         """The same distribution with more, repeated, entries."""

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributions import Distribution, LogNormal, Normal, kl_divergence
+from torch.distributions import LogNormal, Normal, kl_divergence
 
 from ..core import REGISTRY_KEYS, checked
 from ..distributions import NegativeBinomialMixture
@@ -287,16 +287,16 @@ class TOTALVAE(CountedModule):
         mean_np = F.embedding(codes, self.background_pro_alpha.t())
         return Normal(mean_np, F.embedding(codes, self.background_pro_log_beta.t()).exp(), validate_args=False)
 
-    def _over_measured(self, values: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
-        """Sum over the proteins that each cell's panel has."""
+    def _where_measured(self, values: Tensor, tensors: Mapping[str, Tensor], otherwise: float) -> Tensor:
+        """The values of the proteins that each cell's panel has, ``(n, p)``."""
         if self.measured is None:
-            return values.sum(-1)
+            return values
         measured_np = F.embedding(tensors[self.panel_key].squeeze(-1).long(), self.measured)
-        return torch.where(measured_np > 0, values, 0).sum(-1)
+        return torch.where(measured_np > 0, values, otherwise)
 
-    def _protein_log_likelihood(self, tensors: Mapping[str, Tensor], py: Distribution) -> Tensor:
+    def _protein_log_likelihood(self, tensors: Mapping[str, Tensor], py: NegativeBinomialMixture) -> Tensor:
         counts_np = tensors[REGISTRY_KEYS.PROTEIN_EXP_KEY].nan_to_num()
-        return self._over_measured(py.log_prob(counts_np), tensors)
+        return py.log_prob_sum(self._where_measured(counts_np, tensors, torch.nan))
 
     def log_likelihood(self, tensors: Mapping[str, Tensor], generative_outputs: Mapping[str, Any]) -> Tensor:
         """Log-likelihood of each cell's genes and proteins, and the log-ratio of prior to posterior of its background.
@@ -359,7 +359,7 @@ class TOTALVAE(CountedModule):
         efficiency_pb = LogNormal(0.0, 1.0, validate_args=False).log_prob(self.log_per_batch_efficiency.exp())
         efficiency_n = efficiency_pb.sum(0)[tensors[REGISTRY_KEYS.BATCH_KEY].squeeze(-1)]
         background_n = F.logsigmoid(decoded["mixing"]).sum(-1)
-        return self._over_measured(kl_np, tensors) - efficiency_n - _FOREGROUND_PENALTY * background_n
+        return self._where_measured(kl_np, tensors, 0.0).sum(-1) - efficiency_n - _FOREGROUND_PENALTY * background_n
 
     sample = predictive_sample
 

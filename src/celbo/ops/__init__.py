@@ -26,6 +26,7 @@ __all__ = [
     "backend_for",
     "methylation_log_prob_sum",
     "nb_log_prob_sum",
+    "nb_mixture_log_prob_sum",
     "poisson_log_prob_sum",
     "use_backend",
     "zinb_log_prob_sum",
@@ -33,7 +34,7 @@ __all__ = [
 
 Backend = Literal["fused_cpu", "fused_cuda", "reference"]
 _choice: ContextVar[Backend | Literal["auto"]] = ContextVar("celbo_ops_backend", default="auto")
-_ON_THE_CPU_ONLY = ("accessibility", "methylation")
+_ON_THE_CPU_ONLY = ("accessibility", "methylation", "mixture")
 _CHOICES = ("auto", "fused_cpu", "fused_cuda", "reference")
 
 
@@ -123,6 +124,14 @@ def methylation_log_prob_sum(y: Tensor, total: Tensor, logits: Tensor, gamma_log
     is_matrix = is_matrix and all(table.shape in (logits.shape, logits.shape[1:]) for table in given)
     form = _form("methylation", y, total, logits, *given) if is_matrix else reference
     return form.methylation_log_prob_sum(y, total, logits, gamma_logits)
+
+
+def nb_mixture_log_prob_sum(x: Tensor, mu1: Tensor, mu2: Tensor, theta: Tensor, mixture_logits: Tensor) -> Tensor:
+    """Proteins: :func:`.reference.nb_mixture_log_prob_sum`, in the fastest form that fits (of like matrices)."""
+    parameters = (mu1, mu2, theta, mixture_logits)
+    is_matrix = x.dim() == 2 and all(table.shape == x.shape for table in parameters)
+    form = _form("mixture", x, *parameters) if is_matrix else reference
+    return form.nb_mixture_log_prob_sum(x, *parameters)
 
 
 def _form(family: Family, x: Tensor, *parameters: Tensor) -> ModuleType:

@@ -29,6 +29,7 @@ __all__ = [
     "accessibility_log_prob_sum",
     "methylation_log_prob_sum",
     "nb_log_prob_sum",
+    "nb_mixture_log_prob_sum",
     "poisson_log_prob_sum",
     "zinb_log_prob_sum",
 ]
@@ -69,6 +70,11 @@ def accessibility_log_prob_sum(
 def methylation_log_prob_sum(y: Tensor, total: Tensor, logits: Tensor, gamma_logits: Tensor | None = None) -> Tensor:
     """As :func:`.reference.methylation_log_prob_sum`, of matrices."""
     return _apply(_Methylation, y, total, logits, gamma_logits)
+
+
+def nb_mixture_log_prob_sum(x: Tensor, mu1: Tensor, mu2: Tensor, theta: Tensor, mixture_logits: Tensor) -> Tensor:
+    """As :func:`.reference.nb_mixture_log_prob_sum`, of matrices of one shape."""
+    return _apply(_Mixture, x, mu1, mu2, theta, mixture_logits)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -244,6 +250,23 @@ class _Methylation(torch.autograd.Function):
             grad_logits * upstream_n.unsqueeze(1) if needs_logits else None,
             _theta_gradient(grad_gamma, upstream_n, ctx.gamma_shape) if needs_gamma else None,
         )
+
+
+class _Mixture(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, grad_enabled: bool, x: Tensor, *parameters: Tensor) -> Tensor:
+        n, g = x.shape
+        wants_gradients = grad_enabled and any(ctx.needs_input_grad)
+        values, gradients = torch.empty(n), torch.zeros(4, n if wants_gradients else 0, g)
+        _run("mixture", x, *parameters, outputs=(values, *gradients))
+        ctx.save_for_backward(gradients)
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, upstream_n: Tensor) -> tuple[Tensor | None, ...]:
+        _refuse_second_derivatives()
+        (gradients,) = ctx.saved_tensors
+        return (None, None, *(gradients * upstream_n.unsqueeze(1)))
 
 
 def _factor(logits: Tensor | None, size: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .accessibility import accessibility_log_prob
-from .elementwise import nb_log_prob, poisson_log_prob, zinb_log_prob
+from .elementwise import nb_log_prob, nb_mixture_log_prob, poisson_log_prob, zinb_log_prob
 from .methylation import methylation_log_prob
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "check_shapes",
     "methylation_log_prob_sum",
     "nb_log_prob_sum",
+    "nb_mixture_log_prob_sum",
     "poisson_log_prob_sum",
     "zinb_log_prob_sum",
 ]
@@ -138,6 +139,29 @@ def accessibility_log_prob_sum(
     """
     dense = x.to_dense() if x.layout == torch.sparse_csr else x
     return accessibility_log_prob(dense, logits, depth_logits, region_logits).sum(-1)
+
+
+def nb_mixture_log_prob_sum(x: Tensor, mu1: Tensor, mu2: Tensor, theta: Tensor, mixture_logits: Tensor) -> Tensor:
+    r"""Log-probability of each cell's counts of proteins, background or foreground.
+
+    .. math:: \sum_p \log\bigl(w_{np}\, \mathrm{NB}(x_{np}; \mu_{1np}, \theta_{np})
+              + (1 - w_{np})\, \mathrm{NB}(x_{np}; \mu_{2np}, \theta_{np})\bigr)
+
+    Parameters
+    ----------
+    x
+        Counts, ``(..., p)``; NaN where a protein was not measured, which adds nothing.
+    mu1, mu2, theta
+        Means and inverse dispersion of both components, ``(..., p)``.
+    mixture_logits
+        Log-odds of the first component, ``(..., p)``.
+
+    Returns
+    -------
+    ``(...)`` log-probabilities in nats, summed over proteins.
+    """
+    log_prob = nb_mixture_log_prob(x.nan_to_num(), mu1, mu2, theta, theta, mixture_logits)
+    return torch.where(x.isnan(), 0, log_prob).sum(-1)
 
 
 def methylation_log_prob_sum(y: Tensor, total: Tensor, logits: Tensor, gamma_logits: Tensor | None = None) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numba import carray, config, njit, types
 
-from . import accessibility_kernel, csr_kernel, kernels, methylation_kernel
+from . import accessibility_kernel, csr_kernel, kernels, methylation_kernel, mixture_kernel
 
 __all__ = ["compile_rows"]
 
@@ -149,6 +149,24 @@ def methylation(tables: Any, rows: Any, scratch: Any, index: Any, g: int, start:
     )
 
 
+def mixture(tables: Any, rows: Any, scratch: Any, index: Any, g: int, start: int, stop: int) -> None:
+    """Mixture of negative binomials: views of bare memory, then the loop."""
+    mixture_kernel.mixture_rows(
+        carray(tables[0], (rows[0], g), F32),
+        carray(tables[1], (rows[1], g), F32),
+        carray(tables[2], (rows[2], g), F32),
+        carray(tables[3], (rows[3], g), F32),
+        carray(tables[4], (rows[4], g), F32),
+        carray(tables[5], rows[5], F32),
+        carray(tables[6], (rows[6], g), F32),
+        carray(tables[7], (rows[7], g), F32),
+        carray(tables[8], (rows[8], g), F32),
+        carray(tables[9], (rows[9], g), F32),
+        start,
+        stop,
+    )
+
+
 def sparse_linear(tables: Any, rows: Any, scratch: Any, index: Any, g: int, start: int, stop: int) -> None:
     """Linear layer of sparse input: views of bare memory, then the loop."""
     csr_kernel.linear_blocks(
@@ -184,6 +202,7 @@ ENTRIES: dict[str, Callable[..., None]] = {
     "accessibility": accessibility,
     "accessibility_gradient": accessibility_gradient,
     "methylation": methylation,
+    "mixture": mixture,
     "csr_product": csr_product,
     "dense_rows": dense_rows,
     "sparse_linear": sparse_linear,
@@ -195,6 +214,7 @@ NAMES = {
     "accessibility": "accessibility likelihood",
     "accessibility_gradient": "gradient of the accessibility likelihood",
     "methylation": "methylation likelihood",
+    "mixture": "likelihood of proteins",
     "csr_product": "sparse product",
     "dense_rows": "gathering of sparse rows",
     "sparse_linear": "sparse linear layer",

@@ -32,6 +32,7 @@ Family = Literal[
     "accessibility",
     "accessibility_gradient",
     "methylation",
+    "mixture",
     "csr_product",
     "dense_rows",
     "sparse_linear",
