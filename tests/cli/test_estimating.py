@@ -123,7 +123,7 @@ def test_the_lines_say_that_a_rate_was_scaled(monkeypatch):
 
 def test_the_lines_say_their_basis(monkeypatch):
     monkeypatch.setattr(estimating, "cells_a_second", lambda size: (1_000.0, 10**6))
-    kinds = [MODELS["scvi"], MODELS["velovi"]]
+    kinds = [MODELS["scvi"], MODELS["drvi"], MODELS["velovi"]]
     lines = list(estimates(Size(10_000, 500, 10**9), kinds))
     assert [name for name, _ in lines] == ["memory", "time", ""]
     memory, times, basis = (text for _, text in lines)
@@ -131,7 +131,7 @@ def test_the_lines_say_their_basis(monkeypatch):
     assert "--data stream" in memory
     epochs, _ = default_epochs(MODELS["scvi"], SIZE)
     assert epochs > 0
-    assert re.fullmatch(r"about scvi \d+ (s|min), velovi up to \d+ h", times)
+    assert re.fullmatch(r"about scvi \d+ (s|min), drvi up to \d+ (min|h), velovi \d+ (min|h)", times)
     assert re.search(r"\(scvi: \d+ epochs of 9,000 cells; .* scvi of 500 features at 1,000 cells/s", basis)
 
 
