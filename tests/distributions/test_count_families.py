@@ -315,3 +315,17 @@ def test_log_prob_sum_of_samples_equals_the_sum_over_genes(leading, per_cell_the
     )
     for distribution in made:
         torch.testing.assert_close(distribution.log_prob_sum(x), distribution.log_prob(x).sum(-1), rtol=1e-5, atol=1e-4)
+
+
+def test_logits_of_added_zeros_are_computed_when_asked_for(torch_rng):
+    """Expression needs the scales alone: the head of the zeros is not computed for it."""
+    logits, zi = (torch.randn((3, 5), generator=torch_rng) for _ in range(2))
+    library, log_theta, x = torch.zeros(3, 1), torch.zeros(5), torch.ones(3, 5)
+    asked = []
+    px = ZeroInflatedNegativeBinomial.from_logits(logits, library, log_theta, lambda: asked.append(1) or zi)
+    px.get_normalized("scale"), px.get_normalized("mu")
+    assert not asked
+    eager = ZeroInflatedNegativeBinomial.from_logits(logits, library, log_theta, zi)
+    assert torch.equal(px.log_prob_sum(x), eager.log_prob_sum(x))
+    assert torch.equal(px.zi_probs, eager.zi_probs)
+    assert asked == [1]

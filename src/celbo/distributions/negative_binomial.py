@@ -12,6 +12,8 @@ Dims: n cells, g genes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -242,6 +244,7 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
     """
 
     arg_constraints = {**NegativeBinomial.arg_constraints, "zi_logits": constraints.real}
+    _zi_logits: Callable[[], Tensor]
 
     def __init__(
         self,
@@ -265,7 +268,7 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
 
     @classmethod
     def from_logits(  # type: ignore[override]
-        cls, scale_logits: Tensor, log_library: Tensor, log_theta: Tensor, zi_logits: Tensor
+        cls, scale_logits: Tensor, log_library: Tensor, log_theta: Tensor, zi_logits: Tensor | Callable[[], Tensor]
     ) -> Self:
         r"""The distribution a decoder means: :math:`\mu = \ell\,\mathrm{softmax}(\text{scale\_logits})`.
 
@@ -274,16 +277,25 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
         scale_logits, log_library, log_theta
             As in :meth:`NegativeBinomial.from_logits`.
         zi_logits
-            ``(n, g)``, log-odds of an added zero.
+            ``(n, g)``, log-odds of an added zero; or a function that computes them, called when they are asked for.
 
         Returns
         -------
         A distribution that keeps the logits and computes the rest when first asked for.
         """
         self = cls.__new__(cls)
-        self.zi_logits = zi_logits
-        self._keep_logits(scale_logits, log_library, log_theta, zi_logits)
+        if callable(zi_logits):
+            self._zi_logits = zi_logits
+            self._keep_logits(scale_logits, log_library, log_theta)
+        else:
+            self.zi_logits = zi_logits
+            self._keep_logits(scale_logits, log_library, log_theta, zi_logits)
         return self
+
+    @cached_property  # and not torch's, which would record a graph
+    def zi_logits(self) -> Tensor:
+        """Log-odds of an added zero."""
+        return self._zi_logits()
 
     @lazy_property
     def zi_probs(self) -> Tensor:

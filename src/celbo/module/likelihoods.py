@@ -83,7 +83,7 @@ class CountLikelihood:
         scale_logits: Tensor,
         log_library: Tensor,
         log_theta: Tensor,
-        zi_logits: Tensor | None,
+        zi_logits: Tensor | Callable[[], Tensor] | None,
         activation: Callable[[Tensor], Tensor],
         is_softmax: bool,
     ) -> Distribution:
@@ -98,14 +98,16 @@ class CountLikelihood:
         log_theta
             Natural log of the inverse dispersion (of the standard deviation for the normal), ``(g,)`` or ``(n, g)``.
         zi_logits
-            Logits of an added zero, as ``scale_logits``; None where not looked at.
+            Logits of an added zero, as ``scale_logits``, or what computes them; None where not looked at.
         activation, is_softmax
             The function :math:`f`, and whether it is the softmax over genes.
         """
         if is_softmax and self.from_logits is not None:
             return self.from_logits(scale_logits, log_library, log_theta, zi_logits)
         scale = activation(scale_logits)
-        return self.from_rate(log_library.exp() * scale, scale, log_theta, zi_logits)
+        return self.from_rate(
+            log_library.exp() * scale, scale, log_theta, zi_logits() if callable(zi_logits) else zi_logits
+        )
 
 
 LIKELIHOODS: Mapping[str, CountLikelihood] = {

@@ -23,6 +23,7 @@ from torch.distributions import Distribution, Normal, kl_divergence
 from ..core import REGISTRY_KEYS, checked
 from ..distributions import Poisson
 from ..nn import DecoderSCVI, Encoder, LinearDecoderSCVI
+from ..nn.decoder import UseDropout
 from ..nn.fc_layers import append_columns, decoded_as, with_covariates
 from ..ops.draws import randn, sample
 from ..ops.linear import row_sums
@@ -336,8 +337,10 @@ class VAE(EmbeddingModuleMixin, CountedModule):
             library = size_factor
         decoded, codes = self._with_covariates(z, batch_index, cont_covs, cat_covs)
         likelihood = LIKELIHOODS[self.gene_likelihood]
+        # Without a gradient: few answers need the added zeros, and their head is a third of all the arithmetic.
+        use_dropout: UseDropout = likelihood.zero_inflated and (torch.is_grad_enabled() or "later")
         scale_logits, log_theta, zi_logits = self.decoder.logits(
-            self.dispersion, decoded, *codes, use_dropout=likelihood.zero_inflated
+            self.dispersion, decoded, *codes, use_dropout=use_dropout
         )
         if log_theta is None:
             log_theta = likelihoods.log_theta_of(self.px_r, self.dispersion, batch_index, y)

@@ -4,6 +4,7 @@ Dims: n cells, k latents, h hidden, g genes, s samples.
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -13,14 +14,19 @@ from torch import Tensor, nn
 from ..core import unknown_name
 from .fc_layers import FCLayers, Linear
 
-__all__ = ["AccessibilityDecoder", "Decoder", "DecoderSCVI", "LinearDecoderSCVI"]
+__all__ = ["AccessibilityDecoder", "Decoder", "DecoderSCVI", "LinearDecoderSCVI", "UseDropout", "asked"]
 
 _SCALE_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "softmax": lambda: nn.Softmax(dim=-1),
     "softplus": nn.Softplus,
 }
 
-Logits = tuple[Tensor, Tensor | None, Tensor | None]
+Later = Callable[[], Tensor]
+"""Gives a table that may not be wanted."""
+
+UseDropout = bool | Literal["later"]
+
+Logits = tuple[Tensor, Tensor | None, Tensor | Later | None]
 """``(scale_logits, log_theta, dropout_logits)``; None where not asked for."""
 
 Parameters = tuple[Tensor, Tensor | None, Tensor, Tensor | None]
@@ -124,7 +130,7 @@ class DecoderSCVI(nn.Module):
         z: Tensor,
         *cat_list: Tensor | None,
         cont: Tensor | None = None,
-        use_dropout: bool = True,
+        use_dropout: UseDropout = True,
     ) -> Logits:
         """What the heads say before any activation; only the heads that are asked for are computed.
 
@@ -137,7 +143,7 @@ class DecoderSCVI(nn.Module):
         *cat_list, cont
             Covariates, see :meth:`FCLayers.forward <celbo.nn.FCLayers.forward>`.
         use_dropout
-            Whether the logits of an added zero are asked for.
+            Whether the logits of an added zero are asked for; ``"later"``: as a function that computes them.
 
         Returns
         -------
@@ -147,7 +153,7 @@ class DecoderSCVI(nn.Module):
         return (
             self.px_scale_decoder[0](hidden),
             self.px_r_decoder(hidden) if dispersion == "gene-cell" else None,
-            self.px_dropout_decoder(hidden) if use_dropout else None,
+            asked(use_dropout, partial(self.px_dropout_decoder, hidden)),
         )
 
     def scale(self, scale_logits: Tensor) -> Tensor:
@@ -234,11 +240,11 @@ class LinearDecoderSCVI(nn.Module):
         z: Tensor,
         *cat_list: Tensor | None,
         cont: Tensor | None = None,
-        use_dropout: bool = True,
+        use_dropout: UseDropout = True,
     ) -> Logits:
         """As :meth:`DecoderSCVI.logits`; there is no head for the dispersion, so the second is None."""
         scale_logits = self.factor_regressor(z, *cat_list, cont=cont)
-        return scale_logits, None, self.px_dropout_decoder(z, *cat_list, cont=cont) if use_dropout else None
+        return scale_logits, None, asked(use_dropout, partial(self.px_dropout_decoder, z, *cat_list, cont=cont))
 
     def scale(self, scale_logits: Tensor) -> Tensor:
         """Expected share of each gene from ``scale_logits``."""
@@ -308,5 +314,12 @@ class AccessibilityDecoder(nn.Module):
         return self.output[1](self.logits(z, *cat_list))
 
 
-def _parameters(scale: Tensor, log_theta: Tensor | None, library: Tensor, dropout_logits: Tensor | None) -> Parameters:
+def asked(use_dropout: UseDropout, compute: Later) -> Tensor | Later | None:
+    """The logits of an added zero as they were asked for: now, later or not at all."""
+    if use_dropout == "later":
+        return compute
+    return compute() if use_dropout else None
+
+
+def _parameters(scale: Tensor, log_theta: Tensor | None, library: Tensor, dropout_logits: Any) -> Parameters:
     return scale, log_theta, torch.exp(library) * scale, dropout_logits

@@ -13,6 +13,7 @@ Reference: Moinfar and Theis, *Unsupervised deep disentangled representation of 
 
 import math
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -23,7 +24,7 @@ from torch.autograd.function import once_differentiable
 
 from ...core import ArgumentError
 from ...nn import DecoderSCVI
-from ...nn.decoder import Logits
+from ...nn.decoder import Logits, UseDropout, asked
 from ...nn.fc_layers import Linear, append_columns
 from ...ops.draws import uniform
 from ...ops.linear import linear
@@ -147,7 +148,7 @@ class DecoderDRVI(DecoderSCVI):
         z: Tensor,
         *cat_list: Tensor | None,
         cont: Tensor | None = None,
-        use_dropout: bool = True,
+        use_dropout: UseDropout = True,
     ) -> Logits:
         """As of :class:`~celbo.nn.DecoderSCVI`, put together over the splits."""
         hidden = self.hidden(z, *cat_list)
@@ -155,7 +156,7 @@ class DecoderDRVI(DecoderSCVI):
         return (
             self._together(hidden, scale_head),
             self._together(hidden, self.px_r_decoder) if dispersion == "gene-cell" else None,
-            self._together(hidden, self.px_dropout_decoder) if use_dropout else None,
+            asked(use_dropout, partial(self._together, hidden, self.px_dropout_decoder)),
         )
 
     def _together(self, hidden: Tensor, head: Linear) -> Tensor:
