@@ -67,7 +67,7 @@ def test_onednn_is_given_packed_operands_only(operands, monkeypatch):
     wide_x = torch.cat([x, x[:, :3]], 1).requires_grad_()
     y = linear(wide_x[:, : x.shape[1]], wide[:, : weight.shape[1]], bias)
     torch.cat([y, y], 1).backward(torch.cat([upstream, upstream], 1))
-    assert len(given) == 6
+    assert len(given) == (4 if len(weight) > weight.shape[1] else 6)  # the gradient of a wide head is MKL's
     assert all(operand.is_contiguous() or operand.t().is_contiguous() for operand in given)
 
 
