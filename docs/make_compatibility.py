@@ -79,7 +79,6 @@ MISSING_MEMBERS: dict[str, str] = {
         "scvi-tools' class derives from an autoencoder that it never runs; the mixture has no encoder"
     ),
     "scvi.module.*.get_reconstruction_loss": "`generative_outputs['px'].log_prob_sum(x)` is it, negated",
-    "scvi.distributions.ZeroInflatedNegativeBinomial.zi_logits": "it is an attribute of every instance",
     "scvi.train.LoudEarlyStopping.teardown": "the trainer says why it stopped",
     "scvi.train.SaveCheckpoint.on_exception": "the last finite weights are kept in any case",
     "scvi.train.SaveCheckpoint.on_save_checkpoint": "a checkpoint is an archive of the whole model",
