@@ -232,12 +232,6 @@ class TestReport:
         made(mdata)
         assert "30 of the 120 cells of modality 'rna' have no counts there, and count as measured" in caplog.text
 
-    def test_names_of_two_modalities(self, caplog):
-        mdata = simulated()
-        mdata.mod["adt"].var_names = ["rna_3", *mdata.mod["adt"].var_names[1:]]
-        made(mdata)
-        assert "1 features have the same name in two modalities ('rna_3')" in caplog.text
-
     def test_no_shared_cells(self):
         parts = simulated().mod
         parts["peaks"].obs_names = parts["peaks"].obs_names + "-1"

@@ -1,6 +1,7 @@
 """One call each, in scanpy's manner: what is written, where, and that it is what the model says."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -121,6 +122,18 @@ class TestIntegrate:
     def test_unknown_names(self, adata, wrong, said):
         with pytest.raises(ValueError, match=said):
             celbo.tl.integrate(adata, train_kwargs=QUICK, **wrong)
+
+    @pytest.mark.parametrize(
+        ("wrong", "said"),
+        [
+            ({"max_epochs": 3}, "max_epochs is an argument of train: train_kwargs={'max_epochs': 3}."),
+            ({"n_latent": 3}, "n_latent is an argument of SCVI: model_kwargs={'n_latent': 3}."),
+        ],
+    )
+    def test_arguments_of_the_training_and_of_the_class(self, adata, wrong, said):
+        with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+            celbo.tl.integrate(adata, "batch", **wrong)
+        assert "_scvi_uuid" not in adata.uns
 
 
 class TestAnnotate:

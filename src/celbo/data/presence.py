@@ -14,14 +14,11 @@ from ..core import REGISTRY_KEYS
 from .manager import AnnDataManager
 from .modalities import no_link
 
-__all__ = ["presence", "presence_report", "tell_presence", "tell_shared_names"]
+__all__ = ["presence", "presence_report", "tell_presence"]
 
 logger = logging.getLogger("celbo")
 
 _SHOWN = 5
-_FEATURES = (REGISTRY_KEYS.X_KEY, REGISTRY_KEYS.ATAC_X_KEY, REGISTRY_KEYS.PROTEIN_EXP_KEY)
-"""Registry keys of matrices whose features are others, and should have names of their own."""
-
 _WORTH_SAYING = 0.01
 """Share of cells without counts in a modality from which on it is asked what these zeros mean."""
 
@@ -121,34 +118,6 @@ def _tell_empty_cells(manager: AnnDataManager, key: str) -> None:
             "mdata.mod[%r][mdata.mod[%r].X.sum(1) > 0].copy(), then mdata.update().",
             *(n_empty, x.shape[0], name, name, name, name),
         )
-
-
-def tell_shared_names(manager: AnnDataManager) -> None:
-    """Warn of features of genes, regions and proteins that have the same name; of an AnnData's proteins too."""
-    keys = [key for key in _FEATURES if manager.registry["field_registries"].get(key, {}).get("data_registry")]
-    if len(keys) < 2:
-        return
-    names = [(key, name) for key in keys for name in manager.get_state_registry(key)["column_names"]]
-    names = [(key, name) for key, name in names if isinstance(name, str)]  # numbers are columns without a name
-    table = pd.DataFrame(names, columns=["key", "name"]).drop_duplicates()
-    twice = table.loc[table["name"].duplicated(), "name"].unique()
-    if len(twice):
-        logger.warning(
-            "%d features have the same name in two modalities (%s%s): tables of one modality are clear, those of "
-            "several are not. To tell them apart rename them in one, for example %s.",
-            *(len(twice), ", ".join(map(repr, twice[:_SHOWN])), ", ..." if len(twice) > _SHOWN else ""),
-            _renaming(manager, keys[-1]),
-        )
-
-
-def _renaming(manager: AnnDataManager, key: str) -> str:
-    """What to type to give the features of a matrix, or a table in ``obsm``, other names."""
-    where = manager.data_registry[key]
-    if "mod_key" in where:
-        names = f"mdata.mod[{where['mod_key']!r}].var_names"
-    else:
-        names = f"adata.obsm[{where['attr_key']!r}].columns"
-    return f"{names} = 'protein_' + {names}" if key == REGISTRY_KEYS.PROTEIN_EXP_KEY else f"{names} += '_peak'"
 
 
 def _modality(manager: AnnDataManager, key: str) -> str:

@@ -1,11 +1,12 @@
 """A model by its name, by its class, or trained already."""
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 from anndata import AnnData
 
-from ..core import unknown_name
+from ..core import ArgumentError, unknown_name
 from ..core.kinds import Instance
 from ..external import DRVI, POISSONVI, JointEmbeddingSCVI, SysVI
 from ..model import PEAKVI, SCANVI, SCVI, TOTALVI, LinearSCVI
@@ -90,6 +91,8 @@ def fitted(
     ------
     ValueError
         An unknown name; a model without the verb; arguments for the making of a model that is trained already.
+    ArgumentError
+        An argument of ``train`` or of the class among those of ``setup_anndata``; the message says where it goes.
     """
     cls: Any = type(model) if isinstance(model, BaseModelClass) else _named(model) if isinstance(model, str) else model
     if not _answers(cls, verb):
@@ -102,10 +105,30 @@ def fitted(
             raise ValueError(f"This {type(model).__name__} is made already: leave {', '.join(spare)} out.")
         model._check_if_trained(warn=False)
         return model
+    _require_of_setup(cls, given)
     cls.setup_anndata(adata, **given)
     made = cls(adata, **(model_kwargs or {}))
     made.train(**({"seed": seed} | dict(train_kwargs or {})))
     return made
+
+
+def _require_of_setup(cls: Any, given: Mapping[str, Any]) -> None:
+    """Refuse what goes to ``train`` or to the class; names that nobody knows are left to ``setup_anndata``."""
+    places = {
+        "train_kwargs": ("train", signature(cls.train)),
+        "model_kwargs": (cls.__name__, signature(cls.__init__)),
+    }
+    for name, value in given.items():
+        if name in signature(cls.setup_anndata).parameters:
+            continue
+        for keyword, (owner, known) in places.items():
+            if name in known.parameters:
+                said = f"{name} is an argument of {owner}: {keyword}={{{name!r}: {_shown(value)}}}."
+                raise ArgumentError.of(name, said)
+
+
+def _shown(value: object) -> str:
+    return repr(value) if isinstance(value, bool | int | float | str) else "..."
 
 
 def _named(name: str) -> type[BaseModelClass]:

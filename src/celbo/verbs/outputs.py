@@ -125,6 +125,8 @@ def correlation(
 ) -> pd.DataFrame:
     """Correlation of all features of outputs, as ``get_feature_correlation_matrix`` gives it of the first.
 
+    A feature that is called as one of an output before it stands as ``NAME_protein``, by the name of its output.
+
     Parameters
     ----------
     model, cells, outputs, transform_batch
@@ -144,7 +146,11 @@ def correlation(
         n_cells=cells.n_cells,
         seed=seed,
     )
-    names = names_of(model, *outputs)
+    first, *others = outputs
+    names = list(names_of(model, first))
+    for one in others:
+        taken = set(names)
+        names += [f"{name}_{one.name}" if name in taken else name for name in names_of(model, one)]
     return pd.DataFrame(matrix, index=names, columns=names)
 
 

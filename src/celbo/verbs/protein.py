@@ -366,7 +366,7 @@ class ProteinMixin(RNASeqMixin):
 
         Returns
         -------
-        Genes and proteins by the same.
+        Genes and proteins by the same; a protein that is called as a gene stands as ``NAME_protein``.
 
         Examples
         --------

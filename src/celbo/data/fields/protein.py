@@ -3,6 +3,7 @@
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -80,9 +81,13 @@ class _ProteinMask(BaseAnnDataField):
     def transfer_field(self, state_registry: dict[str, Any], adata_target: AnnData, **kwargs: Any) -> dict[str, Any]:
         """Match the columns with the source's; the mask is this AnnData's own, in the source's column order."""
         state = super().transfer_field(state_registry, adata_target, **kwargs)  # type: ignore[safe-super]
-        return {**state, **self._mask(adata_target, np.asarray(state[self.COLUMN_NAMES_KEY]))}
+        known = state_registry.get(self.PROTEIN_BATCH_MASK, {})
+        return {**state, **self._mask(adata_target, np.asarray(state[self.COLUMN_NAMES_KEY]), known)}
 
-    def _mask(self, adata: AnnData, reference: np.ndarray | None = None) -> dict[str, Any]:
+    def _mask(
+        self, adata: AnnData, reference: np.ndarray | None = None, known: Mapping[str, Any] = MappingProxyType({})
+    ) -> dict[str, Any]:
+        """The mask of these cells, where they lack a protein; what ``known`` does not say of a batch is told."""
         if not self.use_batch_mask or self.batch_field is None:
             return {}
         codes_n = np.asarray(self.batch_field.get_field_data(adata)).ravel()
@@ -93,7 +98,8 @@ class _ProteinMask(BaseAnnDataField):
         if all(mask_p.all() for mask_p in measured.values()):
             return {}
         names = np.asarray(self.column_names(adata) if reference is None else reference)
-        _tell({self._batch_name(adata, code, codes_n): mask for code, mask in measured.items()}, names, self._cure)
+        news = {code: mask for code, mask in measured.items() if not np.array_equal(mask, known.get(code, ()))}
+        _tell({self._batch_name(adata, code, codes_n): mask for code, mask in news.items()}, names, self._cure)
         return {self.PROTEIN_BATCH_MASK: measured}
 
     def _batch_name(self, adata: AnnData, code: str, codes_n: np.ndarray) -> str:
@@ -208,8 +214,11 @@ def _floats(values: Any) -> np.ndarray:
 def _tell(measured: Mapping[str, np.ndarray], names: np.ndarray, cure: str) -> None:
     """Name the proteins that are taken as not measured, by the name of the batch."""
     missing = {batch: list(map(str, names[~mask_p])) for batch, mask_p in measured.items() if not mask_p.all()}
+    if not missing:
+        return
     logger.info(
-        "Found batches with missing protein expression: %s. Where they were measured, say so: %s.",
+        "Found batches with missing protein expression: %s. Where they were measured, say so: %s. Where they were not, "
+        "ask for their values as of a batch that measured them: get_normalized_expression(transform_batch=...).",
         "; ".join(f"{batch} has no count of {_listed(proteins)}" for batch, proteins in missing.items()),
         cure,
     )

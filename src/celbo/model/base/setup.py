@@ -15,7 +15,7 @@ from ...data import AnnDataManager
 from ...data.access import is_mudata
 from ...data.fields import BaseAnnDataField
 from ...data.modalities import listed_modalities
-from ...data.presence import tell_presence, tell_shared_names
+from ...data.presence import tell_presence
 from ...data.registry import check_source
 from ...data.validation_check import AnnDataManagerValidationCheck
 
@@ -125,8 +125,6 @@ def setup_method(fields_of: Callable[..., Sequence[BaseAnnDataField]]) -> Callab
         is_new = registration.get("source_registry") is None
         if is_new and manager.may_lack_modalities and cls._modalities_are_linked:
             tell_presence(manager)
-        if is_new:
-            tell_shared_names(manager)
         cls.register_manager(manager)
 
     setup.planned = planned  # type: ignore[attr-defined]
