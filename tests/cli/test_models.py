@@ -124,6 +124,11 @@ def test_a_label_by_number_is_found_as_such(place):
     assert (found, type(found)) == (1, int)
 
 
+def test_an_unlabeled_category_that_no_cell_has(place):
+    options = TrainOptions(model="scanvi", labels_key="known", unlabeled_category="none")
+    assert with_values_of(place.adata, options).unlabeled_category == "none"
+
+
 def test_size_factors_are_on_the_scale_of_the_training_cells(runs, place, celbo, tmp_path):
     total_n = np.asarray(place.adata.X.sum(1)).ravel()
     model = CellAssign.load(str(runs["cellassign"] / "model"), adata=False)
@@ -209,6 +214,10 @@ WRONG = {
     "unknown label": (
         ["--model", "scanvi", "--labels-key", "known", "--unlabeled-category", "unknwon"],
         ["--unlabeled-category", "Did you mean 'Unknown'?"],
+    ),
+    "labels called Unknown": (
+        ["--model", "scanvi", "--labels-key", "known"],
+        ["give --unlabeled-category Unknown if these cells have no label, --unlabeled-category none if they have one."],
     ),
     "cellassign without markers": (["--model", "cellassign"], ["cellassign needs --markers", "genes by cell types"]),
     "option of another model": (["--n-topics", "3"], ["scvi takes no --n-topics", "--model lda"]),

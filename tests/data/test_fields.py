@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
+from celbo.core.rules import SCVI_TOOLS, followed
 from celbo.data import fields as f
 
 
@@ -195,6 +196,23 @@ def test_a_label_called_unknown_must_be_explained(adata):
     adata.obs["labels"] = ["T", "Unknown", "A"] * 4
     with pytest.raises(ValueError, match="pass unlabeled_category='Unknown' if these cells are not labelled"):
         f.LabelsWithUnlabeledObsField("labels", "labels", None).register_field(adata)
+
+
+@pytest.mark.parametrize("given", ["unknown", "UNKNOWN", "Unknwon", "Unknow"])
+def test_an_unlabeled_category_with_a_slip_of_the_keys(adata, given):
+    adata.obs["labels"] = ["T", "Unknown", "A"] * 4
+    field = f.LabelsWithUnlabeledObsField("labels", "labels", given)
+    with pytest.raises(ValueError, match=f"No cell of .* is '{given}', .* Did you mean 'Unknown'"):
+        field.register_field(adata)
+    with followed(SCVI_TOOLS):
+        assert field.register_field(adata)["categorical_mapping"].tolist() == ["A", "T", "Unknown", given]
+
+
+@pytest.mark.parametrize("given", ["none", "?", "type_c", "CD8 T cells"])
+def test_an_unlabeled_category_unlike_all_labels(adata, given):
+    adata.obs["labels"] = ["type_a", "type_b", "CD4 T cells"] * 4
+    state = f.LabelsWithUnlabeledObsField("labels", "labels", given).register_field(adata)
+    assert state["categorical_mapping"].tolist() == ["CD4 T cells", "type_a", "type_b", given]
 
 
 def test_labels_are_never_extended(adata):

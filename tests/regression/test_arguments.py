@@ -140,6 +140,19 @@ class TestSetup:
         with pytest.raises(UnknownArgumentError, match="Did you mean 'batch_key'"):
             celbo.model.SCVI.setup_anndata(cells(), batch_ky="batch")
 
+    @pytest.mark.parametrize(
+        ("given", "said"),
+        [
+            ({"lib_size": 1e4}, "argument of .* is called 'lib_size'. Did you mean 'library_size'"),
+            ({"lib_size": 1e4, "weights": "importance"}, "Did you mean 'library_size'"),
+            ({"max_cell": 10, "weights": "importance"}, "Did you mean 'max_cells'"),
+            ({"max_cells": 10}, "max_cells: no such argument, unless weights='importance'"),
+        ],
+    )
+    def test_further_arguments_of_expression(self, model, given, said):
+        with pytest.raises(TypeError, match=said):
+            model.get_normalized_expression(**given)
+
 
 class TestExpression:
     @pytest.mark.parametrize("size", ["median", -1, 0, float("nan"), float("inf"), np.array([1.0, 2.0]), None, True])

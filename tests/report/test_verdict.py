@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from celbo.data import Finding
+from celbo.data import Finding, check_counts
 from celbo.report import judge, verdict
 from celbo.report.fit import GeneFit
 from celbo.report.summary import BY_GUESSING, KEPT, MIXED, MIXED_WITHIN, Judgement, ModelSummary
@@ -121,6 +121,13 @@ class TestInput:
         findings = [Finding("warning", "Odd.", "Look."), Finding("error", "Logged.", "Take counts.")]
         (found,) = [one for one in judge(summary(), findings) if one.question == "Are the data raw counts?"]
         assert (found.grade, found.finding, found.action) == ("red", "Logged.", "Take counts.")
+
+    @pytest.mark.parametrize(("share", "grade"), [(1.0, "red"), (0.5, "amber")])
+    def test_most_values_are_no_counts(self, share, grade):
+        x = np.array([[2.0, 1.0, 0.0], [3.0, 4.0, 0.0]])
+        x[: 2 if share == 1 else 1, :2] += 0.25
+        (found,) = [one for one in judge(summary(), check_counts(x).findings()) if "raw counts" in one.question]
+        assert found.grade == grade
 
     def test_information_is_fine(self):
         (found,) = [one for one in judge(summary(), [Finding("info", "a", "b")]) if "counts" in one.question]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..core import unknown_name
+from ..core import misspelt, unknown_name
 from ..data.modalities import gathered_obs
 from .counts import counts_of
 from .errors import UserError
@@ -22,6 +22,9 @@ _VALUES = {
     "background_category": "background_key",
 }
 """Setting that is a value -> setting that names its column."""
+
+_MAY_BE_NEW = ("unlabeled_category",)
+"""Settings that may also be a value that no cell has: every cell is labelled then."""
 
 
 def with_values_of(data: Any, options: TrainOptions) -> TrainOptions:
@@ -50,15 +53,21 @@ def with_values_of(data: Any, options: TrainOptions) -> TrainOptions:
         counts_of(adata, None, raw=True)
     chosen = {name: getattr(options, name) for name in _VALUES if getattr(options, name) is not None}
     values = {
-        name: value_of(obs, getattr(options, _VALUES[name]), given, spelt(name)) for name, given in chosen.items()
+        name: value_of(obs, getattr(options, _VALUES[name]), given, spelt(name), name in _MAY_BE_NEW)
+        for name, given in chosen.items()
     }
     return dataclasses.replace(options, **values)
 
 
-def value_of(obs: pd.DataFrame, key: str, given: object, option: str) -> Any:
-    """A value of a column, in its type, that an option names; a :class:`UserError` with the nearest for another one."""
+def value_of(obs: pd.DataFrame, key: str, given: object, option: str, may_be_new: bool = False) -> Any:
+    """A value of a column, in its type, that an option names; a :class:`UserError` with the nearest for another one.
+
+    Where the value may be a new one, only one that reads as a slip of the keys is refused.
+    """
     known = pd.unique(obs[key].dropna())
     for value in known:
         if str(value) == str(given):
             return value.item() if isinstance(value, np.generic) else value
+    if may_be_new and misspelt(given, known) is None:
+        return given
     raise UserError(unknown_name(f"value of {key!r}, which {option} names,", given, known))

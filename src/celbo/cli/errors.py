@@ -68,6 +68,11 @@ _REMEDIES = {
     r"say so: (override_missing_proteins=True)\.": r"say so (in Python: setup_mudata(\1)).",
     r"say so: (measured_proteins=[^.]*)\.": r"say so (in Python, to setup_anndata: \1).",
     r"get_normalized_expression\(transform_batch=\.\.\.\)": "celbo denoise --transform-batch",
+    r"pass unlabeled_category='([^']*)' if these cells are not labelled, another name, such as 'none', if they are\.": (
+        r"give --unlabeled-category \1 if these cells have no label, --unlabeled-category none if they have one."
+    ),
+    r"\bunlabeled_category='([^']*)'": r"--unlabeled-category \1",
+    r"\bunlabeled_category\b": "--unlabeled-category",
     r"\bgene_list\b": "--gene",
     r"--raw \(adata\.raw, ": "--raw (",
     r"(?<!-)\brestrict_to_batch\b": "--restrict-to-batch",

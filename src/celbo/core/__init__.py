@@ -9,7 +9,7 @@ from .constants import (
     SCVI_FIGURES,
     SCVI_TOOLS_VERSION,
 )
-from .errors import DataMismatchError, MinifiedDataError, nearest_first, noted, number_of, unknown_name
+from .errors import DataMismatchError, MinifiedDataError, misspelt, nearest_first, noted, number_of, unknown_name
 from .lazy import optional
 from .lookup import listed, position_of
 from .planned import public_names
@@ -39,6 +39,7 @@ __all__ = [
     "door_of",
     "is_first_process",
     "listed",
+    "misspelt",
     "nearest_first",
     "noted",
     "number_of",

@@ -1,10 +1,11 @@
 """Errors that say what came, what was wanted and what to do."""
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import TypeVar
 
-__all__ = ["DataMismatchError", "MinifiedDataError", "nearest_first", "noted", "number_of", "unknown_name"]
+__all__ = ["DataMismatchError", "MinifiedDataError", "misspelt", "nearest_first", "noted", "number_of", "unknown_name"]
 
 _E = TypeVar("_E", bound=BaseException)
 
@@ -46,6 +47,32 @@ def nearest_first(given: object, known: Iterable[object], limit: int = 10) -> li
         for i, name in enumerate(known)
     ]
     return [name for _, _, name in sorted(scored)[:limit]]
+
+
+def misspelt(given: object, known: Iterable[object]) -> str | None:
+    """The one among names that ``given`` is with a slip of the keys: other capitals, or a letter too many or too few.
+
+    Names that differ by a number or by a single letter of their own, as ``"CD4"`` and ``"CD8"`` or ``"type a"`` and
+    ``"type b"``, are two names, and no slip.
+    """
+    words = _words(given)
+    return next((name for name in map(str, known) if name != str(given) and _is_slip(words, _words(name))), None)
+
+
+def _words(name: object) -> list[str]:
+    return re.findall(r"[^\W\d_]+|\d+", str(name).casefold())
+
+
+def _is_slip(words: list[str], others: list[str]) -> bool:
+    if not words or len(words) != len(others):
+        return False
+    changed = [pair for pair in zip(words, others) if pair[0] != pair[1]]
+    return len(changed) <= 1 and all(_is_close(*pair) for pair in changed)
+
+
+def _is_close(word: str, other: str) -> bool:
+    long_enough = min(len(word), len(other)) >= 5 and word.isalpha() and other.isalpha()
+    return long_enough and difflib.SequenceMatcher(None, word, other).ratio() > 0.83
 
 
 def number_of(count: int, noun: str) -> str:

@@ -20,6 +20,8 @@ class Rules:
     ----------
     bad_counts
         What NaN, infinite and negative entries are at setup.
+    misspelt_unlabeled
+        What an ``unlabeled_category`` is that no cell has, and that is a label with a slip of the keys.
     row_major
         Whether setup puts a dense matrix of another memory layout into the user's AnnData as a copy, row by row.
     unused_cells
@@ -38,6 +40,7 @@ class Rules:
     """
 
     bad_counts: Literal["error", "warning"] = "error"
+    misspelt_unlabeled: Literal["error", "warning"] = "error"
     row_major: bool = False
     unused_cells: Literal["error", "warning"] = "warning"
     takes_more_genes: bool = True
@@ -50,6 +53,7 @@ class Rules:
 CELBO = Rules()
 SCVI_TOOLS = Rules(
     bad_counts="warning",
+    misspelt_unlabeled="warning",
     row_major=True,
     unused_cells="error",
     takes_more_genes=False,

@@ -47,11 +47,14 @@ class Finding:
         What, how many, and the first few by name.
     fix
         What to type or do.
+    share
+        Share of the nonzero values that are wrong in this way; 0 where nobody counted.
     """
 
     severity: Severity
     message: str
     fix: str
+    share: float = 0.0
 
     def __str__(self) -> str:
         return f"{self.message} {self.fix}"
@@ -228,7 +231,8 @@ class CountReport(Explained):
             f"{where} {NO_COUNTS}: {self.n_noninteger} of {self.nnz} nonzero values are "
             f"not whole numbers, in {self._cells('noninteger')}. Are you sure this is what you want?"
         )
-        return Finding("warning", message, f"Models of counts want raw counts. {_instead(elsewhere)}")
+        share = self.n_noninteger / self.nnz
+        return Finding("warning", message, f"Models of counts want raw counts. {_instead(elsewhere)}", share)
 
     def _empty(self, axis: Literal["cells", "genes"], where: str, elsewhere: Sequence[str] | None) -> Finding | None:
         count, total = (self.n_empty_cells, self.n_cells) if axis == "cells" else (self.n_empty_genes, self.n_genes)

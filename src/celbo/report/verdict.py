@@ -33,6 +33,7 @@ _FIT_MEANS = (0.15, 0.5)
 _FIT_ZEROS = (0.03, 0.08)
 _ACCURATE = (0.9, 0.75)
 _CALIBRATED = (0.05, 0.15)
+_MOST = 0.5
 
 _IN_WORDS: dict[str, str] = {
     "green": "Looks good: no problems found.",
@@ -127,7 +128,7 @@ def _convergence(history: pd.DataFrame) -> Judgement:
 
 def _input(findings: Sequence[Finding]) -> Judgement:
     question = "Are the data raw counts?"
-    wrong = [one for one in findings if one.severity == "error"]
+    wrong = [one for one in findings if one.severity == "error" or one.share > _MOST]
     odd = [one for one in findings if one.severity == "warning"]
     if wrong:
         return Judgement(question, "red", wrong[0].message, wrong[0].fix)

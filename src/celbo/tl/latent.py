@@ -66,7 +66,12 @@ def integrate(
     Raises
     ------
     ValueError
-        An unknown model, or data that are no counts; the message says where there are some.
+        An unknown model; or data with negative, infinite or NaN values: the message says where there are counts.
+
+    Warns
+    -----
+    UserWarning
+        Some values are not whole numbers, as after ``log1p``. The model trains on them all the same: give it counts.
 
     Examples
     --------

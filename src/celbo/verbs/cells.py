@@ -1,7 +1,7 @@
 """Turn what users name (data, cells, batches) into what :mod:`celbo.posterior` takes (minibatches, codes)."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from torch import Tensor
 
-from ..core import REGISTRY_KEYS, settings, unknown_name
+from ..core import REGISTRY_KEYS, UnknownArgumentError, settings, unknown_name
 from ..data import AnnDataManager
 from ..dataloaders import AnnDataLoader
 from ..dataloaders.row_sources.source import as_indices
@@ -177,8 +177,12 @@ def codes_of_batches(model: Model, names: object, argument: str = "transform_bat
 def weighting_of(weights: Weights | None, kwargs: dict[str, Any]) -> Weighting | None:
     """How draws are weighted; None: uniformly. Arguments are the fields of :class:`~celbo.posterior.Weighting`.
 
-    Raises a ``ValueError`` for an unknown choice, a ``TypeError`` for arguments that only importance weights have.
+    Raises a ``ValueError`` for an unknown choice, an ``UnknownArgumentError`` for an argument that nobody knows, a
+    ``TypeError`` for those that only importance weights have.
     """
+    known = [field.name for field in fields(Weighting)]
+    if unknown := [name for name in kwargs if name not in known]:
+        raise UnknownArgumentError.among(unknown[0], "weights='importance'", known)
     if weights not in (None, "uniform", "importance"):
         raise ValueError(unknown_name("choice of weights", weights, ("uniform", "importance")))
     if weights == "importance":

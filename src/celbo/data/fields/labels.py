@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from ...core import nearest_first, settings
+from ...core import misspelt, nearest_first, settings
+from ...core.rules import rules
 from ...store.tables.columns import column_parts
 from ..categories import encode, extend_mapping, same_text, unknown_categories, used_categories
 from .categorical import CategoricalObsField
@@ -50,7 +51,8 @@ class LabelsWithUnlabeledObsField(CategoricalObsField):
         Raises
         ------
         ValueError
-            No ``unlabeled_category`` was given and a label is called ``"Unknown"``.
+            No ``unlabeled_category`` was given and a label is called ``"Unknown"``; or no cell has the one that was
+            given, and a label differs from it by a slip of the keys.
         """
         self.validate_field(adata)
         given = self.source_column(adata)
@@ -60,6 +62,7 @@ class LabelsWithUnlabeledObsField(CategoricalObsField):
         self._say_unused(given, labels)
         mapping = _unlabeled_last(labels, unlabeled)
         if len(mapping) > len(labels):
+            self._refuse_a_slip(labels)
             self._say_all_labelled(labels, unlabeled)
         return self._labelled(self._write(adata, column, mapping, is_new=True), unlabeled)
 
@@ -71,7 +74,7 @@ class LabelsWithUnlabeledObsField(CategoricalObsField):
             raise ValueError(
                 f"{self.source_place} has cells labelled {self.DEFAULT_UNLABELED!r} and unlabeled_category is not "
                 f"given: pass unlabeled_category={self.DEFAULT_UNLABELED!r} if these cells are not labelled, another "
-                "name if they are."
+                "name, such as 'none', if they are."
             )
         return self.DEFAULT_UNLABELED
 
@@ -147,6 +150,15 @@ class LabelsWithUnlabeledObsField(CategoricalObsField):
 
     def _labelled(self, state: dict[str, Any], unlabeled: object) -> dict[str, Any]:
         return {**state, self.UNLABELED_CATEGORY: unlabeled}
+
+    def _refuse_a_slip(self, labels: np.ndarray) -> None:
+        given = self._unlabeled_category
+        meant = None if given is None else misspelt(given, labels)
+        if meant is not None and rules().misspelt_unlabeled == "error":
+            raise ValueError(
+                f'No cell of {self.source_place} is {given!r}, which is to mean "not labelled". Did you mean {meant!r}?'
+                " If every cell has a label, pass a name that is unlike them, such as unlabeled_category='none'."
+            )
 
     def _say_all_labelled(self, labels: np.ndarray, unlabeled: object) -> None:
         logger.info(
