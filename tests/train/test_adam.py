@@ -54,7 +54,7 @@ def test_a_closure_is_called_with_gradients_on():
     assert float(parameter.detach().max()) < 1.0
 
 
-def test_training_does_not_load_torchs_compiler():
+def test_neither_training_nor_loading_loads_torchs_compiler(tmp_path):
     code = (
         "import sys, celbo\n"
         "adata = celbo.data.synthetic_iid(seed=0)\n"
@@ -62,6 +62,9 @@ def test_training_does_not_load_torchs_compiler():
         "celbo.model.SCVI(adata).train(max_epochs=2, verbose=0, accelerator='cpu')\n"
         "celbo.model.PEAKVI.setup_anndata(adata)\n"  # by AdamW
         "celbo.model.PEAKVI(adata).train(max_epochs=2, verbose=0, accelerator='cpu')\n"
+        "model = celbo.model.SCVI(adata)\n"
+        "model.save(sys.argv[1])\n"
+        "celbo.model.SCVI.load(sys.argv[1], adata)\n"
         "assert not {'torch._dynamo', 'sympy'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "model")], check=True)

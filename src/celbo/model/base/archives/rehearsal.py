@@ -17,6 +17,9 @@ __all__ = ["check_weights", "on_meta", "rehearse"]
 
 _CALLS_BESIDE, _CALLS_EACH = 5_000, 200
 _NUMBERS_BESIDE, _NUMBERS_EACH = 10**6, 2
+_DRAWING = (torch.randn, torch.rand)
+"""Without numbers to draw, torch works out their shape in Python, for which it loads a library of algebra: 1.3 s."""
+
 _UNSIZED = (nn.UninitializedParameter, nn.UninitializedBuffer)
 _LARGEST = torch.finfo(torch.float32).max ** 0.5
 """About 1.8e19: the square of a larger number is none of float32."""
@@ -43,6 +46,9 @@ class _WithoutMemory(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in FILLING:
             return args[0] if args else kwargs["tensor"]
+        if func in _DRAWING:
+            kwargs.pop("generator", None)
+            return torch.empty(*args, **kwargs)
         return func(*args, **kwargs)
 
 
