@@ -76,7 +76,8 @@ class TestFolder:
         assert f"  amber: {first['question']} {first['finding']}" in trained.done.stdout
 
     def test_figures_are_printed(self, trained):
-        assert re.search(r"^2 epochs in [\d.]+ s, [\d,]+ cells/s, validation ELBO [\d.]+$", trained.done.stdout, re.M)
+        elbo = r"validation ELBO [\d.]+ \(epoch \d, [a-z ]+\)"
+        assert re.search(rf"^2 epochs in [\d.]+ s, [\d,]+ cells/s, {elbo}$", trained.done.stdout, re.M)
         assert str(trained.folder / "report.html") in trained.done.stdout
 
 

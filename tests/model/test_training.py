@@ -225,6 +225,7 @@ def test_checkpoints_load_and_the_best_is_put_back(make, quick, tmp_path, adata)
     assert len(list(tmp_path.iterdir())) == 2
     best = SCVI.load(callback.best_model_path, adata)
     assert same_weights(best, model)
+    assert best.kept_epoch_ == model.kept_epoch_ == elbo.argmin()
     assert best.is_trained
     assert len(best.history["elbo_train"]) == elbo.argmin() + 1
     assert len(best.train_indices) == 72

@@ -1,10 +1,13 @@
 """Early stopping, best weights, checkpoints, plateau: against runs worked out by hand."""
 
+import logging
 import math
 
+import pandas as pd
 import pytest
 import torch
 
+from celbo.core import elbo_of_weights
 from celbo.train import Callback, LoudEarlyStopping, SaveCheckpoint, ScibCallback, TrainingPlan
 from celbo.train.callbacks import KeepBest
 
@@ -141,6 +144,30 @@ def test_keep_best_after_an_interrupt(run):
 
 def test_keep_best_without_validation_keeps_the_last(run):
     assert run(WORSE, max_epochs=3, keep_best=True, validation=None).raw_module.w.item() == 2.0
+
+
+def test_the_elbo_that_is_said_is_that_of_the_weights_kept(run, said):
+    """The smallest of all is in the share of the run before which none are kept: it is no figure of this model."""
+    trainer = run([1, 9, 5, 3, 6], max_epochs=5, keep_best=True, keep_best_from=0.4, verbose=1)
+    kept, summary = said(logging.INFO)
+    assert kept == "Weights of epoch 3 kept: best elbo_validation after the first 40% of the run, 3.0000."
+    assert summary.endswith("validation ELBO 3.00 (epoch 3, whose weights were kept).")
+    assert trainer.kept_epoch == trainer.raw_module.w.item() == 3
+
+
+@pytest.mark.parametrize(
+    ("kept", "expected"),
+    [
+        (3, (3.0, "epoch 3, whose weights were kept")),
+        (4, (6.0, "epoch 4, the last")),
+        (1, (1.0, "epoch 0, whose weights were kept")),  # epoch 1 was not validated
+        (None, (1.0, "epoch 0, the smallest")),
+    ],
+)
+def test_elbo_of_the_weights(kept, expected):
+    curve = pd.DataFrame({"elbo_validation": [1.0, math.nan, 5.0, 3.0, 6.0]})
+    assert elbo_of_weights({"elbo_validation": curve}, kept) == elbo_of_weights(curve, kept) == expected
+    assert elbo_of_weights({}, kept) is None
 
 
 def test_keep_best_of_another_metric(run):

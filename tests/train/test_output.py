@@ -66,7 +66,7 @@ def test_verbose_1_sums_up_in_one_line(fit, said):
     fit(verbose=1)
     (message,) = said(logging.INFO)
     assert message.startswith("Trained 3 epochs in ")
-    assert message.endswith("validation ELBO 54.39.")
+    assert message.endswith("validation ELBO 54.39 (epoch 2, the last).")
 
 
 def test_verbose_0_says_nothing(fit, said):

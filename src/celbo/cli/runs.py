@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import typer
 
-from ..core import number_of
+from ..core import elbo_of_weights, number_of
 from ..core.replacing import printable
 from ..data import Finding, simulate_counts
 from ..data.modalities import gathered_obs
@@ -230,12 +229,13 @@ def _figures(fitted: Fitted, summary: ModelSummary | None, clock: Clock) -> dict
     model = fitted.model
     history, seconds = epoch_table(model.history_ or {}), clock.ended - clock.started
     n_cells = _n_train(model) * len(history)
-    elbo = history["elbo_validation"].dropna() if "elbo_validation" in history else pd.Series(dtype=float)
+    elbo = elbo_of_weights(history, model.kept_epoch_)
     return {
         "epochs": len(history),
         "seconds": round(seconds, 6),
         "cells_per_second": round(n_cells / seconds, 1) if seconds and n_cells else None,
-        "elbo_validation": float(elbo.min()) if len(elbo) else None,
+        "elbo_validation": None if elbo is None else elbo.value,
+        "elbo_validation_of": None if elbo is None else elbo.where,
         "n_active": int(summary.is_active_k.sum()) if summary is not None and len(summary.kl_k) else None,
         "interrupted": any(bool(one.trainer.interrupted) for one in fitted.trained),
         "metrics": {} if summary is None else {**summary.metrics, **_of_detail(summary)},
@@ -258,7 +258,8 @@ def _farewell(figures: dict[str, Any], output: Path, quiet: bool) -> int:
     if not quiet:
         parts = [f"{number_of(figures['epochs'], 'epoch')} in {figures['seconds']:.1f} s"]
         parts += [f"{figures['cells_per_second']:,.0f} cells/s"] if figures["cells_per_second"] else []
-        parts += [f"validation ELBO {figures['elbo_validation']:.2f}"] if figures["elbo_validation"] is not None else []
+        if figures["elbo_validation"] is not None:
+            parts += [f"validation ELBO {figures['elbo_validation']:.2f} ({figures['elbo_validation_of']})"]
         typer.echo(", ".join(parts))
         if figures["verdict"]:
             say_verdict(figures["verdict"])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..core import number_of
+from ..core import elbo_of_weights, number_of
 from ..data import summary_stats_of
 from ..io import is_archive, is_scvi_archive, read_archive
 from ..io.scvitools.read import OTHER_REGISTRIES
@@ -71,7 +71,8 @@ def _training(saved: Saved) -> dict[str, str]:
         return {"training": "none"}
     history = epoch_table(saved.attributes.get("history_") or {})
     text = number_of(len(history), "epoch")
-    text += f", best validation ELBO {history['elbo_validation'].min():.2f}" if "elbo_validation" in history else ""
+    elbo = elbo_of_weights(history, saved.attributes.get("kept_epoch_"))
+    text += "" if elbo is None else f", validation ELBO {elbo.value:.2f} ({elbo.where})"
     known = {"recipe": saved.attributes.get("recipe_"), "seed": saved.attributes.get("seed_")}
     return {"training": text, **{name: str(value) for name, value in known.items() if value is not None}}
 

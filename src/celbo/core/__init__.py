@@ -16,7 +16,7 @@ from .planned import public_names
 from .process import is_first_process
 from .regular_file import open_regular, read_regular
 from .settings import Settings, settings
-from .summary import Explained, Summary
+from .summary import ElboOfWeights, Explained, Summary, elbo_of_weights
 from .version import __version__, version_numbers
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "SCVI_TOOLS_VERSION",
     "ArgumentError",
     "DataMismatchError",
+    "ElboOfWeights",
     "Explained",
     "MinifiedDataError",
     "Settings",
@@ -37,6 +38,7 @@ __all__ = [
     "checked",
     "checked_methods",
     "door_of",
+    "elbo_of_weights",
     "is_first_process",
     "listed",
     "misspelt",

@@ -5,8 +5,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
+from typing import TYPE_CHECKING, NamedTuple
 
-__all__ = ["Explained", "Summary"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["ElboOfWeights", "Explained", "Summary", "elbo_of_weights"]
 
 _WIDTH = 100
 
@@ -75,3 +79,46 @@ class Explained(ABC):
 
     def __dir__(self) -> list[str]:
         return [name for name in super().__dir__() if name.startswith("__") or not name.startswith("_")]
+
+
+class ElboOfWeights(NamedTuple):
+    """The validation ELBO of the weights that a model has.
+
+    Attributes
+    ----------
+    value
+        Negative ELBO of the validation cells, in nats a cell.
+    where
+        The epoch, and how its weights came to be the model's.
+    """
+
+    value: float
+    where: str
+
+
+def elbo_of_weights(
+    history: "Mapping[str, pd.DataFrame] | pd.DataFrame", kept_epoch: int | None
+) -> ElboOfWeights | None:
+    """The validation ELBO of a model's weights; None where none was computed.
+
+    Parameters
+    ----------
+    history
+        Metrics by epoch.
+    kept_epoch
+        The epoch whose weights the model has. None: nobody knows, as of archives of earlier versions; then the smallest
+        value is given and called so.
+    """
+    curve = history.get("elbo_validation")
+    if curve is None:
+        return None
+    values = curve.to_numpy(float).ravel()
+    by_epoch = {int(epoch): float(value) for epoch, value in zip(curve.index, values, strict=True) if value == value}
+    until = [epoch for epoch in by_epoch if kept_epoch is None or epoch <= kept_epoch]
+    if not until:
+        return None
+    if kept_epoch is None:
+        smallest = min(by_epoch, key=by_epoch.__getitem__)
+        return ElboOfWeights(by_epoch[smallest], f"epoch {smallest}, the smallest")
+    how = "the last" if until[-1] == max(by_epoch) else "whose weights were kept"
+    return ElboOfWeights(by_epoch[until[-1]], f"epoch {until[-1]}, {how}")

@@ -85,6 +85,7 @@ _ATTRIBUTES = names(
         "validation_indices_": _ROWS,
         "test_indices_": _ROWS,
         "seed_": or_none(WHOLE),
+        "kept_epoch_": or_none(WHOLE),
         "recipe_": _MAYBE_TEXT,
         "run_name_": _MAYBE_TEXT,
         "run_id_": _MAYBE_TEXT,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from ..core import __version__
+from ..core import __version__, elbo_of_weights
 from .page import Section, page, table, verdict
 from .summary import BY_GUESSING, KEPT, MIXED, MIXED_WITHIN, ModelSummary
 from .verdict import overall, worst
@@ -50,12 +50,9 @@ def comparison(
 def _rows(summaries: Mapping[str, ModelSummary]) -> Iterator[list[str]]:
     """Name of a figure, and its text for each model, the best one marked."""
     yield ["epochs", *(f"{len(one.history):,}" for one in summaries.values())]
-    elbo = {
-        name: float(one.history["elbo_validation"].min())
-        for name, one in summaries.items()
-        if "elbo_validation" in one.history and one.history["elbo_validation"].notna().any()
-    }
-    yield from _row("negative validation ELBO, best (nats per cell)", summaries, elbo, min, "{:.2f}")
+    elbos = {name: elbo_of_weights(one.history, one.kept_epoch) for name, one in summaries.items()}
+    elbo = {name: one.value for name, one in elbos.items() if one is not None}
+    yield from _row("negative validation ELBO (nats per cell)", summaries, elbo, min, "{:.2f}")
     yield ["active latent dimensions", *(f"{int(one.is_active_k.sum())}" for one in summaries.values())]
     for metric in dict.fromkeys(name for one in summaries.values() for name in one.metrics):
         values = {name: one.metrics[metric] for name, one in summaries.items() if metric in one.metrics}

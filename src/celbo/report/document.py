@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..core import __version__
+from ..core import __version__, elbo_of_weights
 from ..data import Finding
 from .summary import ModelSummary
 from .verdict import overall, worst
@@ -44,7 +44,7 @@ def as_json(
 
 
 def _of_model(model: Any, summary: ModelSummary) -> dict[str, Any]:
-    fit = summary.fit
+    fit, elbo = summary.fit, elbo_of_weights(summary.history, summary.kept_epoch)
     return {
         "model": type(model).__name__,
         "verdict": {
@@ -55,6 +55,7 @@ def _of_model(model: Any, summary: ModelSummary) -> dict[str, Any]:
         "data": None if summary.data is None else vars(summary.data),
         "metrics": dict(summary.metrics),
         "detail": {} if summary.detail is None else dict(summary.detail.figures),
+        "elbo_validation": None if elbo is None else elbo._asdict(),
         "history": {str(name): summary.history[name].tolist() for name in summary.history},
         "latent": {"kl": summary.kl_k.tolist(), "is_active": summary.is_active_k.tolist()},
         "fit": None

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from ..core import __version__, checked
+from ..core import __version__, checked, elbo_of_weights
 from ..core.kinds import Instance
 from ..core.replacing import building, printable
 from ..data import Finding, check_counts
@@ -242,10 +242,10 @@ def headline(summary: ModelSummary) -> dict[str, str]:
     """Figures for the top of the page."""
     history, found = summary.history, {}
     found["epochs"] = f"{len(history):,}"
-    for label, name in (("validation ELBO, best", "elbo_validation"), ("training ELBO, last", "elbo_train")):
-        values = history[name].dropna() if name in history else history.index[:0].to_series()
-        if len(values):
-            found[label] = f"{values.min() if name == 'elbo_validation' else values.iloc[-1]:.2f}"
+    if (elbo := elbo_of_weights(history, summary.kept_epoch)) is not None:
+        found["validation ELBO"] = f"{elbo.value:.2f} ({elbo.where})"
+    if "elbo_train" in history and len(of_training := history["elbo_train"].dropna()):
+        found["training ELBO, last"] = f"{of_training.iloc[-1]:.2f}"
     if len(summary.kl_k):
         found["active latent dimensions"] = f"{int(summary.is_active_k.sum())} of {len(summary.kl_k)}"
     more = {} if summary.detail is None else summary.detail.figures

@@ -105,6 +105,8 @@ class ModelSummary:
         The data in figures.
     judgements
         The verdict, question by question; of :func:`~celbo.report.model_report`.
+    kept_epoch
+        The epoch whose weights the model has; None: nobody knows.
     """
 
     history: pd.DataFrame
@@ -118,6 +120,7 @@ class ModelSummary:
     problems: Mapping[str, str] = field(default_factory=dict)
     data: DataSummary | None = None
     judgements: tuple[Judgement, ...] = ()
+    kept_epoch: int | None = None
 
 
 def summarise(model: Any, *, max_cells: int = 10_000, seed: int = 0) -> ModelSummary:
@@ -168,6 +171,7 @@ def summarise(model: Any, *, max_cells: int = 10_000, seed: int = 0) -> ModelSum
         detail=more,
         problems=problems.found,
         data=data,
+        kept_epoch=model.kept_epoch_,
     )
 
 

@@ -233,8 +233,11 @@ class KeepBest(Callback):
         """Put the best weights back, unless they are the last ones."""
         if self._weights and self.best_epoch != trainer.last_validated_epoch:
             trainer.raw_module.load_state_dict(self._weights)
+            trainer.kept_epoch = self.best_epoch
             if trainer.verbose and trainer.is_global_zero:
-                logger.info(f"Weights of epoch {self.best_epoch} kept: best {self.monitor} {_short(self.best.value)}.")
+                after = f" after the first {self.from_share:.0%} of the run" if self.from_share else ""
+                best = f"best {self.monitor}{after}, {_short(self.best.value)}"
+                logger.info(f"Weights of epoch {self.best_epoch} kept: {best}.")
 
 
 class SaveCheckpoint(Callback):
@@ -275,6 +278,7 @@ class SaveCheckpoint(Callback):
         self.monitor, self.load_best_on_end, self.save_top_k = monitor, load_best_on_end, save_top_k
         self.sign = 1.0 if mode == "min" else -1.0
         self.saved: list[tuple[float, Path]] = []
+        self._epoch_of: dict[str, int] = {}
 
     @property
     def best_model_path(self) -> str:
@@ -300,6 +304,7 @@ class SaveCheckpoint(Callback):
         )
         path = self.dirpath / name
         trainer.save_model(path)
+        self._epoch_of[str(path)] = trainer.current_epoch
         self.saved = sorted([*self.saved, (score, path)], key=lambda pair: pair[0])
         while len(self.saved) > self.save_top_k:
             path = self.saved.pop()[1]
@@ -323,6 +328,7 @@ class SaveCheckpoint(Callback):
         """Put the best weights back, where asked for."""
         if self.load_best_on_end and self.saved:
             trainer.model.load_weights(self.saved[0][1])
+            trainer.kept_epoch = self._epoch_of.get(self.best_model_path)
 
 
 class LearningRateMonitor(Callback):

@@ -99,7 +99,12 @@ ARGUMENTS: Mapping[str, Argument] = {
     "plan_config": Argument(KwargsLike | None, "Settings of the training plan, as an object or a mapping."),
     "plan_kwargs": Argument(KwargsLike | None, "Settings of the training plan; win over the arguments above."),
     "trainer_config": Argument(KwargsLike | None, "Settings of the trainer, as an object or a mapping."),
-    "recipe": Argument(str | None, "Name of a recipe of :data:`celbo.train.recipes.RECIPES`; None: the model's own."),
+    "recipe": Argument(
+        str | None,
+        "Name of a recipe of :data:`celbo.train.recipes.RECIPES`; None: the model's own. ``one_cycle`` keeps the "
+        "weights of the smallest validation ELBO, in models that begin from their counts that of the last 60% of the "
+        "run; the others leave the weights of the last epoch.",
+    ),
     "seed": Argument(int | None, "Fixes split, order and noise; None: ``celbo.settings.seed``, or fresh randomness."),
     "verbose": Argument(int, "0: silent, 1: a progress bar, 2: one line an epoch."),
 }

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from ..core import number_of
+from ..core import elbo_of_weights, number_of
 from ..ops.draws import drawing_of
 from .engines.engine import Engine
 from .engines.recorded import RecordedStage
@@ -133,14 +133,15 @@ class Run(RunState):
             raise ValueError("Checkpoints are archives of a model: train through model.train, or set trainer.model.")
         if not self.engine.is_first:
             return
-        before = self.model.is_trained_, self.model.history_
+        before = self.model.is_trained_, self.model.history_, self.model.kept_epoch_
         try:
             history = History(self.history.frames())
             history.add(0, self.callback_metrics)  # of the running epoch, which ends only after the validation
             self.model.is_trained_, self.model.history_ = True, history.frames()
+            self.model.kept_epoch_ = self.history.first_epoch + self.current_epoch
             self.model.save(str(path), overwrite=True)
         finally:
-            self.model.is_trained_, self.model.history_ = before
+            self.model.is_trained_, self.model.history_, self.model.kept_epoch_ = before
 
     # Of the trainer.
 
@@ -174,14 +175,31 @@ logger = logging.getLogger("celbo")
 _SLOWER = 0.25
 
 
+def kept_epoch_of(trainer: RunState) -> int:
+    """The epoch whose weights the model has, as the history counts them."""
+    in_run = trainer.current_epoch - 1 if trainer.kept_epoch is None else trainer.kept_epoch
+    return trainer.history.first_epoch + in_run
+
+
 def say_summary(trainer: RunState, seconds: float) -> None:
     """One line at the end of a run."""
-    elbo = trainer.callback_metrics.get("elbo_validation")
+    elbo = elbo_of_weights(trainer.history.frames(), kept_epoch_of(trainer))
     rate = trainer.n_seen * trainer.world_size / max(seconds, 1e-9)
     parts = [f"{number_of(trainer.current_epoch, 'epoch')} in {seconds:.1f} s ({rate:,.0f} cells/s)"]
-    parts += [] if elbo is None else [f"validation ELBO {elbo:.2f}"]
+    parts += [] if elbo is None else [f"validation ELBO {elbo.value:.2f} ({elbo.where})"]
     parts += [f"stopped: {trainer.stop_reason}"] if trainer.stop_reason else []
     logger.info(f"Trained {', '.join(parts)}.")
+
+
+def say_unfinished_warmup(plan: Plan, max_epochs: int) -> None:
+    """One line before a run that is too short for the warm-up of its KL weight."""
+    epochs = plan.n_epochs_kl_warmup
+    if epochs and (max_epochs - 1) / epochs < 0.5:
+        reached = (max_epochs - 1) / epochs
+        logger.info(
+            f"The KL weight will only reach {reached:.2f}: its warm-up takes {epochs} epochs, training {max_epochs}. "
+            f"plan_kwargs={{'n_epochs_kl_warmup': {max(1, max_epochs // 2)}}} would let it reach 1."
+        )
 
 
 class Attempts:

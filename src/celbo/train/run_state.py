@@ -50,6 +50,8 @@ class RunState:
         Whether training ends after this epoch, why, and whether by hand.
     last_validated_epoch
         None before the first validation.
+    kept_epoch
+        The epoch whose weights a callback put back at the end; None: the weights are those of the last one.
     callback_metrics
         Metrics by name, the newest of each, as float64 tensors of no dimension; a callback may add its own.
     history
@@ -101,6 +103,7 @@ class RunState:
         self.stop_reason = ""
         self.interrupted = False
         self.last_validated_epoch: int | None = None
+        self.kept_epoch: int | None = None
         self.callback_metrics: dict[str, Tensor] = {}
         self.optimizers: list[torch.optim.Optimizer] = []
         self.lr_links: list[SchedulerLink] = []

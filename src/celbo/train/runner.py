@@ -11,6 +11,7 @@ from .config import LIGHTNING_ONLY, KwargsLike, merge_kwargs, needs_lightning
 from .history import History
 from .nonfinite import NonFiniteLossError
 from .plans.base import Plan
+from .run import kept_epoch_of
 from .trainer import Trainer
 
 __all__ = ["TrainRunner"]
@@ -73,6 +74,7 @@ class TrainRunner:
         finally:
             model.module.eval()
         model.history_ = self.trainer.history.frames()
+        model.kept_epoch_ = kept_epoch_of(self.trainer)
         model.is_trained_ = True
         model.trainer = self.trainer
 

@@ -30,12 +30,15 @@ class Model(ABC):
         What setup found out about the training data.
     init_params_
         Arguments of the constructor, in scvi-tools' layout.
+    kept_epoch_
+        The epoch whose weights the model has; None: nobody knows.
     """
 
     module: Any
     summary_stats: attrdict
     registry_: Mapping[str, Any]
     init_params_: dict[str, dict[str, Any]]
+    kept_epoch_: int | None
     _outputs: ClassVar[Sequence[Output]]
     _data_loader_cls: ClassVar[type]
 

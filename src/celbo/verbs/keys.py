@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from torch import Tensor
 
-from ..core import ArgumentError, __version__, settings
+from ..core import ArgumentError, ElboOfWeights, __version__, elbo_of_weights, settings
 from ..data.access import is_mudata
 from .base import Model
 from .outputs import names_of, output_of
@@ -209,18 +209,17 @@ def note(data: AnnData, key: str, by: str, model: Model, settings_of_call: Mappi
     made_with: dict[str, Any] = {"by": by, "model": type(model).__name__, "version": __version__}
     made_with |= {name: _kept(value) for name, value in settings_of_call.items() if value is not None}
     made_with |= {f"setup_{name}": _kept(value) for name, value in model.registry_["setup_args"].items() if value}
-    made_with["epochs"], best = trained_for(model.history)
-    if best is not None:
-        made_with["elbo_validation"] = best
+    made_with["epochs"], elbo = trained_for(model.history, model.kept_epoch_)
+    if elbo is not None:
+        made_with["elbo_validation"] = elbo.value
     notes = dict(data.uns[NOTES]) if NOTES in data.uns else {}
     data.uns[NOTES] = notes | {key: made_with}
 
 
-def trained_for(history: Mapping[str, pd.DataFrame] | None) -> tuple[int, float | None]:
-    """Epochs in a history, and the smallest negative ELBO of validation cells if it has one."""
+def trained_for(history: Mapping[str, pd.DataFrame] | None, kept_epoch: int | None) -> tuple[int, ElboOfWeights | None]:
+    """Epochs in a history, and the validation ELBO of the model's weights if there is one."""
     by_epoch = {name: frame for name, frame in (history or {}).items() if frame.index.name == "epoch"}
-    elbo = by_epoch.get("elbo_validation", pd.DataFrame()).dropna().to_numpy()
-    return max(map(len, by_epoch.values()), default=0), float(elbo.min()) if elbo.size else None
+    return max(map(len, by_epoch.values()), default=0), elbo_of_weights(by_epoch, kept_epoch)
 
 
 # Before the verb is asked.

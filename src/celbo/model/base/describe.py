@@ -20,6 +20,7 @@ class _Described(Protocol):
 
     module: Any
     history_: dict[str, Any] | None
+    kept_epoch_: int | None
     init_params_: dict[str, dict[str, Any]]
     is_trained_: bool
     minified_data_type: str | None
@@ -72,8 +73,9 @@ def summary_of(model: _Described, registries: Mapping[str, Mapping[str, Any]], c
 def _state(model: _Described) -> str:
     if not model.is_trained_:
         return "not trained: call train()"
-    epochs, best = trained_for(model.history_)
-    return f"trained, {number_of(epochs, 'epoch')}" + ("" if best is None else f"; smallest validation ELBO {best:.6g}")
+    epochs, elbo = trained_for(model.history_, model.kept_epoch_)
+    text = f"trained, {number_of(epochs, 'epoch')}"
+    return text if elbo is None else f"{text}; validation ELBO {elbo.value:.6g} ({elbo.where})"
 
 
 def _named(arguments: Mapping[str, Any]) -> list[str]:

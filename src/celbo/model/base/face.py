@@ -81,6 +81,7 @@ class ModelFace(Explained, Registered):
 
     _module_cls: ClassVar[type[torch.nn.Module] | None] = None
     history_: dict[str, Any] | None
+    kept_epoch_: int | None
     is_trained_: bool
     train_indices_: Any
     validation_indices_: Any

@@ -109,6 +109,7 @@ class BaseModelClass(ArchivedModel, metaclass=_ModelMeta):
         self.train_indices_ = self.validation_indices_ = self.test_indices_ = None
         self.history_: dict[str, Any] | None = None
         self.seed_: int | None = None
+        self.kept_epoch_: int | None = None
         self.get_normalized_function_name_ = type(self).get_normalized_function_name_  # kept by archives
         self.id = str(uuid4())
         self.run_name_ = self.run_id_ = ""

@@ -20,6 +20,7 @@ from ...ops.random import fresh_seed
 from ...train import KwargsLike, Plan, TrainerConfig, TrainingPlan, TrainRunner, checkpoints, merge_kwargs
 from ...train.engines.engine import several_processes
 from ...train.recipes import Recipe, default_recipe, find_recipe
+from ...train.run import say_unfinished_warmup
 from ...verbs.cells import has_few_counts
 from .face import ModelFace
 from .made_with import build_with_loaders
@@ -121,7 +122,7 @@ def train_model(
             **(options | trainer_kwargs | ({} if resumed is None else {"resume": resumed})),
         )
     if verbose:
-        _say_unfinished_warmup(plan, n_epochs)
+        say_unfinished_warmup(plan, n_epochs)
     runner()
     model.seed_ = seed
     model.recipe_ = chosen.name
@@ -291,16 +292,6 @@ def _missing_settings(plan_cls: type[Plan], recipe: Recipe) -> list[str]:
     return [] if takes_all else [name for name in recipe.plan_kwargs if name not in parameters]
 
 
-def _say_unfinished_warmup(plan: Plan, max_epochs: int) -> None:
-    epochs = plan.n_epochs_kl_warmup
-    if epochs and (max_epochs - 1) / epochs < 0.5:
-        reached = (max_epochs - 1) / epochs
-        logger.info(
-            f"The KL weight will only reach {reached:.2f}: its warm-up takes {epochs} epochs, training {max_epochs}. "
-            f"plan_kwargs={{'n_epochs_kl_warmup': {max(1, max_epochs // 2)}}} would let it reach 1."
-        )
-
-
 @checked_methods
 class UnsupervisedTrainingMixin(Trainable):
     """``train`` for models whose module returns a :class:`~celbo.module.base.LossOutput`."""
@@ -358,6 +349,8 @@ class UnsupervisedTrainingMixin(Trainable):
         recipe
             ``"one_cycle"`` (default; a one-cycle learning rate, the best weights kept), ``"long_cycle"`` (the same over
             a fifth of scvi-tools' epochs), ``"brief_cycle"`` (over a tenth) or ``"classic"`` (scvi-tools' defaults).
+            ``"one_cycle"`` keeps the weights of the smallest validation ELBO, in models that begin from their counts
+            that of the last 60% of the run; the others leave the weights of the last epoch.
         seed
             Fixes split, order and noise; None: ``celbo.settings.seed``, or fresh randomness. Global generators are
             untouched.
