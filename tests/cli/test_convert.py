@@ -1,11 +1,13 @@
 """``celbo convert`` and ``celbo export``: there and back without a change."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 import celbo
-from celbo.cli import app
+from celbo.cli import app, messages
 
 
 @pytest.fixture
@@ -38,6 +40,20 @@ def test_there_is_no_scvi_tools_9(saved):
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
     assert "wanted one of scvi-tools 1, as 1.4.2 or 1.5.0, got '9'" in result.stderr
     assert not (folder / "out").exists()
+
+
+def test_a_model_without_recorded_epochs(saved):
+    model, _, folder = saved
+    model.history_ = None
+    model.save(str(folder / "model"), overwrite=True)
+    CliRunner().invoke(app, ["export", str(folder / "model"), str(folder / "pt")])
+    result = CliRunner().invoke(app, ["info", str(folder / "pt")])
+    assert "done; its epochs are not recorded" in result.stdout
+
+
+def test_what_is_said_elsewhere_comes_from_files_that_there_are():
+    files = {path.stem for path in Path(celbo.__file__).parent.rglob("*.py")}
+    assert set(messages._SAID_ELSEWHERE) <= files
 
 
 @pytest.mark.parametrize(("command", "message"), [("convert", "No archive of scvi-tools"), ("export", "no folder")])

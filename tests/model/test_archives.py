@@ -7,9 +7,12 @@ import pytest
 import torch
 from anndata import read_h5ad
 
+from celbo.core import ArgumentError
 from celbo.data import synthetic_iid
 from celbo.dataloaders import dataset, split
+from celbo.io import ArchiveNotFoundError
 from celbo.model import SCVI, LinearSCVI
+from celbo.model.base import export_archive
 
 CLASSES = {"SCVI": SCVI, "LinearSCVI": LinearSCVI}
 
@@ -117,6 +120,33 @@ def test_another_class_is_refused(saved, adata):
 def test_no_archive_there(tmp_path, adata):
     with pytest.raises(ValueError, match="nowhere"):
         SCVI.load(tmp_path / "nowhere", adata)
+
+
+def test_a_folder_above_and_a_file_in_it(tmp_path, saved, adata):
+    model, _ = saved
+    model.save(tmp_path / "run" / "model")
+    with pytest.raises(
+        ArchiveNotFoundError, match=r"Neither model.json nor model.pt is in .*; there is one in .*run/model"
+    ):
+        SCVI.load(tmp_path / "run", adata)
+    with pytest.raises(
+        ArchiveNotFoundError, match=r"model\.json is a file\. Name the folder that holds it: .*run/model\."
+    ):
+        SCVI.load(tmp_path / "run" / "model" / "model.json", adata)
+
+
+def test_arguments_that_no_writer_takes(saved, tmp_path):
+    model, _ = saved
+    for given in ({"format": "scvi"}, {"nonsense": 3, "save_anndata": True}):
+        with pytest.raises(ArgumentError, match=r"argument of save is called .*celbo\.model\.base\.export_archive"):
+            model.save(tmp_path / "refused", **given)
+    assert not (tmp_path / "refused").exists()
+    model.save(tmp_path / "taken", compression="gzip")  # though there are no data to compress, as in scvi-tools
+
+
+def test_a_model_is_no_folder_to_export(saved, tmp_path):
+    with pytest.raises(ArgumentError, match=r"new must be a path, got .*Pass the folder that model\.save wrote"):
+        export_archive(saved[0], tmp_path / "out")
 
 
 def test_permuted_genes_give_the_same_latents(saved, adata):

@@ -327,8 +327,10 @@ def convert(
 
 @app.command()
 def export(
-    new: Annotated[Path, typer.Argument(help="Folder of a model that celbo saved.", show_default=False)],
-    old: Annotated[Path, typer.Argument(help="Folder to write.", show_default=False)],
+    model_dir: Annotated[
+        Path, typer.Argument(help="Folder of a run, or of a model that celbo saved.", show_default=False)
+    ],
+    output: Annotated[Path, typer.Argument(help="Folder to write.", show_default=False)],
     overwrite: Overwrite = False,
     version: Annotated[
         str | None, typer.Option(help="Version of scvi-tools that is to load it; 1.4.2, or 1.4.3 for MRVI.")
@@ -339,7 +341,7 @@ def export(
     Example: celbo export celbo_model scvi_model
     """
     runs = _runs()
-    runs.export(new, old, overwrite, version)
+    runs.export(model_dir, output, overwrite, version)
 
 
 @app.command()

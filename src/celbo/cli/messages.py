@@ -50,7 +50,7 @@ def _show(message: Warning | str, category: type[Warning], *where: Any, **more: 
 
 _SAID_ELSEWHERE = {
     "progress": "the command ends with the figures of the weights that were kept",
-    "checkpointing": "the checkpoints lie in the output folder, and vanish with the end of the run",
+    "schedule": "the checkpoints lie in the output folder, and vanish with the end of the run",
     "model": "of course an input was not set up before",
     "count_report": "empty cells and genes stand in the report",
 }

@@ -152,10 +152,10 @@ def convert(old: Path, new: Path, overwrite: bool) -> None:
         typer.echo(f"Written: {convert_archive(_apart(old, new), new, overwrite=overwrite)}")
 
 
-def export(new: Path, old: Path, overwrite: bool, version: str | None = None) -> None:
+def export(saved: Path, target: Path, overwrite: bool, version: str | None = None) -> None:
     """Write a model of celbo's as an archive of scvi-tools'."""
     with speaking(quiet=False):
-        typer.echo(f"Written: {export_archive(_apart(new, old), old, overwrite=overwrite, version=version)}")
+        typer.echo(f"Written: {export_archive(_apart(saved, target), target, overwrite=overwrite, version=version)}")
 
 
 def _apart(folder: Path, target: Path) -> Path:

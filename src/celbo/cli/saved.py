@@ -70,7 +70,8 @@ def _training(saved: Saved) -> dict[str, str]:
     if not saved.attributes.get("is_trained_"):
         return {"training": "none"}
     history = epoch_table(saved.attributes.get("history_") or {})
-    text = number_of(len(history), "epoch")
+    is_recorded = len(history) or not saved.by_scvi_tools
+    text = number_of(len(history), "epoch") if is_recorded else "done; its epochs are not recorded"
     elbo = elbo_of_weights(history, saved.attributes.get("kept_epoch_"))
     text += "" if elbo is None else f", validation ELBO {elbo.value:.2f} ({elbo.where})"
     known = {"recipe": saved.attributes.get("recipe_"), "seed": saved.attributes.get("seed_")}

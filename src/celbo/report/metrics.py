@@ -246,7 +246,10 @@ def _coordinates(latent: np.ndarray) -> np.ndarray:
     try:
         z_nk = np.asarray(latent, dtype=np.float64)
     except (TypeError, ValueError):
-        raise TypeError(f"latent must be an array of cells by dimensions, got {described(latent)}.") from None
+        raise TypeError(
+            f"latent must be an array of cells by dimensions, got {described(latent)}. Pass arrays of an AnnData, not "
+            "the AnnData: adata.obsm['X_celbo'], adata.obs['batch']."
+        ) from None
     if z_nk.ndim != 2:
         raise ValueError(f"A latent space is an array of cells by dimensions, got shape {z_nk.shape}.")
     if not np.isfinite(z_nk).all():

@@ -47,7 +47,7 @@ class ArchivedModel(ModelFace):
         Raises
         ------
         ValueError
-            An archive is there and ``overwrite`` is False.
+            An archive is there and ``overwrite`` is False; an argument that nobody knows.
 
         Examples
         --------

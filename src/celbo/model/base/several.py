@@ -94,7 +94,7 @@ class SeveralSetsMixin(BaseModelClass):
         Raises
         ------
         ValueError
-            ``save_anndata`` of a model that was loaded without data.
+            ``save_anndata`` of a model that was loaded without data; an argument that nobody knows.
 
         Examples
         --------
@@ -102,7 +102,7 @@ class SeveralSetsMixin(BaseModelClass):
         """
         if save_anndata and not self.adata_managers:
             raise ValueError("save_anndata=True, but this model was loaded without data.")
-        super().save(dir_path, prefix, overwrite)
+        super().save(dir_path, prefix, overwrite, **anndata_write_kwargs)
         if save_anndata:
             sets = {name: manager.adata for name, manager in self.adata_managers.items() if manager.adata is not None}
             write_sets(sets, Path(dir_path), prefix or "", anndata_write_kwargs)

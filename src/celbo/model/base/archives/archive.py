@@ -10,10 +10,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from anndata import AnnData
 from torch import Tensor
 
 from .... import io
-from ....core import SCVI_FIGURES, SCVI_TOOLS_VERSION, MinifiedDataError, __version__
+from ....core import (
+    SCVI_FIGURES,
+    SCVI_TOOLS_VERSION,
+    ArgumentError,
+    MinifiedDataError,
+    __version__,
+    unknown_name,
+)
+from ....data.access import is_mudata
 from ....dataloaders.dataset import from_bits, to_bits
 from ....io.errors import blaming, in_words
 from ....io.saved_model import MismatchError, check_parts, set_attributes
@@ -78,8 +87,10 @@ def save_model(
 ) -> None:
     """Write a model; see :meth:`celbo.model.base.BaseModelClass.save`.
 
-    Raises a ``ValueError`` where data are to be saved with a model that has none.
+    Raises a ``ValueError`` where data are to be saved with a model that has none, an ``ArgumentError`` for an argument
+    that nobody knows.
     """
+    _require_known(model, save_anndata, anndata_write_kwargs)
     if save_anndata and model._adata is None:
         raise ValueError("save_anndata=True, but this model was loaded without data.")
     attributes = {
@@ -97,6 +108,18 @@ def save_model(
     io.write_archive(dir_path, model.module.state_dict(), document, prefix=prefix, overwrite=overwrite)
     if save_anndata:
         write_data(model._adata, Path(dir_path), prefix, anndata_write_kwargs)
+
+
+def _require_known(model: Any, save_anndata: bool, given: Mapping[str, Any]) -> None:
+    """Refuse what neither ``save`` nor the writer of data takes; that of MuData takes what those below it do."""
+    if save_anndata and is_mudata(model._adata):
+        return
+    own, of_data = (inspect.signature(function).parameters for function in (model.save, AnnData.write_h5ad))
+    known = [name for name in (*own, *of_data) if name not in ("anndata_write_kwargs", "self", "filename")]
+    for name in given:
+        if name not in known:
+            hint = "For scvi-tools: celbo.model.base.export_archive(folder, new_folder), in the shell celbo export."
+            raise ArgumentError.of(name, f"{unknown_name('argument of save', name, known)} {hint}")
 
 
 def _packed(value: object) -> Any:
@@ -124,10 +147,14 @@ def read_saved(dir_path: str | Path, prefix: str) -> Saved:
 
     Raises
     ------
+    ArchiveNotFoundError
+        No archive is there.
     ArchiveError
-        No archive is there, or it is damaged.
+        It is damaged.
     """
-    if not io.is_archive(dir_path, prefix) and io.is_scvi_archive(dir_path, prefix):
+    if not io.is_archive(dir_path, prefix):
+        if not io.is_scvi_archive(dir_path, prefix):
+            raise io.ArchiveNotFoundError(_nothing_in(Path(dir_path), prefix))
         return _from_scvi_tools(io.read_scvi_archive(dir_path, prefix))
     arrays, document = io.read_archive(dir_path, prefix=prefix)
     path = Path(dir_path) / f"{prefix}model.json"
@@ -146,6 +173,20 @@ def read_saved(dir_path: str | Path, prefix: str) -> Saved:
     check_parts(path, saved.registry, saved.init_params, attributes, _n_weights(arrays), own_format=True)
     converted = "converted_from" in document["versions"]
     return replace(saved, weights_path=path.with_name(f"{prefix}model.safetensors"), by_scvi_tools=converted)
+
+
+def _nothing_in(folder: Path, prefix: str) -> str:
+    """Why there is no archive in a folder, and what to name instead."""
+    if folder.is_file():
+        return f"{folder} is a file. Name the folder that holds it: {folder.parent}."
+    nothing, below = f"Neither {prefix}model.json nor {prefix}model.pt is in {folder}", folder / "model"
+    if io.is_archive(below, prefix) or io.is_scvi_archive(below, prefix):
+        return f"{nothing}; there is one in {below}: load that."
+    if not folder.is_dir():
+        nothing = f"There is no folder {folder}"
+    return (
+        f"{nothing}. Name the folder that the model was saved to, and its prefix if it had one; copy all of its files."
+    )
 
 
 def _n_weights(state_dict: Mapping[str, Tensor]) -> int:

@@ -2,12 +2,13 @@
 
 import logging
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any
 
 from .... import io
 from ....core import SCVI_FIGURES, SCVI_TOOLS_VERSION, checked, version_numbers
-from ....core.kinds import Text
+from ....core.kinds import Instance, Text
 from ....data.constants import MODEL_NAME, RAW, SCVI_VERSION
 from ....io.scvitools.global_store import from_store, into_store
 from .archive import read_saved, versions
@@ -17,6 +18,9 @@ __all__ = ["convert_archive", "export_archive"]
 
 logger = logging.getLogger("celbo")
 
+_SAVED = Instance(
+    "a path", lambda value: isinstance(value, str | PathLike), "Pass the folder that model.save wrote, not the model."
+)
 _TWO_LAYOUTS = "TorchMRVI"
 _CHANGED_IN = (1, 4, 3)
 _OWN_ARGUMENTS = (SCVI_FIGURES, "empty_droplets")
@@ -87,7 +91,7 @@ def convert_archive(
 
 @checked
 def export_archive(
-    new: str | Path,
+    new: Annotated[str | Path, _SAVED],
     old: str | Path,
     *,
     prefix: str = "",
@@ -99,7 +103,7 @@ def export_archive(
     Parameters
     ----------
     new
-        Folder of an archive of celbo.
+        Folder of an archive of celbo, the one that ``model.save`` wrote.
     old
         Folder to write ``model.pt`` to; made if it does not exist.
     prefix
