@@ -64,6 +64,7 @@ def test_counts_are_those_of_python(place, celbo, tmp_path):
     assert sp.issparse(found.X)
     np.testing.assert_array_equal(found.X.toarray(), model.get_denoised_counts(seed=1))
     assert list(found.var_names) == list(adata.var_names)
+    assert list(found.obs.columns) == list(place.adata.obs.columns)
     assert list(found.obs["lane"]) == list(adata.obs["lane"])
     few = ["--gene", "gene_3", "--seed", 1, "-q"]
     assert celbo("denoise", kept, place.cells, *few, "-o", tmp_path / "few.zarr").exit_code == 0
@@ -172,6 +173,8 @@ def test_wrong_lines(place, trained, celbo, tmp_path):
     assert_one_line(alone, ["--batch-key says nothing without --ambient"])
     prob = celbo("train", place.cells, "--model", "scar", "--ambient-prob", 0.5, "-o", tmp_path / "run")
     assert_one_line(prob, ["--ambient-prob is of the droplets that --ambient names"])
+    scaled = celbo("denoise", place.cells, "--ambient", place.raw, "--library-size", "9", *out)
+    assert_one_line(scaled, ["--library-size says nothing without a trained model"])
     decoded = celbo("denoise", place.cells, "--ambient", place.raw, "--transform-batch", "x", *out)
     assert_one_line(decoded, ["--transform-batch says nothing without a trained model"])
     other = celbo("train", place.cells, "--ambient", place.raw, "-o", tmp_path / "run")

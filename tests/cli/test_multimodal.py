@@ -53,6 +53,7 @@ def place(tmp_path_factory):
     genes.obs["donor"] = np.where(np.arange(CELLS) % 2, "a", "b")
     genes.obs["known"] = np.where(np.arange(CELLS) % 3 > 0, np.where(np.arange(CELLS) < 45, "B", "T"), "Unknown")
     adts, peaks = modality([f"CD{i}" for i in range(5)], 1), modality(REGIONS, 2)
+    adts.var["clone"] = [f"clone_{i}" for i in range(5)]
     hashtags = modality(["HTO1", "HTO2"], 3)
     with mudata.set_options(pull_on_update=False):
         cite = mudata.MuData({"gex": genes, "adt": adts, "hto": hashtags})
@@ -212,6 +213,9 @@ class TestDenoise:
         assert found.mod["protein"].X.shape == protein.shape
         assert (found.mod["protein"].X > 0).all()
         assert list(found.obs["batch"]) == list(place.mdata.obs["batch"])
+        assert set(found.obs.columns) == {"batch", "donor", "known"}
+        assert list(found.mod["rna"].obs["donor"]) == list(place.genes.obs["donor"])
+        assert list(found.mod["protein"].var["clone"]) == list(place.adts.var["clone"])
         assert run(*line).exit_code == 2
         assert [path.name for path in tmp_path.iterdir()] == ["d.h5mu"]
 
@@ -237,6 +241,15 @@ class TestDenoise:
         open_nr = read(tmp_path / "d.h5mu").mod["atac"].X
         assert open_nr.shape == (CELLS, 20)
         assert ((open_nr > 0) & (open_nr < 1)).all()
+
+    def test_genes_alone_keep_the_columns(self, runs, place, tmp_path):
+        line = ["denoise", runs["totalvi"].folder, place.folder / "cite.h5mu", "--library-size", 1e4]
+        done = run(*line, "-o", tmp_path / "d.h5ad")
+        assert "each cell's summing to 10000" in done.stdout
+        found = anndata.read_h5ad(tmp_path / "d.h5ad")
+        np.testing.assert_allclose(found.X.sum(1), 1e4, rtol=1e-4)
+        assert set(found.obs.columns) == {"batch", "donor", "known"}
+        assert list(found.obs["batch"]) == list(place.mdata.obs["batch"])
 
     def test_some_features(self, runs, place, tmp_path):
         line = ["denoise", runs["totalvi"].folder, place.folder / "cite.h5mu", "-q", "-o", tmp_path / "d.h5mu"]

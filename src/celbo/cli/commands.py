@@ -212,21 +212,26 @@ def denoise(
         Path | None, typer.Option(help="--ambient: folder for the model.", show_default="not kept")
     ] = None,
     transform_batch: Annotated[list[str] | None, typer.Option(help="Batch to decode as; several: averaged.")] = None,
+    library_size: Annotated[
+        float | None, typer.Option(min=0, help="What each cell's expression sums to.", show_default="1")
+    ] = None,
     gene: Annotated[list[str] | None, typer.Option(help="Gene to write; repeatable.", show_default="all")] = None,
     seed: Seed = None,
 ) -> None:
     """Write denoised expression by a trained model, or counts without the ambient RNA, however many cells there are.
 
-    Genes are matched by name. The file is an AnnData; each cell's expression sums to 1 over all genes. Of models of
-    several modalities a .h5mu holds all of them, an AnnData the genes alone. With --ambient, or by a model of class
-    SCAR, the file holds whole counts.
+       Genes are matched by name. The file is an AnnData with the values in X; each cell's sum to 1 over all genes.
+    Of models of
+       several modalities a .h5mu holds all of them, an AnnData the genes alone. With --ambient, or by a model of class
+       SCAR, the file holds whole counts.
 
-    Example: celbo denoise run cells.h5ad --gene CD4 --gene CD8A -o denoised.h5ad
+       Example: celbo denoise run cells.h5ad --gene CD4 --gene CD8A -o denoised.h5ad
 
-    Example: celbo denoise filtered.h5 --ambient raw.h5 -o native.h5ad
+       Example: celbo denoise filtered.h5 --ambient raw.h5 -o native.h5ad
     """
     runs = _runs()
-    options = {"transform_batch": transform_batch or None, "gene_list": gene or None, "seed": seed}
+    options = {"transform_batch": transform_batch or None, "library_size": library_size}
+    options |= {"gene_list": gene or None, "seed": seed}
     settings = {"ambient_prob": ambient_prob, "batch_key": batch_key, "layer": layer, "max_epochs": max_epochs}
     if ambient is None:
         runs.require_none({**settings, "raw": raw or None, "model_output": model_output}, "--ambient")

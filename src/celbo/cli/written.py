@@ -15,7 +15,8 @@ import pandas as pd
 
 from ..core import __version__, unknown_name
 from ..core.replacing import building
-from ..data.modalities import gathered_obs
+from ..data import data_registry_of
+from ..data.modalities import gathered_obs, obs_of
 from ..store.writing.matrix import write_table
 from ..verbs.outputs import names_of
 from .errors import UserError
@@ -32,7 +33,7 @@ MODALITY_OF = {"expression": "rna", "accessibility": "atac"}
 """Output of a model -> modality of the file, where it is called otherwise."""
 
 
-def write_expression(model: Any, data: Any, path: Path, **options: Any) -> str:
+def write_expression(model: Any, data: Any, path: Path, *, library_size: float | None = None, **options: Any) -> str:
     """Write denoised expression to an AnnData, or all that a model of several modalities explains to a ``.h5mu``.
 
     Parameters
@@ -41,6 +42,8 @@ def write_expression(model: Any, data: Any, path: Path, **options: Any) -> str:
         A model, and cells.
     path
         ``.h5ad``, ``.zarr`` or ``.h5mu``.
+    library_size
+        What each cell's expression sums to; None: 1.
     **options
         As of ``write_normalized_expression``.
 
@@ -48,20 +51,31 @@ def write_expression(model: Any, data: Any, path: Path, **options: Any) -> str:
     -------
     What was written, in words.
     """
+    size = 1.0 if library_size is None else library_size
     if path.suffix.lower() == ".h5mu":
-        return write_modalities(model, data, path, **options)
-    model.write_normalized_expression(path, data, **options)
-    return "denoised expression, each cell's summing to 1"
+        return write_modalities(model, data, path, library_size=size, **options)
+    model.write_normalized_expression(path, data, library_size=size, **options)
+    return f"denoised expression, each cell's summing to {size:g}"
 
 
-def write_native(model: Any, data: Any, path: Path, *, transform_batch: object = None, **options: Any) -> str:
+def write_native(
+    model: Any,
+    data: Any,
+    path: Path,
+    *,
+    transform_batch: object = None,
+    library_size: float | None = None,
+    **options: Any,
+) -> str:
     """Write counts without those of the ambient RNA; see :func:`write_expression`.
 
     Raises
     ------
     UserError
-        A batch to decode as: counts are those of the cell's own.
+        A batch to decode as, or a sum: counts are those of the cell's own.
     """
+    if library_size is not None:
+        raise UserError("Native counts are whole counts of each cell: leave --library-size out.")
     if transform_batch is not None:
         raise UserError("Native counts are of each cell's own batch: leave --transform-batch out.")
     model.write_denoised_counts(path, data, **options)
@@ -113,6 +127,7 @@ def write_modalities(
             with h5py.File(one, "r") as file:
                 file.copy(file["/"], group, name=MODALITY_OF.get(output, output))
             one.unlink()
+            _replace_obs(group[MODALITY_OF.get(output, output)], _obs_of(model, data, output))
         order = [MODALITY_OF.get(output, output) for output in wanted]
         _write_whole(root, {name: group[name] for name in order}, obs)
     return "denoised " + ", ".join(f"{output} ({len(names):,})" for output, names in wanted.items())
@@ -139,13 +154,23 @@ def _new(path: Path) -> Iterator[h5py.File]:
         file.write(f"MuData (format-version={_FORMAT};creator=celbo;creator-version={__version__})".encode())
 
 
+def _obs_of(model: Any, data: Any, output: str) -> pd.DataFrame:
+    """The columns that the modality of an output has of its own."""
+    (matrix,) = (one.data for one in model._outputs if one.name == output)
+    key = data_registry_of(model.registry_)[matrix].get("mod_key")
+    return obs_of(data, key) if key is not None else pd.DataFrame(index=data.obs_names)
+
+
+def _replace_obs(group: h5py.Group, obs: pd.DataFrame) -> None:
+    del group["obs"]
+    write_table(group, "obs", obs)
+
+
 def _write_whole(root: h5py.File, modalities: Mapping[str, h5py.Group], obs: pd.DataFrame) -> None:
-    """Write what a MuData has beside its modalities, all of which have all cells; columns of cells stand here."""
+    """Write what a MuData has beside its modalities, all of which have all cells; all columns of cells stand here."""
     names: list[str] = []
     stops: dict[str, int] = {}
     for name, group in modalities.items():
-        del group["obs"]
-        write_table(group, "obs", pd.DataFrame(index=obs.index))
         names += list(group["var"][group["var"].attrs["_index"]].asstr()[:])
         stops[name] = len(names)
     root.attrs.update({"encoding-type": "MuData", "encoding-version": _FORMAT, "axis": 0})

@@ -23,12 +23,14 @@ __all__ = [
     "gathered_obs",
     "listed_modalities",
     "no_link",
+    "obs_of",
     "obs_with",
     "of_modalities",
     "require_agreement",
     "require_fit",
     "rows_in_modality",
     "with_modalities",
+    "without_notes",
 ]
 
 _SHOWN = 5
@@ -75,12 +77,13 @@ def of_modalities(mdata: "MuData", modalities: Mapping[str, AnnData]) -> "MuData
 
 
 def gathered_obs(data: "AnnData | MuData") -> pd.DataFrame:
-    """The table of cells, of a MuData with the columns of its modalities.
+    """The user's table of cells, of a MuData with the columns of its modalities.
 
-    A column has its name there, or is called ``"rna:name"`` where modalities have other values of the same name.
+    A column has its name there, or is called ``"rna:name"`` where modalities have other values of the same name. What
+    setup notes for itself is left out.
     """
     if not is_mudata(data):
-        return data.obs
+        return without_notes(data.obs)
     own = [name for name in map(str, data.obs.columns) if not (_is_copy(data, name) or name.startswith(PREFIX))]
     obs = data.obs[own].copy()
     names = dict.fromkeys(name for modality in data.mod.values() for name in modality.obs.columns)
@@ -88,6 +91,22 @@ def gathered_obs(data: "AnnData | MuData") -> pd.DataFrame:
         if name not in obs and not str(name).startswith(PREFIX):
             obs = obs.assign(**_of_modalities(data, name))
     return obs
+
+
+def without_notes(table: pd.DataFrame) -> pd.DataFrame:
+    """A table without the columns that setup notes for itself; its other columns are not copied."""
+    notes = [name for name in table.columns if str(name).startswith(PREFIX)]
+    if notes:
+        table = table.copy(deep=False)
+        for name in notes:
+            del table[name]
+    return table
+
+
+def obs_of(mdata: Any, key: str) -> pd.DataFrame:
+    """A modality's own table of cells for all cells of the MuData: missing where the modality has no such cell."""
+    table, rows_n = without_notes(mdata.mod[key].obs), rows_in_modality(mdata, key)
+    return table if rows_n is None else table.reset_index(drop=True).reindex(rows_n).set_axis(mdata.obs_names)
 
 
 def _of_modalities(mdata: "MuData", name: str) -> dict[str, pd.Series]:

@@ -31,7 +31,7 @@ def denoise(asked: Asked, options: Mapping[str, Any]) -> None:
     asked
         Output ``.h5ad`` or ``.zarr``; of several modalities ``.h5mu`` too.
     options
-        ``transform_batch``, ``gene_list`` and ``seed``; None: not given.
+        ``transform_batch``, ``library_size``, ``gene_list`` and ``seed``; None: not given.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def remove_ambient(
     for path in inputs:
         if holds_model(path):
             raise UserError(f"{path} holds a trained model, and --ambient trains its own: leave one of them out.")
-    require_none({"transform_batch": options["transform_batch"]}, "a trained model")
+    require_none({name: options[name] for name in ("transform_batch", "library_size")}, "a trained model")
     with speaking(asked.quiet):
         require_new_file(asked.output, asked.overwrite)
         given = settled(TrainOptions(model="scar", **settings, **vars(asked.how)))

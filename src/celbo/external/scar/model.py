@@ -19,6 +19,7 @@ from ...core import REGISTRY_KEYS
 from ...core.kinds import Number, Whole
 from ...data import align_genes
 from ...data.fields import bundles
+from ...data.modalities import gathered_obs
 from ...model.base import (
     BaseModelClass,
     RNASeqMixin,
@@ -34,6 +35,7 @@ from ...store.matrices.matrix import columns_of
 from ...store.writing.matrix import matrix_writer
 from ...verbs.cells import asked
 from ...verbs.keys import offers_key
+from ...verbs.writing import features_of
 from .ambient import ambient_profile_of, batches_of, empty_droplet_profile
 from .module import SCAR_VAE, Scale, ScarLikelihood
 
@@ -266,9 +268,9 @@ class SCAR(RNASeqMixin, VAEMixin, UnsupervisedTrainingMixin, BaseModelClass):
         assert cells.adata is not None
         names = np.asarray(self.get_var_names(), dtype=object)
         genes = gene_columns(gene_list, names)
-        var = pd.DataFrame(index=pd.Index(names if genes is None else names[genes]))
+        var = features_of(self, cells.adata, REGISTRY_KEYS.X_KEY, names if genes is None else names[genes])
         blocks = denoised_blocks(self.module, cells.batches, n_samples=n_samples, seed=seed)
-        with matrix_writer(path, cells.adata.obs, var, overwrite=overwrite, sparse=True) as writer:
+        with matrix_writer(path, gathered_obs(cells.adata), var, overwrite=overwrite, sparse=True) as writer:
             for block in blocks:
                 counts_ng = block.cpu().numpy()
                 writer.append(counts_ng if genes is None else counts_ng[:, genes])
