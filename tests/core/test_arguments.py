@@ -184,6 +184,16 @@ class TestDoor:
 
         assert checked(other)(3.0, None) == 3
 
+    def test_methods_are_named_by_the_class_that_is_called(self):
+        assert_named(lambda: Derived().ask(sft=True), "Derived.ask")
+        assert_named(lambda: Derived.make(sft=True), "Derived.make")
+        assert_named(lambda: Derived(sft=True), "Derived")
+        assert_named(lambda: Base().ask(sft=True), "Base.ask")
+        assert_named(lambda: asked(sft=True), "asked")
+
+    def test_help_says_in_words_what_may_be_given(self):
+        assert "Annotated[int, a whole number of at least 0]" in str(inspect.signature(asked))
+
     def test_text_alone_says_nothing(self):
         assert kinds_say_nothing("label", str)
 
@@ -195,6 +205,29 @@ def kinds_say_nothing(name: str, annotation: Any) -> bool:
         [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation)]
     )
     return checked(function)(**{name: 3}) is None
+
+
+@checked_methods
+@checked
+class Base:
+    def __init__(self, soft: bool = False) -> None:
+        self.soft = soft
+
+    def ask(self, soft: bool = False) -> bool:
+        return soft
+
+    @classmethod
+    def make(cls, soft: bool = False) -> "Base":
+        return cls(soft)
+
+
+class Derived(Base):
+    pass
+
+
+def assert_named(call, name):
+    with pytest.raises(UnknownArgumentError, match=f"No argument of {name} is called 'sft'"):
+        call()
 
 
 class TestCategories:

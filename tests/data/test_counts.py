@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -7,6 +9,7 @@ import scipy.sparse as sp
 from celbo.core.rules import SCVI_TOOLS, followed
 from celbo.data import check_counts
 from celbo.data.counts import is_count_matrix, looks_like_reads
+from celbo.model import SCVI
 
 N, G = 41, 7
 STORAGES = ["dense", "frame", "csr_matrix", "csr_array", "csc_matrix", "csc_array", "coo_matrix"]
@@ -136,6 +139,13 @@ def test_bad_counts_can_be_a_warning_as_in_scvi_tools():
     assert "1 NaN value in 1 of" in shown
     with pytest.raises(ValueError, match=r"holds 1 NaN value.* holds 1 negative value"):
         report.raise_if_bad("adata.X")
+
+
+def test_the_warning_points_at_the_line_of_the_user():
+    adata = anndata.AnnData(counts() + 0.25)
+    with pytest.warns(UserWarning, match="are not whole numbers") as warned:
+        SCVI.setup_anndata(adata)
+    assert [Path(one.filename).name for one in warned] == [Path(__file__).name]
 
 
 def test_all_nan_and_empty_matrices():

@@ -195,11 +195,10 @@ def checked(function: F) -> F:
         return function  # type: ignore[return-value]
     if hasattr(function, "__celbo_door__"):
         return function
-    what = function.__qualname__.removesuffix(".__init__")
 
     @functools.wraps(function)
     def through_door(*args: Any, **kwargs: Any) -> Any:
-        door = door_of(function)
+        door, what = door_of(function), _name_of_call(function, args)
         args, kwargs = door.take(args, kwargs, what)
         try:
             return function(*args, **kwargs)
@@ -209,6 +208,16 @@ def checked(function: F) -> F:
 
     through_door.__celbo_door__ = True  # type: ignore[attr-defined]
     return through_door  # type: ignore[return-value]
+
+
+def _name_of_call(function: Callable[..., Any], args: tuple[Any, ...]) -> str:
+    """Name of a function in messages; a method has that of the class that was called, which may have inherited it."""
+    owner, _, name = function.__qualname__.rpartition(".")
+    if owner and args:
+        cls = args[0] if isinstance(args[0], type) else type(args[0])
+        if any(base.__qualname__ == owner for base in cls.__mro__):
+            owner = cls.__qualname__
+    return owner if name == "__init__" else f"{owner}.{name}".lstrip(".")
 
 
 def checked_methods(cls: C) -> C:

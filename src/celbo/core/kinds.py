@@ -75,6 +75,9 @@ class Kind:
     wanted: str
     types: frozenset[type] = frozenset()
 
+    def __repr__(self) -> str:
+        return self.wanted  # what help() shows of an annotation
+
     def take(self, value: object) -> Any:
         """The value to go on with, or :data:`REFUSED`."""
         raise NotImplementedError

@@ -6,7 +6,14 @@ import os
 import sys
 from typing import Any
 
-__all__ = ["c_function", "give_back_free_blocks", "is_first_process", "keep_large_blocks", "n_processes"]
+__all__ = [
+    "c_function",
+    "give_back_free_blocks",
+    "is_first_process",
+    "keep_large_blocks",
+    "n_processes",
+    "stacklevel_of_user",
+]
 
 
 def c_function(name: str, library: ctypes.CDLL | None = None) -> Any:
@@ -15,6 +22,18 @@ def c_function(name: str, library: ctypes.CDLL | None = None) -> Any:
         return getattr(ctypes.CDLL(None) if library is None else library, name)
     except AttributeError:
         return None
+
+
+def stacklevel_of_user() -> int:
+    """``stacklevel`` with which the function that asks warns at the first line outside of celbo: the user's."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__", "")):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] in (__name__.partition(".")[0], "contextlib", "functools")
 
 
 def n_processes() -> int:

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from ..core import Explained, Summary, settings
+from ..core.process import stacklevel_of_user
 from ..core.rules import rules
 from ..store.mapped import stretches
 from ..store.tables.columns import true_places
@@ -270,7 +271,8 @@ class CountReport(Explained):
         """Say the rest: wrong values as a ``UserWarning``, empty cells and genes to the log."""
         for finding in self.findings(where, elsewhere):
             if finding.severity == "warning":
-                warnings.warn(str(finding), UserWarning, stacklevel=settings.warnings_stacklevel)
+                level = max(stacklevel_of_user(), settings.warnings_stacklevel)
+                warnings.warn(str(finding), UserWarning, stacklevel=level)
             elif finding.severity == "info":
                 logger.info("%s", finding)
 
