@@ -1,5 +1,7 @@
 """``celbo train --resume``: checkpoints in the output folder until the run is complete."""
 
+import json
+
 import anndata
 import numpy as np
 import pytest
@@ -58,6 +60,14 @@ def test_a_failed_run_keeps_its_checkpoints_and_goes_on(failed, small, celbo, tm
     one, other = (anndata.read_h5ad(tmp_path / name / "embedding.h5ad") for name in ("run", "whole"))
     np.testing.assert_array_equal(one.obsm["X_celbo"], other.obsm["X_celbo"])
     assert (run / "history.csv").read_text() == (tmp_path / "whole" / "history.csv").read_text()
+
+
+def test_what_the_line_leaves_out_is_that_of_the_killed_run(failed, small, celbo, tmp_path):
+    done = celbo("train", small.path, "--n-top-genes", 30, "-o", tmp_path / "run", "--resume")
+    assert done.exit_code == 0, done.stderr
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["figures"]["epochs"] == record["settings"]["max_epochs"] == 4
+    assert (record["settings"]["checkpoint_every"], record["settings"]["seed"]) == ("1 epoch", 5)
 
 
 def test_checkpoints_are_not_written_over(failed, small, celbo, tmp_path):

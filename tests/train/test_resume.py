@@ -489,7 +489,7 @@ class TestWhen:
         [("1 epoch", 1, "epoch"), ("200 steps", 200, "step"), ("5 min", 300, "second"), ("0.5h", 1800, "second")],
     )
     def test_intervals(self, text, n, unit):
-        assert Interval.parse(text) == Interval(n, unit)
+        assert Interval.parse(text) == Interval.parse(str(Interval.parse(text))) == Interval(n, unit)
 
     def test_lightnings_trainer_is_refused(self, scvi):
         with pytest.raises(ValueError, match="needs celbo's own loop"):

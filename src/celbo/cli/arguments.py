@@ -16,6 +16,7 @@ __all__ = [
     "AmbientProb",
     "Atac",
     "BackgroundKey",
+    "CheckpointEvery",
     "Context",
     "Data",
     "Inputs",
@@ -101,6 +102,9 @@ Recipe = Annotated[
 ]
 Seed = Annotated[
     int | None, typer.Option(min=0, max=2**32 - 1, help="Makes the run repeatable.", show_default="random")
+]
+CheckpointEvery = Annotated[
+    str | None, typer.Option(help="'1 epoch', '200 steps', '5 min', or never.", show_default="5 min")
 ]
 MaxEpochs = Annotated[int | None, typer.Option(min=1, help="Passes.", show_default="from the recipe")]
 Accelerator = Annotated[str, typer.Option(help="auto, cpu, gpu, cuda or mps.")]

@@ -11,6 +11,7 @@ from .arguments import (
     Ambient,
     AmbientProb,
     BackgroundKey,
+    CheckpointEvery,
     Inputs,
     Markers,
     MaxEpochs,
@@ -113,7 +114,7 @@ def train(
     devices: Annotated[str, typer.Option(help="How many, a process each; under torchrun: all of its.")] = "auto",
     num_nodes: Annotated[int, typer.Option(min=1, help="Machines of the job.")] = 1,
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
-    checkpoint_every: Annotated[str, typer.Option(help="'1 epoch', '200 steps', '5 min', or never.")] = "5 min",
+    checkpoint_every: CheckpointEvery = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a run that was killed, if there is one.")
     ] = False,

@@ -101,7 +101,7 @@ class TrainOptions:
     devices: str = "auto"
     num_nodes: int = 1
     precision: str = "32-true"
-    checkpoint_every: str = "never"
+    checkpoint_every: str | None = "never"
 
     @classmethod
     def of_line(cls, given: Mapping[str, Any]) -> "TrainOptions":

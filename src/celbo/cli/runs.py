@@ -41,7 +41,7 @@ from .output import new_folder, require_name
 from .resuming import FinishedError, checkpoints_of, keep_for_resuming, keeping_checkpoints, writes_and_speaks
 from .saved import describe, find_archive
 from .streams import data_to_train, named, shard
-from .training import Clock, check_options, fitted_on, with_top_genes
+from .training import Clock, as_trained, check_options, fitted_on, with_top_genes
 
 __all__ = [
     "Groups",
@@ -193,6 +193,7 @@ def _run(
         kind.genes(fitted).rename_axis("gene").to_csv(folder / "genes.csv")
     if fitted.writes is not None:
         fitted.writes(folder)
+    options = as_trained(options, fitted, resumed)
     settings = {**source, **dataclasses.asdict(options), "seed": fitted.model.seed_}
     settings["recipe"] = fitted.trained[0].recipe_
     settings = {name: value for name, value in settings.items() if name not in settings_of_others(kind)}

@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from .models import MODELS
 from .multimodal import modality_of_counts, replaced
 from .options import TrainOptions
 
-__all__ = ["Clock", "check_options", "fitted_on", "with_top_genes"]
+__all__ = ["Clock", "as_trained", "check_options", "fitted_on", "with_top_genes"]
 
 _ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 
@@ -53,7 +54,7 @@ def check_options(options: TrainOptions) -> None:
     found["gpu"] = any(found.values())
     if not found.get(options.accelerator, True):
         raise UserError(f"--accelerator {options.accelerator}: torch finds none here; take --accelerator cpu or auto.")
-    if options.checkpoint_every != "never":
+    if options.checkpoint_every not in (None, "never"):
         Interval.parse(options.checkpoint_every)
 
 
@@ -112,3 +113,14 @@ def fitted_on(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", f".*{NO_COUNTS}", UserWarning)  # said before, with the files
         return kind.fit(kind, adata, options, given), clock
+
+
+def as_trained(options: TrainOptions, fitted: Fitted, resumed: Path | None) -> TrainOptions:
+    """The settings of a training as it was: what a line with ``--resume`` left out is that of the killed run."""
+    trainer = fitted.trained[0].trainer
+    known: dict[str, Any] = {}
+    if options.checkpoint_every is None:
+        known["checkpoint_every"] = str(trainer.checkpointing.every)
+    if options.max_epochs is None and resumed is not None:
+        known["max_epochs"] = trainer.max_epochs
+    return replace(options, **known)

@@ -31,6 +31,7 @@ _UNITS = {
     "h": ("second", 3600.0),
     "hour": ("second", 3600.0),
 }
+_SECONDS = ((3600, "h"), (60, "min"), (1, "s"))
 _STEPS_BETWEEN_AGREEMENTS = 10
 _SIGTERM_EXIT = 128 + signal.SIGTERM
 
@@ -87,6 +88,12 @@ class Interval:
             )
         return cls(n, unit[0])
 
+    def __str__(self) -> str:
+        if self.unit != "second":
+            return f"{int(self.n)} {self.unit}" + ("" if self.n == 1 else "s")
+        seconds, unit = next(one for one in _SECONDS if self.n % one[0] == 0 or one[0] == 1)
+        return f"{self.n / seconds:g} {unit}"
+
 
 def make_checkpointing(
     trainer: Run,
@@ -102,7 +109,7 @@ def make_checkpointing(
     trainer
         Its trainer.
     every
-        Interval; None: 5 minutes.
+        Interval; None: that of the resumed run, or 5 minutes.
     folder
         Where to; None: where the resumed run has them, or a new folder in ``celbo.settings.logging_dir``.
     resumed
@@ -120,7 +127,7 @@ def make_checkpointing(
             "Checkpoints need all weights in each process, and the strategy shares them out: train with "
             "strategy='ddp', or without checkpoint_every, checkpoint_dir and resume."
         )
-    interval = every or Interval.parse("5 min")
+    interval = every or _interval_of(resumed) or Interval.parse("5 min")
     if resumed is not None and (folder is None or Path(folder).absolute() == resumed.folder):
         return Checkpointing(
             trainer, CheckpointFolder(resumed.folder, resumed.path, set(resumed.damaged)), interval, clock
@@ -132,6 +139,14 @@ def make_checkpointing(
             "checkpoint_dir."
         )
     return Checkpointing(trainer, CheckpointFolder(path), interval, clock)
+
+
+def _interval_of(resumed: SavedRun | None) -> Interval | None:
+    """How often a run wrote its checkpoints; None where they do not say it, or make no sense."""
+    try:
+        return None if resumed is None else Interval.parse(resumed.state["checkpoint_every"])
+    except (KeyError, ValueError):
+        return None
 
 
 def _new_folder_name() -> Path:
@@ -313,7 +328,7 @@ class Checkpointing(Watcher):
     def _write(self) -> None:
         """Write, or raise in all processes what went wrong in the one that writes."""
         engine, failure = self.trainer.engine, None
-        state = capture(self.trainer, self._before_validation)
+        state = capture(self.trainer, self._before_validation) | {"checkpoint_every": str(self.every)}
         if engine.is_first:
             try:
                 self.folder.write(state)
