@@ -48,6 +48,42 @@ def test_all_groups_against_the_rest(trained, small, celbo, tmp_path):
     assert f"type_1 against Rest: {n} of 30 features differ" in done.stdout
 
 
+@pytest.mark.parametrize("suffix", ["h5ad", "csv"])
+def test_groups_of_another_file(trained, small, celbo, tmp_path, suffix):
+    """As predictions are written, in another order and without one of the cells; no counts are read of them."""
+    predicted = small.adata.obs[["cell_type"]].rename(columns={"cell_type": "predicted"})[::-1].iloc[:-1]
+    path = tmp_path / f"p.{suffix}"
+    if suffix == "csv":
+        predicted.to_csv(path, index_label="cell")
+    else:
+        anndata.AnnData(obs=predicted).write_h5ad(path)
+    line = ["de", trained.folder, small.path, "--groupby", "predicted", "--groups-from", path, "--seed", 3]
+    done = celbo(*line, "--group1", "type_1", "-o", tmp_path / "de.csv")
+    assert done.exit_code == 0, done.stderr
+    found = pd.read_csv(tmp_path / "de.csv", index_col="feature")
+    adata = small.adata.copy()
+    adata.obs["predicted"] = predicted["predicted"].reindex(adata.obs_names)
+    model = SCVI.load(str(trained.folder / "model"), adata=False)
+    wanted = model.differential_expression(adata, groupby="predicted", group1="type_1", mode="change", seed=3)
+    np.testing.assert_allclose(found["raw_mean1"], wanted["raw_mean1"], rtol=1e-5)
+    np.testing.assert_allclose(found["raw_mean2"], wanted["raw_mean2"], rtol=1e-5)
+    np.testing.assert_allclose(found["proba_de"], wanted["proba_de"])
+
+
+def test_files_without_groups_and_without_counts(trained, small, celbo, tmp_path):
+    anndata.AnnData(obs=small.adata.obs.add_suffix("_1").set_axis(small.adata.obs_names + "-x")).write_h5ad(
+        tmp_path / "p.h5ad"
+    )
+    line = ["de", trained.folder, small.path, "-o", tmp_path / "de.csv", "--groups-from", tmp_path / "p.h5ad"]
+    assert "Did you mean 'cell_type_1'?" in celbo(*line, "--groupby", "cell_type").stderr
+    assert "does not name these cells" in celbo(*line, "--groupby", "cell_type_1").stderr
+    line = ["de", trained.folder, tmp_path / "p.h5ad", "-o", tmp_path / "de.csv", "--groupby", "cell_type_1"]
+    done = celbo(*line)
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+    assert "p.h5ad holds no counts and no genes" in done.stderr
+    assert "--groups-from" in done.stderr
+
+
 def test_two_groups(trained, small, celbo, tmp_path):
     line = ["de", trained.folder, small.path, "--groupby", "cell_type", "--group1", "type_1", "--group2", "type_2"]
     done = celbo(*line, "--mode", "vanilla", "--batch-correction", "--seed", 0, "-q", "-o", tmp_path / "de.tsv")

@@ -35,7 +35,8 @@ def files(small, tmp_path):
     (tmp_path / "corrupt.h5ad").write_bytes(small.path.read_bytes()[:3000])
     (tmp_path / "table.csv").write_text("a,b\n")
     (tmp_path / "text.h5ad").write_text("no HDF5 at all")
-    anndata.AnnData(obs=small.adata.obs).write_h5ad(tmp_path / "no_x.h5ad")
+    anndata.AnnData(obs=small.adata.obs, var=small.adata.var).write_h5ad(tmp_path / "no_x.h5ad")
+    anndata.AnnData(obs=small.adata.obs).write_h5ad(tmp_path / "no_genes.h5ad")
     layers = {"counts": small.adata.X, "velocity": small.adata.X}
     anndata.AnnData(obs=small.adata.obs, var=small.adata.var, layers=layers).write_h5ad(tmp_path / "layers.h5ad")
     anndata.AnnData(small.adata.X.astype(np.complex64)).write_h5ad(tmp_path / "complex.h5ad")
@@ -52,6 +53,7 @@ WRONG_INPUT = {
     "cut short": (["corrupt.h5ad"], ["corrupt.h5ad", "cannot be read"]),
     "no HDF5": (["text.h5ad"], ["text.h5ad", "cannot be read"]),
     "no X": (["no_x.h5ad"], ["--layer"]),
+    "no counts at all": (["no_genes.h5ad"], ["no_genes.h5ad holds no counts", "name the file with"]),
     "no X but layers": (["layers.h5ad"], ["'counts', 'velocity'", "--layer counts"]),
     "no X but layers, streamed": (["layers.h5ad", "--data", "stream"], ["'counts', 'velocity'", "--layer counts"]),
     "complex numbers": (["complex.h5ad"], ["complex64", "numbers"]),

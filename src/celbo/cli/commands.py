@@ -261,6 +261,9 @@ def de(
     batch_correction: Annotated[
         bool, typer.Option("--batch-correction", help="Decode both groups as the same batches.")
     ] = False,
+    groups_from: Annotated[
+        Path | None, typer.Option(help="File with that column, as predict writes.", show_default="the cells'")
+    ] = None,
     seed: Seed = None,
 ) -> None:
     """Compare groups of cells by a trained model: differential expression, of proteins and regions too.
@@ -270,7 +273,17 @@ def de(
     Example: celbo de run cells.h5ad --groupby cell_type --group1 B --group2 T -o b_or_t.csv
     """
     runs = _runs()
-    who = (groupby, tuple(group1 or ()), tuple(group2 or ()), mode, delta, fdr_target, batch_correction, seed)
+    who = (
+        groupby,
+        tuple(group1 or ()),
+        tuple(group2 or ()),
+        mode,
+        delta,
+        fdr_target,
+        batch_correction,
+        seed,
+        groups_from,
+    )
     runs.compare(asked, runs.Groups(*who))
 
 

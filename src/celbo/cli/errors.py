@@ -73,6 +73,7 @@ _REMEDIES = {
     ),
     r"\bunlabeled_category='([^']*)'": r"--unlabeled-category \1",
     r"\bunlabeled_category\b": "--unlabeled-category",
+    r"(name the file with the counts of these cells)\.": r"\1; celbo de takes a column of this one by --groups-from.",
     r"\bgene_list\b": "--gene",
     r"--raw \(adata\.raw, ": "--raw (",
     r"(?<!-)\brestrict_to_batch\b": "--restrict-to-batch",

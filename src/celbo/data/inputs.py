@@ -156,6 +156,11 @@ def open_place(path: Path, place: Root, reading: Reading) -> Input:
     for name in layers or ():
         if name not in stored:
             raise KeyError(f"{path}: {unknown_name('layer', name, stored)}")
+    if not (len(var) or stored or reading.raw or parts.has("X")):
+        raise ValueError(
+            f"{path} holds no counts and no genes, as files of latents and of predictions do: "
+            "name the file with the counts of these cells."
+        )
     if layers is not None and not layers and not reading.raw and not parts.has("X"):
         raise ValueError(f"{path} has no X. {which_layer(stored)}")
     opened = Input(path, place, var, _matrices(path, place.group, stored, layers), _raw(parts, reading.raw))

@@ -16,7 +16,7 @@ from ..kind import Kind
 from ..options import Asked
 from ..written import MODALITY_OF
 from .asking import writing
-from .tables import require_output, write_as
+from .tables import read_cells, require_output, write_as
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -43,6 +43,8 @@ class Groups:
         Values of it; none: each group is compared with the rest.
     mode, delta, fdr_target, batch_correction, seed
         As of ``differential_expression``; ``delta`` None: the model's.
+    groups_from
+        File with the column, by the names of the cells; None: it is the data's own.
     """
 
     groupby: str
@@ -53,6 +55,27 @@ class Groups:
     fdr_target: float = 0.05
     batch_correction: bool = False
     seed: int | None = None
+    groups_from: Path | None = None
+
+    def put_into(self, data: "AnnData | MuData") -> None:
+        """Take the column from the file that is named, if one is, for the cells that it has.
+
+        Raises
+        ------
+        UserError
+            No such file or column, or none of the cells.
+        """
+        if self.groups_from is None:
+            return
+        table = read_cells(self.groups_from)
+        if self.groupby not in table:
+            unknown = unknown_name(f"column of {self.groups_from}", self.groupby, table.columns)
+            raise UserError(f"--groupby: {unknown}")
+        if not table.index.is_unique or not table.index.isin(data.obs_names).any():
+            raise UserError(
+                f"--groups-from {self.groups_from} does not name these cells, each once: are they of other data?"
+            )
+        data.obs[self.groupby] = table[self.groupby].reindex(data.obs_names)
 
     def arguments(self, obs: pd.DataFrame) -> dict[str, Any]:
         """Arguments of ``differential_expression``, groups in the type that the column has.
@@ -106,6 +129,7 @@ def compare(asked: Asked, groups: Groups) -> None:
     if groups.mode not in MODES:
         raise UserError(unknown_name("value of --mode", groups.mode, MODES))
     with writing(asked, "comparison of groups", lambda row: bool(row.compares)) as question:
+        groups.put_into(question.data)
         arguments = groups.arguments(gathered_obs(question.data))
         table = _compared(question.kind, question.fitted.model, question.data, arguments)
         write_as(output.suffix, question.path, table.rename_axis("feature"))

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import anndata
 import pandas as pd
 
 from ...core import optional
+from ..errors import UserError
 from ..output import require_suffix
 
-__all__ = ["TABLES", "require_output", "write_as"]
+__all__ = ["TABLES", "read_cells", "require_output", "write_as"]
 
 
 def _pyarrow() -> None:
@@ -54,6 +56,26 @@ def require_output(output: Path, what: str, further: tuple[str, ...] = ()) -> No
     require_suffix(output, suffixes, f"{what} written as {', '.join(suffixes)}")
     if output.suffix == ".parquet":
         _pyarrow()
+
+
+def read_cells(path: Path) -> pd.DataFrame:
+    """A table of cells by their names: ``obs`` of an ``.h5ad``, or a table whose first column has the names.
+
+    Raises
+    ------
+    UserError
+        No such file, or another suffix.
+    """
+    if not path.is_file():
+        raise UserError(f"There is no file {path}.")
+    if path.suffix == ".h5ad":
+        return anndata.read_h5ad(path, backed="r").obs
+    if path.suffix == ".parquet":
+        _pyarrow()
+        return pd.read_parquet(path, engine="pyarrow")
+    require_suffix(path, (".h5ad", *TABLES), "tables of cells are read from .h5ad, .csv, .tsv and .parquet")
+    table = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", dtype={0: str})
+    return table.set_index(table.columns[0])
 
 
 def write_as(suffix: str, path: Path, table: pd.DataFrame) -> None:
