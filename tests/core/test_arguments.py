@@ -191,6 +191,10 @@ class TestDoor:
         assert_named(lambda: Base().ask(sft=True), "Base.ask")
         assert_named(lambda: asked(sft=True), "asked")
 
+    def test_what_is_missing_is_said_of_that_class_too(self):
+        with pytest.raises(TypeError, match=r"^Derived\.need\(\) missing 1 required positional argument: 'name'"):
+            Derived().need()
+
     def test_help_says_in_words_what_may_be_given(self):
         assert "Annotated[int, a whole number of at least 0]" in str(inspect.signature(asked))
 
@@ -215,6 +219,9 @@ class Base:
 
     def ask(self, soft: bool = False) -> bool:
         return soft
+
+    def need(self, name: str) -> str:
+        return name
 
     @classmethod
     def make(cls, soft: bool = False) -> "Base":

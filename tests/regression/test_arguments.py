@@ -114,6 +114,18 @@ class TestConstructors:
         with pytest.raises(ArgumentError, match=said):
             made(**options)
 
+    @pytest.mark.parametrize(
+        ("given", "said"),
+        [
+            ({"lr": 1e-3}, r"lr is an argument of the plan: plan_kwargs=\{'lr': 0.001\}\."),
+            ({"n_latent": 3}, r"n_latent is an argument of SCVI, not of train: SCVI\(adata, n_latent=\.\.\.\)\."),
+            ({"max_epoch": 3}, "argument of SCVI.train is called 'max_epoch'. Did you mean 'max_epochs'"),
+        ],
+    )
+    def test_what_train_does_not_take(self, given, said):
+        with pytest.raises(ArgumentError, match=said):
+            made().train(**given)
+
     def test_a_linear_classifier_has_no_layers(self):
         adata = cells()
         celbo.model.SCANVI.setup_anndata(adata, labels_key="lab", unlabeled_category="unknown")

@@ -52,6 +52,12 @@ class ArgumentError(ValueError, TypeError):
         error.argument = argument
         return error
 
+    @classmethod
+    def belonging(cls, argument: str, value: object, owner: str, keyword: str) -> "ArgumentError":
+        """The error about an argument of something else, ``owner``, that goes into the mapping ``keyword``."""
+        shown = repr(value) if isinstance(value, bool | int | float | str) else "..."
+        return cls.of(argument, f"{argument} is an argument of {owner}: {keyword}={{{argument!r}: {shown}}}.")
+
 
 class UnknownArgumentError(ArgumentError):
     """A keyword that nobody knows.
@@ -204,6 +210,8 @@ def checked(function: F) -> F:
             return function(*args, **kwargs)
         except TypeError as error:
             door.name_unknown(error, kwargs, what)
+            if str(error).startswith(f"{function.__qualname__}() missing "):
+                raise TypeError(str(error).replace(function.__qualname__, what, 1)) from None
             raise
 
     through_door.__celbo_door__ = True  # type: ignore[attr-defined]

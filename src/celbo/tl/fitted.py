@@ -123,12 +123,7 @@ def _require_of_setup(cls: Any, given: Mapping[str, Any]) -> None:
             continue
         for keyword, (owner, known) in places.items():
             if name in known.parameters:
-                said = f"{name} is an argument of {owner}: {keyword}={{{name!r}: {_shown(value)}}}."
-                raise ArgumentError.of(name, said)
-
-
-def _shown(value: object) -> str:
-    return repr(value) if isinstance(value, bool | int | float | str) else "..."
+                raise ArgumentError.belonging(name, value, owner, keyword)
 
 
 def _named(name: str) -> type[BaseModelClass]:
