@@ -62,6 +62,8 @@ class TestWhatNeedsIt:
 def test_without_lightning_the_extra_is_named():
     with pytest.raises(ModuleNotFoundError, match=r"profiler needs the package 'lightning'.*celbo\[lightning\]"):
         train(profiler="simple")
+    with pytest.raises(ModuleNotFoundError, match=r"ckpt_path needs .* go on with a killed run: train\(resume=DIR\)"):
+        train(ckpt_path="last.ckpt")
 
 
 @needs

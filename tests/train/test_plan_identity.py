@@ -44,6 +44,8 @@ def test_a_plan_that_changed_is_told(module):
     assert found(saved, Weighted(module)) == []
     assert found(saved, Weighted(module, weight=3.0)) == ["weight of the plan was 2.0 and is 3.0"]
     assert found(saved | {"gone": 1}, Weighted(module)) == ["gone of the plan was 1 and is None"]
+    assert found(saved | {"gone": False}, Weighted(module)) == []  # a switch that is left out is off
+    assert found(saved | {"gone": 0}, Weighted(module)) == ["gone of the plan was 0 and is None"]
     assert found(saved, TrainingPlan(module))[0] == "class of the plan was 'Weighted' and is 'TrainingPlan'"
 
 

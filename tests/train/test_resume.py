@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 
+from celbo.core import ArgumentError
 from celbo.data import simulate_counts
 from celbo.dataloaders import AnnDataLoader, DataSplitter
 from celbo.io import ArchiveError, ArchiveNotFoundError
@@ -387,6 +388,11 @@ class TestOtherRuns:
         ("change", "reason"),
         [
             ({"max_epochs": 4}, "max_epochs of the trainer was 3 and is 4"),
+            (
+                {"max_epochs": 4},
+                r"resume with max_epochs=3, or without it; then train\(max_epochs=1\) trains the model",
+            ),
+            ({"max_epochs": 2}, r"resume with max_epochs=3, or without it\.$"),
             ({"seed": 5}, "seed of the trainer was 4 and is 5"),
             ({"plan_kwargs": {"lr": 0.03}}, r"lr of the plan was 0.01 and is 0.03"),
             ({"recipe": "classic"}, "lr_schedule of the plan was 'one_cycle' and is 'constant'"),
@@ -483,6 +489,21 @@ class TestWhen:
     def test_what_is_no_interval_is_refused(self, scvi, text):
         with pytest.raises(ValueError, match="is no interval"):
             scvi().train(**BASE, checkpoint_every=text)
+
+    @pytest.mark.parametrize(
+        ("given", "wanted"),
+        [
+            ({"resume": True}, "resume must be the folder of a run's checkpoints, got True"),
+            (
+                {"checkpoint_every": 5},
+                "checkpoint_every must be text, such as '5 min', '1 epoch' or '200 steps', or None",
+            ),
+            ({"resume_from_checkpoint": "x"}, r"No argument .* To go on with a killed run: train\(resume=DIR\)"),
+        ],
+    )
+    def test_what_cannot_be_meant_says_what_can(self, scvi, given, wanted):
+        with pytest.raises(ArgumentError, match=wanted):
+            scvi().train(**BASE, **given)
 
     @pytest.mark.parametrize(
         ("text", "n", "unit"),

@@ -50,6 +50,9 @@ _PATH = Instance("a path", lambda value: isinstance(value, str | os.PathLike), t
 _COLUMN = Instance("the name of one column", lambda value: isinstance(value, str), types=frozenset({str}))
 _KEY = Instance("the name of a registered field or argument", lambda value: isinstance(value, str))
 _METRIC = Instance("the name of a metric", lambda value: isinstance(value, str), types=frozenset({str}))
+_INTERVAL = Instance(
+    "text, such as '5 min', '1 epoch' or '200 steps'", lambda value: isinstance(value, str), types=frozenset({str})
+)
 _MANAGER = Instance(
     "an AnnDataManager",
     lambda value: hasattr(value, "get_from_registry"),
@@ -200,12 +203,13 @@ _THINGS: dict[str, Kind] = {
         layer_key mc_layer cov_layer""",
     ),
     "context": Text(),
+    "checkpoint_every": _INTERVAL,
     **_each(_KEY, "key_adversarial registry_key setup_arg"),
     **_each(_METRIC, "monitor checkpointing_monitor early_stopping_monitor"),
     **_each(
         Text(),
         """title prefix class_name data_key modality recipe rna_key protein_expression_key accessibility_key filename
-        use_latent_qzm_key use_latent_qzv_key checkpoint_every backup_url output use_rep reference_batch neighbor_key
+        use_latent_qzm_key use_latent_qzv_key backup_url output use_rep reference_batch neighbor_key
         cell_coordinates_key expression_embedding_key expression_embedding_niche_key niche_composition_key
         niche_indexes_key niche_distances_key key_added""",
     ),

@@ -1,10 +1,11 @@
 """What users ask of a training run: settings as objects, how they combine with keywords, and who understands them."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from ..core import UnknownArgumentError, checked
+from ..core import ArgumentError, UnknownArgumentError, checked
 from .callbacks import HOOKS
 
 __all__ = [
@@ -154,9 +155,18 @@ WITHOUT_EFFECT = (
 )
 
 
+TO_GO_ON = "To go on with a killed run: train(resume=DIR)."
+_RESUMING = re.compile("resum|ckpt|from_checkpoint|checkpoint_path")
+
+
 def refuse_unknown(kwargs: Mapping[str, Any], known: Iterable[str]) -> None:
-    """Raise an ``UnknownArgumentError`` for a keyword that is neither known nor one of Lightning's without effect."""
+    """Raise an ``UnknownArgumentError`` for a keyword that is neither known nor one of Lightning's without effect.
+
+    Raises an ``ArgumentError`` that says how to resume for one that seems to mean that.
+    """
     for name in kwargs:
+        if _RESUMING.search(name):
+            raise ArgumentError.of(name, f"No argument of train is called {name!r}. {TO_GO_ON}")
         if name not in WITHOUT_EFFECT:
             raise UnknownArgumentError.among(
                 name, "train", [*(k for k in known if k not in ("self", "without_effect")), *WITHOUT_EFFECT]

@@ -117,7 +117,15 @@ Parameters
 ----------
 {parameters}
 **trainer_kwargs
-    For :class:`~celbo.train.Trainer`: ``callbacks``, ``logger``, ``checkpoint_every``, ``resume``, ...
+    For :class:`~celbo.train.Trainer`: ``callbacks``, ``logger``, ``gradient_clip_val``, ...
+
+Other Parameters
+----------------
+checkpoint_every
+    How often the state of the run is written, so that it can go on after a kill: ``"5 min"``, ``"1 epoch"``,
+    ``"200 steps"``; to ``checkpoint_dir``.
+resume
+    Folder of the checkpoints of a run that was killed: go on with that run, to the same weights as if it had not been.
 
 Raises
 ------

@@ -7,7 +7,7 @@ from typing import Any
 from ..core import ArgumentError, UnknownArgumentError, checked, door_of
 from ..dataloaders.base import as_data_module
 from . import lightning
-from .config import LIGHTNING_ONLY, KwargsLike, merge_kwargs, needs_lightning
+from .config import LIGHTNING_ONLY, TO_GO_ON, KwargsLike, merge_kwargs, needs_lightning
 from .history import History
 from .nonfinite import NonFiniteLossError
 from .plans.base import Plan
@@ -126,6 +126,11 @@ def _make_trainer(trainer_cls: type[Trainer], kwargs: dict[str, Any]) -> Trainer
             f"{checkpoints[0]} needs celbo's own loop, and {needs[0]} needs Lightning's Trainer: leave one of them "
             "out, or let Lightning's ModelCheckpoint keep the state of such a run."
         )
-    trainer = lightning.LightningTrainer(**kwargs)
+    try:
+        trainer = lightning.LightningTrainer(**kwargs)
+    except ModuleNotFoundError as error:
+        if kwargs.get("ckpt_path") is None:
+            raise
+        raise ModuleNotFoundError(f"{error}. {TO_GO_ON}", name=error.name) from error
     logger.info(f"Training under Lightning's Trainer: celbo's own loop does not have {', '.join(needs)}.")
     return trainer

@@ -170,8 +170,8 @@ class SemisupervisedTrainingMixin(Trainable):
         datamodule
             Loaders of your own that give pairs, with ``n_train`` and ``n_val``.
         trainer_config, **trainer_kwargs
-            For :class:`~celbo.train.Trainer`: ``callbacks``, ``early_stopping``, ``logger``, ``checkpoint_every``,
-            ``resume``, ...
+            For :class:`~celbo.train.Trainer`: ``callbacks``, ``early_stopping``, ``logger``, and
+            ``checkpoint_every`` and ``resume``, as in :meth:`SCVI.train <celbo.model.SCVI.train>`.
         recipe
             ``"long_cycle"`` (default; a one-cycle learning rate over a fifth of scvi-tools' epochs), ``"classic"``
             (scvi-tools' defaults) or ``"one_cycle"`` (fewer epochs still, and fewer labels right: see

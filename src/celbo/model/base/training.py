@@ -343,9 +343,8 @@ class UnsupervisedTrainingMixin(Trainable):
         datamodule
             Loaders of your own: an object with ``train_dataloader()``, ``val_dataloader()``, ``n_train`` and ``n_val``.
         trainer_config, **trainer_kwargs
-            For :class:`~celbo.train.Trainer`: ``callbacks``, ``logger``, ``check_val_every_n_epoch``,
-            ``gradient_clip_val``, ...; ``checkpoint_every="5 min"`` and ``resume=DIR`` for runs that may be killed.
-            A config also says how many epochs, where, and whether to stop early, where the arguments above do not.
+            For :class:`~celbo.train.Trainer`: ``callbacks``, ``logger``, ... A config also says how many epochs, where,
+            and whether to stop early, where the arguments above do not.
         recipe
             ``"one_cycle"`` (default; a one-cycle learning rate, the best weights kept), ``"long_cycle"`` (the same over
             a fifth of scvi-tools' epochs), ``"brief_cycle"`` (over a tenth) or ``"classic"`` (scvi-tools' defaults).
@@ -356,6 +355,15 @@ class UnsupervisedTrainingMixin(Trainable):
             untouched.
         verbose
             0: silent, 1: a progress bar, 2: one line an epoch.
+
+        Other Parameters
+        ----------------
+        checkpoint_every
+            How often the state of the run is written, so that it can go on after a kill: ``"5 min"``,
+            ``"1 epoch"``, ``"200 steps"``; to ``checkpoint_dir``.
+        resume
+            Folder of the checkpoints of a run that was killed: go on with that run, to the same
+            weights as if it had not been.
 
         Raises
         ------

@@ -174,9 +174,15 @@ def differences(saved: Mapping[str, Any], present: Mapping[str, Any]) -> list[st
         for name in sorted({*before, *now} - _UNKNOWN_ONCE.difference(before)):
             if name not in before and name in _ONCE_FIXED and now[name] == _ONCE_FIXED[name]:
                 continue
-            if before.get(name) != now.get(name) or type(before.get(name)) is not type(now.get(name)):
+            if not _alike(before.get(name), now.get(name)):
                 found.append(_in_words(part, name, before.get(name), now.get(name)))
     return list(dict.fromkeys(found))
+
+
+def _alike(before: object, now: object) -> bool:
+    """None and False are: a switch that one caller leaves out is one that another turns off."""
+    are_off = all(value is None or value is False for value in (before, now))
+    return are_off or (before == now and type(before) is type(now))
 
 
 def _as_declared(saved: Mapping[str, Any], present: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -280,5 +286,14 @@ def refuse_other_run(path: object, saved: Mapping[str, Any], present: Mapping[st
         more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise DifferentRunError(
             f"{path} is a checkpoint of another run: {'; '.join(found[:_SHOWN])}{more}. Resume with the same data and "
-            "settings, or train without resume."
+            f"settings, or train without resume.{_of_another_length(saved, present)}"
         )
+
+
+def _of_another_length(saved: Mapping[str, Any], present: Mapping[str, Any]) -> str:
+    """What to do where the numbers of epochs differ, as a sentence."""
+    begun, wanted = (run.get("trainer", {}).get("max_epochs") for run in (saved, present))
+    if not isinstance(begun, int) or not isinstance(wanted, int) or begun == wanted:
+        return ""
+    further = f"; then train(max_epochs={wanted - begun}) trains the model further" if wanted > begun else ""
+    return f" A run keeps its number of epochs: resume with max_epochs={begun}, or without it{further}."

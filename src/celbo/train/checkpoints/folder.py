@@ -14,6 +14,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from ...core import ArgumentError
+from ...core.kinds import described
 from ...io import ArchiveError, ArchiveNotFoundError, read_archive, write_archive
 from ...io.files import sync_folder, writing_into
 from .parts import check_document
@@ -89,6 +91,8 @@ def open_run(folder: "str | PathLike[str] | SavedRun") -> SavedRun:
 
     Raises
     ------
+    ArgumentError
+        It is no path.
     ArchiveNotFoundError
         There are none.
     ArchiveError
@@ -96,6 +100,8 @@ def open_run(folder: "str | PathLike[str] | SavedRun") -> SavedRun:
     """
     if isinstance(folder, SavedRun):
         return folder
+    if not isinstance(folder, str | PathLike):
+        raise ArgumentError.of("resume", f"resume must be the folder of a run's checkpoints, got {described(folder)}.")
     folder = Path(folder).absolute()
     paths = find_checkpoints(folder) or find_checkpoints(folder / SUBFOLDER)
     if not paths:
