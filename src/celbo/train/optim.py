@@ -128,8 +128,9 @@ class _FusedOnCPU(WithoutCompiler):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One step on the gradients that the parameters have."""
-        ready = None if closure is not None else [_with_moments(group, self.state) for group in self.param_groups]
-        if ready is None or None in ready:
+        scaled = vars(self).get("grad_scale") is not None  # a scaler's, which sets it for this step
+        ready = [None] if scaled or closure else [_with_moments(group, self.state) for group in self.param_groups]
+        if None in ready:
             return super().step(closure)
         for group, tensors in zip(self.param_groups, ready, strict=True):
             if tensors is not None and tensors[0]:
