@@ -313,7 +313,7 @@ class TestInTheWordsOfTheCommandLine:
 
     def test_a_short_warm_up(self):
         said = "its warm-up takes 50 epochs, training 1. plan_kwargs={'n_epochs_kl_warmup': 1} would let it reach 1."
-        assert as_options(said).endswith("training 1. give more --max-epochs, or leave that out.")
+        assert as_options(said).endswith("training 1. Give more --max-epochs, or leave that out.")
 
     def test_a_question_keeps_its_mark(self, celbo):
         assert celbo("mapp", "run").stderr.endswith("Did you mean 'map'? See --help.\n")

@@ -62,7 +62,7 @@ _REMEDIES = {
     r"with encode_covariates=True, or pass freeze_expression=False,[^.]*": "with --encode-covariates",
     r"\w+\.prepare_query_\w+\(adata, reference_model\) counts": "celbo map --data load counts",
     r"in Python, prepare_query_\w+ fills missing genes with zeros": "celbo map counts missing genes as zeros",
-    r"plan_kwargs=\{'n_epochs_kl_warmup': \d+\} would let it reach 1": "give more --max-epochs, or leave that out",
+    r"plan_kwargs=\{'n_epochs_kl_warmup': \d+\} would let it reach 1": "Give more --max-epochs, or leave that out",
     r"(prepare_data_kwargs\['spatial_rep'\]|\bcell_coordinates_key)=": "--spatial-key",
     r"resume with max_epochs=(\d+), or without it(; then [^.]*)?\.": r"resume with --max-epochs \1, or without it.",
     r"\bcheckpoint_every='([^']*)'": r"--checkpoint-every '\1'",
