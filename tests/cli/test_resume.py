@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from celbo.cli import runs
+from celbo.io import ArchiveError
+from celbo.model import SCVI
 from celbo.train import trainer as trainer_module
 from celbo.train.checkpoints.folder import find_checkpoints
 from celbo.train.checkpoints.schedule import TerminatedError
@@ -60,6 +62,19 @@ def test_a_failed_run_keeps_its_checkpoints_and_goes_on(failed, small, celbo, tm
     one, other = (anndata.read_h5ad(tmp_path / name / "embedding.h5ad") for name in ("run", "whole"))
     np.testing.assert_array_equal(one.obsm["X_celbo"], other.obsm["X_celbo"])
     assert (run / "history.csv").read_text() == (tmp_path / "whole" / "history.csv").read_text()
+
+
+def test_how_far_a_killed_run_is(failed, celbo, tmp_path):
+    run = tmp_path / "run"
+    done = celbo("info", run)
+    assert done.exit_code == 0
+    assert "checkpoints of a SCVI at epoch 2 of 4: the same celbo train with --resume goes on" in " ".join(
+        done.stdout.split()
+    )
+    assert "at epoch 2 of 4" in celbo("report", run, run, "-o", tmp_path / "r.html").stderr
+    for folder in (run, run / "checkpoints", find_checkpoints(run / "checkpoints")[0]):
+        with pytest.raises(ArchiveError, match=r"SCVI at epoch 2 of 4: train\(resume=.*\) goes on"):
+            SCVI.load(folder, adata=False)
 
 
 def test_what_the_line_leaves_out_is_that_of_the_killed_run(failed, small, celbo, tmp_path):

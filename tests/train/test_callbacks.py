@@ -150,7 +150,7 @@ def test_the_elbo_that_is_said_is_that_of_the_weights_kept(run, said):
     """The smallest of all is in the share of the run before which none are kept: it is no figure of this model."""
     trainer = run([1, 9, 5, 3, 6], max_epochs=5, keep_best=True, keep_best_from=0.4, verbose=1)
     kept, summary = said(logging.INFO)
-    assert kept == "Weights of epoch 3 kept: best elbo_validation after the first 40% of the run, 3.0000."
+    assert kept == "Weights of epoch 3 kept: best elbo_validation 3.0000 after the first 40% of the run."
     assert summary.endswith("validation ELBO 3.00 (epoch 3, whose weights were kept).")
     assert trainer.kept_epoch == trainer.raw_module.w.item() == 3
 

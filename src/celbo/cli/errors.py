@@ -64,6 +64,7 @@ _REMEDIES = {
     r"in Python, prepare_query_\w+ fills missing genes with zeros": "celbo map counts missing genes as zeros",
     r"plan_kwargs=\{'n_epochs_kl_warmup': \d+\} would let it reach 1": "Give more --max-epochs, or leave that out",
     r"(prepare_data_kwargs\['spatial_rep'\]|\bcell_coordinates_key)=": "--spatial-key",
+    r"train\(resume=('[^']*')\) goes on": r"the same celbo train with --resume goes on, in Python train(resume=\1)",
     r"resume with max_epochs=(\d+), or without it(; then [^.]*)?\.": r"resume with --max-epochs \1, or without it.",
     r"\bcheckpoint_every='([^']*)'": r"--checkpoint-every '\1'",
     r"say so: (override_missing_proteins=True)\.": r"say so (in Python: setup_mudata(\1)).",

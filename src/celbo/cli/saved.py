@@ -13,8 +13,9 @@ from ..io import is_archive, is_scvi_archive, read_archive
 from ..io.scvitools.read import OTHER_REGISTRIES
 from ..model.base.archives.archive import Saved, read_saved
 from ..report.models import ROWS, Row
+from ..train.checkpoints.folder import told_of
 from ..train.history import epoch_table
-from .errors import UserError
+from .errors import UserError, as_options
 
 __all__ = ["describe", "find_archive", "holds_model", "require_data"]
 
@@ -40,13 +41,19 @@ def find_archive(folder: Path) -> Path:
     for candidate in (folder, folder / "model"):
         if is_archive(candidate) or is_scvi_archive(candidate):
             return candidate
+    if (waiting := told_of(folder)) is not None:
+        raise UserError(waiting)
     raise UserError(
         f"There is no saved model in {folder}: neither model.json nor model.pt, here or in {folder / 'model'}."
     )
 
 
 def describe(folder: Path) -> dict[str, str]:
-    """What a saved model is, by heading."""
+    """What a saved model is, by heading, and how far a run is that left checkpoints."""
+    waiting = told_of(folder)
+    unfinished = {} if waiting is None else {"checkpoints": as_options(waiting)}
+    if unfinished and not holds_model(folder):
+        return unfinished
     archive = find_archive(folder)
     saved = read_saved(archive, "")
     stats = [summary_stats_of(one) for one in (saved.registry, *saved.registry.get(OTHER_REGISTRIES, ()))]
@@ -63,7 +70,7 @@ def describe(folder: Path) -> dict[str, str]:
     lines |= _training(saved)
     if is_archive(archive):
         lines["versions"] = _pairs(read_archive(archive).document["versions"])
-    return lines
+    return lines | unfinished
 
 
 def _training(saved: Saved) -> dict[str, str]:

@@ -231,13 +231,13 @@ class KeepBest(Callback):
 
     def on_train_end(self, trainer: RunState, plan: "Plan") -> None:
         """Put the best weights back, unless they are the last ones."""
-        if self._weights and self.best_epoch != trainer.last_validated_epoch:
+        if self._weights and self.best_epoch not in (None, trainer.last_validated_epoch):
             trainer.raw_module.load_state_dict(self._weights)
             trainer.kept_epoch = self.best_epoch
             if trainer.verbose and trainer.is_global_zero:
                 after = f" after the first {self.from_share:.0%} of the run" if self.from_share else ""
-                best = f"best {self.monitor}{after}, {_short(self.best.value)}"
-                logger.info(f"Weights of epoch {self.best_epoch} kept: {best}.")
+                best = f"best {self.monitor} {_short(self.best.value)}{after}"
+                logger.info(f"Weights of epoch {trainer.history.first_epoch + self.best_epoch} kept: {best}.")
 
 
 class SaveCheckpoint(Callback):

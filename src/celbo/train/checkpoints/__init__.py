@@ -6,7 +6,7 @@ from ...core.planned import planned_names, public_names
 
 if TYPE_CHECKING:
     from .fingerprint import DifferentRunError, as_begun, blaming_settings, describe_run, refuse_other_run
-    from .folder import SavedRun, checked_run
+    from .folder import SavedRun, checked_run, told_of
     from .schedule import Checkpointing, Interval, TerminatedError, make_checkpointing
     from .state import restore, say_what_differs
 
@@ -24,6 +24,7 @@ _HOMES = {
     "refuse_other_run": "fingerprint",
     "restore": "state",
     "say_what_differs": "state",
+    "told_of": "folder",
 }
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "refuse_other_run",
     "restore",
     "say_what_differs",
+    "told_of",
 ]
 
 __getattr__ = planned_names(__name__, _HOMES)

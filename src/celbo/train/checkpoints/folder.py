@@ -20,7 +20,7 @@ from ...io import ArchiveError, ArchiveNotFoundError, read_archive, write_archiv
 from ...io.files import sync_folder, writing_into
 from .parts import check_document
 
-__all__ = ["CheckpointFolder", "SavedRun", "checked_run", "find_checkpoints", "open_run"]
+__all__ = ["CheckpointFolder", "SavedRun", "checked_run", "find_checkpoints", "open_run", "told_of"]
 
 logger = logging.getLogger("celbo")
 
@@ -131,6 +131,24 @@ def checked_run(folder: "str | PathLike[str] | SavedRun") -> SavedRun:
     run = open_run(folder)
     check_document(run.path, run.state)
     return run
+
+
+def told_of(folder: str | PathLike[str]) -> str | None:
+    """What the checkpoints in a folder are of and how to go on with them, in a sentence; None where there are none.
+
+    Parameters
+    ----------
+    folder
+        As :func:`open_run` takes it, or a checkpoint.
+    """
+    folder = Path(folder)
+    folder = folder.parent if _NAME.fullmatch(folder.name) else folder
+    if not (find_checkpoints(folder) or find_checkpoints(folder / SUBFOLDER)):
+        return None
+    state = checked_run(folder).state
+    of_whom, epochs = state["identity"]["model"].get("class", "run"), state["identity"]["trainer"].get("max_epochs")
+    reached = f"epoch {state['progress']['current_epoch']} of {epochs}"
+    return f"{folder} holds checkpoints of a {of_whom} at {reached}: train(resume={str(folder)!r}) goes on."
 
 
 @dataclass

@@ -29,6 +29,7 @@ from ....io.saved_model import MismatchError, check_parts, set_attributes
 from ....io.scvitools.global_store import from_store, only_in_store
 from ....ops.draws import initial_weights
 from ....store.mapped import is_mapped
+from ....train import checkpoints
 from ..face import ModelFace
 from ..made_with import flat, with_registry
 from ..setup import check_setup
@@ -160,7 +161,8 @@ def read_saved(dir_path: str | Path, prefix: str) -> Saved:
     path = Path(dir_path) / f"{prefix}model.json"
     missing = [name for name in ("class", "registry", "init_params", "attributes", "versions") if name not in document]
     if missing:
-        raise io.ArchiveError(f"{path} is not the archive of a model: {missing[0]!r} is missing.")
+        waiting = checkpoints.told_of(dir_path)
+        raise io.ArchiveError(waiting or f"{path} is not the archive of a model: {missing[0]!r} is missing.")
     with blaming(path, "attributes"):
         attributes = {name: _unpacked(value) for name, value in document["attributes"].items()}
     with blaming(path, "class and versions"):
@@ -182,6 +184,8 @@ def _nothing_in(folder: Path, prefix: str) -> str:
     nothing, below = f"Neither {prefix}model.json nor {prefix}model.pt is in {folder}", folder / "model"
     if io.is_archive(below, prefix) or io.is_scvi_archive(below, prefix):
         return f"{nothing}; there is one in {below}: load that."
+    if (waiting := checkpoints.told_of(folder)) is not None:
+        return waiting
     if not folder.is_dir():
         nothing = f"There is no folder {folder}"
     return (
