@@ -251,6 +251,12 @@ def test_best_weights_are_kept_by_default(make, quick):
         assert torch.equal(value, seen[best][name]), name
 
 
+def test_the_epoch_kept_is_counted_from_the_first_training(make, quick):
+    model = quick(make(), recipe="classic", max_epochs=2)
+    assert model.kept_epoch_ == 1
+    assert quick(model, recipe="classic", max_epochs=3).kept_epoch_ == 4
+
+
 def test_interrupt_leaves_a_usable_model(make, quick):
     class Interrupts(Callback):
         def on_train_batch_end(self, trainer, plan, outputs, batch, batch_idx):

@@ -34,10 +34,15 @@ class History:
             self._index_name[name] = str(frame.index.name or "epoch")
             self._index[name] = [int(i) for i in frame.index]
             self._values[name] = [float(v) for v in frame.iloc[:, 0]]
-        by_epoch = [index[-1] for name, index in self._index.items() if index and self._index_name[name] == "epoch"]
-        self.first_epoch = max(by_epoch, default=-1) + 1
+        self.first_epoch = self.last_epoch + 1
         by_step = [index[-1] for name, index in self._index.items() if index and self._index_name[name] == "step"]
         self.first_step = max(by_step, default=-1) + 1
+
+    @property
+    def last_epoch(self) -> int:
+        """The newest epoch that has a row; -1 before the first."""
+        by_epoch = [index[-1] for name, index in self._index.items() if index and self._index_name[name] == "epoch"]
+        return max(by_epoch, default=-1)
 
     def add(self, at: int, row: Mapping[str, SupportsFloat], index_name: str = "epoch") -> None:
         """Add a row of metrics at an epoch or step counted from the start of this training."""

@@ -177,8 +177,8 @@ _SLOWER = 0.25
 
 def kept_epoch_of(trainer: RunState) -> int:
     """The epoch whose weights the model has, as the history counts them."""
-    in_run = trainer.current_epoch - 1 if trainer.kept_epoch is None else trainer.kept_epoch
-    return trainer.history.first_epoch + in_run
+    history, kept = trainer.history, trainer.kept_epoch
+    return history.last_epoch if kept is None else history.first_epoch + kept
 
 
 def say_summary(trainer: RunState, seconds: float) -> None:
