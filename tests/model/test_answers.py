@@ -257,7 +257,7 @@ class TestExpression:
             model.get_normalized_expression(weights="importance")
         with pytest.raises(ValueError, match="Did you mean 'uniform'"):
             model.get_normalized_expression(weights="unifrom")
-        with pytest.raises(TypeError, match="called 'n_sample'. Did you mean 'n_samples'"):
+        with pytest.raises(TypeError, match=r"called 'n_sample'\. Did you mean 'n_samples'"):
             model.get_normalized_expression(n_sample=3)
 
     def test_predictive_of_one_batch(self, model):
