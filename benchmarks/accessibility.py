@@ -183,15 +183,12 @@ _UNITS = {"best validation ELBO": "nats", "accuracy of 15 neighbours": "share", 
 
 def main() -> None:
     """Measure."""
-    parser = common.arguments(__doc__)
+    parser = common.training_arguments(__doc__)
     parser.add_argument("--lines", help="atac_gm_h1.h5ad")
     parser.add_argument("--wide", type=float, nargs="*", default=[], help="shares of the peaks that types differ in")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
-    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--recipe")
     parser.add_argument("--lr", type=float)
-    parser.add_argument("--epochs", type=int)
     parser.add_argument("--plan", default="", help="further settings of the plan, name=value,...")
     parser.add_argument("--beside", nargs="*", choices=("training", "step", "memory"), help="PEAKVI beside scvi-tools")
     given = parser.parse_args()
@@ -200,8 +197,7 @@ def main() -> None:
         beside(given.peer, report, given.beside or ["training", "step", "memory"], given.first_seed)
         report.write()
         return
-    options: dict[str, Any] = {"recipe": given.recipe, "lr": given.lr, "max_epochs": given.epochs}
-    options = {name: value for name, value in options.items() if value is not None}
+    options = common.training_options(given, lr=given.lr)
     options["plan_kwargs"] = common.settings_of(given.plan)
     report = common.Report("accessibility", given.dry)
     seeds = range(given.first_seed, given.first_seed + given.seeds)

@@ -42,6 +42,21 @@ def arguments(description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def training_arguments(description: str) -> argparse.ArgumentParser:
+    """Parser of a benchmark that trains once a seed: how many seeds, and the recipe and epochs of ``train``."""
+    parser = arguments(description)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--recipe")
+    parser.add_argument("--epochs", type=int)
+    return parser
+
+
+def training_options(given: argparse.Namespace, **others) -> dict:
+    """Arguments of ``train`` that were given to that parser, and others unless they are None."""
+    asked = {"recipe": given.recipe, "max_epochs": given.epochs, **others}
+    return {name: value for name, value in asked.items() if value is not None}
+
+
 def settings_of(text: str) -> dict[str, float | None]:
     """Settings from ``name=value,...``."""
     pairs = [pair.split("=") for pair in text.split(",") if pair]

@@ -125,15 +125,11 @@ def figures(seed: int, n_cells: int, with_labels: bool, options: dict[str, Any])
 
 def main() -> None:
     """Measure."""
-    parser = common.arguments(__doc__)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser = common.training_arguments(__doc__)
     parser.add_argument("--cells", type=int, default=1000)
     parser.add_argument("--labels", action="store_true")
-    parser.add_argument("--recipe")
-    parser.add_argument("--epochs", type=int)
     given = parser.parse_args()
-    asked: dict[str, Any] = {"recipe": given.recipe, "max_epochs": given.epochs}
-    options = {name: value for name, value in asked.items() if value is not None}
+    options = common.training_options(given)
     runs = [figures(seed, given.cells, given.labels, options) for seed in range(given.seeds)]
     report = common.Report("diagonal", given.dry)
     labels = ", types of the one known" if given.labels else ""

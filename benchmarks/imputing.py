@@ -122,18 +122,14 @@ def figures(package: str, data: Hidden, seed: int, init: dict[str, Any], options
 
 def main() -> None:
     """Measure."""
-    parser = common.arguments(__doc__)
+    parser = common.training_arguments(__doc__)
     parser.add_argument("--package", default="celbo", choices=["celbo", "scvi"])
     parser.add_argument("--celllines", type=Path)
-    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--recipe")
     parser.add_argument("--latent-libraries", action="store_true", help="as scvi-tools: of the dissociated cells")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
-    asked: dict[str, Any] = {"max_epochs": given.epochs, "recipe": given.recipe}
-    options = {name: value for name, value in asked.items() if value is not None}
+    options = common.training_options(given)
     init = {"model_library_size": [True, False]} if given.latent_libraries else {}
     seeds = range(given.first, given.first + given.seeds)
     report = common.Report("imputing", given.dry)

@@ -75,14 +75,10 @@ def figures(seed: int, options: dict[str, Any]) -> dict[str, float]:
 
 def main() -> None:
     """Measure."""
-    parser = common.arguments(__doc__)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--recipe")
-    parser.add_argument("--epochs", type=int)
+    parser = common.training_arguments(__doc__)
     parser.add_argument("--rounds", type=int)
     given = parser.parse_args()
-    asked: dict[str, Any] = {"recipe": given.recipe, "max_epochs": given.epochs, "warm_start": given.rounds}
-    options = {name: value for name, value in asked.items() if value is not None}
+    options = common.training_options(given, warm_start=given.rounds)
     runs = [figures(seed, options | {"seed": seed, "verbose": 0}) for seed in range(given.seeds)]
     report = common.Report("mapping", given.dry)
     report.add_runs(f"Tangram, 500 cells, 300 spots, {common.shown(options)}", runs)

@@ -82,20 +82,16 @@ def figures(package: str, name: str, mdata: Any, seed: int, options: dict[str, A
 
 def main() -> None:
     """Measure."""
-    parser = common.arguments(__doc__)
+    parser = common.training_arguments(__doc__)
     parser.add_argument("--models", nargs="+", default=["METHYLVI", "METHYLANVI"])
     parser.add_argument("--package", default="celbo", choices=["celbo", "scvi"])
     parser.add_argument("--cells", type=int, default=600)
     parser.add_argument("--regions", type=int, default=120)
     parser.add_argument("--without-reads", type=float, default=0.3)
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--recipe")
-    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--keep", type=Path, help="folder to write the data to")
     parser.add_argument("--data", type=Path, help="folder to read the data from")
     given = parser.parse_args()
-    options = {"recipe": given.recipe, "max_epochs": given.epochs}
-    options = {name: value for name, value in options.items() if value is not None}
+    options = common.training_options(given)
     for name in given.models:
         runs = []
         for seed in range(given.seeds):

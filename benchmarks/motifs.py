@@ -77,13 +77,9 @@ def figures(seed: int, options: dict[str, Any]) -> dict[str, float]:
 
 def main() -> None:
     """Measure."""
-    parser = common.arguments(__doc__)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--recipe")
-    parser.add_argument("--epochs", type=int)
+    parser = common.training_arguments(__doc__)
     given = parser.parse_args()
-    asked: dict[str, Any] = {"recipe": given.recipe, "max_epochs": given.epochs}
-    options = {name: value for name, value in asked.items() if value is not None}
+    options = common.training_options(given)
     runs = [figures(seed, options | {"seed": seed, "verbose": 0}) for seed in range(given.seeds)]
     report = common.Report("motifs", given.dry)
     report.add_runs(f"SCBASSET, 2,000 x 40, {common.shown(options)}", runs)

@@ -171,19 +171,15 @@ def _by_cell(found: np.ndarray, truth_ng: np.ndarray) -> float:
 
 def main() -> None:
     """Measure."""
-    parser = common.arguments(__doc__)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser = common.training_arguments(__doc__)
     parser.add_argument("--cells", type=int, default=600)
-    parser.add_argument("--recipe")
     parser.add_argument("--lr", type=float)
-    parser.add_argument("--epochs", type=int)
     parser.add_argument("--hidden", type=int, help="hidden units; latents are its root")
     parser.add_argument("--no-adversary", action="store_true")
     parser.add_argument("--scvi-figures", action="store_true", help="the posterior and penalty of scvi-tools")
     parser.add_argument("--real", type=Path, help="an .h5mu of cells with both")
     given = parser.parse_args()
-    options: dict[str, Any] = {"recipe": given.recipe, "lr": given.lr, "max_epochs": given.epochs}
-    options = {name: value for name, value in options.items() if value is not None}
+    options = common.training_options(given, lr=given.lr)
     if given.no_adversary:
         options["adversarial_mixing"] = False
     init: dict[str, Any] = {"scvi_tools_figures": True} if given.scvi_figures else {}

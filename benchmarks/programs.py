@@ -80,16 +80,12 @@ def figures(name: str, adata: anndata.AnnData, seed: int, n_latent: int, options
 
 def main() -> None:
     """Measure."""
-    parser = common.arguments(__doc__)
+    parser = common.training_arguments(__doc__)
     parser.add_argument("--models", nargs="+", default=["DRVI", "SCVI"])
     parser.add_argument("--cells", type=int, default=1000)
     parser.add_argument("--latents", type=int, default=32)
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--recipe")
-    parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
-    options = {"recipe": given.recipe, "max_epochs": given.epochs}
-    options = {name: value for name, value in options.items() if value is not None}
+    options = common.training_options(given)
     report = common.Report("programs", given.dry)
     for name in given.models:
         seeds = range(given.seeds)

@@ -140,10 +140,7 @@ def memory(report: common.Report, peer: str | None) -> None:
 
 def main() -> None:
     """Measure."""
-    parser = common.arguments(__doc__)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--recipe")
-    parser.add_argument("--epochs", type=int)
+    parser = common.training_arguments(__doc__)
     parser.add_argument("--plan", default="", help="settings of the plan, name=value,...")
     parser.add_argument("--mapped", action="store_true")
     parser.add_argument("--memory", action="store_true")
@@ -153,8 +150,7 @@ def main() -> None:
         memory(report, given.peer)
         report.write()
         return
-    options: dict[str, Any] = {"recipe": given.recipe, "max_epochs": given.epochs}
-    options = {name: value for name, value in options.items() if value is not None}
+    options = common.training_options(given)
     options["plan_kwargs"] = common.settings_of(given.plan)
     measured, what = (mapped, ", two samples mapped") if given.mapped else (figures, "")
     runs = [measured(seed, {**options, "seed": seed, "verbose": 0}) for seed in range(given.seeds)]

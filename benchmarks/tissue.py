@@ -107,13 +107,9 @@ def fit(adata: anndata.AnnData, model: Any) -> dict[str, float]:
 
 def main() -> None:
     """Measure."""
-    parser = common.arguments(__doc__)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--recipe")
-    parser.add_argument("--epochs", type=int)
+    parser = common.training_arguments(__doc__)
     given = parser.parse_args()
-    options: dict[str, Any] = {"recipe": given.recipe, "max_epochs": given.epochs}
-    options = {name: value for name, value in options.items() if value is not None}
+    options = common.training_options(given)
     runs = [figures(simulate_tissue(seed=seed), {**options, "seed": seed, "verbose": 0}) for seed in range(given.seeds)]
     report = common.Report("tissue", given.dry)
     for figure in runs[0]:

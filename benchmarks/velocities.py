@@ -101,15 +101,11 @@ def figures(package: str, adata: anndata.AnnData, options: dict[str, Any]) -> di
 
 def main() -> None:
     """Measure."""
-    parser = common.arguments(__doc__)
+    parser = common.training_arguments(__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--package", choices=("celbo", "scvi"), default="celbo")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--recipe")
-    parser.add_argument("--epochs", type=int)
     given = parser.parse_args()
-    asked: dict[str, Any] = {"recipe": given.recipe, "max_epochs": given.epochs}
-    options = {name: value for name, value in asked.items() if value is not None}
+    options = common.training_options(given)
     package = importlib.import_module(given.package)
     runs = []
     for seed in range(given.seeds):

@@ -141,7 +141,7 @@ def _log_likelihoods(module: BaseModuleClass, tensors: Minibatch, encoded: dict[
     """
     n = size_of(tensors)
     log_px_ai = torch.empty(n, len(z_ik), dtype=torch.float64)
-    own = _counts_of(module, decode(module, tensors, encoded))
+    own = _counts_of(module, tensors, encoded)
     for anchors in torch.arange(n).split(1) if own is None else _alike(tensors):
         for rows in _parts(len(z_ik)):
             sums = None
@@ -177,13 +177,16 @@ def _alike(tensors: Minibatch) -> Iterator[Tensor]:
     return (torch.nonzero(group_a == group)[:, 0] for group in range(int(group_a.max()) + 1))
 
 
-def _counts_of(module: BaseModuleClass, decoded: Mapping[str, Any]) -> NegativeBinomial | Poisson | None:
+def _counts_of(
+    module: BaseModuleClass, tensors: Minibatch, encoded: Mapping[str, Any]
+) -> NegativeBinomial | Poisson | None:
     """The distribution of all the module's data, where these are counts about shares times a library."""
-    px = decoded.get("px")
-    is_all = type(module).log_likelihood is BaseModuleClass.log_likelihood
-    if not is_all or not isinstance(px, NegativeBinomial | Poisson):
+    if type(module).log_likelihood is not BaseModuleClass.log_likelihood:
         return None
-    return px if px.scale_logits is not None and px.scale_logits.dim() == 2 else None
+    px = decode(module, tensors, encoded)["px"]  # which that likelihood is of
+    if not isinstance(px, NegativeBinomial | Poisson) or px.scale_logits is None:
+        return None
+    return px if px.scale_logits.dim() == 2 else None
 
 
 def _sums(px: NegativeBinomial | Poisson, x_ag: Tensor, log_library_a: Tensor) -> Tensor | None:
