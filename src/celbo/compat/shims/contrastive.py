@@ -9,7 +9,8 @@ from torch.distributions import Normal, kl_divergence
 
 from ...core import REGISTRY_KEYS
 from ...distributions import ZeroInflatedNegativeBinomial
-from ...external.contrastivevi.module import KINDS, ContrastiveVAE
+from ...external.contrastivevi.module import ContrastiveVAE
+from ...module.contrasts import KINDS
 from ..over import Over
 
 __all__ = ["COMPUTED"]

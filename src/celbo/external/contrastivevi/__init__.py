@@ -1,7 +1,7 @@
 """ContrastiveVI: what varies in target cells, apart from what varies in background cells too."""
 
 from ...core.planned import public_names
-from .loading import ContrastiveDataLoader, ContrastiveDataSplitter
+from ...dataloaders.contrasts import ContrastiveDataLoader, ContrastiveDataSplitter
 from .model import ContrastiveVI
 from .module import ContrastiveVAE
 

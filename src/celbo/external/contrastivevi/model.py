@@ -4,48 +4,20 @@ Reference: Weinberger, Lin and Lee, *Isolating salient variations of interest in
 Nature Methods 2023.
 """
 
-import inspect
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import ClassVar
 
 from anndata import AnnData
 
-from ...core.kinds import Number
 from ...data.fields import bundles
-from ...model.base import BaseModelClass, UnsupervisedTrainingMixin, library_arguments, setup_method
-from ...train.method import PASSED_ON, SPLIT, WHERE, Argument, training
-from .loading import ContrastiveDataSplitter
+from ...model.base import BaseModelClass, library_arguments, setup_method
+from ...model.base.contrasts import ContrastTrainingMixin
 from .module import ContrastiveVAE
 from .verbs import ContrastiveMixin
 
 __all__ = ["ContrastiveVI"]
 
-_OWN = {
-    "background_indices": Argument(
-        Sequence[int], "Cells without the condition studied, as row numbers or a boolean mask: controls."
-    ),
-    "target_indices": Argument(Sequence[int], "Cells with it; none that is a background cell."),
-    "load_sparse_tensor": Argument(bool, "Move minibatches to the device sparse and make them dense there."),
-    "recombination_weight": Argument(
-        Annotated[float | None, Number(0)],
-        "Weight of what encoders miss of cells put together from the latents of a background and a target cell, which "
-        "keeps the two kinds of latents apart; None: 5, and 0 for ``classic``.",
-        "plan",
-    ),
-}
-_LEAST, _MOST = 16, 128
-_STEPS_AN_EPOCH = 20
 
-
-def _prepared(model: object, options: dict[str, Any]) -> dict[str, Any]:
-    """Hand the sets of cells to the splitter; leave out a weight that nobody gives."""
-    if options["recombination_weight"] is None:
-        del options["recombination_weight"]
-    sets = {name: options.pop(name) for name in ("background_indices", "target_indices")}
-    return options | {"datasplitter_kwargs": sets | (options.get("datasplitter_kwargs") or {})}
-
-
-class ContrastiveVI(ContrastiveMixin, UnsupervisedTrainingMixin, BaseModelClass):
+class ContrastiveVI(ContrastiveMixin, ContrastTrainingMixin, BaseModelClass):
     r"""Variational autoencoder of background and target cells, whose salient latents only target cells have.
 
     .. math:: x_{ng} \sim \mathrm{ZINB}\bigl(\ell_n\, \mathrm{softmax}(f(z_n, s_n, c_n))_g,\; \theta_g,\;
@@ -77,10 +49,6 @@ class ContrastiveVI(ContrastiveMixin, UnsupervisedTrainingMixin, BaseModelClass)
     """
 
     _module_cls: ClassVar[type[ContrastiveVAE]] = ContrastiveVAE
-    _data_splitter_cls: ClassVar[type] = ContrastiveDataSplitter
-
-    _recipe: ClassVar[str | None] = "brief_cycle"  # latents are apart by then, see recombination_weight
-    _own_recipe: ClassVar[Mapping[str, Any]] = {"recombination_weight": 5.0}
     _computed_arguments = library_arguments
 
     def __init__(
@@ -96,23 +64,6 @@ class ContrastiveVI(ContrastiveMixin, UnsupervisedTrainingMixin, BaseModelClass)
     ) -> None:
         super().__init__(adata)
         self._build_module()
-
-    def _own_settings(self, recipe: str, asked: bool) -> Mapping[str, Any]:
-        """Small minibatches of few cells: latents come apart with the number of steps."""
-        n_pairs = min(_MOST, max(_LEAST, self.summary_stats["n_cells"] // _STEPS_AN_EPOCH))
-        own = super()._own_settings(recipe, asked)
-        return {"batch_size": n_pairs, **own} if own else own
-
-    train = training(
-        dict.fromkeys(("background_indices", "target_indices"), inspect.Parameter.empty),
-        {"max_epochs": None},
-        WHERE,
-        SPLIT,
-        {"load_sparse_tensor": False, "batch_size": 128, "early_stopping": False},
-        PASSED_ON,
-        own=_OWN,
-        prepare=_prepared,
-    )
 
     @classmethod
     @setup_method

@@ -40,20 +40,13 @@ from ...core import REGISTRY_KEYS, checked
 from ...core.kinds import Number
 from ...module.base import BaseModuleClass, LossOutput, auto_move_data
 from ...module.base.module import Binding
+from ...module.contrasts import IS_TARGET, KINDS, Pair, missed, squared_distance_from_zero
 from ...module.likelihoods import LIKELIHOODS, log_likelihood
 from ...nn import DecoderSCVI, Encoder
 from ...nn.fc_layers import with_covariates
 from ...ops.draws import randn, sample
 
-__all__ = ["IS_TARGET", "ContrastiveVAE", "Decoded", "Encoded", "Pair"]
-
-IS_TARGET = "is_target"
-"""Key of a minibatch's column, ``(n, 1)``: 1 for cells that have salient latents, 0 for those that have none."""
-
-Pair = Mapping[str, Mapping[str, Any]]
-"""Something of background cells and of as many target cells."""
-
-KINDS = ("background", "target")
+__all__ = ["ContrastiveVAE", "Decoded", "Encoded"]
 
 
 class ContrastiveVAE(BaseModuleClass):
@@ -275,8 +268,7 @@ class ContrastiveVAE(BaseModuleClass):
             kl_z_n = kl_z_n + kl_divergence(encoded["qz"], _STANDARD).sum(-1)
             kl_l_n = kl_l_n + self._library_kl(encoded["ql"], concat_tensors[kind], kl_z_n)
         kl_s_n = kl_divergence(inference_outputs["target"]["qs"], _STANDARD).sum(-1)
-        qs = inference_outputs["background"]["qs"]
-        distance_n = qs.loc.square().sum(-1) + qs.scale.square().sum(-1)
+        distance_n = squared_distance_from_zero(inference_outputs["background"]["qs"])
         warmed_n = kl_z_n + kl_s_n + self.wasserstein_penalty * distance_n
         kl_local = {"kl_divergence_l": kl_l_n, "kl_divergence_z": kl_z_n, "kl_divergence_s": kl_s_n}
         missed_n = self._missed(concat_tensors, inference_outputs) if recombination_weight and self.training else 0
@@ -295,8 +287,7 @@ class ContrastiveVAE(BaseModuleClass):
             latents = {**background, "s": target["s"]}
             x = sample(self.decode(**decoding_input(tensors["background"], latents))["px"])
         found = self.encode(**{**_ENCODING.collect(tensors["background"]), "x": x})
-        missed_z_nk = kl_divergence(_fixed(background["qz"]), found["qz"])
-        return missed_z_nk.sum(-1) + kl_divergence(_fixed(target["qs"]), found["qs"]).sum(-1)
+        return missed(background["qz"], found["qz"]) + missed(target["qs"], found["qs"])
 
     def _library_kl(self, ql: Normal | None, tensors: Mapping[str, Tensor], like_n: Tensor) -> Tensor:
         if ql is None:
@@ -304,10 +295,6 @@ class ContrastiveVAE(BaseModuleClass):
         batch_n1 = tensors[REGISTRY_KEYS.BATCH_KEY].long()
         mean_n1, var_n1 = self.library_log_means[0][batch_n1], self.library_log_vars[0][batch_n1]
         return kl_divergence(ql, Normal(mean_n1, var_n1.sqrt(), validate_args=False)).sum(-1)
-
-
-def _fixed(q: Normal) -> Normal:
-    return Normal(q.loc.detach(), q.scale.detach(), validate_args=False)
 
 
 _STANDARD = Normal(0.0, 1.0)

@@ -1,33 +1,26 @@
 """ContrastiveMixin: verbs of a model of background and target cells. :mod:`celbo.posterior` answers."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import torch
 from anndata import AnnData
-from torch import Tensor
 
 from ... import posterior
-from ...core import REGISTRY_KEYS, checked_methods, unknown_name
-from ...dataloaders.row_sources.source import as_indices
+from ...core import checked_methods, unknown_name
 from ...posterior import EXPRESSION
 from ...verbs.base import Model, answering_with
 from ...verbs.cells import Asked, asked
+from ...verbs.contrasts import LATENTS, Kind, marked
 from ...verbs.keys import offers_key
 from ...verbs.outputs import corrected_batches, differential, names_of, normalized
-from .module import IS_TARGET, Decoded, Encoded
+from .module import Decoded, Encoded
 
 __all__ = ["ContrastiveMixin"]
 
 logger = logging.getLogger("celbo")
-
-Kind = Literal["background", "salient"]
-_KINDS = ("background", "salient")
-Minibatches = Iterable[dict[str, Tensor]]
 
 
 @checked_methods
@@ -124,7 +117,7 @@ class ContrastiveMixin(Model):
         """
         asked_for = (transform_batch, gene_list, library_size, n_samples, n_samples_overall)
         cells = asked(self, adata, indices, batch_size)
-        return {kind: self._expression(cells, kind, asked_for, return_mean, return_numpy, seed) for kind in _KINDS}
+        return {kind: self._expression(cells, kind, asked_for, return_mean, return_numpy, seed) for kind in LATENTS}
 
     @offers_key("features")
     def get_salient_normalized_expression(
@@ -209,8 +202,8 @@ class ContrastiveMixin(Model):
                 "Give one of expression_type and indices_to_return_salient: a kind for all cells, or the cells that "
                 "are decoded with their salient latents."
             )
-        if expression_type not in (None, *_KINDS):
-            raise ValueError(unknown_name("expression_type", expression_type, _KINDS))
+        if expression_type not in (None, *LATENTS):
+            raise ValueError(unknown_name("expression_type", expression_type, LATENTS))
         asked_for = (transform_batch, gene_list, library_size, n_samples, n_samples_overall)
         cells = asked(self, adata, indices, batch_size)
         of: Any = expression_type
@@ -274,7 +267,7 @@ class ContrastiveMixin(Model):
         corrected = corrected_batches(self, batchid1, batchid2)
         return differential(
             answering_with(self, Decoded(self.module)),
-            _marked(asked(self, adata, None, batch_size), "salient" if target_idx is None else target_idx),
+            marked(asked(self, adata, None, batch_size), "salient" if target_idx is None else target_idx),
             self._outputs,
             {"groupby": groupby, "group1": group1, "group2": group2, "idx1": idx1, "idx2": idx2},
             corrected if batch_correction else (None, None),
@@ -336,7 +329,7 @@ class ContrastiveMixin(Model):
         transform_batch, gene_list, library_size, n_samples, n_samples_overall = asked_for
         return normalized(
             answering_with(self, Decoded(self.module)),
-            _marked(cells, of),
+            marked(cells, of),
             [EXPRESSION.reading(library_size=library_size)],
             transform_batch=transform_batch,
             columns=posterior.gene_columns(gene_list, names_of(self, EXPRESSION)),
@@ -346,28 +339,3 @@ class ContrastiveMixin(Model):
             return_numpy=return_numpy,
             seed=seed,
         )
-
-
-@dataclass(frozen=True)
-class _Marked(Asked):
-    """Cells whose minibatches have a column :data:`IS_TARGET`: whether a cell has salient latents."""
-
-    is_target_n: np.ndarray
-
-    def loader_of(self, cells: np.ndarray) -> Iterator[dict[str, Tensor]]:
-        """Minibatches of some cells by row number."""
-        start = 0
-        for tensors in super().loader_of(cells):
-            part = cells[start : start + len(tensors[REGISTRY_KEYS.X_KEY])]
-            start += len(part)
-            yield {**tensors, IS_TARGET: torch.from_numpy(self.is_target_n[part].astype(np.float32))[:, None]}
-
-
-def _marked(cells: Asked, of: object) -> Asked:
-    """The cells, of which ``"salient"`` marks all, ``"background"`` none, and row numbers or a mask some."""
-    assert cells.adata is not None
-    is_target_n = np.full(cells.adata.n_obs, isinstance(of, str) and of == "salient")
-    if not isinstance(of, str):
-        is_target_n[as_indices(of, cells.adata.n_obs, what="cell")] = True
-    marked = _Marked(**vars(cells), is_target_n=is_target_n)
-    return replace(marked, batches=marked.loader_of(marked.require_cells("salient latents")))

@@ -5,14 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...core import checked
-from ...dataloaders import ConcatDataLoader, DataSplitter
-from ...dataloaders.dataset import registered
-from ...dataloaders.row_sources.source import as_indices
-from ...dataloaders.split import Split, split_indices, split_with_indexing
+from ..core import checked
+from .concat import ConcatDataLoader
+from .dataset import registered
+from .row_sources.source import as_indices
+from .split import Split, split_indices, split_with_indexing
+from .splitter import DataSplitter
 
 if TYPE_CHECKING:
-    from ...data import AnnDataManager
+    from ..data import AnnDataManager
 
 __all__ = ["ContrastiveDataLoader", "ContrastiveDataSplitter", "both_sets"]
 
