@@ -245,3 +245,11 @@ class Report:
                 writer.writeheader()
             for row in self.rows:
                 writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in (fixed | row).items()})
+
+
+def report_memory(report: Report, case: str, task: dict, peer: str | None) -> None:
+    """What two epochs need beyond data, weights, gradients and moments, where code has to be loaded and where not."""
+    for how, warm in (("a first training", False), ("a second training", True)):
+        sides = both_sides(peer, task | {"measure": "memory", "warm": warm})
+        further = {tool: one["peak_mb"] - one["before_mb"] - 3 * one["weights_mb"] for tool, one in sides.items()}
+        report.add(case, f"{how} over data, weights, gradients, moments", "MB", further, higher_is_better=False)

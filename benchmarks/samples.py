@@ -130,12 +130,8 @@ def memory(report: common.Report, peer: str | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         simulate_samples(n_cells, n_genes, n_samples=20).write_h5ad(path := Path(folder) / "samples.h5ad")
         setup = {"batch_key": "batch", "setup": {"sample_key": "sample"}}
-        task = {"class": "MRVI", "data": str(path), **setup, "measure": "memory", "train_size": 0.9}
-        cold, warm = (common.both_sides(peer, task | {"warm": warm}) for warm in (False, True))
-    case = f"MRVI, {n_cells} x {n_genes}, 20 samples"
-    for how, sides in (("a first training", cold), ("a second training", warm)):
-        further = {tool: one["peak_mb"] - one["before_mb"] - 3 * one["weights_mb"] for tool, one in sides.items()}
-        report.add(case, f"{how} over data, weights, gradients, moments", "MB", further, higher_is_better=False)
+        task = {"class": "MRVI", "data": str(path), **setup, "train_size": 0.9}
+        common.report_memory(report, f"MRVI, {n_cells} x {n_genes}, 20 samples", task, peer)
 
 
 def main() -> None:

@@ -81,11 +81,7 @@ def training(case: Case, report: common.Report, peer: str | None, peer_epochs: i
 def memory(case: Case, report: common.Report, peer: str | None) -> None:
     """What two epochs need beyond the data and the weights, and beyond gradients and moments too."""
     # scvi-tools refuses TOTALVI's rates, which wait for validation, where there is none
-    sides = common.both_sides(peer, case.task | {"measure": "memory", "train_size": 0.9})
-    over = {tool: found["peak_mb"] - found["before_mb"] for tool, found in sides.items()}
-    report.add(case.name, "training over data and weights", "MB", over, higher_is_better=False)
-    further = {tool: over[tool] - 3 * found["weights_mb"] for tool, found in sides.items()}
-    report.add(case.name, "... gradients and moments", "MB", further, higher_is_better=False)
+    common.report_memory(report, case.name, case.task | {"train_size": 0.9}, peer)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from torch import nn
 from celbo.module.base import BaseModuleClass, LossOutput
 from celbo.store.mapped import put
 from celbo.train import NonFiniteLossError, TrainingPlan
-from celbo.train.nonfinite import copy_weights, kept
+from celbo.train.nonfinite import copy_weights, first_weights, kept
 
 
 @pytest.fixture(params=["in memory", "on disk"], autouse=True)
@@ -17,6 +17,7 @@ def place_of_copies(request, monkeypatch):
     """Copies of large weights lie in temporary files; here all do, or none."""
     if request.param == "on disk":
         monkeypatch.setattr("celbo.train.nonfinite._ON_DISK_BEYOND", 0)
+        monkeypatch.setattr("celbo.train.nonfinite._WRITTEN_ONCE_BEYOND", 0)
 
 
 class Net(BaseModuleClass):
@@ -192,3 +193,7 @@ def test_large_copies_lie_in_files(monkeypatch):
     )
     copy_weights(nn.Linear(10, 12), {})
     assert written == [480]  # not the bias of 48 bytes
+    monkeypatch.setattr("celbo.train.nonfinite._WRITTEN_ONCE_BEYOND", 40)
+    copy = first_weights(layer := nn.Linear(10, 12))
+    assert written == [480, 480, 48]
+    assert all(torch.equal(copy[name], value) for name, value in layer.state_dict().items())

@@ -144,6 +144,9 @@ def log_likelihood(px: Distribution, x: Tensor) -> Tensor:
 _MOST = 3.0
 """Largest size of a log inverse dispersion to begin with: beyond, counts are next to Poisson or next to nothing."""
 
+_GENES_AT_ONCE = 64
+"""Columns whose moments are taken together: tables in float64 stay small, and no column's sum changes."""
+
 
 def as_of_genes(protein_dispersion: str) -> str:
     """The dispersion of genes whose parameter has the same layout."""
@@ -202,14 +205,28 @@ def log_theta_by_moments(x: Tensor) -> Tensor:
     -------
     ``(g,)``, between -3 and 3.
     """
-    x_ng = x.double()
-    n_cells, n_genes = x_ng.shape
-    share_g = (n_cells * x_ng.sum(0) / x_ng.sum() + 1 / n_genes) / (n_cells + 1)  # a cell of equal counts more
-    mu_ng = x_ng.sum(1, keepdim=True) * share_g
-    signal_g, excess_g = mu_ng.square().sum(0), ((x_ng - mu_ng).square() - mu_ng).sum(0).clamp(min=0)
+    n_cells, n_genes = x.shape
+    total_n1, total_g = _totals(x)
+    share_g = (n_cells * total_g / total_g.sum() + 1 / n_genes) / (n_cells + 1)  # a cell of equal counts more
+    signal_g, excess_g = torch.empty_like(total_g), torch.empty_like(total_g)
+    for start in range(0, n_genes, _GENES_AT_ONCE):
+        block = slice(start, start + _GENES_AT_ONCE)
+        mu_ng = total_n1 * share_g[block]
+        signal_g[block] = mu_ng.square().sum(0)
+        excess_g[block] = ((x[:, block].double() - mu_ng).square() - mu_ng).sum(0).clamp(min=0)
     overdispersed_g = excess_g > 0
     if not overdispersed_g.any():
         return torch.full((n_genes,), _MOST)
     usual = (signal_g[overdispersed_g] / excess_g[overdispersed_g]).median()
     theta_g = (signal_g + n_cells) / (excess_g + n_cells / usual)
     return theta_g.log().clamp(-_MOST, _MOST).float()
+
+
+def _totals(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Totals of the cells ``(n, 1)`` and of the genes ``(g,)`` in float64, which is not made of the whole table."""
+    total_n1, total_g = x.new_zeros(len(x), 1, dtype=torch.float64), []
+    for part in x.split(_GENES_AT_ONCE, dim=1):
+        of_block = part.double()
+        total_n1 += of_block.sum(1, keepdim=True)
+        total_g.append(of_block.sum(0))
+    return total_n1, torch.cat(total_g)

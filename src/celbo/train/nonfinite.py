@@ -23,6 +23,7 @@ __all__ = [
     "copied",
     "copy_weights",
     "explain_nonfinite",
+    "first_weights",
     "kept",
     "say_where_cells_are_alike",
 ]
@@ -236,8 +237,16 @@ class FiniteGuard:
         return bool(torch.isfinite(largest).all())  # waits but once
 
 
-_ON_DISK_BEYOND = 32 << 20
-"""Bytes of a weight beyond which its copy lies in a temporary file: it is read when training goes wrong or ends."""
+_ON_DISK_BEYOND, _WRITTEN_ONCE_BEYOND = 32 << 20, 1 << 20
+"""Bytes of a weight beyond which its copy lies in a temporary file: it is read when training goes wrong or ends.
+
+Fewer suffice for a copy that is written once a run instead of once an epoch.
+"""
+
+
+def first_weights(module: nn.Module) -> dict[str, Tensor]:
+    """Copy of a module's state dict that is written once a run and seldom read."""
+    return {name: kept(value, once=True) for name, value in module.state_dict().items()}
 
 
 def copy_weights(module: nn.Module, into: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -252,13 +261,21 @@ def copy_weights(module: nn.Module, into: dict[str, Tensor]) -> dict[str, Tensor
     return into | large
 
 
-def _is_large(value: Tensor) -> bool:
-    return value.device.type == "cpu" and value.nbytes > _ON_DISK_BEYOND
+def _is_large(value: Tensor, once: bool = False) -> bool:
+    return value.device.type == "cpu" and value.nbytes > (_WRITTEN_ONCE_BEYOND if once else _ON_DISK_BEYOND)
 
 
-def kept(value: Tensor) -> Tensor:
-    """Copy of a tensor: a large one on the CPU lies in a temporary file and takes no memory until it is read."""
-    if not _is_large(value):
+def kept(value: Tensor, once: bool = False) -> Tensor:
+    """Copy of a tensor: a large one on the CPU lies in a temporary file and takes no memory until it is read.
+
+    Parameters
+    ----------
+    value
+        Tensor.
+    once
+        Whether it is copied once a run, so that a smaller one is large.
+    """
+    if not _is_large(value, once):
         return value.detach().clone()
     raw = value.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
     return torch.from_numpy(put(lambda: (raw,), raw.dtype)).view(value.dtype).reshape(value.shape)

@@ -12,7 +12,7 @@ from ..ops.draws import drawing_of
 from .engines.engine import Engine
 from .engines.recorded import RecordedStage
 from .history import History, Progress
-from .nonfinite import NonFiniteLossError, copy_weights, kept
+from .nonfinite import NonFiniteLossError, first_weights, kept
 from .plans.base import Plan
 from .run_state import RunState
 
@@ -215,7 +215,7 @@ class Attempts:
         self.trainer = trainer
         self.number = 0
         self.history = trainer.history.frames()
-        self.weights: dict[str, Tensor] = copy_weights(trainer.raw_module, {}) if trainer.retries else {}
+        self.weights: dict[str, Tensor] = first_weights(trainer.raw_module) if trainer.retries else {}
         self.callbacks = [callback.state_dict() for callback in trainer.stateful if trainer.retries]
 
     def run(self) -> None:
@@ -252,4 +252,4 @@ class Attempts:
         guard = self.trainer.guard
         guard.first_loss = state_dict.get("first_loss")  # checkpoints of earlier versions have none
         guard.may_retry = self.number < self.trainer.retries
-        self.weights = {name: kept(value) for name, value in state_dict["weights"].items()}
+        self.weights = {name: kept(value, once=True) for name, value in state_dict["weights"].items()}

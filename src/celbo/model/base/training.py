@@ -188,8 +188,8 @@ def _start_from_counts(model: Trainable, loaders: DataModule) -> bool:
     n_cells = min(len(rows), most, 2 + _COUNTS_LOOKED_AT // sum(tables.sources[key].n_columns for key in keys))
     places = np.linspace(0, len(rows) - 1, n_cells).astype(np.int64)
     some = np.sort(np.asarray(rows)[places]).astype(np.int64)
-    found = tables.fetch(some)
-    return model.module.start_from_counts(torch.cat([found[key].to_dense() for key in keys], dim=-1))
+    counts = [table.to_dense() for table in tables.fetch(some).values()]
+    return model.module.start_from_counts(counts[0] if len(counts) == 1 else torch.cat(counts, dim=-1))
 
 
 def _start_from_cells(model: Trainable, data: DataModule, recipe: Recipe) -> None:
