@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from celbo.core import SCVI_TOOLS_VERSION
+from celbo.core import SCVI_TOOLS_VERSION, UnknownArgumentError
 from celbo.core.rules import CELBO, SCVI_TOOLS, followed
 from celbo.data import AnnDataManager, AnnDataManagerValidationCheck, synthetic_iid
 from celbo.data.fields import (
@@ -130,6 +130,8 @@ def test_unknown_category_is_named_nearest_first_and_can_extend():
     target.obs["batch"] = ["batch_0", "batch_7"] * 10
     with pytest.raises(ValueError, match=r"Category 'batch_7' of adata.obs\['batch'\] not found.*extend_categories"):
         manager.transfer_fields(target.copy())
+    with pytest.raises(UnknownArgumentError, match="Did you mean 'extend_categories'"):
+        manager.transfer_fields(target.copy(), extend_category=True)
     other = manager.transfer_fields(target, extend_categories=True)
     assert list(other.get_state_registry("batch").categorical_mapping) == ["batch_0", "batch_1", "batch_7"]
     assert target.obs["_scvi_batch"].tolist() == [0, 2] * 10

@@ -44,6 +44,13 @@ def as_for_many(monkeypatch):
     monkeypatch.setattr(stored_obs, "PIECE", 2**14)
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Paths of three files with more and more cells."""
+    folder = tmp_path_factory.mktemp("cells")
+    return [written(folder / f"{n}.h5ad", n) for n in (10_000, 100_000, 400_000)]
+
+
 def written(path, n):
     """An h5ad of ``n`` cells with two counts each, names of 20 characters and columns of several kinds."""
     with new_anndata(path, overwrite=True) as file:
@@ -87,20 +94,26 @@ def resident():
     return total
 
 
+def trained(path, set_up):
+    """A model after two steps and one validation."""
+    adata = celbo.data.open(path, stream=True)
+    model = set_up(adata)
+    model.train(
+        max_epochs=1,
+        max_steps=2,
+        seed=0,
+        verbose=0,
+        accelerator="cpu",
+        datasplitter_kwargs={"pool_bytes": 2**18},
+    )
+    return model
+
+
 def traced(path, set_up):
     """Bytes that numpy and Python hold at the end of training, and at the most; bytes of mapped files at the end."""
     tracemalloc.start()
     try:
-        adata = celbo.data.open(path, stream=True)
-        model = set_up(adata)
-        model.train(
-            max_epochs=1,
-            max_steps=2,
-            seed=0,
-            verbose=0,
-            accelerator="cpu",
-            datasplitter_kwargs={"pool_bytes": 2**18},
-        )
+        model = trained(path, set_up)  # noqa: F841 what it holds is counted
         _, at_most = tracemalloc.get_traced_memory()
         gc.collect()  # rings of objects go when Python likes; they are nobody's
         return tracemalloc.get_traced_memory()[0], at_most, resident()
@@ -110,9 +123,9 @@ def traced(path, set_up):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux for the memory of this process")
 @pytest.mark.parametrize("set_up", [set_up_scvi, set_up_scanvi])
-def test_no_bytes_a_cell(tmp_path, set_up):
-    first, few, many = (written(tmp_path / f"{n}.h5ad", n) for n in (10_000, 100_000, 400_000))
-    traced(first, set_up)  # what is made once
+def test_no_bytes_a_cell(files, set_up):
+    first, few, many = files
+    trained(first, set_up)  # what is made once
     small, large = traced(few, set_up), traced(many, set_up)
     at_end, at_most, mapped = ((large[i] - small[i]) / 300_000 for i in range(3))
     assert at_end < 1  # nothing that there is one of for each cell; a table of pandas' alone would be 130

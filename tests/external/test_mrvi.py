@@ -13,7 +13,7 @@ from torch import nn
 from torch.distributions import Normal
 
 import celbo
-from celbo.core import ArgumentError
+from celbo.core import ArgumentError, UnknownArgumentError
 from celbo.external import MRVI, TorchMRVI
 from celbo.external.mrvi import TorchMRVAE, abundance, samples
 from celbo.external.mrvi.blocks import LAYOUTS
@@ -451,6 +451,8 @@ def test_offsets_of_batches_take_what_batches_explain(tables):
 def test_inadmissible_samples_have_no_part(tables, model):
     options = {"sample_cov_keys": ["age"], "mc_samples": 2, "seed": 0}
     every = model.differential_expression(**options)
+    with pytest.raises(UnknownArgumentError, match="Did you mean 'quantile_threshold'"):
+        model.differential_expression(**options, quantile_treshold=0.5)
     none_out = model.differential_expression(**options, filter_inadmissible_samples=True, admissibility_threshold=-1e6)
     np.testing.assert_allclose(none_out.beta, every.beta, rtol=1e-4, atol=1e-5)
     some = model.differential_expression(**options, filter_inadmissible_samples=True, quantile_threshold=0.5)

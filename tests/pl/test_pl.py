@@ -42,12 +42,27 @@ class TestHistory:
     def test_curves_are_the_history(self, model, ax):
         assert celbo.pl.history(model, ax=ax) is ax
         training, validation, best = ax.get_lines()
-        assert np.array_equal(training.get_xdata(), [1, 2, 3, 4])
+        assert np.array_equal(training.get_xdata(), model.history["elbo_train"].index)
         assert np.array_equal(training.get_ydata(), model.history["elbo_train"].to_numpy().ravel())
         elbo = model.history["elbo_validation"].to_numpy().ravel()
         assert np.array_equal(validation.get_ydata(), elbo)
-        assert best.get_xdata()[0] == np.argmin(elbo) + 1
-        assert best.get_ydata()[0] == elbo.min()
+        assert best.get_xdata()[0] == 3
+        assert best.get_ydata()[0] == elbo[3]
+        assert "epoch whose weights were kept: 3" in texts(ax)
+
+    def test_the_dot_is_the_epoch_kept_rather_than_the_least(self, model, ax, monkeypatch):
+        elbo = model.history["elbo_validation"].to_numpy().ravel()
+        kept = int(np.argmax(elbo))
+        monkeypatch.setattr(model, "kept_epoch_", kept)
+        celbo.pl.history(model, ax=ax)
+        assert ax.get_lines()[2].get_xydata().tolist() == [[kept, elbo[kept]]]
+
+    def test_a_model_that_does_not_know_has_its_least_epoch_marked(self, model, ax, monkeypatch):
+        monkeypatch.setattr(model, "kept_epoch_", None)
+        celbo.pl.history(model, ax=ax)
+        elbo = model.history["elbo_validation"].to_numpy().ravel()
+        assert ax.get_lines()[2].get_xydata().tolist() == [[np.argmin(elbo), elbo.min()]]
+        assert f"best epoch: {np.argmin(elbo)}" in texts(ax)
 
     def test_curves_differ_without_colour(self, model, ax):
         celbo.pl.history(model, ax=ax)

@@ -1,6 +1,7 @@
 """Arguments are looked at on entry: what was accepted with nonsense, or failed far from the door, in plain use."""
 
 import inspect
+import re
 import types
 import typing
 
@@ -117,14 +118,44 @@ class TestConstructors:
     @pytest.mark.parametrize(
         ("given", "said"),
         [
-            ({"lr": 1e-3}, r"lr is an argument of the plan: plan_kwargs=\{'lr': 0.001\}\."),
-            ({"n_latent": 3}, r"n_latent is an argument of SCVI, not of train: SCVI\(adata, n_latent=\.\.\.\)\."),
+            ({"lr": 1e-3}, r"lr is an argument of the plan, not of SCVI.train: plan_kwargs=\{'lr': 0.001\}\."),
+            ({"n_latent": 3}, r"n_latent is an argument of SCVI, not of SCVI.train: SCVI\(adata, n_latent=3\)\."),
+            (
+                {"batch_key": "b"},
+                r"not of SCVI.train: SCVI.setup_anndata\(data, batch_key='b'\)",
+            ),
+            (
+                {"plan_kwargs": {"seed": 3}},
+                r"of SCVI.train, not of plan_kwargs: model.train\(seed=3\)",
+            ),
             ({"max_epoch": 3}, "argument of SCVI.train is called 'max_epoch'. Did you mean 'max_epochs'"),
         ],
     )
     def test_what_train_does_not_take(self, given, said):
         with pytest.raises(ArgumentError, match=said):
             made().train(**given)
+
+    @pytest.mark.parametrize(
+        ("call", "given_to"),
+        [
+            (lambda model: celbo.model.SCVI.setup_anndata(cells(), max_epochs=3), "SCVI.setup_anndata"),
+            (lambda model: made(max_epochs=3), "SCVI"),
+            (lambda model: model.get_latent_representation(max_epochs=3), "SCVI.get_latent_representation"),
+            (lambda model: model.differential_expression(groupby="lab", max_epochs=3), "SCVI.differential_expression"),
+            (lambda model: celbo.model.SCVI.load_query_data(cells(), model, max_epochs=3), "SCVI.load_query_data"),
+            (lambda model: celbo.pl.history(model, max_epochs=3), "history"),
+        ],
+    )
+    def test_where_an_argument_of_the_training_goes(self, model, call, given_to):
+        said = f"max_epochs is an argument of SCVI.train, not of {given_to}: model.train(max_epochs=3)."
+        with pytest.raises(UnknownArgumentError, match=f"^{re.escape(said)}$"):
+            call(model)
+
+    @pytest.mark.parametrize("name", ["n_latent", "gene_likelihood", "log_variational"])
+    def test_setup_sends_arguments_of_the_model_to_it(self, name):
+        said = f"{name} is an argument of SCVI, not of SCVI.setup_anndata: SCVI(adata, {name}=3)."
+        with pytest.raises(UnknownArgumentError, match=f"^{re.escape(said)}$"):
+            celbo.model.SCVI.setup_anndata(cells(), **{name: 3})
 
     def test_a_linear_classifier_has_no_layers(self):
         adata = cells()

@@ -126,14 +126,28 @@ class TestIntegrate:
     @pytest.mark.parametrize(
         ("wrong", "said"),
         [
-            ({"max_epochs": 3}, "max_epochs is an argument of train: train_kwargs={'max_epochs': 3}."),
-            ({"n_latent": 3}, "n_latent is an argument of SCVI: model_kwargs={'n_latent': 3}."),
+            (
+                {"max_epochs": 3},
+                "max_epochs is an argument of SCVI.train, not of integrate: train_kwargs={'max_epochs': 3}.",
+            ),
+            ({"n_latent": 3}, "n_latent is an argument of SCVI, not of integrate: model_kwargs={'n_latent': 3}."),
         ],
     )
     def test_arguments_of_the_training_and_of_the_class(self, adata, wrong, said):
         with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
             celbo.tl.integrate(adata, "batch", **wrong)
         assert "_scvi_uuid" not in adata.uns
+
+    @pytest.mark.parametrize("verb", ["denoise", "doublets"])
+    def test_verbs_that_pass_arguments_on_say_by_which(self, adata, verb):
+        with pytest.raises(ValueError, match=rf"argument of SCVI.train, not of {verb}: train_kwargs"):
+            getattr(celbo.tl, verb)(adata, max_epochs=3)
+
+    def test_a_reference_says_where_arguments_of_a_query_go(self, adata):
+        said = "max_epochs is an argument of SCVI.train, not of map_query: train_kwargs={'max_epochs': 3}."
+        celbo.model.SCVI.setup_anndata(query := adata.copy())
+        with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+            celbo.tl.map_query(query, celbo.model.SCVI(query), max_epochs=3)
 
 
 class TestAnnotate:

@@ -13,12 +13,13 @@ import os
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union
 
 from .argument_names import NAMES
 from .errors import noted, unknown_name
+from .homes import Home, home_of, homes_among, sent_home
 from .kinds import REFUSED, AnyOf, Flag, Instance, Kind, Number, OneOf, Several, Text, Whole, described
 from .rules import rules
 
@@ -52,12 +53,6 @@ class ArgumentError(ValueError, TypeError):
         error.argument = argument
         return error
 
-    @classmethod
-    def belonging(cls, argument: str, value: object, owner: str, keyword: str) -> "ArgumentError":
-        """The error about an argument of something else, ``owner``, that goes into the mapping ``keyword``."""
-        shown = repr(value) if isinstance(value, bool | int | float | str) else "..."
-        return cls.of(argument, f"{argument} is an argument of {owner}: {keyword}={{{argument!r}: {shown}}}.")
-
 
 class UnknownArgumentError(ArgumentError):
     """A keyword that nobody knows.
@@ -66,9 +61,12 @@ class UnknownArgumentError(ArgumentError):
     ----------
     known
         Keywords that there are.
+    home
+        Where this one goes, if anybody knows.
     """
 
     known: tuple[str, ...] = ()
+    home: Home | None = None
 
     @classmethod
     def among(cls, argument: str, of_what: str, known: Iterable[str]) -> "UnknownArgumentError":
@@ -76,6 +74,17 @@ class UnknownArgumentError(ArgumentError):
         known = tuple(dict.fromkeys(known))
         error = cls(unknown_name(f"argument of {of_what}", argument, known))
         error.argument, error.known = argument, known
+        return error
+
+    @classmethod
+    def of_call(
+        cls, argument: str, value: object, of_what: str, known: Iterable[str], homes: Iterable[Home]
+    ) -> "UnknownArgumentError":
+        """The same, or if one of some homes takes the keyword, that it goes there."""
+        error = cls.among(argument, of_what, known)
+        error.home = home_of(argument, homes)
+        if error.home is not None:
+            error.args = (sent_home(argument, value, of_what, error.home, error.known),)
         return error
 
 
@@ -102,6 +111,7 @@ class Door:
         self.known = tuple(p.name for p in named if p.name not in ("self", "cls") and p.kind is not p.POSITIONAL_ONLY)
         self._in_order = tuple(p.name for p in named if p.kind is not p.KEYWORD_ONLY)
         self._kinds = {p.name: found for p in named if (found := kinds_of(p))}
+        self._usual = getattr(function, "__celbo_usual__", None)
         self._may_be_none = frozenset(p.name for p in named if _may_be_none(p))
 
     def take(self, args: tuple[Any, ...], kwargs: dict[str, Any], what: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -124,7 +134,8 @@ class Door:
         if not self.takes_more:
             for name in kwargs:
                 if name not in self.known:
-                    raise UnknownArgumentError.among(name, what, self.known)
+                    homes = self._homes(args, kwargs)
+                    raise UnknownArgumentError.of_call(name, kwargs[name], what, self.known, homes)
         if args:
             args = tuple(self.value(name, one) for name, one in zip(self._in_order, args)) + args[len(self._in_order) :]
         return args, {name: self.value(name, one) for name, one in kwargs.items()}
@@ -137,14 +148,14 @@ class Door:
             value = _taken(name, value, kind, name in self._may_be_none)
         return value
 
-    def name_unknown(self, error: TypeError, kwargs: Mapping[str, Any], what: str) -> None:
-        """Raise a better error about a keyword that was passed on and that nobody took: what is known here and there.
+    def name_unknown(self, error: TypeError, args: Iterable[Any], kwargs: Mapping[str, Any], what: str) -> None:
+        """Raise a better error about a keyword that was passed on and that nobody took: where it goes, what is known.
 
         Parameters
         ----------
         error
             What came of the call.
-        kwargs, what
+        args, kwargs, what
             As in :meth:`take`.
 
         Raises
@@ -152,15 +163,23 @@ class Door:
         UnknownArgumentError
             The error is about such a keyword.
         """
-        if not self.takes_more:
-            return
+        homes = self._homes(args, kwargs)
         if isinstance(error, UnknownArgumentError):
             name, further = error.argument, error.known
+            homes = homes or [home for home in (error.home,) if home is not None]
         else:
             found = _UNEXPECTED.search(str(error))
             name, further = (found.group(1) if found else ""), ()
-        if name in kwargs and name not in self.known:
-            raise UnknownArgumentError.among(name, what, (*self.known, *further)) from error
+        if self.takes_more and name in kwargs and name not in self.known:
+            known = (*self.known, *further)
+            raise UnknownArgumentError.of_call(name, kwargs[name], what, known, homes) from error
+        for keyword, passed_on in kwargs.items():
+            home = home_of(name, homes) if isinstance(passed_on, Mapping) and name in passed_on else None
+            if home is not None and home.keyword != keyword:
+                raise UnknownArgumentError.of_call(name, passed_on[name], keyword, (), homes) from error
+
+    def _homes(self, args: Iterable[Any], kwargs: Mapping[str, Any]) -> Sequence[Home]:
+        return homes_among((*args, *kwargs.values(), self._usual))
 
 
 def _taken(name: str, value: object, kind: Kind, or_none: bool) -> Any:
@@ -209,7 +228,7 @@ def checked(function: F) -> F:
         try:
             return function(*args, **kwargs)
         except TypeError as error:
-            door.name_unknown(error, kwargs, what)
+            door.name_unknown(error, args, kwargs, what)
             if str(error).startswith(f"{function.__qualname__}() missing "):
                 raise TypeError(str(error).replace(function.__qualname__, what, 1)) from None
             raise

@@ -31,6 +31,7 @@ from .registry import (
     attrdict,
     data_registry_of,
     field_registry_of,
+    require_known_options,
     require_same_shape_of_setup,
     state_registry_of,
     summary_stats_of,
@@ -105,17 +106,17 @@ class AnnDataManager(Explained):
         AssertionError
             When this manager has an AnnData already.
         KeyError, TypeError, ValueError
-            From the fields: a place that does not exist, counts that are none, cells without a category, unknown
-            categories, missing genes.
+            A place that is not there, counts that are none, unknown categories, missing genes, an unknown option.
         """
         if self.adata is not None:
             raise AssertionError("Existing AnnData object registered with this Manager instance.")
         self._check(adata)
+        require_known_options(self.fields, transfer_kwargs)
         for field in self.fields:
             require_same_shape_of_setup(field, source_registry)
             if not field.is_empty and source_registry is None:
                 field.validate_field(adata)
-        # the mark goes first: if a field fails half way, older managers still see that their columns may be gone
+        # the mark goes first: if a field fails, older managers still see that their columns may be gone
         if UUID not in adata.uns:
             adata.uns[UUID] = str(uuid4())
         adata.uns[MANAGER_UUID] = self.id
@@ -145,8 +146,8 @@ class AnnDataManager(Explained):
         adata_target
             Not a view. A copy of the registered AnnData gets an identity of its own.
         kwargs
-            ``extend_categories=True`` puts unknown categories behind the known ones,
-            ``allow_missing_labels=True`` takes cells as unlabelled when the label column is missing.
+            ``extend_categories=True``: unknown categories go behind the known ones; ``allow_missing_labels=True``:
+            cells are unlabelled when the label column is missing.
 
         Returns
         -------
@@ -162,8 +163,7 @@ class AnnDataManager(Explained):
     def validate(self) -> None:
         """Make sure that the AnnData is as this manager left it.
 
-        When another manager registered it since, the ``_scvi_`` columns are written again, with the categories
-        known here.
+        When another manager registered it since, the ``_scvi_`` columns are written again.
 
         Raises
         ------

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core import checked, unknown_name
+from ..core import UnknownArgumentError, checked, door_of, unknown_name
 from .constants import DATA_REGISTRY, FIELD_REGISTRIES, MOD_KEY, STATE_REGISTRY, SUMMARY_STATS
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ __all__ = [
     "data_registry_of",
     "field_registry_of",
     "names_by_modality",
+    "require_known_options",
     "require_same_shape_of_setup",
     "state_registry_of",
     "summary_stats_of",
@@ -131,6 +132,34 @@ def require_same_shape_of_setup(field: "BaseAnnDataField", source: Mapping[str, 
         raise ValueError(
             f"The source registry {sides[0]} for {field.registry_key!r}, this setup {sides[1]}: set both up alike."
         )
+
+
+_OPTIONS = ("extend_categories", "allow_missing_labels")
+"""Of a registration, whatever the fields are: one without labels may be asked to take cells that have none."""
+
+
+def require_known_options(fields: "Iterable[BaseAnnDataField]", options: Mapping[str, Any]) -> None:
+    """Raise an ``UnknownArgumentError`` for an option that no field's ``transfer_field`` has; a user's may take any.
+
+    Parameters
+    ----------
+    fields
+        Those that are registered.
+    options
+        Keywords for their ``transfer_field``.
+    """
+    known = set(_OPTIONS)
+    for field in fields:
+        for cls in type(vars(field).get("adata_field", field)).__mro__:
+            transfer = vars(cls).get("transfer_field")
+            door = None if transfer is None else door_of(transfer)
+            if door is not None and door.takes_more and not cls.__module__.startswith(__name__.partition(".")[0]):
+                return
+            known |= set() if door is None else set(door.known)
+    known -= {"state_registry", "adata_target"}
+    for name in options:
+        if name not in known:
+            raise UnknownArgumentError.among(name, "transfer_fields", sorted(known))
 
 
 def check_source(fields: "Iterable[BaseAnnDataField]", source: Mapping[str, Any]) -> None:

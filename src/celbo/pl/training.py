@@ -33,7 +33,7 @@ _NAMES: dict[str, tuple[str, str, str]] = {
 
 @checked
 def history(model: BaseModelClass, metric: Metric = "elbo", *, ax: Annotated[Any, AXES] = None) -> "Axes":
-    """Draw a metric of training and of validation by epoch, its best epoch, and the weight of the KL divergence.
+    """Draw a metric of training and of validation by epoch, the epoch kept, and the weight of the KL divergence.
 
     Parameters
     ----------
@@ -47,8 +47,10 @@ def history(model: BaseModelClass, metric: Metric = "elbo", *, ax: Annotated[Any
 
     Returns
     -------
-    The Axes. Training is a solid line, validation a dashed one, the epoch of the least validation a dot. Where the KL
-    divergence had a weight that changed, it is a dotted line with an axis of its own, at the right.
+    The Axes. Training is a solid line, validation a dashed one. A dot is the epoch whose weights the model has, or the
+    epoch of the least validation, called the best, where an older archive does not tell. Epochs are counted from 0, as
+    in ``model.history``. Where the KL divergence had a weight that changed, it is a dotted line with an axis of its
+    own, at the right.
 
     Raises
     ------
@@ -76,9 +78,8 @@ def history(model: BaseModelClass, metric: Metric = "elbo", *, ax: Annotated[Any
     if validation in table:
         _curve(ax, table[validation], VALIDATION, "--", "validation")
         seen = table[validation].dropna()
-        row = int(np.argmin(seen.to_numpy(float)))
-        epoch = int(seen.index[row]) + 1
-        ax.plot([epoch], [seen.iloc[row]], "o", color=VALIDATION, label=f"best epoch: {epoch}")
+        number, said = _marked(seen, model.kept_epoch_)
+        ax.plot([number], [seen[number]], "o", color=VALIDATION, label=f"{said}: {number}")
     if "kl_weight" in table and np.ptp(table["kl_weight"].dropna().to_numpy(float)) > 0:
         _weight(ax, table["kl_weight"])
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -86,9 +87,16 @@ def history(model: BaseModelClass, metric: Metric = "elbo", *, ax: Annotated[Any
     return ax
 
 
+def _marked(validation: pd.Series, kept_epoch: int | None) -> tuple[int, str]:
+    """The validated epoch to mark: that of the model's weights, where it is known."""
+    if kept_epoch is None:
+        return int(validation.index[int(np.argmin(validation.to_numpy(float)))]), "best epoch"
+    return int(max(epoch for epoch in validation.index if epoch <= kept_epoch)), "epoch whose weights were kept"
+
+
 def _curve(ax: "Axes", values: pd.Series, colour: str, line: str, label: str) -> None:
     seen = values.dropna()
-    ax.plot(np.asarray(seen.index) + 1, seen.to_numpy(float), color=colour, linestyle=line, label=label)
+    ax.plot(np.asarray(seen.index), seen.to_numpy(float), color=colour, linestyle=line, label=label)
 
 
 def _weight(ax: "Axes", weight: pd.Series) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from anndata import AnnData
 
 from ..core import REGISTRY_KEYS, checked
+from ..core.homes import usually
 from ..core.kinds import Number, Text
 from ..external import SOLO
 from ..model import SCVI
@@ -17,6 +18,7 @@ __all__ = ["doublets"]
 
 
 @checked
+@usually(SCVI)
 def doublets(
     adata: AnnData,
     batch_key: str | None = None,

@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal
 from anndata import AnnData
 
 from ..core import checked, unknown_name
+from ..core.homes import usually
 from ..core.kinds import Text
+from ..model import SCVI
 from ..verbs.keys import keep, note, ready
 from .fitted import KEYWORDS, MODEL, fitted
 
@@ -14,6 +16,7 @@ __all__ = ["denoise"]
 
 
 @checked
+@usually(SCVI)
 def denoise(
     adata: AnnData,
     batch_key: str | None = None,

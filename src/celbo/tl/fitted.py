@@ -6,7 +6,8 @@ from typing import Any
 
 from anndata import AnnData
 
-from ..core import ArgumentError, unknown_name
+from ..core import UnknownArgumentError, unknown_name
+from ..core.homes import home_of, homes_among
 from ..core.kinds import Instance
 from ..external import DRVI, POISSONVI, JointEmbeddingSCVI, SysVI
 from ..model import PEAKVI, SCANVI, SCVI, TOTALVI, LinearSCVI
@@ -47,6 +48,8 @@ _GIVEN: Mapping[str, str] = {
     "differential_expression": "differential expression of counts",
 }
 """Verb -> what it gives."""
+
+_PASSES_ON = ("model_kwargs", "train_kwargs")
 
 _OF_NO_EXPRESSION = (PEAKVI, POISSONVI, SysVI)
 """They answer these verbs on a scale of their own: accessibility, values that were normalised before."""
@@ -91,7 +94,7 @@ def fitted(
     ------
     ValueError
         An unknown name; a model without the verb; arguments for the making of a model that is trained already.
-    ArgumentError
+    UnknownArgumentError
         An argument of ``train`` or of the class among those of ``setup_anndata``; the message says where it goes.
     """
     cls: Any = type(model) if isinstance(model, BaseModelClass) else _named(model) if isinstance(model, str) else model
@@ -114,16 +117,10 @@ def fitted(
 
 def _require_of_setup(cls: Any, given: Mapping[str, Any]) -> None:
     """Refuse what goes to ``train`` or to the class; names that nobody knows are left to ``setup_anndata``."""
-    places = {
-        "train_kwargs": ("train", signature(cls.train)),
-        "model_kwargs": (cls.__name__, signature(cls.__init__)),
-    }
+    known, homes = signature(cls.setup_anndata).parameters, homes_among((cls,))
     for name, value in given.items():
-        if name in signature(cls.setup_anndata).parameters:
-            continue
-        for keyword, (owner, known) in places.items():
-            if name in known.parameters:
-                raise ArgumentError.belonging(name, value, owner, keyword)
+        if name not in known and home_of(name, homes) is not None:
+            raise UnknownArgumentError.of_call(name, value, f"{cls.__name__}.setup_anndata", _PASSES_ON, homes)
 
 
 def _named(name: str) -> type[BaseModelClass]:

@@ -7,7 +7,9 @@ import pandas as pd
 from anndata import AnnData
 
 from ..core import checked
+from ..core.homes import usually
 from ..core.kinds import Text
+from ..model import SCANVI
 from ..verbs.keys import keep, note, ready
 from .fitted import KEYWORDS, MODEL, fitted, is_trained
 
@@ -15,6 +17,7 @@ __all__ = ["annotate", "write_labels"]
 
 
 @checked
+@usually(SCANVI)
 def annotate(
     adata: AnnData,
     labels_key: str | None = None,

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from ..core import ArgumentError, UnknownArgumentError, checked, door_of
+from ..core import checked
 from ..dataloaders.base import as_data_module
 from . import lightning
 from .config import LIGHTNING_ONLY, TO_GO_ON, KwargsLike, merge_kwargs, needs_lightning
@@ -57,11 +57,7 @@ class TrainRunner:
         self.model, self.training_plan, self.data_splitter = model, training_plan, data_splitter
         if training_plan.reduce_lr_on_plateau:
             kwargs.setdefault("learning_rate_monitor", True)
-        try:
-            self.trainer = _make_trainer(self._trainer_cls, kwargs)
-        except UnknownArgumentError as error:
-            _say_where_it_goes(error.argument, kwargs.get(error.argument), training_plan, model)
-            raise
+        self.trainer = _make_trainer(self._trainer_cls, kwargs)
 
     def __call__(self) -> None:
         """Train."""
@@ -98,15 +94,6 @@ class TrainRunner:
         fields = {field.registry_key: field for field in self.model.adata_manager.fields if not field.is_empty}
         places = [where for key in keys if key in fields for where in fields[key].places]
         return f" The values come from {', '.join(places)}." if places else ""
-
-
-def _say_where_it_goes(name: str, value: object, plan: Plan, model: object) -> None:
-    """Raise an ``ArgumentError`` for what is no argument of the trainer, but one of the plan or of the model."""
-    if name in door_of(type(plan).__init__).known:
-        raise ArgumentError.belonging(name, value, "the plan", "plan_kwargs")
-    owner = type(model).__name__
-    if name in door_of(type(model).__init__).known:
-        raise ArgumentError.of(name, f"{name} is an argument of {owner}, not of train: {owner}(adata, {name}=...).")
 
 
 def _make_trainer(trainer_cls: type[Trainer], kwargs: dict[str, Any]) -> Trainer:

@@ -7,7 +7,7 @@ import pandas as pd
 from anndata import AnnData
 
 from ... import posterior
-from ...core import ArgumentError, checked_methods, settings
+from ...core import ArgumentError, checked_methods, door_of, settings
 from ...core.kinds import Number
 from ...ops.random import fresh_seed
 from ...verbs.cells import Asked, asked
@@ -208,6 +208,7 @@ class MRVIMixin(CounterfactualMixin):
         (400, 1)
         """
         self._check_if_trained(warn=False)
+        door_of(type(self).get_outlier_cell_sample_pairs).take((self,), filter_samples_kwargs, "MRVI's samples")
         cells = asked(self, adata, None, batch_size)
         code = self._codes(cells)
         if not sample_cov_keys:

@@ -10,6 +10,7 @@ from uuid import uuid4
 from anndata import AnnData
 
 from ...core import DataMismatchError, checked_methods, door_of, settings
+from ...core.homes import Home
 from ...data import AnnDataManager, summary_stats_of
 from ...data.access import is_mudata
 from ...data.fields import BaseAnnDataField
@@ -18,6 +19,7 @@ from ...module.base import BaseModuleClass
 from ...posterior.output import EXPRESSION, Output
 from .archived import ArchivedModel
 from .face import keep_manager, kept_manager
+from .homes import argument_homes
 from .made_with import (
     arguments_for,
     build_module,
@@ -45,12 +47,12 @@ class _ModelMeta(ABCMeta):
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         door = door_of(cls.__init__)  # type: ignore[misc]
-        (_, *args), kwargs = door.take((None, *args), kwargs, cls.__name__)  # type: ignore[assignment]
+        (_, *args), kwargs = door.take((cls, *args), kwargs, cls.__name__)  # type: ignore[assignment]
         try:
             with drawing_weights():
                 return super().__call__(*args, **kwargs)
         except TypeError as error:
-            door.name_unknown(error, kwargs, cls.__name__)
+            door.name_unknown(error, (cls, *args), kwargs, cls.__name__)
             raise
 
 
@@ -119,6 +121,10 @@ class BaseModelClass(ArchivedModel, metaclass=_ModelMeta):
         self._take_data(adata, registry)
         if type(self).__init__ is BaseModelClass.__init__ and self._module_cls is not None:
             self._build_module()
+
+    @classmethod
+    def _argument_homes(cls) -> list[Home]:
+        return argument_homes(cls)
 
     def _take_data(self, adata: AnnData | None, registry: Mapping[str, Any] | None) -> None:
         if adata is not None:

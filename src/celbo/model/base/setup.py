@@ -11,6 +11,7 @@ import numpy as np
 from anndata import AnnData
 
 from ...core import ArgumentError, UnknownArgumentError, door_of
+from ...core.homes import homes_among
 from ...data import AnnDataManager
 from ...data.access import is_mudata
 from ...data.fields import BaseAnnDataField
@@ -94,7 +95,7 @@ def setup_method(fields_of: Callable[..., Sequence[BaseAnnDataField]]) -> Callab
         what = f"{cls.__name__}.{fields_of.__name__}"
         for name in kwargs:
             if name not in own:
-                raise UnknownArgumentError.among(name, what, own)
+                raise UnknownArgumentError.of_call(name, kwargs[name], what, own, homes_among((cls,)))
         args, kwargs = door_of(fields_of).take((cls, adata, *args), kwargs, what)
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
