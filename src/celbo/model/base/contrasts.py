@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
+from ...core import checked_methods
 from ...core.kinds import Number
 from ...dataloaders.contrasts import ContrastiveDataSplitter
 from ...train.method import PASSED_ON, SPLIT, WHERE, Argument, training
@@ -36,6 +37,7 @@ def _prepared(model: object, options: dict[str, Any]) -> dict[str, Any]:
     return options | {"datasplitter_kwargs": sets | (options.get("datasplitter_kwargs") or {})}
 
 
+@checked_methods
 class ContrastTrainingMixin(UnsupervisedTrainingMixin):
     """Training on pairs of background and target cells."""
 
