@@ -8,8 +8,8 @@ from torch import nn
 
 from celbo.module.base import BaseModuleClass, LossOutput
 from celbo.store.mapped import put
-from celbo.train import NonFiniteLossError, TrainingPlan
-from celbo.train.nonfinite import copy_weights, first_weights, kept
+from celbo.train import Callback, NonFiniteLossError, TrainingPlan
+from celbo.train.nonfinite import FiniteGuard, copy_weights, first_weights, kept
 
 
 @pytest.fixture(params=["in memory", "on disk"], autouse=True)
@@ -61,6 +61,34 @@ def test_running_means_stay_finite(fit, x_n3, batches):
     with pytest.raises(NonFiniteLossError):
         fit(TrainingPlan(module), train=batches(x_n3[:60]), retries=2)
     assert all_finite(module)
+
+
+def test_bad_data_after_weights_that_diverged(fit, x_n3, batches):
+    """No copy of the weights is kept in a run that may start again: it ends with those that it began with."""
+
+    class Spoils(Callback):
+        def on_train_batch_end(self, trainer, plan, *args):
+            with torch.no_grad():
+                plan.module.linear.weight.fill_(torch.nan)
+
+    x_n3[21, 1] = torch.nan
+    module = Net()
+    start = {name: value.clone() for name, value in module.state_dict().items()}
+    with pytest.raises(NonFiniteLossError, match="input 'X'"):
+        fit(TrainingPlan(module), train=batches(x_n3[:60]), retries=2, callbacks=Spoils())
+    assert all(torch.equal(value, start[name]) for name, value in module.state_dict().items())
+
+
+def test_a_run_that_may_start_again_keeps_no_weights():
+    keeping, restarting = (FiniteGuard(Net(), may_retry=may) for may in (False, True))
+    for guard in (keeping, restarting):
+        guard.start_epoch()
+    assert len(keeping._weights) == 7
+    assert {name.split(".")[1] for name in restarting._weights} == {
+        "running_mean",
+        "running_var",
+        "num_batches_tracked",
+    }
 
 
 class Diverging(TrainingPlan):

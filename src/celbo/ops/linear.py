@@ -124,20 +124,21 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
+        needs_x, needs_weight, _ = ctx.needs_input_grad  # counts need no gradient, and so no weight on the way back
+        ctx.save_for_backward(x if needs_weight else None, weight if needs_x else None)
         return _product(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, grad_no: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         grad_no = grad_no.contiguous()
-        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
         if torch.is_grad_enabled():  # create_graph=True: the gradients must have gradients themselves
-            grad_x, grad_weight = grad_no @ weight, grad_no.t() @ x
+            grad_x = None if weight is None else grad_no @ weight
+            grad_weight = None if x is None else grad_no.t() @ x
         else:
-            grad_x = _product(grad_no, weight.t()) if needs_x else None
-            grad_weight = _weight_gradient(grad_no, x) if needs_weight else None
-        return grad_x, grad_weight, grad_no.sum(0) if needs_bias else None
+            grad_x = None if weight is None else _product(grad_no, weight.t())
+            grad_weight = None if x is None else _weight_gradient(grad_no, x)
+        return grad_x, grad_weight, grad_no.sum(0) if ctx.needs_input_grad[2] else None
 
 
 def _weight_gradient(grad_no: Tensor, x: Tensor) -> Tensor:

@@ -180,8 +180,18 @@ class FiniteGuard:
         self._has_said = False
 
     def start_epoch(self) -> None:
-        """Keep a copy of weights and buffers (the running means of batch normalisation too), if they are finite."""
-        if self._weights_are_finite():
+        """Keep a copy of weights and buffers (the running means of batch normalisation too), if they are finite.
+
+        Of a run that may start again, and whose losses are looked at before each step, only the buffers: a minibatch
+        that is not finite itself spoils these alone, and after any other the run starts again.
+        """
+        if not self.weights_are_finite():
+            return
+        if self.may_retry and self.check_every == 1:
+            trained = {name for name, _ in self.module.named_parameters(remove_duplicate=False)}
+            state = self.module.state_dict().items()
+            self._weights = {name: kept(value) for name, value in state if name not in trained}
+        else:
             self._weights = copy_weights(self.module, self._weights)
 
     def check(self, loss: Tensor, record: LossOutput | None, batch: Any, batch_idx: int, rows: Any, where: str) -> None:
@@ -201,8 +211,8 @@ class FiniteGuard:
         else:
             error = explain_nonfinite(self.module, loss, record, batch, rows, where)
         error.from_data = self._any_process(error.from_data)
-        if self._weights and not self._weights_are_finite():
-            self.module.load_state_dict(self._weights)
+        if self._weights and not self.weights_are_finite():
+            self.module.load_state_dict(self._weights, strict=False)
         raise error
 
     def check_validation(self, elbo: float | None, where: str) -> None:
@@ -229,7 +239,8 @@ class FiniteGuard:
             self._has_said = True
             logger.warning(f"At {where} {found} Try a smaller plan_kwargs={{'lr': ...}} or gradient_clip_val=10.")
 
-    def _weights_are_finite(self) -> bool:
+    def weights_are_finite(self) -> bool:
+        """Whether the weights and buffers are."""
         floats = [t for t in self.module.state_dict().values() if t.is_floating_point() and t.numel()]
         if not floats:
             return True

@@ -228,6 +228,8 @@ class Attempts:
                 return trainer.run_once()
             except NonFiniteLossError as error:
                 if self.number == trainer.retries or error.from_data:
+                    if self.weights and not trainer.guard.weights_are_finite():
+                        trainer.raw_module.load_state_dict(self.weights)
                     raise
                 self._begin_again(error)
 
