@@ -1,13 +1,16 @@
-"""Whole default trainings of models of one modality, in processor time, and what they find on simulated cells.
+"""Whole default trainings of models, in processor time, and what they find on simulated cells.
 
 ``python -m benchmarks.default_trainings --models ContrastiveVI SysVI --data FOLDER [--cells N] [--seeds N]``
 
-``--package scvi``, in an environment with scvi-tools, trains its models on the files that celbo left in the folder.
-Set ``OMP_NUM_THREADS=1``.
+``--package scvi``, in an environment with scvi-tools, trains its models on the files that celbo left in the folder. The
+times of both packages for the same cells and seeds are compared. Set ``OMP_NUM_THREADS=1``.
 """
 
 import argparse
 import importlib
+import itertools
+import json
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +19,7 @@ from typing import Any, NamedTuple
 import anndata
 import numpy as np
 import pandas as pd
+from scipy.stats import spearmanr
 
 from . import common
 
@@ -163,6 +167,33 @@ def _between_samples(model: Any, adata: anndata.AnnData) -> Figures:
     }
 
 
+def _tree(n_cells: int, seed: int) -> anndata.AnnData:
+    from .trajectories import simulate_tree
+
+    return simulate_tree(n_cells, seed=seed)
+
+
+def _place_on_way(latent_nk: np.ndarray, means_pk: np.ndarray) -> np.ndarray:
+    """Length of the way through these means up to its point nearest to each cell."""
+    points = np.concatenate([np.linspace(*ends, 50, endpoint=False) for ends in itertools.pairwise(means_pk)])
+    length = np.r_[0, np.linalg.norm(np.diff(points, axis=0), axis=1).cumsum()]
+    return length[((latent_nk[:, None] - points) ** 2).sum(-1).argmin(1)]
+
+
+def _times(model: Any, adata: anndata.AnnData) -> Figures:
+    found = {}
+    cluster_n, branch_n = adata.obs["cluster"].astype(str), adata.obs["branch"].astype(str)
+    for what, is_z in (("v", False), ("z", True)):
+        latent_nk, correlations = model.get_latent_representation(give_z=is_z), []
+        for branch in branch_n.unique():
+            names = sorted({name for name in cluster_n if name.startswith(branch)})
+            means = np.stack([latent_nk[cluster_n == name].mean(0) for name in ["stem", *names]])
+            own = (branch_n == branch).to_numpy()
+            correlations.append(spearmanr(_place_on_way(latent_nk[own], means), adata.obs["time"][own])[0])
+        found[f"rank correlation of time, {what}"] = float(np.mean(correlations))
+    return found
+
+
 class Case(NamedTuple):
     """A model, data of known truth, and what it is asked.
 
@@ -215,6 +246,7 @@ CASES: Mapping[str, Case] = {
     "METHYLVI": Case("METHYLVI", _methylomes, _READS, _methylated),
     "METHYLANVI": Case("METHYLANVI", _methylomes, _READS | _LABELS, _labelled),
     "MRVI": Case("MRVI", _samples, {"sample_key": "sample", "batch_key": "batch"}, _between_samples),
+    "Decipher": Case("Decipher", _tree, {}, _times),
 }
 
 
@@ -240,16 +272,33 @@ def figures(package: str, name: str, data: Any, seed: int, options: dict[str, An
     (cls.setup_mudata if "METHYL" in name else cls.setup_anndata)(data, **setup)
     if not is_celbo:
         importlib.import_module("scvi").settings.seed = seed
+        if "pyro" in sys.modules:  # whose store would hand the weights of one model to the next
+            sys.modules["pyro"].clear_param_store()
     model = cls(data, **case.init(data))
     quiet = {"seed": seed, "verbose": 0} if is_celbo else {"enable_progress_bar": False}
     start = time.process_time()
     model.train(*case.sets(data), accelerator="cpu", **quiet, **options)
     seconds = time.process_time() - start
-    history = model.history
+    losses = [model.history[name] for name in ("train_loss_epoch", "train_loss", "elbo_train") if name in model.history]
     return {
         "processor time, s": seconds,
-        "epochs": len(next(iter(history[key] for key in ("train_loss_epoch", "train_loss") if key in history))),
+        "epochs": len(losses[0]),
     } | case.figures(model, data)
+
+
+def _beside(folder: Path, package: str, name: str, seeds: range, n_cells: int, runs: list[Figures]) -> str | None:
+    """Keep the seconds of one package; how many times those of scvi-tools they are, where both are known."""
+
+    def kept(of: str) -> Path:
+        return folder / f"{name} {n_cells} {seeds.start} {len(seeds)} {of}.json"
+
+    kept(package).write_text(json.dumps([run["processor time, s"] for run in runs]))
+    if not (kept("celbo").exists() and kept("scvi").exists()):
+        return None
+    celbo, scvi = (json.loads(kept(of).read_text()) for of in ("celbo", "scvi"))
+    ratios = [a / b for a, b in zip(celbo, scvi, strict=True)]
+    shown = " ".join(f"{ratio:.3f}" for ratio in ratios)
+    return f"  {'times the processor time of scvi-tools':45} {np.median(ratios):8.3f}   {shown}"
 
 
 def main() -> None:
@@ -279,6 +328,8 @@ def main() -> None:
         for figure in runs[0]:
             values = [run[figure] for run in runs]
             print(f"  {figure:45} {np.median(values):8.3f}   " + " ".join(f"{value:.3f}" for value in values))
+        if ratio := _beside(given.data, given.package, name, seeds, given.cells, runs):
+            print(ratio)
 
 
 if __name__ == "__main__":

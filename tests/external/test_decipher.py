@@ -18,6 +18,7 @@ from celbo.external.decipher import DecipherModule, perturbation_shifts
 from celbo.external.decipher.plots import plot_gene_patterns, plot_shifts, plot_trajectories
 from celbo.external.decipher.utils import Trajectory, rotate_decipher_components
 from celbo.ops.random import private_rng
+from celbo.train.method import without_pyro
 
 TRAIN = {"max_epochs": 2, "seed": 0, "verbose": 0, "accelerator": "cpu"}
 PATHS = {
@@ -256,6 +257,16 @@ def test_scvi_tools_reads_what_is_exported(fitted, tmp_path, peer_python):
     theirs = np.load(tmp_path / "out.npz")
     np.testing.assert_allclose(theirs["v"], fitted.get_latent_representation(), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(theirs["theta"], fitted.module.px_r.detach().exp(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("n_cells", "epochs"), [(300, 1000), (40_000, 500)])
+def test_classic_takes_the_epochs_of_scvi_tools(n_cells, epochs):
+    """There models of Pyro train for up to 1,000 epochs, others for 400."""
+    model = Decipher.__new__(Decipher)
+    model._adata = ad.AnnData(np.zeros((n_cells, 0), np.float32))
+    options = {"training_plan": None, "recipe": "classic", "max_epochs": None}
+    for given, expected in (({}, epochs), ({"max_epochs": 3}, 3), ({"recipe": None}, None)):
+        assert without_pyro(model, options | given)["max_epochs"] == expected
 
 
 def test_time_follows_the_order_of_real_clusters(shared_dir):

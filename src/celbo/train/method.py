@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from .config import KwargsLike, merge_kwargs
+from .plans.schedules import max_epochs_classic
 from .recipes import default_recipe, find_recipe
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "WHERE",
     "Argument",
     "training",
+    "with_pyros_epochs",
     "without_pyro",
 ]
 
@@ -61,11 +63,22 @@ NO_PYRO = Argument(Any, "Must be None: a plan of Pyro's has nothing to train her
 """The argument ``training_plan`` of models that scvi-tools trains by Pyro."""
 
 
-def without_pyro(model: object, options: dict[str, Any]) -> dict[str, Any]:
+def without_pyro(model: Any, options: dict[str, Any]) -> dict[str, Any]:
     """Arguments without a plan of Pyro's, which is refused (``TypeError``): the ``prepare`` of such models."""
     if (plan := options.pop("training_plan")) is not None:
         name = type(model).__name__
         raise TypeError(f"{name} is trained without Pyro: give plan_kwargs= instead of training_plan={plan!r}.")
+    return with_pyros_epochs(model, options)
+
+
+_PYROS_EPOCHS = 1000
+
+
+def with_pyros_epochs(model: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Arguments with the epochs that scvi-tools gives its models of Pyro, where ``classic`` is to say: up to 1,000."""
+    recipe = options["recipe"] or default_recipe(type(model), model._training_plan_cls)
+    if options["max_epochs"] is None and recipe == "classic" and model.adata is not None:
+        options = options | {"max_epochs": max_epochs_classic(model.adata.n_obs, _PYROS_EPOCHS)}
     return options
 
 

@@ -17,7 +17,7 @@ from ...core.kinds import Whole
 from ...module.base.pyro import pyro_for
 from ...train.callbacks import Callback
 from ...train.config import as_list
-from ...train.method import SPLIT, Argument, training
+from ...train.method import SPLIT, Argument, training, with_pyros_epochs
 from ...train.plans.pyro import PyroTrainingPlan
 from .archives.archive import pick_device
 from .face import ModelFace
@@ -88,7 +88,7 @@ def _options(model: Trainable, options: dict[str, Any]) -> dict[str, Any]:
     if options["batch_size"] is None:
         options["batch_size"] = model.summary_stats["n_cells"]
     callbacks = [PyroJitGuideWarmup(), *as_list(options.pop("callbacks", None))]
-    return options | {"plan_kwargs": given, "callbacks": callbacks}
+    return with_pyros_epochs(model, options) | {"plan_kwargs": given, "callbacks": callbacks}
 
 
 class PyroSviTrainMixin(UnsupervisedTrainingMixin):
