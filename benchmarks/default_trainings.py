@@ -32,21 +32,46 @@ def _near(z_nk: np.ndarray, labels: "pd.Series[str]") -> float:
     return common.neighbours_of_their_own(z_nk, labels.astype(str).to_numpy())
 
 
-def two_perturbations(n_cells: int, seed: int, n_genes: int = 150, n_types: int = 4) -> anndata.AnnData:
-    """Cells of four types in two batches; in the second half each is under one of two perturbations of 20 genes."""
+def two_perturbations(
+    n_cells: int, seed: int, n_genes: int = 150, n_types: int = 4, n_perturbations: int = 2, of_genes: int = 2
+) -> anndata.AnnData:
+    """Cells of four types in two batches; in the second half each is under one of two perturbations of 20 genes.
+
+    Of more perturbations the first ``of_genes`` are of genes.
+    """
     rng = np.random.default_rng(seed)
     profile_tg = rng.gamma(1.0, size=n_genes) * np.exp(rng.normal(0, 1, (n_types, n_genes)))
     kind, is_target = rng.integers(n_types, size=n_cells), np.arange(n_cells) >= n_cells // 2
-    perturbation = np.where(is_target, rng.integers(1, 3, size=n_cells), 0)
+    perturbation = np.where(is_target, rng.integers(1, 1 + n_perturbations, size=n_cells), 0)
     batch = rng.integers(2, size=n_cells)
     profile_ng = profile_tg[kind] * np.exp(rng.normal(0, 0.2, (2, n_genes)))[batch]
-    for k in (1, 2):
+    for k in range(1, 1 + of_genes):
         profile_ng[np.ix_(perturbation == k, rng.choice(n_genes, 20, replace=False))] *= np.e
     profile_ng /= profile_ng.sum(1, keepdims=True)
     library_n = np.exp(rng.normal(np.log(1000), 0.3, n_cells))
     adata = anndata.AnnData(rng.poisson(rng.gamma(5.0, library_n[:, None] * profile_ng / 5.0)).astype(np.float32))
     for name, code in (("type", kind), ("perturbation", perturbation), ("batch", batch), ("is_target", is_target)):
         adata.obs[name] = pd.Categorical([f"{name}_{int(k)}" for k in code])
+    return adata
+
+
+def perturbed_cite_seq(n_cells: int, seed: int, n_proteins: int = 24, n_perturbed: int = 8) -> anndata.AnnData:
+    """The same with proteins; a perturbation is of 20 genes, the second of eight proteins, the third of nothing.
+
+    Foreground is five times the background. Proteins have it in about half of the types, and the last eight under
+    the second perturbation alone.
+    """
+    adata = two_perturbations(n_cells, seed, n_perturbations=3, of_genes=1)
+    rng = np.random.default_rng([seed, 1])
+    kind, batch = (adata.obs[name].cat.codes.to_numpy() for name in ("type", "batch"))
+    is_fore_np = (rng.random((4, n_proteins)) < 0.5)[kind]
+    is_fore_np[:, -n_perturbed:] = (adata.obs["perturbation"] == "perturbation_2").to_numpy()[:, None]
+    capture_bp = np.exp(rng.normal(0, 0.2, (2, n_proteins)))
+    mean_np = rng.lognormal(1.5, 0.4, (n_cells, n_proteins)) * capture_bp[batch] * np.where(is_fore_np, 5.0, 1.0)
+    counts_np = rng.poisson(rng.gamma(5, mean_np / 5)).astype(np.float32)
+    names = [f"protein_{p}" for p in range(n_proteins)]
+    adata.obsm["protein"] = pd.DataFrame(counts_np, adata.obs_names, names)
+    adata.obsm["foreground"] = is_fore_np
     return adata
 
 
@@ -62,6 +87,21 @@ def _contrast(model: Any, adata: anndata.AnnData) -> Figures:
         z_nk = model.get_latent_representation(indices=target, representation_kind=kind)
         for what in ("perturbation", "type"):
             found[f"{kind} latents, neighbours of the same {what}"] = _near(z_nk, adata.obs[what].iloc[target])
+    return found
+
+
+def _contrast_of_both(model: Any, adata: anndata.AnnData) -> Figures:
+    """Of the cells under the first two perturbations; and whether that of proteins is told from none."""
+    target = _sets(adata)[1]
+    of = adata.obs["perturbation"].iloc[target]
+    is_perturbed, may_be = (of != "perturbation_3").to_numpy(), (of != "perturbation_1").to_numpy()
+    found = {}
+    for kind in ("salient", "background"):
+        z_nk = model.get_latent_representation(indices=target, representation_kind=kind)
+        for what in ("perturbation", "type"):
+            labels = adata.obs[what].iloc[target]
+            found[f"{kind} latents, neighbours of the same {what}"] = _near(z_nk[is_perturbed], labels[is_perturbed])
+        found[f"{kind} latents, that of proteins from none"] = _near(z_nk[may_be], of[may_be])
     return found
 
 
@@ -230,6 +270,16 @@ def _with_ambient(adata: anndata.AnnData) -> dict[str, Any]:
 
 CASES: Mapping[str, Case] = {
     "ContrastiveVI": Case("ContrastiveVI", two_perturbations, {"batch_key": "batch"}, _contrast, sets=_sets),
+    "ContrastiveTOTALVI": Case(
+        "ContrastiveTOTALVI",
+        perturbed_cite_seq,
+        {"protein_expression_obsm_key": "protein", "batch_key": "batch"},
+        _contrast_of_both,
+        sets=_sets,
+    ),
+    "ContrastiveVI of CITE-seq": Case(
+        "ContrastiveVI", perturbed_cite_seq, {"batch_key": "batch"}, _contrast_of_both, sets=_sets
+    ),
     "SysVI": Case(
         "SysVI",
         lambda n, seed: two_systems(n, seed, marker_strength=2.5, batch_strength=1),

@@ -23,6 +23,7 @@ from celbo.external import (
     SOLO,
     VELOVI,
     CellAssign,
+    ContrastiveTOTALVI,
     ContrastiveVI,
     RNAStereoscope,
     SpatialStereoscope,
@@ -225,6 +226,18 @@ def contrastivevi():
     ]
 
 
+def contrastivetotalvi():
+    adata = data()
+    ContrastiveTOTALVI.setup_anndata(adata, "protein_expression", batch_key="batch")
+    model = ContrastiveTOTALVI(adata, n_hidden=6, n_salient_latent=3)
+    half = adata.n_obs // 2
+    model.train(np.arange(half), np.arange(half, adata.n_obs), **TRAIN)
+    return model, [
+        lambda: model.get_normalized_expression(n_samples=2),
+        lambda: model.get_latent_representation(give_mean=False),
+    ]
+
+
 def mrvi():
     adata = data()
     MRVI.setup_anndata(adata, sample_key="batch")
@@ -307,6 +320,7 @@ KINDS = [
     markers,
     scar,
     contrastivevi,
+    contrastivetotalvi,
     mrvi,
     scviva,
     resolvi,

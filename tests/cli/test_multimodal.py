@@ -16,6 +16,7 @@ import scipy.sparse as sp
 from typer.testing import CliRunner
 
 from celbo.cli import app
+from celbo.cli.models import MODELS
 from celbo.data import open_mudata
 from celbo.data.multimodal import feature_tables
 from celbo.external import TOTALANVI
@@ -83,6 +84,7 @@ def run(*args):
 RUNS = {
     "totalvi": ("cite.h5mu", ["--batch-key", "batch"]),
     "totalanvi": ("cite.h5mu", ["--labels-key", "known", "--unlabeled-category", "Unknown"]),
+    "contrastivetotalvi": ("cite.h5mu", ["--background-key", "batch", "--background-category", "one"]),
     "multivi": ("multiome.h5mu", ["--batch-key", "donor"]),
 }
 
@@ -141,7 +143,7 @@ def query(place):
     return folder
 
 
-@pytest.mark.parametrize("model", RUNS)
+@pytest.mark.parametrize("model", [model for model in RUNS if MODELS[model].maps])
 def test_a_query_is_mapped(place, runs, query, tmp_path, model):
     name, _ = RUNS[model]
     done = run("map", runs[model].folder, query / name, "--max-epochs", 1, "--seed", 0, "-o", tmp_path / "m.h5ad")

@@ -22,6 +22,7 @@ from celbo.external import (
     TOTALANVI,
     VELOVI,
     CellAssign,
+    ContrastiveTOTALVI,
     ContrastiveVI,
     Decipher,
     JointEmbeddingSCVI,
@@ -197,6 +198,8 @@ def test_contract_of_background_and_target():
     sets = {"background_indices": list(range(20)), "target_indices": list(range(20, 40))}
     init = {"n_hidden": 6, "n_background_latent": 3, "n_salient_latent": 2}
     check_model(ContrastiveVI, data, setup={"batch_key": "batch"}, init=init, train=sets)
+    setup = {"protein_expression_obsm_key": "protein_expression", "batch_key": "batch"}
+    check_model(ContrastiveTOTALVI, functools.partial(data, n_proteins=8), setup=setup, init=init, train=sets)
 
 
 NOT_OF_ONE_ADATA = {

@@ -14,7 +14,18 @@ from pathlib import Path
 import pytest
 
 from celbo import external, model
-from celbo.external import CYTOVI, DIAGVI, GIMVI, METHYLVI, MRVI, RESOLVI, SCVIVA, VELOVI, ContrastiveVI
+from celbo.external import (
+    CYTOVI,
+    DIAGVI,
+    GIMVI,
+    METHYLVI,
+    MRVI,
+    RESOLVI,
+    SCVIVA,
+    VELOVI,
+    ContrastiveTOTALVI,
+    ContrastiveVI,
+)
 from celbo.model import MULTIVI, PEAKVI, SCANVI, SCVI, TOTALVI, DestVI
 from celbo.model.base import BaseModelClass
 from celbo.report.summary import summarise
@@ -26,6 +37,7 @@ MODELS = {
     "AccessibilityMixin": PEAKVI,
     "BaseMudataMinifiedModeModelClass": MULTIVI,
     "ContrastiveMixin": ContrastiveVI,
+    "ContrastiveTOTALMixin": ContrastiveTOTALVI,
     "CounterfactualMixin": MRVI,
     "CytometryMixin": CYTOVI,
     "DifferencesMixin": RESOLVI,

@@ -243,6 +243,16 @@ CHOICES: tuple[Choice, ...] = (
         "labels with probabilities, and what TOTALVI gives",
     ),
     Choice(
+        "external/contrastivetotalvi/model.py",
+        ("external.ContrastiveTOTALVI",),
+        TWO,
+        (Need.RNA, Need.PROTEINS),
+        "as TOTALVI; which cells are background and which are targets",
+        "two latent spaces, what is shared and what only targets have, and what TOTALVI gives",
+        brings="which cells are background, which targets",
+        takes_raw=False,
+    ),
+    Choice(
         "model/multivi.py",
         ("model.MULTIVI",),
         TWO,

@@ -62,9 +62,10 @@ Model = Annotated[
     str,
     typer.Option(
         help="scvi, joint_embedding, drvi, linear_scvi, scanvi, autozi, lda, decipher, cellassign, solo, scar, sysvi, "
-        "mrvi, contrastivevi, velovi, resolvi or scviva; of genes and proteins totalvi or totalanvi; of regions "
-        "peakvi, poissonvi or scbasset; of several of the three multivi; of markers by cytometry cytovi; of "
-        "methylation methylvi or methylanvi; of a tissue and a --reference gimvi or tangram; of two modalities diagvi."
+        "mrvi, contrastivevi, velovi, resolvi or scviva; of genes and proteins totalvi, totalanvi or "
+        "contrastivetotalvi; of regions peakvi, poissonvi or scbasset; of several of the three multivi; of markers by "
+        "cytometry cytovi; of methylation methylvi or methylanvi; of a tissue and a --reference gimvi or tangram; of "
+        "two modalities diagvi."
     ),
 ]
 Markers = Annotated[Path | None, typer.Option(help="cellassign: .csv of genes by cell types, 1 for a marker, else 0.")]
@@ -88,7 +89,8 @@ Pairs = Annotated[
 ]
 SampleKey = Annotated[str | None, typer.Option(help="mrvi, cytovi: column of obs with the sample of each cell.")]
 BackgroundKey = Annotated[
-    str | None, typer.Option(help="contrastivevi: column of obs that tells background cells from targets.")
+    str | None,
+    typer.Option(help="contrastivevi, contrastivetotalvi: column of obs that tells background cells."),
 ]
 Context = Annotated[list[str] | None, typer.Option(help="methylvi: modality; repeatable.", show_default="all")]
 SpatialKey = Annotated[

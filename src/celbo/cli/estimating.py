@@ -43,6 +43,7 @@ COST: Mapping[str, float] = {
     "scar": 1.6,
     "mrvi": 1.8,
     "contrastivevi": 1.0,
+    "contrastivetotalvi": 2.5,
     "cytovi": 0.9,
     "velovi": 18.0,
     "methylvi": 1.8,

@@ -196,8 +196,8 @@ class Kind:
 
     @property
     def maps(self) -> bool:
-        """Whether it takes queries: new cells, of new batches too."""
-        return issubclass(self.cls, ArchesMixin)
+        """Whether it takes queries: new cells, of new batches too, of which nothing else must be told to train on."""
+        return issubclass(self.cls, ArchesMixin) and "background_key" not in self.needs
 
     def predicted(self, fitted: Fitted, adata: AnnData | None = None) -> pd.DataFrame | None:
         """Probability of each class for each cell; None: this model predicts nothing."""

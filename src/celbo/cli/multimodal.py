@@ -212,12 +212,14 @@ def is_on_disk(data: "AnnData | MuData") -> bool:
     return any(map(is_streamed, data.mod.values())) if is_mudata(data) else is_streamed(data)
 
 
-def fit(kind: Kind, data: "AnnData | MuData", options: TrainOptions, training: Mapping[str, Any]) -> Fitted:
-    """Set up on a MuData, make and train a model of several modalities."""
+def fit(
+    kind: Kind, data: "AnnData | MuData", options: TrainOptions, training: Mapping[str, Any], *groups: np.ndarray
+) -> Fitted:
+    """Set up on a MuData, make and train a model of several modalities, which may take groups of cells first."""
     arguments = kind.setup_arguments(options)
     names: dict[str, str | None] = {role: getattr(options, role) for role in kind.roles}
     where = {f"{role}{_LAYER}": name for role, name in names.items() if name is not None}
     kind.cls.setup_mudata(data, rna_layer=arguments.pop("layer"), **arguments, modalities=where)
     model = kind.cls(data, **kind.model_arguments(options))
-    model.train(**training)
+    model.train(*groups, **training)
     return Fitted(model)

@@ -2,6 +2,7 @@
 
 from .arguments import ArgumentError, UnknownArgumentError, checked, checked_methods, door_of
 from .constants import (
+    IS_TARGET,
     NEIGHBOR_COUNTS_KEY,
     NEIGHBORS_KEY,
     PRESENCE_KEY,
@@ -20,6 +21,7 @@ from .summary import ElboOfWeights, Explained, Summary, elbo_of_weights
 from .version import __version__, version_numbers
 
 __all__ = [
+    "IS_TARGET",
     "NEIGHBORS_KEY",
     "NEIGHBOR_COUNTS_KEY",
     "PRESENCE_KEY",

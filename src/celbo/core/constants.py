@@ -6,6 +6,7 @@ They are scvi-tools' own names to the letter, because saved models and other peo
 from typing import NamedTuple
 
 __all__ = [
+    "IS_TARGET",
     "NEIGHBORS_KEY",
     "NEIGHBOR_COUNTS_KEY",
     "PRESENCE_KEY",
@@ -36,6 +37,9 @@ class _RegistryKeys(NamedTuple):
 
 
 REGISTRY_KEYS = _RegistryKeys()
+
+IS_TARGET = "is_target"
+"""Key of a minibatch, ``(n, 1)``: 1 for cells that have salient latents, 0 for those that have none."""
 
 PRESENCE_KEY = "modality_presence"
 """Key of a minibatch: which cells have which modality, for models that take MuData whose modalities lack cells."""

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
-from ..core import checked
+from ..core import IS_TARGET, checked
 from .concat import ConcatDataLoader
 from .dataset import registered
 from .row_sources.source import as_indices
@@ -15,7 +16,7 @@ from .splitter import DataSplitter
 if TYPE_CHECKING:
     from ..data import AnnDataManager
 
-__all__ = ["ContrastiveDataLoader", "ContrastiveDataSplitter", "both_sets"]
+__all__ = ["ContrastiveDataLoader", "ContrastiveDataSplitter", "StackedDataSplitter", "both_sets"]
 
 
 def both_sets(background_indices: object, target_indices: object, n_obs: int) -> tuple[np.ndarray, np.ndarray]:
@@ -218,3 +219,19 @@ class ContrastiveDataSplitter(DataSplitter):
         return {
             name: super(ContrastiveDataSplitter, self).on_after_batch_transfer(part) for name, part in batch.items()
         }
+
+
+class StackedDataSplitter(ContrastiveDataSplitter):
+    """Background and target cells in one minibatch, for modules that take a minibatch of any cells.
+
+    The first half are background cells, the second as many target cells; the column :data:`~celbo.core.IS_TARGET` says
+    which. Arguments are those of :class:`ContrastiveDataSplitter`.
+    """
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
+        """One minibatch of a pair, its sparse tensors made dense, on the device they lie on."""
+        background, target = super().on_after_batch_transfer(batch, dataloader_idx).values()
+        stacked = {key: torch.cat([rows, target[key]]) for key, rows in background.items()}
+        n, like = len(next(iter(background.values()))), next(iter(stacked.values()))
+        is_target_n1 = torch.arange(2 * n, device=like.device).ge(n).float()[:, None]
+        return stacked | {IS_TARGET: is_target_n1}

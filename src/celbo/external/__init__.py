@@ -2,6 +2,7 @@
 
 from ..core.planned import planned_names, public_names
 from .cellassign import CellAssign
+from .contrastivetotalvi import ContrastiveTOTALVI
 from .contrastivevi import ContrastiveVI
 from .cytovi import CYTOVI
 from .decipher import Decipher
@@ -40,6 +41,7 @@ __all__ = [
     "TOTALANVI",
     "VELOVI",
     "CellAssign",
+    "ContrastiveTOTALVI",
     "ContrastiveVI",
     "Decipher",
     "JointEmbeddingSCVI",

@@ -47,7 +47,7 @@ __all__ = ["TOTALVI"]
 logger = logging.getLogger("celbo")
 
 _FEWEST_FOR_PRIOR = 10
-_CLASSIC_WARMUP, _WARMUP = 0.75, 2 / 3
+_CLASSIC_WARMUP = 0.75
 _WEIGHT_OF_ADVERSARY = 10.0
 """A cell has thousands of nats, of which its batch in the latents costs .7: a weight of 1 does not take it out."""
 _RATES_OF_CLASSIFIER = (1e-3, 5e-3)
@@ -59,12 +59,12 @@ _CLASSIC: Mapping[str, Any] = {"lr": 4e-3, "batch_size": 256, "early_stopping": 
 
 
 def _warmup(model: "TOTALVI", recipe: Recipe, options: Mapping[str, Any]) -> dict[str, Any]:
-    """scvi-tools' warm-up of the KL divergence; under other recipes two thirds of the epochs, which mixes batches."""
+    """scvi-tools' warm-up of the KL divergence; under other recipes the model's share of the epochs."""
     n_cells, n_batch = model.summary_stats["n_cells"], model.summary_stats["n_batch"]
     if recipe.name == "classic":
         return {"n_steps_kl_warmup": int(_CLASSIC_WARMUP * n_cells)}
     n_epochs = (recipe.from_counts or recipe).epochs_of(options, n_cells, n_batch)
-    return {"n_epochs_kl_warmup": max(1, round(_WARMUP * n_epochs))}
+    return {"n_epochs_kl_warmup": max(1, round(model._share_of_warmup * n_epochs))}
 
 
 def _train_settings(model: "TOTALVI", options: dict[str, Any]) -> dict[str, Any]:
@@ -142,6 +142,7 @@ class TOTALVI(ProteinMixin, VAEMixin, ArchesMixin, UnsupervisedTrainingMixin, Ba
     _module_cls: ClassVar[type[TOTALVAE]] = TOTALVAE
     _training_plan_cls: ClassVar[type[Plan]] = AdversarialTrainingPlan
     _recipe: ClassVar[str | None] = "one_cycle"
+    _share_of_warmup: ClassVar[float] = 2 / 3  # which mixes batches
     _outputs: ClassVar[Sequence[Output]] = (EXPRESSION, PROTEIN)
     _sizes: ClassVar[Mapping[str, str]] = {"n_input_genes": "n_vars", "n_input_proteins": "n_proteins"}
     _renamed: ClassVar[Mapping[str, str | None]] = {

@@ -9,10 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-__all__ = ["IS_TARGET", "KINDS", "Pair", "missed", "squared_distance_from_zero"]
-
-IS_TARGET = "is_target"
-"""Key of a minibatch's column, ``(n, 1)``: 1 for cells that have salient latents, 0 for those that have none."""
+__all__ = ["KINDS", "Pair", "missed", "squared_distance_from_zero"]
 
 Pair = Mapping[str, Mapping[str, Any]]
 """Something of background cells and of as many target cells."""

@@ -18,7 +18,7 @@ Reference: Gayoso, Steier et al., Nature Methods 2021 (:cite:p:`Gayoso21`).
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -93,6 +93,7 @@ class TOTALVAE(CountedModule):
     """
 
     measured: Tensor | None
+    _encoder_cls: ClassVar[type[EncoderTOTALVI]] = EncoderTOTALVI
 
     @checked
     def __init__(
@@ -150,7 +151,7 @@ class TOTALVAE(CountedModule):
         of_encoder |= norms("encoder", use_batch_norm, use_layer_norm) | (extra_encoder_kwargs or {})
         n_seen = n_input_genes + n_input_proteins + n_continuous_cov * encode_covariates
         seen = n_cats if encode_covariates else []
-        self.encoder = EncoderTOTALVI(n_seen, n_latent, seen, n_layers_encoder, n_hidden, **of_encoder)
+        self.encoder = self._encoder_cls(n_seen, n_latent, seen, n_layers_encoder, n_hidden, **of_encoder)
         of_decoder: dict[str, Any] = {"scale_activation": "softplus" if use_size_factor_key else "softmax"}
         of_decoder |= norms("decoder", use_batch_norm, use_layer_norm) | (extra_decoder_kwargs or {})
         sizes = (n_latent + n_continuous_cov, n_input_genes, n_input_proteins, n_cats, n_layers_decoder, n_hidden)

@@ -11,7 +11,7 @@ from anndata import AnnData
 from ..data import AnnDataManager, attrdict, state_registry_of
 from ..posterior import Output
 
-__all__ = ["Model", "answering_with"]
+__all__ = ["AnsweringWith", "Model", "answering_with"]
 
 
 class Model(ABC):
@@ -107,13 +107,18 @@ class Model(ABC):
 M = TypeVar("M", bound=Model)
 
 
-class _AnsweringWith:
-    """All but the module and the registry is the model's own."""
+class AnsweringWith:
+    """What stands for a model: all but the module and the registry is the model's own."""
 
     def __init__(self, model: Model, module: object, registry: Mapping[str, Any]) -> None:
         self._model, self.module, self.registry_ = model, module, registry
 
+    @property  # type: ignore[misc]  # the class of the model, which notes name
+    def __class__(self) -> Any:
+        return self._model.__class__
+
     def get_state_registry(self, registry_key: str) -> attrdict:
+        """What setup learnt about a field of the data asked about."""
         return state_registry_of(self.registry_, registry_key)
 
     def __getattr__(self, name: str) -> Any:
@@ -136,4 +141,4 @@ def answering_with(model: M, module: object, registry: Mapping[str, Any] | None 
     -------
     The model, as far as its verbs can tell.
     """
-    return cast(M, _AnsweringWith(model, module, model.registry_ if registry is None else registry))
+    return cast(M, AnsweringWith(model, module, model.registry_ if registry is None else registry))

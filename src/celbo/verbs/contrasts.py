@@ -1,53 +1,141 @@
-"""Which cells have salient latents: the column that says so, put into the minibatches that a question is about."""
+"""Which cells have salient latents: a model whose minibatches say so, while it answers one question."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Literal
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
+from anndata import AnnData
 from torch import Tensor
 
-from ..core import REGISTRY_KEYS
+from ..core import IS_TARGET
 from ..dataloaders.row_sources.source import as_indices
-from ..module.contrasts import IS_TARGET
-from .cells import Asked
+from .base import AnsweringWith, Model
 
-__all__ = ["LATENTS", "Kind", "marked"]
+__all__ = ["LATENTS", "Kind", "asked_of_kind", "asked_of_targets", "marking"]
 
 Kind = Literal["background", "salient"]
 LATENTS: tuple[Kind, ...] = ("background", "salient")
 """Latents that all cells have, and those that only target cells have."""
 
+M = TypeVar("M", bound=Model)
+T = TypeVar("T")
+Minibatches = Iterable[dict[str, Tensor]]
 
-@dataclass(frozen=True)
-class _Marked(Asked):
-    """Cells whose minibatches have a column :data:`IS_TARGET`: whether a cell has salient latents."""
 
-    is_target_n: np.ndarray
+class _Marking(AnsweringWith):
+    """Its minibatches have a column :data:`~celbo.core.IS_TARGET`."""
 
-    def loader_of(self, cells: np.ndarray) -> Iterator[dict[str, Tensor]]:
-        """Minibatches of some cells by row number."""
+    def __init__(self, model: Model, module: object, of: object) -> None:
+        super().__init__(model, module, model.registry_)
+        self._of = of
+
+    def _make_data_loader(self, adata: AnnData, indices: Iterable[Any] | None = None, **options: Any) -> Minibatches:
+        is_target_n = np.full(adata.n_obs, isinstance(self._of, str) and self._of == "salient")
+        if not isinstance(self._of, str):
+            is_target_n[as_indices(self._of, adata.n_obs, what="cell")] = True
+        rows = np.arange(adata.n_obs) if indices is None else as_indices(indices, adata.n_obs, what="cell")
+        return _Marked(self._model._make_data_loader(adata=adata, indices=indices, **options), is_target_n[rows])
+
+
+class _Marked(Iterable[dict[str, Tensor]]):
+    """Minibatches of cells in their order, and whether each has salient latents."""
+
+    def __init__(self, minibatches: Minibatches, is_target_n: np.ndarray) -> None:
+        self._minibatches, self._is_target_n1 = minibatches, torch.from_numpy(is_target_n[:, None].astype(np.float32))
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
         start = 0
-        for tensors in super().loader_of(cells):
-            part = cells[start : start + len(tensors[REGISTRY_KEYS.X_KEY])]
-            start += len(part)
-            yield {**tensors, IS_TARGET: torch.from_numpy(self.is_target_n[part].astype(np.float32))[:, None]}
+        for tensors in self._minibatches:
+            stop = start + len(next(iter(tensors.values())))
+            yield {**tensors, IS_TARGET: self._is_target_n1[start:stop]}
+            start = stop
 
 
-def marked(cells: Asked, of: object) -> Asked:
-    """Cells whose minibatches say which of them have salient latents.
+def marking(model: M, module: object, of: object) -> M:
+    """What stands for a model in a call of one of its verbs: :func:`~celbo.verbs.base.answering_with` for cells of
+    which it says whether they have salient latents.
 
     Parameters
     ----------
-    cells
-        The cells.
+    model
+        The model; it is not changed.
+    module
+        What answers.
     of
-        ``"salient"``: all have, ``"background"``: none has; else row numbers or a mask of those that have.
+        ``"salient"``: all cells have, ``"background"``: none has; else row numbers or a mask of those that have.
+
+    Returns
+    -------
+    The model, as far as its verbs can tell.
     """
-    assert cells.adata is not None
-    is_target_n = np.full(cells.adata.n_obs, isinstance(of, str) and of == "salient")
-    if not isinstance(of, str):
-        is_target_n[as_indices(of, cells.adata.n_obs, what="cell")] = True
-    marked = _Marked(**vars(cells), is_target_n=is_target_n)
-    return replace(marked, batches=marked.loader_of(marked.require_cells("salient latents")))
+    return cast(M, _Marking(model, module, of))
+
+
+class _Choice(NamedTuple):
+    """An argument that says which cells have salient latents."""
+
+    name: str
+    kind: Any
+    default: str | None
+    text: str
+
+
+_OF_KIND = _Choice(
+    "representation_kind", Kind, "salient", 'Decode all cells without their salient latents (``"background"``) or with.'
+)
+_OF_TARGETS = _Choice(
+    "target_idx",
+    Sequence[int] | Sequence[bool] | None,
+    None,
+    "Row numbers or a mask of the cells that have salient latents, the others none; None: all have.",
+)
+
+
+def asked_of_kind(verb: Callable[..., T]) -> Callable[..., T]:
+    """A verb with an argument ``representation_kind``, whether cells are decoded with their salient latents.
+
+    Parameters
+    ----------
+    verb
+        Of a model whose module takes :data:`~celbo.core.IS_TARGET`.
+    """
+    return _asked_of(verb, _OF_KIND)
+
+
+def asked_of_targets(verb: Callable[..., T]) -> Callable[..., T]:
+    """A verb with an argument ``target_idx``, which cells have salient latents.
+
+    Parameters
+    ----------
+    verb
+        As in :func:`asked_of_kind`.
+
+    Raises
+    ------
+    ValueError
+        The verb is asked about a ``dataloader``, whose cells have no row numbers.
+    """
+    return _asked_of(verb, _OF_TARGETS)
+
+
+def _asked_of(verb: Callable[..., T], choice: _Choice) -> Callable[..., T]:
+    @functools.wraps(verb)
+    def asking(self: Model, *args: Any, **kwargs: Any) -> T:
+        of = kwargs.pop(choice.name, choice.default)
+        if choice is _OF_TARGETS and of is not None and kwargs.get("dataloader") is not None:
+            raise ValueError("target_idx is about rows of adata=: leave out dataloader=, or give it is_target itself.")
+        return verb(marking(self, self.module, "salient" if of is None else of), *args, **kwargs)
+
+    vars(asking).pop("__celbo_door__", None)  # of the verb: this one has a door of its own
+    signature = inspect.signature(verb)
+    parameters = list(signature.parameters.values())
+    by_name = next((i for i, one in enumerate(parameters) if one.kind is one.VAR_KEYWORD), len(parameters))
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters.insert(by_name, inspect.Parameter(choice.name, keyword, default=choice.default, annotation=choice.kind))
+    asking.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    before, heading, after = (inspect.getdoc(verb) or "").partition("Parameters\n----------\n")
+    asking.__doc__ = f"{before}{heading}{choice.name}\n    {choice.text}\n{after}"
+    return asking

@@ -206,7 +206,7 @@ def note(data: AnnData, key: str, by: str, model: Model, settings_of_call: Mappi
     settings_of_call
         Arguments; those that are None are left out, what no file can hold is written as text.
     """
-    made_with: dict[str, Any] = {"by": by, "model": type(model).__name__, "version": __version__}
+    made_with: dict[str, Any] = {"by": by, "model": model.__class__.__name__, "version": __version__}
     made_with |= {name: _kept(value) for name, value in settings_of_call.items() if value is not None}
     made_with |= {f"setup_{name}": _kept(value) for name, value in model.registry_["setup_args"].items() if value}
     made_with["epochs"], elbo = trained_for(model.history, model.kept_epoch_)

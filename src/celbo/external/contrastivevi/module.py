@@ -36,11 +36,11 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal, kl_divergence
 
-from ...core import REGISTRY_KEYS, checked
+from ...core import IS_TARGET, REGISTRY_KEYS, checked
 from ...core.kinds import Number
 from ...module.base import BaseModuleClass, LossOutput, auto_move_data
 from ...module.base.module import Binding
-from ...module.contrasts import IS_TARGET, KINDS, Pair, missed, squared_distance_from_zero
+from ...module.contrasts import KINDS, Pair, missed, squared_distance_from_zero
 from ...module.likelihoods import LIKELIHOODS, log_likelihood
 from ...nn import DecoderSCVI, Encoder
 from ...nn.fc_layers import with_covariates

@@ -11,9 +11,9 @@ from anndata import AnnData
 from ... import posterior
 from ...core import checked_methods, unknown_name
 from ...posterior import EXPRESSION
-from ...verbs.base import Model, answering_with
-from ...verbs.cells import Asked, asked
-from ...verbs.contrasts import LATENTS, Kind, marked
+from ...verbs.base import Model
+from ...verbs.cells import asked
+from ...verbs.contrasts import LATENTS, Kind, marking
 from ...verbs.keys import offers_key
 from ...verbs.outputs import corrected_batches, differential, names_of, normalized
 from .module import Decoded, Encoded
@@ -116,8 +116,8 @@ class ContrastiveMixin(Model):
         {'background': (400, 100), 'salient': (400, 100)}
         """
         asked_for = (transform_batch, gene_list, library_size, n_samples, n_samples_overall)
-        cells = asked(self, adata, indices, batch_size)
-        return {kind: self._expression(cells, kind, asked_for, return_mean, return_numpy, seed) for kind in LATENTS}
+        where = (adata, indices, batch_size)
+        return {kind: self._expression(where, kind, asked_for, return_mean, return_numpy, seed) for kind in LATENTS}
 
     @offers_key("features")
     def get_salient_normalized_expression(
@@ -151,8 +151,7 @@ class ContrastiveMixin(Model):
         (200, 100)
         """
         asked_for = (transform_batch, gene_list, library_size, n_samples, n_samples_overall)
-        cells = asked(self, adata, indices, batch_size)
-        return self._expression(cells, "salient", asked_for, return_mean, return_numpy, seed)
+        return self._expression((adata, indices, batch_size), "salient", asked_for, return_mean, return_numpy, seed)
 
     @offers_key("features")
     def get_specific_normalized_expression(
@@ -205,7 +204,6 @@ class ContrastiveMixin(Model):
         if expression_type not in (None, *LATENTS):
             raise ValueError(unknown_name("expression_type", expression_type, LATENTS))
         asked_for = (transform_batch, gene_list, library_size, n_samples, n_samples_overall)
-        cells = asked(self, adata, indices, batch_size)
         of: Any = expression_type
         if expression_type is None:
             of = indices_to_return_salient
@@ -215,7 +213,7 @@ class ContrastiveMixin(Model):
                     "indices_to_return_salient picks among `indices`, which are not given: no cell is decoded with its "
                     "salient latents, as in scvi-tools. Pass indices=range(adata.n_obs) for all cells."
                 )
-        return self._expression(cells, of, asked_for, return_mean, return_numpy, seed)
+        return self._expression((adata, indices, batch_size), of, asked_for, return_mean, return_numpy, seed)
 
     def differential_expression(
         self,
@@ -265,9 +263,10 @@ class ContrastiveMixin(Model):
         """
         self._check_if_trained()
         corrected = corrected_batches(self, batchid1, batchid2)
+        model = marking(self, Decoded(self.module), "salient" if target_idx is None else target_idx)
         return differential(
-            answering_with(self, Decoded(self.module)),
-            marked(asked(self, adata, None, batch_size), "salient" if target_idx is None else target_idx),
+            model,
+            asked(model, adata, None, batch_size),
             self._outputs,
             {"groupby": groupby, "group1": group1, "group2": group2, "idx1": idx1, "idx2": idx2},
             corrected if batch_correction else (None, None),
@@ -318,7 +317,7 @@ class ContrastiveMixin(Model):
 
     def _expression(
         self,
-        cells: Asked,
+        where: tuple[AnnData | None, Sequence[int] | None, int | None],
         of: object,
         asked_for: tuple[Any, Any, Any, int, int | None],
         return_mean: bool,
@@ -327,9 +326,10 @@ class ContrastiveMixin(Model):
     ) -> np.ndarray | pd.DataFrame:
         self._check_if_trained()
         transform_batch, gene_list, library_size, n_samples, n_samples_overall = asked_for
+        model = marking(self, Decoded(self.module), of)
         return normalized(
-            answering_with(self, Decoded(self.module)),
-            marked(cells, of),
+            model,
+            asked(model, *where),
             [EXPRESSION.reading(library_size=library_size)],
             transform_batch=transform_batch,
             columns=posterior.gene_columns(gene_list, names_of(self, EXPRESSION)),

@@ -26,13 +26,15 @@ _OWN = {
     ),
 }
 _LEAST, _MOST = 16, 128
+_WEIGHT = 5.0
 _STEPS_AN_EPOCH = 20
 
 
 def _prepared(model: object, options: dict[str, Any]) -> dict[str, Any]:
-    """Hand the sets of cells to the splitter; leave out a weight that nobody gives."""
+    """Hand the sets of cells to the splitter, and settle the weight of recombined cells."""
     if options["recombination_weight"] is None:
         del options["recombination_weight"]
+        options |= {} if options["recipe"] == "classic" else {"recombination_weight": _WEIGHT}
     sets = {name: options.pop(name) for name in ("background_indices", "target_indices")}
     return options | {"datasplitter_kwargs": sets | (options.get("datasplitter_kwargs") or {})}
 
@@ -43,13 +45,13 @@ class ContrastTrainingMixin(UnsupervisedTrainingMixin):
 
     _data_splitter_cls: ClassVar[type] = ContrastiveDataSplitter
     _recipe: ClassVar[str | None] = "brief_cycle"  # latents are apart by then, see recombination_weight
-    _own_recipe: ClassVar[Mapping[str, Any]] = {"recombination_weight": 5.0}
+    _own_recipe: ClassVar[Mapping[str, Any]] = {"batch_size": _MOST}
 
     def _own_settings(self, recipe: str, asked: bool) -> Mapping[str, Any]:
         """Small minibatches of few cells: latents come apart with the number of steps."""
         n_pairs = min(_MOST, max(_LEAST, self.summary_stats["n_cells"] // _STEPS_AN_EPOCH))
         own = super()._own_settings(recipe, asked)  # type: ignore[misc]  # BaseModelClass has it
-        return {"batch_size": n_pairs, **own} if own else own
+        return own | {"batch_size": n_pairs} if own else own
 
     train = training(
         dict.fromkeys(("background_indices", "target_indices"), inspect.Parameter.empty),
