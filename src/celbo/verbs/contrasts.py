@@ -132,7 +132,7 @@ def _asked_of(verb: Callable[..., T], choice: _Choice) -> Callable[..., T]:
     vars(asking).pop("__celbo_door__", None)  # of the verb: this one has a door of its own
     signature = inspect.signature(verb)
     parameters = list(signature.parameters.values())
-    by_name = next((i for i, one in enumerate(parameters) if one.kind is one.VAR_KEYWORD), len(parameters))
+    by_name = next((i for i, one in enumerate(parameters) if one.kind is one.KEYWORD_ONLY), len(parameters))
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters.insert(by_name, inspect.Parameter(choice.name, keyword, default=choice.default, annotation=choice.kind))
     asking.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
