@@ -129,7 +129,8 @@ def _asked_of(verb: Callable[..., T], choice: _Choice) -> Callable[..., T]:
             raise ValueError("target_idx is about rows of adata=: leave out dataloader=, or give it is_target itself.")
         return verb(marking(self, self.module, "salient" if of is None else of), *args, **kwargs)
 
-    vars(asking).pop("__celbo_door__", None)  # of the verb: this one has a door of its own
+    for of_the_verb in ("__wrapped__", "__celbo_door__"):  # this one takes more, by a door of its own
+        vars(asking).pop(of_the_verb, None)
     signature = inspect.signature(verb)
     parameters = list(signature.parameters.values())
     by_name = next((i for i, one in enumerate(parameters) if one.kind is one.KEYWORD_ONLY), len(parameters))
