@@ -84,7 +84,7 @@ class TestKinds:
 
 class TestDoor:
     def test_the_function_stays_what_it_was(self):
-        assert str(inspect.signature(asked)) == str(inspect.signature(inspect.unwrap(asked)))
+        assert list(inspect.signature(asked).parameters) == list(inspect.signature(inspect.unwrap(asked)).parameters)
         assert asked.__doc__ == "What came through the door."
         assert asked() == inspect.unwrap(asked)()
 
@@ -195,8 +195,9 @@ class TestDoor:
         with pytest.raises(TypeError, match=r"^Derived\.need\(\) missing 1 required positional argument: 'name'"):
             Derived().need()
 
-    def test_help_says_in_words_what_may_be_given(self):
-        assert "Annotated[int, a whole number of at least 0]" in str(inspect.signature(asked))
+    def test_help_shows_types_alone(self):
+        assert inspect.signature(asked).parameters["n_layers"].annotation == int | None
+        assert inspect.signature(asked).parameters["soft"].annotation is bool
 
     def test_text_alone_says_nothing(self):
         assert kinds_say_nothing("label", str)

@@ -52,8 +52,39 @@ def public_methods(cls: type) -> list[tuple[str, object]]:
     return [(name, method) for name, method in plain if inspect.isfunction(method)]
 
 
+ROOMS = (celbo.model, celbo.external, celbo.tl, celbo.pl, celbo.data, celbo.dataloaders, celbo.train)
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.__name__)
+def test_signatures_show_types_alone(room):
+    """What is asked of a value is said by errors; ``help`` shows ``int`` rather than ``Annotated[int, ...]``."""
+    public = {name: thing for name in room.__all__ if callable(thing := getattr(room, name))}
+    of_classes = {
+        f"{name}.{verb}": function
+        for name, thing in public.items()
+        if inspect.isclass(thing)
+        for verb, function in inspect.getmembers(thing, inspect.isroutine)
+        if verb == "__init__" or not verb.startswith("_")
+    }
+    asked = {name: thing for name, thing in (public | of_classes).items() if has_signature(thing)}
+    assert [name for name, thing in asked.items() if "Annotated" in str(inspect.signature(thing))] == []
+
+
+def has_signature(thing):
+    try:
+        inspect.signature(thing)
+    except (TypeError, ValueError):  # errors without a constructor of their own, and properties of a class
+        return False
+    return True
+
+
 @pytest.mark.parametrize("cls", MODELS, ids=lambda cls: cls.__name__)
 class TestEveryModel:
+    def test_help_shows_arguments_of_the_constructor(self, cls):
+        shown = list(inspect.signature(cls).parameters)
+        assert shown == list(inspect.signature(cls.__init__).parameters)[1:]
+        assert shown != ["args", "kwargs"]
+
     def test_every_verb_has_a_door(self, cls):
         without = [n for n, m in public_methods(cls) if not hasattr(m, "__celbo_door__") and n != "setup_anndata"]
         assert not without

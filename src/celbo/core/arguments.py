@@ -9,6 +9,7 @@ function that takes it has a door too.
 
 import functools
 import inspect
+import operator
 import os
 import re
 import types
@@ -23,7 +24,16 @@ from .homes import Home, home_of, homes_among, sent_home
 from .kinds import REFUSED, AnyOf, Flag, Instance, Kind, Number, OneOf, Several, Text, Whole, described
 from .rules import rules
 
-__all__ = ["ArgumentError", "Door", "UnknownArgumentError", "checked", "checked_methods", "door_of"]
+__all__ = [
+    "ArgumentError",
+    "Door",
+    "UnknownArgumentError",
+    "as_shown",
+    "checked",
+    "checked_methods",
+    "door_of",
+    "show_types_alone",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C", bound=type)
@@ -234,6 +244,8 @@ def checked(function: F) -> F:
             raise
 
     through_door.__celbo_door__ = True  # type: ignore[attr-defined]
+    if _has_more_than_types(function):
+        show_types_alone(through_door)
     return through_door  # type: ignore[return-value]
 
 
@@ -264,11 +276,39 @@ def checked_methods(cls: C) -> C:
 
 def parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
     """Parameters of a function, their annotations as objects where they can be resolved."""
+    function = inspect.unwrap(function, stop=lambda outer: not hasattr(outer, "__celbo_shown__"))  # as it was annotated
     try:
         signature = inspect.signature(function, eval_str=True)
     except (NameError, AttributeError, SyntaxError, TypeError):  # annotations of others that cannot be resolved here
         signature = inspect.signature(function)
     return list(signature.parameters.values())
+
+
+def _has_more_than_types(function: Callable[..., Any]) -> bool:
+    """Whether a signature is worth the time: there are a thousand, made at import."""
+    parts = (part for one in function.__annotations__.values() for part in (one, *typing.get_args(one)))
+    return hasattr(function, "__signature__") or any(typing.get_origin(part) is Annotated for part in parts)
+
+
+def show_types_alone(wrapper: Any) -> None:
+    """Let ``help`` show types alone, not what is asked of their values; doors still read that off what is wrapped."""
+    wrapper.__signature__ = as_shown(inspect.signature(wrapper))
+    wrapper.__celbo_shown__ = True
+
+
+def as_shown(signature: inspect.Signature) -> inspect.Signature:
+    """The signature with types alone."""
+    parameters = [p.replace(annotation=_type_alone(p.annotation)) for p in signature.parameters.values()]
+    return signature.replace(parameters=parameters)
+
+
+def _type_alone(annotation: Any) -> Any:
+    if typing.get_origin(annotation) is Annotated:
+        return _type_alone(typing.get_args(annotation)[0])
+    parts = typing.get_args(annotation) if typing.get_origin(annotation) in (Union, types.UnionType) else ()
+    if any(typing.get_origin(part) is Annotated for part in parts):
+        return functools.reduce(operator.or_, map(_type_alone, parts))
+    return annotation
 
 
 def kinds_of(parameter: inspect.Parameter) -> tuple[Kind, ...]:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from ...core import REGISTRY_KEYS, SCVI_TOOLS_VERSION, settings
+from ...core.arguments import show_types_alone
 from ...data import state_registry_of, summary_stats_of
 from ...data.library import library_size_moments
 from ...dataloaders.base import DataModule
@@ -69,6 +70,7 @@ def noting_arguments(constructor: Callable[..., None]) -> Callable[..., None]:
             if outer is not None:
                 state[_INNERMOST] = outer
 
+    show_types_alone(noted)
     return noted
 
 

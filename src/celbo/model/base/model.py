@@ -1,5 +1,6 @@
 """BaseModelClass: the life of a model, from a set-up AnnData to an archive."""
 
+import inspect
 import logging
 from abc import ABCMeta
 from collections.abc import Iterable, Mapping, Sequence
@@ -44,6 +45,12 @@ class _ModelMeta(ABCMeta):
         checked_methods(cls)
         if "__init__" in namespace:
             cls.__init__ = noting_arguments(namespace["__init__"])  # type: ignore[misc]
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """That of the constructor, which ``help`` shows; Python would show that of :meth:`__call__`."""
+        own = inspect.signature(cls.__init__)  # type: ignore[misc]
+        return own.replace(parameters=list(own.parameters.values())[1:])
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         door = door_of(cls.__init__)  # type: ignore[misc]

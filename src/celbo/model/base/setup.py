@@ -11,6 +11,7 @@ import numpy as np
 from anndata import AnnData
 
 from ...core import ArgumentError, UnknownArgumentError, door_of
+from ...core.arguments import as_shown
 from ...core.homes import homes_among
 from ...data import AnnDataManager
 from ...data.access import is_mudata
@@ -222,7 +223,7 @@ def _with_registration(signature: inspect.Signature) -> inspect.Signature:
     parameters = list(signature.parameters.values())
     if parameters[-1].kind is not inspect.Parameter.VAR_KEYWORD:
         parameters.append(inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD, annotation=Any))
-    return signature.replace(parameters=parameters, return_annotation=None)
+    return as_shown(signature.replace(parameters=parameters, return_annotation=None))
 
 
 _BEFORE_SECTION = re.compile(r"\n\n(?=[A-Z]\w+\n-{3,}(?:\n|$))")
