@@ -9,7 +9,6 @@ import graphlib
 import io
 import itertools
 import re
-import subprocess
 import sys
 import tokenize
 import tomllib
@@ -43,9 +42,6 @@ CHAINS = (
 
 ABOVE_ALL = {"testing": "model", "__main__": "cli"}
 """Rooms outside the chains: each may import the room named and everything below that."""
-
-HEAVY = ("torch", "anndata", "pandas", "numba", "jax", "matplotlib", "lightning_fabric")
-"""Packages that `import celbo` must not load."""
 
 FORBIDDEN = {
     "core": {"torch", "anndata", "pandas", "jax"},
@@ -536,20 +532,6 @@ class TestHouse:
     def test_every_package_folder_has_a_face(self):
         folders = {path.parent for path in PACKAGE.rglob("*.py")}
         assert [folder.name for folder in folders if not (folder / "__init__.py").exists()] == []
-
-
-def test_importing_the_root_loads_nothing_heavy():
-    code = f"import sys, celbo; print([name for name in {HEAVY!r} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
-def test_a_model_of_cells_in_memory_loads_no_reader_of_files():
-    """Faces load late what few need: it cost a third of the time to a first model."""
-    late = ("celbo.formats", "celbo.io", "celbo.store.zarr", "celbo.train.checkpoints.state", "rich", "scipy.io")
-    code = f"import sys, celbo; celbo.model.SCVI; print([name for name in {late!r} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 def test_few_files_are_entered_on_the_way_to_the_first_gradients(monkeypatch):

@@ -1,8 +1,5 @@
 """``celbo.which``: what it says fits does, and its line to begin with runs."""
 
-import subprocess
-import sys
-
 import anndata
 import numpy as np
 import pandas as pd
@@ -155,12 +152,3 @@ def test_heads():
     assert head.reference.startswith("Lopez et al., *Deep generative modeling for single-cell transcriptomics*")
     with pytest.raises(ValueError, match="does not say what it gives"):
         head_of("core/errors.py")
-
-
-def test_no_torch_is_needed():
-    code = (
-        "import sys, celbo, anndata, numpy as np; celbo.which(anndata.AnnData(np.ones((9, 3)))); "
-        "print('torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"

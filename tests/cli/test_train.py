@@ -269,25 +269,15 @@ def test_overwrite_replaces(small, celbo, tmp_path):
 
 
 class TestAsAProgram:
-    def test_train_and_embed(self, small, tmp_path):
-        command = [sys.executable, "-m", "celbo"]
-        train = [
-            *command,
-            "train",
-            str(small.path),
-            "--batch-key",
-            "batch",
-            "--max-epochs",
-            "1",
-            "-o",
-            str(tmp_path / "run"),
-        ]
+    def test_train_and_embed(self, small, celbo, tmp_path):
+        """What one process has trained another embeds by."""
+        options = ["--batch-key", "batch", "--max-epochs", "1", "-o", str(tmp_path / "run")]
+        train = [sys.executable, "-m", "celbo", "train", str(small.path), *options]
         done = subprocess.run(train, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert "Warning" not in done.stderr
-        embed = [*command, "embed", str(tmp_path / "run"), str(small.path), "-o", str(tmp_path / "e.h5ad")]
-        done = subprocess.run(embed, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        embedded = celbo("embed", tmp_path / "run", small.path, "-o", tmp_path / "e.h5ad")
+        assert embedded.exit_code == 0, embedded.stderr
         first, second = (anndata.read_h5ad(p) for p in (tmp_path / "run" / "embedding.h5ad", tmp_path / "e.h5ad"))
         np.testing.assert_allclose(first.obsm["X_celbo"], second.obsm["X_celbo"], rtol=1e-5, atol=1e-6)
 

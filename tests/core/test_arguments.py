@@ -1,10 +1,7 @@
 """Doors: arguments are looked at by name and by annotation, and a function behind one stays what it was."""
 
 import inspect
-import subprocess
-import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -270,10 +267,3 @@ class TestCategories:
 def test_text_kind():
     assert Text().take("a") == "a"
     assert Text().take(1) is REFUSED
-
-
-def test_importing_celbo_stays_light():
-    heavy = "import celbo, sys; print([m for m in ('torch', 'numpy', 'pandas', 'anndata') if m in sys.modules])"
-    source = Path(__file__).parents[2] / "src"
-    said = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, cwd=source, check=True)
-    assert said.stdout.strip() == "[]"

@@ -4,8 +4,6 @@ import base64
 import html.parser
 import json
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -94,17 +92,6 @@ class TestModelReport:
         without_ids = [re.sub(r"base64,[^\"]+", "", p.read_text(encoding="utf-8")) for p in (path, tmp_path / "r.html")]
         assert without_ids[0] == without_ids[1]
         assert model_report(model, tmp_path / "r.html").place_n2.tolist() == written[1].place_n2.tolist()
-
-    def test_no_state_of_matplotlib_is_touched(self):
-        code = """
-import sys
-import numpy as np
-from celbo.report import figures
-figures.as_data_uri(figures.latent_scatter(np.zeros((5, 2))))
-print("matplotlib.pyplot" in sys.modules)
-"""
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        assert done.stdout == "False\n"
 
     def test_findings_stand_in_the_page(self, model, tmp_path):
         findings = [Finding("warning", f"What {HOSTILE}.", "Do this.")]

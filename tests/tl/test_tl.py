@@ -351,8 +351,3 @@ class TestDoublets:
             assert np.array_equal(adata.obs["doublet_score"][rows], solo.predict()["doublet"])
         assert np.array_equal(adata.obs["predicted_doublet"], adata.obs["doublet_score"] > 0.4)
         assert adata.uns["celbo"]["doublet_score"]["threshold"] == 0.4
-
-
-def test_nothing_is_loaded_before_it_is_named():
-    code = "import sys, celbo; dir(celbo); print([name for name in sys.modules if name.startswith('celbo.tl')])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""What one of two processes does in tests/train/test_processes.py: ``python two_processes.py FOLDER``, under torchrun.
+"""What one of two processes does in tests/train/test_processes.py: ``python two_processes.py FOLDER``.
 
 Latents are their means and there is no batch normalisation here, so that two processes with half the batch size do what
 one does with the whole, up to the order of sums.
@@ -219,9 +219,9 @@ def say_at_exit(folder):
     atexit.register(lambda: (folder / f"left-{rank}.txt").write_text(str(not torch.distributed.is_initialized())))
 
 
-def main():
+def main(folder, rank):
     """All of it, in each process."""
-    folder = Path(sys.argv[1])
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     say_at_exit(folder)
     torch.set_num_threads(1)
     as_it_is = torch.distributions.Normal.rsample
@@ -239,5 +239,19 @@ def main():
     command_line(folder)
 
 
+def both(folder):
+    """Two processes: the first imports what both need, once, and forks before it does anything else."""
+    child = os.fork()
+    rank = int(child == 0)
+    said = os.open(folder / f"said-{rank}.txt", os.O_WRONLY | os.O_CREAT)
+    os.dup2(said, sys.stdout.fileno())
+    os.dup2(said, sys.stderr.fileno())
+    try:
+        main(folder, rank)
+    finally:  # the command line ends in an exit
+        if child and (code := os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])):
+            sys.exit(code)
+
+
 if __name__ == "__main__":
-    main()
+    both(Path(sys.argv[1]))
