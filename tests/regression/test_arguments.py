@@ -94,7 +94,7 @@ class TestEveryModel:
         plain, bad = (int, float, bool), object()
         looked_at = 0
         for _name, method in [*public_methods(cls), ("__init__", cls.__init__)]:
-            door = Door(inspect.unwrap(method))
+            door = Door(method)
             for parameter in inspect.signature(method).parameters.values():
                 union = typing.get_origin(parameter.annotation) in (typing.Union, types.UnionType)
                 kinds = [one for one in typing.get_args(parameter.annotation) if union and one is not type(None)]

@@ -275,8 +275,10 @@ def checked_methods(cls: C) -> C:
 
 
 def parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    """Parameters of a function, their annotations as objects where they can be resolved."""
-    function = inspect.unwrap(function, stop=lambda outer: not hasattr(outer, "__celbo_shown__"))  # as it was annotated
+    """Parameters of a function as they were annotated, as objects where they can be resolved."""
+    function = inspect.unwrap(
+        function, stop=lambda outer: vars(outer).get("__celbo_shown__") is not outer
+    )  # as it was annotated
     try:
         signature = inspect.signature(function, eval_str=True)
     except (NameError, AttributeError, SyntaxError, TypeError):  # annotations of others that cannot be resolved here
@@ -293,7 +295,7 @@ def _has_more_than_types(function: Callable[..., Any]) -> bool:
 def show_types_alone(wrapper: Any) -> None:
     """Let ``help`` show types alone, not what is asked of their values; doors still read that off what is wrapped."""
     wrapper.__signature__ = as_shown(inspect.signature(wrapper))
-    wrapper.__celbo_shown__ = True
+    wrapper.__celbo_shown__ = wrapper  # a wrapper around it, which gets its attributes, shows what it shows itself
 
 
 def as_shown(signature: inspect.Signature) -> inspect.Signature:

@@ -11,6 +11,7 @@ from anndata import AnnData
 from torch import Tensor
 
 from ..core import IS_TARGET
+from ..core.arguments import parameters_of
 from ..dataloaders.row_sources.source import as_indices
 from .base import AnsweringWith, Model
 
@@ -131,8 +132,7 @@ def _asked_of(verb: Callable[..., T], choice: _Choice) -> Callable[..., T]:
 
     for of_the_verb in ("__wrapped__", "__celbo_door__"):  # this one takes more, by a door of its own
         vars(asking).pop(of_the_verb, None)
-    signature = inspect.signature(verb)
-    parameters = list(signature.parameters.values())
+    signature, parameters = inspect.signature(verb), parameters_of(verb)
     by_name = next((i for i, one in enumerate(parameters) if one.kind is one.KEYWORD_ONLY), len(parameters))
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters.insert(by_name, inspect.Parameter(choice.name, keyword, default=choice.default, annotation=choice.kind))
