@@ -276,9 +276,7 @@ def checked_methods(cls: C) -> C:
 
 def parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
     """Parameters of a function as they were annotated, as objects where they can be resolved."""
-    function = inspect.unwrap(
-        function, stop=lambda outer: vars(outer).get("__celbo_shown__") is not outer
-    )  # as it was annotated
+    function = inspect.unwrap(function, stop=lambda outer: vars(outer).get("__celbo_shown__") is not outer)
     try:
         signature = inspect.signature(function, eval_str=True)
     except (NameError, AttributeError, SyntaxError, TypeError):  # annotations of others that cannot be resolved here
