@@ -35,7 +35,7 @@ _COMPUTED = {"rna_count_based": "rna_count_based_density", "uniform": "uniform_d
 _ONE = 1e-3
 _WARM_START = Argument(
     bool | int | None,
-    "Begin with non-negative least squares, 60 rounds of it or so many, rather than at random. None: unless training "
+    "Begin with non-negative least squares, 30 rounds of it or so many, rather than at random. None: unless training "
     'goes on, or by ``recipe="classic"``.',
 )
 
@@ -141,7 +141,7 @@ class Tangram(UnsupervisedTrainingMixin, BaseModelClass):
     _data_splitter_cls: ClassVar[type] = _AllAtOnce
     _modalities_may_lack_cells: ClassVar[bool] = True
     _modalities_are_linked: ClassVar[bool] = False  # cells and spots are others
-    _own_recipe: ClassVar[Mapping[str, Any]] = {"max_epochs": 300}
+    _own_recipe: ClassVar[Mapping[str, Any]] = {"max_epochs": 100}
     _plan_defaults: Mapping[str, Any] = {"eps": 1e-8, "weight_decay": 0.0}
 
     def __init__(
