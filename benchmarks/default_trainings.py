@@ -46,13 +46,16 @@ def two_perturbations(
     perturbation = np.where(is_target, rng.integers(1, 1 + n_perturbations, size=n_cells), 0)
     batch = rng.integers(2, size=n_cells)
     profile_ng = profile_tg[kind] * np.exp(rng.normal(0, 0.2, (2, n_genes)))[batch]
-    for k in range(1, 1 + of_genes):
-        profile_ng[np.ix_(perturbation == k, rng.choice(n_genes, 20, replace=False))] *= np.e
+    touched = {k: rng.choice(n_genes, 20, replace=False) for k in range(1, 1 + of_genes)}
+    for k, genes in touched.items():
+        profile_ng[np.ix_(perturbation == k, genes)] *= np.e
     profile_ng /= profile_ng.sum(1, keepdims=True)
     library_n = np.exp(rng.normal(np.log(1000), 0.3, n_cells))
     adata = anndata.AnnData(rng.poisson(rng.gamma(5.0, library_n[:, None] * profile_ng / 5.0)).astype(np.float32))
     for name, code in (("type", kind), ("perturbation", perturbation), ("batch", batch), ("is_target", is_target)):
         adata.obs[name] = pd.Categorical([f"{name}_{int(k)}" for k in code])
+    for k, genes in touched.items():
+        adata.var[f"perturbation_{k}"] = np.isin(np.arange(n_genes), genes)
     return adata
 
 
@@ -103,6 +106,29 @@ def _contrast_of_both(model: Any, adata: anndata.AnnData) -> Figures:
             labels = adata.obs[what].iloc[target]
             found[f"{kind} latents, neighbours of the same {what}"] = _near(z_nk[is_perturbed], labels[is_perturbed])
         found[f"{kind} latents, that of proteins from none"] = _near(z_nk[may_be], of[may_be])
+    return found
+
+
+def _differences(model: Any, adata: anndata.AnnData) -> Figures:
+    """Of targets under each perturbation from background cells: whether what was touched has the highest scores."""
+    from sklearn.metrics import roc_auc_score
+
+    background, target = _sets(adata)
+    of, found = adata.obs["perturbation"].to_numpy(), {}
+    genes = adata.var_names[adata.var["perturbation_1"]]
+    proteins = [f"{name}_protein" for name in adata.obsm["protein"].columns[-8:]]
+    for name in ("perturbation_1", "perturbation_2", "perturbation_3"):
+        groups = {"idx1": np.flatnonzero(of == name), "idx2": background, "target_idx": target}
+        table = model.differential_expression(**groups, include_protein_background=True, seed=0)
+        is_protein = table.index.str.startswith("protein_")
+        for what, touched, rows in (("genes", genes, ~is_protein), ("proteins", proteins, is_protein)):
+            score = table.loc[rows, "proba_de"]
+            found[f"{name}, AUROC of touched {what}"] = float(roc_auc_score(score.index.isin(touched), score))
+        is_called = table["is_de_fdr_0.05"].to_numpy(bool)
+        found[f"{name}, called"] = float(is_called.sum())
+        found[f"... of them touched {'genes' if name.endswith('1') else 'proteins'}, {name}"] = float(
+            table.index[is_called].isin(genes if name.endswith("1") else proteins).sum()
+        )
     return found
 
 
@@ -334,7 +360,7 @@ CASES: Mapping[str, Case] = {
         "ContrastiveTOTALVI",
         perturbed_cite_seq,
         {"protein_expression_obsm_key": "protein", "batch_key": "batch"},
-        _contrast_of_both,
+        lambda model, adata: _contrast_of_both(model, adata) | _differences(model, adata),
         sets=_sets,
     ),
     "ContrastiveVI of CITE-seq": Case(

@@ -20,6 +20,7 @@ from celbo.external import (
     SOLO,
     TOTALANVI,
     CellAssign,
+    ContrastiveTOTALVI,
     ContrastiveVI,
     RNAStereoscope,
     SpatialStereoscope,
@@ -254,14 +255,18 @@ def _models(train: Train) -> Iterator[tuple[str, Callable[[], Any]]]:
 
     yield "SOLO", doublets
 
-    def contrast() -> Any:
-        adata = counts.copy()
-        ContrastiveVI.setup_anndata(adata, **batch)
-        model = ContrastiveVI(adata)
-        train(model, background_indices=np.arange(200), target_indices=np.arange(200, 400), max_epochs=8)
-        return model
+    def contrast(cls: Any, **setup: Any) -> Callable[[], Any]:
+        def make() -> Any:
+            adata = counts.copy()
+            cls.setup_anndata(adata, **batch, **setup)
+            model = cls(adata)
+            train(model, background_indices=np.arange(200), target_indices=np.arange(200, 400), max_epochs=8)
+            return model
 
-    yield "ContrastiveVI", contrast
+        return make
+
+    yield "ContrastiveVI", contrast(ContrastiveVI)
+    yield "ContrastiveTOTALVI", contrast(ContrastiveTOTALVI, protein_expression_obsm_key="protein")
 
     def markers() -> Any:
         adata = counts[:, :12].copy()

@@ -174,6 +174,10 @@ def test_each_kind_of_latents_finds_what_it_is_for_and_not_the_other():
     assert near("salient", "type", "perturbation_3") <= 0.6
     assert near("background", "type", "perturbation_3") >= 0.97
     assert near("background", "perturbation", "perturbation_3") <= 0.68
+    groups = {"idx1": of["perturbation"] == "perturbation_2", "idx2": ~is_target, "target_idx": is_target}
+    table = model.differential_expression(**groups, include_protein_background=True, n_samples_overall=1000, seed=0)
+    called = table.index[table["is_de_fdr_0.05"].to_numpy(bool)]
+    assert set(called) == {f"protein_{p}_protein" for p in range(16, 24)}
 
 
 class TestAnswers:
@@ -328,6 +332,13 @@ def test_sets_that_cannot_be(adata, background, target, said):
     ContrastiveTOTALVI.setup_anndata(adata, **SETUP)
     with pytest.raises(ValueError, match=said):
         ContrastiveTOTALVI(adata, **SMALL).train(background, target, max_epochs=1, **QUICK)
+
+
+@pytest.mark.parametrize("options", [{"n_latent": 5}, {"latent_distribution": "ln"}])
+def test_latents_are_of_two_kinds_and_normal(adata, options):
+    ContrastiveTOTALVI.setup_anndata(adata, **SETUP)
+    with pytest.raises(ValueError, match="n_background_latent and n_salient_latent instead of n_latent"):
+        ContrastiveTOTALVI(adata, **options)
 
 
 def test_proteins_that_are_not_there(adata):

@@ -91,6 +91,11 @@ class ContrastiveTOTALVAE(TOTALVAE):
         As there; latents are normal. The defaults are those of ContrastiveVI's networks.
     extra_encoder_kwargs
         Further arguments of :class:`EncoderOfBoth`.
+
+    Raises
+    ------
+    ValueError
+        ``n_latent``, or latents that are not normal.
     """
 
     _encoder_cls: ClassVar[type[EncoderTOTALVI]] = EncoderOfBoth
@@ -115,6 +120,11 @@ class ContrastiveTOTALVAE(TOTALVAE):
         extra_encoder_kwargs: dict[str, Any] | None = None,
         **totalvae_kwargs: Any,
     ) -> None:
+        if "n_latent" in totalvae_kwargs or totalvae_kwargs.get("latent_distribution", "normal") != "normal":
+            raise ValueError(
+                "Latents are of two kinds, and normal, for 0 to mean that there is none: give n_background_latent and "
+                "n_salient_latent instead of n_latent, and leave latent_distribution out."
+            )
         super().__init__(
             n_input_genes,
             n_input_proteins,
