@@ -146,7 +146,7 @@ def test_doublets_as_anndata_of_one_batch(runs, place, celbo, tmp_path):
     done = celbo("predict", runs["solo"], place.cells, "-o", tmp_path / "p.h5ad")
     assert done.exit_code == 0, done.stderr
     is_asked = (place.adata.obs["batch"] == "batch_1").to_numpy()
-    assert f"{(~is_asked).sum()} cells of other batches are left out" in done.stdout
+    assert f"left out: {(~is_asked).sum()} cells of other batches" in done.stdout
     found = anndata.read_h5ad(tmp_path / "p.h5ad")
     assert list(found.uns["celbo_classes"]) == ["doublet", "singlet"]
     np.testing.assert_array_equal(found.obs["celbo_predicted"].notna(), is_asked)

@@ -519,7 +519,7 @@ def test_samples_of_one_cell_are_refused():
     with pytest.warns(UserWarning, match="fewer than 3 cells"):
         MRVI.setup_anndata(adata, sample_key="donor")
     model = MRVI(adata, **SMALL)
-    with pytest.raises(ArgumentError, match=r"1 samples have one cell each \(lone\).*Leave their cells out"):
+    with pytest.raises(ArgumentError, match=r"one cell each: 1 \(lone\).*leave their cells out"):
         model.train(**TRAIN)
 
 

@@ -161,7 +161,7 @@ ENDED = [
     ],
     (of_other_cells, MULTIVI, MU, "in 'rna + atac' and in 'protein', so that nothing links them", "Rename obs_names"),
     *[
-        (other_batches, model, MU, "'batch' is in two places with different values for 1 cells", "rename or delete")
+        (other_batches, model, MU, "'batch' is in two places with different values for 1 cell", "rename or delete")
         for model in (TOTALVI, TOTALANVI, MULTIVI)
     ],
 ]

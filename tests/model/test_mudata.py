@@ -240,7 +240,7 @@ def test_a_column_in_two_places_with_different_values_is_named():
     PairModel.setup_mudata(mdata, batch_key="batch", modalities=MODALITIES)
     mdata.obs.loc["cell2", "batch"] = "a"
     with pytest.raises(
-        ValueError, match=r"'batch' is in two places with different values for 1 cells.*'b' of the cell 'cell2'"
+        ValueError, match=r"'batch' is in two places with different values for 1 cell.*'b' of the cell 'cell2'"
     ):
         PairModel.setup_mudata(mdata, batch_key="batch", modalities=MODALITIES)
 

@@ -288,7 +288,7 @@ def test_nan_names_cell_term_and_leaves_finite_weights(make, quick, adata):
     adata.X[17, 3] = np.nan
     with pytest.raises(NonFiniteLossError) as caught:
         quick(model, train_size=1.0, batch_size=16)
-    for said in ("reconstruction_loss", "input 'X' of 1 cells", "Cells: '17'."):
+    for said in ("reconstruction_loss", "input 'X' of 1 cell", "Cells: '17'."):
         assert said in str(caught.value)
     assert all(torch.isfinite(value).all() for value in model.module.state_dict().values())
     assert not model.module.training

@@ -49,7 +49,7 @@ def test_names_term_cells_and_input(fit, x_n3, batches):
     rows.last_indices = list(range(100, 164))
     with pytest.raises(NonFiniteLossError, match=r"epoch 0, step 1") as caught:
         fit(TrainingPlan(module), train=rows)
-    for said in ("reconstruction_loss['mine'] of 16 of 16 cells", "kl_local of 1 of 16 cells", "input 'X' of 1 cells"):
+    for said in ("reconstruction_loss['mine'] of 16 of 16 cells", "kl_local of 1 of 16 cells", "input 'X' of 1 cell"):
         assert said in str(caught.value)
     assert caught.value.rows == [105]  # the sixth cell of the second minibatch
     assert caught.value.from_data

@@ -138,7 +138,7 @@ def test_an_adversary_is_one_in_both(folder):
 def test_a_loss_that_is_not_finite_ends_both(folder):
     first, second = ((folder / f"broken-{rank}.txt").read_text() for rank in (0, 1))
     assert "another process" in first
-    assert "input 'X' of 1 cells" in second
+    assert "input 'X' of 1 cell" in second
 
 
 def test_command_line(folder):

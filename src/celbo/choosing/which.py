@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from ..core import checked
+from ..core import checked, number_of
 from ..core.argument_names import NAMES
 from ..data.modality_roles import ATAC, PROTEIN, RNA, ROLES, role_of
 from .advice import Advice, Fit
@@ -117,7 +117,7 @@ def _described(name: str, found: Found) -> str:
     adata = found.parts[name]
     role = role_of(name, adata.var)
     what = ROLES[role] if role is not None else "features" if name else "genes"
-    return (f"{name}: " if name else "") + f"{adata.n_obs:,} cells x {adata.n_vars:,} {what}"
+    return (f"{name}: " if name else "") + f"{number_of(adata.n_obs, 'cell')} x {adata.n_vars:,} {what}"
 
 
 def _where(name: str, found: Found) -> str:

@@ -9,6 +9,7 @@ from anndata import AnnData
 
 from ..choosing.found import Columns, Found, look_at
 from ..choosing.which import fitting
+from ..core import number_of
 from ..data.inputs import input_paths
 from ..data.modality_roles import ROLES, role_of
 from ..data.multimodal import feature_tables, open_mudata
@@ -95,7 +96,7 @@ def _size(name: str, adata: AnnData) -> str:
     raw = f"; raw with {adata.raw.n_vars:,}" if adata.raw is not None else ""
     layers = f"; layers {', '.join(map(repr, adata.layers))}" if len(adata.layers) else ""
     tables = f"; obsm {', '.join(map(repr, adata.obsm))}" if len(adata.obsm) else ""
-    return f"{named}{adata.n_obs:,} cells x {adata.n_vars:,} {what}{layers}{raw}{tables}"
+    return f"{named}{number_of(adata.n_obs, 'cell')} x {adata.n_vars:,} {what}{layers}{raw}{tables}"
 
 
 def _where(places: Sequence[str], adata: AnnData) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
 
+from ..core import number_of
 from ..data import StoredMatrix
 from ..model import SCVI
 from ..module.base import BaseModuleClass
@@ -129,7 +130,7 @@ def estimates(size: Size, kinds: Sequence[Kind]) -> Iterator[tuple[str, str]]:
 
 
 def _basis(kind: Kind, size: Size, rate: float) -> str:
-    epochs = f"{kind.name}: {default_epochs(kind, size)[0]:,} epochs of {_trained(size):,} cells"
+    epochs = f"{kind.name}: {number_of(default_epochs(kind, size)[0], 'epoch')} of {_trained(size):,} cells"
     width, times = _width(size)
     speed = f"this machine trained an scvi of {width:,} features at {times * rate:,.0f} cells/s for {_SECOND:g} s"
     wider = f", scaled to {size.n_features:,} features" if times > 1 else ""

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from ..core import number_of
 from .access import is_mudata
 from .constants import PREFIX
 
@@ -345,7 +346,7 @@ def _require_equal(name: str, one: tuple[str, pd.Series], other: tuple[str, pd.S
     if len(differ_n):
         cell = int(differ_n[0])
         raise ValueError(
-            f"{name!r} is in two places with different values for {len(differ_n)} cells: {where} says "
+            f"{name!r} is in two places with different values for {number_of(len(differ_n), 'cell')}: {where} says "
             f"{str(a.iloc[cell])!r} of the cell {str(a.index[cell])!r}, {there} says {str(b.iloc[cell])!r}. Keep one "
             f"of them: rename or delete the other column, then set up again."
         )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..core import IS_TARGET, checked
+from ..core import IS_TARGET, checked, number_of
 from .concat import ConcatDataLoader
 from .dataset import registered
 from .row_sources.source import as_indices
@@ -44,8 +44,8 @@ def both_sets(background_indices: object, target_indices: object, n_obs: int) ->
     common = np.intersect1d(background, target)
     if len(common):
         raise ValueError(
-            f"background_indices and target_indices have {len(common)} cells in common (row {common[0]} is one): a "
-            "cell is a background or a target cell, so leave it out of one of them."
+            f"background_indices and target_indices have {number_of(len(common), 'cell')} in common (row "
+            f"{common[0]} is one): a cell is a background or a target cell, so leave it out of one of them."
         )
     return background, target
 

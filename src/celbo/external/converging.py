@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..core import checked
+from ..core import checked, number_of
 from ..core.kinds import Number
 from ..model.base import UnsupervisedTrainingMixin
 from ..module.base import BaseModuleClass
@@ -122,7 +122,8 @@ class ConvergingPlan(TrainingPlan):
         assert self._search is not None
         self._search.search.settle()
         if not self._search.search.has_converged and self.trainer.max_epochs > 1:
-            logger.info(f"The loss still falls after {self.trainer.current_epoch} epochs: raise max_epochs.")
+            passed = number_of(self.trainer.current_epoch, "epoch")
+            logger.info(f"The loss still falls after {passed}: raise max_epochs.")
 
     def resume_state(self) -> dict[str, Any]:
         """The sum of the running epoch too."""

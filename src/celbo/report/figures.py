@@ -101,7 +101,7 @@ def training_curves(history: pd.DataFrame, panels: Curves = ELBO_CURVES) -> "Fig
 def _curve(ax: "Axes", history: pd.DataFrame, name: str, colour: str, label: str) -> None:
     values = history[name].dropna() if name in history else pd.Series(dtype=float)
     marker = "o" if len(values) < 3 else None
-    ax.plot(values.index + 1, values, color=colour, label=label, linewidth=1.6, marker=marker)
+    ax.plot(values.index, values, color=colour, label=label, linewidth=1.6, marker=marker)
 
 
 def _set_window(ax: "Axes", curves: Sequence[np.ndarray]) -> None:

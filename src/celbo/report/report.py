@@ -243,7 +243,7 @@ def headline(summary: ModelSummary) -> dict[str, str]:
     history, found = summary.history, {}
     found["epochs"] = f"{len(history):,}"
     if (elbo := elbo_of_weights(history, summary.kept_epoch)) is not None:
-        found["validation ELBO"] = f"{elbo.value:.2f} ({elbo.where})"
+        found[f"validation ELBO, {elbo.where}"] = f"{elbo.value:.2f}"
     if "elbo_train" in history and len(of_training := history["elbo_train"].dropna()):
         found["training ELBO, last"] = f"{of_training.iloc[-1]:.2f}"
     if len(summary.kl_k):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..core import REGISTRY_KEYS
+from ..core import REGISTRY_KEYS, number_of
 from ..dataloaders.base import Loader
 from ..module.base import LossOutput
 from ..store.mapped import put
@@ -84,7 +84,8 @@ def explain_nonfinite(
     bad_terms: set[int] = set()
     for name, term in _terms(loss_output):
         bad = _bad_positions(term)
-        findings += [f"{name} of {len(bad)} of {term.shape[0]} cells" if term.dim() else name] if bad else []
+        if bad:
+            findings.append(f"{name} of {len(bad)} of {number_of(term.shape[0], 'cell')}" if term.dim() else name)
         bad_terms |= set(bad) if term.dim() else set()
     bad_parameters = [name for name, p in module.named_parameters() if not torch.isfinite(p).all()]
     findings += [f"parameter {name}" for name in bad_parameters[:_SHOWN]]
@@ -94,7 +95,7 @@ def explain_nonfinite(
         bad, what = _bad_positions(value), "input"
         if key == REGISTRY_KEYS.SIZE_FACTOR_KEY and not bad:
             bad, what = torch.nonzero(value.flatten() <= 0).flatten().tolist(), "logarithm of the input"
-        findings += [f"{what} {key!r} of {len(bad)} cells"] if bad else []
+        findings += [f"{what} {key!r} of {number_of(len(bad), 'cell')}"] if bad else []
         bad_keys += [key] if bad else []
         bad_inputs |= set(bad)
     # A cell with a bad input spoils the others through batch normalisation: bad inputs are the culprits.

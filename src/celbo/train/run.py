@@ -197,8 +197,9 @@ def say_unfinished_warmup(plan: Plan, max_epochs: int) -> None:
     if epochs and (max_epochs - 1) / epochs < 0.5:
         reached = (max_epochs - 1) / epochs
         logger.info(
-            f"The KL weight will only reach {reached:.2f}: its warm-up takes {epochs} epochs, training {max_epochs}. "
-            f"plan_kwargs={{'n_epochs_kl_warmup': {max(1, max_epochs // 2)}}} would let it reach 1."
+            f"The KL weight will only reach {reached:.2f}: its warm-up takes {number_of(epochs, 'epoch')}, "
+            f"training {max_epochs}. plan_kwargs={{'n_epochs_kl_warmup': {max(1, max_epochs // 2)}}} "
+            "would let it reach 1."
         )
 
 

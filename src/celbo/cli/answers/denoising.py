@@ -6,6 +6,7 @@ from typing import Any
 
 import typer
 
+from ...core import number_of
 from ..columns import with_values_of
 from ..errors import UserError
 from ..interrupts import INTERRUPTED
@@ -103,7 +104,7 @@ def _written(kind: Kind, model: Any, data: Any, asked: Asked, options: Mapping[s
             f"{asked.output} ends in '.h5mu'; {kind.name} denoises one modality: write it to .h5ad or .zarr."
         )
     what = kind.denoise(model, data, asked.output, **options, overwrite=asked.overwrite)
-    return f"{data.n_obs:,} cells: {what}"
+    return f"{number_of(data.n_obs, 'cell')}: {what}"
 
 
 def _say(asked: Asked, said: str) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import typer
 
+from ...core import number_of
 from ...data.modalities import gathered_obs
 from ...store.writing.matrix import MatrixWriter, new_anndata, write_table
 from ..kind import Fitted, Kind
@@ -47,7 +48,7 @@ def embed(asked: Asked) -> None:
             n_latent = write_embedding(question.path, obs, blocks)
     if not asked.quiet:
         where = "in" if output.suffix in TABLES else f"obsm[{EMBEDDING_KEY!r}] in"
-        typer.echo(f"{len(obs):,} cells, {n_latent} latent dimensions: {where} {output}")
+        typer.echo(f"{number_of(len(obs), 'cell')}, {number_of(n_latent, 'latent dimension')}: {where} {output}")
 
 
 def embedded(kind: Kind, fitted: Fitted, adata: Any, n: int) -> Iterator[np.ndarray]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import typer
 
-from ...core import unknown_name
+from ...core import number_of, unknown_name
 from ...data.modalities import gathered_obs, is_mudata
 from ...train import RECIPES
 from ..errors import UserError
@@ -95,4 +95,4 @@ def _write(suffix: str, path: Path, kind: Kind, mapped: Fitted, obs: pd.DataFram
 
 
 def _said(n_cells: int, n_latent: int) -> str:
-    return f"{n_cells:,} cells mapped, {n_latent} latent dimensions"
+    return f"{number_of(n_cells, 'cell')} mapped, {number_of(n_latent, 'latent dimension')}"

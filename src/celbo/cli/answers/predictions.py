@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import typer
 
+from ...core import number_of
 from ...data.modalities import gathered_obs
 from ...store.writing.matrix import new_anndata, write_table
 from ..errors import UserError
@@ -90,5 +91,5 @@ def said_of(probability_nc: pd.DataFrame, n_cells: int) -> str:
     shown = ", ".join(f"{name} {count:,}" for name, count in counts.iloc[:8].items())
     more = f", {len(counts) - 8} more" if len(counts) > 8 else ""
     left = n_cells - len(probability_nc)
-    out = f"; {left:,} cells of other batches are left out" if left else ""
-    return f"{len(probability_nc):,} cells: {shown}{more}{out}"
+    out = f"; left out: {number_of(left, 'cell')} of other batches" if left else ""
+    return f"{number_of(len(probability_nc), 'cell')}: {shown}{more}{out}"
