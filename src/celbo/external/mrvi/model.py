@@ -41,8 +41,8 @@ def _prepared(model: Any, options: dict[str, Any]) -> dict[str, Any]:
     alone = [] if cells_s is None else [str(name) for name in model.sample_order[cells_s == 1]]
     if alone:
         raise ArgumentError(
-            f"Samples with one cell each: {len(alone)} ({', '.join(alone[:5])}). What it would be in other samples says "
-            "nothing of these: leave their cells out before setup_anndata, or name a sample_key with larger samples."
+            f"Samples with one cell each: {len(alone)} ({', '.join(alone[:5])}). What it would be in other samples "
+            "says nothing of these: leave their cells out before setup_anndata, or name a sample_key with larger samples."
         )
     classic = (options["recipe"] or default_recipe(type(model))) == "classic"
     epochs = options["max_epochs"]
