@@ -42,7 +42,7 @@ def _prepared(model: Any, options: dict[str, Any]) -> dict[str, Any]:
     if alone:
         raise ArgumentError(
             f"Samples with one cell each: {len(alone)} ({', '.join(alone[:5])}). What it would be in other samples "
-            "says nothing of these: leave their cells out before setup_anndata, or name a sample_key with larger samples."
+            "says nothing of these: leave their cells out before setup_anndata, or name a sample_key with larger ones."
         )
     classic = (options["recipe"] or default_recipe(type(model))) == "classic"
     epochs = options["max_epochs"]
