@@ -56,6 +56,24 @@ class TestBinomial:
         p = torch.tensor([[0.1, 0.4, 0.9], [0.0, 0.3, 1.0]])
         wanted = TorchBinomial(total.double(), probs=p.double().clamp(2**-23, 1 - 2**-23)).log_prob(x.double())
         torch.testing.assert_close(Binomial(total, p).log_prob(x).double(), wanted, rtol=1e-5, atol=3e-4)
+        torch.testing.assert_close(Binomial(total, p).log_prob_sum(x).double(), wanted.sum(-1), rtol=1e-5, atol=1e-3)
+
+    @pytest.mark.parametrize("share_of_zeros", [0.0, 0.7, 1.0])
+    def test_gradients_of_the_sum_are_those_of_the_table(self, share_of_zeros):
+        """Also where a probability is 0 or 1, which count as the nearest number and get none."""
+        generator = torch.Generator().manual_seed(0)
+        p = torch.rand(5, 7, generator=generator, dtype=torch.float64) / 3
+        p[0, :2] = torch.tensor([0.0, 1.0])
+        x = torch.poisson(torch.full((5, 7), 4.0, dtype=torch.float64), generator=generator)
+        x[torch.rand(5, 7, generator=generator) < share_of_zeros] = 0
+        weights_n, total = torch.arange(1.0, 6, dtype=torch.float64), x.sum(1, keepdim=True) + 3
+        found, wanted = (p.clone().requires_grad_() for _ in range(2))
+        of_sum = Binomial(total, found).log_prob_sum(x)
+        of_table = Binomial(total, wanted).log_prob(x).sum(-1)
+        torch.testing.assert_close(of_sum, of_table)
+        (of_sum * weights_n).sum().backward()
+        (of_table * weights_n).sum().backward()
+        torch.testing.assert_close(found.grad, wanted.grad)
 
     def test_no_total_loses_a_count(self):
         """Of 1 to 20,000 near half come out one too small where exp(log(n)) is cut off."""

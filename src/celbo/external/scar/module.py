@@ -81,6 +81,39 @@ class Binomial(TorchBinomial, CountDistribution):  # type: ignore[misc]  # same 
             ways = log_gamma_ratio(value, rest + 1) - torch.lgamma(value + 1)
         return ways + value * p.log() + rest * (-p).log1p()
 
+    def log_prob_sum(self, value: Tensor) -> Tensor:
+        """Their sum over genes, ``(...)``; on the CPU it keeps one table for the gradient of the probabilities."""
+        if value.shape != self.probs.shape or self.total_count.requires_grad or value.device.type != "cpu":
+            return super().log_prob_sum(value)
+        return _LogProbSum.apply(self.probs, self.total_count, value)  # type: ignore[no-untyped-call, no-any-return]
+
+
+class _LogProbSum(torch.autograd.Function):
+    """Sum of a binomial's log-probabilities; terms that counts of 0 lack are computed of the others alone."""
+
+    @staticmethod
+    def forward(ctx: Any, probs: Tensor, total: Tensor, value: Tensor) -> Tensor:
+        """Sums ``(n,)`` of tables ``(n, g)``."""
+        smallest = torch.finfo(probs.dtype).eps
+        p = probs.clamp(smallest, 1 - smallest)
+        rest = (total - value).clamp_(min=0)
+        log_p = p.neg().log1p_().mul_(rest)
+        seen = value.reshape(-1).nonzero().squeeze(-1)
+        x, others, p_seen = (table.reshape(-1)[seen] for table in (value, rest, p))
+        ways = log_gamma_ratio(x, others + 1) - torch.lgamma(x + 1)
+        log_p.view(-1)[seen] += ways + x * p_seen.log()
+        if ctx.needs_input_grad[0]:
+            gradient = rest.div_(p.sub_(1))
+            gradient.view(-1)[seen] += x / p_seen
+            ctx.save_for_backward(gradient.masked_fill_((probs < smallest) | (probs > 1 - smallest), 0.0))
+        return log_p.sum(-1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        """Gradient of the probabilities alone."""
+        (gradient,) = ctx.saved_tensors
+        return grads[0][..., None] * gradient, None, None
+
 
 class NativeScale(nn.Module):
     r"""From a decoder's logits to the share of each gene.
