@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from celbo.data import simulate_counts, synthetic_iid
-from celbo.model import SCANVI, SCVI
+from celbo.model import MULTIVI, SCANVI, SCVI, TOTALVI
 from celbo.module import Classifier
 from celbo.report.metrics import batch_mixing
 from celbo.train import (
@@ -19,6 +19,7 @@ from celbo.train import (
     SemiSupervisedAdversarialTrainingPlanConfig,
     TrainingPlan,
 )
+from celbo.train.plans.adversarial import classifier_rate
 
 ON = {"adversarial_classifier": True}
 
@@ -167,6 +168,21 @@ class TestTraining:
     def test_the_classifier_has_a_rate_of_its_own(self, mixing):
         model = train(mixing(), {"classifier_lr": 4e-3}, max_epochs=2)
         assert [optimizer.param_groups[0]["lr"] for optimizer in model.trainer.optimizers] == [1e-3, 4e-3]
+
+    @pytest.mark.parametrize(("n_cells", "rate"), [(1, 5e-3), (400, 5e-3), (800, 2.5e-3), (2000, 1e-3), (10**6, 1e-3)])
+    def test_rate_by_the_number_of_cells(self, n_cells, rate):
+        assert classifier_rate(n_cells) == pytest.approx(rate)
+
+    @pytest.mark.parametrize(("recipe", "rate"), [(None, 5e-3), ("classic", 1e-3)])
+    def test_multivi_and_totalvi_share_the_rule(self, recipe, rate):
+        adata = synthetic_iid(batch_size=40, n_batches=2, seed=0)
+        MULTIVI.setup_anndata(adata, batch_key="batch")
+        TOTALVI.setup_anndata(adata, "protein_expression", batch_key="batch")
+        of_both = {"max_epochs": 1, "verbose": 0, "seed": 0, "accelerator": "cpu", "recipe": recipe}
+        (multivi := MULTIVI(adata, n_genes=50, n_regions=50, n_hidden=8)).train(**of_both)
+        (totalvi := TOTALVI(adata, n_hidden=8)).train(adversarial_classifier=True, **of_both)
+        for model in (multivi, totalvi):
+            assert model.trainer.optimizers[1].param_groups[0]["lr"] == rate
 
     def test_a_loss_that_is_not_finite_stops(self, mixing):
         with pytest.raises(NonFiniteLossError, match="epoch 0, step"):

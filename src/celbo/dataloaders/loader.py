@@ -4,7 +4,7 @@ import inspect
 import logging
 from collections.abc import Iterator
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import torch
@@ -171,7 +171,7 @@ class AnnDataLoader(Loader):
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """One epoch of minibatches."""
-        return (batch for batch in self.parts() if batch is not None)
+        return filter(_is_there, self.parts())  # which keeps no minibatch while the next one is made
 
     def parts(self) -> Iterator[dict[str, Any] | None]:
         """One epoch of minibatches; None where other processes have all the cells of one."""
@@ -184,8 +184,12 @@ class AnnDataLoader(Loader):
 
     def _parts_read_ahead(self, sampler: EpochSampler) -> Iterator[dict[str, Any] | None]:
         with closing(read_ahead(self.tables, self.indices, sampler.coming(), self._read_at_once)) as batches:
-            for n, (self.last_indices, batch) in zip(sampler.advance(), batches, strict=True):
-                yield self._finish(batch) if n else None
+            for n in sampler.advance():
+                yield self._next_of(batches, n)
+
+    def _next_of(self, batches: Iterator[tuple[np.ndarray, dict[str, Tensor]]], n: int) -> dict[str, Any] | None:
+        self.last_indices, batch = next(batches)
+        return self._finish(batch) if n else None
 
     def use_tables(self, tables: ResidentTables) -> None:
         """Read from tables that lie on a device from now on: the same minibatches, but there."""
@@ -240,6 +244,10 @@ class AnnDataLoader(Loader):
                 "and share it out among processes where there are several."
             )
         return self.sampler
+
+
+def _is_there(batch: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:
+    return batch is not None
 
 
 def _tables(

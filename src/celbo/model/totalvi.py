@@ -27,6 +27,7 @@ from ..module.totalvae import TOTALVAE, GeneDispersion
 from ..posterior import Output
 from ..train import AdversarialTrainingPlan, Plan
 from ..train.method import PASSED_ON, SPLIT, WHERE, Argument, training
+from ..train.plans.adversarial import classifier_rate
 from ..train.recipes import Recipe, default_recipe, find_recipe
 from ..verbs.protein import EXPRESSION, PROTEIN, ProteinMixin
 from .base import (
@@ -50,9 +51,6 @@ _FEWEST_FOR_PRIOR = 10
 _CLASSIC_WARMUP = 0.75
 _WEIGHT_OF_ADVERSARY = 10.0
 """A cell has thousands of nats, of which its batch in the latents costs .7: a weight of 1 does not take it out."""
-_RATES_OF_CLASSIFIER = (1e-3, 5e-3)
-_RATE_BY_CELLS = 2.0
-"""Few cells are few steps: at .001, scvi-tools', it lags behind, and steps against an old guess do not mix batches."""
 
 _CLASSIC: Mapping[str, Any] = {"lr": 4e-3, "batch_size": 256, "early_stopping": True, "reduce_lr_on_plateau": True}
 """Settings of scvi-tools, which other recipes have values of their own for."""
@@ -79,8 +77,7 @@ def _train_settings(model: "TOTALVI", options: dict[str, Any]) -> dict[str, Any]
     if options["n_steps_kl_warmup"] is None and options["n_epochs_kl_warmup"] is None:
         options |= _warmup(model, find_recipe(chosen), options)
     if chosen != "classic" and adversary:
-        least, most = _RATES_OF_CLASSIFIER
-        rate = max(least, min(most, _RATE_BY_CELLS / model.summary_stats["n_cells"]))
+        rate = classifier_rate(model.summary_stats["n_cells"])
         plan |= {"scale_adversarial_loss": _WEIGHT_OF_ADVERSARY, "classifier_lr": rate}
     options["plan_kwargs"] = plan | dict(options["plan_kwargs"] or {})
     if indexing is not None:

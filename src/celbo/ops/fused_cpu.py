@@ -282,9 +282,8 @@ def _open_entries(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if x.layout == torch.sparse_csr:
         starts, columns, values = _in_order(x)
     else:
-        is_open = x > 0
-        starts = torch.nn.functional.pad(is_open.sum(1).cumsum(0), (1, 0))
-        columns = is_open.nonzero()[:, 1]
+        rows, columns = (x > 0).nonzero().unbind(1)
+        starts = torch.nn.functional.pad(rows.bincount(minlength=len(x)).cumsum(0), (1, 0))
         values = torch.ones(len(columns))
     return starts.to(torch.int64).contiguous(), columns.to(torch.int32).contiguous(), values.contiguous()
 

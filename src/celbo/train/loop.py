@@ -82,6 +82,7 @@ def _train(trainer: Run) -> None:
         recorded.begin_epoch()
     for batch in itertools.islice(minibatches_of(trainer.train_loader), trainer.batches_left):
         _training_batch(trainer, trainer.to_device(batch), trainer.batches_done)
+        del batch  # before the next one is made
         trainer.batches_done += 1
         trainer.checkpointing.batch_done()
         trainer.progress.batch(trainer)
@@ -197,6 +198,15 @@ def _waits_for_validation(trainer: Run, link: SchedulerLink) -> bool:
     return by_validation and not trainer.validates_now
 
 
+def _validation_batch(trainer: Run, batch: object, batch_idx: int) -> None:
+    between_batches()
+    trainer.call("on_validation_batch_start", batch, batch_idx)
+    output = trainer.recorded.get("validation", trainer.plan.validation_step)(batch, batch_idx)
+    trainer.record_validation_step()
+    trainer.call("on_validation_batch_end", output, batch, batch_idx)
+    trainer.checkpointing.validation_batch_done()
+
+
 @torch.no_grad()
 def _validate(trainer: Run) -> dict[str, float]:
     plan, loader = trainer.plan, trainer.val_loader
@@ -210,14 +220,10 @@ def _validate(trainer: Run) -> dict[str, float]:
     plan.on_validation_epoch_start()
     trainer.call("on_validation_epoch_start")
     batches = itertools.islice(minibatches_of(loader), batches_in(loader, trainer.limit_val_batches))
-    for batch_idx, batch in enumerate(batches):
-        between_batches()
-        batch = trainer.to_device(batch)
-        trainer.call("on_validation_batch_start", batch, batch_idx)
-        output = trainer.recorded.get("validation", plan.validation_step)(batch, batch_idx)
-        trainer.record_validation_step()
-        trainer.call("on_validation_batch_end", output, batch, batch_idx)
-        trainer.checkpointing.validation_batch_done()
+    numbers = itertools.count()
+    for batch in batches:
+        _validation_batch(trainer, trainer.to_device(batch), next(numbers))
+        del batch  # before the next one is made
     metrics = _metrics(trainer, "validation")
     trainer.note(metrics)
     trainer.last_validated_epoch = trainer.current_epoch

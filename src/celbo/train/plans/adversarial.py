@@ -28,17 +28,26 @@ from ..optim import Adam
 from .base import Step
 from .elbo import TrainingPlan
 
-__all__ = ["AdversarialTrainingPlan", "AdversarialTrainingPlanConfig"]
+__all__ = ["AdversarialTrainingPlan", "AdversarialTrainingPlanConfig", "classifier_rate"]
 
 _WEIGHT = "adversarial_weight"
 
 _EPS = 0.01  # of the classifier's optimizer
+
+_RATES, _RATE_BY_CELLS = (1e-3, 5e-3), 2.0
+"""Few cells are few steps: at .001, scvi-tools', it lags behind, and steps against an old guess do not mix batches."""
 
 _NEVER_ON = (
     "scale_adversarial_loss='auto' is one less the KL weight, and without a KL warm-up that is {weight:g} throughout: "
     "the adversarial classifier would do nothing. Give scale_adversarial_loss a number, or plan a warm-up "
     "(n_epochs_kl_warmup; recipe='classic' has one)."
 )
+
+
+def classifier_rate(n_cells: int) -> float:
+    """Learning rate of the classifier for so many cells, which recipes other than ``classic`` take."""
+    least, most = _RATES
+    return max(least, min(most, _RATE_BY_CELLS / max(1, n_cells)))
 
 
 class AdversarialTrainingPlan(TrainingPlan):
