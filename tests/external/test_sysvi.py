@@ -9,6 +9,7 @@ import celbo
 from celbo.core import ArgumentError
 from celbo.external import SysVI
 from celbo.external.sysvi import SysVAE
+from celbo.external.sysvi.module import _GaussianNll
 from celbo.module.base.priors import GaussianPrior, VampPrior
 from celbo.ops.random import private_rng
 
@@ -244,3 +245,24 @@ def test_scvi_tools_archives_answer_as_there(case, check_case):
     asked, compared, faults = check_case(case)
     assert faults == []
     assert compared > asked > 8
+
+
+@pytest.mark.parametrize("rows", [1, 6])
+def test_the_likelihood_and_its_gradients_are_torchs(rows):
+    """Also of a variance below the smallest, which counts as that one."""
+    generator = torch.Generator().manual_seed(0)
+    x, mean = torch.randn(2, 6, 5, generator=generator, dtype=torch.float64)
+    variance = torch.rand(rows, 5, generator=generator, dtype=torch.float64) + 0.1
+    variance[0, 0] = 1e-9
+    weights_n, found, wanted = torch.arange(1.0, 7, dtype=torch.float64), [], []
+    for gradients, of_torch in ((found, False), (wanted, True)):
+        given = [one.clone().requires_grad_() for one in (mean, variance)]
+        if of_torch:
+            spread = given[1].expand(6, 5)
+            nll_n = torch.nn.functional.gaussian_nll_loss(given[0], x, spread, reduction="none").sum(-1)
+        else:
+            nll_n = _GaussianNll.apply(given[0], x, given[1])
+        (nll_n * weights_n).sum().backward()
+        gradients += [nll_n.detach(), *(one.grad for one in given)]
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other)

@@ -294,7 +294,8 @@ class SysVAE(EmbeddingModuleMixin, BaseModuleClass):
         """
         x_ng, px, qz = tensors[REGISTRY_KEYS.X_KEY], generative_outputs["px"], inference_outputs["qz"]
         of_genes = isinstance(self.decoder.var_encoder, _FeatureVariance)  # all rows are the first
-        nll_n = _gaussian_nll(px.loc, x_ng, px.scale[..., :1, :] if of_genes else px.scale).sum(-1)
+        variance = px.scale[..., :1, :] if of_genes else px.scale
+        nll_n = _GaussianNll.apply(px.loc, x_ng, variance)  # type: ignore[no-untyped-call]
         kl_n = self.prior.kl(qz, z=inference_outputs["z"])
         cycle_n = torch.zeros_like(nll_n)
         if compute_cycle and z_distance_cycle_weight:
@@ -357,9 +358,23 @@ def _zeros(n: int, n_genes: int, n_continuous: int, n_categorical: int) -> dict[
     return data
 
 
-def _gaussian_nll(mean: Tensor, x: Tensor, variance: Tensor) -> Tensor:
-    """:func:`torch.nn.functional.gaussian_nll_loss` without the look for negative variances, which waits for a GPU."""
-    variance = variance.clone()
-    with torch.no_grad():
-        variance.clamp_(min=_LEAST_VARIANCE)
-    return 0.5 * (variance.log() + (mean - x).square() / variance)
+class _GaussianNll(torch.autograd.Function):
+    """:func:`torch.nn.functional.gaussian_nll_loss` summed over genes, with one table of cells by genes kept for
+    gradients, and without the look for negative variances, which waits for a GPU.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, mean: Tensor, x: Tensor, variance: Tensor) -> Tensor:
+        """Sums ``(..., n)`` of tables ``(..., n, g)``; the variance may have one row for all cells."""
+        variance, apart = variance.clamp(min=_LEAST_VARIANCE), mean - x
+        ctx.save_for_backward(apart, variance)
+        return 0.5 * (apart.square().div_(variance).sum(-1) + variance.log().sum(-1))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, Tensor]:
+        """Gradients of mean and variance; where the variance is cut, as if it were not, as torch has it."""
+        apart, variance = ctx.saved_tensors
+        grad = grads[0][..., None]
+        of_mean = grad * apart / variance
+        of_variance = (0.5 * (grad - of_mean * apart)).sum_to_size(variance.shape) / variance
+        return of_mean, None, of_variance
