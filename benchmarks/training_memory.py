@@ -1,4 +1,4 @@
-"""Memory that training takes beyond data, weights, gradients and moments: models of one modality beside scvi-tools'.
+"""Memory that training takes beyond data, weights, gradients and moments, beside scvi-tools'.
 
 ``python -m benchmarks.training_memory --data FOLDER [--models SysVI ...] [--package celbo|scvi] [--epochs N]``
 
@@ -45,19 +45,33 @@ CASES: dict[str, Case] = {
     "ContrastiveVI": Case({"batch_key": "batch"}, sets=_halves),
     "CYTOVI": Case({"layer": "scaled", "batch_key": "batch"}),
     "METHYLVI": Case(_READS | {"modalities": {"batch_key": None}}),
+    "Decipher": Case({}),
+    "RESOLVI": Case({"batch_key": "batch"}),
+    "VELOVI": Case({"spliced_layer": "spliced", "unspliced_layer": "unspliced"}),
+    "SCBASSET": Case({"dna_code_key": "dna_code"}),
 }
 
 
 def simulated(model: str, n_cells: int) -> Any:
-    """Data of 2,000 genes, of twice 1,000 regions, or of 30 markers."""
+    """Data of 2,000 genes, of twice 1,000 regions, of 30 markers, or of regions of 1,344 bases in 500 cells."""
     from celbo.data import simulate_counts, simulate_methylation
 
+    rng = np.random.default_rng(0)
+    if model == "SCBASSET":
+        opened = anndata.AnnData((rng.random((n_cells, 500)) < 0.1).astype(np.float32))
+        opened.obsm["dna_code"] = rng.integers(0, 4, (n_cells, 1344)).astype(np.uint8)
+        return opened
     if model == "METHYLVI":
         return simulate_methylation(n_cells, {"mCG": 1000, "mCH": 1000}, seed=0)
     adata = simulate_counts(n_cells, 30 if model == "CYTOVI" else 2000, n_batches=2, seed=0)
     log_ng = np.log1p(adata.X.toarray())
     if model == "SysVI":
         adata.X = log_ng
+    if model == "RESOLVI":
+        adata.obsm["X_spatial"] = rng.random((n_cells, 2)) * n_cells**0.5
+    if model == "VELOVI":
+        for layer in ("spliced", "unspliced"):
+            adata.layers[layer] = log_ng * rng.uniform(0.5, 1.5, log_ng.shape).astype(np.float32)
     if model == "CYTOVI":
         adata.layers["scaled"] = (log_ng / log_ng.max(0).clip(1)).astype(np.float32)
     return adata

@@ -15,7 +15,9 @@ from celbo.dataloaders.two_sets import TwoSetsSplitter
 from celbo.distributions import NegativeBinomial
 from celbo.external import GIMVI
 from celbo.external.gimvi import JVAE
+from celbo.external.gimvi.model import _epochs as epochs_of
 from celbo.model.base import convert_archive, export_archive
+from celbo.nn import MultiDecoder
 from celbo.train import Callback
 
 QUICK = {"verbose": 0, "seed": 0, "accelerator": "cpu"}
@@ -346,3 +348,22 @@ def test_real_technologies(shared_dir):
     truth, total = whole.X.toarray()[:, 1::2], np.asarray(spatial.X.sum(1)).ravel()
     by_depth = np.median([spearmanr(total, x)[0] for x in truth.T])
     assert np.median([spearmanr(*pair)[0] for pair in zip(found.T, truth.T, strict=True)]) > by_depth + 0.05
+
+
+@pytest.mark.parametrize("dispersion", ["gene-batch", "gene-cell"])
+def test_some_genes_are_decoded_as_all_are(dispersion):
+    """Spatial genes alone, in an order of their own, and as columns of what all genes have."""
+    decoder = MultiDecoder(3, 7, n_hidden_shared=5, n_layers_conditioned=0, n_cat_list=[1]).eval()
+    z, genes = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([5, 0, 3])
+    every, some = decoder.logits(z, dispersion), decoder.logits(z, dispersion, genes=genes)
+    for of_all, of_some in zip(every, some, strict=True):
+        assert (of_all is None) == (of_some is None)
+        if of_all is not None:
+            torch.testing.assert_close(of_some, of_all[:, genes])
+    assert decoder.logits(z, dispersion, zero_inflated=False)[2] is None
+
+
+@pytest.mark.parametrize(("n_cells", "epochs"), [((600, 600), 30), ((240, 210), 63), ((50_000, 90_000), 5)])
+def test_default_epochs(n_cells, epochs):
+    """125 steps of up to 128 training cells of each set, or 3 in 40 of the epochs of classic."""
+    assert epochs_of(n_cells) == epochs

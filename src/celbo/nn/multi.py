@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from ..ops.draws import rsample
+from ..ops.linear import linear
 from .fc_layers import FCLayers, Linear
 
 __all__ = ["MultiDecoder", "MultiEncoder"]
@@ -163,7 +164,7 @@ class MultiDecoder(nn.Module):
 
     def forward(
         self, z: Tensor, dataset_id: int, library: Tensor, dispersion: str, *cat_list: Tensor | None
-    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
         """Parameters of a count distribution.
 
         Parameters
@@ -187,19 +188,41 @@ class MultiDecoder(nn.Module):
         scale_ng = self.px_scale_decoder[1](logits_ng)
         return scale_ng, log_theta, torch.exp(library) * scale_ng, zi_logits_ng
 
-    def logits(self, z: Tensor, dispersion: str, *cat_list: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
+    def logits(
+        self,
+        z: Tensor,
+        dispersion: str,
+        *cat_list: Tensor | None,
+        genes: Tensor | None = None,
+        zero_inflated: bool = True,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """What a count distribution's fused form takes: :meth:`forward` before the softmax and without the library.
 
         Parameters
         ----------
         z, dispersion, *cat_list
             As there.
+        genes
+            Places of those that are asked for; None: all.
+        zero_inflated
+            Whether logits of an added zero are asked for.
 
         Returns
         -------
-        Logits of the scale, ``px_r`` and logits of an added zero, each ``(n, g)``.
+        Logits of the scale, ``px_r`` and logits of an added zero, or None, each ``(n, g)``.
         """
         hidden = z if self.px_decoder_conditioned is None else self.px_decoder_conditioned(z, *cat_list)
         hidden = hidden if self.px_decoder_final is None else self.px_decoder_final(hidden)
-        log_theta = self.px_r_decoder(hidden) if dispersion == "gene-cell" else None
-        return self.px_scale_decoder[0](hidden), log_theta, self.px_dropout_decoder(hidden)
+
+        def of_genes(head: Any) -> Tensor:
+            if genes is None:
+                return head(hidden)
+            # rows of the weights are far fewer numbers than columns of what they give for each cell
+            return linear(hidden, head.weight.index_select(0, genes), head.bias.index_select(0, genes))
+
+        log_theta = of_genes(self.px_r_decoder) if dispersion == "gene-cell" else None
+        return (
+            of_genes(self.px_scale_decoder[0]),
+            log_theta,
+            of_genes(self.px_dropout_decoder) if zero_inflated else None,
+        )

@@ -4,6 +4,7 @@ Reference: Lopez et al., *A joint model of unpaired data from scRNA-seq and spat
 gene expression measurements*, ICML workshop on computational biology 2019.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Self
 
@@ -22,6 +23,7 @@ from ...model.base import UnsupervisedTrainingMixin, archives, setup_method
 from ...model.base.made_with import given_arguments
 from ...model.base.several import SeveralSetsMixin
 from ...train.method import PASSED_ON, SPLIT, WHERE, Argument, training
+from ...train.plans.schedules import max_epochs_classic
 from ...train.recipes import default_recipe
 from .module import JVAE
 from .plan import TwoSetsPlan
@@ -37,6 +39,15 @@ _KAPPA = Argument(
 _COUNTS = ("zinb", "nb", "poisson")
 
 
+_STEPS, _SHARE = 125, 3 / 40
+
+
+def _epochs(n_cells: Sequence[int]) -> int:
+    """For so many cells in each set: at least 125 steps, each of both sets, and 3 in 40 of ``classic``'s epochs."""
+    steps_an_epoch = max(1, math.ceil(0.9 * max(n_cells) / 128))
+    return max(math.ceil(_STEPS / steps_an_epoch), math.ceil(_SHARE * max_epochs_classic(sum(n_cells))))
+
+
 def _two_sets(model: "GIMVI", options: dict[str, Any]) -> dict[str, Any]:
     """Hand the second data set to the splitter, and the adversary's settings to the plan; a new model begins with
     what its dissociated cells say, but by the classic recipe.
@@ -44,6 +55,8 @@ def _two_sets(model: "GIMVI", options: dict[str, Any]) -> dict[str, Any]:
     is_classic = (options["recipe"] or default_recipe(type(model))) == "classic"
     if model.adatas and not model.is_trained and not is_classic:
         model.module.start_from(some_cells(model.adata_managers["seq"]))
+        if options["max_epochs"] is None and options["recipe"] == type(model)._recipe and model.surgery_ is None:
+            options = options | {"max_epochs": _epochs([adata.n_obs for adata in model.adatas])}
     of_splitter = {"second_manager": model.adata_managers["spatial"], "names": ("dissociated", "spatial")}
     of_splitter |= options.get("datasplitter_kwargs") or {}
     plan = {"scale_adversarial_loss": options.pop("kappa")} | dict(options.pop("plan_kwargs") or {})

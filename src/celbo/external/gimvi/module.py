@@ -116,7 +116,9 @@ class JVAE(BaseModuleClass):
         self.dispersion, self.log_variational = dispersion, log_variational
         if dispersion != "gene-cell":
             self.px_r = nn.Parameter(randn(*dispersion_shape(dispersion, total_genes, n_batch, n_labels)))
-        self._keep("genes", [np.arange(total_genes)[genes] for genes in indices_mappings])
+        places = [np.arange(total_genes)[genes] for genes in indices_mappings]
+        self._keep("genes", places)
+        self._has_all = [np.array_equal(genes, np.arange(total_genes)) for genes in places]
         self._keep_codes(batch_codes, label_codes)
         self._put_library(library_log_means, library_log_vars)
         self.z_encoder = MultiEncoder(
@@ -255,14 +257,15 @@ class JVAE(BaseModuleClass):
         batch_n1 = self._code("batch", batch_index, mode)
         if batch_n1 is not None:
             batch_n1 = decoded_as(batch_n1, transform_batch)
-        logits_ng, log_theta, zi_logits_ng = self.decoder.logits(z, self.dispersion, batch_n1)
-        if log_theta is None:
-            log_theta = log_theta_of(self.px_r, self.dispersion, batch_n1, self._code("label", y, mode))
-        genes = self.get_buffer(f"genes_{mode}")
-        px = LIKELIHOODS[self.gene_likelihoods[mode]](
-            *(logits_ng[..., genes], library.clamp_max(_LARGEST_LIBRARY), log_theta[..., genes]),
-            *(zi_logits_ng[..., genes], _softmax, True),
+        likelihood = LIKELIHOODS[self.gene_likelihoods[mode]]
+        genes = None if self._has_all[mode] else self.get_buffer(f"genes_{mode}")
+        logits_ng, log_theta, zi_logits_ng = self.decoder.logits(
+            z, self.dispersion, batch_n1, genes=genes, zero_inflated=likelihood.zero_inflated
         )
+        if log_theta is None:
+            px_r = self.px_r if genes is None else self.px_r.index_select(0, genes)
+            log_theta = log_theta_of(px_r, self.dispersion, batch_n1, self._code("label", y, mode))
+        px = likelihood(logits_ng, library.clamp_max(_LARGEST_LIBRARY), log_theta, zi_logits_ng, _softmax, True)
         return {"px": px}
 
     def loss(
