@@ -58,6 +58,10 @@ _SUBPACKAGES = (
 __all__ = ["REGISTRY_KEYS", "__version__", "settings", "which", *_SUBPACKAGES]
 
 
+_LOOKED_FOR = {"export_archive": "model.base", "convert_archive": "model.base", "model_report": "report"}
+"""Names that people look for here -> the room that has them."""
+
+
 def __getattr__(name: str) -> Any:
     if name == "which":
         return importlib.import_module(".choosing", __name__).which
@@ -65,7 +69,9 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f".{name}", __name__)
     if name in PUBLIC_API:
         raise AttributeError(not_in_celbo_yet(f"scvi.{name}"), name=name)
-    raise AttributeError(unknown_name("attribute of celbo", name, __all__))
+    if name in _LOOKED_FOR:
+        raise AttributeError(f"celbo.{name} is celbo.{_LOOKED_FOR[name]}.{name}.", name=name)
+    raise AttributeError(unknown_name("attribute of celbo", name, __all__), name=name)
 
 
 def __dir__() -> list[str]:

@@ -1,9 +1,11 @@
 """Optional packages."""
 
+import importlib
 import sys
 
 import pytest
 
+import celbo
 from celbo.core import optional
 
 
@@ -28,3 +30,11 @@ def test_a_broken_package_is_not_called_absent(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match=r"^No module named 'no_such_package_xyz'"):
         optional("celbo_test_broken", extra="x", purpose="This test")
+
+
+@pytest.mark.parametrize("name", ["export_archive", "convert_archive", "model_report"])
+def test_names_that_are_looked_for_at_the_root_say_where_they_are(name):
+    with pytest.raises(AttributeError, match=rf"^celbo\.{name} is celbo\.([\w.]+)\.$") as caught:
+        getattr(celbo, name)
+    *rooms, last = str(caught.value).removesuffix(".").split(" is celbo.")[1].split(".")
+    assert callable(getattr(importlib.import_module(f"celbo.{'.'.join(rooms)}"), last))

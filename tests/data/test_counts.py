@@ -119,7 +119,7 @@ def test_raise_and_tell(log):
     with pytest.raises(ValueError, match=r"adata.X holds 1 negative value in 1 of 41 cells \('5'\).*layer='counts'"):
         report.raise_if_bad("adata.X")
     report.tell("adata.X")
-    assert any("1 of 41 cells have no counts ('9')" in message for message in log)
+    assert any("1 of 41 cells has no counts ('9')" in message for message in log)
     x[5, 0], x[8, 1] = 0, 0.25
     with pytest.warns(UserWarning, match=r"1 of .* nonzero values are not whole numbers.*use layer='counts'"):
         check_counts(x).tell("adata.X", ["layer='counts'"])

@@ -14,6 +14,9 @@ RUNNER = Path(__file__).with_name("run_page.py")
 ALL_PAGES = sorted([REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("**/*.md")])
 NOTEBOOKS = [page for page in ALL_PAGES if page.read_text().startswith("---\nfile_format: mystnb\n")]
 PAGES = [page for page in ALL_PAGES if page not in NOTEBOOKS]
+# As in pyproject.toml: errors, but what mudata 0.3.10 does that its helpers for Python 3.12 and newer deprecate.
+OF_MUDATA = ("ignore:The decorator_name argument is", "ignore:The docstring_style argument is")
+WARNINGS = [part for rule in ("error", *OF_MUDATA) for part in ("-W", rule)]
 IMPORT_NAMES = {"pyro-ppl": "pyro", "scikit-learn": "sklearn"}
 
 
@@ -27,7 +30,7 @@ def optional_packages() -> list[str]:
 def run_page(page: Path, folder: Path, *optional: str) -> subprocess.CompletedProcess:
     environment = {**os.environ, "MPLBACKEND": "Agg", "JAX_PLATFORMS": "cpu"}
     environment.setdefault("CELBO_DATA", str(REPOSITORY.parent / "shared" / "data"))  # without it cells are simulated
-    command = [sys.executable, "-W", "error", str(RUNNER), str(page), *optional]
+    command = [sys.executable, *WARNINGS, str(RUNNER), str(page), *optional]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
 
 
@@ -37,7 +40,7 @@ def runner():
     if not hasattr(os, "fork"):
         pytest.skip("this system does not fork")
     environment = {**os.environ, "MPLBACKEND": "Agg", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-W", "error", str(RUNNER), "--each", *optional_packages()]
+    command = [sys.executable, *WARNINGS, str(RUNNER), "--each", *optional_packages()]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=environment, **pipes) as process:
         yield process

@@ -135,7 +135,7 @@ def test_what_is_empty_is_called_what_it_is(caplog):
     logger.removeHandler(caplog.handler)
     said = [record.getMessage() for record in caplog.records]
     assert any("2 of 60 regions have no counts ('3', '7')" in one for one in said)
-    assert any("1 of 20 cells have no counts ('4')" in one for one in said)
+    assert any("1 of 20 cells has no counts ('4')" in one for one in said)
     assert any("sc.pp.filter_cells(adata, min_counts=1), which drops rows, here regions." in one for one in said)
     assert any("sc.pp.filter_genes(adata, min_counts=1), which drops columns, here cells." in one for one in said)
     adata.X[:] = 0

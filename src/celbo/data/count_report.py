@@ -245,8 +245,8 @@ class CountReport(Explained):
                 f"{where} {NO_COUNTS}: all {total} {self.axes[0]} are empty, so there is nothing to learn from.",
                 _instead(elsewhere),
             )
-        names = _listed(self.first[f"empty_{axis}"], count)
-        message = f"{where}: {count} of {total} {self.axes[axis == 'genes']} have no counts ({names})."
+        names, verb = _listed(self.first[f"empty_{axis}"], count), "has" if count == 1 else "have"
+        message = f"{where}: {count} of {total} {self.axes[axis == 'genes']} {verb} no counts ({names})."
         own, side = self.axes[axis == "genes"], "columns" if axis == "genes" else "rows"
         drops = "" if own == axis else f", which drops {side}, here {own}"
         return Finding("info", message, f"They teach a model nothing: sc.pp.filter_{axis}(adata, min_counts=1){drops}.")
