@@ -182,10 +182,13 @@ def test_rows_that_stay_sparse(sparse_storage, columns, x):
     np.testing.assert_array_equal(got.to_dense().numpy(), wanted)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("repeated", [False, True])
-def test_sparse_rows_with_columns_out_of_order(repeated, x, monkeypatch):
+def test_sparse_rows_with_columns_out_of_order(repeated, compiled, x, monkeypatch):
     """Entries are put in order where one is there twice, which a whole matrix is asked once."""
     monkeypatch.setattr("celbo.dataloaders.row_sources.sparse.BLOCK", 7)
+    if not compiled:
+        monkeypatch.setattr("celbo.dataloaders.row_sources.sparse.works", lambda family: False)
     matrix = sparse.csr_matrix(x)[:, ::-1]
     assert not matrix.has_sorted_indices
     wanted = x[:, ::-1].copy()
@@ -289,6 +292,17 @@ def test_the_compiled_loop_writes_what_scipy_does(index_dtype, rng):
     found = CSRRows(matrix).take(rows).numpy()
     np.testing.assert_array_equal(found, matrix[rows].toarray())
     assert (CSRRows(matrix)._entries is None) == (index_dtype is np.int64)  # larger than the loop is made for
+
+
+@pytest.mark.parametrize("n_repeated", [0, 1, 300])
+def test_the_compiled_search_finds_repeated_entries(n_repeated, rng):
+    """Rows of any length, many for each thread: one entry that is there twice is enough, wherever it is."""
+    matrix = sparse.random(3000, 70, 0.1, format="csr", dtype=np.float32, rng=rng)[:, rng.permutation(70)]
+    long_rows = np.flatnonzero(np.diff(matrix.indptr) > 2)
+    for row in rng.choice(long_rows, n_repeated, replace=False):
+        matrix.indices[matrix.indptr[row] + 2] = matrix.indices[matrix.indptr[row]]
+    # and a column that a row has in common with the next is none
+    assert CSRRows(matrix).may_repeat_entries == (n_repeated > 0)
 
 
 def test_rows_without_numba(monkeypatch, rng):

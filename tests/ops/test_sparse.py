@@ -163,3 +163,12 @@ class TestByColumns:
 
         assert (BLOCK, TILE, STRIDE) == (csr_kernel.BLOCK, csr_kernel.TILE, csr_kernel.STRIDE)
         assert _SCRATCH_ROWS == machine_code.SCRATCH_ROWS
+
+
+def test_row_sums_of_rows_without_entries(rng):
+    """The first, the last and several in a row are empty; a matrix may have none at all."""
+    table = rng.integers(0, 9, (12, 30)).astype(np.float32)
+    table[[0, 4, 5, 6, 11]] = 0
+    for dense in (table, np.zeros((3, 4), np.float32)):
+        sums = row_sums(csr(dense))
+        np.testing.assert_array_equal(sums.numpy(), dense.sum(1, keepdims=True))

@@ -92,6 +92,18 @@ def dense_rows(tables: Any, rows: Any, scratch: Any, index: Any, g: int, start: 
     )
 
 
+def repeating_rows(tables: Any, rows: Any, scratch: Any, index: Any, g: int, start: int, stop: int) -> None:
+    """Repeated entries of rows of CSR: views of bare memory, then the loop."""
+    csr_kernel.repeating_rows(
+        carray(tables[0], rows[0], I64),
+        carray(tables[1], rows[1], I32),
+        carray(tables[2], rows[2], I32),
+        carray(index, g, np.intp),
+        start,
+        stop,
+    )
+
+
 def accessibility(tables: Any, rows: Any, scratch: Any, index: Any, g: int, start: int, stop: int) -> None:
     """Open and closed regions: views of bare memory, then the loop."""
     accessibility_kernel.accessibility_rows(
@@ -205,6 +217,7 @@ ENTRIES: dict[str, Callable[..., None]] = {
     "mixture": mixture,
     "csr_product": csr_product,
     "dense_rows": dense_rows,
+    "repeating_rows": repeating_rows,
     "sparse_linear": sparse_linear,
     "sparse_linear_gradient": sparse_linear_gradient,
 }
@@ -217,6 +230,7 @@ NAMES = {
     "mixture": "likelihood of proteins",
     "csr_product": "sparse product",
     "dense_rows": "gathering of sparse rows",
+    "repeating_rows": "search for repeated entries",
     "sparse_linear": "sparse linear layer",
     "sparse_linear_gradient": "gradient of the sparse linear layer",
 }

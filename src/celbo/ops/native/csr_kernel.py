@@ -7,7 +7,16 @@ from numba import njit
 from .kernels import INNER, STRICT, F, Floats
 from .vectors import LANES, sum_of_rows
 
-__all__ = ["BLOCK", "STRIDE", "TILE", "csr_product_rows", "dense_rows", "linear_blocks", "weight_gradient_blocks"]
+__all__ = [
+    "BLOCK",
+    "STRIDE",
+    "TILE",
+    "csr_product_rows",
+    "dense_rows",
+    "linear_blocks",
+    "repeating_rows",
+    "weight_gradient_blocks",
+]
 
 add_128, add_64, add_16 = sum_of_rows(8), sum_of_rows(4), sum_of_rows(1)
 
@@ -71,6 +80,26 @@ def dense_rows(
             out_g[j] = F(0.0)
         for k in range(first_n[i], behind_n[i]):
             out_g[columns[k]] += values[k]
+
+
+@njit(**INNER)
+def repeating_rows(
+    starts_n: npt.NDArray[np.int64],
+    columns: npt.NDArray[np.int32],
+    repeats_n: npt.NDArray[np.int32],
+    seen_g: npt.NDArray[np.intp],
+    start: int,
+    stop: int,
+) -> None:
+    """How many entries of each row of a CSR matrix name a column that an earlier one names, in whatever order."""
+    for j in range(seen_g.size):
+        seen_g[j] = -1
+    for i in range(start, stop):
+        repeats = 0
+        for k in range(starts_n[i], starts_n[i + 1]):
+            repeats += seen_g[columns[k]] == i
+            seen_g[columns[k]] = i
+        repeats_n[i] = repeats
 
 
 BLOCK = 64

@@ -35,6 +35,7 @@ Family = Literal[
     "mixture",
     "csr_product",
     "dense_rows",
+    "repeating_rows",
     "sparse_linear",
     "sparse_linear_gradient",
 ]
