@@ -85,7 +85,7 @@ def _add_rows(
     sums: list[np.ndarray], member_mn: sp.csr_array, block: DenseBlock | CompressedBlock, used: np.ndarray
 ) -> None:
     width = len(used)
-    values = sp.csr_array(block.values) if isinstance(block, DenseBlock) else _csr(block, width)
+    values = block.values.astype(np.float64) if isinstance(block, DenseBlock) else _csr(block, width)
     member = member_mn[:, block.start : block.stop]
     if not member.nnz:
         return
@@ -105,7 +105,7 @@ def _accumulate(
     scale_n = np.divide(TARGET, totals_n, out=np.zeros(len(totals_n)), where=totals_n > 0)
     scaled = member @ sp.diags_array(scale_n)
     for total, product in zip(sums, (member @ values, member @ (values != 0).astype(np.float64), scaled @ values)):
-        total[:, columns] += product.toarray()
+        total[:, columns] += product.toarray() if sp.issparse(product) else product
 
 
 def _csr(block: CompressedBlock, width: int) -> sp.csr_array:
