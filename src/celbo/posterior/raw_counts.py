@@ -84,13 +84,25 @@ def _members(groups: Sequence[np.ndarray], n: int) -> sp.csr_array:
 def _add_rows(
     sums: list[np.ndarray], member_mn: sp.csr_array, block: DenseBlock | CompressedBlock, used: np.ndarray
 ) -> None:
-    width = len(used)
-    values = block.values.astype(np.float64) if isinstance(block, DenseBlock) else _csr(block, width)
     member = member_mn[:, block.start : block.stop]
     if not member.nnz:
         return
-    totals_n = values @ used.astype(np.float64)
-    _accumulate(sums, slice(None), member, values, totals_n)
+    if isinstance(block, DenseBlock):
+        values = block.values.astype(np.float64)
+        _accumulate(sums, slice(None), member, values, values @ used.astype(np.float64))
+    else:
+        _add_sparse_rows(sums, member.toarray().T, _csr(block, len(used)), used)
+
+
+def _add_sparse_rows(sums: list[np.ndarray], weight_nm: np.ndarray, values: sp.csr_array, used: np.ndarray) -> None:
+    """Add each stored value to the sums of all groups at once: half the time of a sparse product for each figure."""
+    scale_n = _to_target(values @ used.astype(np.float64))
+    across = values.T
+    product_gm = across @ np.concatenate([weight_nm, weight_nm * scale_n[:, None]], axis=1)
+    across.data = (across.data != 0).astype(np.float64)
+    m = weight_nm.shape[1]
+    for total, part_gm in zip(sums, (product_gm[:, :m], across @ weight_nm, product_gm[:, m:])):
+        total += part_gm.T
 
 
 def _add_columns(sums: list[np.ndarray], member_mn: sp.csr_array, block: CompressedBlock, totals_n: np.ndarray) -> None:
@@ -102,15 +114,23 @@ def _add_columns(sums: list[np.ndarray], member_mn: sp.csr_array, block: Compres
 def _accumulate(
     sums: list[np.ndarray], columns: slice, member: sp.csr_array, values: Any, totals_n: np.ndarray
 ) -> None:
-    scale_n = np.divide(TARGET, totals_n, out=np.zeros(len(totals_n)), where=totals_n > 0)
-    scaled = member @ sp.diags_array(scale_n)
+    scaled = member @ sp.diags_array(_to_target(totals_n))
     for total, product in zip(sums, (member @ values, member @ (values != 0).astype(np.float64), scaled @ values)):
         total[:, columns] += product.toarray() if sp.issparse(product) else product
 
 
+def _to_target(totals_n: np.ndarray) -> np.ndarray:
+    """What scales each cell to 10,000 counts; 0 for an empty one."""
+    return np.divide(TARGET, totals_n, out=np.zeros(len(totals_n)), where=totals_n > 0)
+
+
 def _csr(block: CompressedBlock, width: int) -> sp.csr_array:
     shape = (len(block.indptr) - 1, width)
-    return sp.csr_array((block.data.astype(np.float64), block.indices, block.indptr), shape=shape)
+    values = sp.csr_array((block.data.astype(np.float64), block.indices, block.indptr), shape=shape)
+    if not values.has_canonical_format:  # an entry in two parts is one that is not zero
+        values = values.copy()  # the indices are the user's
+        values.sum_duplicates()
+    return values
 
 
 def _totals_if_by_column(x: object, used: np.ndarray) -> np.ndarray:
