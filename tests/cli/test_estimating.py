@@ -38,8 +38,9 @@ def test_more_cells_take_longer(model):
 
 @pytest.mark.parametrize(("cls", "labels"), [(SCVI, None), (SCANVI, "cell_type"), (PEAKVI, None)])
 @pytest.mark.parametrize("batch_key", [None, "batch"])
-def test_epochs_are_those_of_a_training(cls, labels, batch_key):
-    adata = simulate_counts(400, 10, n_cell_types=2, seed=0)
+@pytest.mark.parametrize("n_cells", [100, 400])
+def test_epochs_are_those_of_a_training(cls, labels, batch_key, n_cells):
+    adata = simulate_counts(n_cells, 10, n_cell_types=2, seed=0)
     if cls is PEAKVI:
         adata.X = adata.X.minimum(1)
     cls.setup_anndata(adata, batch_key=batch_key, **({} if labels is None else {"labels_key": labels}))

@@ -112,7 +112,10 @@ class TestTraining:
             ({"max_epochs": 7}, "one_cycle", 7, 3e-3),
             ({"lr": 1e-3}, "classic", 500, 1e-3),  # who gives a rate means scvi-tools' schedule
             ({"lr": 1e-3, "recipe": "one_cycle"}, "one_cycle", None, 1e-3),
-            ({"train_size": 0.4}, "classic", 500, 1e-4),  # 120 cells: one minibatch
+            ({"train_size": 0.4}, "classic", 200, 3e-4),  # 120 cells: one minibatch
+            ({"train_size": 0.4, "lr": 1e-3}, "classic", 500, 1e-3),
+            ({"train_size": 0.4, "max_epochs": 9}, "one_cycle", 9, 3e-3),
+            ({"train_size": 0.4, "recipe": "classic"}, "classic", 500, 1e-4),
         ],
     )
     def test_by_its_own_recipe(self, model, monkeypatch, given, recipe, max_epochs, lr):
@@ -120,7 +123,7 @@ class TestTraining:
         monkeypatch.setattr("celbo.model.base.training.train_model", lambda model, **given: seen.update(given))
         model.train(**given)
         assert (seen["recipe"], seen["max_epochs"], seen["plan_kwargs"]["lr"]) == (recipe, max_epochs, lr)
-        assert seen["trainer_kwargs"]["early_stopping"] == (recipe == "classic")
+        assert seen["trainer_kwargs"]["early_stopping"] == (recipe == "classic" and max_epochs == 500)
         gives_up = recipe == "one_cycle" and "max_epochs" not in given  # who asks for seven epochs gets seven
         assert seen["trainer_kwargs"].get("gives_up_after", 1.0) == (0.3 if gives_up else 1.0)
 

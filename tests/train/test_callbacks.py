@@ -16,7 +16,7 @@ class Script(TrainingPlan):
     """Validation ELBO as written in a script; the weight counts the epochs."""
 
     def __init__(self, module, script, **kwargs):
-        super().__init__(module, n_epochs_kl_warmup=None, **kwargs)
+        super().__init__(module, **({"n_epochs_kl_warmup": None} | kwargs))
         self.script = script
 
     def on_train_epoch_end(self):
@@ -176,6 +176,17 @@ def test_keep_best_of_another_metric(run):
     assert best.best_epoch == 1
     with pytest.raises(ValueError, match="mode must be 'min' or 'max', got 'lowest'"):
         KeepBest(mode="lowest")
+
+
+@pytest.mark.parametrize(
+    ("warmup", "best_epoch"),
+    [(None, 0), (1, 0), (2, 3), (4, 3), (5, 5), (6, 0), (9, 0)],  # one that takes the whole run, or longer, has nothing after it
+)
+def test_nothing_is_kept_while_the_kl_weight_rises(run, warmup, best_epoch):
+    best = KeepBest()
+    trainer = run([1, 5, 4, 3, 9, 8], {"n_epochs_kl_warmup": warmup}, max_epochs=6, callbacks=best)
+    assert best.best_epoch == best_epoch
+    assert trainer.raw_module.w.item() == float(best.best_epoch)
 
 
 def test_checkpoints_need_a_model(run, tmp_path):

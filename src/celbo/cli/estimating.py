@@ -178,7 +178,10 @@ def default_epochs(kind: Kind, size: Size) -> tuple[int, bool]:
     if (epochs := defaults.get("max_epochs")) is not None:
         return int(epochs), stops
     n_train = _trained(size)
-    recipe = recipe.for_cells(n_train) if cls._few_cells_by_classic else recipe
+    if cls._few_cells_by_classic and recipe.for_cells(n_train) is not recipe:
+        recipe = recipe.for_cells(n_train)
+        if "max_epochs" in cls._of_few_cells:
+            return int(cls._of_few_cells["max_epochs"]), False
     if cls._module_cls.start_from_counts is not BaseModuleClass.start_from_counts:
         recipe = recipe.from_counts or recipe
     batch_size = recipe.batch_size(n_train, size.n_batches)

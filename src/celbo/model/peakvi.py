@@ -71,6 +71,8 @@ class PEAKVI(AccessibilityMixin, ArchesMixin, RNASeqMixin, VAEMixin, Unsupervise
         "n_steps_kl_warmup": 200,  # without a warm-up latents of several hundred features stay empty
         "gives_up_after": 0.3,  # wide data overfit within a fifth of the run
     }
+    # a handful of cells to validate by would end a run anywhere, and a longer one remembers its cells
+    _of_few_cells: ClassVar[Mapping[str, Any]] = {"max_epochs": 200, "lr": 3e-4, "early_stopping": False}
     _sizes: ClassVar[Mapping[str, str]] = {"n_input_regions": "n_vars"}
     _outputs: ClassVar[Sequence[Output]] = (ACCESSIBILITY,)
     _plan_defaults: Mapping[str, Any] = {"optimizer": "AdamW"}
@@ -99,9 +101,8 @@ class PEAKVI(AccessibilityMixin, ArchesMixin, RNASeqMixin, VAEMixin, Unsupervise
         {"max_epochs": 500, "lr": 1e-4},
         WHERE,
         SPLIT,
-        {"batch_size": 128, "weight_decay": 1e-3, "eps": 1e-8},
-        {"early_stopping": True, "early_stopping_patience": 50, "check_val_every_n_epoch": None},
-        {"n_steps_kl_warmup": None, "n_epochs_kl_warmup": 50},
+        {"batch_size": 128, "weight_decay": 1e-3, "eps": 1e-8, "early_stopping": True, "early_stopping_patience": 50},
+        {"check_val_every_n_epoch": None, "n_steps_kl_warmup": None, "n_epochs_kl_warmup": 50},
         PASSED_ON,
         fixed={"early_stopping_monitor": "reconstruction_loss_validation"},
     )

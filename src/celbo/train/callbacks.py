@@ -185,7 +185,7 @@ class KeepBest(Callback):
         ``"min"`` or ``"max"``.
     from_share
         Share of the run before which no weights are kept. A few cells' ELBO can be best long before the latents
-        separate types and mix batches.
+        separate types and mix batches. None are kept while the KL weight rises either, unless it does to the end.
     gives_up_after
         Share of the run without better weights after which it ends: the steps to come would be thrown away.
     """
@@ -206,7 +206,7 @@ class KeepBest(Callback):
 
     def on_validation_end(self, trainer: RunState, plan: "Plan") -> None:
         """Copy the weights when the metric is the best so far; end a run that has not improved for long."""
-        if self.from_share and trainer.global_step < self.from_share * trainer.estimated_stepping_batches:
+        if self._is_too_early(trainer, plan):
             return
         if self.best.improves(float(find_metric(trainer.callback_metrics, self.monitor, "keeping the best weights"))):
             self.best_epoch, self.best_step = trainer.current_epoch, trainer.global_step
@@ -214,6 +214,17 @@ class KeepBest(Callback):
         elif self.gives_up_after < 1 and self._waited_long(trainer):
             share = f"{self.gives_up_after:.0%} of the run"
             trainer.stop(f"{self.monitor} did not improve for {share}; best {_short(self.best.value)}")
+
+    def _is_too_early(self, trainer: RunState, plan: "Plan") -> bool:
+        """Before the share of the run, or while the KL weight rises to what the ELBO has, which is not trained yet.
+
+        A few validation cells' ELBO can be best by chance then, long before the latents say anything. A run that ends
+        within the warm-up has nothing else.
+        """
+        if self.from_share and trainer.global_step < self.from_share * trainer.estimated_stepping_batches:
+            return True
+        warmup = plan.kl_warmup_epochs
+        return trainer.current_epoch + 1 < warmup < trainer.max_epochs
 
     def _waited_long(self, trainer: RunState) -> bool:
         return trainer.global_step - self.best_step >= self.gives_up_after * trainer.estimated_stepping_batches

@@ -228,14 +228,15 @@ def _by_recipe(model: Any, options: dict[str, Any], given: set[str]) -> dict[str
 
     Who gives a learning rate means ``classic`` too, unless another recipe is named.
     """
-    recipe = find_recipe(options["recipe"] or default_recipe(type(model), model._training_plan_cls))
+    asked = options["recipe"] is not None
+    recipe = of_many = find_recipe(options["recipe"] or default_recipe(type(model), model._training_plan_cls))
     if not (model._own_recipe or recipe.converges):
         return options
-    if options["recipe"] is None and "lr" in given:
-        recipe = find_recipe("classic")
-    elif options["recipe"] is None and "max_epochs" not in given and options.get("datamodule") is None:
-        recipe = recipe.for_cells(math.ceil(model.adata_manager.adata.n_obs * (options.get("train_size") or 0.9)))
-    own = model._own_settings(recipe.name, asked=options["recipe"] is not None)
+    if not asked and "lr" in given:
+        recipe = of_many = find_recipe("classic")
+    elif not asked and "max_epochs" not in given and options.get("datamodule") is None:
+        recipe = of_many.for_cells(math.ceil(model.adata_manager.adata.n_obs * (options.get("train_size") or 0.9)))
+    own = model._own_settings(recipe.name, asked) if recipe is of_many else model._of_few_cells
     not_meant = given | (_OF_OWN_EPOCHS if "max_epochs" in given else set())
     return options | {"recipe": recipe.name} | {one: value for one, value in own.items() if one not in not_meant}
 

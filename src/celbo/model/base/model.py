@@ -72,9 +72,9 @@ class BaseModelClass(ArchivedModel, metaclass=_ModelMeta):
     the arguments of the constructor (``_renamed``: name of the model's -> name of the module's or None), and what
     ``_computed_arguments`` works out of both. What it explains is declared in ``_outputs``, expression of the counts
     under ``X`` by default. ``_recipe`` names the recipe that it trains by where nobody names one; None: ``one_cycle``.
-    ``_own_recipe`` has arguments of ``train`` in place of defaults under any recipe but ``classic``, and
-    ``_most_cells_a_batch`` is as large as a minibatch of ``one_cycle`` gets. ``_reads`` names further classes whose
-    archives it reads. A subclass has a constructor only to name its arguments; its last line is
+    ``_own_recipe`` has arguments of ``train`` in place of defaults under any recipe but ``classic``, ``_of_few_cells``
+    those where ``classic`` takes the recipe's place because cells are few, and ``_most_cells_a_batch`` is as large as a
+    minibatch of ``one_cycle`` gets. ``_reads`` names further classes whose archives it reads. A subclass has a constructor only to name its arguments; its last line is
     ``self._build_module()``.
 
     Parameters
@@ -102,6 +102,7 @@ class BaseModelClass(ArchivedModel, metaclass=_ModelMeta):
     _modalities_are_linked: ClassVar[bool] = True  # by cells that have more than one of them
     _recipe: ClassVar[str | None] = None
     _own_recipe: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    _of_few_cells: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     _converging_plan_cls: ClassVar[type[Any] | None] = None  # of models that end where their loss is flat
     _sizes: ClassVar[Mapping[str, str]] = MappingProxyType({})
     _renamed: ClassVar[Mapping[str, str | None]] = MappingProxyType({})
