@@ -180,7 +180,7 @@ def test_keep_best_of_another_metric(run):
 
 @pytest.mark.parametrize(
     ("warmup", "best_epoch"),
-    [(None, 0), (1, 0), (2, 3), (4, 3), (5, 5), (6, 0), (9, 0)],  # one that takes the whole run, or longer, has nothing after it
+    [(None, 0), (1, 0), (2, 3), (4, 3), (5, 5), (6, 0), (9, 0)],  # nothing follows one of the whole run
 )
 def test_nothing_is_kept_while_the_kl_weight_rises(run, warmup, best_epoch):
     best = KeepBest()
