@@ -74,8 +74,8 @@ class BaseModelClass(ArchivedModel, metaclass=_ModelMeta):
     under ``X`` by default. ``_recipe`` names the recipe that it trains by where nobody names one; None: ``one_cycle``.
     ``_own_recipe`` has arguments of ``train`` in place of defaults under any recipe but ``classic``, ``_of_few_cells``
     those where ``classic`` takes the recipe's place because cells are few, and ``_most_cells_a_batch`` is as large as a
-    minibatch of ``one_cycle`` gets. ``_reads`` names further classes whose archives it reads. A subclass has a constructor only to name its arguments; its last line is
-    ``self._build_module()``.
+    minibatch of ``one_cycle`` gets. ``_reads`` names further classes whose archives it reads. A subclass has a
+    constructor only to name its arguments; its last line is ``self._build_module()``.
 
     Parameters
     ----------
