@@ -269,7 +269,7 @@ def test_covariates_are_used(adata):
     [
         ([], [1, 2, 3], "background_indices is empty"),
         ([1, 2, 3], [], "target_indices is empty"),
-        ([1, 2, 3], [3, 4], "background_indices and target_indices have 1 cells in common"),
+        ([1, 2, 3], [3, 4], "background_indices and target_indices have 1 cell in common"),
     ],
 )
 def test_sets_that_cannot_be(adata, background, target, said):
