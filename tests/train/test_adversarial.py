@@ -19,7 +19,7 @@ from celbo.train import (
     SemiSupervisedAdversarialTrainingPlanConfig,
     TrainingPlan,
 )
-from celbo.train.plans.adversarial import classifier_rate
+from celbo.train.plans.adversarial import adversary_settings
 
 ON = {"adversarial_classifier": True}
 
@@ -171,7 +171,8 @@ class TestTraining:
 
     @pytest.mark.parametrize(("n_cells", "rate"), [(1, 5e-3), (400, 5e-3), (800, 2.5e-3), (2000, 1e-3), (10**6, 1e-3)])
     def test_rate_by_the_number_of_cells(self, n_cells, rate):
-        assert classifier_rate(n_cells) == pytest.approx(rate)
+        assert adversary_settings(True, "one_cycle", n_cells)["classifier_lr"] == pytest.approx(rate)
+        assert adversary_settings(True, "classic", n_cells) == {"adversarial_classifier": True}
 
     @pytest.mark.parametrize(("recipe", "rate"), [(None, 5e-3), ("classic", 1e-3)])
     def test_multivi_and_totalvi_share_the_rule(self, recipe, rate):

@@ -22,8 +22,8 @@ from ..posterior import Output
 from ..posterior.protein import foreground_of
 from ..train import AdversarialTrainingPlan
 from ..train.method import PASSED_ON, SPLIT, WHERE, Argument, training
-from ..train.plans.adversarial import classifier_rate
-from ..train.recipes import default_recipe, find_recipe
+from ..train.plans.adversarial import adversary_settings
+from ..train.recipes import find_recipe
 from ..verbs.multimodal import MultimodalMixin
 from .base import ArchesMixin, BaseMudataMinifiedModeModelClass, UnsupervisedTrainingMixin, setup_method
 from .base.made_with import given_arguments
@@ -32,20 +32,17 @@ from .peakvi import PEAKVI
 __all__ = ["MULTIVI"]
 
 _OF_NARROW: Mapping[str, Any] = {**PEAKVI._own_recipe, "lr": 1e-2, "n_steps_kl_warmup": None, "gives_up_after": 1.0}
-_WARMUP = 0.7  # of the run
 _FREE_FIRST = {"min_kl_weight": 1e-3, "kl_warmup_begins_at": 4 / 7, "warms_penalty": True}
 """For 0.4 of the run hardly anything keeps latents of few units from saying what a cell is; else they stay empty."""
 
 
 def _train_settings(model: "MULTIVI", options: dict[str, Any]) -> dict[str, Any]:
     adversary = options.pop("adversarial_mixing") and model.summary_stats.get("n_batch", 1) > 1
-    plan: dict[str, Any] = {"adversarial_classifier": adversary, "scale_adversarial_loss": 1.0}
-    if (options["recipe"] or default_recipe(type(model))) != "classic":
-        plan["classifier_lr"] = classifier_rate(model.module.n_obs)
+    plan = adversary_settings(adversary, options["recipe"], model.module.n_obs) | {"scale_adversarial_loss": 1.0}
     warmup = {options["n_steps_kl_warmup"], options["n_epochs_kl_warmup"]}
     if model._own_settings(options["recipe"], asked=True) is _OF_NARROW and warmup == {None}:
         n_epochs = find_recipe(options["recipe"]).epochs_of(options, model.module.n_obs, model.module.n_batch)
-        plan |= _FREE_FIRST | {"n_epochs_kl_warmup": max(1, round(_WARMUP * n_epochs))}
+        plan |= _FREE_FIRST | {"n_epochs_kl_warmup": max(1, round(0.7 * n_epochs))}
     return options | {"plan_kwargs": plan | dict(options["plan_kwargs"] or {})}
 
 

@@ -27,7 +27,7 @@ from ..module.totalvae import TOTALVAE, GeneDispersion
 from ..posterior import Output
 from ..train import AdversarialTrainingPlan, Plan
 from ..train.method import PASSED_ON, SPLIT, WHERE, Argument, training
-from ..train.plans.adversarial import classifier_rate
+from ..train.plans.adversarial import adversary_settings
 from ..train.recipes import Recipe, default_recipe, find_recipe
 from ..verbs.protein import EXPRESSION, PROTEIN, ProteinMixin
 from .base import (
@@ -70,15 +70,14 @@ def _train_settings(model: "TOTALVI", options: dict[str, Any]) -> dict[str, Any]
     adversary, indexing = options.pop("adversarial_classifier"), options.pop("external_indexing")
     if adversary is None:
         adversary = model.module.measured is not None and model.summary_stats["n_batch"] > 1
-    plan: dict[str, Any] = {"adversarial_classifier": adversary}
     chosen = options["recipe"] or default_recipe(type(model))
+    plan = adversary_settings(adversary, chosen, model.summary_stats["n_cells"])
     if chosen != "classic":
         options = {name: value for name, value in options.items() if (name, value) not in _CLASSIC.items()}
     if options["n_steps_kl_warmup"] is None and options["n_epochs_kl_warmup"] is None:
         options |= _warmup(model, find_recipe(chosen), options)
     if chosen != "classic" and adversary:
-        rate = classifier_rate(model.summary_stats["n_cells"])
-        plan |= {"scale_adversarial_loss": _WEIGHT_OF_ADVERSARY, "classifier_lr": rate}
+        plan["scale_adversarial_loss"] = _WEIGHT_OF_ADVERSARY
     options["plan_kwargs"] = plan | dict(options["plan_kwargs"] or {})
     if indexing is not None:
         options["datasplitter_kwargs"] = {"external_indexing": indexing} | (options["datasplitter_kwargs"] or {})

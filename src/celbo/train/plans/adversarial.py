@@ -28,7 +28,7 @@ from ..optim import Adam
 from .base import Step
 from .elbo import TrainingPlan
 
-__all__ = ["AdversarialTrainingPlan", "AdversarialTrainingPlanConfig", "classifier_rate"]
+__all__ = ["AdversarialTrainingPlan", "AdversarialTrainingPlanConfig", "adversary_settings"]
 
 _WEIGHT = "adversarial_weight"
 
@@ -44,10 +44,15 @@ _NEVER_ON = (
 )
 
 
-def classifier_rate(n_cells: int) -> float:
-    """Learning rate of the classifier for so many cells, which recipes other than ``classic`` take."""
+def adversary_settings(adversary: Any, recipe: str, n_cells: int) -> dict[str, Any]:
+    """Settings of the plan: the adversary and, but for ``classic``, a rate of its classifier for so many cells."""
+    if recipe == "classic" or not adversary:
+        return {"adversarial_classifier": adversary}
     least, most = _RATES
-    return max(least, min(most, _RATE_BY_CELLS / max(1, n_cells)))
+    return {
+        "adversarial_classifier": adversary,
+        "classifier_lr": max(least, min(most, _RATE_BY_CELLS / max(1, n_cells))),
+    }
 
 
 class AdversarialTrainingPlan(TrainingPlan):
