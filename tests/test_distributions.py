@@ -1,5 +1,6 @@
 """What is released: wheel and sdist hold the package whole and nothing else, and work where they are installed."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,8 @@ pytest.importorskip("hatchling", reason="hatchling is not installed: pip install
 
 def run(*command: object, cwd: Path) -> str:
     """What a command says; its errors are those of the test."""
-    done = subprocess.run([str(word) for word in command], cwd=cwd, capture_output=True, text=True)
+    without_paths = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    done = subprocess.run([str(word) for word in command], cwd=cwd, env=without_paths, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
