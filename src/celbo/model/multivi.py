@@ -42,7 +42,7 @@ def _train_settings(model: "MULTIVI", options: dict[str, Any]) -> dict[str, Any]
     warmup = {options["n_steps_kl_warmup"], options["n_epochs_kl_warmup"]}
     if model._own_settings(options["recipe"], asked=True) is _OF_NARROW and warmup == {None}:
         n_epochs = find_recipe(options["recipe"]).epochs_of(options, model.module.n_obs, model.module.n_batch)
-        plan |= _FREE_FIRST | {"n_epochs_kl_warmup": max(1, round(0.7 * n_epochs))}
+        plan |= _FREE_FIRST | {"n_epochs_kl_warmup": max(1, round(0.7 * n_epochs))}  # of the run
     return options | {"plan_kwargs": plan | dict(options["plan_kwargs"] or {})}
 
 
