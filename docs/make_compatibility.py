@@ -78,6 +78,8 @@ MISSING_MEMBERS: dict[str, str] = {
     "scvi.external.cellassign.CellAssignModule.*": (
         "scvi-tools' class derives from an autoencoder that it never runs; the mixture has no encoder"
     ),
+    "scvi.external.tangram.TangramMapper.setup": "flax's; the module is torch's here, and reads what JAX saved",
+    "scvi.external.tangram.TangramMapper.required_rngs": "flax's, which names the sources of random numbers",
     "scvi.module.*.get_reconstruction_loss": "`generative_outputs['px'].log_prob_sum(x)` is it, negated",
     "scvi.train.LoudEarlyStopping.teardown": "the trainer says why it stopped",
     "scvi.train.SaveCheckpoint.on_exception": "the last finite weights are kept in any case",

@@ -1,5 +1,7 @@
 """Tangram: its loss against a plain one, gradients by differences, modes, projections, archives, real mixtures."""
 
+import pickle
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -9,11 +11,13 @@ from scipy.optimize import nnls
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
+from tests.io.hostile import Reduced, torch_zip
 
 from celbo.core import ArgumentError
 from celbo.external import Tangram
 from celbo.external.tangram import TangramMapper, by_clusters
 from celbo.external.tangram.module import _Mapping
+from celbo.io import ArchiveError
 from celbo.ops.random import private_rng
 
 mudata = pytest.importorskip("mudata")
@@ -172,6 +176,67 @@ def test_archives_and_seeds(tmp_path):
     np.testing.assert_array_equal(bare.get_mapper_matrix(), model.get_mapper_matrix())
     with pytest.raises(ValueError, match="loaded without data"):
         bare.train(**TRAIN)
+
+
+def _reconstruct_array(*parts):
+    """Stands for JAX's function of this name, by which its arrays are pickled."""
+    raise AssertionError(f"{parts} were run")
+
+
+def _as_jax(array):
+    function, arguments, state = array.__reduce__()
+    return Reduced(_reconstruct_array, function, arguments, state, {"weak_type": False, "named_shape": {}})
+
+
+def save_as_jax(model, folder, array=_as_jax):
+    """An archive as scvi-tools 1.4.2 writes it: the state of flax, with optax's moments, and not said to be trained."""
+    weights = {name: weight.numpy() for name, weight in model.module.state_dict().items()}
+    moments = {"0": {"count": array(np.int32([3])), "mu": {n: array(w) for n, w in weights.items()}}, "1": {}}
+    state = {"step": array(np.array(3, np.int32)), "params": {n: array(w) for n, w in weights.items()}}
+    attributes = {"registry_": model.registry_, "init_params_": model.init_params_, "is_trained_": False}
+    content = {
+        "model_state_dict": state | {"opt_state": moments, "state": {}, "pyro_param_store": {}},
+        "var_names": {name: np.array(model.adata[name].var_names, dtype=object) for name in ("sc", "sp")},
+        "attr_dict": attributes | {"history_": {}, "train_indices_": None, "validation_indices_": None},
+    }
+    here = f"c{__name__}\n_reconstruct_array\n".encode()
+    pickled = pickle.dumps(content, 2)
+    assert here in pickled
+    folder.mkdir()
+    pickled = pickled.replace(here, b"cjax._src.array\n_reconstruct_array\n")
+    (folder / "model.pt").write_bytes(torch_zip(pickled))
+
+
+@pytest.mark.parametrize("density", ["uniform", None])
+@pytest.mark.parametrize("mode", [{}, {"constrained": True, "target_count": 9}])
+def test_archives_of_jax_are_read(density, mode, tmp_path):
+    model = trained(density=density, **mode)
+    save_as_jax(model, tmp_path / "jax")
+    again = Tangram.load(str(tmp_path / "jax"), model.adata, accelerator="cpu")
+    logits = model.module.mapper_unconstrained.detach().double().numpy()
+    wanted = np.exp(logits - logits.max(1, keepdims=True))
+    np.testing.assert_allclose(again.get_mapper_matrix(), wanted / wanted.sum(1, keepdims=True), atol=1e-6)
+    np.testing.assert_array_equal(again.get_cell_filter(), model.get_cell_filter())
+    assert again.module({})[2].loss == model.module({})[2].loss
+    again.train(**TRAIN)
+    again.save(str(tmp_path / "own"))
+    own = Tangram.load(str(tmp_path / "own"), model.adata, accelerator="cpu")
+    np.testing.assert_array_equal(own.get_mapper_matrix(), again.get_mapper_matrix())
+
+
+@pytest.mark.parametrize("reason", ["unknown way", "not the five values"])
+def test_a_jax_array_is_nothing_else(reason, tmp_path):
+    """What stands for the array is neither run nor trusted."""
+
+    def array(numbers):
+        function, arguments, state = numbers.__reduce__()
+        parts = (print, ("run",), state) if reason == "unknown way" else (function, arguments, (1, 2))
+        return Reduced(_reconstruct_array, *parts, {})
+
+    model = trained()
+    save_as_jax(model, tmp_path / "jax", array)
+    with pytest.raises(ArchiveError, match=reason):
+        Tangram.load(str(tmp_path / "jax"), model.adata)
 
 
 def test_the_learning_rate_is_used():

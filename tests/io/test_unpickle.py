@@ -234,7 +234,7 @@ ATTACKS = {
     "hidden in a key": pickle.dumps({(1, Reduced(print)): 1}, 2),
     "sklearn": call(b"sklearn.mixture._gaussian_mixture", b"GaussianMixture", b")"),
     "scipy": call(b"scipy.sparse._csr", b"csr_matrix", b")"),
-    "jax": call(b"jax._src.array", b"_reconstruct_array", b")"),
+    "jax": call(b"jax._src.core", b"ShapedArray", b")"),
     "scvi": call(b"scvi.model._scvi", b"SCVI", b")"),
     "timezone": pickle.dumps(datetime.UTC, 2),
     "random generator": pickle.dumps(np.random.default_rng(0), 2),

@@ -123,9 +123,9 @@ def refusal(name: Name) -> str:
     """What is wrong with a name that is not granted."""
     top = name.module.partition(".")[0]
     advice = {
-        "jax": "it was saved by a JAX model, whose arrays are not read",
-        "jaxlib": "it was saved by a JAX model, whose arrays are not read",
-        "flax": "it was saved by a JAX model, whose arrays are not read",
+        "jax": "it was saved by a JAX model, of which no more than arrays is read",
+        "jaxlib": "it was saved by a JAX model, of which no more than arrays is read",
+        "flax": "it was saved by a JAX model, of which no more than arrays is read",
         "scipy": "it holds a scipy object among the model's arguments",
         "sklearn": "it holds a scikit-learn object among the model's arguments",
     }.get(top, "archives of models have no use for it, and it could run code")

@@ -1,4 +1,7 @@
-"""numpy's part of what an unpickled archive may hold: dtypes, arrays and scalars, rebuilt from their bytes."""
+"""numpy's part of what an unpickled archive may hold: dtypes, arrays and scalars, rebuilt from their bytes.
+
+JAX pickles an array as the numpy one that it becomes.
+"""
 
 import math
 import re
@@ -19,6 +22,7 @@ _SCALAR_NAMES = (
     *("bool_", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     *("float16", "float32", "float64", "complex64", "complex128", "str_", "bytes_"),
 )
+_RECONSTRUCT = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
 _SIMPLE = (str, int, float, bool, type(None))
 
 
@@ -82,13 +86,24 @@ def _array(r: Rebuilder, call: Call) -> np.ndarray:
     kind = call.args[0] if call.args else None
     if not isinstance(kind, Name) or str(kind) != "numpy.ndarray" or len(call.states) != 1:
         raise ArchiveError(f"it holds a numpy array of the kind {str(kind)[:80]!r}, which is not read")
-    _, shape, dtype_node, fortran, raw = _five(call.states[0])
+    return _of_state(r, call.states[0])
+
+
+def _of_state(r: Rebuilder, state: object) -> np.ndarray:
+    _, shape, dtype_node, fortran, raw = _five(state)
     dtype = r.value(dtype_node)
     if not isinstance(dtype, np.dtype):
         raise ArchiveError("an array has no dtype")
     if dtype.hasobject:
         return _object_array(r, raw, shape, bool(fortran))
     return _from_bytes(r, r.value(raw), dtype, shape, bool(fortran))
+
+
+def _jax_array(r: Rebuilder, call: Call) -> np.ndarray:
+    function, _, state, _ = plain(call, 4)
+    if not isinstance(function, Name) or str(function) not in _RECONSTRUCT:
+        raise ArchiveError("an array of JAX is written in an unknown way")
+    return _of_state(r, state)
 
 
 def _five(state: object) -> tuple[Any, Any, Any, Any, Any]:
@@ -115,7 +130,8 @@ def _scalar(r: Rebuilder, call: Call) -> Any:
 
 NUMPY_GRANTS: dict[str, Grant] = {
     "numpy.dtype": _dtype,
-    **{f"numpy.{core}.multiarray._reconstruct": _array for core in ("core", "_core")},
+    **dict.fromkeys(_RECONSTRUCT, _array),
+    "jax._src.array._reconstruct_array": _jax_array,
     **{f"numpy.{core}.multiarray.scalar": _scalar for core in ("core", "_core")},
     **{f"numpy.{core}.numeric._frombuffer": _array_from_buffer for core in ("core", "_core")},
 }

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ...core import checked
@@ -16,6 +17,8 @@ from .legacy import is_legacy_archive, read_legacy_archive
 __all__ = ["OTHER_REGISTRIES", "ScviArchive", "is_scvi_archive", "read_scvi_archive"]
 
 _VAR_NAMES_SUFFIX = "var_names"
+_FLAX_STATE = {"params", "opt_state", "step"}
+"""What the state of a model in JAX has; celbo wants the weights of it."""
 
 OTHER_REGISTRIES = "other_registries"
 """Entry of the registry of a model of several data sets: the registries of all but the first."""
@@ -107,8 +110,22 @@ def _modern(path: Path, content: object) -> ScviArchive:
         attributes = attributes | {"registry_": _in_one(path, attributes["registries_"])}
     pyro_params = _pyro_params(path, state.get("pyro_param_store", {}))
     tensors = {key: value for key, value in state.items() if key != "pyro_param_store"}
+    if tensors.keys() >= _FLAX_STATE:
+        tensors = _flax_weights(tensors["params"])
+        attributes = attributes | {"is_trained_": True}  # there is no such state before; Tangram does not say so there
     check_state_dict(path, tensors)
     return ScviArchive(tensors, _var_names(path, content), attributes, pyro_params, path)
+
+
+def _flax_weights(params: object, name: str = "") -> dict[Any, Any]:
+    """Weights of flax, which nests them by layer, under names with dots; what is no array is left for the check."""
+    if not isinstance(params, dict):
+        return {name: torch.from_numpy(params) if isinstance(params, np.ndarray) else params}
+    return {
+        full: weight
+        for key, value in params.items()
+        for full, weight in _flax_weights(value, f"{name}.{key}" if name else str(key)).items()
+    }
 
 
 def _in_one(path: Path, registries: object) -> dict[str, Any]:

@@ -229,9 +229,10 @@ def load_model(
     """
     saved = read_saved(dir_path, prefix)
     if saved.class_name and saved.class_name not in (cls.__name__, *cls._reads, *(allowed_classes_names_list or ())):
+        there = "celbo has no models in JAX" if saved.class_name.startswith("Jax") else f"Use {saved.class_name}.load"
         raise io.ArchiveError(
             f"It appears you are loading a model from a different class: {saved.path} holds a {saved.class_name}, "
-            f"not a {cls.__name__}. Use {saved.class_name}.load."
+            f"not a {cls.__name__}. {there}."
         )
     if saved.by_scvi_tools:
         saved = replace(saved, init_params=_with_scvi_figures(cls, saved.init_params))
