@@ -133,11 +133,10 @@ class TOTALVAE(CountedModule):
         scvi_tools_figures: bool = False,
     ) -> None:
         super().__init__()
-        self.n_batch, self.n_labels, self.n_latent = n_batch, n_labels, n_latent
+        self.n_batch, self.n_labels, self.n_latent, self.log_variational = n_batch, n_labels, n_latent, log_variational
         self.gene_dispersion, self.protein_dispersion = gene_dispersion, protein_dispersion
-        self.gene_likelihood, self.latent_distribution = gene_likelihood, latent_distribution
-        self.log_variational, self.encode_covariates = log_variational, encode_covariates
-        self.use_size_factor_key, self.panel_key = use_size_factor_key, panel_key
+        self.gene_likelihood, self.latent_distribution, self.panel_key = gene_likelihood, latent_distribution, panel_key
+        self.encode_covariates, self.use_size_factor_key = encode_covariates, use_size_factor_key
         self.use_observed_lib_size = use_observed_lib_size or use_size_factor_key
         self.extra_payload_autotune, self.scvi_tools_figures = extra_payload_autotune, scvi_tools_figures
         n_panel = n_batch if n_panel is None else n_panel
@@ -153,6 +152,7 @@ class TOTALVAE(CountedModule):
         seen = n_cats if encode_covariates else []
         self.encoder = self._encoder_cls(n_seen, n_latent, seen, n_layers_encoder, n_hidden, **of_encoder)
         of_decoder: dict[str, Any] = {"scale_activation": "softplus" if use_size_factor_key else "softmax"}
+        of_decoder["foreground_wakes"] = not scvi_tools_figures
         of_decoder |= norms("decoder", use_batch_norm, use_layer_norm) | (extra_decoder_kwargs or {})
         sizes = (n_latent + n_continuous_cov, n_input_genes, n_input_proteins, n_cats, n_layers_decoder, n_hidden)
         self.decoder = DecoderTOTALVI(*sizes, dropout_rate=dropout_rate_decoder, **of_decoder)

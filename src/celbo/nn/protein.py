@@ -9,17 +9,55 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
 from torch.distributions import Normal
 
 from ..ops.draws import rsample
 from .fc_layers import FCLayers
 
-__all__ = ["ProteinDecoder", "beside_latents", "head"]
+__all__ = ["ProteinDecoder", "WakingReLU", "beside_latents", "head"]
 
 _EPS = 1e-8
 
 
-def head(n_latent: int, n_hidden: int, n_cats: list[int], n_output: int, rectified: bool = False) -> FCLayers:
+class _Projected(Function):
+    """``max(x, 0)``; the gradient passes where x is positive, and where it is not if the step would raise it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.relu()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (x,), (grad,) = ctx.saved_tensors, grads
+        return torch.where((x > 0) | (grad < 0), grad, 0)
+
+
+class WakingReLU(nn.ReLU):
+    r"""A ReLU that a step of descent can wake, of the same values.
+
+    With ReLU a unit that is negative in every cell has no gradient, and is lost. Here the gradient of the loss
+    :math:`\mathcal{L}` with respect to the input is
+
+    .. math:: \frac{\partial \mathcal{L}}{\partial x} = \frac{\partial \mathcal{L}}{\partial y}
+              \Big[x > 0 \text{ or } \frac{\partial \mathcal{L}}{\partial y} < 0\Big], \qquad y = \max(x, 0),
+
+    that of projected descent under :math:`y \ge 0`: it is zero where y at its bound is best, and there only.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``max(x, 0)``."""
+        return _Projected.apply(x)  # type: ignore[no-any-return]
+
+
+def head(
+    n_latent: int,
+    n_hidden: int,
+    n_cats: list[int],
+    n_output: int,
+    cut_off: type[nn.Module] | None = None,
+) -> FCLayers:
     """A linear layer that sees what :func:`beside_latents` gives, and the covariates.
 
     Parameters
@@ -28,11 +66,12 @@ def head(n_latent: int, n_hidden: int, n_cats: list[int], n_output: int, rectifi
         Sizes.
     n_cats
         Number of categories of each covariate.
-    rectified
-        Whether the outputs are cut off at 0.
+    cut_off
+        What cuts the outputs off at 0, a ReLU; None: nothing does.
     """
     single: dict[str, Any] = {"n_layers": 1, "use_batch_norm": False, "dropout_rate": 0}
-    return FCLayers(n_hidden + n_latent, n_output, n_cat_list=n_cats, use_activation=rectified, **single)
+    single |= {"use_activation": cut_off is not None, "activation_fn": cut_off or nn.Identity}
+    return FCLayers(n_hidden + n_latent, n_output, n_cat_list=n_cats, **single)
 
 
 def beside_latents(layers: FCLayers, z: Tensor, cat_list: Iterable[Tensor | None]) -> Tensor:
@@ -52,6 +91,8 @@ class ProteinDecoder(nn.Module):
         Number of latents and of proteins.
     n_cat_list, n_layers, n_hidden, dropout_rate, use_batch_norm, use_layer_norm
         See :class:`~celbo.nn.FCLayers`.
+    foreground_wakes
+        Whether the foreground's ReLU is a :class:`~celbo.nn.protein.WakingReLU`.
     """
 
     def __init__(
@@ -64,6 +105,7 @@ class ProteinDecoder(nn.Module):
         dropout_rate: float = 0.1,
         use_batch_norm: bool = False,
         use_layer_norm: bool = True,
+        foreground_wakes: bool = False,
     ) -> None:
         super().__init__()
         n_cats = list(n_cat_list or [])
@@ -75,7 +117,7 @@ class ProteinDecoder(nn.Module):
         }
         head_of = partial(head, n_input, n_hidden, n_cats, n_output)
         self.py_fore_decoder = FCLayers(n_input, n_hidden, **layers)
-        self.py_fore_scale_decoder = head_of(rectified=True)
+        self.py_fore_scale_decoder = head_of(cut_off=WakingReLU if foreground_wakes else nn.ReLU)
         self.py_background_decoder = head_of()
         self.sigmoid_decoder = FCLayers(n_input, n_hidden, **layers)
         self.py_back_mean_log_alpha = head_of()

@@ -16,7 +16,7 @@ from ..core import unknown_name
 from ..ops.draws import rsample
 from ..ops.elementwise import inverse_softplus
 from .fc_layers import FCLayers, Linear
-from .protein import beside_latents, head
+from .protein import WakingReLU, beside_latents, head
 
 __all__ = ["DecoderTOTALVI", "EncoderTOTALVI", "ExpActivation"]
 
@@ -138,6 +138,8 @@ class DecoderTOTALVI(nn.Module):
         Of the genes' scale: ``"softmax"``, or ``"softplus"`` where size factors take the place of the library.
     activation_function_bg
         Makes the spread of the background positive; ``"exp"`` in models of scvi-tools before 1.2.
+    foreground_wakes
+        Whether the foreground's ReLU is a :class:`~celbo.nn.protein.WakingReLU`.
 
     Raises
     ------
@@ -158,6 +160,7 @@ class DecoderTOTALVI(nn.Module):
         use_layer_norm: float = False,
         scale_activation: Literal["softmax", "softplus"] = "softmax",
         activation_function_bg: Literal["exp", "softplus"] = "softplus",
+        foreground_wakes: bool = False,
     ) -> None:
         super().__init__()
         scales: dict[str, nn.Module] = {"softmax": nn.Softmax(dim=-1), "softplus": nn.Softplus()}
@@ -190,7 +193,7 @@ class DecoderTOTALVI(nn.Module):
         self.py_back_mean_log_beta = head_of(n_output_proteins)
         self.activation_function_bg = spreads[activation_function_bg]
         self.py_fore_decoder = hidden()
-        self.py_fore_scale_decoder = head_of(n_output_proteins, rectified=True)
+        self.py_fore_scale_decoder = head_of(n_output_proteins, WakingReLU if foreground_wakes else nn.ReLU)
         self.sigmoid_decoder = hidden()
         self.px_dropout_decoder_gene = head_of(n_output_genes)
         self.py_background_decoder = head_of(n_output_proteins)
