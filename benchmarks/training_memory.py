@@ -49,6 +49,7 @@ CASES: dict[str, Case] = {
     "RESOLVI": Case({"batch_key": "batch"}),
     "VELOVI": Case({"spliced_layer": "spliced", "unspliced_layer": "unspliced"}),
     "SCBASSET": Case({"dna_code_key": "dna_code"}),
+    "MRVI": Case({"sample_key": "sample", "batch_key": "batch"}),
 }
 
 
@@ -65,6 +66,8 @@ def simulated(model: str, n_cells: int) -> Any:
         return simulate_methylation(n_cells, {"mCG": 1000, "mCH": 1000}, seed=0)
     adata = simulate_counts(n_cells, 30 if model == "CYTOVI" else 2000, n_batches=2, seed=0)
     log_ng = np.log1p(adata.X.toarray())
+    if model == "MRVI":
+        adata.obs["sample"] = [f"sample_{code}" for code in rng.permutation(n_cells) % 20]
     if model == "SysVI":
         adata.X = log_ng
     if model == "RESOLVI":
