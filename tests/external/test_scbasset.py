@@ -15,6 +15,7 @@ from celbo.compat.aliases import ADDED
 from celbo.core import ArgumentError
 from celbo.external import SCBASSET
 from celbo.external.scbasset import ScBassetModule, add_dna_sequence, codes_of
+from celbo.external.scbasset.layers import _Pool, gelu
 from celbo.external.scbasset.motifs import injected, motif_chances, shuffled
 from celbo.formats.fasta import Fasta, read_fasta
 from celbo.ops.random import private_rng
@@ -32,6 +33,18 @@ def regions(n: int = 60, length: int = 48, n_cells: int = 20, seed: int = 0) -> 
     adata.obsm["dna_code"] = rng.integers(0, 5, (n, length)).astype(np.int8)
     adata.var["batch"] = np.where(np.arange(n_cells) % 2, "a", "b")
     return adata
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+@pytest.mark.parametrize("length", [6, 7, 8, 9, 11])
+def test_pooling_and_activation_go_back_as_in_torch(size, length):
+    generator = torch.Generator().manual_seed(0)
+    h = torch.randn(3, 2, length, dtype=torch.float64, generator=generator).requires_grad_()
+    own, torchs = _Pool.apply(h, size), functional.max_pool1d(h, size, padding=(size - 1) // 2)
+    weight = torch.randn(own.shape, dtype=torch.float64, generator=generator)
+    assert torch.equal(own, torchs)
+    assert torch.equal(*(torch.autograd.grad(one, h, weight)[0] for one in (own, torchs)))
+    assert torch.autograd.gradcheck(gelu, h)
 
 
 def trained(adata=None, setup=None, **init):

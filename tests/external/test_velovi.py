@@ -6,11 +6,12 @@ import pytest
 import torch
 from scipy import stats
 from scipy.integrate import solve_ivp
-from torch.distributions import Dirichlet, Normal, kl_divergence
+from torch.distributions import Categorical, Dirichlet, MixtureSameFamily, Normal, kl_divergence
 
 from celbo.core import ArgumentError
 from celbo.external import VELOVI
 from celbo.external.velovi import VELOVAE, moments, preprocess_data
+from celbo.external.velovi.states import OfStates
 from celbo.model.base import convert_archive, export_archive
 from celbo.module.kinetics import Kinetics
 from celbo.verbs.directions import directional_statistics, permuted_within, t_statistics, transitions
@@ -40,6 +41,19 @@ def test_paths_are_those_of_an_integrator(beta, gamma, varies):
     for exact, found in ((up, path.induction(times)), (down, path.repression(times))):
         for kind in (0, 1):
             np.testing.assert_allclose(found[kind][:, 0], exact[kind], rtol=1e-6, atol=1e-8)
+
+
+def test_density_of_the_states_and_its_gradients_are_those_of_torch():
+    generator = torch.Generator().manual_seed(0)
+    value, weight = (torch.randn(5, 3, dtype=torch.float64, generator=generator) for _ in range(2))
+    sizes = [(5, 3, 4), (5, 3, 4), (3, 4)]  # shares, means, spreads
+    moments = [(torch.rand(*n, dtype=torch.float64, generator=generator) + 0.1).requires_grad_() for n in sizes]
+    found = []
+    for mixture in (OfStates, MixtureSameFamily):
+        density = mixture(Categorical(probs=moments[0]), Normal(*moments[1:])).log_prob(value)
+        found.append([density, *torch.autograd.grad(density, moments, weight)])
+    for own, torchs in zip(*found, strict=True):
+        torch.testing.assert_close(own, torchs, rtol=1e-10, atol=1e-12)
 
 
 def test_velocities_are_the_slopes_of_the_paths():

@@ -37,7 +37,7 @@ from ...ops.draws import randn
 
 __all__ = ["TangramMapper"]
 
-_NUMBERS_IN_A_BLOCK = 2**22
+_NUMBERS_IN_A_BLOCK = 2**20
 _ROUNDS = 30
 _SMALL = 1e-8
 _NOT_NEGATIVE = Number(0)

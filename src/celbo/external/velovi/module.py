@@ -16,8 +16,6 @@ Reference: Gayoso et al., *Deep generative modeling of transcriptional dynamics 
 cells*, Nature Methods 2024 (veloVI).
 """
 
-import functools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -25,7 +23,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributions import Categorical, Dirichlet, Distribution, MixtureSameFamily, Normal, kl_divergence
+from torch.distributions import Categorical, Dirichlet, Distribution, Normal, kl_divergence
 
 from ...core import REGISTRY_KEYS, checked
 from ...module.base import BaseModuleClass, LossOutput, auto_move_data
@@ -33,6 +31,7 @@ from ...module.kinetics import STATES, UNSPLICED_KEY, Kinetics
 from ...nn import Encoder, FCLayers
 from ...nn.fc_layers import Linear
 from ...ops.draws import randn, rsample
+from .states import OfStates
 
 __all__ = ["VELOVAE"]
 
@@ -40,22 +39,7 @@ _FASTEST = 50.0
 _POLE = 1e-6  # keeps scvi-tools' difference of rates from zero
 _STEADY_SPREAD = 0.1  # of the end of repression, where there is nothing, as a multiple of the others'
 _STANDARD = Normal(0.0, 1.0)
-_LOG_ROOT = math.log(2 * math.pi) / 2
 NormUse = Literal["encoder", "decoder", "none", "both"]
-
-
-class _OfStates(MixtureSameFamily):
-    """Mixture over the states of a gene, summed state by state: torch's softmax over rows of four is slow."""
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Log-density of RNA, ``(..., n, g)``, in nats."""
-        normal: Any = self.component_distribution
-        shares = self.mixture_distribution.logits.unbind(-1)
-        moments = zip(normal.loc.unbind(-1), normal.scale.unbind(-1), shares, strict=True)
-        parts = [share - spread.log() - ((value - mean) / spread).square() / 2 for mean, spread, share in moments]
-        most = functools.reduce(torch.maximum, [part.detach() for part in parts])
-        total = functools.reduce(torch.add, [(part - most).exp() for part in parts])
-        return most + total.log() - _LOG_ROOT
 
 
 class DecoderVELOVI(nn.Module):
@@ -324,7 +308,7 @@ class VELOVAE(BaseModuleClass):
         spread_4 = rho.new_tensor([1.0, 1.0, 1.0, _STEADY_SPREAD])
         states = Categorical(probs=pi, validate_args=False)
         return tuple(  # type: ignore[return-value]
-            _OfStates(states, Normal(mean, scale_g1 * spread_4, validate_args=False), validate_args=False)
+            OfStates(states, Normal(mean, scale_g1 * spread_4, validate_args=False), validate_args=False)
             for mean, scale_g1 in zip(means, (spliced_g1, unspliced_g1), strict=True)
         )
 
