@@ -31,12 +31,15 @@ class Hidden(NamedTuple):
         Counts, ``(n, g)``.
     seen, hidden
         Places of the genes that the second is shown, and of those that it is asked for.
+    mean
+        What is to be expected of the second, ``(n, g)``, where that is known.
     """
 
     first: np.ndarray
     second: np.ndarray
     seen: np.ndarray
     hidden: np.ndarray
+    mean: np.ndarray | None = None
 
 
 def simulated(seed: int, n_cells: int = 600, n_genes: int = 150) -> Hidden:
@@ -44,13 +47,15 @@ def simulated(seed: int, n_cells: int = 600, n_genes: int = 150) -> Hidden:
     rng = np.random.default_rng(seed)
     profile_tg = rng.gamma(1, 1, n_genes) * np.exp(rng.normal(0, 1, (4, n_genes)))
 
-    def measured(depth: float, efficiency_g: np.ndarray) -> np.ndarray:
+    def measured(depth: float, efficiency_g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         mean_ng = profile_tg[rng.integers(0, 4, n_cells)] * efficiency_g
-        return rng.poisson(rng.gamma(5, mean_ng / mean_ng.sum(1, keepdims=True) * depth / 5)).astype(np.float32)
+        mean_ng *= depth / mean_ng.sum(1, keepdims=True)
+        return rng.poisson(rng.gamma(5, mean_ng / 5)).astype(np.float32), mean_ng
 
-    first, second = measured(1500, np.ones(n_genes)), measured(500, np.exp(rng.normal(0, 0.3, n_genes)))
+    first, _ = measured(1500, np.ones(n_genes))
+    second, mean_ng = measured(500, np.exp(rng.normal(0, 0.3, n_genes)))
     order = rng.permutation(n_genes)
-    return Hidden(first, second, np.sort(order[: 2 * n_genes // 3]), np.sort(order[2 * n_genes // 3 :]))
+    return Hidden(first, second, np.sort(order[: 2 * n_genes // 3]), np.sort(order[2 * n_genes // 3 :]), mean_ng)
 
 
 def cell_lines(path: Path, seed: int) -> Hidden:
@@ -111,10 +116,12 @@ def figures(package: str, data: Hidden, seed: int, init: dict[str, Any], options
     neighbours = {f"{k} nearest": by_neighbours(data, k) for k in (5, 30)}
     neighbours["30 nearest in 30 components"] = by_neighbours(data, 30, 30)
     total_n1 = data.second[:, data.seen].sum(1, keepdims=True)
+    known = {} if data.mean is None else {"true means of the types": correlation(data.mean[:, data.hidden], true)}
     return {
         "training, processor, s": seconds,
         "GIMVI": correlation(found, true),
         **{name: correlation(value_ng, true) for name, value_ng in neighbours.items()},
+        **known,
         "totals alone": correlation(np.repeat(total_n1, len(data.hidden), 1), true),
         "neighbours of the same data set": common.neighbours_of_their_own(np.concatenate(latents), origin),
     }
