@@ -144,7 +144,7 @@ def test_differences_between_effects_are_those_of_samples_of_other_cells(use_map
 
     own = effect(code_n)
     others = [effect(code_n[(np.arange(12) - k) % 12]) for k in (1, 2)]
-    expected_n = sum((own - other).square().sum(-1).sqrt() for other in others) / 2
+    expected_n = sum(0.15 * ((own - other).norm(dim=-1) / 0.15).square().add(1).log() for other in others) / 2
     torch.testing.assert_close(encoded["differences"], expected_n)
     each_n = out.reconstruction_loss["reconstruction_loss"] + out.kl_local["kl_local"]
     torch.testing.assert_close(out.loss, (each_n + 0.7 * expected_n).mean())

@@ -28,7 +28,7 @@ from .plan import SettlingPlan
 __all__ = ["MRVI", "TorchMRVI"]
 
 _CLASSIC: Mapping[str, Any] = {"lr": 2e-3, "eps": 1e-8, "weight_decay": 1e-8, "n_epochs_kl_warmup": 20}
-_OWN: Mapping[str, Any] = {"lr": 4e-3, "eps": 1e-8, "z_kl_weight": 0.3, "settles_at": 8 / 11, "difference_weight": 0.35}
+_OWN: Mapping[str, Any] = {"lr": 4e-3, "eps": 1e-8, "z_kl_weight": 0.3, "settles_at": 8 / 11, "difference_weight": 0.5}
 
 
 def _prepared(model: Any, options: dict[str, Any]) -> dict[str, Any]:

@@ -35,6 +35,9 @@ from .layers import DecoderZX, EncoderUZ, EncoderXU
 
 __all__ = ["TorchMRVAE"]
 
+_EQUAL = 0.15
+"""Distance between effects that costs most to lengthen: c of :mod:`celbo.external.mrvi.plan`."""
+
 
 class TorchMRVAE(BaseModuleClass):
     """Autoencoder of cells of several samples.
@@ -176,7 +179,8 @@ class TorchMRVAE(BaseModuleClass):
         Returns
         -------
         ``qu``, ``u``, ``z``, ``z_base`` and ``eps``, whose posterior ``qeps`` is None for a number, and ``library``,
-        the natural log of the total ``(n, 1)``; with ``n_others`` also ``differences`` ``(n,)`` between effects.
+        the natural log of the total ``(n, 1)``; with ``n_others`` also ``differences`` ``(n,)``: what those between
+        effects cost.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not n_others):
             qu = self.qu(x, sample_index.flatten().long())
@@ -191,7 +195,8 @@ class TorchMRVAE(BaseModuleClass):
         moved = self.move(u[:, None], code_ns)
         eps = moved["eps"] if moved["qeps"] is None else moved["qeps"].loc
         own = {name: part[:, 0] for name, part in moved.items() if isinstance(part, Tensor)}
-        apart_n = torch.linalg.vector_norm(eps[:, 1:] - eps[:, :1], dim=-1).mean(1)
+        square_no = (eps[:, 1:] - eps[:, :1]).square().sum(-1)
+        apart_n = _EQUAL * (square_no / _EQUAL**2).log1p().mean(1)
         return moved | own | {"differences": apart_n}
 
     def move(self, u: Tensor, sample: Tensor, use_mean: bool = False) -> dict[str, Any]:

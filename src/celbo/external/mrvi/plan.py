@@ -3,11 +3,13 @@ r"""Training of MRVI in two parts: all networks, then effects of samples, with f
 In the second part u stays as it is, the learning rate goes through a cycle of its own, and the loss of each cell n has
 a further term
 
-.. math:: \lambda\, \tfrac{1}{K} \sum_{m} \lVert \epsilon(u_n, s_n) - \epsilon(u_n, s_m) \rVert_2,
+.. math:: \lambda\, \tfrac{1}{K} \sum_{m} c \log\bigl(1 + d_{nm}^2 / c^2\bigr), \qquad
+          d_{nm} = \lVert \epsilon(u_n, s_n) - \epsilon(u_n, s_m) \rVert_2,
 
-with the samples of K other cells m of the minibatch: a fused lasso (Tibshirani et al., JRSS B 2005) over samples, in
-groups of all latents. A difference that counts do not ask for goes to 0. In the first part u would take over what the
-term empties, which costs less.
+with the samples of K other cells m of the minibatch: a penalty that spares large effects (Fan and Li, JASA 2001). It
+pulls most at c and ever less beyond, so that a difference that counts do not ask for goes to 0 and a large one stays as
+it is; a term of the distance itself takes as much from each. In the first part u would take over what the term empties,
+which costs less.
 """
 
 from collections.abc import Hashable
