@@ -67,6 +67,7 @@ ROWS = {
     "scaling": Row("scaling"),
     "recipes": Row("recipes", takes_peer=False),
     "samples": Row("samples", takes_peer=False),
+    "growth": Row("growth", takes_peer=False),
     "a_million_cells": Row("many_cells --cells 1000000 --genes 2000 --per-cell 200 --steps 7000", takes_peer=False),
 }
 

@@ -1,4 +1,4 @@
-"""Dispersions to begin with, from the counts."""
+"""Dispersions and levels of genes to begin with, from the counts."""
 
 import anndata
 import numpy as np
@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from celbo.model import SCVI
-from celbo.module import VAE
+from celbo.module import LDVAE, VAE
 from celbo.module.likelihoods import log_theta_by_moments
+
+LEVEL = "decoder.px_scale_decoder.0.bias"
 
 
 def negative_binomial(theta_g, n_cells=2000, depth=5000.0):
@@ -40,23 +42,42 @@ def test_counts_without_excess_and_counts_of_one_cell():
 
 
 @pytest.mark.parametrize(
+    ("cls", "head"), [(VAE, "px_scale_decoder.0"), (LDVAE, "factor_regressor.fc_layers.Layer 0.0")]
+)
+def test_levels_are_those_of_the_counts(cls, head):
+    """With latents that say nothing a cell has the mean profile, and a tenth of an even one beside it."""
+    x_ng = negative_binomial(np.full(40, 1.0))
+    x_ng[:, :20] *= 9
+    x_ng[:, 39] = 0
+    module = cls(40, n_hidden=4, use_observed_lib_size=True).eval()
+    assert module.start_from_counts(x_ng)
+    decoder = module.decoder
+    torch.nn.init.zeros_(decoder.get_submodule(head).weight)
+    scale_g = decoder.scale(decoder.logits("gene", torch.zeros(1, 10), torch.zeros(1, 1), use_dropout=False)[0])[0]
+    share_g = x_ng.sum(0) / x_ng.sum()
+    torch.testing.assert_close(scale_g, (share_g + 0.1 / 40) / 1.1)
+
+
+@pytest.mark.parametrize(
     ("kwargs", "does", "changes"),
     [
-        ({}, True, ["px_r"]),
-        ({"dispersion": "gene-batch", "n_batch": 2}, True, ["px_r"]),
-        ({"gene_likelihood": "nb"}, True, ["px_r"]),
-        ({"dispersion": "gene-cell"}, True, []),
-        ({"gene_likelihood": "poisson"}, True, []),
+        ({}, True, [LEVEL, "px_r"]),
+        ({"dispersion": "gene-batch", "n_batch": 2}, True, [LEVEL, "px_r"]),
+        ({"gene_likelihood": "nb"}, True, [LEVEL, "px_r"]),
+        ({"use_size_factor_key": True}, True, ["px_r"]),
+        ({"dispersion": "gene-cell"}, True, [LEVEL]),
+        ({"gene_likelihood": "poisson"}, True, [LEVEL]),
         ({"gene_likelihood": "normal"}, False, []),
     ],
 )
 def test_which_modules_begin_with_them(kwargs, does, changes):
     x_ng = negative_binomial(np.full(6, 1.0), n_cells=50)
     module = VAE(6, n_hidden=4, **kwargs)
+    assert module.starts_from_profile is ("use_size_factor_key" not in kwargs)
     before = {name: value.clone() for name, value in module.state_dict().items()}
     assert module.start_from_counts(x_ng) is does
     changed = [name for name, value in module.state_dict().items() if not torch.equal(value, before[name])]
-    assert changed == changes
+    assert sorted(changed) == changes
     assert not module.start_from_counts(torch.zeros(5, 6))
     assert not module.start_from_counts(torch.full((5, 6), torch.nan))
 

@@ -238,6 +238,24 @@ class TestRecipes:
         assert n_epochs <= RECIPES["one_cycle"].max_epochs(n_obs, size, n_batch)
         assert n_epochs * steps_an_epoch >= min(160, RECIPES["classic"].max_epochs(n_obs, 128, n_batch) * share)
 
+    @pytest.mark.parametrize("n_obs", [150, 400, 1_000, 3_000, 10_000, 40_000, 10**6])
+    @pytest.mark.parametrize(("n_batch", "share", "fewest"), [(1, 0.12, 450), (2, 0.14, 800)])
+    def test_from_profile_is_shorter(self, n_obs, n_batch, share, fewest):
+        of_counts, recipe = (RECIPES["one_cycle"].started(with_profile) for with_profile in (False, True))
+        size = recipe.batch_size(n_obs, n_batch)
+        assert size == of_counts.batch_size(n_obs, n_batch)
+        n_epochs = recipe.max_epochs(n_obs, size, n_batch)
+        at_most = math.ceil(share * RECIPES["classic"].max_epochs(n_obs, 128, n_batch))
+        n_steps = n_epochs * math.ceil(0.9 * n_obs / size)
+        assert n_epochs == at_most or n_steps >= fewest
+        assert n_epochs <= min(at_most, of_counts.max_epochs(n_obs, size, n_batch))
+        assert n_epochs == 1 or (n_epochs - 1) * math.ceil(0.9 * n_obs / size) < 3000
+
+    def test_what_has_no_profile_keeps_its_recipe(self):
+        brief, long = RECIPES["brief_cycle"], RECIPES["long_cycle"]
+        assert brief.started(True) is brief.started(False) is brief.from_counts
+        assert long.started(True) is long
+
     @pytest.mark.parametrize(
         ("n_obs", "of_one_batch", "to_mix"), [(60, 32, 32), (200, 66, 64), (400, 128, 80), (700, 128, 128)]
     )

@@ -357,7 +357,7 @@ def test_a_run_of_an_earlier_recipe_goes_on_by_that_one(scvi, tmp_path, monkeypa
     """Checkpoints of earlier versions: another rate, and settings that they do not have."""
     options = {name: value for name, value in BASE.items() if name not in ("batch_size", "recipe")}
     with monkeypatch.context() as earlier:
-        earlier.setitem(RECIPES, "one_cycle", replace(RECIPES["one_cycle"], from_counts=None))
+        earlier.setitem(RECIPES, "one_cycle", replace(RECIPES["one_cycle"], from_counts=None, from_profile=None))
         whole, killed = scvi(), scvi()
         whole.train(**options)
         with pytest.raises(KilledError):

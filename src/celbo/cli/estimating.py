@@ -183,7 +183,7 @@ def default_epochs(kind: Kind, size: Size) -> tuple[int, bool]:
         if "max_epochs" in cls._of_few_cells:
             return int(cls._of_few_cells["max_epochs"]), False
     if cls._module_cls.start_from_counts is not BaseModuleClass.start_from_counts:
-        recipe = recipe.from_counts or recipe
+        recipe = recipe.started(cls._module_cls.starts_from_profile is not BaseModuleClass.starts_from_profile)
     batch_size = recipe.batch_size(n_train, size.n_batches)
     return recipe.max_epochs(size.n_cells, batch_size, size.n_batches), stops
 

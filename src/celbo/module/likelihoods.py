@@ -144,6 +144,7 @@ def log_likelihood(px: Distribution, x: Tensor) -> Tensor:
 _MOST = 3.0
 """Largest size of a log inverse dispersion to begin with: beyond, counts are next to Poisson or next to nothing."""
 
+_LEAST_LEVEL = 0.1
 _GENES_AT_ONCE = 64
 """Columns whose moments are taken together: tables in float64 stay small, and no column's sum changes."""
 
@@ -220,6 +221,16 @@ def log_theta_by_moments(x: Tensor) -> Tensor:
     usual = (signal_g[overdispersed_g] / excess_g[overdispersed_g]).median()
     theta_g = (signal_g + n_cells) / (excess_g + n_cells / usual)
     return theta_g.log().clamp(-_MOST, _MOST).float()
+
+
+def log_levels(x: Tensor) -> Tensor:
+    """Log shares of the genes in all counts ``(n, g)``, with a tenth of the mean gene's added to each: ``(g,)``.
+
+    Cells to come have genes that those seen lack. A constant is added, so that the mean is 0.
+    """
+    total_g = _totals(x)[1]
+    level_g = (total_g + _LEAST_LEVEL * total_g.mean()).log()
+    return (level_g - level_g.mean()).float()
 
 
 def _totals(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -198,16 +198,22 @@ class VAE(EmbeddingModuleMixin, CountedModule):
 
     @torch.no_grad()
     def start_from_counts(self, x: Tensor) -> bool:
-        """Begin with the dispersions that the counts have: from random ones the way is longer than all the rest.
-
-        A Poisson has none, and the decoder gives those of each cell: there is nothing to begin with, nor to wait for.
+        """Begin with the mean profile and the dispersions that the counts have: from random ones the way is longer
+        than all the rest.
         """
         total = x.sum()
         if self.gene_likelihood == "normal" or not total.isfinite() or total <= 0:
             return False
         if self.dispersion != "gene-cell" and self.gene_likelihood != "poisson":
             self.px_r.t().copy_(likelihoods.log_theta_by_moments(x))  # of batches or labels, all begin alike
+        if self.starts_from_profile:
+            self.decoder.profile.copy_(likelihoods.log_levels(x))  # type: ignore[union-attr]  # it has one
         return True
+
+    @property
+    def starts_from_profile(self) -> bool:
+        """Whether the decoder begins with the mean profile: its scales are shares, and it has a bias for them."""
+        return isinstance(self.decoder, DecoderSCVI | LinearDecoderSCVI) and self.decoder.profile is not None
 
     @property
     def encodes_sparse_counts(self) -> bool:

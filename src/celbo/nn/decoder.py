@@ -165,6 +165,11 @@ class DecoderSCVI(nn.Module):
         """Whether the scales of a cell sum to 1."""
         return isinstance(self.px_scale_decoder[1], nn.Softmax)
 
+    @property
+    def profile(self) -> Tensor | None:
+        """Log shares of the genes where latents say nothing, but for a constant; None where scales are no shares."""
+        return self.px_scale_decoder[0].bias if self.is_softmax else None  # type: ignore[return-value]
+
     def forward(
         self, dispersion: str, z: Tensor, library: Tensor, *cat_list: Tensor | None, cont: Tensor | None = None
     ) -> Parameters:
@@ -254,6 +259,11 @@ class LinearDecoderSCVI(nn.Module):
     def is_softmax(self) -> bool:
         """Whether the scales of a cell sum to 1: always."""
         return True
+
+    @property
+    def profile(self) -> Tensor | None:
+        """As :attr:`DecoderSCVI.profile`; None for layers that have no bias and do not normalize their output."""
+        return self.factor_regressor.last_bias
 
     def forward(
         self, dispersion: str, z: Tensor, library: Tensor, *cat_list: Tensor | None, cont: Tensor | None = None

@@ -141,6 +141,12 @@ class FCLayers(nn.Module):
         """Whether covariates enter the layer of that number."""
         return layer_num == 0 or self.inject_covariates
 
+    @property
+    def last_bias(self) -> nn.Parameter | None:
+        """What is added to the last layer's output: the batch normalization's bias, else the linear one, or None."""
+        *_, (layer, batch_norm, *_) = self._blocks()
+        return layer.bias if batch_norm is None else batch_norm.bias
+
     def forward(self, x: Tensor, *cat_list: Tensor | None, cont: Tensor | None = None) -> Tensor:
         """Run the layers.
 

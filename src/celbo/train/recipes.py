@@ -57,6 +57,9 @@ class Recipe:
     from_counts
         Recipe in place of this one for a module that can begin with what the counts say of its genes
         (:meth:`~celbo.module.base.BaseModuleClass.start_from_counts`).
+    from_profile
+        As ``from_counts``, for one that begins with the mean profile too
+        (:attr:`~celbo.module.base.BaseModuleClass.starts_from_profile`).
     worth_it_beyond
         Training cells up to which the classic recipe is taken where the user names neither recipe nor epochs.
     converges
@@ -74,6 +77,7 @@ class Recipe:
     lr: Callable[[int, int], float] | None = None
     batch_size: Callable[[int, int], int] = lambda n_obs, n_batch: _CELLS_A_BATCH
     from_counts: "Recipe | None" = None
+    from_profile: "Recipe | None" = None
     worth_it_beyond: int = 0
     converges: bool = False
 
@@ -86,6 +90,10 @@ class Recipe:
         """Epochs of a training with these arguments of ``train``: those asked for, else what the recipe says."""
         batch_size = options.get("batch_size") or self.batch_size(n_obs, n_batch)
         return options.get("max_epochs") or self.max_epochs(n_obs, batch_size, n_batch)
+
+    def started(self, with_profile: bool) -> "Recipe":
+        """The recipe once a module has begun with what the counts say, of the mean profile too or of the rest alone."""
+        return (self.from_profile if with_profile else None) or self.from_counts or self
 
     def for_cells(self, n_train: int) -> "Recipe":
         """The recipe for so many training cells, where the user names neither recipe nor epochs.
@@ -105,6 +113,11 @@ _BRIEF_SHARE = 1 / 10
 _BRIEF_STEPS = 250
 _MOST_EPOCHS_TO_CONVERGE = 400
 _SHARE_TO_MIX = 0.225
+_FEWEST_FROM_PROFILE = 450
+_STEPS_TO_MIX_FROM_PROFILE = 800
+_EPOCHS_FROM_PROFILE = 6
+_SHARE_FROM_PROFILE = 0.12
+_SHARE_TO_MIX_FROM_PROFILE = 0.14
 _ONE_CYCLE = {"lr": 2e-2, "lr_schedule": "one_cycle", "n_epochs_kl_warmup": None}
 _HIGHEST_RATE, _LOWEST_RATE = 2e-2, 1e-2
 _RATE_A_STEP = 2e-3
@@ -113,8 +126,14 @@ _MANY_CELLS = 6400
 
 def _one_cycle_epochs(n_obs: int, batch_size: int, n_batch: int) -> int:
     """Ten passes, at least 700 steps, or 1,200 where batches must mix; beyond 38,000 cells 3,000 steps or one pass."""
+    fewest = _STEPS_TO_MIX if n_batch > 1 else _FEWEST_STEPS
+    return _epochs_of_steps(n_obs, batch_size, fewest, _ENOUGH_EPOCHS)
+
+
+def _epochs_of_steps(n_obs: int, batch_size: int, fewest: int, n_epochs: int) -> int:
+    """So many epochs, at least so many steps; at most 3,000 steps, or one epoch."""
     steps_an_epoch = max(1, math.ceil(0.9 * n_obs / batch_size))
-    steps = max(_STEPS_TO_MIX if n_batch > 1 else _FEWEST_STEPS, min(_ENOUGH_EPOCHS * steps_an_epoch, _ENOUGH_STEPS))
+    steps = max(fewest, min(n_epochs * steps_an_epoch, _ENOUGH_STEPS))
     return math.ceil(steps / steps_an_epoch)
 
 
@@ -141,6 +160,14 @@ def _few_epochs(n_obs: int, batch_size: int, n_batch: int) -> int:
     """As ``one_cycle``, and no more than a fifth of scvi-tools' epochs, or 0.225 where batches must mix."""
     share = math.ceil((_SHARE_TO_MIX if n_batch > 1 else _SHARE_OF_CLASSIC) * max_epochs_classic(n_obs))
     return min(share, _one_cycle_epochs(n_obs, batch_size, n_batch))
+
+
+def _fewer_epochs(n_obs: int, batch_size: int, n_batch: int) -> int:
+    """Six passes, at least 450 steps (800 where batches must mix); at most 0.12 (0.14) of scvi-tools' epochs."""
+    mixes = n_batch > 1
+    share = math.ceil((_SHARE_TO_MIX_FROM_PROFILE if mixes else _SHARE_FROM_PROFILE) * max_epochs_classic(n_obs))
+    fewest = _STEPS_TO_MIX_FROM_PROFILE if mixes else _FEWEST_FROM_PROFILE
+    return min(share, _epochs_of_steps(n_obs, batch_size, fewest, _EPOCHS_FROM_PROFILE))
 
 
 def _part_of(n_obs: int, n_batch: int) -> int:
@@ -176,6 +203,13 @@ _FROM_COUNTS = Recipe(
     retries=2,
 )
 
+# Levels of the genes are most of what the first steps learn.
+_FROM_PROFILE = replace(
+    _FROM_COUNTS,
+    max_epochs=_fewer_epochs,
+    pretrained_epochs=lambda *sizes: math.ceil(_fewer_epochs(*sizes) / 3),
+)
+
 _BRIEF = Recipe(
     name="brief_cycle",
     max_epochs=_brief_cycle_epochs,
@@ -196,6 +230,7 @@ RECIPES: Mapping[str, Recipe] = {
             keep_best=True,
             retries=2,
             from_counts=_FROM_COUNTS,
+            from_profile=_FROM_PROFILE,
             worth_it_beyond=_CELLS_A_BATCH,
         ),
         Recipe(

@@ -101,7 +101,7 @@ def train_model(
             chosen = chosen.for_cells(data.n_train or 0)
         trains = max_epochs != 0 and not pretrained
         if trains and _can_start_from_counts(plan_cls, chosen) and _start_from_counts(model, data):
-            chosen = chosen.from_counts or chosen
+            chosen = chosen.started(model.module.starts_from_profile)
             if batch_size is None and (smaller := _smaller_batch(model, chosen, data, resumed)) < size:
                 size = smaller
                 data = _split(model, size, {"seed": seed} | splitter_kwargs | sparse)

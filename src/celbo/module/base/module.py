@@ -235,6 +235,11 @@ class BaseModuleClass(nn.Module):
         """
         return False
 
+    @property
+    def starts_from_profile(self) -> bool:
+        """Whether :meth:`start_from_counts` sets the level of each gene too, so that fewer steps do."""
+        return False
+
     def forward(
         self,
         tensors: Mapping[str, Tensor],
