@@ -40,12 +40,22 @@ _COUNTS = ("zinb", "nb", "poisson")
 
 
 _STEPS, _SHARE = 125, 3 / 40
+_CELLS_A_BATCH, _FEW_A_BATCH = 128, 64
 
 
-def _epochs(n_cells: Sequence[int]) -> int:
-    """For so many cells in each set: at least 125 steps, each of both sets, and 3 in 40 of ``classic``'s epochs."""
-    steps_an_epoch = max(1, math.ceil(0.9 * max(n_cells) / 128))
-    return max(math.ceil(_STEPS / steps_an_epoch), math.ceil(_SHARE * max_epochs_classic(sum(n_cells))))
+def _epochs(n_cells: Sequence[int]) -> tuple[int, int]:
+    """Epochs and cells a minibatch for so many cells in each set.
+
+    At least 125 steps, each of both sets, and 3 in 40 of ``classic``'s epochs; of so few cells that it is the steps
+    that decide, these are steps of half as many cells.
+    """
+    share = math.ceil(_SHARE * max_epochs_classic(sum(n_cells)))
+
+    def for_steps(size: int) -> int:
+        return math.ceil(_STEPS / max(1, math.ceil(0.9 * max(n_cells) / size)))
+
+    size = _CELLS_A_BATCH if for_steps(_CELLS_A_BATCH) <= share else _FEW_A_BATCH
+    return max(for_steps(size), share), size
 
 
 def _two_sets(model: "GIMVI", options: dict[str, Any]) -> dict[str, Any]:
@@ -56,7 +66,9 @@ def _two_sets(model: "GIMVI", options: dict[str, Any]) -> dict[str, Any]:
     if model.adatas and not model.is_trained and not is_classic:
         model.module.start_from(some_cells(model.adata_managers["seq"]))
         if options["max_epochs"] is None and options["recipe"] == type(model)._recipe and model.surgery_ is None:
-            options = options | {"max_epochs": _epochs([adata.n_obs for adata in model.adatas])}
+            n_epochs, size = _epochs([adata.n_obs for adata in model.adatas])
+            size = size if options["batch_size"] == _CELLS_A_BATCH else options["batch_size"]
+            options = options | {"max_epochs": n_epochs, "batch_size": size}
     of_splitter = {"second_manager": model.adata_managers["spatial"], "names": ("dissociated", "spatial")}
     of_splitter |= options.get("datasplitter_kwargs") or {}
     plan = {"scale_adversarial_loss": options.pop("kappa")} | dict(options.pop("plan_kwargs") or {})
@@ -184,7 +196,7 @@ class GIMVI(GimviMixin, UnsupervisedTrainingMixin, SeveralSetsMixin):
         WHERE,
         {"kappa": 5},
         SPLIT,
-        {"batch_size": 128},
+        {"batch_size": _CELLS_A_BATCH},
         PASSED_ON,
         own={"kappa": _KAPPA},
         prepare=_two_sets,
