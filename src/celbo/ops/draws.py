@@ -6,7 +6,7 @@ of this file let them, or have their draws redirected.
 
 import functools
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -116,15 +116,15 @@ def sample(q: Distribution, shape: Iterable[int] = ()) -> Tensor:
             with torch.no_grad():
                 noise = torch.empty(q._extended_shape(size), dtype=q.loc.dtype, device=q.loc.device)
                 return noise.normal_(generator=generator).mul_(q.scale).add_(q.loc)
-    if _takes_generator(type(q)):  # and asks for the block's by itself, without a look at each operation of torch
+    if _takes_generator(type(q).sample):  # and asks for the block's by itself, without a look at each operation
         return q.sample(size)
     with redirected():
         return q.sample(size)
 
 
 @functools.cache
-def _takes_generator(cls: type[Distribution]) -> bool:
-    return "generator" in inspect.signature(cls.sample).parameters
+def _takes_generator(method: Callable[..., Any]) -> bool:
+    return "generator" in inspect.signature(method).parameters
 
 
 _OWN = (__name__.partition(".")[0] + ".", "torch.nn.")

@@ -1,8 +1,8 @@
 """Recipes: named sets of plan and loop settings, one row each.
 
 ``one_cycle`` is celbo's own, ``long_cycle`` the same over a fifth of scvi-tools' epochs, ``brief_cycle`` over a tenth,
-``short_cycle`` over thirty; ``converging`` goes to the maximum of a loss without noise and no further; ``classic`` is
-scvi-tools' defaults to the letter.
+``late_cycle`` over a fifteenth with a peak that comes late, ``short_cycle`` over thirty; ``converging`` goes to the
+maximum of a loss without noise and no further; ``classic`` is scvi-tools' defaults to the letter.
 """
 
 import math
@@ -111,6 +111,7 @@ _ENOUGH_EPOCHS = 10
 _SHARE_OF_CLASSIC = 1 / 5
 _BRIEF_SHARE = 1 / 10
 _BRIEF_STEPS = 250
+_LATE_SHARE, _LATE_STEPS, _LATE_PEAK = 1 / 15, 220, 0.4
 _MOST_EPOCHS_TO_CONVERGE = 400
 _SHARE_TO_MIX = 0.225
 _FEWEST_FROM_PROFILE = 450
@@ -148,6 +149,13 @@ def _brief_cycle_epochs(n_obs: int, batch_size: int, n_batch: int) -> int:
     steps_an_epoch = max(1, math.ceil(0.9 * n_obs / batch_size))
     share = math.ceil(_BRIEF_SHARE * max_epochs_classic(n_obs))
     return min(max(share, math.ceil(_BRIEF_STEPS / steps_an_epoch)), _one_cycle_epochs(n_obs, batch_size, n_batch))
+
+
+def _late_cycle_epochs(n_obs: int, batch_size: int, n_batch: int) -> int:
+    """A fifteenth of scvi-tools' epochs, at least 220 steps, and no more than ``one_cycle``."""
+    steps_an_epoch = max(1, math.ceil(0.9 * n_obs / batch_size))
+    share = math.ceil(_LATE_SHARE * max_epochs_classic(n_obs))
+    return min(max(share, math.ceil(_LATE_STEPS / steps_an_epoch)), _one_cycle_epochs(n_obs, batch_size, n_batch))
 
 
 def _short_cycle_epochs(n_obs: int, batch_size: int, n_batch: int) -> int:
@@ -246,6 +254,13 @@ RECIPES: Mapping[str, Recipe] = {
             from_counts=replace(
                 _BRIEF, plan_kwargs=_FROM_COUNTS.plan_kwargs, lr=_FROM_COUNTS.lr, batch_size=_FROM_COUNTS.batch_size
             ),
+        ),
+        replace(
+            _BRIEF,
+            name="late_cycle",
+            max_epochs=_late_cycle_epochs,
+            pretrained_epochs=lambda *sizes: math.ceil(_late_cycle_epochs(*sizes) / 3),
+            plan_kwargs=_ONE_CYCLE | {"lr": 3e-2, "lr_warmup_fraction": _LATE_PEAK},
         ),
         Recipe(
             name="short_cycle",
