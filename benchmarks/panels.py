@@ -20,7 +20,7 @@ from celbo.model import TOTALVI
 
 from . import common
 
-_GENES, _COMPONENTS, _NEIGHBOURS, _TYPES = 2000, 30, 15, 6
+_GENES, _COMPONENTS, _NEIGHBOURS, _TYPES, _DRAWS = 2000, 30, 15, 6, 100
 
 
 class Panels:
@@ -95,11 +95,14 @@ def figures(path: Path, seed: int, options: dict[str, Any]) -> dict[str, float]:
     names = list(panels.adata.obsm["protein"].columns[panels.hidden_p])
     asked = {"protein_list": names, "indices": panels.hidden, "return_numpy": True, "seed": 0}
     _, predicted = model.get_normalized_expression(n_samples=25, include_protein_background=True, **asked)
+    like = {"protein_list": names, "gene_list": list(panels.adata.var_names[:1]), "indices": panels.hidden, "seed": 0}
+    counts_nps = model.posterior_predictive_sample(n_samples=_DRAWS, **like)["protein"]
     return {
         "processor time of training, s": seconds,
         "epochs": len(model.history["train_loss"]),
         "ELBO": -float(model.history["elbo_validation"].min().iloc[0]),
         "hidden antibodies, correlation": panels.correlation(np.log1p(predicted)),
+        "the same of the mean log count of draws": panels.correlation(np.log1p(counts_nps).mean(-1)),
         "the same by neighbours in RNA": panels.by_neighbours(x_nk),
         "batch by neighbours": common.neighbours_of_their_own(z_nk, panels.batch_n),
         "batch by neighbours in RNA": common.neighbours_of_their_own(x_nk, panels.batch_n),

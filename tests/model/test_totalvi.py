@@ -12,6 +12,7 @@ import celbo
 from celbo.core.rules import SCVI_TOOLS, followed
 from celbo.data.protein_background import background_of_cells, background_of_droplets, lower_components
 from celbo.model import TOTALVI
+from celbo.module.likelihoods import two_levels
 from celbo.ops.random import own_rng
 from celbo.posterior.protein import protein_of
 
@@ -334,12 +335,33 @@ class TestBackground:
             return kl_divergence(decoded["q_background"], module._background_prior(tensors)).sum(-1).detach()
 
         before = cost()
-        assert module.start_from_counts(tensors["X"])
+        assert module.start_from_counts(torch.cat([tensors[key] for key in module.counts_to_start_from], dim=1))
         mean_pb, spread_pb = module.background_pro_alpha.detach(), module.background_pro_log_beta.detach().exp()
         begun = Normal(mean_pb.mean(1, keepdim=True), spread_pb.mean(1, keepdim=True))
         expected_b = kl_divergence(begun, Normal(mean_pb, spread_pb)).sum(0)
         torch.testing.assert_close(cost(), expected_b[tensors["batch"].squeeze(1).long()], rtol=1e-3, atol=1e-4)
         assert cost().mean() < before.mean() / 50
+
+    def test_training_begins_with_the_levels_of_proteins_where_panels_differ(self):
+        adata = cite()
+        adata.obsm["protein"]["protein_0"] = np.arange(120) // 2 % 2  # its upper level is 1, below any background
+        adata.obsm["protein"].iloc[1::2, 11] = 0  # the second batch lacks it
+        model = TOTALVI(set_up(adata), n_latent=4, n_hidden=8)
+        module, tensors, before = (
+            model.module.eval(),
+            batch_of(model),
+            model.module.background_pro_alpha.detach().clone(),
+        )
+        assert module.start_from_counts(torch.cat([tensors[key] for key in module.counts_to_start_from], dim=1))
+        _, high, share = two_levels(module._where_measured(tensors["proteins"], tensors, torch.nan))
+        torch.testing.assert_close(module.background_pro_alpha[0].exp(), torch.full((2,), 1.05))
+        torch.testing.assert_close(module.background_pro_alpha[1:], before[1:])
+        decoded = module(tensors)[1]["py"]
+        times = (high + 0.05) / module.background_pro_alpha.mean(1).exp()
+        assert times[0] < 2 < times[1:].min()
+        begun = (decoded.mu2 / decoded.mu1).median(0).values
+        torch.testing.assert_close(begun, times.clamp(min=2), rtol=0.2, atol=0.5)
+        assert ((decoded.mixture_logits.sigmoid().median(0).values - 1 + share).abs() < 0.2).all()
 
     def test_prior_from_cells_is_the_same_each_time(self):
         models = [TOTALVI(set_up(cite()), n_latent=4, n_hidden=8) for _ in range(2)]

@@ -7,7 +7,7 @@ import torch
 
 from celbo.model import SCVI
 from celbo.module import LDVAE, VAE
-from celbo.module.likelihoods import log_theta_by_moments
+from celbo.module.likelihoods import log_theta_by_moments, two_levels
 
 LEVEL = "decoder.px_scale_decoder.0.bias"
 
@@ -92,3 +92,15 @@ def test_a_trained_model_goes_on_with_its_own():
         model.module.px_r.fill_(0.125)
     model.train(**options)
     assert model.module.px_r.unique().tolist() == [0.125]
+
+
+def test_two_levels_are_those_of_two_groups():
+    low_np, high_np = np.array([[2.0, 4.0, 1.0, 7.0]]), np.array([[30.0, 50.0, 80.0, 7.0]])
+    is_high_np = np.arange(10)[:, None] < [3, 5, 8, 0]
+    counts = torch.as_tensor(np.where(is_high_np, high_np, low_np))
+    counts[0, 2] = torch.nan
+    counts = torch.nn.functional.pad(counts, (0, 1), value=torch.nan)  # a protein that no cell has
+    low_p, high_p, share_p = two_levels(counts)
+    np.testing.assert_allclose(low_p, [*low_np[0], np.nan])
+    np.testing.assert_allclose(high_p, [*high_np[0], np.nan])
+    np.testing.assert_allclose(share_p, [0.3, 0.5, 7 / 9, 0, np.nan])

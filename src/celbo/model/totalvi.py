@@ -76,8 +76,9 @@ def _train_settings(model: "TOTALVI", options: dict[str, Any]) -> dict[str, Any]
         options = {name: value for name, value in options.items() if (name, value) not in _CLASSIC.items()}
     if options["n_steps_kl_warmup"] is None and options["n_epochs_kl_warmup"] is None:
         options |= _warmup(model, find_recipe(chosen), options)
-    if chosen != "classic" and adversary:
-        plan["scale_adversarial_loss"] = _WEIGHT_OF_ADVERSARY
+    if chosen != "classic":
+        plan |= {"scale_adversarial_loss": _WEIGHT_OF_ADVERSARY} if adversary else {}
+        plan |= {} if model.module.measured is None else model._of_missing
     options["plan_kwargs"] = plan | dict(options["plan_kwargs"] or {})
     if indexing is not None:
         options["datasplitter_kwargs"] = {"external_indexing": indexing} | (options["datasplitter_kwargs"] or {})
@@ -139,6 +140,7 @@ class TOTALVI(ProteinMixin, VAEMixin, ArchesMixin, UnsupervisedTrainingMixin, Ba
     _training_plan_cls: ClassVar[type[Plan]] = AdversarialTrainingPlan
     _recipe: ClassVar[str | None] = "one_cycle"
     _share_of_warmup: ClassVar[float] = 2 / 3  # which mixes batches
+    _of_missing: ClassVar[dict[str, Any]] = {"pro_recons_weight": 2.0, "warms_proteins": False}  # where panels differ
     _outputs: ClassVar[Sequence[Output]] = (EXPRESSION, PROTEIN)
     _sizes: ClassVar[Mapping[str, str]] = {"n_input_genes": "n_vars", "n_input_proteins": "n_proteins"}
     _renamed: ClassVar[Mapping[str, str | None]] = {

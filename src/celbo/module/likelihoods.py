@@ -32,7 +32,9 @@ __all__ = [
     "log_likelihood",
     "log_theta_by_moments",
     "log_theta_of",
+    "measured_table",
     "norms",
+    "two_levels",
 ]
 
 Dispersion = Literal["gene", "gene-batch", "gene-label", "gene-cell"]
@@ -144,6 +146,7 @@ def log_likelihood(px: Distribution, x: Tensor) -> Tensor:
 _MOST = 3.0
 """Largest size of a log inverse dispersion to begin with: beyond, counts are next to Poisson or next to nothing."""
 
+_CELLS_OF_LEVELS, _ROUNDS, _LEAST_SPREAD = 1000, 100, 1e-3
 _LEAST_LEVEL = 0.1
 _GENES_AT_ONCE = 64
 """Columns whose moments are taken together: tables in float64 stay small, and no column's sum changes."""
@@ -233,6 +236,37 @@ def log_levels(x: Tensor) -> Tensor:
     return (level_g - level_g.mean()).float()
 
 
+def two_levels(counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Lower and upper level of each protein's counts: log counts as a mixture of two normal distributions, by EM.
+
+    Parameters
+    ----------
+    counts
+        Counts, ``(n, p)``; NaN where not measured. Of many cells some are looked at.
+
+    Returns
+    -------
+    Both levels, as counts, and the share of cells nearer to the upper one, ``(p,)`` each; NaN without any cell.
+    """
+    counts = counts[:: max(1, len(counts) // _CELLS_OF_LEVELS)]
+    is_measured = ~counts.isnan()
+    log_np, n_p = counts.nan_to_num().log1p(), is_measured.sum(0)
+    ends = log_np.where(is_measured, torch.inf).amin(0), log_np.where(is_measured, -torch.inf).amax(0)
+    mean_2p, share_2p = torch.stack(ends), torch.full((2, len(n_p)), 0.5)
+    spread_2p = ((ends[1] - ends[0]) / 4).clamp(min=_LEAST_SPREAD).expand(2, -1)
+    for _ in range(_ROUNDS):
+        distance_2np = (log_np - mean_2p[:, None]) / spread_2p[:, None]
+        weight_2np = ((share_2p / spread_2p).log()[:, None] - distance_2np.square() / 2).softmax(0) * is_measured
+        total_2p = weight_2np.sum(1).clamp(min=1e-9)
+        mean_2p = (weight_2np * log_np).sum(1) / total_2p
+        spread_2p = (weight_2np * (log_np - mean_2p[:, None]).square()).sum(1) / total_2p
+        spread_2p, share_2p = spread_2p.sqrt().clamp(min=_LEAST_SPREAD), (total_2p / n_p).clamp(min=1e-6)
+    low_p, high_p = mean_2p.amin(0), mean_2p.amax(0)
+    is_high = is_measured & (log_np > (low_p + high_p) / 2)
+    unknown_p = torch.where(n_p > 0, 0.0, torch.nan)
+    return low_p.expm1() + unknown_p, high_p.expm1() + unknown_p, is_high.sum(0) / n_p
+
+
 def _totals(x: Tensor) -> tuple[Tensor, Tensor]:
     """Totals of the cells ``(n, 1)`` and of the genes ``(g,)`` in float64, which is not made of the whole table."""
     total_n1, total_g = x.new_zeros(len(x), 1, dtype=torch.float64), []
@@ -241,3 +275,12 @@ def _totals(x: Tensor) -> tuple[Tensor, Tensor]:
         total_n1 += of_block.sum(1, keepdim=True)
         total_g.append(of_block.sum(0))
     return total_n1, torch.cat(total_g)
+
+
+def measured_table(masks: Mapping[str, Any] | None, n_panel: int) -> Tensor | None:
+    """Table ``(b, p)`` of the proteins that each panel has, 1 or 0; of a panel that no mask is of, all."""
+    known = {int(code): torch.as_tensor(mask, dtype=torch.float32) for code, mask in (masks or {}).items()}
+    if not known:
+        return None
+    every = torch.ones_like(next(iter(known.values())))
+    return torch.stack([known.get(code, every) for code in range(n_panel)])

@@ -157,8 +157,7 @@ class MultimodalNetworks(BaseMinifiedModeModuleClass):
         n_genes, n_regions, n_proteins = self.n_inputs
         self.z_decoder_expression = DecoderSCVI(n_output=n_genes, inject_covariates=deep, **layers)
         self.z_decoder_accessibility = AccessibilityDecoder(n_output=n_regions, deep_inject_covariates=deep, **layers)
-        wakes = not self.scvi_tools_figures
-        self.z_decoder_pro = ProteinDecoder(n_output=n_proteins, foreground_wakes=wakes, **layers)
+        self.z_decoder_pro = ProteinDecoder(n_output=n_proteins, **layers)
 
     def _add_parameters(self, region_factors: bool) -> None:
         groups, of_proteins = (self.n_batch, self.n_labels), as_of_genes(self.protein_dispersion)

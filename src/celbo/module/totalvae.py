@@ -44,7 +44,9 @@ from .likelihoods import (
     log_likelihood,
     log_theta_by_moments,
     log_theta_of,
+    measured_table,
     norms,
+    two_levels,
 )
 from .predictive import predictive_sample
 
@@ -144,7 +146,7 @@ class TOTALVAE(CountedModule):
         self._make_dispersions(n_input_genes, n_input_proteins)
         if not self.use_observed_lib_size:
             self._keep_library_prior(library_log_means, library_log_vars)
-        self.register_buffer("measured", _measured(protein_batch_mask, n_panel), persistent=False)
+        self.register_buffer("measured", measured_table(protein_batch_mask, n_panel), persistent=False)
         n_cats = [n_batch, *(n_cats_per_cov or [])]
         of_encoder: dict[str, Any] = {"dropout_rate": dropout_rate_encoder, "distribution": latent_distribution}
         of_encoder |= norms("encoder", use_batch_norm, use_layer_norm) | (extra_encoder_kwargs or {})
@@ -152,7 +154,7 @@ class TOTALVAE(CountedModule):
         seen = n_cats if encode_covariates else []
         self.encoder = self._encoder_cls(n_seen, n_latent, seen, n_layers_encoder, n_hidden, **of_encoder)
         of_decoder: dict[str, Any] = {"scale_activation": "softplus" if use_size_factor_key else "softmax"}
-        of_decoder["foreground_wakes"] = not scvi_tools_figures
+        of_decoder["foreground_wakes"] = self.measured is not None and not scvi_tools_figures
         of_decoder |= norms("decoder", use_batch_norm, use_layer_norm) | (extra_decoder_kwargs or {})
         sizes = (n_latent + n_continuous_cov, n_input_genes, n_input_proteins, n_cats, n_layers_decoder, n_hidden)
         self.decoder = DecoderTOTALVI(*sizes, dropout_rate=dropout_rate_decoder, **of_decoder)
@@ -323,6 +325,7 @@ class TOTALVAE(CountedModule):
         generative_outputs: Mapping[str, Any],
         pro_recons_weight: float = 1.0,
         kl_weight: Tensor | float = 1.0,
+        warms_proteins: bool = True,
     ) -> LossOutput:
         """Negative evidence lower bound; the formula is the file's.
 
@@ -330,10 +333,8 @@ class TOTALVAE(CountedModule):
         ----------
         tensors, inference_outputs, generative_outputs
             Minibatch, and what was made of it.
-        pro_recons_weight
-            Weight of the proteins' likelihood.
-        kl_weight
-            Weight of the KL divergences and of the proteins' likelihood.
+        pro_recons_weight, kl_weight, warms_proteins
+            Weight of the proteins' likelihood, weight of the KL divergences, and whether the former has the latter too.
 
         Returns
         -------
@@ -346,9 +347,9 @@ class TOTALVAE(CountedModule):
         kl_z_n = kl_divergence(qz, Normal(0.0, 1.0, validate_args=False)).sum(-1)
         kl_l_n = torch.zeros_like(kl_z_n) if ql is None else kl_divergence(ql, decoded["pl"]).sum(-1)
         kl_background_n = self._background_divergence(tensors, decoded)
-        of_proteins_n = pro_recons_weight * nll_protein_n + kl_background_n
+        of_proteins_n = pro_recons_weight * (kl_weight if warms_proteins else 1.0) * nll_protein_n
         return LossOutput(
-            loss=(nll_gene_n + kl_l_n + kl_weight * (kl_z_n + of_proteins_n)).mean(),
+            loss=(nll_gene_n + kl_l_n + of_proteins_n + kl_weight * (kl_z_n + kl_background_n)).mean(),
             reconstruction_loss={"reconst_loss_gene": nll_gene_n, "reconst_loss_protein": nll_protein_n},
             kl_local={"kl_div_z": kl_z_n, "kl_div_l_gene": kl_l_n, "kl_div_back_pro": kl_background_n},
             extra_metrics=self._autotune_payload(tensors, inference_outputs),
@@ -379,20 +380,21 @@ class TOTALVAE(CountedModule):
         """From a draw of the latents' normal distribution to what the decoder takes."""
         return self.encoder.z_transformation
 
+    @property
+    def counts_to_start_from(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Registry keys of genes and, where panels differ, of proteins and of the panel."""
+        return (REGISTRY_KEYS.X_KEY, REGISTRY_KEYS.PROTEIN_EXP_KEY, self.panel_key)[: 1 if self.measured is None else 3]
+
     @torch.no_grad()
     def start_from_counts(self, x: Tensor) -> bool:
-        """Begin with the dispersions of the counts, and the prior's background: others cost thousands of nats."""
+        """Begin with dispersions, background and foreground of the counts: others cost thousands of nats."""
+        x, of_proteins = x.tensor_split((len(self.px_r),), dim=1)
         if not 0 < x.sum() < float("inf"):
             return False
         self.px_r.t().copy_(log_theta_by_moments(x))
+        if of_proteins.shape[1]:
+            counts_np, panel_n1 = of_proteins.tensor_split((len(self.py_r),), dim=1)
+            levels = two_levels(self._where_measured(counts_np, {self.panel_key: panel_n1}, torch.nan))
+            self.decoder.start_foreground(*levels, self.background_pro_alpha)
         self.decoder.start_background(self.background_pro_alpha.mean(1), self.background_pro_log_beta.exp().mean(1))
         return True
-
-
-def _measured(masks: Mapping[str, np.ndarray] | None, n_panel: int) -> Tensor | None:
-    """Table ``(b, p)`` of the proteins that each panel has, 1 or 0; of a panel that no mask is of, all."""
-    known = {int(code): torch.as_tensor(np.asarray(mask), dtype=torch.float32) for code, mask in (masks or {}).items()}
-    if not known:
-        return None
-    every = torch.ones_like(next(iter(known.values())))
-    return torch.stack([known.get(code, every) for code in range(n_panel)])

@@ -23,6 +23,7 @@ __all__ = ["DecoderTOTALVI", "EncoderTOTALVI", "ExpActivation"]
 _VAR_EPS = 1e-4
 _MOST_LOG_LIBRARY = 15.0
 _BACKGROUND_EPS = 1e-8
+_LEAST_LEVEL, _LEAST_TIMES, _LEAST_SHARE = 0.05, 2.0, 0.05
 
 
 class ExpActivation(nn.Module):
@@ -236,6 +237,29 @@ class DecoderTOTALVI(nn.Module):
                 if isinstance(layer, nn.Linear):
                     layer.weight.zero_()
                     layer.bias.copy_(value_p)
+
+    @torch.no_grad()
+    def start_foreground(self, low_p: Tensor, high_p: Tensor, share_p: Tensor, log_background_pb: Tensor) -> None:
+        """Let the foreground begin at the upper level of each protein's counts, and no background above it.
+
+        Parameters
+        ----------
+        low_p, high_p, share_p
+            Levels of the counts, and the share of cells at the upper one, ``(p,)``; NaN: as drawn. The lower one may be
+            foreground in every cell and is not looked at.
+        log_background_pb
+            Log mean of the background of each panel, ``(p, b)``, which is changed.
+        """
+        high_p = high_p + _LEAST_LEVEL
+        capped_bp = torch.minimum(log_background_pb.t(), high_p.log())
+        log_background_pb.copy_(torch.where(high_p.isnan(), log_background_pb.t(), capped_bp).t())
+        times_p = (high_p / log_background_pb.mean(1).exp()).clamp(min=_LEAST_TIMES)
+        share_p = share_p.clamp(_LEAST_SHARE, 1 - _LEAST_SHARE)
+        heads = {self.py_fore_scale_decoder: times_p - 1, self.py_background_decoder: -share_p.logit()}
+        for head_of_foreground, value_p in heads.items():
+            for layer in head_of_foreground.modules():
+                if isinstance(layer, nn.Linear):
+                    layer.bias.copy_(torch.where(value_p.isnan(), layer.bias, value_p))
 
     def logits(
         self, z: Tensor, *cat_list: Tensor | None, use_dropout: bool = True

@@ -99,6 +99,7 @@ class ContrastiveTOTALVAE(TOTALVAE):
     """
 
     _encoder_cls: ClassVar[type[EncoderTOTALVI]] = EncoderOfBoth
+    counts_to_start_from = (REGISTRY_KEYS.X_KEY,)  # salient latents told types under foregrounds to begin with
 
     @checked
     def __init__(
