@@ -1,10 +1,11 @@
-"""TOTALVI and MULTIVI beside scvi-tools at the sizes that people train: a default training, and its memory.
+"""TOTALVI, TOTALANVI and MULTIVI beside scvi-tools at the sizes that people train: a default training, and its memory.
 
-``python -m benchmarks.several_modalities [--models TOTALVI MULTIVI] [--what training memory] [--scale 1]
+``python -m benchmarks.several_modalities [--models TOTALVI TOTALANVI MULTIVI] [--what training memory] [--scale 1]
 [--peer PYTHON] [--peer-epochs 4]``
 
-TOTALVI has 5,000 cells x (2,000 genes + 100 proteins), MULTIVI 3,000 x (2,000 genes + 20,000 peaks, 2% of them open);
-``--scale`` multiplies all of these. scvi-tools trains for ``--peer-epochs`` epochs, the first of which does not count,
+TOTALVI and TOTALANVI have 5,000 cells x (2,000 genes + 100 proteins), for the latter with four labels in five hidden,
+MULTIVI 3,000 x (2,000 genes + 20,000 peaks, 2% of them open); ``--scale`` multiplies all of these. scvi-tools trains
+for ``--peer-epochs`` epochs, the first of which does not count,
 and their mean is multiplied by the epochs of its default: early stopping may make it end sooner, so that this is the
 most that it takes. ``--peer-epochs 0`` trains it whole, as it must be to compare what is found.
 """
@@ -24,6 +25,7 @@ from .multimodal import simulate_multiome
 __all__ = ["Case", "case_of"]
 
 _MULTIVI_EPOCHS = 500
+_SHARE_HIDDEN = 0.8
 
 
 class Case(NamedTuple):
@@ -39,10 +41,14 @@ def case_of(model: str, folder: Path, scale: float, seed: int) -> Case:
     """Data written to a folder, and the task that is about them."""
     n_cells, n_genes, n_others = (round(scale * n) for n in _SIZES[model])
     name = f"{model}, {n_cells} x ({n_genes} + {n_others})"
-    if model == "TOTALVI":
+    if model.startswith("TOTAL"):
         data = simulate_cite_seq(n_cells, n_genes, n_others, seed=seed)
-        data.write_h5ad(path := folder / "cite.h5ad")
         setup: dict[str, Any] = {"protein_expression_obsm_key": "protein"}
+        if model == "TOTALANVI":
+            is_hidden_n = np.random.default_rng(seed).random(n_cells) < _SHARE_HIDDEN
+            data.obs["label"] = data.obs["type"].astype(str).where(~is_hidden_n, "unknown")
+            setup |= {"labels_key": "label", "unlabeled_category": "unknown"}
+        data.write_h5ad(path := folder / "cite.h5ad")
         epochs = max_epochs_classic(n_cells)
     else:
         data = simulate_multiome(n_cells, n_genes, n_others, seed=seed, shares=(1, 0, 0), density=0.02)
@@ -55,7 +61,7 @@ def case_of(model: str, folder: Path, scale: float, seed: int) -> Case:
     return Case(name, task, data.obs["type"].astype(str).to_numpy(), epochs)
 
 
-_SIZES = {"TOTALVI": (5000, 2000, 100), "MULTIVI": (3000, 2000, 20_000)}
+_SIZES = {"TOTALVI": (5000, 2000, 100), "TOTALANVI": (5000, 2000, 100), "MULTIVI": (3000, 2000, 20_000)}
 
 
 def training(case: Case, report: common.Report, peer: str | None, peer_epochs: int, folder: Path) -> None:
