@@ -257,9 +257,9 @@ class DecoderTOTALVI(nn.Module):
         share_p = share_p.clamp(_LEAST_SHARE, 1 - _LEAST_SHARE)
         heads = {self.py_fore_scale_decoder: times_p - 1, self.py_background_decoder: -share_p.logit()}
         for head_of_foreground, value_p in heads.items():
-            for layer in head_of_foreground.modules():
-                if isinstance(layer, nn.Linear):
-                    layer.bias.copy_(torch.where(value_p.isnan(), layer.bias, value_p))
+            bias = head_of_foreground.last_bias
+            if bias is not None:
+                bias.copy_(torch.where(value_p.isnan(), bias, value_p))
 
     def logits(
         self, z: Tensor, *cat_list: Tensor | None, use_dropout: bool = True

@@ -109,9 +109,7 @@ _STEPS_TO_MIX = 1200
 _ENOUGH_STEPS = 3000
 _ENOUGH_EPOCHS = 10
 _SHARE_OF_CLASSIC = 1 / 5
-_BRIEF_SHARE = 1 / 10
-_BRIEF_STEPS = 250
-_LATE_SHARE, _LATE_STEPS, _LATE_PEAK = 1 / 15, 220, 0.4
+_LATE_PEAK = 0.4
 _MOST_EPOCHS_TO_CONVERGE = 400
 _SHARE_TO_MIX = 0.225
 _FEWEST_FROM_PROFILE = 450
@@ -144,18 +142,20 @@ def _long_cycle_epochs(n_obs: int, batch_size: int, n_batch: int) -> int:
     return max(share, _one_cycle_epochs(n_obs, batch_size, n_batch))
 
 
-def _brief_cycle_epochs(n_obs: int, batch_size: int, n_batch: int) -> int:
-    """A tenth of scvi-tools' epochs, at least 250 steps, and no more than ``one_cycle``."""
-    steps_an_epoch = max(1, math.ceil(0.9 * n_obs / batch_size))
-    share = math.ceil(_BRIEF_SHARE * max_epochs_classic(n_obs))
-    return min(max(share, math.ceil(_BRIEF_STEPS / steps_an_epoch)), _one_cycle_epochs(n_obs, batch_size, n_batch))
+def _share_of_epochs(share: float, fewest: int) -> Callable[[int, int, int], int]:
+    """Epochs: that share of scvi-tools', at least so many steps, and no more than ``one_cycle``."""
+
+    def n_epochs(n_obs: int, batch_size: int, n_batch: int) -> int:
+        steps_an_epoch = max(1, math.ceil(0.9 * n_obs / batch_size))
+        least = math.ceil(fewest / steps_an_epoch)
+        wanted = max(math.ceil(share * max_epochs_classic(n_obs)), least)
+        return min(wanted, _one_cycle_epochs(n_obs, batch_size, n_batch))
+
+    return n_epochs
 
 
-def _late_cycle_epochs(n_obs: int, batch_size: int, n_batch: int) -> int:
-    """A fifteenth of scvi-tools' epochs, at least 220 steps, and no more than ``one_cycle``."""
-    steps_an_epoch = max(1, math.ceil(0.9 * n_obs / batch_size))
-    share = math.ceil(_LATE_SHARE * max_epochs_classic(n_obs))
-    return min(max(share, math.ceil(_LATE_STEPS / steps_an_epoch)), _one_cycle_epochs(n_obs, batch_size, n_batch))
+_brief_cycle_epochs = _share_of_epochs(1 / 10, fewest=250)
+_late_cycle_epochs = _share_of_epochs(1 / 15, fewest=220)
 
 
 def _short_cycle_epochs(n_obs: int, batch_size: int, n_batch: int) -> int:
