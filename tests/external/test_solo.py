@@ -55,13 +55,16 @@ def cells_and_doublets(n_cells: int, n_doublets: int, seed: int) -> ad.AnnData:
 
 
 def test_finds_the_doublets():
-    adata = cells_and_doublets(540, 60, seed=0)
+    """Better than by their total counts alone."""
+    adata = cells_and_doublets(1080, 120, seed=0)
     SCVI.setup_anndata(adata)
     scvi = SCVI(adata, n_hidden=32)
     scvi.train(check_val_every_n_epoch=0, **QUIET)
     solo = SOLO.from_scvi_model(scvi)
     solo.train(max_epochs=60, **QUIET)
-    assert auroc(solo.predict()["doublet"].to_numpy(), adata.obs["is_doublet"].to_numpy()) > 0.9
+    is_doublet_n = adata.obs["is_doublet"].to_numpy()
+    found = auroc(solo.predict()["doublet"].to_numpy(), is_doublet_n)
+    assert found > max(0.9, auroc(np.asarray(adata.X.sum(1)).ravel(), is_doublet_n))
 
 
 class TestDoublets:
