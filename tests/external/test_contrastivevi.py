@@ -180,7 +180,7 @@ def test_each_kind_of_latents_finds_what_it_is_for_and_not_the_other():
     ContrastiveVI.setup_anndata(adata)
     model = ContrastiveVI(adata)
     model.train(np.flatnonzero(pert == 0), np.flatnonzero(pert > 0), **QUICK)
-    assert model.recipe_ == "late_cycle"
+    assert model.recipe_ == "brief_cycle"
     is_target = pert > 0
     s, z = (
         model.get_latent_representation(indices=is_target, representation_kind=one) for one in ("salient", "background")

@@ -226,12 +226,6 @@ class TestRecipes:
         assert n_obs < 1_000 or n_epochs <= math.ceil(RECIPES["classic"].max_epochs(n_obs, 128, 2) / 10)
         assert brief.from_counts.batch_size(200, 2) == RECIPES["one_cycle"].from_counts.batch_size(200, 2) == 64
 
-    @pytest.mark.parametrize(("n_obs", "n_epochs"), [(100, 220), (600, 44), (3_500, 27), (20_000, 10), (10**6, 1)])
-    def test_late_cycle_is_a_fifteenth_of_classic_where_that_is_220_steps(self, n_obs, n_epochs):
-        late = RECIPES["late_cycle"]
-        assert late.max_epochs(n_obs, 128, 2) == n_epochs
-        assert late.plan_kwargs["lr_warmup_fraction"] == 0.4
-
     @pytest.mark.parametrize("n_obs", [20, 50, 150, 200, 400, 1_000, 3_000, 40_000, 10**6])
     @pytest.mark.parametrize(("n_batch", "share"), [(1, 0.2), (2, 0.225)])
     def test_from_counts_is_short_where_cells_are_few(self, n_obs, n_batch, share):

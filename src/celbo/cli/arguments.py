@@ -99,8 +99,7 @@ SpatialKey = Annotated[
 Recipe = Annotated[
     str | None,
     typer.Option(
-        help="one_cycle, long_cycle, brief_cycle, late_cycle, or classic (scvi-tools' defaults).",
-        show_default="the model's",
+        help="one_cycle, long_cycle, brief_cycle, or classic (scvi-tools' defaults).", show_default="the model's"
     ),
 ]
 Seed = Annotated[

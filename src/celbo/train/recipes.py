@@ -1,8 +1,8 @@
 """Recipes: named sets of plan and loop settings, one row each.
 
 ``one_cycle`` is celbo's own, ``long_cycle`` the same over a fifth of scvi-tools' epochs, ``brief_cycle`` over a tenth,
-``late_cycle`` over a fifteenth with a peak that comes late, ``short_cycle`` over thirty; ``converging`` goes to the
-maximum of a loss without noise and no further; ``classic`` is scvi-tools' defaults to the letter.
+``short_cycle`` over thirty; ``converging`` goes to the maximum of a loss without noise and no further; ``classic`` is
+scvi-tools' defaults to the letter.
 """
 
 import math
@@ -109,7 +109,8 @@ _STEPS_TO_MIX = 1200
 _ENOUGH_STEPS = 3000
 _ENOUGH_EPOCHS = 10
 _SHARE_OF_CLASSIC = 1 / 5
-_LATE_PEAK = 0.4
+_BRIEF_SHARE = 1 / 10
+_BRIEF_STEPS = 250
 _MOST_EPOCHS_TO_CONVERGE = 400
 _SHARE_TO_MIX = 0.225
 _FEWEST_FROM_PROFILE = 450
@@ -142,20 +143,11 @@ def _long_cycle_epochs(n_obs: int, batch_size: int, n_batch: int) -> int:
     return max(share, _one_cycle_epochs(n_obs, batch_size, n_batch))
 
 
-def _share_of_epochs(share: float, fewest: int) -> Callable[[int, int, int], int]:
-    """Epochs: that share of scvi-tools', at least so many steps, and no more than ``one_cycle``."""
-
-    def n_epochs(n_obs: int, batch_size: int, n_batch: int) -> int:
-        steps_an_epoch = max(1, math.ceil(0.9 * n_obs / batch_size))
-        least = math.ceil(fewest / steps_an_epoch)
-        wanted = max(math.ceil(share * max_epochs_classic(n_obs)), least)
-        return min(wanted, _one_cycle_epochs(n_obs, batch_size, n_batch))
-
-    return n_epochs
-
-
-_brief_cycle_epochs = _share_of_epochs(1 / 10, fewest=250)
-_late_cycle_epochs = _share_of_epochs(1 / 15, fewest=220)
+def _brief_cycle_epochs(n_obs: int, batch_size: int, n_batch: int) -> int:
+    """A tenth of scvi-tools' epochs, at least 250 steps, and no more than ``one_cycle``."""
+    steps_an_epoch = max(1, math.ceil(0.9 * n_obs / batch_size))
+    share = math.ceil(_BRIEF_SHARE * max_epochs_classic(n_obs))
+    return min(max(share, math.ceil(_BRIEF_STEPS / steps_an_epoch)), _one_cycle_epochs(n_obs, batch_size, n_batch))
 
 
 def _short_cycle_epochs(n_obs: int, batch_size: int, n_batch: int) -> int:
@@ -254,13 +246,6 @@ RECIPES: Mapping[str, Recipe] = {
             from_counts=replace(
                 _BRIEF, plan_kwargs=_FROM_COUNTS.plan_kwargs, lr=_FROM_COUNTS.lr, batch_size=_FROM_COUNTS.batch_size
             ),
-        ),
-        replace(
-            _BRIEF,
-            name="late_cycle",
-            max_epochs=_late_cycle_epochs,
-            pretrained_epochs=lambda *sizes: math.ceil(_late_cycle_epochs(*sizes) / 3),
-            plan_kwargs=_ONE_CYCLE | {"lr": 3e-2, "lr_warmup_fraction": _LATE_PEAK},
         ),
         Recipe(
             name="short_cycle",

@@ -60,8 +60,6 @@ class ContrastiveTOTALVI(ContrastiveTOTALMixin, ContrastTrainingMixin, TOTALVI):
 
     _module_cls: ClassVar[type[ContrastiveTOTALVAE]] = ContrastiveTOTALVAE
     _data_splitter_cls: ClassVar[type] = StackedDataSplitter
-    _recipe: ClassVar[str | None] = "brief_cycle"
-    _recombination_weight: ClassVar[float] = 5.0
     _of_missing: ClassVar[dict[str, Any]] = {}
     _share_of_warmup: ClassVar[float] = 1 / 3  # after two thirds background latents still tell perturbations
 

@@ -59,7 +59,7 @@ class DiagTrainingPlan(TrainingPlan):
     module: DIAGVAE
     _recipe_kwargs: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         name: {"lam_sinkhorn": 10.0, "lam_class": 1.0, "loss_annealing": True, "batch_norm_momentum": 0.1}
-        for name in ("short_cycle", "brief_cycle", "late_cycle", "long_cycle", "one_cycle")
+        for name in ("short_cycle", "brief_cycle", "long_cycle", "one_cycle")
     }
 
     @checked

@@ -21,19 +21,20 @@ _OWN = {
     "recombination_weight": Argument(
         Annotated[float | None, Number(0)],
         "Weight of what encoders miss of cells put together from the latents of a background and a target cell, which "
-        "keeps the two kinds of latents apart; None: 8 (5 with proteins), and 0 for ``classic``.",
+        "keeps the two kinds of latents apart; None: 5, and 0 for ``classic``.",
         "plan",
     ),
 }
 _LEAST, _MOST = 16, 128
+_WEIGHT = 5.0
 _STEPS_AN_EPOCH = 20
 
 
-def _prepared(model: "ContrastTrainingMixin", options: dict[str, Any]) -> dict[str, Any]:
+def _prepared(model: object, options: dict[str, Any]) -> dict[str, Any]:
     """Hand the sets of cells to the splitter, and settle the weight of recombined cells."""
     if options["recombination_weight"] is None:
         del options["recombination_weight"]
-        options |= {} if options["recipe"] == "classic" else {"recombination_weight": model._recombination_weight}
+        options |= {} if options["recipe"] == "classic" else {"recombination_weight": _WEIGHT}
     sets = {name: options.pop(name) for name in ("background_indices", "target_indices")}
     return options | {"datasplitter_kwargs": sets | (options.get("datasplitter_kwargs") or {})}
 
@@ -43,8 +44,7 @@ class ContrastTrainingMixin(UnsupervisedTrainingMixin):
     """Training on pairs of background and target cells."""
 
     _data_splitter_cls: ClassVar[type] = ContrastiveDataSplitter
-    _recipe: ClassVar[str | None] = "late_cycle"  # latents are apart by then, see recombination_weight
-    _recombination_weight: ClassVar[float] = 8.0
+    _recipe: ClassVar[str | None] = "brief_cycle"  # latents are apart by then, see recombination_weight
     _own_recipe: ClassVar[Mapping[str, Any]] = {"batch_size": _MOST}
 
     def _own_settings(self, recipe: str, asked: bool) -> Mapping[str, Any]:

@@ -347,9 +347,9 @@ class UnsupervisedTrainingMixin(Trainable):
             and whether to stop early, where the arguments above do not.
         recipe
             ``"one_cycle"`` (default; a one-cycle learning rate, the best weights kept), ``"long_cycle"`` (the same over
-            a fifth of scvi-tools' epochs), ``"brief_cycle"`` (a tenth), ``"late_cycle"`` (a fifteenth, a late peak)
-            or ``"classic"`` (scvi-tools' defaults). ``"one_cycle"`` keeps the weights of the smallest validation ELBO,
-            in models that begin from their counts that of the last 60% of the run; others those of the last epoch.
+            a fifth of scvi-tools' epochs), ``"brief_cycle"`` (over a tenth) or ``"classic"`` (scvi-tools' defaults).
+            ``"one_cycle"`` keeps the weights of the smallest validation ELBO, in models that begin from their counts
+            that of the last 60% of the run; the others leave the weights of the last epoch.
         seed
             Fixes split, order and noise; None: ``celbo.settings.seed``, or fresh randomness. Global generators are
             untouched.

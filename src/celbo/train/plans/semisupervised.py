@@ -48,7 +48,7 @@ class SemiSupervisedTrainingPlan(TrainingPlan):
     # last weights are kept.
     _recipe = "long_cycle"
     _recipe_kwargs: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        recipe: {"classification_ratio": 10} for recipe in ("long_cycle", "brief_cycle", "late_cycle")
+        recipe: {"classification_ratio": 10} for recipe in ("long_cycle", "brief_cycle")
     }
 
     @checked
