@@ -8,20 +8,22 @@ import csv
 import json
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .common import HERE, RESULTS
+from .growth import N_CELLS, N_GENES
 
 IMAGES = HERE.parent / "docs" / "images"
 COLOURS = {"celbo": "#0b6e4f", "scvi-tools": "#9aa0a6"}
 
 
-def newest(benchmark: str, figure: str) -> dict[str, dict[str, float]]:
-    """``{case: {tool: p50}}`` of a benchmark's figure, of the last run of each case."""
+def newest(benchmark: str, figure: str, unit: str | None = None) -> dict[str, dict[str, float]]:
+    """``{case: {tool: p50}}`` of a benchmark's figure (in one unit, if given), of the last run of each case."""
     found: dict[str, dict[str, float]] = {}
     with RESULTS.open() as file:
         for row in csv.DictReader(file):
-            if row["benchmark"] == benchmark and row["figure"] == figure:
+            if row["benchmark"] == benchmark and row["figure"] == figure and unit in (None, row["unit"]):
                 found.setdefault(row["case"], {})[row["tool"]] = float(row["p50"])
     return found
 
@@ -65,12 +67,46 @@ def curves(sides: dict[str, dict]) -> Figure:
     return figure
 
 
+def growth() -> Figure:
+    """Time and peak memory of ``celbo train`` against cells and against genes, loaded and streamed."""
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    for row, unit in zip(figure.subplots(2, 2, sharey="row"), ("s", "MB"), strict=True):
+        for axes, growing in zip(row, ("cells", "genes"), strict=True):
+            _draw_growth(axes, growing, unit)
+            if growing == "cells":
+                axes.set_ylabel({"s": "seconds", "MB": "peak memory, MB"}[unit])
+            if unit == "MB":
+                axes.set_xlabel({"cells": "cells, 2,000 genes each", "genes": "genes of 10,000 cells"}[growing])
+    figure.axes[0].legend(frameon=False)
+    return figure
+
+
+def _draw_growth(axes: Axes, growing: str, unit: str) -> None:
+    points: dict[str, list[tuple[int, float]]] = {}
+    for case, by_tool in newest("growth", "celbo train", unit).items():
+        shape, data = case.split(", ")
+        cells, genes = (int(size) for size in shape.split(" x "))
+        if (genes == N_GENES) if growing == "cells" else (cells == N_CELLS):
+            points.setdefault(data, []).append((cells if growing == "cells" else genes, by_tool["celbo"]))
+    for (data, found), style in zip(sorted(points.items()), ("-", "--"), strict=False):
+        if len(found) < 2:
+            continue
+        label = {"auto": "by default", "stream": "streamed"}.get(data, data)
+        axes.loglog(*zip(*sorted(found), strict=True), style, marker="o", color=COLOURS["celbo"], label=label)
+    ticks = {"s": [10, 30, 100], "MB": [500, 1000, 2000, 4000]}[unit]
+    axes.set_yticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--curves", type=Path, default=HERE / "curves.json")
     options = parser.parse_args()
     IMAGES.mkdir(parents=True, exist_ok=True)
     throughput().savefig(IMAGES / "throughput.svg")
+    growth().savefig(IMAGES / "growth.svg")
     if options.curves.exists():
         curves(json.loads(options.curves.read_text())).savefig(IMAGES / "time_to_elbo.svg")
 

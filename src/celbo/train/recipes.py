@@ -183,7 +183,7 @@ def _part_of(n_obs: int, n_batch: int) -> int:
 def _rate(n_obs: int, n_steps: int) -> float:
     """0.01 for up to 1,600 cells, 0.02 from 6,400, as the root between: few deep cells overfit at the higher rate.
 
-    No more than 0.001 a step there is: validation lags behind weights that jump.
+    No more than 0.002 a step there is: validation lags behind weights that jump.
     """
     by_cells = max(_LOWEST_RATE, _HIGHEST_RATE * math.sqrt(n_obs / _MANY_CELLS))
     return min(_HIGHEST_RATE, by_cells, _RATE_A_STEP * n_steps)
