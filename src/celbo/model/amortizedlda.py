@@ -12,7 +12,7 @@ import pandas as pd
 from anndata import AnnData
 
 from .. import posterior
-from ..core import REGISTRY_KEYS
+from ..core import REGISTRY_KEYS, ArgumentError
 from ..data.fields import bundles
 from ..module import AmortizedLDAModule
 from ..posterior.passes import evaluating, on_device
@@ -43,6 +43,11 @@ class AmortizedLDA(UnsupervisedTrainingMixin, BaseModelClass):
     n_topics, n_hidden, cell_topic_prior, topic_feature_prior
         See :class:`~celbo.module.AmortizedLDAModule`.
 
+    Raises
+    ------
+    ArgumentError
+        There is one feature only.
+
     Examples
     --------
     >>> import celbo
@@ -66,6 +71,8 @@ class AmortizedLDA(UnsupervisedTrainingMixin, BaseModelClass):
         topic_feature_prior: float | Sequence[float] | None = None,
     ) -> None:
         super().__init__(adata)
+        if self.summary_stats["n_vars"] < 2:
+            raise ArgumentError("Topics are shares of features, and there is one feature: take two or more.")
         self._build_module()
 
     def _options_of_training(self, options: dict[str, Any]) -> dict[str, Any]:

@@ -222,6 +222,12 @@ def _keep_last_columns(n_columns: int) -> Callable[[Tensor], Tensor]:
 
 def _batch_normalized(x: Tensor, batch_norm: nn.Module) -> Tensor:
     """Batch normalization over cells; in training each sample of ``(s, n, h)`` has statistics of its own."""
+    if batch_norm.training and x.shape[-2] == 1:
+        raise ValueError(
+            "One cell of a minibatch comes to a layer with batch normalisation, which needs two at least: take another "
+            "batch_size or more cells of each kind (set, modality), or build the model without it: "
+            "use_batch_norm='none'; for an adversary, adversarial_classifier=False in train()."
+        )
     if x.dim() == 2:
         return batch_norm(x)
     if batch_norm.training:

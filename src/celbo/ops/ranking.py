@@ -37,12 +37,12 @@ def binned(logits: Tensor, is_positive: Tensor, n_bins: int) -> Tensor:
     Parameters
     ----------
     logits, is_positive
-        Any shape, the same for both.
+        Any shape, the same for both. A logit that is no number counts as the lowest: whoever trains on it is told.
     n_bins
         Bins; scores within one count as equal. With 512 a bin is 0.05 wide.
     """
     step = 2 * _REACH / n_bins
-    place = ((logits.detach().flatten().float() + _REACH) / step).clamp(0, n_bins - 1).long()
+    place = ((logits.detach().flatten().float() + _REACH) / step).nan_to_num(0.0).clamp(0, n_bins - 1).long()
     place += n_bins * is_positive.flatten()
     counts = torch.zeros(2 * n_bins, dtype=torch.float64, device=logits.device)
     return counts.index_add_(0, place, torch.ones_like(place, dtype=torch.float64)).view(2, n_bins)

@@ -128,8 +128,13 @@ def asked(
     IndexError
         A row that does not exist, or a mask of another length.
     ValueError
-        ``dataloader`` together with ``adata`` or ``indices``.
+        ``dataloader`` together with ``adata`` or ``indices``; no cells.
+
+    Notes
+    -----
+    Of an untrained model it is said that its answers mean nothing. Verbs that refuse to answer then say so before.
     """
+    model._check_if_trained()
     size = cells_at_once(model) if batch_size is None else batch_size
     options: dict[str, Any] = {"batch_size": size, **(loader_kwargs or {})}
     if dataloader is not None:
@@ -141,6 +146,8 @@ def asked(
         larger = {"batch_size": max(size, _SPARSE_CELLS)} if batch_size is None else {}
         options = {"load_sparse_tensor": True} | options | larger
     cells = np.arange(adata.n_obs) if indices is None else as_indices(indices, adata.n_obs, what="cell")
+    if not len(cells):
+        raise ValueError("There are no cells to answer about: `indices` is empty.")
     return Asked(model, adata, cells, model._make_data_loader(adata=adata, indices=cells, **options), options)
 
 

@@ -90,7 +90,6 @@ class DifferentialMixin(Model):
         100
         >>> up = found[(found["proba_de"] > 0.9) & (found["lfc_mean"] > 0)]
         """
-        self._check_if_trained()
         corrected = corrected_batches(self, batchid1, batchid2)
         options = {
             "mode": mode,

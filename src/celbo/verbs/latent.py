@@ -128,7 +128,6 @@ class VAEMixin(Model):
         >>> model.get_elbo(return_mean=False).shape
         torch.Size([400])
         """
-        self._check_if_trained()
         cells = asked(self, adata, indices, batch_size, dataloader, data_loader_kwargs)
         return posterior.elbo(
             self.module, cells.batches, return_mean=return_mean, n_cells=cells.n_cells, seed=seed, **kwargs
@@ -168,7 +167,6 @@ class VAEMixin(Model):
         >>> list(error)
         ['reconstruction_loss']
         """
-        self._check_if_trained()
         cells = asked(self, adata, indices, batch_size, dataloader, data_loader_kwargs)
         return posterior.reconstruction_error(
             self.module, cells.batches, return_mean=return_mean, n_cells=cells.n_cells, seed=seed, **kwargs
@@ -219,7 +217,6 @@ class VAEMixin(Model):
         >>> bool(model.get_marginal_ll(n_mc_samples=10) < 0)
         True
         """
-        self._check_if_trained()
         cells = asked(self, adata, indices, batch_size, dataloader, data_loader_kwargs)
         return posterior.marginal_ll(
             self.module,

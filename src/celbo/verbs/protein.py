@@ -261,7 +261,6 @@ class ProteinMixin(RNASeqMixin):
         >>> len(found)  # genes and proteins
         200
         """
-        self._check_if_trained()
         proteins = PROTEIN.reading(
             sample_mixing=sample_protein_mixing,
             scale=scale_protein,

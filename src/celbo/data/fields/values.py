@@ -3,6 +3,7 @@
 Dims: n cells, g features.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -14,7 +15,9 @@ from ...core import REGISTRY_KEYS
 from ...store.matrices.blocks import DenseBlock, blocks, shape_of
 from .layer import LayerField
 
-__all__ = ["Faults", "ValuesField", "dense_rows", "find_faults"]
+__all__ = ["Faults", "ValuesField", "all_finite", "dense_rows", "find_faults"]
+
+logger = logging.getLogger("celbo")
 
 _ROWS = 2**13
 
@@ -82,8 +85,24 @@ def find_faults(x: Any, mask: Any, is_wrong: Callable[[np.ndarray], np.ndarray])
     return None if first is None else Faults(n_values, n_cells, first[0], np.flatnonzero(columns_g), first[1])
 
 
+def all_finite(x: object) -> bool:
+    """Whether every number of a matrix of any storage is finite, in one pass over what is stored of it."""
+    return all(bool(np.isfinite(values).all()) for values in _stored(x))
+
+
+def _look_like_counts(x: object) -> bool:
+    """Whether what is stored first are whole numbers, none below zero, and more than zeros and ones."""
+    values = next(_stored(x))
+    return bool(((values == np.round(values)) & (values >= 0)).all()) and values.max(initial=0) > 1
+
+
+def _stored(x: object) -> Iterator[np.ndarray]:
+    """What is stored of a matrix of any storage, in pieces."""
+    return (block.values if isinstance(block, DenseBlock) else block.data for block in blocks(x, _ROWS))
+
+
 class ValuesField(LayerField):
-    """Finite values under the key ``X``, in a layer or ``X`` itself.
+    """Finite values that are no counts, in a layer, in ``X`` itself or in ``raw``.
 
     Parameters
     ----------
@@ -93,20 +112,36 @@ class ValuesField(LayerField):
         Smallest value that may be; None: any number.
     cure
         What to do where a value is smaller, for the message.
+    cure_of_counts
+        What to do where the values look like counts, which is then said; empty: they may be counts.
+    registry_key, use_raw
+        See :class:`LayerField`.
     """
 
-    def __init__(self, layer: str | None, least: float | None = None, cure: str = "") -> None:
-        super().__init__(REGISTRY_KEYS.X_KEY, layer, is_count_data=False)
-        self.least, self.cure = least, cure
+    def __init__(
+        self,
+        layer: str | None,
+        least: float | None = None,
+        cure: str = "",
+        *,
+        cure_of_counts: str = "",
+        registry_key: str = REGISTRY_KEYS.X_KEY,
+        use_raw: bool = False,
+    ) -> None:
+        super().__init__(registry_key, layer, is_count_data=False, use_raw=use_raw)
+        self.least, self.cure, self.cure_of_counts = least, cure, cure_of_counts
 
     def _check(self, adata: AnnData) -> None:
         x, names = self.get_field_data(adata), self.column_names(adata)
-        wrong = find_faults(x, None, lambda values: ~np.isfinite(values))
-        if wrong is not None:
+        if not all_finite(x):
+            wrong = find_faults(x, None, lambda values: ~np.isfinite(values))
+            assert wrong is not None, "some are not finite"
             raise ValueError(
                 f"{self.place} has no finite numbers in {wrong.told(adata, names)}: replace them, or leave these cells "
                 "or features out."
             )
+        if self.cure_of_counts and _look_like_counts(x):
+            logger.warning(f"{self.place} holds whole numbers, which look like counts. {self.cure_of_counts}")
         least = self.least
         if least is None:
             return

@@ -210,7 +210,8 @@ class MRVIMixin(CounterfactualMixin):
         self._check_if_trained(warn=False)
         door_of(type(self).get_outlier_cell_sample_pairs).take((self,), filter_samples_kwargs, "MRVI's samples")
         cells = asked(self, adata, None, batch_size)
-        code = self._codes(cells)
+        assert cells.adata is not None
+        code = self._codes_of(cells.adata)[cells.cells]
         if not sample_cov_keys:
             raise ArgumentError("differential_expression compares samples: name columns of adata.obs, sample_cov_keys.")
         kept = samples.selected(self.sample_order, sample_subset)

@@ -307,15 +307,13 @@ class CounterfactualMixin(RNASeqMixin, VAEMixin):
         >>> model.sample_info["group"].tolist()
         ['True', 'True', 'False', 'False']
         """
-        cells = asked(self, adata)
-        assert cells.adata is not None
-        self.sample_info = samples.sample_table(cells.adata.obs, self._codes(cells))
+        adata = self._validate_anndata(adata)
+        self.sample_info = samples.sample_table(adata.obs, self._codes_of(adata))
 
-    def _codes(self, cells: Asked) -> np.ndarray:
-        assert cells.adata is not None
-        manager = self.get_anndata_manager(cells.adata, required=True)
-        assert manager is not None
-        return np.asarray(manager.get_from_registry(REGISTRY_KEYS.SAMPLE_KEY)).ravel()[cells.cells]
+    def _codes_of(self, adata: AnnData) -> np.ndarray:
+        """Code of each cell's sample, ``(n,)``."""
+        manager = self.get_anndata_manager(adata, required=True)
+        return np.asarray(manager.get_from_registry(REGISTRY_KEYS.SAMPLE_KEY)).ravel()
 
     def _u_of(self, cells: Asked) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return posterior_of_u(self.module, cells.batches, n_cells=cells.n_cells)

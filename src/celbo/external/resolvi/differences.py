@@ -136,7 +136,6 @@ class DifferencesMixin(ResolvedMixin):
         >>> len(found)
         100
         """
-        self._check_if_trained()
         weighed = weights == "importance"
         answering = answering_with(self, BestOf(self.module, n_samples)) if weighed else self
         corrected = corrected_batches(self, batchid1, batchid2) if batch_correction else (None, None)

@@ -165,6 +165,8 @@ def dataset_priors(x: Any, distance_nm: np.ndarray, n_small_genes: int | None) -
     mean_n, small_n = total_n / n_genes, total_counts(few) / n_small
     log_totals = np.log1p(total_n)
     is_full = mean_n > 0
+    if not is_full.any():
+        raise ArgumentError("All cells are empty: the background has no counts to be told by. Look at the data.")
     nearest_nm = np.sort(np.asarray(distance_nm), axis=1)
     return {
         "background_ratio": np.float32((small_n[is_full] / mean_n[is_full]).mean()),

@@ -112,7 +112,6 @@ class ResolvedMixin(RNASeqMixin):
         >>> model.get_normalized_expression_importance(n_samples=5).shape
         (400, 100)
         """
-        self._check_if_trained()
         if n_samples_overall is not None:
             n_cells = self._validate_anndata(adata).n_obs if indices is None else len(indices)
             drawn = np.random.default_rng(seed).choice(n_cells, n_samples_overall)
@@ -186,7 +185,6 @@ class ResolvedMixin(RNASeqMixin):
         >>> sorted(drawn)
         ['post_sample_means', 'post_sample_stds']
         """
-        self._check_if_trained()
         names = [name for name in _SITES if name not in ("px_rate_n", "obs")] if return_sites is None else return_sites
         for name in names:
             if name not in _SITES:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from ...core import checked
+from ...core import REGISTRY_KEYS, checked
 from ...core.kinds import Whole
 from ...data.fields import CategoricalObsField, ObsmField, bundles
 from ...model.base import (
@@ -26,7 +26,7 @@ from ...model.base import (
 )
 from ...module.likelihoods import Dispersion, LatentDistribution
 from .module import SCVIVA_REGISTRY_KEYS, nicheVAE
-from .niches import require_niches, write_niches
+from .niches import require_niches, require_own_niches, write_niches
 from .verbs import NicheMixin
 
 __all__ = ["SCVIVA"]
@@ -108,6 +108,10 @@ class SCVIVA(
         **kwargs: Any,
     ) -> None:
         super().__init__(adata)
+        if adata is not None and "column_names" in (shares := self.get_state_registry(_KEYS.NICHE_COMPOSITION_KEY)):
+            types = self.get_state_registry(REGISTRY_KEYS.LABELS_KEY)["categorical_mapping"]
+            last = int(np.max(self.data_registry(_KEYS.NICHE_INDEXES_KEY)))
+            require_own_niches(types, shares["column_names"], adata.n_obs, last)
         self._build_module()
 
     @staticmethod

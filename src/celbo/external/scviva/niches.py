@@ -1,5 +1,7 @@
 """Niches of cells: found, described and written to an AnnData, or missed in it."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -8,7 +10,7 @@ from ...core import ArgumentError
 from ...data.access import require_key
 from ...data.spatial import coordinates_of, nearest_cells, niche_composition, niche_state
 
-__all__ = ["require_niches", "write_niches"]
+__all__ = ["require_niches", "require_own_niches", "write_niches"]
 
 
 def write_niches(
@@ -84,3 +86,31 @@ def require_niches(adata: AnnData, keys: list[str]) -> None:
             "Coordinates (cell_coordinates_key) and an embedding of expression (expression_embedding_key) are yours "
             "to give."
         )
+
+
+def require_own_niches(types: Iterable[object], described: Iterable[object], n_cells: int, last: int) -> None:
+    """Raise an ``ArgumentError`` where cells were left out, or types renamed, after their niches were found.
+
+    Parameters
+    ----------
+    types, described
+        Cell types of the labels, and those whose shares the niches give.
+    n_cells, last
+        Number of cells, and the largest row number of a neighbour.
+    """
+    of_labels, of_niches = set(map(str, types)), set(map(str, described))
+    if of_labels != of_niches:
+        stale = f"The niches are of the cell types {_some(of_niches)}, and the labels are {_some(of_labels)}"
+    elif last >= n_cells:
+        stale = f"The niches name cell {last} as a neighbour, and there are {n_cells} cells"
+    else:
+        return
+    raise ArgumentError(
+        f"{stale}: they were found for other cells or labels than these. Call SCVIVA.preprocessing_anndata again, then "
+        "setup_anndata, after leaving cells out or changing labels."
+    )
+
+
+def _some(names: Iterable[str]) -> str:
+    shown = list(map(repr, sorted(names)))
+    return ", ".join(shown[:10]) + (", ..." if len(shown) > 10 else "")

@@ -14,7 +14,8 @@ from anndata import AnnData
 from ...core import REGISTRY_KEYS, ArgumentError
 from ...core.rules import rules
 from ...data import AnnDataManager
-from ...data.fields import LayerField, bundles
+from ...data.fields import bundles
+from ...data.fields.values import ValuesField
 from ...model import SCVI
 from ...model.base import BaseModelClass, UnsupervisedTrainingMixin, setup_method
 from ...posterior.passes import Rows, evaluating, on_device
@@ -70,6 +71,7 @@ class SOLO(UnsupervisedTrainingMixin, BaseModelClass):
 
     def __init__(self, adata: AnnData | None = None, **classifier_kwargs: Any) -> None:
         super().__init__(adata)
+        _require_both_kinds(self)
         self._build_module(**({"n_labels": 2, "logits": True} | classifier_kwargs))
 
     @classmethod
@@ -182,7 +184,7 @@ class SOLO(UnsupervisedTrainingMixin, BaseModelClass):
         layer, use_raw
             Layer with the latents (None: ``X``), or whether they are those of ``adata.raw``.
         """
-        latents = LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False, use_raw=use_raw)
+        latents = ValuesField(layer, use_raw=use_raw)
         return [latents, *bundles.labels(labels_key)]
 
     train = training(
@@ -249,6 +251,15 @@ class SOLO(UnsupervisedTrainingMixin, BaseModelClass):
         kinds = self.get_state_registry(REGISTRY_KEYS.LABELS_KEY)["categorical_mapping"]
         frame = pd.DataFrame(answers.array(), adata.obs_names[asked_n], kinds)
         return frame if soft else frame.idxmax(axis=1)
+
+
+def _require_both_kinds(model: SOLO) -> None:
+    found = list(model.get_state_registry(REGISTRY_KEYS.LABELS_KEY)["categorical_mapping"])
+    if sorted(map(str, found)) != [_DOUBLET, _SINGLET]:
+        raise ArgumentError(
+            f"SOLO tells {_DOUBLET!r} from {_SINGLET!r}, and the column of labels_key holds "
+            f"{', '.join(map(repr, found[:5]))}: SOLO.from_scvi_model(model) makes cells of both kinds."
+        )
 
 
 def _features(model: SCVI, adata: AnnData, cells: Any = None) -> np.ndarray:

@@ -11,9 +11,10 @@ import numpy as np
 from anndata import AnnData
 from torch import Tensor
 
-from ...core import REGISTRY_KEYS, ArgumentError, settings
+from ...core import ArgumentError, settings
 from ...core.kinds import Whole
-from ...data.fields import LayerField, NumericalObsField, bundles
+from ...data.fields import NumericalObsField, bundles
+from ...data.fields.values import ValuesField
 from ...model.base import ArchesMixin, BaseModelClass, RNASeqMixin, UnsupervisedTrainingMixin, VAEMixin, setup_method
 from ...module.base.priors import VampPrior
 from ...ops.random import fresh_seed
@@ -25,6 +26,7 @@ from .module import BATCH_WEIGHTS_KEY, SysVAE
 __all__ = ["SysVI"]
 
 _STANDARD_NORMAL_WEIGHT = 2.0
+_EXPRESSION = "SysVI takes normalised and log-transformed expression: sc.pp.normalize_total, then sc.pp.log1p."
 _NO_WARMUP: dict[str, Any] = {"n_epochs_kl_warmup": 0, "n_steps_kl_warmup": 0}
 
 
@@ -183,7 +185,7 @@ class SysVI(RNASeqMixin, VAEMixin, ArchesMixin, UnsupervisedTrainingMixin, BaseM
             weighs little, and ``z_distance_cycle_weight`` should be about the number of cells a batch).
         """
         fields = [
-            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False, use_raw=use_raw),
+            ValuesField(layer, cure_of_counts=_EXPRESSION, use_raw=use_raw),
             *bundles.batch(batch_key),
             *bundles.covariates(categorical_covariate_keys, continuous_covariate_keys),
         ]

@@ -15,7 +15,8 @@ from anndata import AnnData
 
 from ...core import REGISTRY_KEYS, ArgumentError
 from ...core.kinds import Text, Whole
-from ...data.fields import LayerField, NumericalObsField, bundles
+from ...data.fields import NumericalObsField, bundles
+from ...data.fields.values import ValuesField
 from ...dataloaders.base import DataModule
 from ...model.base import BaseModelClass, UnsupervisedTrainingMixin, setup_method
 from ...train.method import WHERE, Argument, training
@@ -285,8 +286,8 @@ class Tangram(UnsupervisedTrainingMixin, BaseModelClass):
         spots = where["sp_layer"]
         density = _DensityField(density_prior_key, sp_layer)
         return [
-            *bundles.in_modality(where["sc_layer"], [LayerField(REGISTRY_KEYS.X_KEY, sc_layer, is_count_data=False)]),
-            *bundles.in_modality(spots, [LayerField(SPATIAL_KEY, sp_layer, is_count_data=False)]),
+            *bundles.in_modality(where["sc_layer"], [ValuesField(sc_layer)]),
+            *bundles.in_modality(spots, [ValuesField(sp_layer, registry_key=SPATIAL_KEY)]),
             *bundles.in_modality(where.get("density_prior_key", spots), [density]),
         ]
 

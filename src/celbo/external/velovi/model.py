@@ -14,7 +14,8 @@ from anndata import AnnData
 from ...core import REGISTRY_KEYS, ArgumentError
 from ...core.kinds import Number
 from ...data.access import dense
-from ...data.fields import LayerField, bundles
+from ...data.fields import bundles
+from ...data.fields.values import ValuesField
 from ...model.base import BaseModelClass, UnsupervisedTrainingMixin, VAEMixin, setup_method
 from ...model.base.made_with import given_arguments
 from ...module.kinetics import UNSPLICED_KEY
@@ -29,6 +30,7 @@ __all__ = ["VELOVI"]
 _MOST_UNSPLICED = 0.99
 _UNPLACED = -1.0  # gamma before the softplus where the data say nothing
 _WARMUP = 0.8  # of a run, in which the penalty on the end of induction goes
+_SMOOTHED = "Amounts of RNA are never negative: take smoothed layers that were neither scaled nor centred."
 _MOMENTS = "celbo.external.velovi.moments makes smoothed layers, scvelo's pp.moments does too"
 _OWN = {
     "gradient_clip_val": Argument(
@@ -151,8 +153,8 @@ class VELOVI(VelocityUncertaintyMixin, VAEMixin, UnsupervisedTrainingMixin, Base
         for name in (spliced_layer, unspliced_layer):
             _require_smoothed(adata, name)
         return [
-            LayerField(REGISTRY_KEYS.X_KEY, spliced_layer, is_count_data=False),
-            LayerField(UNSPLICED_KEY, unspliced_layer, is_count_data=False),
+            ValuesField(spliced_layer, 0.0, _SMOOTHED),
+            ValuesField(unspliced_layer, 0.0, _SMOOTHED, registry_key=UNSPLICED_KEY),
         ]
 
 

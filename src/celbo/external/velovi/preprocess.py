@@ -143,7 +143,7 @@ def layer(adata: AnnData, name: str, advice: str) -> Any:
     ArgumentError
         It is not there; ``advice`` says what should be.
     """
-    if name not in adata.layers:
+    if not isinstance(name, str) or name not in adata.layers:
         there = ", ".join(map(repr, adata.layers)) or "none"
         raise ArgumentError(f"adata.layers has no {name!r}; there are: {there}. {advice}")
     return adata.layers[name]

@@ -251,7 +251,7 @@ def _refuse_single_cells(module: Module, n_train: int, batch_size: int) -> None:
     came = f"There is {n_train} cell to train on" if n_train == 1 else f"batch_size={batch_size} is one cell"
     raise ValueError(
         f"{came}, and batch normalisation needs two in a minibatch at least. Take more, or build the model without it: "
-        "use_batch_norm='none'."
+        "use_batch_norm='none', where it has that argument."
     )
 
 
