@@ -34,6 +34,7 @@ __all__ = [
     "log_theta_of",
     "measured_table",
     "norms",
+    "start_genes",
     "two_levels",
 ]
 
@@ -265,6 +266,32 @@ def two_levels(counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     is_high = is_measured & (log_np > (low_p + high_p) / 2)
     unknown_p = torch.where(n_p > 0, 0.0, torch.nan)
     return low_p.expm1() + unknown_p, high_p.expm1() + unknown_p, is_high.sum(0) / n_p
+
+
+def start_genes(x: Tensor, px_r: Tensor | None, profile: Tensor | None) -> bool:
+    """Let dispersions and levels of genes be those of counts: from random ones the way is longer than all the rest.
+
+    Parameters
+    ----------
+    x
+        Counts, ``(n, g)``.
+    px_r
+        Log inverse dispersions, ``(g,)`` or ``(g, b)``: of batches or labels, all begin alike. None: there are none.
+    profile
+        Bias ``(g,)`` of a decoder whose scales are shares; None: it has none.
+
+    Returns
+    -------
+    Whether there are counts.
+    """
+    if not 0 < x.sum() < float("inf"):
+        return False
+    with torch.no_grad():
+        if px_r is not None:
+            px_r.t().copy_(log_theta_by_moments(x))
+        if profile is not None:
+            profile.copy_(log_levels(x))
+    return True
 
 
 def _totals(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -196,19 +196,13 @@ class VAE(EmbeddingModuleMixin, CountedModule):
         """Names of the parameters with a column for each label."""
         return ("px_r",) if self.dispersion == "gene-label" else ()
 
-    @torch.no_grad()
     def start_from_counts(self, x: Tensor) -> bool:
-        """Begin with the mean profile and the dispersions that the counts have: from random ones the way is longer
-        than all the rest.
-        """
-        total = x.sum()
-        if self.gene_likelihood == "normal" or not total.isfinite() or total <= 0:
+        """Begin with the mean profile and the dispersions that the counts have."""
+        if self.gene_likelihood == "normal":
             return False
-        if self.dispersion != "gene-cell" and self.gene_likelihood != "poisson":
-            self.px_r.t().copy_(likelihoods.log_theta_by_moments(x))  # of batches or labels, all begin alike
-        if self.starts_from_profile:
-            self.decoder.profile.copy_(likelihoods.log_levels(x))  # type: ignore[union-attr]  # it has one
-        return True
+        has_theta = self.dispersion != "gene-cell" and self.gene_likelihood != "poisson"
+        profile = self.decoder.profile if self.starts_from_profile else None  # type: ignore[union-attr]
+        return likelihoods.start_genes(x, self.px_r if has_theta else None, profile)
 
     @property
     def starts_from_profile(self) -> bool:

@@ -31,7 +31,7 @@ from ...core import REGISTRY_KEYS, checked
 from ...core.kinds import Number, Several, Whole
 from ...distributions import NegativeBinomial
 from ...module.base import BaseModuleClass, LossOutput, auto_move_data
-from ...module.likelihoods import log_theta_by_moments
+from ...module.likelihoods import start_genes
 from ...module.predictive import predictive_sample
 from ...nn.fc_layers import Linear
 from ...ops.draws import rsample
@@ -110,14 +110,9 @@ class DecipherModule(BaseModuleClass):
         self.encoder_zx_to_v = DenseNet(dim_z + dim_genes, _ENCODER_WIDTH, 2 * dim_v)
         self.px_r = nn.Parameter(torch.zeros(dim_genes))
 
-    @torch.no_grad()
     def start_from_counts(self, x: Tensor) -> bool:
         """Begin with the dispersions that the counts have."""
-        total = x.sum()
-        if not total.isfinite() or total <= 0:
-            return False
-        self.px_r.copy_(log_theta_by_moments(x))
-        return True
+        return start_genes(x, self.px_r, None)
 
     @auto_move_data
     def inference(self, x: Tensor, n_samples: int = 1) -> dict[str, Any]:
