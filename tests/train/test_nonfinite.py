@@ -1,5 +1,6 @@
 """A loss that is not finite: what is said, what is kept, when training starts again."""
 
+import errno
 import logging
 
 import pytest
@@ -9,15 +10,16 @@ from torch import nn
 from celbo.module.base import BaseModuleClass, LossOutput
 from celbo.store.mapped import put
 from celbo.train import Callback, NonFiniteLossError, TrainingPlan
-from celbo.train.nonfinite import FiniteGuard, copy_weights, first_weights, kept
+from celbo.train.nonfinite import Copy, FiniteGuard
 
 
 @pytest.fixture(params=["in memory", "on disk"], autouse=True)
 def place_of_copies(request, monkeypatch):
     """Copies of large weights lie in temporary files; here all do, or none."""
     if request.param == "on disk":
-        monkeypatch.setattr("celbo.train.nonfinite._ON_DISK_BEYOND", 0)
-        monkeypatch.setattr("celbo.train.nonfinite._WRITTEN_ONCE_BEYOND", 0)
+        monkeypatch.setattr("celbo.train.nonfinite._LARGE_FROM", 1)
+        monkeypatch.setattr("celbo.train.nonfinite._ON_DISK_FROM", 1)
+    return request.param
 
 
 class Net(BaseModuleClass):
@@ -83,8 +85,8 @@ def test_a_run_that_may_start_again_keeps_no_weights():
     keeping, restarting = (FiniteGuard(Net(), may_retry=may) for may in (False, True))
     for guard in (keeping, restarting):
         guard.start_epoch()
-    assert len(keeping._weights) == 7
-    assert {name.split(".")[1] for name in restarting._weights} == {
+    assert len(keeping._copy.tensors) == 7
+    assert {name.split(".")[1] for name in restarting._copy.tensors} == {
         "running_mean",
         "running_var",
         "num_batches_tracked",
@@ -195,7 +197,7 @@ def test_hooks_hear_of_the_error(fit, x_n3, batches):
 @pytest.mark.parametrize("shape", [(), (0,), (3, 5)])
 def test_a_kept_tensor_is_equal_and_apart(place_of_copies, dtype, shape):
     value = torch.arange(15)[: torch.Size(shape).numel()].reshape(shape).to(dtype)
-    copy = kept(value)
+    copy = Copy({"one": value}).tensors["one"]
     assert (copy.dtype, copy.shape) == (value.dtype, value.shape)
     assert torch.equal(copy, value)
     before = copy.clone()
@@ -203,25 +205,55 @@ def test_a_kept_tensor_is_equal_and_apart(place_of_copies, dtype, shape):
     assert torch.equal(copy, before)
 
 
-def test_a_copy_follows_the_weights(place_of_copies):
-    net = Net()
-    copy = copy_weights(net, {})
-    with torch.no_grad():
-        net.linear.weight.add_(1)
-    assert not torch.equal(copy["linear.weight"], net.linear.weight)
-    copy = copy_weights(net, copy)
-    assert all(torch.equal(copy[name], value) for name, value in net.state_dict().items())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool])
+def test_a_copy_follows_the_weights(place_of_copies, dtype):
+    state = {f"{n}": torch.zeros(n, 5, dtype=dtype) for n in (1, 3, 16)} | {"number": torch.tensor(0)}
+    copy = Copy(state)
+    before = copy.tensors
+    for value in state.values():
+        value.fill_(1)
+    assert not any(value.any() for value in copy.tensors.values())
+    copy.take(state)
+    assert copy.tensors is before  # no further file
+    assert all(torch.equal(copy.tensors[name], value) for name, value in state.items())
+    copy.take(other := {"1": torch.ones(2, 2, dtype=dtype)})
+    assert copy.tensors.keys() == {"1"}
+    assert torch.equal(copy.tensors["1"], other["1"])
 
 
-def test_large_copies_lie_in_files(monkeypatch):
-    monkeypatch.setattr("celbo.train.nonfinite._ON_DISK_BEYOND", 400)
+def test_large_copies_lie_in_a_file(monkeypatch):
+    monkeypatch.setattr("celbo.train.nonfinite._LARGE_FROM", 400)
+    monkeypatch.setattr("celbo.train.nonfinite._ON_DISK_FROM", 900)
     written = []
     monkeypatch.setattr(
-        "celbo.train.nonfinite.put", lambda pieces, dtype: written.append(pieces()[0].nbytes) or put(pieces, dtype)
+        "celbo.train.nonfinite.put",
+        lambda pieces, dtype: written.append([len(p) for p in pieces()]) or put(pieces, dtype),
     )
-    copy_weights(nn.Linear(10, 12), {})
-    assert written == [480]  # not the bias of 48 bytes
-    monkeypatch.setattr("celbo.train.nonfinite._WRITTEN_ONCE_BEYOND", 40)
-    copy = first_weights(layer := nn.Linear(10, 12))
-    assert written == [480, 480, 48]
-    assert all(torch.equal(copy[name], value) for name, value in layer.state_dict().items())
+    Copy(nn.Linear(10, 12).state_dict())
+    assert not written  # a file is not worth while for 480 bytes
+    layers = nn.Sequential(nn.Linear(10, 12), nn.Linear(10, 13))
+    copy = Copy(layers.state_dict())
+    assert written == [[480, 32, 520, 56]]  # not the biases; each begins at a multiple of 64 bytes
+    assert all(torch.equal(copy.tensors[name], value) for name, value in layers.state_dict().items())
+
+
+@pytest.mark.parametrize("n_rooms", [0, 1])
+def test_copies_where_files_have_no_room(place_of_copies, monkeypatch, caplog, n_rooms):
+    """None can be made, or the one that was cannot be written again: the copy is in memory then, and right."""
+    state = {"weight": torch.zeros(7, 5)}
+    full = OSError(errno.ENOSPC, "No space left on device")
+    copies = Copy(state) if n_rooms else None
+
+    def fails(*args):
+        raise full
+
+    monkeypatch.setattr("celbo.store.mapped._written", fails)
+    monkeypatch.setattr("celbo.store.mapped._write", fails)
+    copies = copies or Copy(state)
+    state["weight"].fill_(2)
+    copies.take(state)
+    assert torch.equal(copies.tensors["weight"], state["weight"])
+    state["weight"].fill_(3)
+    copies.take(state)
+    assert torch.equal(copies.tensors["weight"], state["weight"])
+    assert ("kept in memory" in caplog.text) == (place_of_copies == "on disk")

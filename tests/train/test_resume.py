@@ -155,7 +155,8 @@ def test_goes_on_exactly(scvi, tmp_path, case, every):
 def test_goes_on_with_copies_of_weights_on_disk(scvi, tmp_path, monkeypatch):
     whole = scvi()
     whole.train(**BASE, callbacks=[KillAt(-1)])
-    monkeypatch.setattr("celbo.train.nonfinite._ON_DISK_BEYOND", 0)
+    monkeypatch.setattr("celbo.train.nonfinite._LARGE_FROM", 1)
+    monkeypatch.setattr("celbo.train.nonfinite._ON_DISK_FROM", 1)
     with pytest.raises(KilledError):
         scvi().train(**BASE, callbacks=[KillAt(30)], checkpoint_every="2 steps", checkpoint_dir=tmp_path)
     resumed = scvi()

@@ -3,14 +3,16 @@
 import contextlib
 import logging
 import mmap
+import os
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, Any
 
 import numpy as np
 
-__all__ = ["COMPACT_FROM", "forget", "is_mapped", "put", "put_together", "stretches", "taken", "zeros"]
+__all__ = ["COMPACT_FROM", "forget", "is_mapped", "put", "put_together", "rewrite", "stretches", "taken", "zeros"]
 
 COMPACT_FROM = 2**18
 """Cells from which on data that stream have their tables here; those of fewer are in memory, which is simpler."""
@@ -28,7 +30,17 @@ logger = logging.getLogger("celbo")
 
 
 class _Mapping(mmap.mmap):
-    """A mapped temporary file: what was read of it can be let go, since what was changed is in the file."""
+    """A mapped temporary file: what was read of it can be let go, since what was changed is in the file.
+
+    ``file`` is a descriptor of its own, through which it is written without being mapped into memory.
+    """
+
+    file: int
+
+    def hold(self, file: int) -> None:
+        """Keep a descriptor as long as the mapping."""
+        self.file = os.dup(file)
+        weakref.finalize(self, os.close, self.file)
 
 
 def put(pieces: Callable[[], Iterable[np.ndarray]], dtype: object) -> np.ndarray:
@@ -101,7 +113,9 @@ def _mapped(file: IO[bytes], dtype: np.dtype) -> np.ndarray:
     size = file.tell()
     if size == 0:
         return np.empty(0, dtype)
-    return np.ndarray((size // dtype.itemsize,), dtype, buffer=_Mapping(file.fileno(), size))
+    mapping = _Mapping(file.fileno(), size)
+    mapping.hold(file.fileno())
+    return np.ndarray((size // dtype.itemsize,), dtype, buffer=mapping)
 
 
 def _mapping_of(array: np.ndarray) -> _Mapping | None:
@@ -114,6 +128,38 @@ def _mapping_of(array: np.ndarray) -> _Mapping | None:
 def is_mapped(array: np.ndarray) -> bool:
     """Whether this is an array of :func:`put`, or a part of one."""
     return _mapping_of(array) is not None
+
+
+def rewrite(array: np.ndarray, pieces: Iterable[np.ndarray]) -> None:
+    """Write other entries over an array of :func:`put`, from its first one on; on Linux that takes no memory.
+
+    Parameters
+    ----------
+    array
+        As :func:`put` gave it.
+    pieces
+        Entries, each piece one-dimensional; together at most as many as there are.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written. Some entries may be new.
+    """
+    mapping, start = _mapping_of(array), 0
+    by_file = mapping is not None and sys.platform.startswith("linux")  # where what is mapped and what is written agree
+    for piece in pieces:
+        if mapping is not None and by_file:
+            _write(mapping.file, np.ascontiguousarray(piece, array.dtype), start * array.itemsize)
+        else:
+            array[start : start + len(piece)] = piece
+        start += len(piece)
+
+
+def _write(file: int, piece: np.ndarray, at: int) -> None:
+    left = piece.view(np.uint8)
+    while left.size:
+        n = os.pwrite(file, left.data, at)  # at most 2 GiB at once
+        left, at = left[n:], at + n
 
 
 def forget(array: np.ndarray) -> None:

@@ -17,7 +17,7 @@ from ..core import checked, settings
 from ..core.kinds import Whole
 from ..ops.draws import drawing_of
 from .metrics import find_metric
-from .nonfinite import copy_weights, kept
+from .nonfinite import Copy
 from .run import Run
 from .run_state import RunState
 
@@ -175,7 +175,7 @@ def refuse_without_validation(callbacks: Iterable[Any]) -> None:
 
 
 class KeepBest(Callback):
-    """Keep the weights of the epoch with the best metric in memory and put them back at the end.
+    """Keep the weights of the epoch with the best metric and put them back at the end.
 
     Parameters
     ----------
@@ -202,7 +202,7 @@ class KeepBest(Callback):
         self.best = _Best(mode)
         self.best_epoch: int | None = None
         self.best_step = 0
-        self._weights: dict[str, Tensor] = {}
+        self._copy = Copy()
 
     def on_validation_end(self, trainer: RunState, plan: "Plan") -> None:
         """Copy the weights when the metric is the best so far; end a run that has not improved for long."""
@@ -210,7 +210,7 @@ class KeepBest(Callback):
             return
         if self.best.improves(float(find_metric(trainer.callback_metrics, self.monitor, "keeping the best weights"))):
             self.best_epoch, self.best_step = trainer.current_epoch, trainer.global_step
-            self._weights = copy_weights(trainer.raw_module, self._weights)
+            self._copy.take(trainer.raw_module.state_dict())
         elif self.gives_up_after < 1 and self._waited_long(trainer):
             share = f"{self.gives_up_after:.0%} of the run"
             trainer.stop(f"{self.monitor} did not improve for {share}; best {_short(self.best.value)}")
@@ -232,18 +232,18 @@ class KeepBest(Callback):
     def state_dict(self) -> dict[str, Any]:
         """Best value, its epoch, step and weights."""
         where = {"best_epoch": self.best_epoch, "best_step": self.best_step}
-        return {"best": self.best.value, **where, "weights": self._weights}
+        return {"best": self.best.value, **where, "weights": self._copy.tensors}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Put them back."""
         self.best.value, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
         self.best_step = state_dict.get("best_step", 0)  # runs that know no step are of a version that never gave up
-        self._weights = {name: kept(value) for name, value in state_dict["weights"].items()}
+        self._copy.take(state_dict["weights"])
 
     def on_train_end(self, trainer: RunState, plan: "Plan") -> None:
         """Put the best weights back, unless they are the last ones."""
-        if self._weights and self.best_epoch not in (None, trainer.last_validated_epoch):
-            trainer.raw_module.load_state_dict(self._weights)
+        if self._copy.tensors and self.best_epoch not in (None, trainer.last_validated_epoch):
+            trainer.raw_module.load_state_dict(self._copy.tensors)
             trainer.kept_epoch = self.best_epoch
             if trainer.verbose and trainer.is_global_zero:
                 after = f" after the first {self.from_share:.0%} of the run" if self.from_share else ""

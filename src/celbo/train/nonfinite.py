@@ -1,6 +1,7 @@
 """What goes wrong in training, in words: cells that are all alike, and a loss that is not finite, or beyond sense.
 
-Of a loss: which term, which cells, which parameter.
+Of a loss: which term, which cells, which parameter. Copies of weights to fall back on lie on disk: they are written
+often, and read when training goes wrong or ends.
 """
 
 import logging
@@ -15,16 +16,14 @@ from torch import Tensor, nn
 from ..core import REGISTRY_KEYS, number_of
 from ..dataloaders.base import Loader
 from ..module.base import LossOutput
-from ..store.mapped import put
+from ..store.mapped import put, rewrite
 
 __all__ = [
+    "Copy",
     "FiniteGuard",
     "NonFiniteLossError",
     "copied",
-    "copy_weights",
     "explain_nonfinite",
-    "first_weights",
-    "kept",
     "say_where_cells_are_alike",
 ]
 
@@ -177,7 +176,7 @@ class FiniteGuard:
         self.may_retry = may_retry
         self.first_loss: float | None = None
         self._any_process = any_process
-        self._weights: dict[str, Tensor] = {}
+        self._copy = Copy()
         self._has_said = False
 
     def start_epoch(self) -> None:
@@ -191,9 +190,9 @@ class FiniteGuard:
         if self.may_retry and self.check_every == 1:
             trained = {name for name, _ in self.module.named_parameters(remove_duplicate=False)}
             state = self.module.state_dict().items()
-            self._weights = {name: kept(value) for name, value in state if name not in trained}
+            self._copy.take({name: value for name, value in state if name not in trained})
         else:
-            self._weights = copy_weights(self.module, self._weights)
+            self._copy.take(self.module.state_dict())
 
     def check(self, loss: Tensor, record: LossOutput | None, batch: Any, batch_idx: int, rows: Any, where: str) -> None:
         """Raise :class:`NonFiniteLossError` for a loss that is not finite, with the last finite weights put back."""
@@ -212,8 +211,8 @@ class FiniteGuard:
         else:
             error = explain_nonfinite(self.module, loss, record, batch, rows, where)
         error.from_data = self._any_process(error.from_data)
-        if self._weights and not self.weights_are_finite():
-            self.module.load_state_dict(self._weights, strict=False)
+        if self._copy.tensors and not self.weights_are_finite():
+            self.module.load_state_dict(self._copy.tensors, strict=False)
         raise error
 
     def check_validation(self, elbo: float | None, where: str) -> None:
@@ -249,48 +248,79 @@ class FiniteGuard:
         return bool(torch.isfinite(largest).all())  # waits but once
 
 
-_ON_DISK_BEYOND, _WRITTEN_ONCE_BEYOND = 32 << 20, 1 << 20
-"""Bytes of a weight beyond which its copy lies in a temporary file: it is read when training goes wrong or ends.
+_LARGE_FROM, _ON_DISK_FROM = 1 << 16, 1 << 20
+"""Bytes from which a tensor is large, and bytes of all large ones from which their copies lie in a temporary file.
 
-Fewer suffice for a copy that is written once a run instead of once an epoch.
+Overwriting a file takes as long as overwriting memory; making one takes about as long as copying 1 MiB.
 """
+_ALIGNED = 64
 
 
-def first_weights(module: nn.Module) -> dict[str, Tensor]:
-    """Copy of a module's state dict that is written once a run and seldom read."""
-    return {name: kept(value, once=True) for name, value in module.state_dict().items()}
-
-
-def copy_weights(module: nn.Module, into: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copy of a module's state dict, in the tensors of an earlier copy where there is one."""
-    state = module.state_dict()
-    if into.keys() != state.keys():
-        return {name: kept(value) for name, value in state.items()}
-    large = {name: kept(value) for name, value in state.items() if _is_large(value)}
-    if small := [name for name in state if name not in large]:
-        with torch.no_grad():
-            torch._foreach_copy_([into[name] for name in small], [state[name] for name in small])
-    return into | large
-
-
-def _is_large(value: Tensor, once: bool = False) -> bool:
-    return value.device.type == "cpu" and value.nbytes > (_WRITTEN_ONCE_BEYOND if once else _ON_DISK_BEYOND)
-
-
-def kept(value: Tensor, once: bool = False) -> Tensor:
-    """Copy of a tensor: a large one on the CPU lies in a temporary file and takes no memory until it is read.
+class Copy:
+    """Copy of a state dict, whose large tensors on the CPU lie in one temporary file and take no memory until read.
 
     Parameters
     ----------
-    value
-        Tensor.
-    once
-        Whether it is copied once a run, so that a smaller one is large.
+    state
+        Tensors by name.
+
+    Attributes
+    ----------
+    tensors
+        The copies by name; those of the next :meth:`take` may take their place.
     """
-    if not _is_large(value, once):
-        return value.detach().clone()
-    raw = value.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return torch.from_numpy(put(lambda: (raw,), raw.dtype)).view(value.dtype).reshape(value.shape)
+
+    def __init__(self, state: Mapping[str, Tensor] | None = None) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        self._large: list[str] = []
+        self._in_file = np.empty(0, np.uint8)
+        self.take(state or {})
+
+    def take(self, state: Mapping[str, Tensor]) -> None:
+        """Copy a state dict, to where the copy before is if its tensors are alike."""
+        if not self._is_like(state):
+            return self._begin(state)
+        if self._large:
+            try:
+                rewrite(self._in_file, _bytes_of(state[name] for name in self._large))
+            except OSError:  # no room, on a disk that writes what changes to another place
+                return self._begin(state)
+        if small := [name for name in state if name not in self._large]:
+            with torch.no_grad():
+                torch._foreach_copy_([self.tensors[name] for name in small], [state[name] for name in small])
+
+    def _is_like(self, state: Mapping[str, Tensor]) -> bool:
+        alike = (_kind(copy) == _kind(state[name]) for name, copy in self.tensors.items())
+        return self.tensors.keys() == state.keys() and all(alike)
+
+    def _begin(self, state: Mapping[str, Tensor]) -> None:
+        large = [name for name, value in state.items() if value.device.type == "cpu" and value.nbytes >= _LARGE_FROM]
+        self._large = large if sum(state[name].nbytes for name in large) >= _ON_DISK_FROM else []
+        made = {name: value.detach().clone() for name, value in state.items() if name not in self._large}
+        if self._large:
+            self._in_file = put(lambda: _bytes_of(state[name] for name in self._large), np.uint8)
+            made |= dict(zip(self._large, _tensors_in(self._in_file, [state[name] for name in self._large])))
+        self.tensors = {name: made[name] for name in state}
+
+
+def _kind(value: Tensor) -> tuple[Any, ...]:
+    return value.shape, value.dtype, value.device
+
+
+def _bytes_of(tensors: Iterator[Tensor]) -> Iterator[np.ndarray]:
+    """The bytes of each, and as many zeros as let the next one begin aligned."""
+    for value in tensors:
+        yield value.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+        if value.nbytes % _ALIGNED:
+            yield np.zeros(-value.nbytes % _ALIGNED, np.uint8)
+
+
+def _tensors_in(raw: np.ndarray, like: list[Tensor]) -> Iterator[Tensor]:
+    start = 0
+    for value in like:
+        part = torch.from_numpy(raw[start : start + value.nbytes])
+        yield part.view(value.dtype).reshape(value.shape)
+        start += value.nbytes + -value.nbytes % _ALIGNED
 
 
 def copied(nest: object) -> Any:

@@ -12,7 +12,7 @@ from ..ops.draws import drawing_of
 from .engines.engine import Engine
 from .engines.recorded import RecordedStage
 from .history import History, Progress
-from .nonfinite import NonFiniteLossError, first_weights, kept
+from .nonfinite import Copy, NonFiniteLossError
 from .plans.base import Plan
 from .run_state import RunState
 
@@ -216,7 +216,7 @@ class Attempts:
         self.trainer = trainer
         self.number = 0
         self.history = trainer.history.frames()
-        self.weights: dict[str, Tensor] = first_weights(trainer.raw_module) if trainer.retries else {}
+        self.first = Copy(trainer.raw_module.state_dict() if trainer.retries else {})
         self.callbacks = [callback.state_dict() for callback in trainer.stateful if trainer.retries]
 
     def run(self) -> None:
@@ -229,8 +229,8 @@ class Attempts:
                 return trainer.run_once()
             except NonFiniteLossError as error:
                 if self.number == trainer.retries or error.from_data:
-                    if self.weights and not trainer.guard.weights_are_finite():
-                        trainer.raw_module.load_state_dict(self.weights)
+                    if self.first.tensors and not trainer.guard.weights_are_finite():
+                        trainer.raw_module.load_state_dict(self.first.tensors)
                     raise
                 self._begin_again(error)
 
@@ -238,7 +238,7 @@ class Attempts:
         trainer = self.trainer
         self.number += 1
         trainer.plan.scale_learning_rate(_SLOWER)
-        trainer.raw_module.load_state_dict(self.weights)
+        trainer.raw_module.load_state_dict(self.first.tensors)
         for callback, state in zip(trainer.stateful, self.callbacks, strict=True):
             callback.load_state_dict(state)
         if trainer.engine.is_first:
@@ -246,8 +246,8 @@ class Attempts:
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint."""
-        first_loss = self.trainer.guard.first_loss
-        return {"attempt": self.number, "weights": self.weights, "history": self.history, "first_loss": first_loss}
+        weights, first_loss = self.first.tensors, self.trainer.guard.first_loss
+        return {"attempt": self.number, "weights": weights, "history": self.history, "first_loss": first_loss}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Put it back. Callbacks begin as they are made, in any process."""
@@ -255,4 +255,4 @@ class Attempts:
         guard = self.trainer.guard
         guard.first_loss = state_dict.get("first_loss")  # checkpoints of earlier versions have none
         guard.may_retry = self.number < self.trainer.retries
-        self.weights = {name: kept(value, once=True) for name, value in state_dict["weights"].items()}
+        self.first.take(state_dict["weights"])
