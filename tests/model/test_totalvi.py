@@ -12,6 +12,7 @@ import celbo
 from celbo.core.rules import SCVI_TOOLS, followed
 from celbo.data.protein_background import background_of_cells, background_of_droplets, lower_components
 from celbo.model import TOTALVI
+from celbo.module import TOTALVAE
 from celbo.module.likelihoods import two_levels
 from celbo.ops.random import own_rng
 from celbo.posterior.protein import protein_of
@@ -76,6 +77,16 @@ class TestModule:
         weights = {"reconst_loss_gene": 1.0, "kl_div_l_gene": 1.0}
         loss = sum(weights.get(name, 0.3) * term.mean() for name, term in terms.items())
         torch.testing.assert_close(record.loss, loss, rtol=1e-5, atol=0)
+
+    @pytest.mark.parametrize("log_variational", [True, False])
+    def test_the_encoder_sees_counts_by_the_mean_of_the_cell(self, log_variational):
+        """With and without the logarithm: genes and proteins each by one more than the mean of their own."""
+        module, seen = TOTALVAE(4, 2, n_hidden=8, n_latent=2, log_variational=log_variational), []
+        module.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+        x, y = np.array([[0.0, 1, 2, 9], [4, 4, 4, 4]]), np.array([[3.0, 5], [0, 1]])
+        module.inference(*(torch.tensor(counts, dtype=torch.float32) for counts in (x, y)), torch.zeros(2, 1).long())
+        by_mean = np.hstack([counts / (1 + counts.mean(1, keepdims=True)) for counts in (x, y)])
+        np.testing.assert_allclose(seen[0].numpy(), np.log1p(by_mean) if log_variational else by_mean, rtol=1e-6)
 
     @pytest.mark.usefixtures("global_rng_untouched")
     def test_capture_efficiency_is_in_what_is_read_out(self, model, monkeypatch):

@@ -72,7 +72,8 @@ class TOTALVAE(CountedModule):
     gene_dispersion, protein_dispersion, gene_likelihood, latent_distribution, scvi_tools_figures
         See :class:`~celbo.model.TOTALVI`.
     log_variational
-        Whether the encoder sees ``log(1 + x / (1 + mean of the cell))`` of genes and of proteins, or the counts.
+        Whether the encoder sees ``log(1 + x / (1 + mean of the cell))`` of genes and of proteins, or that without the
+        logarithm.
     protein_batch_mask
         For the code of each batch (or panel), as text, ``(p,)`` booleans: True where measured. None: all were.
     encode_covariates, use_size_factor_key, use_observed_lib_size, extra_payload_autotune, library_log_means
@@ -197,7 +198,7 @@ class TOTALVAE(CountedModule):
 
         Returns what that of :class:`~celbo.module.VAE` returns.
         """
-        seen = torch.cat([self._on_log_scale(x), self._on_log_scale(proteins.nan_to_num())], dim=-1)
+        seen = torch.cat([self._as_encoded(x), self._as_encoded(proteins.nan_to_num())], dim=-1)
         codes: list[Tensor] = []
         if self.encode_covariates:
             seen, codes = with_covariates(seen, batch_index, cont_covs, cat_covs)
@@ -213,8 +214,9 @@ class TOTALVAE(CountedModule):
         unused = {"ql_unused": ql} if self.scvi_tools_figures else {}
         return {"z": z, "qz": qz, "ql": None, "library": library, **unused}
 
-    def _on_log_scale(self, x: Tensor) -> Tensor:
-        return torch.log1p(x / (1 + x.mean(1, keepdim=True))) if self.log_variational else x
+    def _as_encoded(self, x: Tensor) -> Tensor:
+        by_mean = x / (1 + x.mean(1, keepdim=True))
+        return by_mean.log1p() if self.log_variational else by_mean
 
     @auto_move_data
     def _cached_inference(
