@@ -11,6 +11,8 @@ from celbo.compat import as_scvi
 from celbo.data import synthetic_iid
 from celbo.external import CellAssign
 from celbo.external.cellassign import CellAssignModule
+from celbo.io import read_scvi_archive
+from celbo.model.base import export_archive
 from celbo.testing import check_model, check_module
 
 N, G, C = 12, 6, 3
@@ -202,3 +204,18 @@ def test_a_marker_in_two_rows_is_an_error_of_either_library():
     for kind in (ValueError, AssertionError):
         with pytest.raises(kind, match=r"1 genes in more than one row \('gene_1'\)"):
             CellAssign(adata, twice)
+
+
+def test_exported_with_the_autoencoder_that_scvi_tools_wants_and_never_runs(tmp_path):
+    adata = small_data()
+    CellAssign.setup_anndata(adata, "sf")
+    model = CellAssign(adata, SMALL_MARKERS)
+    model.train(max_epochs=1, verbose=0, seed=0)
+    model.save(tmp_path / "model")
+    export_archive(tmp_path / "model", tmp_path / "exported")
+    weights = read_scvi_archive(tmp_path / "exported").state_dict
+    networks = {name.partition(".")[0] for name in weights} - model.module.state_dict().keys()
+    assert networks == {"px_r", "z_encoder", "l_encoder", "decoder"}
+    assert weights["decoder.px_scale_decoder.0.weight"].shape == (G, 128)
+    back = CellAssign.load(tmp_path / "exported", small_data(), accelerator="cpu")
+    np.testing.assert_allclose(back.predict(), model.predict(), rtol=1e-5)

@@ -306,3 +306,22 @@ def test_targets_of_a_screen_are_told_from_controls(shared_dir):
 
     assert min(auroc("IFNGR2"), auroc("JAK2")) > 0.8  # 0.79 and 0.88 by logs of all genes
     assert auroc("CD86") < 0.6
+
+
+def test_figures_of_scvi_tools_are_without_covariates_and_size_factors(adata):
+    """Also where the setup names them: the networks have no place for them, and answers do not change with them."""
+    adata.obs["factor"], adata.obs["dose"] = np.linspace(1, 9, adata.n_obs), np.linspace(0, 1, adata.n_obs)
+    adata.obs["donor"] = pd.Categorical([f"donor {i % 3}" for i in range(adata.n_obs)])
+    options = {"n_hidden": 8, "n_background_latent": 3, "n_salient_latent": 2, "scvi_tools_figures": True}
+    keys = {"categorical_covariate_keys": ["donor"], "continuous_covariate_keys": ["dose"], "size_factor_key": "factor"}
+    answers, shapes = [], []
+    for setup in ({}, keys):
+        ContrastiveVI.setup_anndata(adata, batch_key="batch", **setup)
+        model = ContrastiveVI(adata, **options)
+        (tensors,) = model._make_data_loader(adata, batch_size=adata.n_obs)
+        with torch.no_grad(), own_rng(0):
+            loss = model.module.eval()({"background": tensors, "target": tensors})[2].loss
+        answers.append(loss)
+        shapes.append({name: weight.shape for name, weight in model.module.state_dict().items()})
+    assert shapes[0] == shapes[1]
+    torch.testing.assert_close(answers[0], answers[1])

@@ -297,7 +297,7 @@ def test_data_that_cannot_be():
     other, _ = tissue(seed=1)
     other.obs_names = [f"other{i}" for i in range(other.n_obs)]
     model.is_trained_ = True
-    with pytest.raises(ArgumentError, match=r"not trained on 240 of the cells: 'cell_other0'"):
+    with pytest.raises(ArgumentError, match=r"not trained on 240 of the cells: 'other0'"):
         model.get_latent_representation(other)
 
 
@@ -318,3 +318,36 @@ def test_answers_are_those_of_scvi_tools(case, check_case):
     asked, compared, faults = check_case(case)
     assert faults == []
     assert compared > asked > 12
+
+
+def test_names_of_cells_without_a_batch_are_their_own(tmp_path):
+    """As in scvi-tools' archives; those of celbo 0.2.0 have "cell_" before them, and load, too."""
+    adata, _ = tissue(60)
+    model = made(adata, {"batch_key": None}, n_hidden=8, n_hidden_encoder=8, n_latent=2)
+    field = model.adata_manager.registry["field_registries"]["ind_x"]["state_registry"]
+    np.testing.assert_array_equal(field["categorical_mapping"], sorted(adata.obs_names))
+    model.train(max_epochs=0, verbose=0)
+    before = np.asarray([f"cell_{name}" for name in sorted(adata.obs_names)], dtype=object)
+    model.registry_["field_registries"]["ind_x"]["state_registry"]["categorical_mapping"] = before
+    model.save(tmp_path / "model")
+    plain = adata.copy()
+    loaded = RESOLVI.load(tmp_path / "model", plain, accelerator="cpu")
+    assert set(plain.obs["_indices"]) == set(before)
+    np.testing.assert_allclose(loaded.get_latent_representation(), model.get_latent_representation(), rtol=1e-6)
+
+
+def test_hidden_layers_of_the_classifier_have_no_batch_normalization():
+    options = {"semisupervised": True, "n_labels": 2, "classifier_parameters": {"n_layers": 1}}
+    module = RESOLVI._module_cls(6, 5, 3, n_batch=1, n_latent=2, **options)
+    weights = {name: tuple(w.shape) for name, w in module.state_dict().items() if ".classifier." in name}
+    assert sorted(weights.values()) == [(2,), (2, 128), (128,), (128, 2)]
+
+
+@pytest.mark.parametrize(("neighbors", "finds"), [("two_hops", True), ("nearest", False)])
+def test_scvi_tools_finds_neighbours_that_are_its_own(neighbors, finds, tmp_path):
+    """So that data as the user has them load there, too."""
+    model = made(tissue(60)[0], {"neighbors": neighbors}, n_hidden=8, n_hidden_encoder=8, n_latent=2)
+    model.train(max_epochs=0, verbose=0)
+    model.save(tmp_path / "model")
+    export_archive(tmp_path / "model", tmp_path / "exported")
+    assert read_scvi_archive(tmp_path / "exported").attributes["registry_"]["setup_args"]["prepare_data"] is finds

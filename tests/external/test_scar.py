@@ -308,3 +308,9 @@ def test_the_profile_of_real_droplets_is_the_mean_of_those_without_a_cell(shared
     )
     assert np.abs(found_g - soup_g / soup_g.sum()).sum() / 2 < 0.02  # of cells: 0.56
     assert np.abs(own_g / own_g.sum() - soup_g / soup_g.sum()).sum() / 2 > 0.5
+
+
+def test_the_decoder_has_batch_normalization_whatever_the_encoder_has():
+    module = SCAR_VAE(torch.full((6,), 1 / 6), 6, n_hidden=4, n_latent=2, use_batch_norm="none", use_layer_norm="both")
+    normalized = {name.partition(".")[0] for name in module.state_dict() if name.endswith("running_mean")}
+    assert normalized == {"decoder"}

@@ -367,3 +367,8 @@ def test_scvi_tools_reads_what_is_exported(tmp_path, peer_python):
     done = subprocess.run([peer_python, "-W", "ignore", "-c", ASK, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), model.get_latent_representation())
+
+
+def test_the_bottleneck_is_normalized_whatever_the_tower_is():
+    module = ScBassetModule(4, n_filters_init=4, n_repeat_blocks_tower=1, n_filters_pre_bottleneck=4, batch_norm=False)
+    assert {name.partition(".")[0] for name in module.state_dict() if "batch_norm" in name} == {"bottleneck"}

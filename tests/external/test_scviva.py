@@ -261,3 +261,17 @@ def test_latents_follow_the_depth_of_real_layers(shared_dir):
         return np.abs([spearmanr(z, depth.dropna())[0] for z in z_nk.T]).max()
 
     assert best(model.get_latent_representation()) > best((u * s)[:, :10])
+
+
+def test_covariates_enter_the_networks():
+    """Those of the setup, into the first layer of each, and into others where they are injected deeply."""
+    adata = tissue(60)
+    adata.obs["donor"], adata.obs["depth"] = pd.Categorical(["a", "b", "c"] * 20), np.linspace(-1, 1, 60)
+    setup = {"categorical_covariate_keys": ["donor"], "continuous_covariate_keys": ["depth"]}
+    options = {"n_hidden": 8, "n_latent": 3, "n_layers_niche": 2, "n_hidden_niche": 8}
+    model = made(adata, setup, deeply_inject_covariates=False, **options)
+    n_cats = model.summary_stats["n_batch"] + 3
+    weights = model.module.state_dict()
+    first, second = (f"niche_decoder.decoder.fc_layers.Layer {i}.0.weight" for i in range(2))
+    assert weights["decoder.px_decoder.fc_layers.Layer 0.0.weight"].shape == (8, 3 + 1 + n_cats)
+    assert (weights[first].shape[1], weights[second].shape[1]) == (3 + 1 + n_cats, 8)

@@ -157,7 +157,8 @@ def test_profiles_by_name(rna, cells):
     SpatialStereoscope.setup_anndata(spots)
     model = SpatialStereoscope.from_rna_model(spots, rna)
     scale_ng = model.get_scale_for_ct(["type_1", "type_0", "type_1"])
-    expected_gc = (softplus(model.module.beta)[:, None] * softplus(model.module.W)).detach().numpy()
+    per_unit_g = softplus(model.module.beta) * model.module.px_o.exp()
+    expected_gc = (per_unit_g[:, None] * softplus(model.module.W)).detach().numpy()
     np.testing.assert_allclose(scale_ng, expected_gc[:, [1, 0, 1]].T, rtol=1e-6)
     with pytest.raises(ValueError, match="type_9"):
         model.get_scale_for_ct(["type_9"])

@@ -324,3 +324,11 @@ def test_answers_are_those_of_scvi_tools(case, check_case):
     asked, compared, faults = check_case(case)
     assert faults == []
     assert compared > asked > 15
+
+
+def test_latents_of_a_logistic_normal_lie_on_the_simplex():
+    model = made(latent_distribution="ln")
+    model.train(max_epochs=0, **{name: value for name, value in QUICK.items() if name != "max_epochs"})
+    z_nk = model.get_latent_representation()
+    np.testing.assert_allclose(z_nk.sum(1), 1, rtol=1e-5)
+    assert z_nk.min() > 0

@@ -134,6 +134,14 @@ def test_honest_values_come_back(tmp_path, value, protocol):
     assert_same(load(tmp_path, pickle.dumps(value, protocol)), expected)
 
 
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_a_matrix_is_an_array(tmp_path, protocol):
+    """So scvi-tools' registry has which of sparse proteins were measured."""
+    found = load(tmp_path, pickle.dumps(np.array([[True, False]]).view(np.matrix), protocol))
+    assert type(found) is np.ndarray
+    np.testing.assert_array_equal(found, [[True, False]])
+
+
 @pytest.mark.parametrize("protocol", [2, 4])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool, torch.complex64])
 def test_tensors_of_plain_pickles_and_torch_files(tmp_path, protocol, dtype):
@@ -240,7 +248,7 @@ ATTACKS = {
     "random generator": pickle.dumps(np.random.default_rng(0), 2),
     "masked array": pickle.dumps(np.ma.array([1]), 2),
     "recarray": pickle.dumps(np.zeros(2, dtype=[("a", "i4")]), 2),
-    "ndarray subclass": pickle.dumps(np.zeros(2).view(np.matrix), 2),
+    "ndarray subclass": pickle.dumps(np.zeros(2).view(np.recarray), 2),
 }
 
 

@@ -113,3 +113,21 @@ def test_without_fine_labels_predicting_says_so(cells):
         model.predict()
     with pytest.raises(ValueError, match="normal"):
         CondSCVI(adata, prior="nrmal")
+
+
+def test_figures_of_scvi_tools():
+    """Size factors have no effect, and no label is one to learn, whose term is reported with its weight."""
+    rng = torch.Generator().manual_seed(0)
+    tensors = {
+        "X": torch.poisson(torch.full((6, 5), 3.0), generator=rng),
+        "labels": torch.zeros(6, 1, dtype=torch.long),
+        "batch": torch.zeros(6, 1, dtype=torch.long),
+        "fine_labels": torch.tensor([[0.0], [1], [2], [2], [1], [0]]),
+        "size_factor": torch.full((6, 1), 2.0),
+    }
+    module = CondSCVI._module_cls(5, 1, 1, 3, n_hidden=4, n_latent=2, scvi_tools_figures=True).eval()
+    _, decoded, record = module(tensors, loss_kwargs={"classification_ratio": 7.0})
+    torch.testing.assert_close(decoded["px"].mean.sum(1), tensors["X"].sum(1))
+    logits = module.classify(module.inference(tensors["X"], tensors["labels"])["qz"].loc, tensors["labels"])
+    expected = 7 * torch.nn.functional.cross_entropy(logits, tensors["fine_labels"][:, 0].long())
+    torch.testing.assert_close(record.classification_loss, expected)

@@ -153,3 +153,14 @@ def test_saves_and_loads(model, spots, tmp_path):
 def test_latents_need_to_be_asked_for(model):
     with pytest.raises(ValueError, match="n_latent_amortization"):
         model.get_latent_representation()
+
+
+@pytest.mark.parametrize("n_layers", [1, 3])
+def test_states_are_read_off_two_layers_whatever_the_reference_has(cells, spots, n_layers):
+    CondSCVI.setup_anndata(cells, labels_key="cell_type")
+    reference = CondSCVI(cells, n_layers=n_layers, n_hidden=8)
+    reference.train(max_epochs=0, verbose=0)
+    DestVI.setup_anndata(spots)
+    model = DestVI.from_rna_model(spots, reference)
+    depths = [len(encoder[0].fc_layers) for encoder in (model.module.gamma_encoder, model.module.V_encoder)]
+    assert depths == [2, n_layers]

@@ -510,3 +510,12 @@ def test_the_penalty_warms_with_the_divergence():
     assert loss(1, warms_penalty=True) - none == pytest.approx(float(kl + penalty), rel=1e-3)
     assert loss(0.5, warms_penalty=True) - none == pytest.approx(float(kl + penalty) / 2, rel=1e-3)
     assert loss(0) - none == pytest.approx(float(penalty), rel=1e-3)
+
+
+def test_weights_have_the_shapes_that_scvi_tools_gives_them():
+    """Covariates enter each layer of the encoders of regions and proteins; there are factors of no regions."""
+    module = MULTIVAE(0, 20, 5, n_batch=3, n_hidden=8, encode_covariates=True)
+    weights, last = module.state_dict(), "encoder.fc_layers.Layer 1.0.weight"
+    widths = [weights[f"z_encoder_{name}.{last}"].shape[1] for name in ("expression", "accessibility", "protein")]
+    assert widths == [8, 11, 11]
+    assert weights["region_factors"].shape == (0,)

@@ -18,6 +18,8 @@ from celbo.model import PEAKVI
 from celbo.module import PEAKVAE
 from celbo.ops import reference
 
+ENCODER_AND_DECODER = ("z_encoder.encoder", "z_decoder.px_decoder")
+
 
 def peaks(n_cells: int = 300, n_regions: int = 60, seed: int = 0) -> AnnData:
     """Two types that differ in which regions are open, in two batches, of different depth."""
@@ -288,6 +290,15 @@ def test_covariates_reach_encoders_and_decoder(caplog):
     assert model.module.d_encoder.px_decoder.fc_layers[0][0].weight.shape[1] == 60 + 1 + 2 + 3
     with caplog.at_level(logging.WARNING):
         model.train(max_epochs=1, verbose=0, accelerator="cpu")
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_covariates_enter_each_layer_of_the_encoder(deep):
+    """As in scvi-tools, whatever the decoders have."""
+    module = PEAKVAE(20, n_batch=3, n_hidden=8, encode_covariates=True, deeply_inject_covariates=deep)
+    weights = module.state_dict()
+    widths = {name: weights[f"{name}.fc_layers.Layer 1.0.weight"].shape[1] - 8 for name in ENCODER_AND_DECODER}
+    assert widths == dict(zip(ENCODER_AND_DECODER, (3, 3 * deep), strict=True))
 
 
 def test_distribution_repeats_its_factors():

@@ -13,7 +13,7 @@ from celbo.core.rules import SCVI_TOOLS, followed
 from celbo.data.protein_background import background_of_cells, background_of_droplets, lower_components
 from celbo.model import TOTALVI
 from celbo.module import TOTALVAE
-from celbo.module.likelihoods import two_levels
+from celbo.module.likelihoods import measured_table, two_levels
 from celbo.ops.random import own_rng
 from celbo.posterior.protein import protein_of
 
@@ -464,3 +464,8 @@ def test_mudata_keeps_its_tables_and_names_its_draws():
     assert list(mdata.mod["adt"].obs) == []
     drawn = TOTALVI(mdata, n_latent=4, n_hidden=8).posterior_predictive_sample(seed=0)
     assert {key: x.shape for key, x in drawn.items()} == {"gex": (120, 30), "adt": (120, 12)}
+
+
+def test_masks_of_sparse_proteins_are_rows():
+    table = measured_table({"0": np.array([[True, False]]), "2": np.array([False, True])}, 3)
+    np.testing.assert_array_equal(table, [[1, 0], [1, 1], [0, 1]])

@@ -305,8 +305,11 @@ def _totals(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def measured_table(masks: Mapping[str, Any] | None, n_panel: int) -> Tensor | None:
-    """Table ``(b, p)`` of the proteins that each panel has, 1 or 0; of a panel that no mask is of, all."""
-    known = {int(code): torch.as_tensor(mask, dtype=torch.float32) for code, mask in (masks or {}).items()}
+    """Table ``(b, p)`` of the proteins that each panel has, 1 or 0; of a panel that no mask is of, all.
+
+    A mask ``(1, p)`` is taken as ``(p,)``: so scvi-tools saves those of sparse counts.
+    """
+    known = {int(code): torch.as_tensor(mask, dtype=torch.float32).ravel() for code, mask in (masks or {}).items()}
     if not known:
         return None
     every = torch.ones_like(next(iter(known.values())))

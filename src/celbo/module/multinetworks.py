@@ -134,7 +134,6 @@ class MultimodalNetworks(BaseMinifiedModeModuleClass):
             "n_output": self.n_latent,
             "dropout_rate": dropout_rate,
             "distribution": self.latent_distribution,
-            "inject_covariates": deep,
             "activation_fn": nn.LeakyReLU,
             "var_eps": 0 if self.scvi_tools_figures else _VAR_EPS,
             "var_activation": torch.exp if self.scvi_tools_figures else _bounded_exp,
@@ -143,7 +142,7 @@ class MultimodalNetworks(BaseMinifiedModeModuleClass):
         }
         of_library: dict[str, Any] = {"n_output": 1, "deep_inject_covariates": deep, **layers}
         n_genes, n_regions, n_proteins = (max(1, n) + n_more for n in self.n_inputs)
-        self.z_encoder_expression = Encoder(n_genes, **of_latents)
+        self.z_encoder_expression = Encoder(n_genes, inject_covariates=deep, **of_latents)
         self.l_encoder_expression = AccessibilityDecoder(n_genes, activation=nn.LeakyReLU, **of_library)
         self.z_encoder_accessibility = Encoder(n_regions, **of_latents)
         self.l_encoder_accessibility = AccessibilityDecoder(n_regions, **of_library)
@@ -164,8 +163,7 @@ class MultimodalNetworks(BaseMinifiedModeModuleClass):
         of_genes = "gene" if self.gene_dispersion == "gene-cell" else self.gene_dispersion
         self.px_r = nn.Parameter(randn(*dispersion_shape(of_genes, self.n_input_genes, *groups)))
         self.py_r = nn.Parameter(uniform(0, 2, *dispersion_shape(of_proteins, self.n_input_proteins, *groups)))
-        has_factors = region_factors and self.n_input_regions
-        self.region_factors = nn.Parameter(torch.zeros(self.n_input_regions)) if has_factors else None
+        self.region_factors = nn.Parameter(torch.zeros(self.n_input_regions)) if region_factors else None
         by_batch = (self.n_input_proteins, self.n_batch) if self.n_batch else (self.n_input_proteins,)
         self.background_pro_alpha = nn.Parameter(torch.zeros(by_batch))
         self.background_pro_log_beta = nn.Parameter(torch.zeros(by_batch))

@@ -110,7 +110,6 @@ class PEAKVAE(BaseModuleClass):
             n_output=self.n_latent,
             dropout_rate=dropout_rate,
             distribution=latent_distribution,
-            inject_covariates=deeply_inject_covariates,
             activation_fn=nn.LeakyReLU,
             var_eps=0,
             return_dist=True,

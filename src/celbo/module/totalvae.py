@@ -72,8 +72,7 @@ class TOTALVAE(CountedModule):
     gene_dispersion, protein_dispersion, gene_likelihood, latent_distribution, scvi_tools_figures
         See :class:`~celbo.model.TOTALVI`.
     log_variational
-        Whether the encoder sees ``log(1 + x / (1 + mean of the cell))`` of genes and of proteins, or that without the
-        logarithm.
+        Whether the encoder sees the logarithm of 1 + x / (1 + mean of the cell), or the quotient alone.
     protein_batch_mask
         For the code of each batch (or panel), as text, ``(p,)`` booleans: True where measured. None: all were.
     encode_covariates, use_size_factor_key, use_observed_lib_size, extra_payload_autotune, library_log_means
@@ -215,8 +214,7 @@ class TOTALVAE(CountedModule):
         return {"z": z, "qz": qz, "ql": None, "library": library, **unused}
 
     def _as_encoded(self, x: Tensor) -> Tensor:
-        by_mean = x / (1 + x.mean(1, keepdim=True))
-        return by_mean.log1p() if self.log_variational else by_mean
+        return (torch.log1p if self.log_variational else torch.positive)(x / (1 + x.mean(1, keepdim=True)))
 
     @auto_move_data
     def _cached_inference(

@@ -64,6 +64,9 @@ class VAEC(EmbeddingModuleMixin, BaseModuleClass):
         ``"normal"``, or ``"mog"``: for each label a mixture of normal distributions, learned.
     num_classes_mog
         Number of its components.
+    scvi_tools_figures
+        Ignore size factors, learn "no label" as a fine label, and report that term with its weight, as scvi-tools does:
+        set for its archives.
 
     Raises
     ------
@@ -91,8 +94,10 @@ class VAEC(EmbeddingModuleMixin, BaseModuleClass):
         extra_decoder_kwargs: dict[str, Any] | None = None,
         prior: Literal["normal", "mog"] = "normal",
         num_classes_mog: int | None = 10,
+        scvi_tools_figures: bool = False,
     ) -> None:
         super().__init__()
+        self.scvi_tools_figures = scvi_tools_figures
         if prior not in _PRIORS:
             raise ValueError(unknown_name("prior", prior, _PRIORS))
         self.dispersion, self.gene_likelihood, self.latent_distribution = "gene", "nb", "normal"
@@ -210,7 +215,7 @@ class VAEC(EmbeddingModuleMixin, BaseModuleClass):
         batch_index = decoded_as(batch_index, transform_batch)
         decoded = append_columns(z, self.compute_embedding(REGISTRY_KEYS.BATCH_KEY, batch_index))
         scale_logits = self.px_decoder(self.decoder(decoded, y)) + self.per_ct_bias[y.squeeze(-1)]
-        amount = library if size_factor is None else size_factor
+        amount = library if size_factor is None or self.scvi_tools_figures else size_factor
         px = NegativeBinomial.from_logits(scale_logits, amount.log(), self.px_r)
         return {"px": px, "pz": self.latent_prior(z, y)}
 
@@ -268,16 +273,22 @@ class VAEC(EmbeddingModuleMixin, BaseModuleClass):
             labelled = tensors if labelled_tensors is None else labelled_tensors
             q_labelled = qz if labelled_tensors is None else self.inference(**self._get_inference_input(labelled))["qz"]
             classified = self._classification(labelled, q_labelled.loc)
-            loss_n = loss_n + classification_ratio * classified["classification_loss"]
+            weighted = classification_ratio * classified["classification_loss"]
+            loss_n = loss_n + weighted
+            if self.scvi_tools_figures:
+                classified["classification_loss"] = weighted
         loss = (self.ct_weight[label_n] * loss_n).mean()
         return LossOutput(loss=loss, reconstruction_loss=nll_n, kl_local=kl_n, **classified)
 
     def _classification(self, tensors: Mapping[str, Tensor], z_nk: Tensor) -> dict[str, Tensor]:
-        """Mean cross-entropy of the known fine labels (0 where none is), logits, and labels."""
+        """Mean cross-entropy of the known fine labels (0 where none is), logits, and labels.
+
+        With ``scvi_tools_figures`` "no label" is one to learn, as there.
+        """
         assert self.n_fine_labels is not None
         fine_n = tensors[FINE_LABELS_KEY].squeeze(-1).long()
         logits_nf = self.classify(z_nk, tensors[REGISTRY_KEYS.LABELS_KEY])
-        unlabelled = self.n_fine_labels - 1
+        unlabelled = self.n_fine_labels if self.scvi_tools_figures else self.n_fine_labels - 1
         total = F.cross_entropy(logits_nf, fine_n, ignore_index=unlabelled, reduction="sum")
         n_known = (fine_n != unlabelled).sum().clamp(min=1)
         return {"classification_loss": total / n_known, "logits": logits_nf, "true_labels": fine_n}

@@ -98,7 +98,9 @@ class _ProteinMask(BaseAnnDataField):
         if all(mask_p.all() for mask_p in measured.values()):
             return {}
         names = np.asarray(self.column_names(adata) if reference is None else reference)
-        news = {code: mask for code, mask in measured.items() if not np.array_equal(mask, known.get(code, ()))}
+        news = {
+            code: mask for code, mask in measured.items() if not np.array_equal(mask, np.ravel(known.get(code, ())))
+        }
         _tell({self._batch_name(adata, code, codes_n): mask for code, mask in news.items()}, names, self._cure)
         return {self.PROTEIN_BATCH_MASK: measured}
 

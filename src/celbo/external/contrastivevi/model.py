@@ -35,6 +35,8 @@ class ContrastiveVI(ContrastiveMixin, ContrastTrainingMixin, BaseModelClass):
         Take the observed total counts as library size; otherwise it is a latent variable.
     wasserstein_penalty
         Weight of the distance from 0 of the salient latents that background cells would have. The paper takes 1.
+    scvi_tools_figures
+        Ignore covariates and size factors, as scvi-tools does; models of its archives have it.
 
     Examples
     --------
@@ -61,6 +63,7 @@ class ContrastiveVI(ContrastiveMixin, ContrastTrainingMixin, BaseModelClass):
         dropout_rate: float = 0.1,
         use_observed_lib_size: bool = True,
         wasserstein_penalty: float = 0,
+        scvi_tools_figures: bool = False,
     ) -> None:
         super().__init__(adata)
         self._build_module()

@@ -69,7 +69,9 @@ class ContrastiveVAE(BaseModuleClass):
     n_continuous_cov, n_cats_per_cov
         Number of continuous covariates; categories of each categorical one. scvi-tools ignores both.
     use_size_factor_key
-        Whether size factors take the place of the library, and a softplus that of the softmax. As there.
+        Whether size factors take the place of the library, and a softplus that of the softmax. Ignored there, too.
+    scvi_tools_figures
+        Ignore covariates and size factors, as scvi-tools does.
 
     Raises
     ------
@@ -97,9 +99,12 @@ class ContrastiveVAE(BaseModuleClass):
         n_continuous_cov: int = 0,
         n_cats_per_cov: list[int] | None = None,
         use_size_factor_key: bool = False,
+        scvi_tools_figures: bool = False,
     ) -> None:
         super().__init__()
-        self.n_input, self.n_batch = n_input, n_batch
+        self.n_input, self.n_batch, self.scvi_tools_figures = n_input, n_batch, scvi_tools_figures
+        if scvi_tools_figures:
+            n_continuous_cov, n_cats_per_cov, use_size_factor_key = 0, None, False
         self.n_background_latent, self.n_salient_latent = n_background_latent, n_salient_latent
         self.use_size_factor_key = use_size_factor_key
         self.use_observed_lib_size = use_observed_lib_size or use_size_factor_key
@@ -122,7 +127,6 @@ class ContrastiveVAE(BaseModuleClass):
                 n_layers=n_encoder_layers,
                 n_hidden=n_hidden,
                 dropout_rate=dropout_rate,
-                inject_covariates=True,
                 use_batch_norm=True,
                 return_dist=True,
             )
@@ -189,7 +193,7 @@ class ContrastiveVAE(BaseModuleClass):
         Posteriors ``qz``, ``qs``, ``ql`` (None for an observed library), draws ``z`` and ``s`` of them ``(n, k)``, and
         ``library`` ``(n, 1)``, the natural log.
         """
-        columns, codes = with_covariates(x.log1p(), batch_index, cont_covs, cat_covs)
+        columns, codes = self._with_covariates(x.log1p(), batch_index, cont_covs, cat_covs)
         (qz, z), (qs, s) = self.z_encoder(columns, *codes), self.s_encoder(columns, *codes)
         ql, library = None, x.sum(-1, keepdim=True).log()
         if not self.use_observed_lib_size:
@@ -227,7 +231,7 @@ class ContrastiveVAE(BaseModuleClass):
         ValueError
             The module is built for size factors, and none are given.
         """
-        columns, codes = with_covariates(torch.cat([z, s], -1), batch_index, cont_covs, cat_covs)
+        columns, codes = self._with_covariates(torch.cat([z, s], -1), batch_index, cont_covs, cat_covs)
         logits, _, zi_logits = self.decoder.logits("gene", columns, *codes)
         if self.use_size_factor_key:
             if size_factor is None:
@@ -235,6 +239,12 @@ class ContrastiveVAE(BaseModuleClass):
             library = size_factor.log()
         px = LIKELIHOODS["zinb"](logits, library, self.px_r, zi_logits, self.decoder.scale, self.decoder.is_softmax)
         return {"px": px}
+
+    def _with_covariates(
+        self, x: Tensor, batch_index: Tensor, cont_covs: Tensor | None, cat_covs: Tensor | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        covariates = (None, None) if self.scvi_tools_figures else (cont_covs, cat_covs)
+        return with_covariates(x, batch_index, *covariates)
 
     def loss(
         self,

@@ -41,6 +41,7 @@ __all__ = ["DISTANCE_KEY", "INDEX_KEY", "RESOLVAE"]
 INDEX_KEY, DISTANCE_KEY = "index_neighbor", "distance_neighbor"
 
 _CLASSIFICATION, _TIMES_THERE = 50.0, 5.0
+_CLASSIFIER = {"n_layers": 0, "dropout_rate": 0.0, "use_batch_norm": False, "use_layer_norm": True}
 _NEAREST, _LEAST = 30.0, 1e-3
 _FEWEST_COUNTS = 10.0
 
@@ -155,7 +156,7 @@ class RESOLVAE(BaseModuleClass):
         self._make_prior((n_labels or 1) if semisupervised else mixture_k)
         self._model.decoder = DecoderSCVI(n_latent, n_input, n_cat_list=n_cats, **decoder)
         if semisupervised:
-            given = {"n_layers": 0, "n_hidden": 0, "dropout_rate": 0.0} | (classifier_parameters or {})
+            given: dict[str, Any] = _CLASSIFIER | (classifier_parameters or {})
             self._model.classifier = Classifier(n_latent, n_labels=n_labels or 1, **given)
         diffused = 3.0 if scvi_tools_figures else 5.0 * prior_diffusion_amount / prior_true_amount
         self.learned = Learned(first_values(n_obs, n_neighbors, n_batch, n_input, shape, diffused))

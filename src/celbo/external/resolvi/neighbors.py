@@ -26,6 +26,9 @@ FEWEST_GENES = 50
 
 _SIXTH = 5
 
+_OF_NO_BATCH = "cell_"
+"""What celbo 0.2.0 put before the names of cells that have no batch; scvi-tools puts nothing."""
+
 
 class CellField(CategoricalObsField):
     """The name of each cell as a category, for parameters of single cells."""
@@ -41,7 +44,11 @@ class CellField(CategoricalObsField):
         if kwargs.get("extend_categories"):
             return self.register_field(adata_target)
         known = set(np.asarray(state_registry[self.CATEGORICAL_MAPPING_KEY]).astype(str))
-        new = [name for name in adata_target.obs[CELL_NAMES].astype(str) if name not in known]
+        names = adata_target.obs[CELL_NAMES].astype(str)
+        if known.issuperset(before := _OF_NO_BATCH + names):
+            adata_target.obs[CELL_NAMES] = before.astype("category")
+            names = before
+        new = [name for name in names if name not in known]
         if new:
             raise ArgumentError(
                 f"This model was not trained on {len(new)} of the cells: {', '.join(map(repr, new[:5]))}. RESOLVI "
@@ -105,8 +112,9 @@ def prepare(adata: AnnData, batch_key: str | None, options: Prepared, graph: Gra
     if section_key is not None:
         require_key(adata, "obs", section_key)
     sections = None if section_key is None else adata.obs[section_key]
-    batches = np.full(adata.n_obs, "cell") if batch_key is None else adata.obs[batch_key].astype(str)
-    adata.obs[CELL_NAMES] = pd.Categorical([f"{b}_{name}" for b, name in zip(batches, adata.obs_names, strict=True)])
+    names = pd.Series(adata.obs_names.astype(str), index=adata.obs_names)
+    of_batch = "" if batch_key is None else adata.obs[batch_key].astype(str) + "_"
+    adata.obs[CELL_NAMES] = (of_batch + names).astype("category")
     if find:
         xy_nd = coordinates_of(adata, options.spatial_rep, "prepare_data_kwargs['spatial_rep']")
         if graph == "two_hops":

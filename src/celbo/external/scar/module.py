@@ -24,7 +24,7 @@ from torch.distributions import Distribution, Normal
 from ...core import checked, unknown_name
 from ...distributions.base import CountDistribution, Shape, extended, normalized
 from ...module import VAE
-from ...module.likelihoods import LIKELIHOODS, LatentDistribution, norms
+from ...module.likelihoods import LIKELIHOODS, LatentDistribution
 from ...nn import FCLayers
 from ...nn.fc_layers import Linear
 from ...ops.elementwise import inverse_softplus, log_gamma_ratio
@@ -168,8 +168,6 @@ class DecoderSCAR(nn.Module):
         Numbers of latents and genes.
     n_layers, n_hidden
         Hidden layers and their width.
-    use_batch_norm, use_layer_norm
-        See :class:`~celbo.nn.FCLayers`.
     scale_activation, sparsity
         See :class:`NativeScale`.
     """
@@ -180,8 +178,6 @@ class DecoderSCAR(nn.Module):
         n_output: int,
         n_layers: int,
         n_hidden: int,
-        use_batch_norm: bool,
-        use_layer_norm: bool,
         scale_activation: Scale,
         sparsity: float,
     ) -> None:
@@ -192,8 +188,7 @@ class DecoderSCAR(nn.Module):
             n_layers=n_layers,
             n_hidden=n_hidden,
             dropout_rate=0,
-            use_batch_norm=use_batch_norm,
-            use_layer_norm=use_layer_norm,
+            use_batch_norm=True,  # whatever the encoder has
         )
         self.px_scale_decoder = nn.Sequential(Linear(n_hidden, n_output), NativeScale(scale_activation, sparsity))
         to_noise = Linear(n_hidden, 1)
@@ -246,7 +241,7 @@ class SCAR_VAE(VAE):
     gene_likelihood
         ``"b"`` (binomial: the total of a cell is given), ``"poisson"``, ``"nb"`` or ``"zinb"``.
     **vae_kwargs
-        Further arguments of :class:`~celbo.module.VAE`.
+        Further arguments of :class:`~celbo.module.VAE`; normalization of layers is that of the encoder.
 
     Raises
     ------
@@ -298,7 +293,6 @@ class SCAR_VAE(VAE):
             n_hidden,
             scale_activation=scale_activation,
             sparsity=sparsity,
-            **norms("decoder", vae_kwargs.get("use_batch_norm", "both"), vae_kwargs.get("use_layer_norm", "none")),
         )
         profile = torch.as_tensor(ambient_profile, dtype=torch.float32).reshape(-1, n_input)
         self.register_buffer("ambient_profile", profile, persistent=False)

@@ -106,7 +106,7 @@ class ScBassetModule(BaseModuleClass):
         last = channels[-1] if channels else n_filters_init
         self.pre_bottleneck = ConvBlock(last, n_filters_pre_bottleneck, 1, 1, batch_norm, dropout)
         n_positions = _positions(sequence_length, n_repeat_blocks_tower)
-        self.bottleneck = DenseBlock(n_positions * n_filters_pre_bottleneck, n_bottleneck_layer, batch_norm)
+        self.bottleneck = DenseBlock(n_positions * n_filters_pre_bottleneck, n_bottleneck_layer)
         self.register_buffer("_base_chances", _BASE_CHANCES.clone(), persistent=False)
 
     @torch.no_grad()

@@ -75,7 +75,7 @@ class nicheVAE(VAE):
 
     Parameters
     ----------
-    n_input, n_batch, n_labels, n_hidden, n_latent, n_layers
+    n_input, n_batch, n_labels, n_hidden, n_latent, n_layers, n_continuous_cov, n_cats_per_cov
         See :class:`~celbo.module.VAE`; labels are cell types, of which the neighbours are too.
     n_output_niche
         Dimensions of the embedding of cells that niches are described in.
@@ -113,6 +113,8 @@ class nicheVAE(VAE):
         n_layers_compo: Annotated[int, Whole(1)] = 1,
         n_hidden_niche: Annotated[int, Whole(1)] = 128,
         n_hidden_compo: Annotated[int, Whole(1)] = 128,
+        n_continuous_cov: int = 0,
+        n_cats_per_cov: list[int] | None = None,
         dropout_rate: float = 0.1,
         gene_likelihood: Literal["zinb", "nb", "poisson"] = "poisson",
         niche_likelihood: Literal["poisson", "gaussian"] = "gaussian",
@@ -131,13 +133,16 @@ class nicheVAE(VAE):
         sizes: dict[str, Any] = {"n_hidden": n_hidden, "n_latent": n_latent, "n_layers": n_layers}
         placed: dict[str, Any] = {"use_batch_norm": use_batch_norm, "use_layer_norm": use_layer_norm}
         layers = {**sizes, **placed, "dropout_rate": dropout_rate}
-        super().__init__(n_input, n_batch, n_labels, gene_likelihood=gene_likelihood, **layers, **vae_kwargs)
+        covariates: dict[str, Any] = {"n_continuous_cov": n_continuous_cov, "n_cats_per_cov": n_cats_per_cov}
+        counts = {"gene_likelihood": gene_likelihood, **covariates, **layers, **vae_kwargs}
+        super().__init__(n_input, n_batch, n_labels, **counts)
         self.niche_likelihood = niche_likelihood
         self.cell_rec_weight, self.latent_kl_weight = cell_rec_weight, latent_kl_weight
         self.spatial_weight = spatial_weight
         self.prior_mixture, self.semisupervised = prior_mixture, semisupervised
         self.inpute_covariates_niche_decoder = inpute_covariates_niche_decoder
-        decoders = norms("decoder", use_batch_norm, use_layer_norm)
+        deep = vae_kwargs.get("deeply_inject_covariates", True)
+        decoders = norms("decoder", use_batch_norm, use_layer_norm) | (vae_kwargs.get("extra_decoder_kwargs") or {})
         self.niche_decoder = NicheDecoder(
             n_latent + self.n_dense_covariates,
             n_output_niche,
@@ -146,6 +151,7 @@ class nicheVAE(VAE):
             n_layers=n_layers_niche,
             n_hidden=n_hidden_niche,
             dropout_rate=dropout_rate,
+            inject_covariates=deep,
             **decoders,
         )
         sizes = {"n_layers": n_layers_compo, "n_hidden": n_hidden_compo, **decoders}

@@ -209,8 +209,8 @@ class SpatialDeconv(BaseModuleClass):
     @torch.no_grad()
     @auto_move_data
     def get_ct_specific_expression(self, y: Tensor) -> Tensor:
-        """Profile of each of the types ``y``, ``(n, 1)``, as spots have it: ``(n, g)``."""
-        return self._profiles_gc().T[y[:, 0]]
+        """Expected counts of one unit of each of the types ``y``, ``(n, 1)``, as spots have them: ``(n, g)``."""
+        return self.px_o.exp() * self._profiles_gc().T[y[:, 0]]
 
     def _profiles_gc(self) -> Tensor:
         return softplus(self.beta)[:, None] * softplus(self.W)

@@ -184,6 +184,7 @@ class VELOVAE(BaseModuleClass):
     ) -> None:
         super().__init__()
         self.n_input, self.n_latent, self.t_max = n_input, n_latent, t_max
+        self.latent_distribution = latent_distribution
         self.log_variational, self.penalty_scale = log_variational, penalty_scale
         self.dirichlet_concentration = dirichlet_concentration
         self.time_dep_transcription_rate, self.scvi_tools_figures = time_dep_transcription_rate, scvi_tools_figures

@@ -23,6 +23,8 @@ _SCALAR_NAMES = (
     *("float16", "float32", "float64", "complex64", "complex128", "str_", "bytes_"),
 )
 _RECONSTRUCT = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
+_KINDS = ("numpy.ndarray", "numpy.matrix")
+"""Classes of arrays. Sums of sparse counts are matrices, and scvi-tools' registry of sparse proteins holds such."""
 _SIMPLE = (str, int, float, bool, type(None))
 
 
@@ -84,7 +86,7 @@ def _object_array(r: Rebuilder, elements: object, shape_node: object, fortran: b
 
 def _array(r: Rebuilder, call: Call) -> np.ndarray:
     kind = call.args[0] if call.args else None
-    if not isinstance(kind, Name) or str(kind) != "numpy.ndarray" or len(call.states) != 1:
+    if not isinstance(kind, Name) or str(kind) not in _KINDS or len(call.states) != 1:
         raise ArchiveError(f"it holds a numpy array of the kind {str(kind)[:80]!r}, which is not read")
     return _of_state(r, call.states[0])
 

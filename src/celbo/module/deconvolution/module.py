@@ -177,11 +177,11 @@ class MRDeconv(EmbeddingModuleMixin, BaseModuleClass):
             )
         n_gamma = self.n_latent * self.n_labels + (self.n_labels if self.prior_mode == "mog" else 0)
 
-        def network(n_out: int, dropout_rate: float) -> nn.Sequential:
-            layers = FCLayers(n_in=n_in, n_out=self.n_hidden, **({"dropout_rate": dropout_rate} | sizes))
+        def network(n_out: int, dropout_rate: float, **depth: int) -> nn.Sequential:
+            layers = FCLayers(n_in=n_in, n_out=self.n_hidden, **({"dropout_rate": dropout_rate} | sizes | depth))
             return nn.Sequential(layers, Linear(self.n_hidden, n_out))
 
-        self.gamma_encoder = network(self.n_states_per_label * n_gamma, self.dropout_amortization)
+        self.gamma_encoder = network(self.n_states_per_label * n_gamma, self.dropout_amortization, n_layers=2)
         self.V_encoder = network(self.n_labels + self.add_celltypes, 0.0)
 
     def _get_inference_input(self, tensors: Mapping[str, Tensor], **kwargs: Any) -> dict[str, Any]:

@@ -6,11 +6,15 @@ from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any
 
+from torch import Tensor
+
 from .... import io
 from ....core import SCVI_FIGURES, SCVI_TOOLS_VERSION, checked, version_numbers
 from ....core.kinds import Instance, Text
 from ....data.constants import MODEL_NAME, RAW, SCVI_VERSION
 from ....io.scvitools.global_store import from_store, into_store
+from ....module import VAE
+from ....ops.draws import initial_weights
 from .archive import read_saved, versions
 from .beside import copy_data
 
@@ -137,7 +141,7 @@ def export_archive(
         **saved.attributes,
     }
     document: dict[str, Any] = io.read_archive(new, prefix=prefix).document
-    weights, store = into_store(saved.class_name, saved.state_dict)
+    weights, store = into_store(saved.class_name, _with_unused(saved.class_name, saved.state_dict))
     options: dict[str, Any] = {"pyro_params": store, "prefix": prefix, "overwrite": overwrite}
     io.write_scvi_archive(old, weights, document["var_names"], attributes, **options)
     copy_data(new, old, prefix)
@@ -164,6 +168,15 @@ def _of_version(registry: dict[str, Any], version: str | None) -> dict[str, Any]
     return {**registry, SCVI_VERSION: version, MODEL_NAME: renamed}
 
 
+def _with_unused(class_name: str, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights with those that scvi-tools' class has, never runs and yet wants: CellAssign's is an autoencoder, too."""
+    if class_name != "CellAssign":
+        return dict(state_dict)
+    with initial_weights(0):
+        unused = VAE(len(state_dict["b_g_0"])).state_dict()
+    return unused | dict(state_dict)
+
+
 def _without_figures(init_params: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Arguments without those that scvi-tools does not have; its figures differ where the model's own are right."""
 
@@ -178,7 +191,7 @@ def _without_raw(registry: Mapping[str, Any]) -> dict[str, Any]:
     """A registry whose counts lie in ``X``: scvi-tools cannot take them from ``raw``, and is not to be told to."""
     setup_args = dict(registry.get("setup_args") or {})
     setup_args.pop("measured_proteins", None)  # the masks that follow from it are in the registry
-    if setup_args.pop("neighbors", None) is not None:
+    if setup_args.pop("neighbors", "two_hops") != "two_hops":
         setup_args["prepare_data"] = False  # scvi-tools would find others: the data have those of this model
     if not setup_args.pop("use_raw", False):
         return {**registry, "setup_args": setup_args}
