@@ -54,7 +54,7 @@ def test_counts_in_raw_and_nowhere(adata, celbo, tmp_path):
     adata.X = np.log1p(adata.X.toarray())
     adata.write_h5ad(tmp_path / "none.h5ad")
     found = said(celbo("check", tmp_path / "none.h5ad"))
-    assert found["counts"] == "none: counts are whole and not negative, and X is not"
+    assert found["counts"] == "none: counts are whole, not negative and not all zero, and X is not"
     assert found["models"] == "cytovi, sysvi (--batch-key batch)"
     adata.raw = counts
     adata.write_h5ad(tmp_path / "raw.h5ad")
@@ -108,3 +108,15 @@ def test_what_is_no_data(trained, celbo, tmp_path):
     assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
     assert "holds a saved model, not data: celbo info says what it is." in done.stderr
     assert "There is no file" in celbo("check", tmp_path / "nothing.h5ad").stderr
+
+
+def test_zeros_are_no_counts_and_missing_values_no_markers(adata, celbo, tmp_path):
+    """Neither has a line to begin with, which would end in an error or in a model of nothing."""
+    x = np.log1p(adata.X.toarray())
+    x[3, 5] = np.nan
+    for name, values in (("zeros", np.zeros_like(x)), ("missing", x)):
+        anndata.AnnData(values.astype(np.float32), obs=adata.obs, var=adata.var).write_h5ad(tmp_path / f"{name}.h5ad")
+        found = said(celbo("check", tmp_path / f"{name}.h5ad"))
+        assert found["counts"] == "none: counts are whole, not negative and not all zero, and X is not"
+        assert "scvi" not in found["models"]
+    assert found["models"].startswith("none")

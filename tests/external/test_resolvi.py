@@ -182,6 +182,15 @@ def test_counts_on_disk_give_the_same_priors_and_answers(tmp_path):
     np.testing.assert_allclose(models[1].get_latent_representation(adata.copy()), wanted, rtol=1e-4, atol=1e-5)
 
 
+def test_the_line_of_the_tutorial_of_scvi_tools(model):
+    """It hands over a model of Pyro, and says how many minibatches to summarise at once."""
+    asked = {"return_sites": ["px_rate"], "num_samples": 3, "summary_fun": {"post_sample_q50": np.median}, "seed": 0}
+    drawn = model.sample_posterior(model=model.module.model_corrected, summary_frequency=30, **asked)
+    rate_ng = model.sample_posterior(**asked)["post_sample_q50"]["px_rate"]
+    np.testing.assert_array_equal(drawn["post_sample_q50"]["px_rate"], rate_ng)
+    assert model.module.model_residuals is model.module
+
+
 def test_sites_of_the_posterior(model):
     found = model.sample_posterior(num_samples=3, indices=[4, 2], seed=0, return_samples=True)
     means = found["post_sample_means"]

@@ -123,7 +123,7 @@ class Advice:
 
     def _head(self) -> Iterator[str]:
         yield self.data
-        yield f"counts   {self.counts or 'none: counts are whole and not negative'}"
+        yield f"counts   {self.counts or 'none: counts are whole, not negative and not all zero'}"
         for what, names in self.columns.items():
             shown = ", ".join(f"{name} ({n:,})" for name, n in list(names.items())[:_SHOWN])
             yield f"{what:8} {shown or 'no column is named like one'}"

@@ -12,6 +12,7 @@ from anndata import AnnData
 from ..data.access import is_mudata
 from ..data.count_places import count_places, part_of
 from ..data.counts import is_count_matrix
+from ..data.fields.values import all_finite
 from ..data.modalities import gathered_obs
 from ..data.modality_roles import ATAC, PROTEIN, RNA, role_of, roles_of
 from .table import Need
@@ -129,11 +130,12 @@ def look_at(data: Any) -> Found:
 
 
 def _has_values(adata: AnnData) -> bool:
-    """Whether ``X`` holds numbers that are no counts."""
+    """Whether ``X`` holds numbers, and nothing else, that are no counts."""
     if adata.X is None or not adata.n_obs or not adata.n_vars:
         return False
     try:
-        return not is_count_matrix(part_of(adata.X))
+        part = part_of(adata.X)
+        return all_finite(part) and not is_count_matrix(part)
     except (TypeError, ValueError, OSError):  # no numbers, or damaged
         return False
 

@@ -105,7 +105,11 @@ def _where(places: Sequence[str], adata: AnnData) -> str:
     if not found:
         there = ["X"] * (adata.X is not None) + [f"layer {name!r}" for name in adata.layers]
         there += ["raw"] * (adata.raw is not None)
-        return f"none: counts are whole and not negative, and {', '.join(there)} is not" if there else "none: no matrix"
+        return (
+            f"none: counts are whole, not negative and not all zero, and {', '.join(there)} is not"
+            if there
+            else "none: no matrix"
+        )
     return found[0] + (f"; also {', '.join(found[1:])}" if len(found) > 1 else "")
 
 

@@ -32,7 +32,6 @@ ADDED: Mapping[str, Mapping[str, Place]] = {
 ATTRIBUTES: Mapping[str, Place] = {
     "model": Place("compat.shims.attributes", "COMPUTED"),
     "external.contrastivevi": Place("compat.shims.contrastive", "COMPUTED"),
-    "external.resolvi": Place("compat.shims.resolvi", "COMPUTED"),
 }
 """Public module -> table of private attributes that classes get with it: class -> name -> descriptor."""
 

@@ -137,6 +137,8 @@ def _looked_at(adata: AnnData, name: str, key: str | None, x: Any, chosen: str) 
         columns_g = np.isin(np.asarray(adata.raw.var_names, str), np.asarray(adata.var_names, str))
         columns_g = columns_g if columns_g.any() else np.ones(n_genes, bool)
     report = check_counts(part)
+    if not report.nnz and part.shape[0] == x.shape[0]:
+        return None  # nothing but zeros; of a matrix that was looked at in part the rest may hold counts
     smallest, sum_g = _smallest_and_sums(part)
     is_whole = part.shape[1] == n_genes  # else columns were looked at, which say nothing of a cell's total
     totals_n = report.total_per_cell if is_whole else np.zeros(1)

@@ -161,6 +161,9 @@ class RESOLVAE(BaseModuleClass):
         diffused = 3.0 if scvi_tools_figures else 5.0 * prior_diffusion_amount / prior_true_amount
         self.learned = Learned(first_values(n_obs, n_neighbors, n_batch, n_input, shape, diffused))
 
+    # For ``sample_posterior(model=)`` of notebooks: there is one model, which has the sites of all.
+    model_corrected = model_residuals = property(lambda self: self)
+
     def _make_prior(self, n_components: int) -> None:
         scale = 0.0 if self.semisupervised else -1.0
         self._model.u_prior_logits = nn.Parameter(torch.ones(n_components))

@@ -149,6 +149,7 @@ class ResolvedMixin(RNASeqMixin):
         return_samples: bool = False,
         *,
         model: object = None,
+        summary_frequency: int | None = None,
         seed: int | None = None,
     ) -> dict[str, Any]:
         """The parts of each cell's counts, at draws of the latents.
@@ -167,8 +168,9 @@ class ResolvedMixin(RNASeqMixin):
             Name -> function of the draws and ``axis``; None: ``post_sample_means`` and ``post_sample_stds``.
         return_samples
             Whether to give the draws too, under ``"posterior_samples"``.
-        model
-            Accepted for compatibility with scvi-tools, whose models of Pyro have the same sites.
+        model, summary_frequency
+            Accepted for compatibility with scvi-tools, whose models of Pyro have the same sites, and which summarises
+            so many minibatches at once.
 
         Returns
         -------
