@@ -345,7 +345,7 @@ def test_distances_are_those_of_representations(tables, model, name, order, tmp_
             np.testing.assert_allclose(found[key].sel({f"{key}_name": group}), mean, rtol=1e-4, atol=1e-5)
     written = model.get_local_sample_distances(norm=name, out=str(tmp_path / "d.npy"))
     np.testing.assert_array_equal(np.load(tmp_path / "d.npy"), written["cell"])
-    # Representations of order 1 whose differences round at 1e-7 for each of four dimensions, in minibatches of two sizes.
+    # Representations of order 1 round at 1e-7 in each of four dimensions; the two calls have minibatches of two sizes.
     np.testing.assert_allclose(written["cell"], found["cell"], rtol=1e-5, atol=1e-5)
     assert "cell" not in model.get_local_sample_distances(groupby="state", keep_cell=False)
 

@@ -168,7 +168,9 @@ class TestOtherData:
         everything = model.get_latent_representation()
         rows = [7, 3, 50, 3]
         # Not equal bits: a product of four rows may sum in another order than one of eighty.
-        np.testing.assert_allclose(model.get_latent_representation(indices=rows), everything[rows], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            model.get_latent_representation(indices=rows), everything[rows], rtol=1e-5, atol=1e-6
+        )
         np.testing.assert_allclose(
             model.get_latent_representation(adata[[7, 3, 50]]), everything[[7, 3, 50]], atol=1e-6
         )
