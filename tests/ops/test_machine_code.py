@@ -1,8 +1,10 @@
 """Compiled loops on disk: taken when they are whole and meant for this machine, made anew otherwise."""
 
+import inspect
 import logging
 import subprocess
 import sys
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -92,6 +94,23 @@ def test_other_processors_and_versions_have_other_files(monkeypatch):
     generic = key()
     monkeypatch.setattr(machine_code.metadata, "version", lambda package: "0.0")
     assert len({here, generic, key()}) == 3
+
+
+def test_every_module_that_is_compiled_counts(monkeypatch):
+    """A loop that has changed is compiled again, whichever file of kernels it is in."""
+    from celbo.ops.native import compiling
+
+    kernels = {
+        Path(module.__file__)
+        for module in vars(compiling).values()
+        if inspect.ismodule(module) and "kernel" in module.__name__
+    }
+    read = []
+    bytes_of = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or bytes_of(path))
+    machine_code._key.__wrapped__()
+    assert len(kernels) >= 5
+    assert kernels < set(read)
 
 
 def test_no_place_to_keep_it(tmp_path, monkeypatch, compiler, caplog):

@@ -359,7 +359,10 @@ def _columns_of(block: Tensor, codes: Tensor | None, position: int) -> Tensor:
     if codes.dim() > 1 and codes.shape[-1] == block.shape[1]:
         return F.linear(codes.to(block.dtype), block)
     try:
-        return F.embedding(codes.squeeze(-1) if codes.dim() > 1 else codes, block.t())
+        codes = codes.squeeze(-1) if codes.dim() > 1 else codes
+        if block.device.type == "cpu" and codes.dim() == 1:  # embedding's way back sorts the codes
+            return block.t().index_select(0, codes)
+        return F.embedding(codes, block.t())
     except IndexError as error:
         raise IndexError(
             f"Categorical covariate {position} has codes from {int(codes.min())} to {int(codes.max())}; "

@@ -90,14 +90,7 @@ def works(family: Family) -> bool:
 
 
 SCRATCH_ROWS = 6
-SOURCES = (
-    "kernels.py",
-    "accessibility_kernel.py",
-    "methylation_kernel.py",
-    "csr_kernel.py",
-    "vectors.py",
-    "compiling.py",
-)
+SOURCES = ("*kernel*.py", "vectors.py", "compiling.py")
 SUCCESS = (0, -2)
 """What numba's functions return: a value, or None."""
 
@@ -195,8 +188,9 @@ def _llvm() -> Any:
 def _key() -> str:
     """What machine code depends on: sources, versions, processor."""
     digest = hashlib.sha256()
-    for source in SOURCES:
-        digest.update((Path(__file__).parent / source).read_bytes())
+    folder = Path(__file__).parent
+    for source in sorted(path for pattern in SOURCES for path in folder.glob(pattern)):
+        digest.update(source.read_bytes())
     processor = [_llvm().get_process_triple(), _llvm().get_host_cpu_name(), _llvm().get_host_cpu_features().flatten()]
     asked = [os.environ.get(f"NUMBA_{name}", "") for name in ("CPU_NAME", "CPU_FEATURES", "OPT")]
     versions = [metadata.version(package) for package in ("numba", "llvmlite", "numpy")] + [sys.version]
