@@ -49,7 +49,7 @@ def autozi(scvi, task: dict, adata) -> dict:
 
     scvi.model.AUTOZI.setup_anndata(adata)
     model = scvi.model.AUTOZI(adata)
-    seconds = training(task, model, max_epochs=task["epochs"])
+    seconds = training(task, model)
     found = model.get_alphas_betas()
     np.save(task["out"], beta.cdf(0.5, found["alpha_posterior"], found["beta_posterior"]))
     return {"seconds": seconds}
@@ -61,10 +61,10 @@ def stereoscope(scvi, task: dict, adata) -> dict:
     external = importlib.import_module(f"{scvi.__name__}.external")
     external.RNAStereoscope.setup_anndata(adata, labels_key="cell_type")
     rna = external.RNAStereoscope(adata)
-    seconds = training(task, rna, max_epochs=task["epochs"])
+    seconds = training(task, rna)
     external.SpatialStereoscope.setup_anndata(spots)
     spatial = external.SpatialStereoscope.from_rna_model(spots, rna)
-    seconds += training(task, spatial, max_epochs=task["spot_epochs"])
+    seconds += training(task, spatial)
     proportions = spatial.get_proportions()
     np.save(task["out"], proportions[sorted(proportions.columns)].to_numpy())
     return {"seconds": seconds}
@@ -75,10 +75,10 @@ def destvi(scvi, task: dict, adata) -> dict:
     spots = anndata.read_h5ad(task["spots"])
     scvi.model.CondSCVI.setup_anndata(adata, labels_key="cell_type")
     rna = scvi.model.CondSCVI(adata, weight_obs=False, prior="mog")
-    seconds = training(task, rna, max_epochs=task["epochs"])
+    seconds = training(task, rna)
     scvi.model.DestVI.setup_anndata(spots)
     spatial = scvi.model.DestVI.from_rna_model(spots, rna)
-    seconds += training(task, spatial, max_epochs=task["state_epochs"])
+    seconds += training(task, spatial)
     proportions = spatial.get_proportions()
     np.save(task["out"], proportions[sorted(proportions.columns)].to_numpy())
     return {"seconds": seconds}
@@ -115,7 +115,7 @@ def lda(scvi, task: dict, adata) -> dict:
     """Genes of each topic, and how surprised the model is by the documents."""
     scvi.model.AmortizedLDA.setup_anndata(adata)
     model = scvi.model.AmortizedLDA(adata, n_topics=task["topics"])
-    seconds = training(task, model, max_epochs=task["epochs"])
+    seconds = training(task, model)
     np.save(task["out"], model.get_feature_by_topic().to_numpy())
     perplexity = float(model.get_perplexity())
     # scvi-tools 1.4.2 returns the reciprocal: its get_elbo has the wrong sign

@@ -55,7 +55,7 @@ def zero_inflated(pbmc: anndata.AnnData, seed: int, folder: Path) -> tuple[dict,
     dense[:, inflated] *= rng.random((adata.n_obs, inflated.sum())) > 0.4
     adata.X = sp.csr_matrix(dense)
     adata.write_h5ad(folder / "data.h5ad")
-    return {"epochs": None}, lambda found: {"AUC of zero-inflated genes": float(roc_auc_score(inflated, found))}
+    return {}, lambda found: {"AUC of zero-inflated genes": float(roc_auc_score(inflated, found))}
 
 
 def tissue(pbmc: anndata.AnnData, seed: int, folder: Path) -> tuple[dict, Callable]:
@@ -67,8 +67,9 @@ def tissue(pbmc: anndata.AnnData, seed: int, folder: Path) -> tuple[dict, Callab
     truth = truth[sorted(truth.columns)].to_numpy()
     spots.obsm.clear()
     spots.write_h5ad(folder / "spots.h5ad")
-    more = {"spots": str(folder / "spots.h5ad"), "epochs": 200, "spot_epochs": 2000, "state_epochs": 300}
-    return more, lambda found: {"correlation of proportions": float(np.corrcoef(found.ravel(), truth.ravel())[0, 1])}
+    return {"spots": str(folder / "spots.h5ad")}, lambda found: {
+        "correlation of proportions": float(np.corrcoef(found.ravel(), truth.ravel())[0, 1])
+    }
 
 
 def marker_genes(pbmc: anndata.AnnData, seed: int, folder: Path) -> tuple[dict, Callable]:
@@ -110,7 +111,7 @@ def documents(pbmc: anndata.AnnData, seed: int, folder: Path) -> tuple[dict, Cal
         correlations = np.corrcoef(topic_tg, found_gt.T)[:5, 5:]
         return {"correlation of topics": float(correlations.max(1).mean())}
 
-    return {"topics": 5, "epochs": 300}, judge
+    return {"topics": 5}, judge
 
 
 CASES: dict[str, tuple[Callable, str]] = {
