@@ -54,7 +54,7 @@ def test_defaults_find_the_proportions(cells, spots):
     model.train(verbose=0, seed=0, accelerator="cpu")
     assert model.recipe_ == of_cells.recipe_ == "short_cycle"
     assert len(of_cells.history["train_loss"]) == 30
-    assert len(model.history["train_loss"]) == 120
+    assert len(model.history["train_loss"]) == 240  # of one step each: thirty passes would leave shares unsettled
     found, truth = model.get_proportions(), spots.obsm["proportions"]
     assert np.corrcoef(found.to_numpy().ravel(), truth[found.columns].to_numpy().ravel())[0, 1] >= 0.9
     of_cells.train(max_epochs=1, lr=1e-3, verbose=0, seed=0, accelerator="cpu")
