@@ -7,6 +7,7 @@ from torch.distributions import Dirichlet, Normal, kl_divergence
 
 from celbo.module import AmortizedLDAModule
 from celbo.module.amortizedlda import logistic_normal_of
+from celbo.ops.topics import topics_of_counts
 
 N, G, K = 6, 7, 3
 
@@ -90,3 +91,25 @@ def test_a_feature_whose_probability_underflows_does_no_harm(made, batch):
 def test_wrong_priors_are_named(made, prior, message):
     with pytest.raises(ValueError, match=message):
         made(cell_topic_prior=prior)
+
+
+def test_training_begins_with_topics_of_the_counts_the_largest_where_it_is_expected():
+    rng = np.random.default_rng(0)
+    x = torch.tensor(
+        rng.poisson(60 * rng.dirichlet([2, 1, 0.5], 80) @ rng.dirichlet(np.full(40, 0.2), 3)) + 0.0
+    ).float()
+    module = AmortizedLDAModule(40, 3, 8, cell_topic_prior=[0.2, 0.7, 0.4])
+    assert module.start_from_counts(x)
+    topics_kg, _ = topics_of_counts(x, 3)
+    torch.testing.assert_close(module.topic_by_feature(4000)[[1, 2, 0]], topics_kg, rtol=0.05, atol=1e-3)
+    torch.testing.assert_close(module._guide.topics().stddev, torch.full((3, 40), 0.1))
+
+
+@pytest.mark.parametrize(
+    ("n_topics", "x"), [(1, torch.ones(9, 4)), (3, torch.ones(2, 4)), (2, torch.zeros(9, 4)), (2, -torch.ones(9, 4))]
+)
+def test_nothing_to_begin_with(n_topics, x):
+    module = AmortizedLDAModule(4, n_topics, 8)
+    before = module._guide.topic_feature_posterior_mu.clone()
+    assert not module.start_from_counts(x)
+    assert torch.equal(module._guide.topic_feature_posterior_mu, before)

@@ -26,11 +26,16 @@ from torch.nn.functional import softplus
 from ..core import REGISTRY_KEYS, checked
 from ..nn import Encoder
 from ..ops.draws import rsample, sample
+from ..ops.elementwise import inverse_softplus
+from ..ops.topics import topics_of_counts
 from .base import BaseModuleClass, LossOutput, auto_move_data
 
 __all__ = ["AmortizedLDAModule", "logistic_normal_of"]
 
 Concentration = float | Sequence[float] | None
+
+_SPREAD = 0.1
+"""Of the posterior of topics that begin with what counts say."""
 
 
 def logistic_normal_of(concentration: Tensor) -> tuple[Tensor, Tensor]:
@@ -144,6 +149,21 @@ class AmortizedLDAModule(BaseModuleClass):
             kl_local=kl_n,
             kl_global=kl_global,
         )
+
+    @torch.no_grad()
+    def start_from_counts(self, x: Tensor) -> bool:
+        """Begin with topics that a short search finds: from the same beginning for all, some stay merged for good."""
+        x = x[x.sum(1) > 0]
+        if len(x) < self.n_topics or self.n_topics == 1 or not (x.isfinite() & (x >= 0)).all():
+            return False
+        topics_kg, _ = topics_of_counts(x, self.n_topics)
+        by_prior = self._model.cell_topic_prior_mu.argsort(
+            descending=True, stable=True
+        )  # the largest is expected first
+        log_kg = topics_kg.log()
+        self._guide.topic_feature_posterior_mu[by_prior] = log_kg - log_kg.mean(1, keepdim=True)
+        self._guide.unconstrained_topic_feature_posterior_sigma.copy_(inverse_softplus(torch.tensor(_SPREAD)))
+        return True
 
     @torch.no_grad()
     def topic_by_feature(self, n_samples: int) -> Tensor:
