@@ -43,6 +43,15 @@ def scanvi_from_scvi(scvi, task: dict, adata) -> dict:
     return {"seconds": seconds}
 
 
+def linear(scvi, task: dict, adata) -> dict:
+    """Latents whose loadings can be read."""
+    scvi.model.LinearSCVI.setup_anndata(adata)
+    model = scvi.model.LinearSCVI(adata)
+    seconds = training(task, model)
+    np.save(task["out"], model.get_latent_representation())
+    return {"seconds": seconds}
+
+
 def autozi(scvi, task: dict, adata) -> dict:
     """Probability that each gene is zero-inflated: of delta < 1/2 under its Beta posterior."""
     from scipy.stats import beta
