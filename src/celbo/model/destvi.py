@@ -5,7 +5,6 @@ Ronchese, Jordan, Amit and Yosef, *DestVI identifies continuums of cell types in
 Biotechnology 2022.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Self
 
@@ -21,7 +20,6 @@ from ..data.fields import LayerField, bundles
 from ..module.deconvolution.module import SMOOTHED_KEY, MRDeconv
 from ..posterior.deconvolution import fine_proportions, spot_latents, spot_proportions
 from ..train.method import PASSED_ON, SPLIT, WHERE, training
-from ..train.recipes import find_recipe
 from ..verbs.cells import asked
 from ..verbs.keys import offers_key
 from ..verbs.spots import SpotStatesMixin
@@ -31,19 +29,7 @@ from .condscvi import CondSCVI
 
 __all__ = ["DestVI"]
 
-_FEWEST_STEPS = 240
-"""Of the default training: half as many leave the shares of few spots unsettled."""
-
 _PRIOR_OF_MODULE = {"mean_vprior": "mean_vprior", "var_vprior": "var_vprior", "weights_vprior": "mp_vprior"}
-
-
-def _settled(model: "DestVI", options: dict[str, Any]) -> dict[str, Any]:
-    """By the default recipe, enough steps for shares and states of few spots to settle."""
-    if options["recipe"] != DestVI._recipe or options["max_epochs"] is not None or model.adata is None:
-        return options
-    n_epochs = find_recipe(options["recipe"]).epochs_of(options, model.adata.n_obs, n_batch=1)
-    steps_an_epoch = math.ceil(model.adata.n_obs / options["batch_size"])
-    return options | {"max_epochs": max(n_epochs, math.ceil(_FEWEST_STEPS / steps_an_epoch))}
 
 
 class DestVI(SpotStatesMixin, UnsupervisedTrainingMixin, BaseModelClass):
@@ -89,7 +75,10 @@ class DestVI(SpotStatesMixin, UnsupervisedTrainingMixin, BaseModelClass):
     """
 
     _module_cls: ClassVar[type[MRDeconv]] = MRDeconv
-    _recipe = "short_cycle"
+    _recipe, _fewest_steps = (
+        "short_cycle",
+        240,
+    )  # half as many leave shares of few spots unsettled: docs/models/destvi.md
     _own_recipe: ClassVar[Mapping[str, Any]] = {**CondSCVI._own_recipe, "n_epochs_kl_warmup": None}
     _sizes: ClassVar[Mapping[str, str]] = {"n_spots": "n_cells", "n_genes": "n_vars"}
 
@@ -304,7 +293,6 @@ class DestVI(SpotStatesMixin, UnsupervisedTrainingMixin, BaseModelClass):
         SPLIT,
         {"train_size": 1.0, "batch_size": 128, "n_epochs_kl_warmup": 200},
         PASSED_ON,
-        prepare=_settled,
     )
 
     @classmethod

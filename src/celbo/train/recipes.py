@@ -95,6 +95,17 @@ class Recipe:
         """The recipe once a module has begun with what the counts say, of the mean profile too or of the rest alone."""
         return (self.from_profile if with_profile else None) or self.from_counts or self
 
+    def lasting(self, n_steps: int) -> "Recipe":
+        """The recipe with so many steps at least; ``classic`` stays as it is."""
+        if not n_steps or self.name == "classic":
+            return self
+
+        def epochs(n_obs: int, batch_size: int, n_batch: int) -> int:
+            enough = math.ceil(n_steps / max(1, math.ceil(n_obs / batch_size)))
+            return max(enough, self.max_epochs(n_obs, batch_size, n_batch))
+
+        return replace(self, max_epochs=epochs)
+
     def for_cells(self, n_train: int) -> "Recipe":
         """The recipe for so many training cells, where the user names neither recipe nor epochs.
 

@@ -73,9 +73,10 @@ class BaseModelClass(ArchivedModel, metaclass=_ModelMeta):
     ``_computed_arguments`` works out of both. What it explains is declared in ``_outputs``, expression of the counts
     under ``X`` by default. ``_recipe`` names the recipe that it trains by where nobody names one; None: ``one_cycle``.
     ``_own_recipe`` has arguments of ``train`` in place of defaults under any recipe but ``classic``, ``_of_few_cells``
-    those where ``classic`` takes the recipe's place because cells are few, and ``_most_cells_a_batch`` is as large as a
-    minibatch of ``one_cycle`` gets. ``_reads`` names further classes whose archives it reads. A subclass has a
-    constructor only to name its arguments; its last line is ``self._build_module()``.
+    those where ``classic`` takes the recipe's place because cells are few, ``_fewest_steps`` is the least that a recipe
+    takes, and ``_most_cells_a_batch`` as large as a minibatch of ``one_cycle`` gets. ``_reads`` names further classes
+    whose archives it reads. A subclass has a constructor only to name its arguments; its last line is
+    ``self._build_module()``.
 
     Parameters
     ----------
@@ -97,6 +98,7 @@ class BaseModelClass(ArchivedModel, metaclass=_ModelMeta):
     _OBSERVED_LIB_SIZE_KEY = "observed_lib_size"
     _may_wait_for_loaders: ClassVar[bool] = False
     _few_cells_by_classic: ClassVar[bool] = True
+    _fewest_steps: ClassVar[int] = 0
     _most_cells_a_batch: ClassVar[int] = 128
     _modalities_may_lack_cells: ClassVar[bool] = False
     _modalities_are_linked: ClassVar[bool] = True  # by cells that have more than one of them

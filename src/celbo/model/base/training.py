@@ -46,6 +46,7 @@ class Trainable(ModelFace):
     _train_runner_cls: ClassVar[type[TrainRunner]] = TrainRunner
     _converging_plan_cls: ClassVar[type[Any] | None]
     _few_cells_by_classic: ClassVar[bool]
+    _fewest_steps: ClassVar[int]
     _most_cells_a_batch: ClassVar[int]
     _recipe: ClassVar[str | None]
     seed_: int | None
@@ -105,7 +106,7 @@ def train_model(
             if batch_size is None and (smaller := _smaller_batch(model, chosen, data, resumed)) < size:
                 size = smaller
                 data = _split(model, size, {"seed": seed} | splitter_kwargs | sparse)
-    _start_from_cells(model, data, chosen)
+    _start_from_cells(model, data, chosen := chosen.lasting(model._fewest_steps))
     of_plan, by_recipe = _settings_by(chosen, plan_cls, data, (size, n_batch), max_epochs, pretrained)
     if resumed is not None:
         of_plan, by_recipe = checkpoints.as_begun(resumed.state["identity"], of_plan, by_recipe)
@@ -149,9 +150,8 @@ def _settings_by(
 
     ``sizes`` are the cells a minibatch and the experimental batches.
     """
-    n_obs = loaders.n_cells
+    n_obs, n_epochs = loaders.n_cells, max_epochs
     of_trainer: dict[str, Any] = {"keep_best_from": recipe.keep_best_from}
-    n_epochs = max_epochs
     if n_epochs is None:
         assert n_obs is not None, "_with_known_epochs"
         epochs_of = recipe.pretrained_epochs if pretrained else recipe.max_epochs
