@@ -75,10 +75,8 @@ class DestVI(SpotStatesMixin, UnsupervisedTrainingMixin, BaseModelClass):
     """
 
     _module_cls: ClassVar[type[MRDeconv]] = MRDeconv
-    _recipe, _fewest_steps = (
-        "short_cycle",
-        240,
-    )  # half as many leave shares of few spots unsettled: docs/models/destvi.md
+    # Half as many steps leave the shares of few spots unsettled, see docs/models/destvi.md.
+    _recipe, _fewest_steps = "short_cycle", 240
     _own_recipe: ClassVar[Mapping[str, Any]] = {**CondSCVI._own_recipe, "n_epochs_kl_warmup": None}
     _sizes: ClassVar[Mapping[str, str]] = {"n_spots": "n_cells", "n_genes": "n_vars"}
 
