@@ -44,15 +44,11 @@ def topics_of_counts(x_ng: Tensor, n_topics: int) -> tuple[Tensor, Tensor]:
     """
     rng = np.random.default_rng(0)
     share_ng, mean_g = x_ng / x_ng.sum(1, keepdim=True), x_ng.sum(0) / x_ng.sum()
-    best: tuple[float, Tensor, Tensor] | None = None
-    for _ in range(_BEGINNINGS):
-        topics_kg = _OWN * share_ng[_far_apart(share_ng.sqrt(), n_topics, rng)] + (1 - _OWN) * mean_g
-        even_nk = torch.full((len(x_ng), n_topics), 1 / n_topics)
-        found = _improved(x_ng, even_nk, topics_kg, _SHORT)
-        if best is None or found[0] > best[0]:
-            best = found
-    assert best is not None
-    _, shares_nk, topics_kg = _improved(x_ng, *best[1:], _LONG)
+    root_ng, even_nk = share_ng.sqrt(), x_ng.new_full((len(x_ng), n_topics), 1 / n_topics)
+    beginnings = [_far_apart(root_ng, n_topics, rng) for _ in range(_BEGINNINGS)]
+    found = [_improved(x_ng, even_nk, _OWN * share_ng[rows] + (1 - _OWN) * mean_g, _SHORT) for rows in beginnings]
+    _, shares_nk, topics_kg = max(found, key=lambda one: one[0])
+    _, shares_nk, topics_kg = _improved(x_ng, shares_nk, topics_kg, _LONG)
     weight_k = x_ng.sum(1) @ shares_nk / x_ng.sum()
     order = weight_k.argsort(descending=True)
     return topics_kg[order], weight_k[order]
