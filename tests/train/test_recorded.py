@@ -22,8 +22,9 @@ from celbo.ops.random import generator_for
 from celbo.train import AdversarialTrainingPlan, Callback, NonFiniteLossError, TrainingPlan, loop, trainer
 from celbo.train.engines import engine
 from celbo.train.engines.engine import Engine
-from celbo.train.engines.graphs import Watch
+from celbo.train.engines.graphs import CannotBeRecorded, Recorded, Watch
 from celbo.train.engines.recorded import RecordedStage
+from celbo.train.nonfinite import copied
 
 CPU = torch.device("cpu")
 
@@ -67,12 +68,15 @@ class Tape(TorchDispatchMode):
 class Tapes:
     """:class:`celbo.train.engines.graphs.Graphs` on the CPU."""
 
-    device = CPU
+    device, moves = CPU, True
 
     def __init__(self, fails=False, waits=()):
         self.n_recorded, self.fails, self.waits = 0, fails, waits
 
-    def record(self, compute):
+    def place(self, batch):
+        return copied(batch)
+
+    def record(self, compute, given, parameters=()):
         generator = generator_for(CPU)
         state, tape = generator.get_state(), Tape()
         with tape:
@@ -80,9 +84,15 @@ class Tapes:
         tape.undo()
         generator.set_state(state)
         if self.fails:
-            raise RuntimeError("operation not permitted when stream is capturing\nand more")
+            raise CannotBeRecorded("operation not permitted when stream is capturing")
         self.n_recorded += 1
-        return result, tape.replay
+
+        def replay(other):
+            with torch.no_grad():
+                torch._foreach_copy_(given, other)
+            tape.replay()
+
+        return Recorded(result, replay, is_done=False)
 
     @contextmanager
     def watching(self):
@@ -95,6 +105,9 @@ class Tapes:
 class Device(Engine):
     def to_device(self, batch):
         return tree_map(lambda leaf: None if leaf is None else leaf.clone(), batch)  # aligned as a device's memory is
+
+    def graphs(self):
+        return None
 
 
 class Recording(Device):

@@ -1,7 +1,7 @@
 """Training of models whose loss draws nothing: to its minimum, by quasi-Newton steps on all cells, and no further."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -106,6 +106,10 @@ class ConvergingPlan(TrainingPlan):
         if batch_idx + 1 == self.trainer.accumulate_grad_batches:
             self._search.loss = float(self._loss_so_far)
         return loss * self.trainer.accumulate_grad_batches
+
+    def form(self) -> Hashable | None:
+        """None: what a minibatch does depends on its place in the epoch."""
+        return None
 
     def _share_of_cells(self) -> float:
         n = None if self.last_loss_output is None else self.last_loss_output.n_obs_minibatch

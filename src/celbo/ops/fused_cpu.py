@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from .native.machine_code import Family, loop
-from .native.threads import for_row_ranges
+from .native.threads import fill_rows
 from .reference import check_shapes
+from .units import as_one
 
 __all__ = [
     "COMPUTED_IN_FLOAT32",
@@ -125,14 +126,13 @@ class _NegativeBinomial(torch.autograd.Function):
         _refuse_second_derivatives()
         grad_logits, grad_library, grad_theta, grad_zi, expected = ctx.saved_tensors
         _, _, needs_logits, needs_library, needs_theta, needs_zi = ctx.needs_input_grad
-        factor = _factor_left(upstream_n, expected)
         return (
             None,
             None,
-            _times(grad_logits, factor) if needs_logits else None,
+            as_one(_at, upstream_n, expected, grad_logits) if needs_logits else None,
             (grad_library * upstream_n).unsqueeze(1) if needs_library else None,
             _theta_gradient(grad_theta, upstream_n, ctx.theta_shape) if needs_theta else None,
-            _times(grad_zi, factor) if needs_zi else None,
+            as_one(_at, upstream_n, expected, grad_zi) if needs_zi else None,
         )
 
 
@@ -141,13 +141,11 @@ def _of_a_mean(n: int) -> Tensor:
     return torch.ones(1).div_(-max(1, n))
 
 
-def _factor_left(upstream_n: Tensor, expected: Tensor) -> Tensor | None:
-    """What gradients are still to be multiplied with, ``(n, 1)``; None where upstream is what was expected."""
-    return None if bool((upstream_n == expected).all()) else (upstream_n / expected).unsqueeze(1)
-
-
-def _times(grad_ng: Tensor, factor: Tensor | None) -> Tensor:
-    return grad_ng if factor is None else grad_ng * factor
+def _at(upstream_n: Tensor, expected: Tensor, grad_ng: Tensor) -> Tensor:
+    """Gradients that were finished for the factor that was expected, for the one that came."""
+    if bool((upstream_n == expected).all()):
+        return grad_ng
+    return grad_ng * (upstream_n / expected).unsqueeze(1)
 
 
 def _refuse_second_derivatives() -> None:
@@ -184,7 +182,7 @@ class _Poisson(torch.autograd.Function):
         return (
             None,
             None,
-            _times(grad_logits, _factor_left(upstream_n, expected)) if needs_logits else None,
+            as_one(_at, upstream_n, expected, grad_logits) if needs_logits else None,
             (grad_library * upstream_n).unsqueeze(1) if needs_library else None,
         )
 
@@ -198,9 +196,9 @@ class _Accessibility(torch.autograd.Function):
         factors = [*_factor(depth, n), *_factor(regions, g)]
         if depth is None and regions is None:
             factors = [torch.empty(0)] * 6
-        values, grad_depth, entries = torch.empty(n), torch.empty(n), _open_entries(x)
+        values, grad_depth, entries = torch.empty(n), torch.empty(n), as_one(_open_entries, x)
         tables = [*entries, *(table.contiguous() for table in (logits.detach(), *factors)), values, grad_depth]
-        for_row_ranges(loop("accessibility").bind(tables, g), n, g)
+        as_one(fill_rows, loop("accessibility"), g, n, g, *tables)
         d, not_d, _, f, not_f, _ = factors
         if grad_enabled and any(ctx.needs_input_grad):
             ctx.save_for_backward(grad_depth, *entries, logits, d, not_d, f, not_f)
@@ -216,7 +214,8 @@ class _Accessibility(torch.autograd.Function):
         if needs_logits or needs_regions:
             given = (upstream_n, logits, d, not_d, f, not_f)
             tables = [*entries, *(table.detach().contiguous() for table in given), grad_logits, slopes]
-            for_row_ranges(loop("accessibility_gradient").bind(tables, g), -(-g // REGIONS), n * min(g, REGIONS))
+            n_blocks, block = -(-g // REGIONS), n * min(g, REGIONS)
+            as_one(fill_rows, loop("accessibility_gradient"), g, n_blocks, block, *tables)
         return (
             None,
             None,
@@ -306,4 +305,4 @@ def _run(family: Family, *inputs: Tensor, outputs: tuple[Tensor, ...]) -> None:
     """Fill ``outputs`` on all threads; ``inputs`` may have any strides."""
     n, g = inputs[0].shape
     tables = [*(tensor.detach().contiguous() for tensor in inputs), *outputs]
-    for_row_ranges(loop(family).bind(tables, g), n, g)
+    as_one(fill_rows, loop(family), g, n, g, *tables)

@@ -31,7 +31,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .native.machine_code import Family, loop, works
-from .native.threads import for_row_ranges
+from .native.threads import fill_rows
+from .units import as_one
 
 __all__ = ["csr_linear", "linear", "row_sums"]
 
@@ -222,7 +223,7 @@ def _by_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         out_nh,
     ]
     work = max(1, x.values().numel() // max(1, n)) * h // 8  # a multiplication is an eighth of a likelihood's entry
-    for_row_ranges(loop("csr_product").bind(tables, h), n, work)
+    as_one(fill_rows, loop("csr_product"), h, n, work, *tables)
     return out_nh
 
 
@@ -259,7 +260,7 @@ class _ByColumns(torch.autograd.Function):
 def _run_blocks(family: Family, tables: Sequence[Tensor], shape: torch.Size) -> None:
     h, g = shape
     n_blocks = -(-h // BLOCK)
-    for_row_ranges(loop(family).bind(list(tables), g), n_blocks, BLOCK * g // 8)
+    as_one(fill_rows, loop(family), g, n_blocks, BLOCK * g // 8, *tables)
 
 
 def row_sums(x: Tensor) -> Tensor:

@@ -32,15 +32,22 @@ def prepare_recordings(trainer: Run) -> None:
     if graphs is None:
         return
     if trainer.listens("on_before_backward", "on_after_backward", "on_before_optimizer_step"):
-        return logger.debug("No minibatch is recorded as a graph: a callback looks into each step.")
+        return logger.debug("No minibatch is recorded: a callback looks into each step.")
+    if torch.is_anomaly_enabled():
+        return logger.debug("No minibatch is recorded: torch looks for the operation that makes a gradient NaN.")
     if draws_globally(plan):  # nobody knows what a class that is not celbo's changes in Python
-        return logger.debug("No minibatch is recorded as a graph: the plan has parts of classes that are not celbo's.")
+        return logger.debug("No minibatch is recorded: the plan has parts of classes that are not celbo's.")
     trainer.recorded["validation"] = RecordedStage(graphs, plan, "validation", plan.validation_step)
-    if trainer.accumulate_grad_batches > 1 or not all(map(can_be_recorded, trainer.optimizers)):
-        logger.debug("Steps are not recorded as a graph: gradients are accumulated, or Adam is not the fused one.")
+    if trainer.accumulate_grad_batches > 1:
+        logger.debug("Steps are not recorded: gradients are accumulated.")
+    elif graphs.moves and not all(map(can_be_recorded, trainer.optimizers)):
+        logger.debug("Steps are not recorded: Adam is not the fused one.")
+    elif not graphs.moves and len(trainer.optimizers) > 1:
+        logger.debug("Steps are not recorded: of several losses each begins where the last one led.")
     else:
+        compute = _descend if graphs.moves else _slope
         trainer.recorded["train"] = RecordedStage(
-            graphs, plan, "train", lambda batch, batch_idx: _descend(trainer, batch, batch_idx), trainer.optimizers
+            graphs, plan, "train", lambda batch, batch_idx: compute(trainer, batch, batch_idx), trainer.optimizers
         )
 
 
@@ -118,8 +125,10 @@ def _take_steps(trainer: Run, batch: object, batch_idx: int) -> dict[str, Any] |
         steps = _descend(trainer, batch, batch_idx, is_checked=True)
     else:
         steps = recorded(batch, batch_idx)
-        for step in steps:  # the guard waits for the loss, so it looks afterwards
+        for step in steps:  # the guard waits for the loss, so on an accelerator it looks afterwards
             _check(trainer, step, batch, batch_idx)
+        if not recorded.moves:
+            _move(trainer, trainer.optimizers)
         steps = [replace(step, loss=step.loss.clone()) for step in steps[:1]]  # the next minibatch overwrites it
     if not steps:
         return None
@@ -140,6 +149,14 @@ def _descend(trainer: Run, batch: object, batch_idx: int, is_checked: bool = Fal
             _move(trainer, trainer.optimizers if step.optimizer is None else [trainer.optimizers[step.optimizer]])
         steps.append(replace(step, loss=step.loss.detach()))
     return steps
+
+
+def _slope(trainer: Run, batch: object, batch_idx: int) -> list[Step]:
+    """The gradients of a minibatch's only loss; the step that is to be gone, without its graph."""
+    steps = list(trainer.plan.steps(batch, batch_idx))
+    for step in steps:
+        _backward(trainer, step)
+    return [replace(step, loss=step.loss.detach()) for step in steps]
 
 
 def _check(trainer: Run, step: Step, batch: object, batch_idx: int) -> None:

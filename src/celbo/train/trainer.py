@@ -280,12 +280,13 @@ class Trainer(TrainerView):
         every = 1 if self.engine.device.type == "cpu" else self.log_every_n_steps
         can_retry = self.attempts.number < self.retries
         self.guard = FiniteGuard(self.raw_module, every, self.engine.any_process, can_retry)
-        prepare_recordings(self)
+        self.recorded = {}
         self.progress = make_progress(self.verbose if self.engine.is_first else 0)
         started, self.n_seen = time.perf_counter(), 0
         self.progress.start(self.max_epochs)
         try:
             self._begin()
+            prepare_recordings(self)
             self._run_epochs()
             self._end()
         except KeyboardInterrupt:

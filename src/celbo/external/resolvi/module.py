@@ -179,7 +179,7 @@ class RESOLVAE(BaseModuleClass):
         if not self.training or self.downsample_counts_mean is None:
             return x
         mean = torch.full_like(x[:, :1], self.downsample_counts_mean)
-        total_n1 = rsample(Normal(mean, self.downsample_counts_std)).exp() + _FEWEST_COUNTS
+        total_n1 = rsample(Normal(mean, self.downsample_counts_std, validate_args=False)).exp() + _FEWEST_COUNTS
         own_n1 = x.sum(-1, keepdim=True).clamp(min=1)
         return sample(Poisson(x * (total_n1 / own_n1), validate_args=False))
 

@@ -16,13 +16,15 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from .openmp import OPENMP
 from .waiting import considerate, look_around
 
-__all__ = ["allowed_threads", "between_batches", "for_row_ranges", "working_threads"]
+__all__ = ["allowed_threads", "between_batches", "fill_rows", "for_row_ranges", "working_threads"]
 
 
 class _OfThisThread(threading.local):
@@ -150,6 +152,30 @@ def _leave_the_team() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_count_threads, after_in_child=_leave_the_team)
+
+
+class RowLoop(Protocol):
+    """A compiled loop over rows, as of :mod:`.machine_code`."""
+
+    def bind(self, tables: list[Tensor], g: int) -> Callable[[int, int], None]:
+        """The loop over these tables."""
+
+
+def fill_rows(loop: RowLoop, g: int, n_rows: int, row_size: int, *tables: Tensor) -> None:
+    """Run a compiled loop over all rows, see :func:`for_row_ranges`.
+
+    Parameters
+    ----------
+    loop
+        The loop.
+    g
+        Entries of a row of the tables.
+    n_rows, row_size
+        Rows the loop goes over, entries it reads in each.
+    *tables
+        What it reads and what it fills.
+    """
+    for_row_ranges(loop.bind(list(tables), g), n_rows, row_size)
 
 
 SMALLEST_SHARE = 1 << 15

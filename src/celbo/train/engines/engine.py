@@ -16,6 +16,7 @@ from ...core.process import n_processes
 from ..plans.base import Plan
 from .graphs import CudaGraphs, Graphs
 from .placed import FULL_PRECISION, Placed
+from .tape import Tapes
 
 __all__ = ["CudaEngine", "Engine", "FabricEngine", "asks_for_several", "make_engine", "several_processes"]
 
@@ -53,8 +54,8 @@ class Engine:
         return nullcontext()
 
     def graphs(self) -> Graphs | None:
-        """What records steps on the device, where something does."""
-        return None
+        """What records minibatches on the device, where something does."""
+        return Tapes()
 
     def release(self, raw: torch.nn.Module) -> None:
         """Give a module back as it came."""
@@ -256,6 +257,10 @@ class FabricEngine(Engine):
     def device(self) -> torch.device:
         """The device of this process."""
         return self.fabric.device
+
+    def graphs(self) -> Graphs | None:
+        """None: strategies and reduced precision do more than torch's operations."""
+        return None
 
     @property
     def is_first(self) -> bool:

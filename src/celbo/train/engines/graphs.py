@@ -6,10 +6,11 @@ needs to ask for it; a recorded step is asked for once.
 
 import gc
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,8 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ...ops.random import generator_for, renew_generator
+from ..nonfinite import copied
 
-__all__ = ["CudaGraphs", "Graphs", "Watch"]
+__all__ = ["CannotBeRecorded", "CudaGraphs", "Graphs", "Recorded", "Watch"]
 
 Result = TypeVar("Result")
 
@@ -26,18 +28,68 @@ _BOUND_TO_VALUES = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_sh
 _COPIES = ("aten::_to_copy", "aten::copy_")
 
 
+class CannotBeRecorded(RuntimeError):
+    """Why a minibatch cannot be done again without Python."""
+
+
+@dataclass(frozen=True)
+class Recorded(Generic[Result]):
+    """A minibatch that was recorded.
+
+    Attributes
+    ----------
+    result
+        What computing it returned; its tensors are overwritten at each replay.
+    replay
+        Does all of it again with the tensors of another minibatch, and with the values that the other tensors from
+        before have by then, into the same tensors, gradients apart. None: it cannot be done, by this device.
+    is_done
+        Whether this minibatch has been computed; if not, its tensors have no values yet.
+    why_not
+        Why there is no replay.
+    """
+
+    result: Result
+    replay: Callable[[Sequence[Tensor]], None] | None
+    is_done: bool
+    why_not: str = ""
+
+
 class Graphs(Protocol):
-    """What records operations on one device."""
+    """What records operations on one device.
+
+    Attributes
+    ----------
+    device
+        The device.
+    moves
+        Whether the steps of optimizers are recorded, too; if not, a minibatch ends with its gradients.
+    """
 
     device: torch.device
+    moves: bool
 
-    def record(self, compute: Callable[[], Result]) -> tuple[Result, Callable[[], None]]:
-        """Record what ``compute`` asks the device for, and do none of it.
+    def place(self, batch: Any) -> Any:
+        """The minibatch to be recorded, where it may stay."""
 
-        Returns
-        -------
-        What it returned, whose tensors have no values yet; and the function that does all of it, with the values that
-        the tensors from before have by then, into the same tensors.
+    def record(
+        self, compute: Callable[[], Result], given: Sequence[Tensor], parameters: Iterable[Tensor] = ()
+    ) -> Recorded[Result]:
+        """Record what ``compute`` asks the device for.
+
+        Parameters
+        ----------
+        compute
+            What is to be recorded.
+        given
+            The tensors of the minibatch, from :meth:`place`.
+        parameters
+            Those whose gradients ``compute`` leaves.
+
+        Raises
+        ------
+        CannotBeRecorded
+            The device refuses, and nothing was computed.
         """
 
     def watching(self) -> AbstractContextManager[list[str]]:
@@ -90,6 +142,8 @@ class CudaGraphs:
         The device.
     """
 
+    moves = True
+
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.stream = torch.cuda.Stream(device)
@@ -105,8 +159,14 @@ class CudaGraphs:
         finally:
             torch.cuda.current_stream(self.device).wait_stream(self.stream)
 
-    def record(self, compute: Callable[[], Result]) -> tuple[Result, Callable[[], None]]:
-        """See :class:`Graphs`. Draws from the generator of the block go on at each replay."""
+    def place(self, batch: Any) -> Any:
+        """A copy: a graph holds addresses."""
+        return copied(batch)
+
+    def record(
+        self, compute: Callable[[], Result], given: Sequence[Tensor], parameters: Iterable[Tensor] = ()
+    ) -> Recorded[Result]:
+        """See :class:`Graphs`. Nothing is computed; draws from the generator of the block go on at each replay."""
         graph = torch.cuda.CUDAGraph()
         generator = generator_for(self.device)
         state = None if generator is None else generator.get_state()
@@ -119,12 +179,22 @@ class CudaGraphs:
             try:
                 result = compute()
                 graph.capture_end()
-            except BaseException:
+            except BaseException as error:
                 with suppress(RuntimeError):
                     graph.capture_end()
                 self._recover(state)
+                if isinstance(error, RuntimeError):
+                    raise CannotBeRecorded(str(error).partition("\n")[0]) from error
                 raise
-        return result, graph.replay
+
+        places = list(given)
+
+        def replay(other: Sequence[Tensor]) -> None:
+            with torch.no_grad():
+                torch._foreach_copy_(places, list(other))
+            graph.replay()
+
+        return Recorded(result, replay, is_done=False)
 
     def _recover(self, state: Tensor | None) -> None:
         if state is not None:

@@ -1,9 +1,9 @@
-"""Minibatches that a device has recorded: computed once by Python, then done again as one graph.
+"""Minibatches that a device has recorded: computed once by Python, then done again without it.
 
-A recording holds addresses, shapes and Python numbers as they were. So the minibatch is copied to where the recorded
-one lay; numbers that change (:meth:`Plan.numbers <celbo.train.Plan.numbers>`, learning rates) are tensors, filled when
-they do; what else would change the operations makes another recording, or none. The operations are those of the plan,
-so the results are the same, to the bit where the device repeats its own.
+A recording holds shapes and Python numbers as they were, and on CUDA addresses, so that the minibatch is copied to
+where the recorded one lay. Numbers that change (:meth:`Plan.numbers <celbo.train.Plan.numbers>`, learning rates) are
+tensors, filled when they do; what else would change the operations makes another recording, or none. The operations are
+those of the plan, so the results are the same, to the bit where the device repeats its own.
 
 The first minibatches of each shape are computed as usual, one of them watched: where an operation waits for the host
 nothing is recorded, and training goes on as it would without.
@@ -19,9 +19,8 @@ import torch
 from torch import Tensor
 
 from ..metrics import EpochMetrics
-from ..nonfinite import copied
 from ..plans.base import Plan
-from .graphs import Graphs
+from .graphs import CannotBeRecorded, Graphs, Recorded
 
 __all__ = ["RecordedStage", "can_be_recorded"]
 
@@ -37,9 +36,7 @@ _SHAPES = 8
 class _Recording(Generic[Result]):
     """What is left of a recorded minibatch: its tensors, overwritten at each replay."""
 
-    leaves: list[Tensor]
-    replay: Callable[[], None]
-    result: Result
+    recorded: Recorded[Result]
     metrics: EpochMetrics
     step_values: dict[str, Tensor | float]
     record: Any
@@ -65,7 +62,7 @@ class RecordedStage(Generic[Result]):
     compute
         ``(batch, batch_idx) -> result``: all that is done with a minibatch.
     optimizers
-        Those that ``compute`` steps, see :func:`can_be_recorded`.
+        Those that ``compute`` steps, see :func:`can_be_recorded`, or that are to step by the gradients it leaves.
     """
 
     def __init__(
@@ -91,6 +88,16 @@ class RecordedStage(Generic[Result]):
         return [group for optimizer in self._optimizers for group in optimizer.param_groups]
 
     @property
+    def _moved(self) -> list[dict[str, Any]]:
+        """The groups of parameters whose steps are recorded."""
+        return self._groups if self._graphs.moves else []
+
+    @property
+    def moves(self) -> bool:
+        """Whether ``compute`` steps the optimizers, too."""
+        return self._graphs.moves
+
+    @property
     def n_recordings(self) -> int:
         """Shapes of minibatches recorded so far."""
         return len(self._recordings)
@@ -100,6 +107,7 @@ class RecordedStage(Generic[Result]):
         plan = self._plan
         built = (
             tuple((p.data_ptr(), p.requires_grad) for p in plan.parameters()),
+            tuple(buffer.data_ptr() for buffer in plan.buffers()),
             tuple(module.training for module in plan.modules()),
             tuple(repr({k: v for k, v in group.items() if k not in ("params", "lr")}) for group in self._groups),
         )
@@ -112,15 +120,18 @@ class RecordedStage(Generic[Result]):
         """Do with a minibatch what ``compute`` does; the tensors of the result are overwritten by the next one."""
         self._renew_numbers()
         key, leaves = self._shape_of(batch)
-        if key in self._watched and key not in self._recordings:
-            self._record(key, batch, batch_idx)
         if key in self._recordings:
             return self._replay(self._recordings[key], leaves)
+        if key in self._watched:
+            try:
+                return self._record(key, batch, batch_idx)
+            except CannotBeRecorded as error:
+                self._give_up(str(error))
         # The very first minibatch waits wherever a library sets itself up: another one is watched.
         if key is not None and self._has_begun and not self.why_not and len(self._watched) < _SHAPES:
             return self._compute_watched(key, batch, batch_idx)
         self._has_begun = True
-        with self._taking_tensors():
+        with self._taking_numbers():
             return self._compute(batch, batch_idx)
 
     def _shape_of(self, batch: object) -> tuple[Hashable | None, list[Tensor]]:
@@ -128,56 +139,64 @@ class RecordedStage(Generic[Result]):
         form, leaves = self._plan.form(), [(path, leaf) for path, leaf in _leaves(batch) if leaf is not None]
         if form is None or any(not isinstance(leaf, Tensor) or leaf.layout != torch.strided for _, leaf in leaves):
             return None, []
-        return (form, *((path, leaf.shape, leaf.dtype) for path, leaf in leaves)), [leaf for _, leaf in leaves]
+        forms = ((path, leaf.shape, leaf.stride(), leaf.dtype) for path, leaf in leaves)
+        return (form, *forms), [leaf for _, leaf in leaves]
 
     def _compute_watched(self, key: Hashable, batch: object, batch_idx: int) -> Result:
-        with self._taking_tensors(), self._graphs.watching() as found:
+        with self._taking_numbers(), self._graphs.watching() as found:
             result = self._compute(batch, batch_idx)
         self._watched.add(key)
         if found:
             self._give_up(", ".join(sorted(set(found))))
         return result
 
-    def _record(self, key: Hashable, batch: object, batch_idx: int) -> None:
+    def _record(self, key: Hashable, batch: object, batch_idx: int) -> Result:
         plan, name = self._plan, f"{self._stage}_epoch_metrics"
         sums, values, record = getattr(plan, name), plan.step_values, plan.last_loss_output
         own, plan.step_values, plan.last_loss_output = type(sums)(self._stage), {}, None
         setattr(plan, name, own)
-        static = copied(batch)
+        placed = self._graphs.place(batch)
+        given = [leaf for _, leaf in _leaves(placed) if leaf is not None]
+        parameters = [parameter for group in self._groups for parameter in group["params"]]
         try:
-            with self._taking_tensors():
-                result, replay = self._graphs.record(lambda: self._compute(static, batch_idx))
-            leaves = [leaf for _, leaf in _leaves(static) if leaf is not None]
-            recording = _Recording(leaves, replay, result, own, plan.step_values, plan.last_loss_output)
-            self._recordings[key] = recording
-        except RuntimeError as error:
-            self._give_up(str(error).partition("\n")[0])
+            with self._taking_numbers():
+                recorded = self._graphs.record(lambda: self._compute(placed, batch_idx), given, parameters)
+            recording = _Recording(recorded, own, plan.step_values, plan.last_loss_output)
+        except CannotBeRecorded:
             plan.last_loss_output = record
+            raise
         finally:
             setattr(plan, name, sums)
             plan.step_values = values
+        if recorded.replay is None:
+            self._give_up(recorded.why_not)
+        else:
+            self._recordings[key] = recording
+        return self._collect(recording) if recorded.is_done else self._replay(recording, self._shape_of(batch)[1])
 
     def _replay(self, recording: _Recording[Result], leaves: list[Tensor]) -> Result:
+        assert recording.recorded.replay is not None
+        recording.recorded.replay(leaves)
+        return self._collect(recording)
+
+    def _collect(self, recording: _Recording[Result]) -> Result:
         plan = self._plan
-        with torch.no_grad():
-            torch._foreach_copy_(recording.leaves, leaves)
-        recording.replay()
         getattr(plan, f"{self._stage}_epoch_metrics").add(recording.metrics)
         plan.step_values |= recording.step_values
         plan.last_loss_output = recording.record
-        return recording.result
+        return recording.recorded.result
 
     def _give_up(self, why: str) -> None:
         self.why_not = why
         self._recordings.clear()
         self._watched.clear()
-        logger.debug("Minibatches of %s are not recorded as a graph: %s.", self._stage, why)
+        logger.debug("Minibatches of %s are not recorded: %s.", self._stage, why)
 
     def _renew_numbers(self) -> None:
         """Fill the tensors of the numbers that have changed."""
         if self._stage == "train":
             self._plan.begin_step()
-        rates = {f"lr of group {i}": group["lr"] for i, group in enumerate(self._groups)}
+        rates = {f"lr of group {i}": group["lr"] for i, group in enumerate(self._moved)}
         for name, value in (self._plan.numbers() | rates).items():
             if name not in self._tensors:
                 self._tensors[name] = torch.full((), value, dtype=torch.float32, device=self._graphs.device)
@@ -186,9 +205,9 @@ class RecordedStage(Generic[Result]):
             self._values[name] = value
 
     @contextmanager
-    def _taking_tensors(self) -> Iterator[None]:
+    def _taking_numbers(self) -> Iterator[None]:
         """Let plan and optimizers take tensors for numbers. Around it nobody sees them: schedules, checkpoints."""
-        groups = self._groups
+        groups = self._moved
         own = [(group["lr"], group["capturable"]) for group in groups]
         self._plan.on_device = {name: self._tensors[name] for name in self._plan.numbers()}
         for i, group in enumerate(groups):

@@ -8,7 +8,6 @@ Dims: n cells, c classes.
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = ["METRIC_KEYS", "accuracy", "calibration_error", "classification_metrics", "f1_score"]
@@ -41,8 +40,9 @@ def f1_score(logits: Tensor, labels: Tensor) -> Tensor:
 
     Parameters and return value are those of :func:`accuracy`.
     """
-    predicted_nc = F.one_hot(logits.argmax(-1), logits.shape[-1]).bool()
-    true_nc = F.one_hot(labels.reshape(-1).long(), logits.shape[-1]).bool()
+    codes_c = torch.arange(logits.shape[-1], device=logits.device)
+    predicted_nc = logits.argmax(-1)[:, None] == codes_c
+    true_nc = labels.reshape(-1, 1) == codes_c
     doubled = 2 * (predicted_nc & true_nc).sum()
     return doubled / (doubled + (predicted_nc ^ true_nc).sum())
 
