@@ -10,7 +10,7 @@ import torch
 from celbo.data import simulate_counts
 from celbo.external import CYTOVI, DRVI, MRVI, POISSONVI, VELOVI, ContrastiveVI, Decipher, JointEmbeddingSCVI, SysVI
 from celbo.model import AUTOZI, SCANVI, SCVI, TOTALVI, AmortizedLDA, CondSCVI, LinearSCVI
-from celbo.ops.units import as_one, listening
+from celbo.ops.calls import as_one, listening
 from celbo.train import NonFiniteLossError, Trainer, TrainingPlan
 from celbo.train.engines.engine import Engine
 from celbo.train.engines.tape import Tapes

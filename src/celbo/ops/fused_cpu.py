@@ -20,10 +20,9 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from .calls import as_one, check_shapes
 from .native.machine_code import Family, loop
 from .native.threads import fill_rows
-from .reference import check_shapes
-from .units import as_one
 
 __all__ = [
     "COMPUTED_IN_FLOAT32",

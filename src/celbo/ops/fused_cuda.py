@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .reference import check_shapes
+from .calls import check_shapes
 
 __all__ = ["SOURCE", "nb_log_prob_sum", "poisson_log_prob_sum", "works", "zinb_log_prob_sum"]
 

@@ -30,9 +30,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .calls import as_one
 from .native.machine_code import Family, loop, works
 from .native.threads import fill_rows
-from .units import as_one
 
 __all__ = ["csr_linear", "linear", "row_sums"]
 

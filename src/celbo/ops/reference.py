@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from .accessibility import accessibility_log_prob
+from .calls import check_shapes
 from .elementwise import nb_log_prob, nb_mixture_log_prob, poisson_log_prob, zinb_log_prob
 from .methylation import methylation_log_prob
 
 __all__ = [
     "accessibility_log_prob_sum",
-    "check_shapes",
     "methylation_log_prob_sum",
     "nb_log_prob_sum",
     "nb_mixture_log_prob_sum",
@@ -190,31 +190,6 @@ def methylation_log_prob_sum(y: Tensor, total: Tensor, logits: Tensor, gamma_log
     picked = (table[column] if table.dim() == 1 else table.expand(shape).reshape(-1)[covered] for table in given)
     entries = methylation_log_prob(*picked)
     return entries.new_zeros(shape[:-1].numel()).index_add(0, row, entries).view(shape[:-1])
-
-
-def check_shapes(
-    x: Tensor,
-    scale_logits: Tensor,
-    log_library: Tensor,
-    log_theta: Tensor | None = None,
-    zi_logits: Tensor | None = None,
-) -> None:
-    """Raise a ``ValueError`` that names every shape unless all are as the functions of this file want them."""
-    n_g = tuple(scale_logits.shape)
-    fits = len(n_g) == 2 and n_g[1] > 0 and x.shape == n_g and log_library.shape == (n_g[0], 1)
-    if log_theta is not None:
-        fits = fits and tuple(log_theta.shape) in (n_g[1:], (1, *n_g[1:]), n_g)
-    if zi_logits is not None:
-        fits = fits and zi_logits.shape == n_g
-    if fits:
-        return
-    given = {"x": x, "scale_logits": scale_logits, "log_library": log_library, "log_theta": log_theta}
-    shapes = {name: tuple(v.shape) for name, v in (given | {"zi_logits": zi_logits}).items() if v is not None}
-    listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-    raise ValueError(
-        f"Shapes do not fit: {listed}. Wanted for n cells and g > 0 genes: x, scale_logits and zi_logits (n, g), "
-        "log_library (n, 1), log_theta (g,), (1, g) or (n, g)."
-    )
 
 
 def _to_common_dtype(x: Tensor, *parameters: Tensor) -> list[Tensor]:

@@ -24,6 +24,9 @@ __all__ = ["prepare_recordings", "run_epoch"]
 
 logger = logging.getLogger("celbo")
 
+_FEWEST_STEPS = 10
+"""Steps of a run below which nothing is recorded: that takes as long as some of them, and begins with the third."""
+
 
 def prepare_recordings(trainer: Run) -> None:
     """Let the device record minibatches where it can, and where Python has nothing to do within one."""
@@ -37,6 +40,8 @@ def prepare_recordings(trainer: Run) -> None:
         return logger.debug("No minibatch is recorded: torch looks for the operation that makes a gradient NaN.")
     if draws_globally(plan):  # nobody knows what a class that is not celbo's changes in Python
         return logger.debug("No minibatch is recorded: the plan has parts of classes that are not celbo's.")
+    if 0 < _steps_of(trainer) < _FEWEST_STEPS:
+        return None
     trainer.recorded["validation"] = RecordedStage(graphs, plan, "validation", plan.validation_step)
     if trainer.accumulate_grad_batches > 1:
         logger.debug("Steps are not recorded: gradients are accumulated.")
@@ -49,6 +54,11 @@ def prepare_recordings(trainer: Run) -> None:
         trainer.recorded["train"] = RecordedStage(
             graphs, plan, "train", lambda batch, batch_idx: compute(trainer, batch, batch_idx), trainer.optimizers
         )
+
+
+def _steps_of(trainer: Run) -> int:
+    """Steps of the whole run, 0 where nobody knows."""
+    return 0 if trainer.num_training_batches is None else trainer.estimated_stepping_batches
 
 
 def run_epoch(trainer: Run) -> dict[str, float]:

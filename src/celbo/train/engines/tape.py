@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ...ops.units import listening
+from ...ops.calls import listening
 from .graphs import CannotBeRecorded, Recorded, Watch
 
 __all__ = ["Tapes"]
@@ -219,8 +219,9 @@ def _is_view(func: Any) -> bool:
 def _entrance(func: Any) -> Callable[..., Any]:
     """The entrance that torch made for an operation takes half as long as the general one."""
     name = func._schema.name.removeprefix("aten::")
-    found = getattr(torch, name, None) or getattr(Tensor, name, None) if func.namespace == "aten" else None
-    return found if isinstance(found, BuiltinFunctionType | MethodDescriptorType) else func
+    found: Any = vars(torch).get(name) or vars(torch._C.TensorBase).get(name)
+    generated = isinstance(found, BuiltinFunctionType | MethodDescriptorType)
+    return found if generated and func.namespace == "aten" else func
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -1,4 +1,4 @@
-"""Pieces of a computation that torch does not see, or must not look into, told to whoever writes it down.
+"""Calls of compiled loops: whether tables fit, and what of them torch does not see, told to whoever writes it down.
 
 Training does most minibatches again as a list of torch's operations (:mod:`celbo.train.engines.tape`). A compiled loop
 is none of these, and a piece that looks at values may do something else for the next minibatch: both are one entry of
@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-__all__ = ["as_one", "listening"]
+from torch import Tensor
+
+__all__ = ["as_one", "check_shapes", "listening"]
 
 Result = TypeVar("Result")
 Listener = Callable[[Callable[..., Any], tuple[Any, ...]], Any]
@@ -45,3 +47,28 @@ def listening(listener: Listener) -> Iterator[None]:
         yield
     finally:
         _local.listener = before
+
+
+def check_shapes(
+    x: Tensor,
+    scale_logits: Tensor,
+    log_library: Tensor,
+    log_theta: Tensor | None = None,
+    zi_logits: Tensor | None = None,
+) -> None:
+    """Raise a ``ValueError`` that names every shape unless all are as sums over the genes of cells want them."""
+    n_g = tuple(scale_logits.shape)
+    fits = len(n_g) == 2 and n_g[1] > 0 and x.shape == n_g and log_library.shape == (n_g[0], 1)
+    if log_theta is not None:
+        fits = fits and tuple(log_theta.shape) in (n_g[1:], (1, *n_g[1:]), n_g)
+    if zi_logits is not None:
+        fits = fits and zi_logits.shape == n_g
+    if fits:
+        return
+    given = {"x": x, "scale_logits": scale_logits, "log_library": log_library, "log_theta": log_theta}
+    shapes = {name: tuple(v.shape) for name, v in (given | {"zi_logits": zi_logits}).items() if v is not None}
+    listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+    raise ValueError(
+        f"Shapes do not fit: {listed}. Wanted for n cells and g > 0 genes: x, scale_logits and zi_logits (n, g), "
+        "log_library (n, 1), log_theta (g,), (1, g) or (n, g)."
+    )
