@@ -27,6 +27,7 @@ ROWS = {
     "SCANVI": (SCANVI, {"batch_key": "batch", "labels_key": "labels", "unlabeled_category": "unknown"}, {}),
     "LinearSCVI": (LinearSCVI, {"batch_key": "batch"}, {}),
     "AUTOZI": (AUTOZI, {"batch_key": "batch"}, {}),
+    "AUTOZI_by_batch": (AUTOZI, {"batch_key": "batch"}, {"dispersion": "gene-batch"}),
     "AmortizedLDA": (AmortizedLDA, {}, {}),
     "CondSCVI": (CondSCVI, {"labels_key": "cell_type"}, {}),
     "POISSONVI": (POISSONVI, {"batch_key": "batch"}, {}),

@@ -69,7 +69,7 @@ class Graphs(Protocol):
     device: torch.device
     moves: bool
 
-    def place(self, batch: Any) -> Any:
+    def place(self, batch: Result) -> Result:
         """The minibatch to be recorded, where it may stay."""
 
     def record(
@@ -159,14 +159,21 @@ class CudaGraphs:
         finally:
             torch.cuda.current_stream(self.device).wait_stream(self.stream)
 
-    def place(self, batch: Any) -> Any:
+    def place(self, batch: Result) -> Result:
         """A copy: a graph holds addresses."""
-        return copied(batch)
+        made: Result = copied(batch)
+        return made
 
     def record(
         self, compute: Callable[[], Result], given: Sequence[Tensor], parameters: Iterable[Tensor] = ()
     ) -> Recorded[Result]:
-        """See :class:`Graphs`. Nothing is computed; draws from the generator of the block go on at each replay."""
+        """See :class:`Graphs`. Nothing is computed; draws from the generator of the block go on at each replay.
+
+        Raises
+        ------
+        CannotBeRecorded
+            CUDA refuses an operation, or another stream's work gets in the way.
+        """
         graph = torch.cuda.CUDAGraph()
         generator = generator_for(self.device)
         state = None if generator is None else generator.get_state()

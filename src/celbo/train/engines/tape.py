@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ...ops.calls import listening
@@ -96,7 +97,7 @@ class _Tape(TorchDispatchMode):
             for tensor in _tensors(result):
                 self._keep(tensor)
         else:
-            self._note(_entrance(func), args, kwargs, result, _has_effects(func))
+            self._note(_entrance(func, args), args, kwargs, result, _has_effects(func))
         return result
 
     def as_one(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
@@ -111,7 +112,7 @@ class _Tape(TorchDispatchMode):
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        result: Any,
+        result: object,
         has_effects: bool,
         may_be_another: bool = False,
     ) -> None:
@@ -124,7 +125,7 @@ class _Tape(TorchDispatchMode):
         if gives or has_effects:
             self.entries.append(_Entry(f"{target} = {call}" if gives else call, takes, gives, has_effects))
 
-    def _target(self, result: Any, gives: set[str], may_be_another: bool) -> str:
+    def _target(self, result: object, gives: set[str], may_be_another: bool) -> str:
         """What an operation's result is assigned to; a tensor that was there before keeps its name."""
         if isinstance(result, tuple | list):
             return f"({''.join(self._target(part, gives, may_be_another) + ', ' for part in result)})"
@@ -151,7 +152,7 @@ class _Tape(TorchDispatchMode):
         name = self._names[tensor._cdata] = _Name(self._bound(tensor), lambda: tensor, is_kept=True)
         return name
 
-    def _bound(self, value: Any) -> str:
+    def _bound(self, value: object) -> str:
         """The name of something that the function is bound to."""
         key = id(value)  # stays its own: the constants hold it
         if key not in self._by_value:
@@ -159,7 +160,7 @@ class _Tape(TorchDispatchMode):
             self.constants[self._by_value[key]] = value
         return self._by_value[key]
 
-    def _written(self, value: Any, takes: set[str]) -> str:
+    def _written(self, value: object, takes: set[str]) -> str:
         """An argument as source code."""
         if isinstance(value, Tensor):
             name = self._name_of(value).text
@@ -206,25 +207,27 @@ def _reference(tensor: Tensor) -> Callable[[], Tensor | None]:
     return weakref.ref(tensor)
 
 
-def _has_effects(func: Any) -> bool:
+def _has_effects(func: OpOverload) -> bool:
     """Whether an operation changes a tensor or a generator; that of running means does not say so."""
     changes = func._schema.is_mutable or torch.Tag.nondeterministic_seeded in func.tags
     return changes or "batch_norm" in func._schema.name
 
 
-def _is_view(func: Any) -> bool:
+def _is_view(func: OpOverload) -> bool:
     return any(made.alias_info is not None and not made.alias_info.is_write for made in func._schema.returns)
 
 
-def _entrance(func: Any) -> Callable[..., Any]:
+def _entrance(func: OpOverload, args: tuple[Any, ...]) -> Callable[..., Any]:
     """The entrance that torch made for an operation takes half as long as the general one."""
+    if any(part is None for arg in args if isinstance(arg, list) for part in arg):  # which that one does not take
+        return func
     name = func._schema.name.removeprefix("aten::")
     found: Any = vars(torch).get(name) or vars(torch._C.TensorBase).get(name)
     generated = isinstance(found, BuiltinFunctionType | MethodDescriptorType)
     return found if generated and func.namespace == "aten" else func
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def _tensors(value: object) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, tuple | list):
@@ -260,7 +263,7 @@ class Tapes:
     device = torch.device("cpu")
     moves = False
 
-    def place(self, batch: Any) -> Any:
+    def place(self, batch: Result) -> Result:
         """The minibatch: it is handed on at each replay."""
         return batch
 
