@@ -11,7 +11,7 @@ from celbo.data import simulate_counts
 from celbo.external import CYTOVI, DRVI, MRVI, POISSONVI, VELOVI, ContrastiveVI, Decipher, JointEmbeddingSCVI, SysVI
 from celbo.model import AUTOZI, SCANVI, SCVI, TOTALVI, AmortizedLDA, CondSCVI, LinearSCVI
 from celbo.ops.calls import as_one, listening
-from celbo.train import NonFiniteLossError, Trainer, TrainingPlan
+from celbo.train import Callback, NonFiniteLossError, Trainer, TrainingPlan
 from celbo.train.engines.engine import Engine
 from celbo.train.engines.tape import Tapes
 
@@ -115,6 +115,7 @@ def test_the_bits_of_python(row, recipe, counts, written, in_python):
     assert not written
     assert_the_same_bits(trained(*ROWS[row][:1], counts, *ROWS[row][1:], **options), expected)
     assert sum(written) > 5
+    assert len(written) <= 4  # two sizes of minibatches, in training and validation: nothing is recorded again
 
 
 def test_pairs_of_cells(counts, written, in_python):
@@ -287,6 +288,43 @@ def test_other_strides_are_another_recording(counts, monkeypatch):
     found = trained(*row, **options)
     for name, value in found.module.state_dict().items():
         torch.testing.assert_close(value, expected.module.state_dict()[name], rtol=1e-4, atol=1e-4)
+
+
+class Doubling(Callback):
+    """Changes a setting of the module, between epochs or between minibatches."""
+
+    def __init__(self, module):
+        self.module = module
+
+    def change(self, step):
+        if step == 14:
+            self.module.log_variational = not self.module.log_variational
+
+
+class AfterEpochs(Doubling):
+    def on_train_epoch_end(self, trainer, plan):
+        self.change(trainer.global_step - trainer.global_step % 14)
+
+
+class AfterMinibatches(Doubling):
+    def on_train_batch_end(self, trainer, plan, *args):
+        self.change(trainer.global_step)
+
+
+@pytest.mark.parametrize("callback", [AfterEpochs, AfterMinibatches])
+def test_what_a_callback_changes(callback, counts, written, in_python):
+    def done():
+        adata = counts.copy()
+        SCVI.setup_anndata(adata, batch_key="batch")
+        model = SCVI(adata)
+        options = {"max_epochs": 7, "batch_size": 24, "seed": 0, "verbose": 0, "recipe": "classic"}
+        model.train(callbacks=[callback(model.module)], **options)
+        return model
+
+    expected, found = in_python(done), done()
+    assert sum(written) > 5
+    assert_the_same_bits(found, expected)
+    assert not found.module.log_variational
 
 
 def test_anomalies_are_looked_for_in_python(counts, written):

@@ -95,8 +95,7 @@ def _train(trainer: Run) -> None:
     plan.train()
     plan.enter_stage("train")
     trainer.guard.start_epoch()
-    for recorded in trainer.recorded.values():
-        recorded.begin_epoch()
+    _look_at_settings(trainer, "train")
     for batch in itertools.islice(minibatches_of(trainer.train_loader), trainer.batches_left):
         _training_batch(trainer, trainer.to_device(batch), trainer.batches_done)
         del batch  # before the next one is made
@@ -113,10 +112,17 @@ def _train(trainer: Run) -> None:
     trainer.epoch_is_trained = True
 
 
+def _look_at_settings(trainer: Run, stage: str) -> None:
+    if stage in trainer.recorded:
+        trainer.recorded[stage].look()
+
+
 def _training_batch(trainer: Run, batch: object, batch_idx: int) -> None:
     between_batches()
     plan, steps_before = trainer.plan, trainer.global_step
     trainer.call("on_train_batch_start", batch, batch_idx)
+    if trainer.listens("on_train_batch_start", "on_train_batch_end"):
+        _look_at_settings(trainer, "train")
     if plan.automatic_optimization:
         output = _take_steps(trainer, batch, batch_idx)
     else:
@@ -246,6 +252,7 @@ def _validate(trainer: Run) -> dict[str, float]:
     trainer.call("on_validation_start")
     plan.on_validation_epoch_start()
     trainer.call("on_validation_epoch_start")
+    _look_at_settings(trainer, "validation")
     batches = itertools.islice(minibatches_of(loader), batches_in(loader, trainer.limit_val_batches))
     numbers = itertools.count()
     for batch in batches:

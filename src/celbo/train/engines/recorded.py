@@ -28,6 +28,8 @@ logger = logging.getLogger("celbo")
 
 Result = TypeVar("Result")
 
+_PLAIN = (bool, int, float, str)
+
 _SHAPES = 8
 """Shapes of minibatches that are recorded; further ones are computed as usual."""
 
@@ -102,13 +104,13 @@ class RecordedStage(Generic[Result]):
         """Shapes of minibatches recorded so far."""
         return len(self._recordings)
 
-    def begin_epoch(self) -> None:
-        """Forget what was recorded if a callback has changed what is trained, or how, since the last epoch."""
-        plan = self._plan
+    def look(self) -> None:
+        """Forget what was recorded if a callback has changed what is trained, or how, since the last look."""
+        plan, changing = self._plan, self._plan.numbers()
         built = (
             tuple((p.data_ptr(), p.requires_grad) for p in plan.parameters()),
             tuple(buffer.data_ptr() for buffer in plan.buffers()),
-            tuple(module.training for module in plan.modules()),
+            tuple(_settings(module, changing) for module in plan.modules()),
             tuple(repr({k: v for k, v in group.items() if k not in ("params", "lr")}) for group in self._groups),
         )
         if built != self._built:
@@ -218,6 +220,19 @@ class RecordedStage(Generic[Result]):
             self._plan.on_device = {}
             for group, (rate, capturable) in zip(groups, own, strict=True):
                 group["lr"], group["capturable"] = rate, capturable
+
+
+def _settings(module: torch.nn.Module, changing: Mapping[str, float]) -> tuple[Any, ...]:
+    """Plain values that a module or a plan has, and those of its dicts, but for numbers that change by themselves."""
+    found: list[Any] = []
+    for name, value in vars(module).items():
+        if isinstance(value, dict) and not name.startswith("_"):
+            found += [
+                (name, key, part) for key, part in value.items() if isinstance(part, _PLAIN) and key not in changing
+            ]
+        elif isinstance(value, _PLAIN) and name not in changing:
+            found.append((name, value))
+    return tuple(found)
 
 
 def _leaves(value: object, path: str = "") -> Iterator[tuple[str, Any]]:
