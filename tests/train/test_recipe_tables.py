@@ -1,5 +1,7 @@
 """Plans with settings of their own for celbo's recipes have them for each of these."""
 
+import pytest
+
 import celbo
 from celbo.external.diagvi import DiagTrainingPlan
 from celbo.train import RECIPES, Plan
@@ -20,3 +22,12 @@ def test_a_table_that_names_one_cycle_knows_every_cycle():
     assert DiagTrainingPlan.__qualname__ in tables
     wanted = set(RECIPES) - {"classic", "converging"}
     assert {name: wanted - known for name, known in tables.items() if wanted - known} == {}
+
+
+@pytest.mark.parametrize(("model", "n_steps"), [(celbo.model.LinearSCVI, 1000), (celbo.model.DestVI, 240)])
+def test_models_that_learn_late_take_more_steps(model, n_steps):
+    recipe = RECIPES["one_cycle"]
+    lasting = recipe.lasting(model._fewest_steps)
+    assert lasting.max_epochs(2560, 128, 1) == max(n_steps // 20, recipe.max_epochs(2560, 128, 1))
+    assert lasting.max_epochs(10**6, 128, 1) == recipe.max_epochs(10**6, 128, 1)
+    assert RECIPES["classic"].lasting(model._fewest_steps) is RECIPES["classic"]
