@@ -5,9 +5,9 @@ is none of these, and a piece that looks at values may do something else for the
 the list, as a call that is made again.
 """
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -18,11 +18,7 @@ Result = TypeVar("Result")
 Listener = Callable[[Callable[..., Any], tuple[Any, ...]], Any]
 
 
-class _OfThisThread(threading.local):
-    listener: Listener | None = None
-
-
-_local = _OfThisThread()
+_listener: ContextVar[Listener | None] = ContextVar("celbo_listener", default=None)
 
 
 def as_one(function: Callable[..., Result], *args: Any) -> Result:
@@ -35,18 +31,18 @@ def as_one(function: Callable[..., Result], *args: Any) -> Result:
     *args
         Tensors, of the same shapes each time, and plain values.
     """
-    listener = _local.listener
+    listener = _listener.get()
     return function(*args) if listener is None else listener(function, args)
 
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
     """Let ``listener(function, args)`` make the calls of :func:`as_one` on this thread, throughout the block."""
-    before, _local.listener = _local.listener, listener
+    token = _listener.set(listener)
     try:
         yield
     finally:
-        _local.listener = before
+        _listener.reset(token)
 
 
 def check_shapes(

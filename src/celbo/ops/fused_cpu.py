@@ -125,13 +125,15 @@ class _NegativeBinomial(torch.autograd.Function):
         _refuse_second_derivatives()
         grad_logits, grad_library, grad_theta, grad_zi, expected = ctx.saved_tensors
         _, _, needs_logits, needs_library, needs_theta, needs_zi = ctx.needs_input_grad
+        wanted = [table for table, needed in ((grad_logits, needs_logits), (grad_zi, needs_zi)) if needed]
+        finished = list(as_one(_at, upstream_n, expected, *wanted))
         return (
             None,
             None,
-            as_one(_at, upstream_n, expected, grad_logits) if needs_logits else None,
+            finished[0] if needs_logits else None,
             (grad_library * upstream_n).unsqueeze(1) if needs_library else None,
             _theta_gradient(grad_theta, upstream_n, ctx.theta_shape) if needs_theta else None,
-            as_one(_at, upstream_n, expected, grad_zi) if needs_zi else None,
+            finished[-1] if needs_zi else None,
         )
 
 
@@ -140,11 +142,12 @@ def _of_a_mean(n: int) -> Tensor:
     return torch.ones(1).div_(-max(1, n))
 
 
-def _at(upstream_n: Tensor, expected: Tensor, grad_ng: Tensor) -> Tensor:
+def _at(upstream_n: Tensor, expected: Tensor, *grads_ng: Tensor) -> tuple[Tensor, ...]:
     """Gradients that were finished for the factor that was expected, for the one that came."""
     if bool((upstream_n == expected).all()):
-        return grad_ng
-    return grad_ng * (upstream_n / expected).unsqueeze(1)
+        return grads_ng
+    factor = (upstream_n / expected).unsqueeze(1)
+    return tuple(grad_ng * factor for grad_ng in grads_ng)
 
 
 def _refuse_second_derivatives() -> None:
@@ -181,7 +184,7 @@ class _Poisson(torch.autograd.Function):
         return (
             None,
             None,
-            as_one(_at, upstream_n, expected, grad_logits) if needs_logits else None,
+            as_one(_at, upstream_n, expected, grad_logits)[0] if needs_logits else None,
             (grad_library * upstream_n).unsqueeze(1) if needs_library else None,
         )
 

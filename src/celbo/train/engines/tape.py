@@ -71,7 +71,7 @@ class _Tape(TorchDispatchMode):
         super().__init__()
         self.entries: list[_Entry] = []
         self.constants: dict[str, Any] = {}
-        self._by_value: dict[Any, str] = {}
+        self._by_value: dict[int, str] = {}
         self._names: dict[int, _Name] = {}
         self._numbers = itertools.count()
         self._given = given
@@ -90,7 +90,7 @@ class _Tape(TorchDispatchMode):
         name = func.name()
         if name in _SAME_TENSOR:
             known = self._name_of(args[0])
-            self._names[result._cdata] = _Name(known.text, _reference(result), known.is_kept)
+            self._names[result._cdata] = _Name(known.text, weakref.ref(result), known.is_kept)
         elif name == "aten::empty.memory_format" and result.layout == torch.strided and "memory_format" not in kwargs:
             self._note(torch.empty, (list(result.shape),), {"dtype": result.dtype}, result, has_effects=False)
         elif _is_view(func) and all(self._name_of(tensor).is_kept for tensor in _tensors((args, kwargs))):
@@ -136,7 +136,7 @@ class _Tape(TorchDispatchMode):
         return name
 
     def _new(self, kind: str, tensor: Tensor) -> _Name:
-        name = _Name(f"{kind}{next(self._numbers)}", _reference(tensor))
+        name = _Name(f"{kind}{next(self._numbers)}", weakref.ref(tensor))
         self._names[tensor._cdata] = name
         return name
 
@@ -201,10 +201,6 @@ class _Tape(TorchDispatchMode):
         scope = dict(self.constants)
         exec(compile(source, "<tape>", "exec"), scope)
         return scope["again"]
-
-
-def _reference(tensor: Tensor) -> Callable[[], Tensor | None]:
-    return weakref.ref(tensor)
 
 
 def _has_effects(func: OpOverload) -> bool:
