@@ -277,7 +277,8 @@ def test_a_table_in_one_place_is_not_recorded():
     assert "one place" in recorded.why_not
 
 
-def test_other_strides_are_another_recording(counts, monkeypatch):
+@pytest.mark.parametrize("first", [0, 1])
+def test_other_strides_are_another_recording(first, counts, monkeypatch):
     """A kernel reads a table where it lies."""
     own = Engine.to_device
 
@@ -287,7 +288,7 @@ def test_other_strides_are_another_recording(counts, monkeypatch):
             batch = batch | {"X": batch["X"].t().contiguous().t()}
         return own(self, batch)
 
-    turned.n = 0
+    turned.n = first
     row, options = (SCVI, counts, {"batch_key": "batch"}, {}), {"recipe": "classic"}
     expected = trained(*row, **options)
     monkeypatch.setattr(Engine, "to_device", turned)
